@@ -1,0 +1,201 @@
+"""The stage table: what each stage is, what it reads and what it makes. dvc.yaml is rendered from it.
+
+A stage's function takes its deps and outs as paths by name, the top-level keys of params.yaml that it declares by name, and
+`report`; so it cannot read what DVC does not know of.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from tasks.core.code import imported_files
+from tasks.core.errors import ParamsError, PipelineError
+from tasks.core.files import replace, write_text
+from tasks.core.params import Params
+from tasks.core.progress import Report
+from tasks.core.sources import local_files
+from tasks.core.workspace import Workspace, cache_dir
+from tasks.problems import module_name
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step with outs. Paths are relative to the workspace and named as the function's arguments.
+
+    params     top-level keys of params.yaml, each an argument (`validate` and its like name the stage's own section)
+    metrics    those outs that `dvc metrics show` prints
+    """
+
+    name: str
+    module: str
+    function: str
+    deps: dict[str, str]
+    outs: dict[str, str]
+    params: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
+
+    def load(self) -> Callable[..., None]:
+        """The function itself; imports its module, and with it whatever is heavy."""
+        return getattr(importlib.import_module(self.module), self.function)  # type: ignore[no-any-return]
+
+
+STAGES = (
+    Stage(
+        "ingest", "tasks.ingestion", "ingest_sources",
+        deps={}, outs={"raw": "data/raw"},
+        params=("problem", "ingest"),
+    ),
+    Stage(
+        "validate", "tasks.validation", "validate_rows",
+        deps={"raw": "data/raw"},
+        outs={"valid": "data/valid", "validation_report": "reports/validation.json", "data_docs": "reports/data_docs"},
+        params=("problem", "labels", "validate"),
+    ),
+    Stage(
+        "split", "tasks.splitting", "split_rows",
+        deps={"valid": "data/valid"}, outs={"splits": "data/splits"},
+        params=("problem", "labels", "split"),
+    ),
+    Stage(
+        "tokenize", "tasks.tokenization", "tokenize_splits",
+        deps={"splits": "data/splits"}, outs={"tokens": "data/tokens"},
+        params=("problem", "labels", "base_model", "tokenize"),
+    ),
+    Stage(
+        "finetune", "tasks.finetuning", "finetune_model",
+        deps={"tokens": "data/tokens"}, outs={"checkpoint": "models/checkpoint", "training_report": "reports/training.json"},
+        params=("problem", "labels", "base_model", "finetune", "seed", "device"),
+    ),
+    Stage(
+        "evaluate", "tasks.evaluation", "evaluate_checkpoint",
+        deps={"splits": "data/splits", "tokens": "data/tokens", "checkpoint": "models/checkpoint"},
+        outs={"evaluation_report": "reports/evaluation.json"},
+        params=("problem", "labels", "evaluate", "seed", "device"),
+    ),
+    Stage(
+        "export", "tasks.export", "export_candidates",
+        deps={"tokens": "data/tokens", "checkpoint": "models/checkpoint"}, outs={"candidates": "models/candidates"},
+        params=("problem", "labels", "export", "seed"),
+    ),
+    Stage(
+        "verify", "tasks.verification", "verify_candidates",
+        deps={"tokens": "data/tokens", "checkpoint": "models/checkpoint", "candidates": "models/candidates"},
+        outs={"bundle": "models/bundle", "verification_report": "reports/verification.json", "metrics": "reports/metrics.json"},
+        params=("problem", "labels", "verify", "seed"),
+        metrics=("metrics",),
+    ),
+    Stage(
+        "report", "tasks.reporting", "write_report",
+        deps={
+            "validation_report": "reports/validation.json", "splits": "data/splits", "tokens": "data/tokens", "training_report": "reports/training.json",
+            "evaluation_report": "reports/evaluation.json", "verification_report": "reports/verification.json",
+        },
+        outs={"page": "reports/report.html"},
+        params=("problem", "labels", "model_name"),
+    ),
+)  # fmt: skip
+
+
+def find_stage(name: str) -> Stage:
+    """The stage of that name; ParamsError where there is none."""
+    for stage in STAGES:
+        if stage.name == name:
+            return stage
+    raise ParamsError(f"no stage is called '{name}'.", f"Stages: {', '.join(stage.name for stage in STAGES)}.")
+
+
+def run_stage(stage: Stage, workspace: Workspace, params: Params, report: Report) -> None:
+    """Run one stage: its outs take their places only when it has ended well."""
+    deps = {name: workspace.root / path for name, path in stage.deps.items()}
+    missing = [stage.deps[name] for name, path in deps.items() if not path.exists()]
+    if missing:
+        raise PipelineError(f"{stage.name}: {', '.join(missing)} is not there.", "Run `ratchet train`, which makes it first.")
+    function = stage.load()
+    arguments: dict[str, Any] = {key: params.section(key) for key in stage.params}
+    accepted = inspect.signature(function).parameters
+    if "root" in accepted:  # local sources are relative to the workspace
+        arguments["root"] = workspace.root
+    if "cache" in accepted:
+        arguments["cache"] = cache_dir()
+    if "work" in accepted:  # survives a kill, so that the stage can resume
+        arguments["work"] = workspace.store / "work" / stage.name
+    with _staged(stage, workspace) as outs:
+        function(**deps, **outs, **arguments, report=report)
+    if "work" in accepted:
+        shutil.rmtree(arguments["work"], ignore_errors=True)
+
+
+@contextmanager
+def _staged(stage: Stage, workspace: Workspace) -> Iterator[dict[str, Path]]:
+    staging = workspace.store / "staging" / stage.name
+    shutil.rmtree(staging, ignore_errors=True)
+    outs = {name: staging / path for name, path in stage.outs.items()}
+    for path in outs.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    yield outs
+    for name, path in outs.items():
+        replace(path, workspace.root / stage.outs[name])
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def code_files(stage: Stage, problem: str) -> list[Path]:
+    """Source files whose text decides what the stage does: its module, the problem's, and what they import of ours."""
+    modules = [stage.module]
+    if "problem" in stage.params:
+        modules.append(module_name(problem))
+    return sorted({file for module in modules for file in imported_files(module)})
+
+
+def render_dvc_yaml(workspace: Workspace) -> str:
+    """The text of the workspace's dvc.yaml."""
+    from ruamel.yaml import YAML
+
+    values = workspace.values()
+    params = workspace.params()
+    stages = {stage.name: _dvc_stage(stage, workspace, params, set(values)) for stage in STAGES}
+    text = StringIO("")
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 4096
+    yaml.dump({"stages": stages}, text)
+    return "# Rendered from tasks/pipeline.py by `python -m tasks dvc-yaml`; edits are overwritten.\n" + text.getvalue()
+
+
+def write_dvc_yaml(workspace: Workspace) -> bool:
+    """Bring dvc.yaml up to date; True if it was stale."""
+    target = workspace.root / "dvc.yaml"
+    text = render_dvc_yaml(workspace)
+    if target.is_file() and target.read_text(encoding="utf-8") == text:
+        return False
+    write_text(target, text)
+    return True
+
+
+def _dvc_stage(stage: Stage, workspace: Workspace, params: Params, keys: set[str]) -> dict[str, Any]:
+    files = code_files(stage, params.problem)
+    if stage.name == "ingest":
+        files += [file for source in params.ingest.sources for file in local_files(source.url, workspace.root)]
+    if "base_model" in stage.params:
+        files += local_files(params.base_model.path, workspace.root)
+    deps = [*stage.deps.values(), *(_relative(file, workspace.root) for file in files)]
+    entry: dict[str, Any] = {"cmd": f"python -m tasks {stage.name}", "deps": deps}
+    entry["params"] = [key for key in stage.params if key in keys]
+    entry["outs"] = [path for name, path in stage.outs.items() if name not in stage.metrics]
+    if stage.metrics:
+        entry["metrics"] = [stage.outs[name] for name in stage.metrics]
+    return entry
+
+
+def _relative(file: Path, root: Path) -> str:
+    return Path(os.path.relpath(file, root)).as_posix()
+
+

@@ -1,0 +1,147 @@
+"""What a problem type says of itself. Nothing outside `tasks/problems` knows one by name.
+
+A row is a mapping of column to value; rows travel by column (`{"text": [...], "label": [...]}`). Features are what the
+tokenizer made of rows: lists of token ids and references, by name. A batch is features padded to one length.
+`outputs` is the model's first output as float32, its first axis the rows; references are what it should have said.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+    from tasks.core.params import Action, EvaluateParams, ValidateParams
+
+Columns = Mapping[str, Sequence[Any]]
+Features = dict[str, list[Any]]
+Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation on the data, in Great Expectations' terms.
+
+    name    as `validate.actions` of params.yaml spells it
+    type    the expectation, e.g. expect_column_values_to_not_be_null
+    kwargs  its arguments
+    action  what happens to rows (or to the run) that miss it, unless params.yaml says otherwise
+    says    for people: what is wrong with the rows that miss it
+    """
+
+    name: str
+    type: str
+    kwargs: Mapping[str, Any]
+    action: Action
+    says: str
+
+
+@dataclass(frozen=True)
+class BehaviourTest:
+    """Rows in, and whether each output is as it should be (Ribeiro et al. 2020, CheckList).
+
+    rows     the altered or written rows, by column
+    against  for invariance and directional tests: the rows they were made from, in the same order
+    passes   (outputs, outputs of `against` or None) -> (n,) bool
+    """
+
+    name: str
+    kind: Literal["invariance", "directional", "minimum-functionality"]
+    rows: Columns
+    passes: Callable[[Floats, Floats | None], npt.NDArray[np.bool_]]
+    against: Columns | None = None
+
+
+class Problem(ABC):
+    """A problem type; one instance serves any number of models and holds no state."""
+
+    name: ClassVar[str]
+    columns: ClassVar[Mapping[str, str]]  # what a row must have: column -> what it holds
+    text_columns: ClassVar[tuple[str, ...]]  # texts: hashed to split, checked for damage, measured for length
+    label_column: ClassVar[str | None]  # classes: counted, stratified and sliced by
+    metric: ClassVar[str]  # a key of `metrics`, higher is better: judges checkpoints and recipes
+    output_name: ClassVar[str] = "logits"  # of the model and of its ONNX graph
+
+    @abstractmethod
+    def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
+        """What rows must be like, beyond what holds for any text."""
+
+    @abstractmethod
+    def encode(self, tokenizer: Tokenizer, rows: Columns, labels: Sequence[str]) -> Features:
+        """Rows to features, in order: `input_ids`, `truncated` (bool), other model inputs, and `references` if the rows have them.
+
+        The tokenizer truncates as it was told to and does not pad.
+        """
+
+    @abstractmethod
+    def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
+        """Features of some rows to one padded batch of model inputs, (rows, longest); no references in it."""
+
+    @abstractmethod
+    def references(self, features: Features) -> Array:
+        """What the outputs are held against, first axis the rows."""
+
+    @abstractmethod
+    def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
+        """A model of this problem from a base model's or a checkpoint's directory; safetensors only, no remote code.
+
+        A base model's missing head is drawn from torch's global random state.
+        """
+
+    @abstractmethod
+    def loss(
+        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Mean training loss of a batch, a scalar."""
+
+    @abstractmethod
+    def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
+        """Weight of each class for the loss ('none', 'balanced', or label -> weight); ParamsError where it makes no sense."""
+
+    @abstractmethod
+    def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
+        """Headline numbers, each one scalar; `metric` is among them."""
+
+    @abstractmethod
+    def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
+        """What does not fit in a scalar (per class, confusion, reliability), as plain JSON values."""
+
+    @abstractmethod
+    def fit_temperature(self, outputs: Floats, references: Array) -> float:
+        """The divisor of the outputs that makes their probabilities most likely (Guo et al. 2017); 1.0 where it makes no sense."""
+
+    @abstractmethod
+    def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
+        """(share of rows with the same prediction, largest difference of a probability) of two models on the same rows."""
+
+    @abstractmethod
+    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
+        """What a plain method, trained on `train`, puts out for `test`; None where there is no such method."""
+
+    @abstractmethod
+    def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
+        """Behavioural tests made from test rows and from the user's own in params.yaml."""
+
+    @abstractmethod
+    def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
+        """Plots of `details` for the report: title -> figure."""
+
+    @abstractmethod
+    def decode(self, outputs: Floats, labels: Sequence[str], temperature: float) -> list[dict[str, Any]]:
+        """Predictions as users see them, one mapping of plain JSON values a row."""
+
+    @abstractmethod
+    def example(self) -> dict[str, list[Any]]:
+        """Some input rows without references, for the model's signature."""

@@ -1,0 +1,131 @@
+"""Text classification: one text, one of several classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.errors import ParamsError
+from tasks.problems.base import Array, BehaviourTest, Check, Columns, Features, Floats, Problem
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+    from tasks.core.params import EvaluateParams, ValidateParams
+
+
+class TextClassification(Problem):
+    """One text, one of several classes."""
+
+    name = "text-classification"
+    columns = {"text": "the text", "label": "its class"}
+    text_columns = ("text",)
+    label_column = "label"
+    metric = "macro_f1"
+
+    def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
+        raise NotImplementedError
+
+    def encode(self, tokenizer: Tokenizer, rows: Columns, labels: Sequence[str]) -> Features:
+        encodings = tokenizer.encode_batch_fast(list(rows["text"]))
+        features: Features = {
+            "input_ids": [encoding.ids for encoding in encodings],
+            "truncated": [bool(encoding.overflowing) for encoding in encodings],
+        }
+        if "label" in rows:
+            label2id = {label: i for i, label in enumerate(labels)}
+            features["references"] = [label2id[label] for label in rows["label"]]
+        return features
+
+    def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
+        token_ids = features["input_ids"]
+        longest = max(map(len, token_ids))
+        input_ids = np.full((len(token_ids), longest), pad_token_id, np.int64)
+        attention_mask = np.zeros((len(token_ids), longest), np.int64)
+        for row, ids in enumerate(token_ids):
+            input_ids[row, : len(ids)] = ids
+            attention_mask[row, : len(ids)] = 1
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+    def references(self, features: Features) -> Array:
+        return np.asarray(features["references"], np.int64)
+
+    def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
+        from transformers import AutoConfig, AutoModelForSequenceClassification
+
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: i for i, label in enumerate(labels)}
+        config.problem_type = "single_label_classification"
+        if dropout is not None:
+            # the names differ between architectures; only those that the base has are set
+            for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout", "seq_classif_dropout"):
+                if hasattr(config, key):
+                    setattr(config, key, dropout)
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            directory, config=config, trust_remote_code=False, use_safetensors=True, dtype="float32", attn_implementation="eager"
+        )
+        return model
+
+    def loss(
+        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs, references, weight=class_weights, label_smoothing=label_smoothing)
+
+    def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
+        if wanted == "none":
+            return None
+        if wanted == "balanced":
+            counts = np.bincount(references, minlength=len(labels))
+            return (len(references) / (len(labels) * np.maximum(counts, 1))).astype(np.float32)
+        assert not isinstance(wanted, str)
+        if set(wanted) != set(labels):
+            raise ParamsError(f"finetune.class_weights: names {sorted(wanted)}, the labels are {sorted(labels)}.", "Give every label one weight.")
+        return np.asarray([wanted[label] for label in labels], np.float32)
+
+    def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
+        raise NotImplementedError
+
+    def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def fit_temperature(self, outputs: Floats, references: Array) -> float:
+        raise NotImplementedError
+
+    def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
+        from scipy.special import softmax
+
+        same = outputs.argmax(-1) == others.argmax(-1)
+        return float(same.mean()), float(np.abs(softmax(outputs, -1) - softmax(others, -1)).max())
+
+    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
+        raise NotImplementedError
+
+    def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
+        raise NotImplementedError
+
+    def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
+        raise NotImplementedError
+
+    def decode(self, outputs: Floats, labels: Sequence[str], temperature: float) -> list[dict[str, Any]]:
+        from scipy.special import softmax
+
+        predictions = []
+        for probabilities in softmax(outputs / temperature, -1):
+            scores = {label: float(p) for label, p in zip(labels, probabilities, strict=True)}
+            best = max(scores, key=scores.__getitem__)
+            predictions.append({"label": best, "score": scores[best], "scores": scores})
+        return predictions
+
+    def example(self) -> dict[str, list[Any]]:
+        return {"text": ["The room was clean and the staff were kind.", "It broke after two days."]}
