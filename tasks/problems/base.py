@@ -71,7 +71,8 @@ class Problem(ABC):
     columns: ClassVar[Mapping[str, str]]  # what a row must have: column -> what it holds
     text_columns: ClassVar[tuple[str, ...]]  # texts: hashed to split, checked for damage, measured for length
     label_column: ClassVar[str | None]  # classes: counted, stratified and sliced by
-    metric: ClassVar[str]  # a key of `metrics`, higher is better: judges checkpoints and recipes
+    metric_signs: ClassVar[Mapping[str, int]]  # names of `metrics`: 1 where higher is better, -1 where lower is
+    metric: ClassVar[str]  # one of them, higher is better: judges recipes, and checkpoints unless params.yaml says otherwise
     output_name: ClassVar[str] = "logits"  # of the model and of its ONNX graph
 
     @abstractmethod

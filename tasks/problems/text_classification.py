@@ -28,6 +28,7 @@ class TextClassification(Problem):
     columns = {"text": "the text", "label": "its class"}
     text_columns = ("text",)
     label_column = "label"
+    metric_signs = {"accuracy": 1, "macro_f1": 1, "weighted_f1": 1, "mcc": 1, "log_loss": -1, "ece": -1}  # noqa: RUF012
     metric = "macro_f1"
 
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:

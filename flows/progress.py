@@ -1,0 +1,70 @@
+"""Progress bars on the terminal (standard error), plain lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from tasks.core.progress import Report, silent
+
+Listener = Callable[[str], Report]  # a stage's name -> what its reports go to
+
+# the flow is called by Prefect, with parameters that are plain values; who listens comes in by this side door
+listener: ContextVar[Listener] = ContextVar("listener", default=lambda stage: silent)
+
+PLAIN_STEP = 0.25  # without a terminal, a line every quarter of a stage
+
+
+@contextmanager
+def terminal_progress() -> Iterator[None]:
+    """Show the stages' progress while the block runs."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def listen(stage: str) -> Report:
+            plain = _plain_lines(stage)
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=1.0, note="")
+
+            def report(step: int, metrics: Mapping[str, float]) -> None:
+                if console.is_terminal:
+                    bars.update(tasks[stage], completed=metrics.get("progress", 0.0), note=_note(metrics))
+                else:
+                    plain(step, metrics)
+
+            return report
+
+        token = listener.set(listen)
+        try:
+            yield
+        finally:
+            listener.reset(token)
+
+
+def stage_line(name: str, state: str, seconds: float) -> None:
+    """Say on standard error how a stage ended."""
+    print(f"{name:<10} {state.capitalize():<9} {seconds:8.1f} s", file=sys.stderr, flush=True)
+
+
+def _note(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name in ("loss", "validation_macro_f1"))
+
+
+def _plain_lines(stage: str) -> Report:
+    told = 0.0
+
+    def report(step: int, metrics: Mapping[str, float]) -> None:
+        nonlocal told
+        share = metrics.get("progress", 0.0)
+        if share >= told + PLAIN_STEP and share < 1:
+            told = share
+            print(f"{stage:<10} {share:4.0%}  {_note(metrics)}", file=sys.stderr, flush=True)
+
+    return report

@@ -1,0 +1,136 @@
+"""DVC as the stage cache: is a stage clean, can it be restored, commit what it made.
+
+These are DVC's internals (dvc is pinned for that) and they are used nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tasks.core.errors import PipelineError, WorkspaceError
+from tasks.core.files import sha256_json
+from tasks.core.workspace import Workspace
+from tasks.pipeline import STAGES, write_dvc_yaml
+
+StageStatus = Literal["clean", "stale", "missing"]
+Snapshot = Mapping[str, Any]
+
+# what the registered model rests on; the report only describes it
+MODEL_STAGES = tuple(stage.name for stage in STAGES if stage.name != "report")
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a model came from.
+
+    content_key   one key for data, params, code and base model: equal keys, equal inputs
+    data_hash     DVC's hash of data/raw
+    """
+
+    content_key: str
+    data_hash: str
+
+
+class StageCache:
+    """The workspace's stages as DVC sees them, with overridden parameters in place of those in params.yaml.
+
+    values   top-level keys of params.yaml with this run's overrides
+    """
+
+    def __init__(self, workspace: Workspace, values: Mapping[str, Any]) -> None:
+        from dvc.exceptions import NotDvcRepoError
+        from dvc.repo import Repo
+
+        logging.getLogger("dvc").setLevel(logging.ERROR)
+        write_dvc_yaml(workspace)
+        self._root = workspace.root
+        self._values = values
+        try:
+            self._repo = Repo(str(workspace.root))
+        except NotDvcRepoError:
+            raise WorkspaceError(f"{workspace.root}: not under DVC.", "Run `ratchet init` for a new workspace, or `dvc init` here.") from None
+
+    def close(self) -> None:
+        """Close DVC's databases."""
+        self._repo.close()
+
+    def status(self, name: str) -> StageStatus:
+        """Whether the stage's outs are there and are what its present inputs make."""
+        with self._locked():
+            stage = self._stage(name)
+            if not stage.changed():
+                return "clean"
+            return "missing" if not all(out.exists for out in stage.outs) else "stale"
+
+    def restore(self, name: str) -> bool:
+        """Bring back outs that these very inputs made before; False if they never did, or are gone."""
+        from dvc.stage.cache import RunCacheNotFoundError
+
+        with self._locked():
+            stage = self._stage(name)
+            try:
+                self._repo.stage_cache.restore(stage)
+            except RunCacheNotFoundError:
+                return False
+            self._save(stage)
+            return True
+
+    def snapshot(self, name: str) -> Snapshot:
+        """The stage's inputs as they are now."""
+        with self._locked():
+            return {str(dep): dep.get_hash().value for dep in self._stage(name).deps}
+
+    def commit(self, name: str, before: Snapshot) -> None:
+        """Take what the stage has made into the cache and dvc.lock.
+
+        before   its inputs when it started; PipelineError if they changed meanwhile, for then its outs are nobody's
+        """
+        if (after := self.snapshot(name)) != before:
+            changed = ", ".join(sorted(path for path in after if after[path] != before.get(path)))
+            raise PipelineError(f"{name}: {changed} changed while the stage ran.", "Run the command again; what it made was not kept as a result.")
+        with self._locked():
+            self._save(self._stage(name))
+
+    def lineage(self) -> Lineage:
+        """The content key and data version; ingest must be clean."""
+        with self._locked():
+            inputs: dict[str, Any] = {}
+            files: set[str] = set()  # code, and local sources and base models: by content, wherever they lie
+            made = {path for stage in STAGES for path in stage.outs.values()}
+            for name in MODEL_STAGES:
+                for dep in self._stage(name).deps:
+                    value = dep.get_hash().value
+                    if isinstance(value, dict):
+                        inputs |= value
+                    elif os.path.relpath(dep.fs_path, self._root) not in made:
+                        files.add(value)
+            data_hash = next(out for out in self._stage("ingest").outs).hash_info.value
+        return Lineage(sha256_json(inputs | {"files": sorted(files), "data": data_hash}), str(data_hash))
+
+    def _stage(self, name: str) -> Any:
+        stage = self._repo.stage.load_one(path=str(self._root / "dvc.yaml"), name=name)
+        for dep in stage.params:
+            # an override counts as if params.yaml held it, and the file stays as it is
+            dep.read_params = lambda dep=dep, **_: {key: self._values[key] for key in dep.params if key in self._values}
+        return stage
+
+    def _save(self, stage: Any) -> None:
+        stage.save()
+        stage.commit()
+        stage.dump(update_pipeline=False)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        from dvc.lock import LockError
+        from dvc.repo import lock_repo
+
+        try:
+            with lock_repo(self._repo), self._repo.scm_context():
+                yield
+        except LockError as error:
+            raise WorkspaceError(f"{self._root}: DVC is at work here: {' '.join(str(error).split())}", "Wait for the other `dvc` to end.") from None

@@ -1,0 +1,68 @@
+"""Runs one stage: skip it if it is clean, restore it if it was made before, else run it and commit what it made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from flows.progress import Listener
+from flows.stage_cache import Lineage, StageCache, StageStatus
+from tasks.core.params import parse
+from tasks.core.progress import Report
+from tasks.core.workspace import Workspace
+from tasks.pipeline import STAGES, Stage, find_stage, run_stage
+
+StageState = Literal["ran", "cached", "restored"]
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """How a stage came to be clean, and the seconds that took."""
+
+    name: str
+    state: StageState
+    seconds: float
+
+
+class StageRunner:
+    """The stages of one workspace, with this run's overrides."""
+
+    def __init__(self, workspace: Workspace, overrides: Sequence[str], listener: Listener, *, force: bool = False) -> None:
+        self.workspace = workspace
+        self.values = workspace.values(overrides)
+        self.params = parse(self.values, str(workspace.params_file))
+        self._cache = StageCache(workspace, self.values)
+        self._listener = listener
+        self._force = force
+
+    def close(self) -> None:
+        """Let go of DVC's databases."""
+        self._cache.close()
+
+    def statuses(self) -> dict[str, StageStatus]:
+        """Every stage's status, in order."""
+        return {stage.name: self._cache.status(stage.name) for stage in STAGES}
+
+    def lineage(self) -> Lineage:
+        """The content key and data version of what this workspace makes."""
+        return self._cache.lineage()
+
+    def run(self, name: str) -> StageOutcome:
+        """Make the stage clean, at the least cost."""
+        started = time.perf_counter()
+        stage = find_stage(name)
+        state = self._bring_about(stage)
+        return StageOutcome(name, state, round(time.perf_counter() - started, 3))
+
+    def _bring_about(self, stage: Stage) -> StageState:
+        if not self._force:
+            if self._cache.status(stage.name) == "clean":
+                return "cached"
+            if self._cache.restore(stage.name):
+                return "restored"
+        before = self._cache.snapshot(stage.name)
+        run_stage(stage, self.workspace, self.params, self._listener(stage.name))
+        self._cache.commit(stage.name, before)
+        return "ran"

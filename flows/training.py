@@ -1,0 +1,64 @@
+"""The front door: every stage in order, then register. A Prefect flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.states import Completed, State
+
+from flows.stage_runner import StageOutcome
+from flows.training_run import TrainingRun, TrainResult
+from tasks.core.workspace import Workspace
+from tasks.pipeline import STAGES
+from tasks.registration import Registered
+
+
+def _is_passing(task: Any, run: Any, state: State[Any]) -> bool:
+    """Whether a retry may help: the network or a busy database, never a user's mistake or a bug."""
+    error = state.result(raise_on_failure=False)
+    cause = getattr(error, "__cause__", None)
+    return any(isinstance(e, ConnectionError | TimeoutError) or "database is locked" in str(e) for e in (error, cause))
+
+
+@task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_is_passing, cache_policy=NO_CACHE)
+def make_clean(run: TrainingRun, name: str) -> State[StageOutcome]:
+    """One stage; its state's name says how it came to be clean: Ran, Cached or Restored."""
+    outcome = run.outcomes.get(name) or run.stage(name)
+    return Completed(name=outcome.state.capitalize(), message=f"{outcome.seconds} s", data=outcome)
+
+
+@task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_is_passing, cache_policy=NO_CACHE)
+def register(run: TrainingRun) -> Registered:
+    """The effect: one version of the model for this content key."""
+    return run.register(str(flow_run.get_id()))
+
+
+@flow(name="train", persist_result=False)
+def training(workspace: str, overrides: Sequence[str] = (), force: bool = False, early: Mapping[str, Any] | None = None) -> TrainResult:
+    """Train and register the model of a workspace.
+
+    workspace   its directory
+    overrides   'finetune.learning_rate=3e-5' and the like
+    force       run every stage, also those that are clean
+    early       state and seconds of the stages that were run while the ephemeral server started
+    """
+    with TrainingRun(Workspace.find(Path(workspace)), overrides, force=force) as run:
+        run.open_mlflow()
+        run.outcomes = {name: StageOutcome(name, **outcome) for name, outcome in (early or {}).items()}
+        for stage in STAGES:
+            make_clean.with_options(name=stage.name)(run, stage.name)
+        result = run.result(register(run))
+        create_markdown_artifact(_summary(result, run.workspace.root), key="train", description=f"{result.model} version {result.version}")
+        return result
+
+
+def _summary(result: TrainResult, root: Path) -> str:
+    report = (root / "reports" / "report.html").as_uri()
+    rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in result.metrics.items())
+    return f"# {result.model} version {result.version}\n\nShips as `{result.recipe}`. [Report]({report})\n\n| metric | value |\n|---|---|\n{rows}\n"

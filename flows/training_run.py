@@ -1,0 +1,161 @@
+"""One training run of a workspace: its stages, its MLflow run, what it comes to. Knows nothing of who drives it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from flows.progress import listener, stage_line
+from flows.stage_cache import Lineage
+from flows.stage_runner import StageOutcome, StageRunner
+from tasks.core.files import read_json
+from tasks.core.git import git_state
+from tasks.core.progress import Report
+from tasks.core.workspace import Workspace
+from tasks.pipeline import STAGES
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from tasks.registration import Registered
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `ratchet train` made, or found made; `state` is 'trained' or 'cached'."""
+
+    state: str
+    model: str
+    version: int
+    mlflow_run_id: str
+    content_key: str
+    recipe: str
+    metrics: dict[str, float]
+    stages: list[StageOutcome]
+
+
+class TrainingRun:
+    """The stages and effects of one run; opens MLflow in the background, for the first use of a database takes seconds."""
+
+    def __init__(self, workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = False) -> None:
+        self.workspace = workspace
+        self.overrides = list(overrides)
+        self.outcomes: dict[str, StageOutcome] = {}
+        self._runner = StageRunner(workspace, overrides, self._listen, force=force)
+        self._uri = os.environ["MLFLOW_TRACKING_URI"]
+        self._pool = ThreadPoolExecutor(1)
+        self._mlflow: Future[tuple[MlflowClient, str]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._runner.close()
+        self._pool.shutdown()
+
+    def is_clean(self) -> bool:
+        """Whether no stage has anything to do."""
+        return all(status == "clean" for status in self._runner.statuses().values())
+
+    def open_mlflow(self) -> None:
+        """Connect in the background; what fails is raised where the connection is first used."""
+        if self._mlflow is None:
+            self._mlflow = self._pool.submit(self._connect)
+
+    def stage(self, name: str) -> StageOutcome:
+        """Make one stage clean and say so."""
+        if name == "finetune":
+            self._client()  # an unreachable registry fails now, not after the training
+        outcome = self._runner.run(name)
+        self.outcomes[name] = outcome
+        stage_line(name, outcome.state, outcome.seconds)
+        return outcome
+
+    def registered(self) -> TrainResult | None:
+        """The result of a run with nothing to do, if its model is registered."""
+        from tasks.core.registry import find_version, mlflow_errors
+        from tasks.registration import CHALLENGER, Registered
+
+        client, _ = self._client()
+        params = self._runner.params
+        with mlflow_errors(self._uri):
+            version = find_version(client, params.model_name, self._runner.lineage().content_key)
+        if version is None or CHALLENGER not in version.aliases:
+            return None
+        self.outcomes = {stage.name: StageOutcome(stage.name, "cached", 0.0) for stage in STAGES}
+        return self.result(Registered(params.model_name, int(version.version), str(version.run_id), created=False))
+
+    def register(self, flow_run_id: str) -> Registered:
+        """Register what the stages made."""
+        from tasks.registration import register_model
+
+        lineage = self._runner.lineage()
+        tags = self._tags(lineage) | {"prefect.flow_run_id": flow_run_id}
+        params, values, store = self._runner.params, self._runner.values, self.workspace.store
+        return register_model(self.workspace.root, store, self._uri, params, values, lineage.content_key, tags)
+
+    def result(self, registered: Registered) -> TrainResult:
+        """The whole run in one record."""
+        reports = self.workspace.root / "reports"
+        metrics = {name: value for name, value in read_json(reports / "metrics.json").items() if isinstance(value, int | float)}
+        outcomes = [self.outcomes[stage.name] for stage in STAGES]
+        cached = not registered.created and all(outcome.state == "cached" for outcome in outcomes)
+        return TrainResult(
+            state="cached" if cached else "trained",
+            model=registered.name,
+            version=registered.version,
+            mlflow_run_id=registered.mlflow_run_id,
+            content_key=self._runner.lineage().content_key,
+            recipe=str(read_json(reports / "verification.json")["shipped"]),
+            metrics=metrics,
+            stages=outcomes,
+        )
+
+    def _connect(self) -> tuple[MlflowClient, str]:
+        from tasks.core.registry import connect
+
+        return connect(self._uri, self.workspace.store, self._runner.params.model_name)
+
+    def _client(self) -> tuple[MlflowClient, str]:
+        self.open_mlflow()
+        assert self._mlflow is not None
+        return self._mlflow.result()
+
+    def _listen(self, stage: str) -> Report:
+        shown = listener.get()(stage)
+        if stage != "finetune":
+            return shown
+        from tasks.core.registry import LiveCurves, claim_run
+
+        client, experiment_id = self._client()
+        key = self._runner.lineage().content_key
+        curves = LiveCurves(client, claim_run(client, experiment_id, key, self._runner.params.model_name).info.run_id)
+
+        def report(step: int, metrics: Mapping[str, float]) -> None:
+            shown(step, metrics)
+            curves(step, metrics)
+            if metrics.get("progress") == 1:
+                curves.flush()
+
+        return report
+
+    def _tags(self, lineage: Lineage) -> dict[str, str]:
+        from importlib.metadata import version
+
+        state = git_state(self.workspace.root)
+        reports = self.workspace.root / "reports"
+        params = self._runner.params
+        tags: dict[str, Any] = {
+            "ratchet.data_hash": lineage.data_hash,
+            "ratchet.git_commit": state.commit or "none",
+            "ratchet.git_dirty": str(state.dirty or bool(self.overrides)).lower(),
+            "ratchet.base_model": params.base_model.path,
+            "ratchet.base_model_sha256": read_json(reports / "training.json")["base_sha256"],
+            "ratchet.recipe": read_json(reports / "verification.json")["shipped"],
+            "ratchet.problem": params.problem,
+            "ratchet.code_version": version("ratchet"),
+        }
+        return {name: str(value) for name, value in tags.items()}

@@ -1,0 +1,71 @@
+"""`python -m tasks STAGE` runs one stage as dvc.yaml calls it; `python -m tasks dvc-yaml [--check]` renders dvc.yaml."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tasks.core.errors import PipelineError, as_storage_error
+from tasks.core.progress import Report
+from tasks.core.workspace import Workspace
+from tasks.pipeline import STAGES, find_stage, render_dvc_yaml, run_stage, write_dvc_yaml
+
+
+def main() -> int:
+    """Exit code: 0 done, 1 a bug or a stale dvc.yaml, 2 a user's mistake."""
+    parser = argparse.ArgumentParser(prog="python -m tasks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for stage in STAGES:
+        commands.add_parser(stage.name, help=f"make {', '.join(stage.outs.values())}")
+    dvc_yaml = commands.add_parser("dvc-yaml", help="render dvc.yaml")
+    dvc_yaml.add_argument("--check", action="store_true", help="fail if dvc.yaml is stale, write nothing")
+    arguments = parser.parse_args()
+    try:
+        workspace = Workspace.find(Path.cwd())
+        if arguments.command == "dvc-yaml":
+            return _check(workspace) if arguments.check else _render(workspace)
+        stage = find_stage(arguments.command)
+        run_stage(stage, workspace, workspace.params(), _progress_bar(stage.name))
+    except PipelineError as error:
+        print(f"{arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        refusal = as_storage_error(error)
+        if refusal is None:
+            raise
+        print(f"{arguments.command}: {refusal}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _check(workspace: Workspace) -> int:
+    target = workspace.root / "dvc.yaml"
+    if target.is_file() and target.read_text(encoding="utf-8") == render_dvc_yaml(workspace):
+        return 0
+    print("dvc.yaml is stale. Run `python -m tasks dvc-yaml`.", file=sys.stderr)
+    return 1
+
+
+def _render(workspace: Workspace) -> int:
+    print("dvc.yaml written" if write_dvc_yaml(workspace) else "dvc.yaml is up to date")
+    return 0
+
+
+def _progress_bar(stage: str) -> Report:
+    from tqdm import tqdm
+
+    bar = tqdm(total=1.0, desc=stage, bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}", disable=None)
+
+    def report(step: int, metrics: Mapping[str, float]) -> None:
+        bar.n = metrics.get("progress", 0.0)
+        if "loss" in metrics:
+            bar.set_postfix_str(f"loss {metrics['loss']:.3f}", refresh=False)
+        bar.refresh()
+
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""What git knows of a workspace and of the code that works on it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+CODE_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass(frozen=True)
+class GitState:
+    """The workspace's commit, if it has one, and whether code or params differ from what is committed."""
+
+    commit: str | None
+    dirty: bool
+
+
+def git_state(workspace: Path) -> GitState:
+    """Commit and dirt; a fresh dvc.lock alone is not dirty, a workspace outside git always is."""
+    commit = _git(workspace, "rev-parse", "HEAD")
+    if commit is None:
+        return GitState(None, True)
+    changed = _git(workspace, "status", "--porcelain", "--ignored", "--", "params.yaml", "dvc.yaml")
+    code = _git(CODE_ROOT, "status", "--porcelain", "--", "tasks", "flows")
+    # code that is installed, not checked out, cannot differ from its release
+    return GitState(commit, bool(changed) or bool(code))
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    done = subprocess.run([git, "-C", str(directory), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None

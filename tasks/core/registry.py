@@ -1,0 +1,116 @@
+"""MLflow: the experiment, the run of a content key, the versions of a model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import RegistryError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+CONTENT_KEY = "ratchet.content_key"
+FLUSH_SECONDS = 2.0
+
+
+@contextmanager
+def mlflow_errors(uri: str) -> Iterator[None]:
+    """MLflow's and its database's refusals as a RegistryError."""
+    import requests
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
+        reason = " ".join(str(error).split())[:500]
+        raise RegistryError(f"MLflow at {_without_password(uri)}: {reason}", "Check MLFLOW_TRACKING_URI and that the server or database is up.") from error
+
+
+def _without_password(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
+    """(client, experiment id); the experiment is made if it is missing, its artifacts under `store` for a database."""
+    import mlflow
+
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    with mlflow_errors(uri):
+        mlflow.set_tracking_uri(uri)
+        client = mlflow.MlflowClient(uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is not None:
+            return client, str(found.experiment_id)
+        # a server decides for itself where artifacts lie; beside a bare database they would land in the working directory
+        location = None if uri.startswith("http") else (store / "mlartifacts").as_uri()
+        return client, str(client.create_experiment(experiment, artifact_location=location))
+
+
+def find_run(client: MlflowClient, experiment_id: str, content_key: str) -> Run | None:
+    """The newest run that works or worked on this content key."""
+    runs = client.search_runs([experiment_id], f"tags.`{CONTENT_KEY}` = '{content_key}'", max_results=1)
+    return runs[0] if runs else None
+
+
+def claim_run(client: MlflowClient, experiment_id: str, content_key: str, name: str) -> Run:
+    """The run of this content key: the one that an earlier, killed attempt left, or a new one."""
+    run = find_run(client, experiment_id, content_key)
+    if run is None:
+        return client.create_run(experiment_id, run_name=name, tags={CONTENT_KEY: content_key})
+    client.set_terminated(run.info.run_id, "RUNNING")
+    return run
+
+
+def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """Every version, newest first, with aliases; none if the model is not registered."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException:
+        aliases = {}
+    for version in found:  # a search leaves the aliases out
+        version.aliases[:] = sorted(alias for alias, number in aliases.items() if str(number) == str(version.version))
+    return sorted(found, key=lambda version: int(version.version), reverse=True)
+
+
+def find_version(client: MlflowClient, name: str, content_key: str) -> ModelVersion | None:
+    """The version that this content key made."""
+    return next((version for version in versions(client, name) if version.tags.get(CONTENT_KEY) == content_key), None)
+
+
+class LiveCurves:
+    """A report that logs a run's curves to MLflow while it trains, a batch every two seconds."""
+
+    def __init__(self, client: MlflowClient, mlflow_run_id: str) -> None:
+        self._client, self._run_id = client, mlflow_run_id
+        self._pending: list[Any] = []
+        self._flushed = time.monotonic()
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Queue one step's numbers."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        # a bare loss of every step is noise; the curve's points carry the epoch
+        if "epoch" in metrics or any(name.startswith("validation_") for name in metrics):
+            self._pending += [Metric(name, value, now, step) for name, value in metrics.items() if name != "progress"]
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        pending, self._pending = self._pending, []
+        for start in range(0, len(pending), 1000):
+            self._client.log_batch(self._run_id, metrics=pending[start : start + 1000])
+        self._flushed = time.monotonic()

@@ -1,0 +1,255 @@
+"""The training loop: resumable at any point, the best weights kept, the same result whether or not it was interrupted."""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.core.batching import Indices, training_batches
+from tasks.core.device import mixed_precision
+from tasks.core.errors import TrainingError
+from tasks.core.files import atomic_path, read_json, write_json
+from tasks.core.inference import predict_torch
+from tasks.core.params import FinetuneParams
+from tasks.core.progress import Report
+from tasks.core.tokens import take, token_lengths
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from tasks.problems.base import Features, Floats, Problem
+
+CURVE_POINTS = 200  # of the learning curve over the whole run
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a training run works on; `work` survives a kill."""
+
+    problem: Problem
+    labels: tuple[str, ...]
+    train: pa.Table
+    validation: Features
+    pad_token_id: int
+    params: FinetuneParams
+    class_weights: Floats | None
+    seed: int
+    device: str
+    work: Path
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with every checkpoint as plain JSON.
+
+    curve        {"step", "epoch", "loss", "learning_rate"} every few steps; the loss is the mean since the last point
+    evaluations  {"step", "epoch", validation metrics}
+    """
+
+    step: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+    pending_losses: list[float] = field(default_factory=list)
+    best_step: int = 0
+    best_score: float = -math.inf
+    without_gain: int = 0
+    stopped_early: bool = False
+
+
+class Trainer:
+    """One run of AdamW over length-bucketed batches."""
+
+    def __init__(self, model: PreTrainedModel, setting: Setting, report: Report) -> None:
+        import torch
+        from accelerate import Accelerator
+        from transformers import get_scheduler
+
+        self.setting, self.report = setting, report
+        params = setting.params
+        self.lengths = token_lengths(setting.train)
+        self.steps_per_epoch = math.ceil(len(self.lengths) / params.batch_size)
+        self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
+        self.accelerator = Accelerator(mixed_precision=mixed_precision(setting.device), cpu=setting.device == "cpu")
+        optimizer = torch.optim.AdamW(_decayed(model, params.weight_decay), lr=params.learning_rate, fused=setting.device != "mps")
+        name = "constant_with_warmup" if params.scheduler == "constant" else params.scheduler
+        warmup_steps = round(params.warmup_share * self.total_steps)
+        self.scheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=self.total_steps)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.progress = Progress()
+        weights = setting.class_weights
+        self.class_weights = None if weights is None else torch.from_numpy(weights).to(self.accelerator.device)
+
+    def run(self) -> Progress:
+        """Train to the end (from the last checkpoint, if there is one) and leave the best weights in `work`/best."""
+        self._resume()
+        evaluate_every = max(1, self.steps_per_epoch // self.setting.params.evaluations_per_epoch)
+        save_every = max(1, self.steps_per_epoch // self.setting.params.checkpoints_per_epoch)
+        self.model.train()
+        for rows in self._remaining_batches():
+            self._step(rows)
+            step = self.progress.step
+            last = step == self.total_steps
+            if last or step % evaluate_every == 0:
+                self._evaluate()
+            if last or step % save_every == 0 or self.progress.stopped_early:
+                self._save()
+            if self.progress.stopped_early:
+                break
+        return self.progress
+
+    def _remaining_batches(self) -> Iterator[Indices]:
+        if self.progress.stopped_early:
+            return
+        while self.progress.step < self.total_steps:
+            epoch, done = divmod(self.progress.step, self.steps_per_epoch)
+            batches = training_batches(self.lengths, self.setting.params.batch_size, seed=self.setting.seed, epoch=epoch)
+            yield from batches[done : done + self.total_steps - self.progress.step]
+
+    def _step(self, rows: Indices) -> None:
+        params, progress = self.setting.params, self.progress
+        losses = []
+        for part in np.array_split(rows, min(params.accumulation, len(rows))):
+            loss = self._loss(part) * (len(part) / len(rows))
+            self.accelerator.backward(loss)
+            losses.append(float(loss.detach()))
+        progress.step += 1
+        loss_value = sum(losses)
+        if not math.isfinite(loss_value):
+            raise TrainingError(
+                f"the loss became {loss_value} at step {progress.step} of {self.total_steps} (learning rate {self._learning_rate():.2g}).",
+                "Lower finetune.learning_rate, raise finetune.warmup_share, or lower finetune.max_grad_norm.",
+            )
+        self.accelerator.clip_grad_norm_(self.model.parameters(), params.max_grad_norm)
+        learning_rate = self._learning_rate()
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.pending_losses.append(loss_value)
+        self._tell(learning_rate)
+
+    def _loss(self, rows: Indices) -> torch.Tensor:
+        import torch
+
+        setting = self.setting
+        features = take(setting.train, rows)
+        batch = setting.problem.collate(features, setting.pad_token_id)
+        device = self.accelerator.device
+        inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
+        references = torch.from_numpy(setting.problem.references(features)).to(device)
+        with self.accelerator.autocast():
+            outputs = self.model(**inputs)[setting.problem.output_name]
+            return setting.problem.loss(
+                outputs.float(), references, label_smoothing=setting.params.label_smoothing, class_weights=self.class_weights
+            )
+
+    def _learning_rate(self) -> float:
+        return float(self.scheduler.get_last_lr()[0])
+
+    def _tell(self, learning_rate: float) -> None:
+        progress = self.progress
+        share = progress.step / self.total_steps
+        metrics = {"progress": share, "loss": progress.pending_losses[-1]}
+        if progress.step % max(1, self.total_steps // CURVE_POINTS) == 0 or progress.step == self.total_steps:
+            mean_loss = sum(progress.pending_losses) / len(progress.pending_losses)
+            point = {"epoch": progress.step / self.steps_per_epoch, "loss": mean_loss, "learning_rate": learning_rate}
+            progress.curve.append({"step": progress.step, **point})
+            progress.pending_losses.clear()
+            metrics |= point
+        self.report(progress.step, metrics)
+
+    def _evaluate(self) -> None:
+        setting, progress = self.setting, self.progress
+        model = self.accelerator.unwrap_model(self.model)
+        outputs = predict_torch(model, setting.problem, setting.validation, setting.pad_token_id, str(self.accelerator.device))
+        metrics = setting.problem.metrics(outputs, setting.problem.references(setting.validation), setting.labels)
+        progress.evaluations.append({"step": progress.step, "epoch": progress.step / self.steps_per_epoch, **metrics})
+        name = setting.params.early_stopping_metric
+        score = setting.problem.metric_signs[name] * metrics[name]
+        if score > progress.best_score:
+            progress.best_score, progress.best_step, progress.without_gain = score, progress.step, 0
+            with atomic_path(setting.work / "best") as new:
+                model.save_pretrained(new, safe_serialization=True)
+        else:
+            progress.without_gain += 1
+        patience = setting.params.early_stopping_patience
+        progress.stopped_early = bool(patience) and progress.without_gain >= patience
+        self.report(progress.step, {"progress": progress.step / self.total_steps} | {f"validation_{name}": value for name, value in metrics.items()})
+
+    def _save(self) -> None:
+        import torch
+
+        model = self.accelerator.unwrap_model(self.model)
+        with atomic_path(self.setting.work / "last") as new:
+            model.save_pretrained(new, safe_serialization=True)
+            state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict(), "random": _random_state()}
+            torch.save(state, new / "state.pt")
+            write_json(new / "progress.json", asdict(self.progress) | {"best_score": str(self.progress.best_score)})
+
+    def _resume(self) -> None:
+        import torch
+        from safetensors.torch import load_model
+
+        last = self.setting.work / "last"
+        if not (last / "progress.json").is_file():
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        load_model(model, last / "model.safetensors", device=str(self.accelerator.device))
+        state = torch.load(last / "state.pt", map_location="cpu", weights_only=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        _set_random_state(state["random"])
+        saved: Mapping[str, Any] = read_json(last / "progress.json")
+        self.progress = Progress(**{**saved, "best_score": float(saved["best_score"])})
+
+
+def _decayed(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: biases and norms (vectors) are not decayed."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's global random states."""
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (libraries draw from it)
+    torch.manual_seed(seed)
+
+
+def _random_state() -> dict[str, Any]:
+    import torch
+
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_random_state(state: Mapping[str, Any]) -> None:
+    import torch
+
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def claim_work(work: Path, identity: str) -> None:
+    """Keep what an earlier run of the same inputs left in `work`; clear what another left."""
+    mark = work / "identity"
+    if mark.is_file() and mark.read_text(encoding="utf-8") == identity:
+        return
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    with atomic_path(mark) as new:
+        new.write_text(identity, encoding="utf-8")

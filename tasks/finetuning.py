@@ -1,0 +1,112 @@
+"""Fine-tuning: token ids and a base model to a checkpoint, the best one by the validation metric."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.device import pick_device
+from tasks.core.errors import ParamsError, did_you_mean
+from tasks.core.files import sha256_file, sha256_json, write_json
+from tasks.core.params import BaseModelParams, FinetuneParams
+from tasks.core.progress import Report
+from tasks.core.sources import resolve_model
+from tasks.core.tokens import TokensInfo, read_features, read_tokens
+from tasks.core.training import Setting, Trainer, claim_work, seed_everything
+from tasks.problems import load_problem
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+def finetune_model(
+    tokens: Path,
+    checkpoint: Path,
+    training_report: Path,
+    *,
+    problem: str,
+    labels: tuple[str, ...],
+    base_model: BaseModelParams,
+    finetune: FinetuneParams,
+    seed: int,
+    device: str,
+    root: Path,
+    cache: Path,
+    work: Path,
+    report: Report,
+) -> None:
+    """Write the checkpoint (config.json, model.safetensors) and the learning curves.
+
+    `work` holds what a killed run left, and this one goes on from there; the result is the same as without the kill.
+    Raises TrainingError when the loss diverges, ParamsError for values this model or machine cannot do.
+    """
+    kind = load_problem(problem)
+    base = resolve_model(base_model, root, cache)
+    device = pick_device(device)
+    base_sha256 = sha256_file(base / "model.safetensors")
+    identity = {"params": finetune.model_dump(mode="json"), "labels": labels, "seed": seed, "device": device, "base": base_sha256}
+    claim_work(work, sha256_json(identity | {"tokens": [sha256_file(tokens / f"{split}.arrow") for split in ("train", "validation")]}))
+
+    if finetune.early_stopping_metric not in kind.metric_signs:
+        known = ", ".join(kind.metric_signs)
+        hint = did_you_mean(finetune.early_stopping_metric, kind.metric_signs)
+        raise ParamsError(f"finetune.early_stopping_metric: unknown metric '{finetune.early_stopping_metric}'.{hint}", f"Known: {known}.")
+    seed_everything(seed)
+    model = kind.load_model(base, labels, finetune.dropout)
+    freeze(model, embeddings=finetune.freeze_embeddings, layers=finetune.freeze_layers)
+    if finetune.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    train = read_tokens(tokens / "train.arrow")
+    validation = read_features(tokens / "validation.arrow")
+    weights = kind.class_weights(train["references"].to_numpy(), labels, finetune.class_weights)
+    pad_token_id = TokensInfo.read(tokens).pad_token_id
+    trainer = Trainer(model, Setting(kind, labels, train, validation, pad_token_id, finetune, weights, seed, device, work), report)
+    started = time.perf_counter()
+    progress = trainer.run()
+
+    shutil.copytree(work / "best", checkpoint)
+    facts = {
+        "curve": progress.curve,
+        "evaluations": progress.evaluations,
+        "best_step": progress.best_step,
+        "stopped_early": progress.stopped_early,
+        "steps": progress.step,
+        "total_steps": trainer.total_steps,
+        "device": device,
+        "base_sha256": base_sha256,
+        "seconds": round(time.perf_counter() - started, 1),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+    write_json(training_report, facts)
+
+
+def freeze(model: PreTrainedModel, *, embeddings: bool, layers: int) -> None:
+    """Stop training the input embeddings, or the lowest `layers` of the encoder (and with them the embeddings below)."""
+    stack = _layer_stack(model)
+    if layers > len(stack):
+        raise ParamsError(f"finetune.freeze_layers: {layers} layers, the base model has {len(stack)}.", f"Set it to {len(stack)} or less.")
+    frozen: list[nn.Module] = list(stack[:layers])
+    if embeddings or layers:
+        frozen.append(_embedding_block(model))
+    for module in frozen:
+        module.requires_grad_(False)
+
+
+def _layer_stack(model: PreTrainedModel) -> nn.ModuleList:
+    """The body's layers: the longest list of modules, whatever the architecture calls it."""
+    from torch import nn
+
+    return max((module for module in model.modules() if isinstance(module, nn.ModuleList)), key=len)
+
+
+def _embedding_block(model: PreTrainedModel) -> nn.Module:
+    """The outermost module named for embeddings (token, position and their norm), else the token embedding alone."""
+    from torch import nn
+
+    blocks = [module for name, module in model.named_modules() if name.split(".")[-1] == "embeddings"]
+    block: nn.Module = blocks[0] if blocks else model.get_input_embeddings()
+    return block

@@ -1,0 +1,161 @@
+"""Registration: an effect. The MLflow run of a content key, and one version of the model for it, however often it is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.files import read_json
+from tasks.core.params import Params
+from tasks.core.registry import CONTENT_KEY, claim_run, connect, find_version, mlflow_errors
+from tasks.problems import load_problem
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHALLENGER = "challenger"
+REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pyarrow", "pydantic", "scipy", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of the model, and whether this call made it."""
+
+    name: str
+    version: int
+    mlflow_run_id: str
+    created: bool
+
+
+def register_model(root: Path, store: Path, uri: str, params: Params, values: Mapping[str, Any], content_key: str, tags: Mapping[str, str]) -> Registered:
+    """Register the workspace's bundle under its content key and point `challenger` at it.
+
+    values   params.yaml as this run had it, to be logged
+    tags     lineage, for the run and the version
+    The same key twice makes one version, also when the first attempt was killed: each step looks for what is there.
+    Raises RegistryError when MLflow cannot be reached or refuses.
+    """
+    client, experiment_id = connect(uri, store, params.model_name)
+    with mlflow_errors(uri):
+        version = find_version(client, params.model_name, content_key)
+        created = version is None
+        if version is None:
+            run_id = claim_run(client, experiment_id, content_key, params.model_name).info.run_id
+            _log_run(client, run_id, root, params, values, tags)
+            version = _create_version(client, experiment_id, run_id, root, params, {CONTENT_KEY: content_key, **tags})
+            client.set_tag(run_id, "ratchet.version", str(version.version))
+            client.set_terminated(run_id, "FINISHED")
+        if CHALLENGER not in version.aliases:
+            client.set_registered_model_alias(params.model_name, CHALLENGER, version.version)
+    return Registered(params.model_name, int(version.version), str(version.run_id), created)
+
+
+def _log_run(client: MlflowClient, run_id: str, root: Path, params: Params, values: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+    import mlflow
+    from mlflow.entities import Metric, Param, RunTag
+
+    logged = client.get_run(run_id).data
+    flat = {key: text for key, text in _flatten(values).items() if key not in logged.params}
+    client.log_batch(run_id, params=[Param(key, text[:6000]) for key, text in flat.items()][:1000], tags=[RunTag(*tag) for tag in tags.items()])
+    metrics = [Metric(name, value, 0, 0) for name, value in _headline(root).items()]
+    if "loss" not in logged.metrics:  # restored from the cache: nobody logged the curves live
+        metrics += _curves(read_json(root / "reports" / "training.json"))
+    for start in range(0, len(metrics), 1000):
+        client.log_batch(run_id, metrics=metrics[start : start + 1000])
+    for path in ("reports", "params.yaml", "dvc.lock", "dvc.yaml"):
+        client.log_artifact(run_id, str(root / path))
+    with mlflow.start_run(run_id=run_id):
+        mlflow.log_input(_dataset(root, params, tags), context="training")
+        client.set_terminated(run_id, "RUNNING")
+
+
+def _headline(root: Path) -> dict[str, float]:
+    numbers = {f"test_{name}": value for name, value in read_json(root / "reports" / "metrics.json").items() if isinstance(value, int | float)}
+    for name, interval in read_json(root / "reports" / "verification.json")["test_metrics"].items():
+        numbers |= {f"test_{name}_low": interval["low"], f"test_{name}_high": interval["high"]}
+    return numbers
+
+
+def _curves(training: Mapping[str, Any]) -> list[Any]:
+    from mlflow.entities import Metric
+
+    points = [(point, "") for point in training["curve"]] + [(point, "validation_") for point in training["evaluations"]]
+    return [
+        Metric(name if name == "epoch" else prefix + name, value, 0, int(point["step"]))
+        for point, prefix in points
+        for name, value in point.items()
+        if name != "step" and not (name == "epoch" and prefix)
+    ]
+
+
+def _dataset(root: Path, params: Params, tags: Mapping[str, str]) -> Any:
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+
+    sources = read_json(root / "data" / "raw" / "sources.json")
+    source = CodeDatasetSource({"sources": str([source.url for source in params.ingest.sources]), "dvc_data_hash": tags["ratchet.data_hash"]})
+    return MetaDataset(source, name=f"{params.model_name}-data", digest=tags["ratchet.data_hash"][:32]) if sources else None
+
+
+def _create_version(client: MlflowClient, experiment_id: str, run_id: str, root: Path, params: Params, tags: Mapping[str, str]) -> ModelVersion:
+    from mlflow.exceptions import MlflowException
+
+    model_id = _logged_model(client, experiment_id, run_id) or _log_model(run_id, root, params)
+    try:
+        client.create_registered_model(params.model_name, description=f"{params.problem}, fine-tuned by Ratchet")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return client.create_model_version(params.model_name, source=f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id)
+
+
+def _logged_model(client: MlflowClient, experiment_id: str, run_id: str) -> str | None:
+    """The model that an earlier attempt logged completely, if it did."""
+    from mlflow.entities import LoggedModelStatus
+
+    found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    return next((model.model_id for model in found if model.status == LoggedModelStatus.READY), None)
+
+
+def _log_model(run_id: str, root: Path, params: Params) -> str:
+    import mlflow
+    import pandas as pd
+    from mlflow.models import infer_signature
+
+    from tasks.core.predictor import Predictor
+
+    package = Path(__file__).resolve().parent
+    problem = load_problem(params.problem)
+    example = problem.example()
+    predictions = pd.DataFrame(Predictor(root / "models" / "bundle", problem).predict(example))
+    frame = pd.DataFrame(example)
+    with mlflow.start_run(run_id=run_id):
+        model = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / "serving.py"),
+            artifacts={"bundle": str(root / "models" / "bundle")},
+            code_paths=[str(package)],
+            signature=infer_signature(frame, predictions),
+            input_example=frame,
+            pip_requirements=_pinned(REQUIREMENTS),
+        )
+    return str(model.model_id)
+
+
+def _pinned(names: tuple[str, ...]) -> list[str]:
+    from importlib.metadata import version
+
+    return [f"{name}=={version(name)}" for name in names]
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat

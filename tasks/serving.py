@@ -1,0 +1,37 @@
+"""What MLflow loads: a pyfunc model whose artifact is a bundle (models from code, no pickle)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class BundleModel(PythonModel):  # type: ignore[misc]
+    """Rows in (a data frame with the problem's input columns), predictions out, one row each."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Open the bundle; its hashes are checked."""
+        from tasks.core.bundle import open_bundle
+        from tasks.core.predictor import Predictor
+        from tasks.problems import load_problem
+
+        directory = Path(context.artifacts["bundle"])
+        problem = load_problem(open_bundle(directory).problem)
+        self.columns = list(problem.example())
+        self.predictor = Predictor(directory, problem)
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Predictions in the rows' order."""
+        import pandas as pd
+
+        rows = {column: model_input[column].tolist() for column in self.columns}
+        return pd.DataFrame(self.predictor.predict(rows))
+
+
+mlflow.models.set_model(BundleModel())

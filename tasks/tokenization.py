@@ -1,0 +1,97 @@
+"""Text to token ids: one memory-mappable Arrow file a split, and the tokenizer that made it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.core.errors import DataError, ParamsError, SourceError
+from tasks.core.params import BaseModelParams, TokenizeParams
+from tasks.core.progress import Report
+from tasks.core.sources import resolve_model
+from tasks.core.tokens import SPLITS, TokensInfo, load_tokenizer
+from tasks.problems import Problem, load_problem
+
+BATCH_ROWS = 10_000  # rows in memory at a time
+
+
+def tokenize_splits(
+    splits: Path,
+    tokens: Path,
+    *,
+    problem: str,
+    labels: tuple[str, ...],
+    base_model: BaseModelParams,
+    tokenize: TokenizeParams,
+    root: Path,
+    cache: Path,
+    report: Report,
+) -> None:
+    """Write tokens/{train,validation,test}.arrow, tokens/tokenizer/ and tokens/tokens.json.
+
+    Columns: `row` (int64), `input_ids` (list of int32), `truncated` (bool), and the problem's references.
+    Raises ParamsError if the model cannot read that many tokens.
+    """
+    base = resolve_model(base_model, root, cache)
+    _check_length(base, tokenize.max_length)
+    pad_token_id = _save_tokenizer(base, tokens / "tokenizer")
+    kind = load_problem(problem)
+    rows: dict[str, int] = {}
+    truncated: dict[str, float] = {}
+    total = sum(pq.read_metadata(splits / f"{split}.parquet").num_rows for split in SPLITS)
+    for split in SPLITS:
+        done = sum(rows.values())
+        rows[split], cut = _tokenize(splits / f"{split}.parquet", tokens, kind, labels, tokenize.max_length, (done, total), report)
+        truncated[split] = cut / max(rows[split], 1)
+    TokensInfo(tokenize.max_length, pad_token_id, rows, truncated).write(tokens)
+
+
+def _check_length(base: Path, max_length: int) -> None:
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    positions = config.get("max_position_embeddings")
+    if isinstance(positions, int) and max_length > positions:
+        raise ParamsError(
+            f"tokenize.max_length: {max_length} tokens, the base model reads at most {positions}.", f"Set tokenize.max_length to {positions} or less."
+        )
+
+
+def _save_tokenizer(base: Path, directory: Path) -> int:
+    """Save the base model's fast tokenizer and return the id that pads."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False, use_fast=True)
+    if not tokenizer.is_fast:
+        raise SourceError(f"{base.name}: its tokenizer has no fast form (tokenizer.json).", "Take a base model that has one.")
+    tokenizer.save_pretrained(directory)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return int(pad or 0)
+
+
+def _tokenize(
+    table: Path, tokens: Path, problem: Problem, labels: tuple[str, ...], max_length: int, progress: tuple[int, int], report: Report
+) -> tuple[int, int]:
+    """Tokenize one split batch by batch; (rows, rows that were cut)."""
+    tokenizer = load_tokenizer(tokens / "tokenizer", max_length)
+    wanted = ["row", *problem.columns]
+    done, total = progress
+    rows = cut = 0
+    writer = None
+    with pa.OSFile(str(tokens / f"{table.stem}.arrow"), "wb") as file:
+        for batch in pq.ParquetFile(table).iter_batches(BATCH_ROWS, columns=wanted):
+            columns = batch.to_pydict()
+            features = {"row": columns.pop("row"), **problem.encode(tokenizer, columns, labels)}
+            arrow = pa.table(features)
+            position = arrow.column_names.index("input_ids")
+            arrow = arrow.set_column(position, "input_ids", arrow["input_ids"].cast(pa.list_(pa.int32())))
+            writer = writer or pa.ipc.new_file(file, arrow.schema)
+            writer.write_table(arrow)
+            rows += batch.num_rows
+            cut += sum(features["truncated"])
+            report(done + rows, {"progress": (done + rows) / total})
+        if writer is None:
+            raise DataError(f"the {table.stem} split has no rows.", "Give more rows, or a larger share to that split.")
+        writer.close()
+    return rows, cut
