@@ -29,7 +29,7 @@ def prepare(workspace: Workspace) -> None:
         os.environ.setdefault(name, value)
     if not has_prefect_server():
         os.environ.setdefault("PREFECT_HOME", str(workspace.store / "prefect"))
-    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{workspace.store / 'mlflow.db'}")
+    os.environ.setdefault("MLFLOW_TRACKING_URI", workspace.default_tracking_uri)
 
 
 def has_prefect_server() -> bool:

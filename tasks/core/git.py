@@ -35,3 +35,9 @@ def _git(directory: Path, *arguments: str) -> str | None:
         return None
     done = subprocess.run([git, "-C", str(directory), *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def top_level(directory: Path) -> Path | None:
+    """The root of the git work tree that the directory is in."""
+    found = _git(directory, "rev-parse", "--show-toplevel")
+    return Path(found) if found else None

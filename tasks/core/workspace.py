@@ -36,6 +36,15 @@ class Workspace:
         """What is neither source nor out: databases, locks, scratch; git-ignored."""
         return self.root / ".ratchet"
 
+    @property
+    def mlflow_database(self) -> Path:
+        return self.store / "mlflow.db"
+
+    @property
+    def default_tracking_uri(self) -> str:
+        """MLflow's address unless MLFLOW_TRACKING_URI names another."""
+        return f"sqlite:///{self.mlflow_database}"
+
     def values(self, overrides: Sequence[str] = ()) -> dict[str, Any]:
         """params.yaml as plain values, with overrides."""
         return apply_overrides(read_yaml(self.params_file), overrides)

@@ -1,0 +1,33 @@
+# Everything starts from a checkout: `make run` and `make test` make .venv first if they need to.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run test lint docs-check clean
+
+run: $(READY)
+	$(BIN)/ratchet train
+
+test: $(READY)
+	$(BIN)/pytest --cov --cov-report=term:skip-covered -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python .ci/file_size.py
+	$(BIN)/python -m tasks dvc-yaml --check
+
+docs-check: $(READY)
+	$(BIN)/pytest -q tests/test_readme.py
+
+clean:
+	rm -rf $(VENV) .ratchet data reports models/checkpoint models/candidates models/bundle .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+
+# what is installed is what constraints.txt pins; a change of either file installs anew
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,44 @@
+"""What a workspace holds: its stages and its registered versions."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from typing import Any
+
+from flows.progress import listener
+from flows.stage_runner import StageRunner
+from tasks.core.workspace import Workspace
+
+
+def workspace_status(workspace: Workspace) -> dict[str, Any]:
+    """Plain values for `ratchet status --json`."""
+    with closing(StageRunner(workspace, (), listener.get())) as runner:
+        stages = [{"name": name, "state": state} for name, state in runner.statuses().items()]
+    params = workspace.params()
+    model = {"name": params.model_name, "versions": _versions(workspace, params.model_name)}
+    return {"workspace": str(workspace.root), "problem": params.problem, "stages": stages, "model": model}
+
+
+def _versions(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+    from tasks.core.registry import CONTENT_KEY, connect, mlflow_errors, versions
+
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    if uri == workspace.default_tracking_uri and not workspace.mlflow_database.is_file():
+        return []  # nothing was ever registered: looking must not make a database
+    client, _ = connect(uri, workspace.store, name)
+    with mlflow_errors(uri):
+        return [
+            {
+                "version": int(version.version),
+                "aliases": list(version.aliases),
+                "metrics": _test_metrics(client.get_run(version.run_id).data.metrics),
+                "content_key": version.tags.get(CONTENT_KEY),
+                "recipe": version.tags.get("ratchet.recipe"),
+            }
+            for version in versions(client, name)
+        ]
+
+
+def _test_metrics(metrics: dict[str, float]) -> dict[str, float]:
+    return {name.removeprefix("test_"): value for name, value in metrics.items() if name.startswith("test_")}
