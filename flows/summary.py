@@ -20,61 +20,114 @@ console = Console(highlight=False, soft_wrap=True)
 def print_training(workspace: Workspace, result: TrainResult, wall_s: float, overhead_s: float) -> None:
     """What was made, what ships and why, and what to try next."""
     if result.state == "cached":
-        console.print(f"Nothing has changed: every stage is cached, {result.model} version {result.version} stands. {wall_s:.1f} s")
+        console.print(
+            f"Nothing has changed: every stage is cached, {result.model} version {result.version} stands. {wall_s:.1f} s"
+        )
         return
     verified = read_json(workspace.root / "reports" / "verification.json")
-    console.print(f"\n[bold]{result.model} version {result.version}[/bold] (alias challenger)  ships as [bold]{result.recipe}[/bold]: {verified['reason']}\n")
+    console.print(
+        f"\n[bold]{result.model} version {result.version}[/bold] (alias challenger)  ships as [bold]{result.recipe}[/bold]: {verified['reason']}\n"
+    )
     console.print(_metrics_table(verified["test_metrics"]))
     console.print(_recipes_table(verified))
     told = _data_notes(workspace)
     if told:
         console.print("\n".join(told))
-    console.print(f"{wall_s:.0f} s in all, {overhead_s:.1f} s of it outside the stages. Report: {workspace.root / 'reports' / 'report.html'}\n")
-    console.print("Next:\n  ratchet predict \"Some text of yours.\"\n  ratchet status\n  ratchet train -S finetune.learning_rate=3e-5\n  mlflow ui --backend-store-uri sqlite:///.ratchet/mlflow.db", markup=False)
+    console.print(
+        f"{wall_s:.0f} s in all, {overhead_s:.1f} s of it outside the stages. Report: {workspace.root / 'reports' / 'report.html'}\n"
+    )
+    console.print(
+        'Next:\n  ratchet predict "Some text of yours."\n  ratchet status\n  ratchet train -S finetune.learning_rate=3e-5\n  mlflow ui --backend-store-uri sqlite:///.ratchet/mlflow.db',
+        markup=False,
+    )
 
 
 def print_status(status: dict[str, Any]) -> None:
     """Stages and versions."""
     console.print(f"{status['workspace']}  ({status['problem']})")
-    console.print("  ".join(f"{stage['name']} [{_colour(stage['state'])}]{stage['state']}[/]" for stage in status["stages"]))
+    console.print(
+        "  ".join(f"{stage['name']} [{_colour(stage['state'])}]{stage['state']}[/]" for stage in status["stages"])
+    )
     model = status["model"]
     if not model["versions"]:
         console.print(f"No version of {model['name']} is registered yet. Run `ratchet train`.")
         return
-    table = Table("version", "aliases", "accuracy", "macro F1", "recipe", "content key", title=model["name"], title_justify="left")
+    table = Table(
+        "version", "aliases", "accuracy", "macro F1", "recipe", "content key", title=model["name"], title_justify="left"
+    )
     for version in model["versions"]:
         metrics = version["metrics"]
         numbers = [f"{metrics[name]:.4f}" if name in metrics else "" for name in ("accuracy", "macro_f1")]
-        table.add_row(str(version["version"]), ", ".join(version["aliases"]), *numbers, version["recipe"], (version["content_key"] or "")[:12])
+        table.add_row(
+            str(version["version"]),
+            ", ".join(version["aliases"]),
+            *numbers,
+            version["recipe"],
+            (version["content_key"] or "")[:12],
+        )
     console.print(table)
 
 
 def print_workspace(made: Made) -> None:
     """What `ratchet init` made."""
-    console.print(f"{made.workspace}: {made.problem}, model {made.model_name}, {made.rows} rows, {len(made.labels)} labels: {', '.join(made.labels[:10])}", markup=False)
+    console.print(
+        f"{made.workspace}: {made.problem}, model {made.model_name}, {made.rows} rows, {len(made.labels)} labels: {', '.join(made.labels[:10])}",
+        markup=False,
+    )
     if made.quarantined:
-        console.print(f"{made.quarantined} rows could not be read; `ratchet train` keeps them in data/raw/quarantine.jsonl with the reasons.")
-    console.print(f"Next: look through {made.workspace}/params.yaml, then run  ratchet -C {made.workspace} train", markup=False)
+        console.print(
+            f"{made.quarantined} rows could not be read; `ratchet train` keeps them in data/raw/quarantine.jsonl with the reasons."
+        )
+    console.print(
+        f"Next: look through {made.workspace}/params.yaml, then run  ratchet -C {made.workspace} train", markup=False
+    )
 
 
 def _metrics_table(metrics: dict[str, dict[str, float]]) -> Table:
-    table = Table("test metric", "value", "95% interval", title="The shipped bundle on the test split", title_justify="left")
+    table = Table(
+        "test metric", "value", "95% interval", title="The shipped bundle on the test split", title_justify="left"
+    )
     for name, interval in metrics.items():
         table.add_row(name, f"{interval['value']:.4f}", f"{interval['low']:.4f} to {interval['high']:.4f}")
     return table
 
 
 def _recipes_table(verified: dict[str, Any]) -> Table:
-    table = Table("recipe", "lost on validation", "labels agree", "size", "p50 batch 1", "rows/s batch 32", "", title="What could ship", title_justify="left")
+    table = Table(
+        "recipe",
+        "lost on validation",
+        "labels agree",
+        "size",
+        "p50 batch 1",
+        "rows/s batch 32",
+        "",
+        title="What could ship",
+        title_justify="left",
+    )
     torch = verified["checkpoint"]
-    table.add_row("PyTorch", "", "", _megabytes(torch["size_bytes"]), f"{torch['latency_ms_p50']:.1f} ms", f"{torch['throughput']:.0f}", "")
+    table.add_row(
+        "PyTorch",
+        "",
+        "",
+        _megabytes(torch["size_bytes"]),
+        f"{torch['latency_ms_p50']:.1f} ms",
+        f"{torch['throughput']:.0f}",
+        "",
+    )
     for found in verified["candidates"]:
         mark = "ships" if found["recipe"] == verified["shipped"] else ("" if found["passed"] else str(found["reason"]))
         if found.get("metric") is None:
             table.add_row(found["recipe"], "", "", "", "", "", mark)
             continue
         speed = (f"{found['latency_ms_p50']:.1f} ms", f"{found['throughput']:.0f}")
-        table.add_row(found["recipe"], f"{found['metric_loss']:+.4f}", f"{found['agreement']:.1%}", _megabytes(found["size_bytes"]), *speed, mark)
+        table.add_row(
+            found["recipe"],
+            f"{found['metric_loss']:+.4f}",
+            f"{found['agreement']:.1%}",
+            _megabytes(found["size_bytes"]),
+            *speed,
+            mark,
+        )
     return table
 
 

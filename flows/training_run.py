@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from flows.background import in_background
 from flows.progress import listener, stage_line
 from flows.stage_cache import Lineage
 from flows.stage_runner import StageOutcome, StageRunner
@@ -46,7 +47,6 @@ class TrainingRun:
         self.outcomes: dict[str, StageOutcome] = {}
         self._runner = StageRunner(workspace, overrides, self._listen, force=force)
         self._uri = os.environ["MLFLOW_TRACKING_URI"]
-        self._pool = ThreadPoolExecutor(1)
         self._mlflow: Future[tuple[MlflowClient, str]] | None = None
 
     def __enter__(self) -> Self:
@@ -54,7 +54,6 @@ class TrainingRun:
 
     def __exit__(self, *error: object) -> None:
         self._runner.close()
-        self._pool.shutdown()
 
     def is_clean(self) -> bool:
         """Whether no stage has anything to do."""
@@ -63,7 +62,7 @@ class TrainingRun:
     def open_mlflow(self) -> None:
         """Connect in the background; what fails is raised where the connection is first used."""
         if self._mlflow is None:
-            self._mlflow = self._pool.submit(self._connect)
+            self._mlflow = in_background(self._connect)
 
     def stage(self, name: str) -> StageOutcome:
         """Make one stage clean and say so."""
@@ -100,7 +99,9 @@ class TrainingRun:
     def result(self, registered: Registered) -> TrainResult:
         """The whole run in one record."""
         reports = self.workspace.root / "reports"
-        metrics = {name: value for name, value in read_json(reports / "metrics.json").items() if isinstance(value, int | float)}
+        metrics = {
+            name: value for name, value in read_json(reports / "metrics.json").items() if isinstance(value, int | float)
+        }
         outcomes = [self.outcomes[stage.name] for stage in STAGES]
         cached = not registered.created and all(outcome.state == "cached" for outcome in outcomes)
         return TrainResult(

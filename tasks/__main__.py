@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tasks.core.errors import PipelineError, as_storage_error
 from tasks.core.progress import Report
+from tasks.core.quiet import quiet_libraries
 from tasks.core.workspace import Workspace
-from tasks.pipeline import STAGES, find_stage, render_dvc_yaml, run_stage, write_dvc_yaml
+from tasks.pipeline import STAGES, code_fingerprint, find_stage, render_dvc_yaml, run_stage, write_dvc_yaml
 
 
 def main() -> int:
@@ -18,20 +19,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tasks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for stage in STAGES:
-        commands.add_parser(stage.name, help=f"make {', '.join(stage.outs.values())}")
+        command = commands.add_parser(stage.name, help=f"make {', '.join(stage.outs.values())}")
+        command.add_argument("--code", help="fingerprint of the code that dvc.yaml was rendered from")
     dvc_yaml = commands.add_parser("dvc-yaml", help="render dvc.yaml")
     dvc_yaml.add_argument("--check", action="store_true", help="fail if dvc.yaml is stale, write nothing")
     arguments = parser.parse_args()
+    quiet_libraries()
     try:
         workspace = Workspace.find(Path.cwd())
         if arguments.command == "dvc-yaml":
             return _check(workspace) if arguments.check else _render(workspace)
         stage = find_stage(arguments.command)
-        run_stage(stage, workspace, workspace.params(), _progress_bar(stage.name))
+        params = workspace.params()
+        if arguments.code not in (None, code_fingerprint(stage, params.problem)):
+            raise PipelineError(
+                "dvc.yaml was rendered from other code than this.",
+                "Run `python -m tasks dvc-yaml`, then `dvc repro` again.",
+            )
+        run_stage(stage, workspace, params, _progress_bar(stage.name))
     except PipelineError as error:
         print(f"{arguments.command}: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
+    except Exception as error:
         refusal = as_storage_error(error)
         if refusal is None:
             raise
@@ -56,7 +65,12 @@ def _render(workspace: Workspace) -> int:
 def _progress_bar(stage: str) -> Report:
     from tqdm import tqdm
 
-    bar = tqdm(total=1.0, desc=stage, bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}", disable=None)
+    bar = tqdm(
+        total=1.0,
+        desc=stage,
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}",
+        disable=None,
+    )
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         bar.n = metrics.get("progress", 0.0)

@@ -47,13 +47,27 @@ def finetune_model(
     base = resolve_model(base_model, root, cache)
     device = pick_device(device)
     base_sha256 = sha256_file(base / "model.safetensors")
-    identity = {"params": finetune.model_dump(mode="json"), "labels": labels, "seed": seed, "device": device, "base": base_sha256}
-    claim_work(work, sha256_json(identity | {"tokens": [sha256_file(tokens / f"{split}.arrow") for split in ("train", "validation")]}))
+    identity = {
+        "params": finetune.model_dump(mode="json"),
+        "labels": labels,
+        "seed": seed,
+        "device": device,
+        "base": base_sha256,
+    }
+    claim_work(
+        work,
+        sha256_json(
+            identity | {"tokens": [sha256_file(tokens / f"{split}.arrow") for split in ("train", "validation")]}
+        ),
+    )
 
     if finetune.early_stopping_metric not in kind.metric_signs:
         known = ", ".join(kind.metric_signs)
         hint = did_you_mean(finetune.early_stopping_metric, kind.metric_signs)
-        raise ParamsError(f"finetune.early_stopping_metric: unknown metric '{finetune.early_stopping_metric}'.{hint}", f"Known: {known}.")
+        raise ParamsError(
+            f"finetune.early_stopping_metric: unknown metric '{finetune.early_stopping_metric}'.{hint}",
+            f"Known: {known}.",
+        )
     seed_everything(seed)
     model = kind.load_model(base, labels, finetune.dropout)
     freeze(model, embeddings=finetune.freeze_embeddings, layers=finetune.freeze_layers)
@@ -63,7 +77,9 @@ def finetune_model(
     validation = read_features(tokens / "validation.arrow")
     weights = kind.class_weights(train["references"].to_numpy(), labels, finetune.class_weights)
     pad_token_id = TokensInfo.read(tokens).pad_token_id
-    trainer = Trainer(model, Setting(kind, labels, train, validation, pad_token_id, finetune, weights, seed, device, work), report)
+    trainer = Trainer(
+        model, Setting(kind, labels, train, validation, pad_token_id, finetune, weights, seed, device, work), report
+    )
     started = time.perf_counter()
     progress = trainer.run()
 
@@ -88,7 +104,10 @@ def freeze(model: PreTrainedModel, *, embeddings: bool, layers: int) -> None:
     """Stop training the input embeddings, or the lowest `layers` of the encoder (and with them the embeddings below)."""
     stack = _layer_stack(model)
     if layers > len(stack):
-        raise ParamsError(f"finetune.freeze_layers: {layers} layers, the base model has {len(stack)}.", f"Set it to {len(stack)} or less.")
+        raise ParamsError(
+            f"finetune.freeze_layers: {layers} layers, the base model has {len(stack)}.",
+            f"Set it to {len(stack)} or less.",
+        )
     frozen: list[nn.Module] = list(stack[:layers])
     if embeddings or layers:
         frozen.append(_embedding_block(model))

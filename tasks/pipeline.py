@@ -17,9 +17,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from tasks.core.code import imported_files
+from tasks.core.code import CODE_ROOT, imported_files
 from tasks.core.errors import ParamsError, PipelineError
-from tasks.core.files import replace, write_text
+from tasks.core.files import replace, sha256_file, sha256_json, write_text
 from tasks.core.params import Params
 from tasks.core.progress import Report
 from tasks.core.sources import local_files
@@ -155,6 +155,11 @@ def code_files(stage: Stage, problem: str) -> list[Path]:
     return sorted({file for module in modules for file in imported_files(module)})
 
 
+def code_fingerprint(stage: Stage, problem: str) -> str:
+    """Digest of the stage's code, the same wherever the code lies."""
+    return sha256_json([[file.name, sha256_file(file)] for file in code_files(stage, problem)])[:16]
+
+
 def render_dvc_yaml(workspace: Workspace) -> str:
     """The text of the workspace's dvc.yaml."""
     from ruamel.yaml import YAML
@@ -181,13 +186,20 @@ def write_dvc_yaml(workspace: Workspace) -> bool:
 
 
 def _dvc_stage(stage: Stage, workspace: Workspace, params: Params, keys: set[str]) -> dict[str, Any]:
-    files = code_files(stage, params.problem)
+    files = []
+    command = f"python -m tasks {stage.name}"
+    if CODE_ROOT in (workspace.root, *workspace.root.parents):
+        files += code_files(stage, params.problem)
+    else:  # a path to code outside the repository would hold on one machine only
+        command += f" --code {code_fingerprint(stage, params.problem)}"
     if stage.name == "ingest":
         files += [file for source in params.ingest.sources for file in local_files(source.url, workspace.root)]
     if "base_model" in stage.params:
         files += local_files(params.base_model.path, workspace.root)
     deps = [*stage.deps.values(), *(_relative(file, workspace.root) for file in files)]
-    entry: dict[str, Any] = {"cmd": f"python -m tasks {stage.name}", "deps": deps}
+    entry: dict[str, Any] = {"cmd": command}
+    if deps:
+        entry["deps"] = deps
     entry["params"] = [key for key in stage.params if key in keys]
     entry["outs"] = [path for name, path in stage.outs.items() if name not in stage.metrics]
     if stage.metrics:

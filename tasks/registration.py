@@ -30,7 +30,15 @@ class Registered:
     created: bool
 
 
-def register_model(root: Path, store: Path, uri: str, params: Params, values: Mapping[str, Any], content_key: str, tags: Mapping[str, str]) -> Registered:
+def register_model(
+    root: Path,
+    store: Path,
+    uri: str,
+    params: Params,
+    values: Mapping[str, Any],
+    content_key: str,
+    tags: Mapping[str, str],
+) -> Registered:
     """Register the workspace's bundle under its content key and point `challenger` at it.
 
     values   params.yaml as this run had it, to be logged
@@ -53,13 +61,19 @@ def register_model(root: Path, store: Path, uri: str, params: Params, values: Ma
     return Registered(params.model_name, int(version.version), str(version.run_id), created)
 
 
-def _log_run(client: MlflowClient, run_id: str, root: Path, params: Params, values: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+def _log_run(
+    client: MlflowClient, run_id: str, root: Path, params: Params, values: Mapping[str, Any], tags: Mapping[str, str]
+) -> None:
     import mlflow
     from mlflow.entities import Metric, Param, RunTag
 
     logged = client.get_run(run_id).data
     flat = {key: text for key, text in _flatten(values).items() if key not in logged.params}
-    client.log_batch(run_id, params=[Param(key, text[:6000]) for key, text in flat.items()][:1000], tags=[RunTag(*tag) for tag in tags.items()])
+    client.log_batch(
+        run_id,
+        params=[Param(key, text[:6000]) for key, text in flat.items()][:1000],
+        tags=[RunTag(*tag) for tag in tags.items()],
+    )
     metrics = [Metric(name, value, 0, 0) for name, value in _headline(root).items()]
     if "loss" not in logged.metrics:  # restored from the cache: nobody logged the curves live
         metrics += _curves(read_json(root / "reports" / "training.json"))
@@ -73,7 +87,11 @@ def _log_run(client: MlflowClient, run_id: str, root: Path, params: Params, valu
 
 
 def _headline(root: Path) -> dict[str, float]:
-    numbers = {f"test_{name}": value for name, value in read_json(root / "reports" / "metrics.json").items() if isinstance(value, int | float)}
+    numbers = {
+        f"test_{name}": value
+        for name, value in read_json(root / "reports" / "metrics.json").items()
+        if isinstance(value, int | float)
+    }
     for name, interval in read_json(root / "reports" / "verification.json")["test_metrics"].items():
         numbers |= {f"test_{name}_low": interval["low"], f"test_{name}_high": interval["high"]}
     return numbers
@@ -82,7 +100,9 @@ def _headline(root: Path) -> dict[str, float]:
 def _curves(training: Mapping[str, Any]) -> list[Any]:
     from mlflow.entities import Metric
 
-    points = [(point, "") for point in training["curve"]] + [(point, "validation_") for point in training["evaluations"]]
+    points = [(point, "") for point in training["curve"]] + [
+        (point, "validation_") for point in training["evaluations"]
+    ]
     return [
         Metric(name if name == "epoch" else prefix + name, value, 0, int(point["step"]))
         for point, prefix in points
@@ -96,11 +116,19 @@ def _dataset(root: Path, params: Params, tags: Mapping[str, str]) -> Any:
     from mlflow.data.meta_dataset import MetaDataset
 
     sources = read_json(root / "data" / "raw" / "sources.json")
-    source = CodeDatasetSource({"sources": str([source.url for source in params.ingest.sources]), "dvc_data_hash": tags["ratchet.data_hash"]})
-    return MetaDataset(source, name=f"{params.model_name}-data", digest=tags["ratchet.data_hash"][:32]) if sources else None
+    source = CodeDatasetSource(
+        {"sources": str([source.url for source in params.ingest.sources]), "dvc_data_hash": tags["ratchet.data_hash"]}
+    )
+    return (
+        MetaDataset(source, name=f"{params.model_name}-data", digest=tags["ratchet.data_hash"][:32])
+        if sources
+        else None
+    )
 
 
-def _create_version(client: MlflowClient, experiment_id: str, run_id: str, root: Path, params: Params, tags: Mapping[str, str]) -> ModelVersion:
+def _create_version(
+    client: MlflowClient, experiment_id: str, run_id: str, root: Path, params: Params, tags: Mapping[str, str]
+) -> ModelVersion:
     from mlflow.exceptions import MlflowException
 
     model_id = _logged_model(client, experiment_id, run_id) or _log_model(run_id, root, params)
@@ -109,7 +137,9 @@ def _create_version(client: MlflowClient, experiment_id: str, run_id: str, root:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return client.create_model_version(params.model_name, source=f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id)
+    return client.create_model_version(
+        params.model_name, source=f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
+    )
 
 
 def _logged_model(client: MlflowClient, experiment_id: str, run_id: str) -> str | None:

@@ -26,7 +26,9 @@ class BundleModel(PythonModel):  # type: ignore[misc]
         self.columns = list(problem.example())
         self.predictor = Predictor(directory, problem)
 
-    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Predictions in the rows' order."""
         import pandas as pd
 

@@ -44,7 +44,9 @@ def tokenize_splits(
     total = sum(pq.read_metadata(splits / f"{split}.parquet").num_rows for split in SPLITS)
     for split in SPLITS:
         done = sum(rows.values())
-        rows[split], cut = _tokenize(splits / f"{split}.parquet", tokens, kind, labels, tokenize.max_length, (done, total), report)
+        rows[split], cut = _tokenize(
+            splits / f"{split}.parquet", tokens, kind, labels, tokenize.max_length, (done, total), report
+        )
         truncated[split] = cut / max(rows[split], 1)
     TokensInfo(tokenize.max_length, pad_token_id, rows, truncated).write(tokens)
 
@@ -54,7 +56,8 @@ def _check_length(base: Path, max_length: int) -> None:
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and max_length > positions:
         raise ParamsError(
-            f"tokenize.max_length: {max_length} tokens, the base model reads at most {positions}.", f"Set tokenize.max_length to {positions} or less."
+            f"tokenize.max_length: {max_length} tokens, the base model reads at most {positions}.",
+            f"Set tokenize.max_length to {positions} or less.",
         )
 
 
@@ -64,14 +67,22 @@ def _save_tokenizer(base: Path, directory: Path) -> int:
 
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False, use_fast=True)
     if not tokenizer.is_fast:
-        raise SourceError(f"{base.name}: its tokenizer has no fast form (tokenizer.json).", "Take a base model that has one.")
+        raise SourceError(
+            f"{base.name}: its tokenizer has no fast form (tokenizer.json).", "Take a base model that has one."
+        )
     tokenizer.save_pretrained(directory)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return int(pad or 0)
 
 
 def _tokenize(
-    table: Path, tokens: Path, problem: Problem, labels: tuple[str, ...], max_length: int, progress: tuple[int, int], report: Report
+    table: Path,
+    tokens: Path,
+    problem: Problem,
+    labels: tuple[str, ...],
+    max_length: int,
+    progress: tuple[int, int],
+    report: Report,
 ) -> tuple[int, int]:
     """Tokenize one split batch by batch; (rows, rows that were cut)."""
     tokenizer = load_tokenizer(tokens / "tokenizer", max_length)

@@ -6,9 +6,34 @@ from pathlib import Path
 
 import pytest
 from tiny import make_base
+from workspaces import copy_workspace, make_workspace, ratchet
 
 
 @pytest.fixture(scope="session")
 def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny base model's directory; read only."""
     return make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def quiet() -> None:
+    """The libraries as the command line sets them up; for tests that use them in this process."""
+    from tasks.core.quiet import quiet_libraries
+
+    quiet_libraries()
+
+
+@pytest.fixture(scope="session")
+def template(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in a git + DVC repository of its own, trained once through the command line; copy it, do not change it."""
+    root = tmp_path_factory.mktemp("template") / "reviews"
+    make_workspace(root, base_dir)
+    done = ratchet(root, "train", "--json")
+    (root / ".ratchet" / "first.json").write_text(done.stdout, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def trained(template: Path, tmp_path: Path) -> Path:
+    """A trained workspace of the test's own."""
+    return copy_workspace(template, tmp_path / "reviews")

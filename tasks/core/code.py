@@ -7,14 +7,14 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "tasks"
-_ROOT = Path(__file__).resolve().parent.parent.parent
+CODE_ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def module_file(module: str) -> Path | None:
     """The file of one of our modules or packages; None for anybody else's."""
     if module.split(".")[0] != PACKAGE:
         return None
-    stem = _ROOT.joinpath(*module.split("."))
+    stem = CODE_ROOT.joinpath(*module.split("."))
     return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
 
 

@@ -14,7 +14,10 @@ def pick_device(wanted: str) -> str:
         return next(device for device, there in present.items() if there)
     if not present[wanted]:
         there = ", ".join(device for device, there in present.items() if there)
-        raise ParamsError(f"device: '{wanted}' was asked for, torch finds only: {there}.", "Set `device: auto` in params.yaml, or install torch for that device.")
+        raise ParamsError(
+            f"device: '{wanted}' was asked for, torch finds only: {there}.",
+            "Set `device: auto` in params.yaml, or install torch for that device.",
+        )
     return wanted
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
 
 
@@ -81,22 +82,41 @@ class RegistryError(PipelineError):
     """MLflow does not have, or cannot be asked for, what is wanted."""
 
 
+_FULL = "Free some space (`dvc gc --workspace` removes old data versions), then run the command again."
+_FORBIDDEN = "Give yourself write permission there, then run the command again."
 _STORAGE_REMEDIES = {
-    errno.ENOSPC: "Free some space (`dvc gc --workspace` removes old data versions), then run the command again.",
-    errno.EDQUOT: "Free some of your quota, then run the command again.",
-    errno.EACCES: "Give yourself write permission there, then run the command again.",
-    errno.EPERM: "Give yourself write permission there, then run the command again.",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: "The file system, or a limit set on this process (`ulimit -f`), refuses files this large: raise it, then run the command again.",
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
     errno.EROFS: "The file system is read-only: work in another directory.",
+}
+# libraries that do their own writing report the system's words inside errors of their own
+_WORDS = {os.strerror(number): number for number in _STORAGE_REMEDIES} | {
+    "disk is full": errno.ENOSPC,
+    "disk I/O error": errno.EFBIG,
+    "readonly database": errno.EACCES,
+    "unable to open database file": errno.EACCES,
 }
 
 
-def as_storage_error(error: OSError) -> StorageError | None:
-    """The operating system's refusal in our words; None where the error is of another kind."""
-    if error.errno not in _STORAGE_REMEDIES:
-        return None
-    where = f"{error.filename}: " if error.filename else ""
-    remedy = _STORAGE_REMEDIES[error.errno]
-    return StorageError(f"{where}{error.strerror}.", f"{remedy} Finished stages are kept.")
+def as_storage_error(error: BaseException) -> StorageError | None:
+    """The system's refusal to write, in our words, also where a library wrapped it; None where the error is of another kind."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _STORAGE_REMEDIES:
+            where = f"{cause.filename}: " if cause.filename else ""
+            return _storage_error(f"{where}{os.strerror(cause.errno)}", cause.errno)
+        for words, number in _WORDS.items():
+            if words in str(cause):
+                return _storage_error(" ".join(str(cause).split())[:300], number)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _storage_error(message: str, number: int) -> StorageError:
+    return StorageError(f"{message}.", f"{_STORAGE_REMEDIES[number]} Finished stages are kept.")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-CODE_ROOT = Path(__file__).resolve().parent.parent.parent
+from tasks.core.code import CODE_ROOT
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,9 @@ class BaseModelParams(Section):
         from tasks.core.sources import is_hub_id
 
         if is_hub_id(self.path) and not self.revision:
-            raise ValueError(f"'{self.path}' is a Hugging Face id: pin its `revision` (a commit), or the model may change under you")
+            raise ValueError(
+                f"'{self.path}' is a Hugging Face id: pin its `revision` (a commit), or the model may change under you"
+            )
         return self
 
 
@@ -65,7 +67,9 @@ class IngestParams(Section):
     def _splits_are_all_or_none(self) -> Self:
         given = {source.split for source in self.sources}
         if given != {None} and given != {"train", "validation", "test"}:
-            raise ValueError("either no source names its `split`, or all do and train, validation and test are all there")
+            raise ValueError(
+                "either no source names its `split`, or all do and train, validation and test are all there"
+            )
         return self
 
 
@@ -157,7 +161,9 @@ class ExportParams(Section):
 class VerifyParams(Section):
     """Which recipe may ship."""
 
-    max_metric_loss: Annotated[float, Field(ge=0, le=1)] = 0.005  # of the problem's metric on validation, against the checkpoint
+    max_metric_loss: Annotated[float, Field(ge=0, le=1)] = (
+        0.005  # of the problem's metric on validation, against the checkpoint
+    )
     min_speedup: Annotated[float, Field(ge=1)] = 1.0  # of batch-32 throughput over fp32 ONNX
     timing_rows: Annotated[int, Field(ge=8, le=100_000)] = 256
     threads: Annotated[int, Field(ge=0)] = 0  # of onnxruntime; 0: one a physical core
@@ -204,7 +210,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except YAMLError as error:
         raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}", "Mend the line named.") from None
     if not isinstance(values, dict):
-        raise ParamsError(f"{path}: wanted keys and values, found {type(values).__name__}.", "See `ratchet init --help`.")
+        raise ParamsError(
+            f"{path}: wanted keys and values, found {type(values).__name__}.", "See `ratchet init --help`."
+        )
     return values
 
 
@@ -229,7 +237,9 @@ def set_value(values: Any, override: str) -> None:
             node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
         node[int(last) if isinstance(node, list) else last] = value
     except (YAMLError, IndexError, ValueError, TypeError, AttributeError):
-        raise ParamsError(f"-S {override}: no such place in params.yaml, or not a YAML value.", "Check the key against params.yaml.") from None
+        raise ParamsError(
+            f"-S {override}: no such place in params.yaml, or not a YAML value.", "Check the key against params.yaml."
+        ) from None
 
 
 def save_overrides(path: Path, overrides: Sequence[str]) -> None:
@@ -251,7 +261,10 @@ def parse(values: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     except ValidationError as error:
         problems = [_explain(dict(item)) for item in error.errors()]
     count = "1 value is" if len(problems) == 1 else f"{len(problems)} values are"
-    raise ParamsError(f"{origin}: {count} wrong:\n" + "\n".join(f"  {line}" for line in problems), "Mend them and run the command again.")
+    raise ParamsError(
+        f"{origin}: {count} wrong:\n" + "\n".join(f"  {line}" for line in problems),
+        "Mend them and run the command again.",
+    )
 
 
 def _copy(value: Any) -> Any:

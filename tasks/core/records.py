@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_RECORD = 16 * 2**20  # characters that a quoted field is looked for an end in
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """Fields of the record that starts at the 1-based `line`; `reason` says why it is malformed, if it is."""
 
     line: int

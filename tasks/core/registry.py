@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import RegistryError
+from tasks.core.files import atomic_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +31,10 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
         reason = " ".join(str(error).split())[:500]
-        raise RegistryError(f"MLflow at {_without_password(uri)}: {reason}", "Check MLFLOW_TRACKING_URI and that the server or database is up.") from error
+        raise RegistryError(
+            f"MLflow at {_without_password(uri)}: {reason}",
+            "Check MLFLOW_TRACKING_URI and that the server or database is up.",
+        ) from error
 
 
 def _without_password(uri: str) -> str:
@@ -42,9 +46,9 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
     """(client, experiment id); the experiment is made if it is missing, its artifacts under `store` for a database."""
     import mlflow
 
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     with mlflow_errors(uri):
+        if uri.startswith("sqlite:///"):
+            _make_database(Path(uri.removeprefix("sqlite:///")))
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient(uri)
         found = client.get_experiment_by_name(experiment)
@@ -53,6 +57,16 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
         # a server decides for itself where artifacts lie; beside a bare database they would land in the working directory
         location = None if uri.startswith("http") else (store / "mlartifacts").as_uri()
         return client, str(client.create_experiment(experiment, artifact_location=location))
+
+
+def _make_database(file: Path) -> None:
+    """Make MLflow's tables beside the database's place: a first use that is killed half-way would leave a database that none can open."""
+    import mlflow
+
+    if file.exists():
+        return
+    with atomic_path(file) as new:
+        mlflow.MlflowClient(f"sqlite:///{new}").search_experiments()
 
 
 def find_run(client: MlflowClient, experiment_id: str, content_key: str) -> Run | None:
@@ -114,3 +128,15 @@ class LiveCurves:
         for start in range(0, len(pending), 1000):
             self._client.log_batch(self._run_id, metrics=pending[start : start + 1000])
         self._flushed = time.monotonic()
+
+
+def download_bundle(version: ModelVersion, downloads: Path) -> Path:
+    """A local directory with the version's bundle; kept in `downloads` where the store is not on this disk."""
+    import mlflow
+
+    model = version.source if not version.model_id else f"models:/{version.model_id}"
+    target = downloads / f"{version.name}-{version.version}"
+    if (target / "bundle").is_dir():
+        return target / "bundle"
+    target.mkdir(parents=True, exist_ok=True)
+    return Path(mlflow.artifacts.download_artifacts(f"{model}/artifacts/bundle", dst_path=str(target)))

@@ -25,7 +25,10 @@ class Workspace:
         for place in [start] if directory else [start, *start.parents]:
             if (place / "params.yaml").is_file():
                 return cls(place)
-        raise WorkspaceError(f"{start}: no workspace here (there is no params.yaml).", "Make one with `ratchet init DIR`, or name one with `-C DIR`.")
+        raise WorkspaceError(
+            f"{start}: no workspace here (there is no params.yaml).",
+            "Make one with `ratchet init DIR`, or name one with `-C DIR`.",
+        )
 
     @property
     def params_file(self) -> Path:

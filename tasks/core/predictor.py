@@ -1,0 +1,52 @@
+"""A bundle's predictions: the one inference path of verify, predict, compare and serve. Imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.bundle import MODEL, BundleInfo, open_bundle
+from tasks.core.errors import BundleError
+from tasks.core.session import OnnxModel
+
+if TYPE_CHECKING:
+    from tasks.problems.base import Columns, Features, Floats, Problem
+
+
+class Predictor:
+    """A checked bundle, loaded and ready.
+
+    The same row gives the same outputs whatever it is batched with, to 1e-4, where activation ranges are fixed (fp32 and the
+    static recipes); the dynamic recipes take ranges from the batch, which moves probabilities (verify reports how far).
+    """
+
+    def __init__(self, bundle: Path | BundleInfo, problem: Problem) -> None:
+        from tokenizers import Tokenizer
+
+        self.info = bundle if isinstance(bundle, BundleInfo) else open_bundle(bundle)
+        settings = self.info.settings
+        if settings.problem != problem.name:
+            raise BundleError(
+                f"{self.info.directory}: is a bundle of the problem '{settings.problem}', asked to serve '{problem.name}'.",
+                "Load it with its own problem type.",
+            )
+        self.problem = problem
+        self.tokenizer = Tokenizer.from_file(str(self.info.directory / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(settings.max_length)
+        self.model = OnnxModel(self.info.directory / MODEL, settings.output_name, settings.threads)
+
+    def outputs(self, rows: Columns) -> Floats:
+        """Raw outputs in the rows' order, first axis the rows."""
+        # references are not needed, and a label that the bundle does not know must not stop a prediction
+        inputs = {name: values for name, values in rows.items() if name != self.problem.label_column}
+        return self.outputs_of_features(self.problem.encode(self.tokenizer, inputs, self.info.labels))
+
+    def outputs_of_features(self, features: Features) -> Floats:
+        """Raw outputs of rows that are tokenized already."""
+        return self.model.outputs(features, self.problem, self.info.settings.pad_token_id)
+
+    def predict(self, rows: Columns) -> list[dict[str, Any]]:
+        """Predictions as users see them, one a row; probabilities are temperature-scaled."""
+        outputs = self.outputs(rows)
+        return self.problem.decode(outputs, self.info.labels, self.info.settings.temperature) if len(outputs) else []

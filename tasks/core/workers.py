@@ -1,0 +1,81 @@
+"""A process of our own that answers JSON questions, one a line, until it is told to stop; its crash is an answer too."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class WorkerError(Exception):
+    """The worker failed or died; the text says how, for people."""
+
+
+class Worker:
+    """One `python -m MODULE`, started with a setting; `ask` waits for the answer."""
+
+    def __init__(self, module: str, setting: Mapping[str, Any]) -> None:
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115, closed with the worker
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module, json.dumps(setting)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            cwd=_ROOT,  # so that our packages are found, installed or not
+            text=True,
+            encoding="utf-8",
+        )
+
+    def ask(self, **question: Any) -> dict[str, Any]:
+        """The worker's answer; WorkerError where it has none."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise WorkerError(self._last_words()) from None
+        line = self.process.stdout.readline()
+        if not line:
+            raise WorkerError(self._last_words())
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdout, self.errors):
+            if stream is not None:
+                stream.close()
+        try:
+            if self.process.stdin is not None:
+                self.process.stdin.close()
+        except BrokenPipeError:
+            pass  # nobody reads what was left to write
+
+    def _last_words(self) -> str:
+        code = self.process.wait()
+        self.errors.seek(0)
+        lines = self.errors.read().decode("utf-8", "replace").strip().splitlines()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"its process {how}" + (f": {lines[-1][:300]}" if lines else "")
+
+
+def answer_questions(handlers: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
+    """The worker's side: answer each line of stdin by the handler that its `do` names."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # a library that prints must not be taken for an answer
+    for line in sys.stdin:
+        question = json.loads(line)
+        answers.write(json.dumps(handlers[question.pop("do")](**question)) + "\n")
+        answers.flush()

@@ -1,0 +1,192 @@
+"""Checkpoint to ONNX graphs, one a recipe; which of them ships is for verification to say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasks.core.errors import ExportError, ParamsError, ParityError, did_you_mean
+from tasks.core.files import atomic_path, write_json
+from tasks.core.onnx_graph import fuse_graph, trace_model
+from tasks.core.params import ExportParams
+from tasks.core.progress import Report
+from tasks.core.quantization import calibrate, quantize_dynamic, quantize_static, sensitive_products
+from tasks.core.session import OnnxModel
+from tasks.core.tokens import TokensInfo, read_tokens, take, token_lengths
+from tasks.problems import Problem, load_problem
+
+if TYPE_CHECKING:
+    import onnx
+    from transformers import PreTrainedModel
+
+    from tasks.core.quantization import Activation
+    from tasks.problems.base import Features
+
+FP32 = "fp32"
+MODEL = "model.onnx"
+PARITY = 1e-4  # largest difference of an output between fp32 ONNX and PyTorch
+PARITY_ROWS = 32
+SENSITIVE_SHARE = 0.1  # of the products, those with the largest error: int8-static-sensitive-fp32 leaves them in fp32
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every recipe is made from; each graph is made once, when a recipe first wants it."""
+
+    traced: onnx.ModelProto
+    config: Any
+    batches: Sequence[dict[str, Any]]
+    seed: int
+
+    @cached_property
+    def fused(self) -> onnx.ModelProto:
+        """Attention as one operator with its products inside."""
+        return fuse_graph(self.traced, self.config, split_heads=False)
+
+    @cached_property
+    def split(self) -> onnx.ModelProto:
+        """Attention with its products outside, where each can be quantized."""
+        return fuse_graph(self.traced, self.config, split_heads=True)
+
+    @cached_property
+    def activations(self) -> dict[str, Activation]:
+        """What calibration saw."""
+        return calibrate(self.split, self.batches, self.seed)
+
+
+def _fp32(material: Material, target: Path) -> None:
+    import onnx
+
+    with atomic_path(target) as new:
+        onnx.save(material.fused, new)
+
+
+def _int8_dynamic(material: Material, target: Path) -> None:
+    quantize_dynamic(material.fused, target, per_channel=False)
+
+
+def _int8_dynamic_per_channel(material: Material, target: Path) -> None:
+    quantize_dynamic(material.fused, target, per_channel=True)
+
+
+def _int8_static(material: Material, target: Path) -> None:
+    quantize_static(material.split, target, material.activations)
+
+
+def _int8_static_sensitive_fp32(material: Material, target: Path) -> None:
+    keep = sensitive_products(material.split, material.activations, SENSITIVE_SHARE)
+    quantize_static(material.split, target, material.activations, keep)
+
+
+RECIPES: dict[str, Callable[[Material, Path], None]] = {
+    "int8-dynamic": _int8_dynamic,
+    "int8-dynamic-per-channel": _int8_dynamic_per_channel,
+    "int8-static": _int8_static,
+    "int8-static-sensitive-fp32": _int8_static_sensitive_fp32,
+}
+
+
+def export_candidates(
+    tokens: Path,
+    checkpoint: Path,
+    candidates: Path,
+    *,
+    problem: str,
+    labels: tuple[str, ...],
+    export: ExportParams,
+    seed: int,
+    report: Report,
+) -> None:
+    """Write candidates/RECIPE/model.onnx for fp32 and every recipe asked for, and candidates/export.json.
+
+    export.json: {"opset", "recipes": [{"recipe", "bytes", "seconds", "failure"}]}; a recipe that cannot be built has its
+    reason as `failure` and stops nothing.
+    Raises ParamsError for an unknown recipe, ExportError if fp32 cannot be built, ParityError if it computes something else.
+    """
+    recipes = check_recipes(export.recipes)
+    kind = load_problem(problem)
+    pad = TokensInfo.read(tokens).pad_token_id
+    model = kind.load_model(checkpoint, labels).eval()
+    material, seconds = _trace(model, kind, tokens, pad, export, seed)
+    built = [_build(FP32, _fp32, material, candidates)]
+    if built[0]["failure"]:
+        raise ExportError(f"{checkpoint}: the fp32 ONNX graph cannot be built: {built[0]['failure']}", "Try another `export.opset`, or another base model.")
+    built[0]["seconds"] = round(built[0]["seconds"] + seconds, 3)
+    _check_parity(model, kind, _spread_rows(tokens / "validation.arrow", PARITY_ROWS), pad, candidates / FP32 / MODEL)
+    for done, name in enumerate(recipes, 1):
+        report(done, {"progress": done / (len(recipes) + 1)})
+        built.append(_build(name, RECIPES[name], material, candidates))
+    write_json(candidates / "export.json", {"opset": export.opset, "recipes": built})
+    report(len(built), {"progress": 1.0})
+
+
+def check_recipes(names: Sequence[str]) -> list[str]:
+    """The recipes without fp32, which is always built; ParamsError names every unknown one."""
+    unknown = [name for name in names if name not in RECIPES and name != FP32]
+    if unknown:
+        lines = "; ".join(f"unknown recipe '{name}'.{did_you_mean(name, RECIPES)}" for name in unknown)
+        raise ParamsError(f"export.recipes: {lines}", f"Known: {', '.join(RECIPES)}.")
+    return [name for name in dict.fromkeys(names) if name != FP32]
+
+
+def _trace(model: PreTrainedModel, problem: Problem, tokens: Path, pad: int, export: ExportParams, seed: int) -> tuple[Material, float]:
+    started = time.perf_counter()
+    # two rows of different length, so that neither batch nor padding is a constant of the graph
+    example = problem.collate(_spread_rows(tokens / "train.arrow", 2), pad)
+    try:
+        traced = trace_model(model, example, problem.output_name, export.opset)
+    except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise ExportError(
+            f"{type(model).__name__}: cannot be traced to ONNX opset {export.opset}: {_first_line(error)}",
+            "Try another `export.opset`, or a base model of another architecture.",
+        ) from error
+    table = read_tokens(tokens / "train.arrow")
+    rows = np.random.default_rng(seed).permutation(table.num_rows)[: export.calibration_rows]
+    features = take(table, np.sort(rows))
+    # one row a batch: the ranges are of the text, not of padding
+    batches = [problem.collate({name: values[i : i + 1] for name, values in features.items()}, pad) for i in range(len(rows))]
+    return Material(traced, model.config, batches, seed), time.perf_counter() - started
+
+
+def _build(name: str, recipe: Callable[[Material, Path], None], material: Material, candidates: Path) -> dict[str, Any]:
+    started = time.perf_counter()
+    target = candidates / name / MODEL
+    failure = ""
+    try:
+        recipe(material, target)
+    except OSError:
+        raise  # a full disk is no fault of the recipe
+    except Exception as error:  # whatever a quantizer stumbles over: the other recipes may still ship
+        failure = f"{type(error).__name__}: {_first_line(error)}"
+    size = 0 if failure else target.stat().st_size
+    return {"recipe": name, "bytes": size, "seconds": round(time.perf_counter() - started, 3), "failure": failure}
+
+
+def _check_parity(model: PreTrainedModel, problem: Problem, features: Features, pad: int, file: Path) -> None:
+    from tasks.core.inference import predict_torch
+
+    wanted = predict_torch(model, problem, features, pad)
+    found = OnnxModel(file, problem.output_name).outputs(features, problem, pad)
+    difference = float(np.abs(wanted - found).max())
+    if not difference <= PARITY:  # NaN is no parity either
+        raise ParityError(
+            f"{file}: the fp32 ONNX graph differs from the checkpoint by {difference:.2g} on {len(found)} rows, wanted at most {PARITY:g}.",
+            "Try another `export.opset`; the architecture may trace wrongly.",
+        )
+
+
+def _spread_rows(split: Path, count: int) -> Features:
+    """Some rows from the shortest to the longest."""
+    table = read_tokens(split)
+    by_length = np.argsort(token_lengths(table), kind="stable")
+    return take(table, by_length[np.linspace(0, len(by_length) - 1, min(count, len(by_length))).astype(np.int64)])
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:300]

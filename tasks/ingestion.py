@@ -1,0 +1,198 @@
+"""Sources to one table: `rows.parquet`, with what could not be read beside it in `quarantine.jsonl`, and where it came from in `sources.json`.
+
+rows.parquet       row (int64, from 0), the problem's columns, kept columns, `_file` and `_line` (where the record starts, from 1), and
+                   `split` where the sources name splits
+quarantine.jsonl   file, line, reason, content (cut); records read = rows + quarantined, unless `ingest.query` itself selects or joins
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core import queries, tables
+from tasks.core.errors import DataError, ParamsError, did_you_mean
+from tasks.core.files import atomic_path, sha256_file, write_json, write_jsonl
+from tasks.core.params import IngestParams, Source
+from tasks.core.progress import Report
+from tasks.core.sources import LocalFile, fetch, public_address
+from tasks.core.tables import FILE, LINE, SPLIT, Loaded, quoted
+from tasks.problems import load_problem
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from tasks.problems.base import Problem
+
+_ROW_GROUP = 65_536
+_SPLITS = ("train", "validation", "test")
+
+
+def ingest_sources(
+    raw: Path, *, problem: str, ingest: IngestParams, root: Path, cache: Path, report: Report
+) -> None:  # fmt: skip
+    """Fetch the sources and write the directory `raw`.
+
+    root    the workspace, which local addresses are relative to
+    cache   where downloads are kept
+    """
+    kind = load_problem(problem)
+    fetched = [fetch(source, root, cache, report) for source in ingest.sources]
+    names = _distinct_names(ingest.sources, fetched)
+    wanted = None if ingest.query else {*_mapping(kind, ingest).values()}
+    with atomic_path(raw) as new, _database(raw.parent) as (connection, scratch):
+        new.mkdir()
+        loaded: list[list[Loaded]] = []
+        for i, (source, files) in enumerate(zip(ingest.sources, fetched, strict=True)):
+            loaded.append([])
+            for j, file in enumerate(files):
+                loaded[i].append(Loaded(f"_source{i}_{j}", names[i][j]))
+                tables.load(connection, file.path, loaded[i][j], source, wanted, scratch)
+            report(i + 1, {"progress": (i + 1) / (len(fetched) + 1), "rows": sum(one.rows for some in loaded for one in some)})
+        quarantine = _map(connection, kind, ingest, loaded)
+        rows = _write_rows(connection, new / "rows.parquet")
+        write_jsonl(new / "quarantine.jsonl", quarantine)
+        write_json(new / "sources.json", {"rows": rows, "sources": _provenance(ingest.sources, fetched, loaded, quarantine)})
+    report(len(fetched) + 1, {"progress": 1.0, "rows": rows, "quarantined": len(quarantine)})
+
+
+@contextmanager
+def _database(place: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """A DuckDB database on disk, so that data may be larger than memory, and a directory; both gone afterwards."""
+    import duckdb
+
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".ingest.", dir=place) as directory:
+        # extensions would be fetched from the network
+        config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "preserve_insertion_order": "true"}
+        connection = duckdb.connect(str(Path(directory) / "rows.duckdb"), config=config)
+        try:
+            connection.execute("SET enable_progress_bar=false")
+            yield connection, Path(directory)
+        except duckdb.Error as error:
+            if "No space left" not in str(error):
+                raise
+            raise OSError(28, "No space left on device", str(place)) from None
+        finally:
+            connection.close()
+
+
+def _distinct_names(sources: Sequence[Source], fetched: Sequence[Sequence[LocalFile]]) -> list[list[str]]:
+    """What each file is called in `_file` and in messages; two of one name are told apart by their addresses."""
+    every = [file.name for files in fetched for file in files]
+    return [
+        [file.name if every.count(file.name) == 1 else f"{public_address(source.url)}#{file.name}" for file in files]
+        for source, files in zip(sources, fetched, strict=True)
+    ]
+
+
+def _mapping(problem: Problem, ingest: IngestParams) -> dict[str, str]:
+    """Column of the result -> the sources' column."""
+    unknown = [f"'{name}'.{did_you_mean(name, problem.columns)}" for name in ingest.columns if name not in problem.columns]
+    if unknown:
+        raise ParamsError(
+            f"ingest.columns: {problem.name} has no column {' and no '.join(unknown)}",
+            f"Its columns are {', '.join(problem.columns)}; further ones to keep go into `ingest.keep`.",
+        )
+    mapping = {name: ingest.columns.get(name, name) for name in problem.columns}
+    for name in ingest.keep:
+        if name == "row" or mapping.get(name, name) != name:
+            raise ParamsError(f"ingest.keep: the name '{name}' is taken by another column.", "Rename it with `ingest.query`: SELECT … AS …")
+        mapping[name] = name
+    return {name: column for name, column in mapping.items() if name not in (FILE, LINE)}
+
+
+def _map(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: IngestParams, loaded: Sequence[Sequence[Loaded]]) -> list[dict[str, Any]]:
+    """Make the result table with the query, or by name; returns the quarantine, in the order of the sources."""
+    quarantine = [entry for some in loaded for one in some for entry in one.quarantine]
+    queries.confine(connection)
+    if ingest.query:
+        stacks: dict[str, list[str]] = {}
+        for source, some in zip(ingest.sources, loaded, strict=True):
+            stacks.setdefault(source.table, []).extend(one.table for one in some)
+        for name, members in stacks.items():
+            queries.stack(connection, name, members)
+        for culprit in queries.run(connection, ingest.query, list(stacks)):
+            row = {name: value for name, value in culprit["row"].items() if name != "_number"}
+            content = " | ".join(str(value) for name, value in row.items() if name not in (FILE, LINE, SPLIT))
+            quarantine.append({"file": row[FILE], "line": row[LINE], "reason": culprit["reason"], "content": content[:200]})
+    else:
+        mapping = _mapping(problem, ingest)
+        _require_columns(mapping, loaded)
+        queries.stack(connection, "data", [one.table for some in loaded for one in some])
+        columns = ", ".join(f"{quoted(column)} AS {quoted(name)}" for name, column in mapping.items())
+        split = f", {SPLIT}" if ingest.sources[0].split else ""
+        queries.run(connection, f"SELECT {columns}, {FILE}, {LINE}{split} FROM data", ["data"])
+    _finish(connection, problem, ingest)
+    return quarantine
+
+
+def _require_columns(mapping: dict[str, str], loaded: Sequence[Sequence[Loaded]]) -> None:
+    problems = []
+    for one in (one for some in loaded for one in some):
+        missing = [f"'{column}'.{did_you_mean(column, one.columns)}" for column in dict.fromkeys(mapping.values()) if column not in one.columns]
+        if missing:
+            found = ", ".join(f"'{column}'" for column in one.columns[:30])
+            problems.append(f"{one.name}: there is no column {' and no '.join(missing)} Its {len(one.columns)} columns are {found}.")
+    if problems:
+        raise DataError("\n".join(problems), "Name the columns in params.yaml, for example `ingest.columns: {text: sentence}`; or check `format`.")
+
+
+def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: IngestParams) -> None:
+    """Check the result table, and make its texts and labels text."""
+    types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {queries.RESULT}").fetchall()}
+    missing = [name for name in problem.columns if name not in types]
+    if missing:
+        raise ParamsError(
+            f"ingest.query: it returns {', '.join(types)}; {problem.name} also wants {', '.join(missing)}.", "Name it in the query: SELECT … AS …"
+        )
+    if "row" in types:
+        raise ParamsError("ingest.query: the name 'row' is taken by the row's number.", "Rename that column: SELECT … AS …")
+    if ingest.sources[0].split and SPLIT not in types:
+        raise ParamsError("ingest.query: the sources name splits, but it does not return `split`.", "Add the column `split` to the SELECT.")
+    if SPLIT in types:
+        found = [row[0] for row in connection.execute(f"SELECT DISTINCT {SPLIT} FROM {queries.RESULT} ORDER BY 1").fetchall()]
+        if unknown := [value for value in found if value not in _SPLITS]:
+            raise DataError(f"column `split`: wanted {', '.join(_SPLITS)}, found {unknown[:5]}.", "Rename the values or the column in `ingest.query`.")
+    for name in {*problem.text_columns, problem.label_column} & {*types}:
+        if types[name].endswith("]") or types[name].startswith(("STRUCT", "MAP", "UNION")):
+            raise DataError(f"column '{name}': wanted text, found {types[name]}.", "Name another column, or make text of it in `ingest.query`.")
+        connection.execute(f"ALTER TABLE {queries.RESULT} ALTER {quoted(name)} TYPE VARCHAR")
+    for name in {"_line"} & {*types}:
+        connection.execute(f"ALTER TABLE {queries.RESULT} ALTER {quoted(name)} TYPE BIGINT")
+
+
+def _write_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+    """Write the result table with its row numbers; returns how many rows there are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    relation = connection.sql(f"SELECT rowid AS row, * FROM {queries.RESULT} ORDER BY rowid")
+    reader = relation.to_arrow_reader(_ROW_GROUP)
+    count = 0
+    with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            count += batch.num_rows
+            writer.write_table(pa.Table.from_batches([batch]))
+    if not count:
+        raise DataError("ingest: the sources hold no rows.", "Give files with rows below the header, or check `ingest.query`.")
+    return count
+
+
+def _provenance(
+    sources: Sequence[Source], fetched: Sequence[Sequence[LocalFile]], loaded: Sequence[Sequence[Loaded]], quarantine: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    entries = []
+    for source, files, some in zip(sources, fetched, loaded, strict=True):
+        described = []
+        for file, one in zip(files, some, strict=True):
+            set_aside = sum(entry["file"] == one.name for entry in quarantine)
+            described.append({
+                "name": one.name, "sha256": sha256_file(file.path), "bytes": file.path.stat().st_size,
+                "records": one.rows + len(one.quarantine), "quarantined": set_aside,
+            })  # fmt: skip
+        entries.append({"url": public_address(source.url), "split": source.split, "files": described})
+    return entries

@@ -1,0 +1,220 @@
+"""Which candidate ships: each in its own process against PyTorch, for agreement, metric, size and speed.
+
+A recipe passes if it loses at most `max_metric_loss` of the problem's metric on validation and is faster than fp32 ONNX.
+The fastest that passes ships, by the geometric mean of its gains in batch-1 latency and batch-32 throughput; else fp32 ships.
+Times are of rows that are tokenized already, in the order they come: making the padded batch and running the model.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.errors import ExportError
+from tasks.core.files import read_json, write_json
+from tasks.core.params import VerifyParams
+from tasks.core.progress import Report
+from tasks.core.session import OnnxModel, physical_cores, take_rows
+from tasks.core.shipping import ship_bundle
+from tasks.core.timing import Timings, time_turn, turns
+from tasks.core.tokens import TokensInfo, read_features
+from tasks.core.workers import Worker, WorkerError, answer_questions
+from tasks.problems import Problem, load_problem
+
+FP32 = "fp32"
+TORCH = "pytorch"
+
+
+@dataclass
+class Variant:
+    """One way to compute the model, and what was found of it. `failure` is empty while nothing went wrong."""
+
+    name: str
+    size_bytes: int = 0
+    failure: str = ""
+    outputs: npt.NDArray[np.float32] | None = None
+    timings: Timings = field(default_factory=Timings)
+
+
+def verify_candidates(
+    tokens: Path,
+    checkpoint: Path,
+    candidates: Path,
+    bundle: Path,
+    verification_report: Path,
+    metrics: Path,
+    *,
+    problem: str,
+    labels: tuple[str, ...],
+    verify: VerifyParams,
+    seed: int,
+    report: Report,
+) -> None:
+    """Write the bundle that ships, the report of all candidates, and the flat metrics of what ships.
+
+    Raises ExportError if fp32 ONNX or PyTorch themselves cannot be measured.
+    """
+    kind = load_problem(problem)
+    features = read_features(tokens / "validation.arrow")
+    references = kind.references(features)
+    rows = _timing_rows(len(references), verify.timing_rows, seed)
+    setting = {"tokens": str(tokens), "problem": problem, "labels": labels, "threads": verify.threads or physical_cores()}
+    variants = _measure(checkpoint, candidates, setting, rows, report)
+    torch, *others = variants
+    judged = [_judge(variant, torch, others[0], kind, references, labels, verify) for variant in others]
+    shipped, reason = choose_recipe(judged, kind.metric, verify)
+    outputs = next(variant.outputs for variant in others if variant.name == shipped)
+    assert outputs is not None
+    temperature = kind.fit_temperature(outputs, references)
+    test_metrics = ship_bundle(
+        bundle, candidates / shipped / "model.onnx", tokens, checkpoint,
+        problem=kind, labels=labels, recipe=shipped, temperature=temperature, threads=verify.threads, seed=seed,
+    )  # fmt: skip
+    chosen = next(entry for entry in judged if entry["recipe"] == shipped)
+    found = {
+        "checkpoint": {"metric": _metric(kind, torch, references, labels), "size_bytes": torch.size_bytes, **torch.timings.summary()},
+        "metric": kind.metric,
+        "candidates": judged,
+        "shipped": shipped,
+        "reason": reason,
+        "temperature": temperature,
+        "test_metrics": test_metrics,
+        "rows": {"validation": len(references), "test": TokensInfo.read(tokens).rows["test"], "timing": len(rows)},
+        "threads": setting["threads"],
+    }
+    write_json(verification_report, found)
+    speed = {name: chosen[name] for name in ("latency_ms_p50", "latency_ms_p95", "throughput", "speedup")}
+    flat = {name: interval["value"] for name, interval in test_metrics.items()}
+    write_json(metrics, {**flat, "size_mb": round(chosen["size_bytes"] / 1e6, 3), **speed, "temperature": temperature, "recipe": shipped})
+
+
+def choose_recipe(judged: list[dict[str, Any]], metric: str, verify: VerifyParams) -> tuple[str, str]:
+    """(the recipe that ships, why); writes into each candidate why it does not."""
+    passing = sorted((entry for entry in judged if entry["passed"] and entry["recipe"] != FP32), key=lambda entry: -entry["speedup"])
+    if not passing:
+        tried = "; ".join(f"{entry['recipe']}: {entry['reason']}" for entry in judged if entry["recipe"] != FP32)
+        return FP32, f"fp32 ONNX ships, no recipe passed. {tried or 'No recipe was asked for.'}"
+    best, *slower = passing
+    for entry in slower:
+        entry["reason"] = f"passed; {best['recipe']} is faster ({best['speedup']:.2f}x against {entry['speedup']:.2f}x fp32 ONNX)"
+    loss = f"loses {best['metric_loss']:.4f} of {metric} on validation (budget {verify.max_metric_loss:g})"
+    best["reason"] = f"the fastest within the budget: {best['speedup']:.2f}x fp32 ONNX, {loss}"
+    return best["recipe"], f"{best['recipe']} is {best['reason']}."
+
+
+def _timing_rows(available: int, wanted: int, seed: int) -> list[int]:
+    drawn: list[int] = np.random.default_rng(seed).permutation(available)[:wanted].tolist()
+    return drawn
+
+
+def _measure(checkpoint: Path, candidates: Path, setting: Mapping[str, Any], rows: list[int], report: Report) -> list[Variant]:
+    """PyTorch, fp32 ONNX, then the recipes."""
+    variants = [Variant(TORCH, (checkpoint / "model.safetensors").stat().st_size)]
+    variants += [Variant(entry["recipe"], entry["bytes"], entry["failure"]) for entry in read_json(candidates / "export.json")["recipes"]]
+    rounds = turns(rows)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        workers: dict[str, Worker] = {}
+        for done, variant in enumerate(variants):
+            if not variant.failure:
+                model = checkpoint if variant.name == TORCH else candidates / variant.name / "model.onnx"
+                worker = Worker("tasks.verification", {**setting, "model": str(model)})
+                stack.callback(worker.close)
+                workers[variant.name] = worker
+                _ask_outputs(variant, worker, scratch / f"{done}.npy")
+            report(done + 1, {"progress": 0.6 * (done + 1) / len(variants)})
+        for done, turn in enumerate(rounds, 1):
+            for variant in variants if done % 2 else reversed(variants):
+                _ask_turn(variant, workers.get(variant.name), turn)
+            report(len(variants) + done, {"progress": 0.6 + 0.35 * done / len(rounds)})
+    for variant in variants[:2]:
+        if variant.failure:
+            raise ExportError(f"{variant.name} cannot be measured: {variant.failure}.", "Without it nothing can be compared; mend it and run again.")
+    return variants
+
+
+def _ask_outputs(variant: Variant, worker: Worker, file: Path) -> None:
+    try:
+        worker.ask(do="outputs", file=str(file))
+        variant.outputs = np.load(file, allow_pickle=False)
+    except WorkerError as error:
+        variant.failure = str(error)
+
+
+def _ask_turn(variant: Variant, worker: Worker | None, turn: list[int]) -> None:
+    if variant.failure or worker is None:
+        return
+    try:
+        variant.timings.add(worker.ask(do="turn", rows=turn))
+    except WorkerError as error:
+        variant.failure = str(error)
+
+
+def _judge(
+    variant: Variant, torch: Variant, fp32: Variant, kind: Problem, references: Any, labels: tuple[str, ...], verify: VerifyParams
+) -> dict[str, Any]:
+    if variant.failure or variant.outputs is None or torch.outputs is None:
+        nothing = dict.fromkeys(("metric", "metric_loss", "agreement", "max_probability_difference"))
+        speed = dict.fromkeys(("latency_ms_p50", "latency_ms_p95", "throughput", "speedup"))
+        size = variant.size_bytes or None
+        return {"recipe": variant.name, **nothing, "size_bytes": size, **speed, "passed": False, "reason": f"failed: {variant.failure}"}
+    metric = _metric(kind, variant, references, labels)
+    loss = _metric(kind, torch, references, labels) - metric
+    agreement, difference = kind.agreement(variant.outputs, torch.outputs)
+    speedup = variant.timings.speedup_over(fp32.timings)
+    wrong = []
+    if not loss <= verify.max_metric_loss:
+        wrong.append(f"loses {loss:.4f} of {kind.metric} on validation, the budget is {verify.max_metric_loss:g}")
+    if variant.name != FP32 and not speedup > verify.min_speedup:
+        wrong.append(f"not faster: {speedup:.2f}x fp32 ONNX, wanted more than {verify.min_speedup:g}x")
+    return {
+        "recipe": variant.name, "metric": metric, "metric_loss": loss, "agreement": agreement, "max_probability_difference": difference,
+        "size_bytes": variant.size_bytes, **variant.timings.summary(), "speedup": speedup,
+        "passed": not wrong, "reason": "; ".join(wrong) or "passed",
+    }  # fmt: skip
+
+
+def _metric(kind: Problem, variant: Variant, references: Any, labels: tuple[str, ...]) -> float:
+    assert variant.outputs is not None
+    return kind.metrics(variant.outputs, references, labels)[kind.metric]
+
+
+def _serve(setting: Mapping[str, Any]) -> None:
+    """A variant's own process."""
+    kind = load_problem(setting["problem"])
+    tokens, model = Path(setting["tokens"]), Path(setting["model"])
+    features = read_features(tokens / "validation.arrow")
+    pad = TokensInfo.read(tokens).pad_token_id
+    if model.is_dir():
+        from tasks.core.inference import predict_torch
+        from tasks.core.torch_runner import load_runner
+
+        network = kind.load_model(model, setting["labels"])
+        run = load_runner(network, kind.output_name, setting["threads"])
+        everything = lambda: predict_torch(network, kind, features, pad)  # noqa: E731
+    else:
+        onnx = OnnxModel(model, kind.output_name, setting["threads"])
+        run = onnx.run
+        everything = lambda: onnx.outputs(features, kind, pad)  # noqa: E731
+
+    def outputs(file: str) -> dict[str, Any]:
+        np.save(file, everything(), allow_pickle=False)
+        return {}
+
+    def turn(rows: list[int]) -> dict[str, Any]:
+        return time_turn(lambda chosen: run(kind.collate(take_rows(features, chosen), pad)), rows)
+
+    answer_questions({"outputs": outputs, "turn": turn})
+
+
+if __name__ == "__main__":
+    _serve(json.loads(sys.argv[1]))

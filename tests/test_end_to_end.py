@@ -1,0 +1,141 @@
+"""The main job through the command line, on a tiny model and real stores."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from workspaces import clean_environment, copy_workspace, git, ratchet, ratchet_json, run
+
+STAGES = ["ingest", "validate", "split", "tokenize", "finetune", "evaluate", "export", "verify", "report"]
+
+
+def states(result: dict) -> dict[str, str]:
+    return {stage["name"]: stage["state"] for stage in result["stages"]}
+
+
+def test_the_first_run_trains_and_registers_version_1(template: Path) -> None:
+    first = json.loads((template / ".ratchet" / "first.json").read_text())
+    assert first["state"] == "trained"
+    assert first["version"] == 1
+    assert states(first) == dict.fromkeys(STAGES, "ran")
+    assert first["metrics"]["macro_f1"] > 0.9
+    assert first["wall_s"] >= sum(stage["seconds"] for stage in first["stages"])
+    assert (template / "reports" / "report.html").is_file()
+
+
+def test_a_second_run_is_a_visible_no_op(trained: Path) -> None:
+    result = ratchet_json(trained, "train")
+    assert result["state"] == "cached"
+    assert result["version"] == 1
+    assert states(result) == dict.fromkeys(STAGES, "cached")
+    assert len(ratchet_json(trained, "status")["model"]["versions"]) == 1
+
+
+def test_dvc_finds_nothing_to_do_after_the_flow(trained: Path) -> None:
+    assert "up to date" in run(trained, "dvc", "status").stdout
+    before = (trained / "dvc.lock").read_bytes()
+    assert "Running stage" not in run(trained, "dvc", "repro").stdout
+    assert (trained / "dvc.lock").read_bytes() == before
+
+
+def test_the_flow_finds_nothing_to_do_after_dvc(template: Path, tmp_path: Path) -> None:
+    root = copy_workspace(template, tmp_path / "reviews")
+    for made in ("data", "reports", "models", ".dvc/cache", ".ratchet"):
+        run(root, "rm", "-rf", made)
+    git(root, "checkout", "-q", "--", ".")
+    run(root, "rm", "-f", "dvc.lock")
+    out = run(root, "dvc", "repro").stdout
+    assert all(f"Running stage '{stage}'" in out for stage in STAGES)
+    result = ratchet_json(root, "train")
+    assert states(result) == dict.fromkeys(STAGES, "cached")
+    assert (result["state"], result["version"]) == ("trained", 1)
+
+
+def test_going_back_to_earlier_params_restores_without_training(trained: Path) -> None:
+    other = ratchet_json(trained, "train", "-S", "finetune.epochs=1")
+    assert states(other)["tokenize"] == "cached"
+    assert states(other)["finetune"] == "ran"
+    assert other["version"] == 2
+    assert "epochs: 4" in (trained / "params.yaml").read_text()
+    back = ratchet_json(trained, "train")
+    assert states(back)["finetune"] == "restored"
+    assert "ran" not in states(back).values()
+    assert back["version"] == 1
+    found = {version["version"]: version["aliases"] for version in ratchet_json(trained, "status")["model"]["versions"]}
+    assert found == {1: ["challenger"], 2: []}
+
+
+def test_a_changed_row_changes_the_content_key_and_makes_a_version(trained: Path) -> None:
+    first = ratchet_json(trained, "train")
+    with (trained / "reviews.csv").open("a", encoding="utf-8") as file:
+        file.write("a film that was very good and quite superb for us,positive,films\n")
+    assert dict(state.values() for state in ratchet_json(trained, "status")["stages"])["ingest"] == "stale"
+    second = ratchet_json(trained, "train")
+    assert states(second)["ingest"] == "ran"
+    assert (second["version"], second["state"]) == (2, "trained")
+    assert second["content_key"] != first["content_key"]
+
+
+@pytest.mark.parametrize("seconds", [4.0, 12.0, 20.0])
+def test_a_run_killed_at_any_time_is_completed_by_a_repeat(template: Path, tmp_path: Path, seconds: float) -> None:
+    root = copy_workspace(template, tmp_path / "reviews")
+    overrides = ("-S", "finetune.epochs=20", "-S", "validate.min_length=2")
+    process = subprocess.Popen(
+        ["ratchet", "train", *overrides],
+        cwd=root,
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    result = ratchet_json(root, "train", *overrides)
+    versions = ratchet_json(root, "status")["model"]["versions"]
+    assert sorted(version["version"] for version in versions) == [1, 2]
+    assert result["version"] == 2
+    assert len({version["content_key"] for version in versions}) == 2
+    assert states(ratchet_json(root, "train", *overrides)) == dict.fromkeys(STAGES, "cached")
+
+
+def test_status_says_what_there_is(trained: Path) -> None:
+    status = ratchet_json(trained, "status")
+    assert status["problem"] == "text-classification"
+    assert [stage["name"] for stage in status["stages"]] == STAGES
+    assert {stage["state"] for stage in status["stages"]} == {"clean"}
+    (version,) = status["model"]["versions"]
+    assert version["aliases"] == ["challenger"]
+    assert version["metrics"]["macro_f1"] == pytest.approx(
+        json.loads((trained / "reports" / "metrics.json").read_text())["macro_f1"]
+    )
+    assert len(version["content_key"]) == 64
+    run(trained, "rm", "-rf", "models/bundle")
+    assert {stage["name"]: stage["state"] for stage in ratchet_json(trained, "status")["stages"]}["verify"] == "missing"
+    assert "1" in ratchet(trained, "status").stdout
+
+
+def test_predictions_of_the_registered_version(trained: Path) -> None:
+    good, bad = ratchet_json(trained, "predict", "a good and lovely film", "a bad, broken phone")
+    assert (good["label"], bad["label"]) == ("positive", "negative")
+    assert good["text"] == "a good and lovely film"
+    assert sum(good["scores"].values()) == pytest.approx(1)
+    assert good["score"] == max(good["scores"].values())
+    same = ratchet_json(trained, "predict", "--bundle", "models/bundle", "a good and lovely film")
+    assert same == [good]
+    assert ratchet_json(trained, "predict", "--alias", "challenger", "a good and lovely film") == [good]
+
+
+def test_the_registered_model_loads_without_the_workspace(trained: Path, tmp_path: Path) -> None:
+    script = (
+        "import mlflow, pandas as pd; model = mlflow.pyfunc.load_model('models:/tiny@challenger');"
+        "print(model.predict(pd.DataFrame({'text': ['a good and lovely film']}))['label'][0])"
+    )
+    done = run(tmp_path, "python", "-c", script, MLFLOW_TRACKING_URI=f"sqlite:///{trained}/.ratchet/mlflow.db")
+    assert done.stdout.split()[-1] == "positive"

@@ -1,0 +1,71 @@
+"""Files are whole or absent."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tasks.core.errors import as_storage_error
+from tasks.core.files import atomic_path, read_jsonl, replace, write_json, write_jsonl, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path: Path) -> None:
+    target = tmp_path / "report.json"
+    write_text(target, "old")
+    with pytest.raises(RuntimeError), atomic_path(target) as new:
+        new.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    for names in (("a", "b"), ("c",)):
+        with atomic_path(target) as new:
+            new.mkdir()
+            for name in names:
+                (new / name).write_text(name)
+    assert [path.name for path in target.iterdir()] == ["c"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_replace_swaps_a_file_for_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("file")
+    (tmp_path / "new").mkdir()
+    replace(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old").is_dir()
+
+
+def test_json_refuses_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_json_lines_survive_line_separators_of_unicode(tmp_path: Path) -> None:
+    rows = [{"text": "a\u2028b\u0085c\nd\r\ne"}, {"text": "é 🙂 مرحبا"}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert read_jsonl(tmp_path / "rows.jsonl") == rows
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT])
+def test_the_systems_refusal_becomes_a_message_with_a_remedy(code: int) -> None:
+    error = as_storage_error(OSError(code, "refused", "data/raw"))
+    assert error is not None
+    assert "data/raw" in error.message
+    assert error.remedy
+
+
+def test_other_errors_of_the_system_stay_bugs() -> None:
+    assert as_storage_error(OSError(errno.EBADF, "bad descriptor")) is None
+    assert as_storage_error(ValueError("wrong")) is None
+
+
+def test_a_refusal_is_found_inside_a_librarys_own_error() -> None:
+    wrapped = RuntimeError("could not serialize")
+    wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+    assert "model.safetensors" in str(as_storage_error(wrapped))
+    assert as_storage_error(RuntimeError("(sqlite3.OperationalError) database or disk is full")) is not None

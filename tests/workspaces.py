@@ -1,0 +1,89 @@
+"""Real workspaces for tests: a git and DVC repository, tiny data, a tiny base model, the real command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tiny import tiny_rows
+
+ROWS = 400
+FAST = (
+    "finetune.epochs=4", "finetune.learning_rate=0.003", "finetune.batch_size=16", "tokenize.max_length=32",
+    "evaluate.bootstrap_resamples=100", "verify.timing_rows=16", "verify.max_metric_loss=0.05", "export.calibration_rows=32",
+    "export.recipes=[int8-dynamic]", "device=cpu",
+)  # fmt: skip
+
+
+def write_csv(path: Path, rows: dict[str, list[str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(rows)
+        writer.writerows(zip(*rows.values(), strict=True))
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without addresses of anybody's servers, so that a test uses its own stores."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "DVC_"))}
+    return ours | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "160"}
+
+
+def run(directory: Path, *command: str, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command,
+        cwd=directory,
+        env=clean_environment() | environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert code is None or done.returncode == code, (
+        f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    )
+    return done
+
+
+def ratchet(
+    directory: Path, *arguments: str, code: int | None = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return run(directory, "ratchet", *arguments, code=code, **environment)
+
+
+def ratchet_json(directory: Path, *arguments: str, code: int = 0, **environment: str) -> Any:
+    return json.loads(ratchet(directory, *arguments, "--json", code=code, **environment).stdout)
+
+
+def git(directory: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
+    return run(directory, "git", *identity, *arguments).stdout.strip()
+
+
+def make_workspace(root: Path, base: Path, rows: int = ROWS) -> None:
+    """`ratchet init` on a CSV file in a new git repository, values set for speed, all committed."""
+    root.mkdir(parents=True)
+    git(root, "init", "-q", "-b", "main")
+    write_csv(root / "reviews.csv", tiny_rows(rows))
+    shutil.copytree(base, root / "base")
+    ratchet(root, "init", ".", "--data", "reviews.csv", "--base-model", "base", "--model-name", "tiny")
+    from tasks.core.params import save_overrides
+
+    save_overrides(root / "params.yaml", FAST)
+    run(root, sys.executable, "-m", "tasks", "dvc-yaml")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "A workspace")
+
+
+def copy_workspace(template: Path, root: Path) -> Path:
+    """A copy with its stores; MLflow's database holds absolute addresses, which are rewritten."""
+    shutil.copytree(template, root, symlinks=True)
+    # dvc.yaml names the code's files from where the workspace lies
+    run(root, sys.executable, "-m", "tasks", "dvc-yaml")
+    return root
