@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -110,12 +110,12 @@ class StageCache:
         local: set[str] = set()  # sources and base models on this disk: by content, wherever they lie
         with self._locked():
             for name in MODEL_STAGES:
-                for dep in self._stage(name).deps:
-                    value = dep.get_hash().value
-                    if isinstance(value, dict):
-                        inputs |= value
+                stage = self._stage(name)
+                for dep in stage.deps:
+                    if dep in stage.params:
+                        inputs |= dep.get_hash().value
                     elif Path(dep.fs_path).resolve() not in code | made:
-                        local.add(value)
+                        local.add(dep.get_hash().value)
             data_hash = str(self._stage("ingest").outs[0].hash_info.value)
         fingerprints = [code_fingerprint(stage, self._problem) for stage in STAGES if stage.name in MODEL_STAGES]
         return Lineage(
@@ -140,7 +140,8 @@ class StageCache:
         from dvc.repo import lock_repo
 
         try:
-            with lock_repo(self._repo), self._repo.scm_context():
+            # the run cache resolves 'dvc.yaml' from the working directory
+            with chdir(self._root), lock_repo(self._repo), self._repo.scm_context():
                 yield
         except LockError as error:
             raise WorkspaceError(

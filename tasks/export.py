@@ -16,16 +16,16 @@ from tasks.core.files import atomic_path, write_json
 from tasks.core.onnx_graph import fuse_graph, trace_model
 from tasks.core.params import ExportParams
 from tasks.core.progress import Report
-from tasks.core.quantization import calibrate, quantize_dynamic, quantize_static, sensitive_products
+from tasks.core.quantization import calibrate, plan_inputs, quantize_dynamic, quantize_static, sensitive_products
 from tasks.core.session import OnnxModel
 from tasks.core.tokens import TokensInfo, read_tokens, take, token_lengths
 from tasks.problems import Problem, load_problem
 
 if TYPE_CHECKING:
     import onnx
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
-    from tasks.core.quantization import Activation
+    from tasks.core.quantization import Activation, QuantizedInput
     from tasks.problems.base import Features
 
 FP32 = "fp32"
@@ -40,7 +40,7 @@ class Material:
     """What every recipe is made from; each graph is made once, when a recipe first wants it."""
 
     traced: onnx.ModelProto
-    config: Any
+    config: PretrainedConfig
     batches: Sequence[dict[str, Any]]
     seed: int
 
@@ -59,6 +59,11 @@ class Material:
         """What calibration saw."""
         return calibrate(self.split, self.batches, self.seed)
 
+    @cached_property
+    def plan(self) -> dict[str, QuantizedInput]:
+        """How each product's input is quantized."""
+        return plan_inputs(self.split, self.activations)
+
 
 def _fp32(material: Material, target: Path) -> None:
     import onnx
@@ -76,12 +81,12 @@ def _int8_dynamic_per_channel(material: Material, target: Path) -> None:
 
 
 def _int8_static(material: Material, target: Path) -> None:
-    quantize_static(material.split, target, material.activations)
+    quantize_static(material.split, target, material.plan)
 
 
 def _int8_static_sensitive_fp32(material: Material, target: Path) -> None:
-    keep = sensitive_products(material.split, material.activations, SENSITIVE_SHARE)
-    quantize_static(material.split, target, material.activations, keep)
+    keep = sensitive_products(material.split, material.activations, material.plan, SENSITIVE_SHARE)
+    quantize_static(material.split, target, material.plan, keep)
 
 
 RECIPES: dict[str, Callable[[Material, Path], None]] = {
@@ -116,7 +121,8 @@ def export_candidates(
     material, seconds = _trace(model, kind, tokens, pad, export, seed)
     built = [_build(FP32, _fp32, material, candidates)]
     if built[0]["failure"]:
-        raise ExportError(f"{checkpoint}: the fp32 ONNX graph cannot be built: {built[0]['failure']}", "Try another `export.opset`, or another base model.")
+        remedy = "Try another `export.opset`, or another base model."
+        raise ExportError(f"{checkpoint}: the fp32 ONNX graph cannot be built: {built[0]['failure']}", remedy)
     built[0]["seconds"] = round(built[0]["seconds"] + seconds, 3)
     _check_parity(model, kind, _spread_rows(tokens / "validation.arrow", PARITY_ROWS), pad, candidates / FP32 / MODEL)
     for done, name in enumerate(recipes, 1):

@@ -1,4 +1,4 @@
-"""Sources to one table: `rows.parquet`, with what could not be read beside it in `quarantine.jsonl`, and where it came from in `sources.json`.
+"""Sources to one table, with what could not be read beside it, and where it all came from.
 
 rows.parquet       row (int64, from 0), the problem's columns, kept columns, `_file` and `_line` (where the record starts, from 1), and
                    `split` where the sources name splits
@@ -7,6 +7,7 @@ quarantine.jsonl   file, line, reason, content (cut); records read = rows + quar
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core import queries, tables
-from tasks.core.errors import DataError, ParamsError, did_you_mean
+from tasks.core.errors import DataError, ParamsError, StorageError, did_you_mean
 from tasks.core.files import atomic_path, sha256_file, write_json, write_jsonl
+from tasks.core.loaded import FILE, LINE, SPLIT, Loaded, no_fault_of_data, one_line, quoted
 from tasks.core.params import IngestParams, Source
 from tasks.core.progress import Report
 from tasks.core.sources import LocalFile, fetch, public_address
-from tasks.core.tables import FILE, LINE, SPLIT, Loaded, quoted
 from tasks.problems import load_problem
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ _ROW_GROUP = 65_536
 _SPLITS = ("train", "validation", "test")
 
 
-def ingest_sources(
-    raw: Path, *, problem: str, ingest: IngestParams, root: Path, cache: Path, report: Report
-) -> None:  # fmt: skip
+def ingest_sources(raw: Path, *, problem: str, ingest: IngestParams, root: Path, cache: Path, report: Report) -> None:
     """Fetch the sources and write the directory `raw`.
 
     root    the workspace, which local addresses are relative to
@@ -67,15 +66,21 @@ def _database(place: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".ingest.", dir=place) as directory:
         # extensions would be fetched from the network
-        config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "preserve_insertion_order": "true"}
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "preserve_insertion_order": "true",
+        }
         connection = duckdb.connect(str(Path(directory) / "rows.duckdb"), config=config)
         try:
             connection.execute("SET enable_progress_bar=false")
             yield connection, Path(directory)
         except duckdb.Error as error:
-            if "No space left" not in str(error):
+            if not no_fault_of_data(error):
                 raise
-            raise OSError(28, "No space left on device", str(place)) from None
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, "No space left on device", str(place)) from None
+            raise StorageError(f"ingest: {one_line(error)}", "Use a machine with more memory, or fewer sources at once.") from None
         finally:
             connection.close()
 
@@ -105,7 +110,9 @@ def _mapping(problem: Problem, ingest: IngestParams) -> dict[str, str]:
     return {name: column for name, column in mapping.items() if name not in (FILE, LINE)}
 
 
-def _map(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: IngestParams, loaded: Sequence[Sequence[Loaded]]) -> list[dict[str, Any]]:
+def _map(
+    connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: IngestParams, loaded: Sequence[Sequence[Loaded]]
+) -> list[dict[str, Any]]:
     """Make the result table with the query, or by name; returns the quarantine, in the order of the sources."""
     quarantine = [entry for some in loaded for one in some for entry in one.quarantine]
     queries.confine(connection)
@@ -133,12 +140,16 @@ def _map(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: Ingest
 def _require_columns(mapping: dict[str, str], loaded: Sequence[Sequence[Loaded]]) -> None:
     problems = []
     for one in (one for some in loaded for one in some):
-        missing = [f"'{column}'.{did_you_mean(column, one.columns)}" for column in dict.fromkeys(mapping.values()) if column not in one.columns]
+        missing = [
+            f"'{column}'.{did_you_mean(column, one.columns)}" for column in dict.fromkeys(mapping.values()) if column not in one.columns
+        ]
         if missing:
             found = ", ".join(f"'{column}'" for column in one.columns[:30])
             problems.append(f"{one.name}: there is no column {' and no '.join(missing)} Its {len(one.columns)} columns are {found}.")
     if problems:
-        raise DataError("\n".join(problems), "Name the columns in params.yaml, for example `ingest.columns: {text: sentence}`; or check `format`.")
+        raise DataError(
+            "\n".join(problems), "Name the columns in params.yaml, for example `ingest.columns: {text: sentence}`; or check `format`."
+        )
 
 
 def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: IngestParams) -> None:
@@ -147,7 +158,8 @@ def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: Ing
     missing = [name for name in problem.columns if name not in types]
     if missing:
         raise ParamsError(
-            f"ingest.query: it returns {', '.join(types)}; {problem.name} also wants {', '.join(missing)}.", "Name it in the query: SELECT … AS …"
+            f"ingest.query: it returns {', '.join(types)}; {problem.name} also wants {', '.join(missing)}.",
+            "Name it in the query: SELECT … AS …",
         )
     if "row" in types:
         raise ParamsError("ingest.query: the name 'row' is taken by the row's number.", "Rename that column: SELECT … AS …")
@@ -156,10 +168,14 @@ def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: Ing
     if SPLIT in types:
         found = [row[0] for row in connection.execute(f"SELECT DISTINCT {SPLIT} FROM {queries.RESULT} ORDER BY 1").fetchall()]
         if unknown := [value for value in found if value not in _SPLITS]:
-            raise DataError(f"column `split`: wanted {', '.join(_SPLITS)}, found {unknown[:5]}.", "Rename the values or the column in `ingest.query`.")
-    for name in {*problem.text_columns, problem.label_column} & {*types}:
+            raise DataError(
+                f"column `split`: wanted {', '.join(_SPLITS)}, found {unknown[:5]}.", "Rename the values or the column in `ingest.query`."
+            )
+    for name in [*problem.text_columns, *([problem.label_column] if problem.label_column else [])]:
         if types[name].endswith("]") or types[name].startswith(("STRUCT", "MAP", "UNION")):
-            raise DataError(f"column '{name}': wanted text, found {types[name]}.", "Name another column, or make text of it in `ingest.query`.")
+            raise DataError(
+                f"column '{name}': wanted text, found {types[name]}.", "Name another column, or make text of it in `ingest.query`."
+            )
         connection.execute(f"ALTER TABLE {queries.RESULT} ALTER {quoted(name)} TYPE VARCHAR")
     for name in {"_line"} & {*types}:
         connection.execute(f"ALTER TABLE {queries.RESULT} ALTER {quoted(name)} TYPE BIGINT")

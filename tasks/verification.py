@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,19 +19,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.bootstrap import Interval, Resampling, metric_intervals
 from tasks.core.errors import ExportError
 from tasks.core.files import read_json, write_json
 from tasks.core.params import VerifyParams
+from tasks.core.predictor import Predictor
 from tasks.core.progress import Report
 from tasks.core.session import OnnxModel, physical_cores, take_rows
-from tasks.core.shipping import ship_bundle
+from tasks.core.shipping import assemble_bundle, seal_bundle
 from tasks.core.timing import Timings, time_turn, turns
 from tasks.core.tokens import TokensInfo, read_features
 from tasks.core.workers import Worker, WorkerError, answer_questions
 from tasks.problems import Problem, load_problem
+from tasks.problems.base import Array, Features, Floats
 
 FP32 = "fp32"
 TORCH = "pytorch"
+
+# of each candidate: on validation, against the checkpoint; and how far a probability moves between batches of 1 and of many
+FOUND = ("metric", "metric_loss", "agreement", "max_probability_difference", "max_batch_difference")
+
+Indices = npt.NDArray[np.int64]
+Batch = Mapping[str, Indices]
+Runners = tuple[Callable[[Batch], Floats], Callable[[Features, int], Floats]]  # of one batch, and of all rows
 
 
 @dataclass
@@ -41,7 +51,8 @@ class Variant:
     name: str
     size_bytes: int = 0
     failure: str = ""
-    outputs: npt.NDArray[np.float32] | None = None
+    outputs: Floats | None = None  # of all validation rows
+    alone: Floats | None = None  # of the timing rows, each by itself
     timings: Timings = field(default_factory=Timings)
 
 
@@ -70,18 +81,21 @@ def verify_candidates(
     setting = {"tokens": str(tokens), "problem": problem, "labels": labels, "threads": verify.threads or physical_cores()}
     variants = _measure(checkpoint, candidates, setting, rows, report)
     torch, *others = variants
-    judged = [_judge(variant, torch, others[0], kind, references, labels, verify) for variant in others]
+    judge = Judge(kind, references, labels, verify, rows, torch, others[0])
+    judged = [judge.verdict(variant) for variant in others]
     shipped, reason = choose_recipe(judged, kind.metric, verify)
     outputs = next(variant.outputs for variant in others if variant.name == shipped)
     assert outputs is not None
     temperature = kind.fit_temperature(outputs, references)
-    test_metrics = ship_bundle(
+    assemble_bundle(
         bundle, candidates / shipped / "model.onnx", tokens, checkpoint,
-        problem=kind, labels=labels, recipe=shipped, temperature=temperature, threads=verify.threads, seed=seed,
+        problem=kind, labels=labels, recipe=shipped, temperature=temperature, threads=verify.threads,
     )  # fmt: skip
+    test_metrics = _test_metrics(bundle, kind, tokens / "test.arrow", labels, temperature, seed)
+    seal_bundle(bundle, {name: interval["value"] for name, interval in test_metrics.items()})
     chosen = next(entry for entry in judged if entry["recipe"] == shipped)
     found = {
-        "checkpoint": {"metric": _metric(kind, torch, references, labels), "size_bytes": torch.size_bytes, **torch.timings.summary()},
+        "checkpoint": {"metric": judge.metric(torch), "size_bytes": torch.size_bytes, **torch.timings.summary()},
         "metric": kind.metric,
         "candidates": judged,
         "shipped": shipped,
@@ -130,7 +144,7 @@ def _measure(checkpoint: Path, candidates: Path, setting: Mapping[str, Any], row
                 worker = Worker("tasks.verification", {**setting, "model": str(model)})
                 stack.callback(worker.close)
                 workers[variant.name] = worker
-                _ask_outputs(variant, worker, scratch / f"{done}.npy")
+                _ask_outputs(variant, worker, scratch / f"{done}.npz", [] if variant.name == TORCH else rows)
             report(done + 1, {"progress": 0.6 * (done + 1) / len(variants)})
         for done, turn in enumerate(rounds, 1):
             for variant in variants if done % 2 else reversed(variants):
@@ -138,14 +152,16 @@ def _measure(checkpoint: Path, candidates: Path, setting: Mapping[str, Any], row
             report(len(variants) + done, {"progress": 0.6 + 0.35 * done / len(rounds)})
     for variant in variants[:2]:
         if variant.failure:
-            raise ExportError(f"{variant.name} cannot be measured: {variant.failure}.", "Without it nothing can be compared; mend it and run again.")
+            remedy = "Without it nothing can be compared; mend it and run again."
+            raise ExportError(f"{variant.name} cannot be measured: {variant.failure}.", remedy)
     return variants
 
 
-def _ask_outputs(variant: Variant, worker: Worker, file: Path) -> None:
+def _ask_outputs(variant: Variant, worker: Worker, file: Path, alone: list[int]) -> None:
     try:
-        worker.ask(do="outputs", file=str(file))
-        variant.outputs = np.load(file, allow_pickle=False)
+        worker.ask(do="outputs", file=str(file), alone=alone)
+        with np.load(file, allow_pickle=False) as found:
+            variant.outputs, variant.alone = found["outputs"], found["alone"]
     except WorkerError as error:
         variant.failure = str(error)
 
@@ -159,33 +175,55 @@ def _ask_turn(variant: Variant, worker: Worker | None, turn: list[int]) -> None:
         variant.failure = str(error)
 
 
-def _judge(
-    variant: Variant, torch: Variant, fp32: Variant, kind: Problem, references: Any, labels: tuple[str, ...], verify: VerifyParams
-) -> dict[str, Any]:
-    if variant.failure or variant.outputs is None or torch.outputs is None:
-        nothing = dict.fromkeys(("metric", "metric_loss", "agreement", "max_probability_difference"))
-        speed = dict.fromkeys(("latency_ms_p50", "latency_ms_p95", "throughput", "speedup"))
-        size = variant.size_bytes or None
-        return {"recipe": variant.name, **nothing, "size_bytes": size, **speed, "passed": False, "reason": f"failed: {variant.failure}"}
-    metric = _metric(kind, variant, references, labels)
-    loss = _metric(kind, torch, references, labels) - metric
-    agreement, difference = kind.agreement(variant.outputs, torch.outputs)
-    speedup = variant.timings.speedup_over(fp32.timings)
-    wrong = []
-    if not loss <= verify.max_metric_loss:
-        wrong.append(f"loses {loss:.4f} of {kind.metric} on validation, the budget is {verify.max_metric_loss:g}")
-    if variant.name != FP32 and not speedup > verify.min_speedup:
-        wrong.append(f"not faster: {speedup:.2f}x fp32 ONNX, wanted more than {verify.min_speedup:g}x")
-    return {
-        "recipe": variant.name, "metric": metric, "metric_loss": loss, "agreement": agreement, "max_probability_difference": difference,
-        "size_bytes": variant.size_bytes, **variant.timings.summary(), "speedup": speedup,
-        "passed": not wrong, "reason": "; ".join(wrong) or "passed",
-    }  # fmt: skip
+@dataclass(frozen=True)
+class Judge:
+    """What all variants are held against: `torch` for what is computed, `fp32` for speed; `rows` are those that were timed."""
+
+    kind: Problem
+    references: Array
+    labels: tuple[str, ...]
+    verify: VerifyParams
+    rows: list[int]
+    torch: Variant
+    fp32: Variant
+
+    def metric(self, variant: Variant) -> float:
+        """The problem's metric on validation."""
+        assert variant.outputs is not None
+        return self.kind.metrics(variant.outputs, self.references, self.labels)[self.kind.metric]
+
+    def verdict(self, variant: Variant) -> dict[str, Any]:
+        """Everything the report says of a candidate; `reason` says why it did not pass."""
+        if variant.failure or variant.outputs is None or variant.alone is None or self.torch.outputs is None:
+            nothing = dict.fromkeys((*FOUND, "latency_ms_p50", "latency_ms_p95", "throughput", "speedup"))
+            size = variant.size_bytes or None
+            return {"recipe": variant.name, **nothing, "size_bytes": size, "passed": False, "reason": f"failed: {variant.failure}"}
+        metric = self.metric(variant)
+        agreement, difference = self.kind.agreement(variant.outputs, self.torch.outputs)
+        _, moved = self.kind.agreement(variant.outputs[self.rows], variant.alone)
+        found = dict(zip(FOUND, (metric, self.metric(self.torch) - metric, agreement, difference, moved), strict=True))
+        speedup = variant.timings.speedup_over(self.fp32.timings)
+        wrong = self._shortcomings(variant.name, found["metric_loss"], speedup)
+        speed = {**variant.timings.summary(), "speedup": speedup}
+        return {
+            "recipe": variant.name, **found, "size_bytes": variant.size_bytes, **speed,
+            "passed": not wrong, "reason": "; ".join(wrong) or "passed",
+        }  # fmt: skip
+
+    def _shortcomings(self, name: str, loss: float, speedup: float) -> list[str]:
+        wrong = []
+        if not loss <= self.verify.max_metric_loss:
+            wrong.append(f"loses {loss:.4f} of {self.kind.metric} on validation, the budget is {self.verify.max_metric_loss:g}")
+        if name != FP32 and not speedup > self.verify.min_speedup:
+            wrong.append(f"not faster: {speedup:.2f}x fp32 ONNX, wanted more than {self.verify.min_speedup:g}x")
+        return wrong
 
 
-def _metric(kind: Problem, variant: Variant, references: Any, labels: tuple[str, ...]) -> float:
-    assert variant.outputs is not None
-    return kind.metrics(variant.outputs, references, labels)[kind.metric]
+def _test_metrics(bundle: Path, kind: Problem, test: Path, labels: tuple[str, ...], temperature: float, seed: int) -> dict[str, Interval]:
+    """The finished bundle's own metrics, each with its bootstrap interval."""
+    features = read_features(test)
+    outputs = Predictor(bundle, kind).outputs_of_features(features)
+    return metric_intervals(kind, outputs / np.float32(temperature), kind.references(features), labels, Resampling(seed=seed))
 
 
 def _serve(setting: Mapping[str, Any]) -> None:
@@ -194,26 +232,38 @@ def _serve(setting: Mapping[str, Any]) -> None:
     tokens, model = Path(setting["tokens"]), Path(setting["model"])
     features = read_features(tokens / "validation.arrow")
     pad = TokensInfo.read(tokens).pad_token_id
-    if model.is_dir():
-        from tasks.core.inference import predict_torch
-        from tasks.core.torch_runner import load_runner
+    run, run_all = _load_torch(model, setting, kind) if model.is_dir() else _load_onnx(model, setting, kind)
 
-        network = kind.load_model(model, setting["labels"])
-        run = load_runner(network, kind.output_name, setting["threads"])
-        everything = lambda: predict_torch(network, kind, features, pad)  # noqa: E731
-    else:
-        onnx = OnnxModel(model, kind.output_name, setting["threads"])
-        run = onnx.run
-        everything = lambda: onnx.outputs(features, kind, pad)  # noqa: E731
+    def run_rows(rows: Indices) -> Floats:
+        return run(kind.collate(take_rows(features, rows), pad))
 
-    def outputs(file: str) -> dict[str, Any]:
-        np.save(file, everything(), allow_pickle=False)
+    def outputs(file: str, alone: list[int]) -> dict[str, Any]:
+        by_itself = [run_rows(np.asarray([row])) for row in alone]
+        np.savez(file, outputs=run_all(features, pad), alone=np.concatenate(by_itself) if alone else [])
         return {}
 
-    def turn(rows: list[int]) -> dict[str, Any]:
-        return time_turn(lambda chosen: run(kind.collate(take_rows(features, chosen), pad)), rows)
+    answer_questions({"outputs": outputs, "turn": lambda rows: time_turn(run_rows, rows)})
 
-    answer_questions({"outputs": outputs, "turn": turn})
+
+def _load_onnx(model: Path, setting: Mapping[str, Any], kind: Problem) -> Runners:
+    onnx = OnnxModel(model, kind.output_name, setting["threads"])
+    return onnx.run, lambda features, pad: onnx.outputs(features, kind, pad)
+
+
+def _load_torch(model: Path, setting: Mapping[str, Any], kind: Problem) -> Runners:
+    import torch
+
+    from tasks.core.inference import predict_torch
+
+    torch.set_num_threads(setting["threads"])
+    network = kind.load_model(model, setting["labels"]).eval()
+
+    def run(batch: Batch) -> Floats:
+        with torch.inference_mode():
+            outputs: Floats = network(**{name: torch.from_numpy(values) for name, values in batch.items()})[kind.output_name].numpy()
+            return outputs
+
+    return run, lambda features, pad: predict_torch(network, kind, features, pad)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tiny import make_base
 from workspaces import copy_workspace, make_workspace, ratchet
+
+if TYPE_CHECKING:
+    from exported import Exported
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +41,11 @@ def template(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(template: Path, tmp_path: Path) -> Path:
     """A trained workspace of the test's own."""
     return copy_workspace(template, tmp_path / "reviews")
+
+
+@pytest.fixture(scope="session")
+def exported(base_dir: Path, quiet: None, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A tiny trained model with its tokens and ONNX candidates; read only."""
+    from exported import make_exported
+
+    return make_exported(base_dir, tmp_path_factory.mktemp("exported"))

@@ -32,6 +32,10 @@ class Server(http.server.ThreadingHTTPServer):
     etag = '"one"'
     body = BODY
 
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.stalled, self.released = threading.Event(), threading.Event()
+
     def url(self, path: str = "rows.csv") -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{path}"
 
@@ -52,6 +56,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._head(503)
             return
         self._head(200)
+        if fails and self.server.manner == "stall":
+            self.wfile.write(self.server.body[:100])
+            self.server.stalled.set()
+            self.server.released.wait(30)
+            return
         self.wfile.write(self.server.body[:100] if fails else self.server.body)
 
     def _head(self, status: int) -> None:
@@ -67,10 +76,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as running:
+    with Server() as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         yield running
+        running.released.set()
         running.shutdown()
         thread.join()
 
@@ -190,6 +200,19 @@ def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:
     assert server.gets == 1
 
 
+def test_killed_download_leaves_nothing_in_place_and_the_next_run_goes_through(server: Server, tmp_path: Path) -> None:
+    server.failures, server.manner = 1, "stall"
+    process = multiprocessing.get_context("spawn").Process(target=_fetch_length, args=((server.url(), tmp_path),))
+    process.start()
+    assert server.stalled.wait(60)
+    process.kill()
+    process.join()
+    assert [file for file in tmp_path.rglob("rows.csv") if not file.parent.name.startswith(".")] == []
+    assert _fetch_length((server.url(), tmp_path)) == len(BODY)
+    assert leftovers(tmp_path) == []
+    assert len(list(tmp_path.rglob("rows.csv"))) == 1
+
+
 def test_public_address_hides_secrets() -> None:
     assert public_address("https://u:p@host:1/a/b.csv?sig=x#y") == "https://host:1/a/b.csv"
     assert public_address("data/a.csv") == "data/a.csv"
@@ -221,11 +244,12 @@ def test_local_file_errors_name_what_is_there(tmp_path: Path) -> None:
         fetch(Source(url="rows.csv", sha256="0" * 64), tmp_path, tmp_path / "cache")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_file_without_permission_is_explained(tmp_path: Path) -> None:
+def test_file_that_cannot_be_read_is_explained(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").touch(mode=0)
+    # root may read everything, but nobody can look inside a file
+    address = "rows.csv/rows.csv" if os.geteuid() == 0 else "rows.csv"
     with pytest.raises(SourceError, match="cannot be read"):
-        fetch(Source(url="rows.csv"), tmp_path, tmp_path)
+        fetch(Source(url=address), tmp_path, tmp_path)
 
 
 @pytest.fixture
@@ -254,7 +278,9 @@ def make_wheel(links: Path, members: dict[str, bytes], name: str = "tiny_data") 
 
 
 def test_wheel_members_are_found_by_pattern(registry: Path, tmp_path: Path) -> None:
-    wheel = make_wheel(registry, {"tiny_data/sub/b.txt": b"b", "tiny_data/sub/a.txt": b"a", "tiny_data/sub/deep/c.txt": b"c", "tiny_data/a.py": b"1/0"})
+    wheel = make_wheel(
+        registry, {"tiny_data/sub/b.txt": b"b", "tiny_data/sub/a.txt": b"a", "tiny_data/sub/deep/c.txt": b"c", "tiny_data/a.py": b"1/0"}
+    )
     source = Source(url="pypi://tiny-data==1.0/tiny_data/sub/*.txt", sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
     files = fetch(source, tmp_path, tmp_path / "cache")
     assert [(file.name, file.path.read_bytes()) for file in files] == [("a.txt", b"a"), ("b.txt", b"b")]
@@ -314,15 +340,23 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
 
 def test_offline_hub_says_what_to_do(tmp_path: Path) -> None:
     # huggingface_hub reads the switch when it is imported
-    code = (
-        "from pathlib import Path; from tasks.core.params import BaseModelParams, Source; from tasks.core.sources import fetch, resolve_model\n"
-        "from tasks.core.errors import SourceError\n"
-        "cache = Path('cache')\n"
-        "for call in (lambda: resolve_model(BaseModelParams(path='owner/name', revision='a' * 40), cache, cache),\n"
-        "             lambda: fetch(Source(url='hf://owner/name@main/a.csv'), cache, cache), lambda: fetch(Source(url='hf://owner/name@main'), cache, cache)):\n"
-        "    try: call()\n"
-        "    except SourceError as error: print('cannot be reached' in error.message and 'owner/name' in error.message, 'network' in error.remedy)\n"
-    )
+    code = """
+from pathlib import Path
+from tasks.core.errors import SourceError
+from tasks.core.params import BaseModelParams, Source
+from tasks.core.sources import fetch, resolve_model
+
+cache = Path("cache")
+for call in (
+    lambda: resolve_model(BaseModelParams(path="owner/name", revision="a" * 40), cache, cache),
+    lambda: fetch(Source(url="hf://owner/name@main/a.csv"), cache, cache),
+    lambda: fetch(Source(url="hf://owner/name@main"), cache, cache),
+):
+    try:
+        call()
+    except SourceError as error:
+        print("cannot be reached" in error.message and "owner/name" in error.message, "network" in error.remedy)
+"""
     root = str(Path(__file__).parent.parent)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": root}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)

@@ -96,7 +96,8 @@ def open_bundle(directory: Path, problems: Sequence[str] | None = None) -> Bundl
     wrong = [*_check_listed(directory, files), *_check_unlisted(directory, files)]
     wrong += [f"{name}: not in the manifest, wanted." for name in (MODEL, CONFIG, "tokenizer.json") if name not in files]
     if wrong:
-        raise BundleError("\n".join([f"{directory}: {len(wrong)} of its files cannot be trusted:", *(f"  {line}" for line in wrong)]), _REMEDY)
+        lines = "".join(f"\n  {line}" for line in wrong)
+        raise BundleError(f"{directory}: {len(wrong)} of its files cannot be trusted:{lines}", _REMEDY)
     settings = _read_settings(directory)
     if problems is not None and settings.problem not in problems:
         raise BundleError(
@@ -110,7 +111,7 @@ def _check_listed(directory: Path, files: Mapping[str, Any]) -> list[str]:
     wrong = []
     for name, entry in files.items():
         file = directory / name
-        if not name or "\\" in name or file.is_absolute() is not directory.is_absolute() or ".." in Path(name).parts or Path(name).is_absolute():
+        if not name or "\\" in name or Path(name).is_absolute() or ".." in Path(name).parts:
             wrong.append(f"{name!r}: leaves the directory.")
         elif not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
             wrong.append(f"{name}: the manifest has no sha256 of it.")
@@ -138,9 +139,9 @@ def _check_unlisted(directory: Path, files: Mapping[str, Any]) -> list[str]:
 
 def _read_settings(directory: Path) -> Settings:
     config = _read_object(directory, CONFIG)
-    values = config.get("ratchet")
+    values: Any = config.get("ratchet")
     try:
-        settings = Settings(**{**values, "labels": tuple(values["labels"])})  # type: ignore[dict-item]
+        settings = Settings(**{**values, "labels": tuple(values["labels"])})
         valid = settings.temperature > 0 and settings.max_length > 0 and settings.threads >= 0 and bool(settings.output_name)
     except (TypeError, KeyError):
         valid = False
@@ -157,7 +158,8 @@ def _read_object(directory: Path, name: str) -> dict[str, Any]:
     try:
         value = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"{directory}: no bundle, there is no {name}.", "Run `ratchet train`, or name the directory of a bundle.") from None
+        remedy = "Run `ratchet train`, or name the directory of a bundle."
+        raise BundleError(f"{directory}: no bundle, there is no {name}.", remedy) from None
     except ValueError as error:  # also of bytes that are not UTF-8
         raise BundleError(f"{file}: not valid JSON: {error}", _REMEDY) from None
     if not isinstance(value, dict):

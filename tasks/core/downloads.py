@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from tasks.core.errors import SourceError, as_storage_error
@@ -17,11 +17,31 @@ from tasks.core.progress import Report
 from tasks.core.sources import LocalFile, has_glob, public_address, scheme_of
 
 ATTEMPTS = 4
+T = TypeVar("T")
 _EXTRAS = {"s3": "s3", "gs": "gcs"}  # scheme -> our extra that brings its library
 
 
+class FileSystem(Protocol):
+    """What we use of an fsspec file system."""
+
+    def info(self, path: str) -> dict[str, Any]:
+        """Size and version of a file."""
+
+    def glob(self, path: str) -> list[str]:
+        """Paths that a pattern stands for."""
+
+    def get_file(self, rpath: str, lpath: str, callback: object) -> None:
+        """Download a file."""
+
+
 def kept(
-    key: str, name: str, sha256: str | None, cache: Path, fill: Callable[[Path], None], validator: Mapping[str, str] | None = None, address: str = ""
+    key: str,
+    name: str,
+    sha256: str | None,
+    cache: Path,
+    fill: Callable[[Path], None],
+    validator: Mapping[str, str] | None = None,
+    address: str = "",
 ) -> Path:
     """The file called `name` that `fill` makes, made only if the cache has none that will do.
 
@@ -98,11 +118,12 @@ def fetch_remote(url: str, sha256: str | None, cache: Path, report: Report) -> l
         raise SourceError(f"{shown}: no file is named so.", "Check the address and the pattern.")
     fixed = path.partition("*")[0].rpartition("/")[0] + "/"
     return [
-        LocalFile(_download(system, found, f"{scheme_of(url)}://{found}", Path(found).name, None, cache, report), found.removeprefix(fixed)) for found in paths
+        LocalFile(_download(system, found, f"{scheme_of(url)}://{found}", Path(found).name, None, cache, report), found.removeprefix(fixed))
+        for found in paths
     ]
 
 
-def _download(system: Any, path: str, url: str, name: str, sha256: str | None, cache: Path, report: Report) -> Path:
+def _download(system: FileSystem, path: str, url: str, name: str, sha256: str | None, cache: Path, report: Report) -> Path:
     from fsspec.callbacks import Callback
 
     def fill(new: Path) -> None:
@@ -116,7 +137,7 @@ def _download(system: Any, path: str, url: str, name: str, sha256: str | None, c
         return kept(url, name, None, cache, fill, _validator(system, path))
 
 
-def _validator(system: Any, path: str) -> dict[str, str]:
+def _validator(system: FileSystem, path: str) -> dict[str, str]:
     """What tells a version of a remote file from the next; a name that no file can keep where the server says nothing."""
     import uuid
 
@@ -125,11 +146,14 @@ def _validator(system: Any, path: str) -> dict[str, str]:
     return {**known, "size": str(about.get("size"))} if known else {"never": uuid.uuid4().hex}
 
 
-def _retried(call: Callable[[], Any]) -> Any:
+def _retried(call: Callable[[], T]) -> T:
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
     return Retrying(
-        stop=stop_after_attempt(ATTEMPTS), wait=wait_exponential_jitter(multiplier=0.5, max=8), retry=retry_if_exception(_may_pass), reraise=True
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_exponential_jitter(multiplier=0.5, max=8),
+        retry=retry_if_exception(_may_pass),
+        reraise=True,
     )(call)
 
 

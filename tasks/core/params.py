@@ -61,7 +61,9 @@ class IngestParams(Section):
     sources: tuple[Source, ...] = Field(min_length=1)
     columns: dict[str, str] = {}  # the problem's column: the source's column
     keep: tuple[str, ...] = ()  # further source columns to keep, for slices
-    query: str | None = None  # SQL (DuckDB) over the sources instead of `columns` and `keep`
+    # SQL (DuckDB) over the sources instead of `columns` and `keep`. CSV and TSV values are text, as written ('01' stays '01'):
+    # CAST(x AS DOUBLE) to compare numbers; rows where that fails go to quarantine (TRY_CAST makes NULL of them instead)
+    query: str | None = None
 
     @model_validator(mode="after")
     def _splits_are_all_or_none(self) -> Self:
@@ -139,6 +141,40 @@ class FinetuneParams(Section):
     gradient_checkpointing: bool = False  # less memory, more time
 
 
+class WrittenCases(Section):
+    """Texts so plain that a model of any use gives them their label."""
+
+    name: str = Field(min_length=1)
+    label: str
+    texts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+
+
+class Direction(Section):
+    """Words added to test rows, and which way they must not move a label's probability."""
+
+    name: str = Field(min_length=1)
+    label: str
+    expect: Literal["not_lower", "not_higher"]
+    append: str = ""  # with its leading blank
+    prepend: str = ""  # with its trailing blank
+    tolerance: Share = 0.1  # of probability, by which it may move the wrong way
+
+    @model_validator(mode="after")
+    def _something_is_added(self) -> Self:
+        if not self.append and not self.prepend:
+            raise ValueError("a directional test adds something: give `append` or `prepend`")
+        return self
+
+
+class BehaviourParams(Section):
+    """Behavioural tests (CheckList, Ribeiro et al. 2020); those of invariance are always made."""
+
+    rows: Positive = 250  # test rows that each test alters
+    names: tuple[str, ...] = ()  # given names to swap for one another, beside the usual English ones
+    minimum_functionality: tuple[WrittenCases, ...] = ()
+    directional: tuple[Direction, ...] = ()
+
+
 class EvaluateParams(Section):
     """How the checkpoint is judged."""
 
@@ -147,7 +183,7 @@ class EvaluateParams(Section):
     slices: tuple[str, ...] = ()  # columns; the label and the length are always sliced by
     min_slice_rows: Positive = 20  # smaller slices are counted, not judged
     baseline: bool = True  # TF-IDF and logistic regression beside the model
-    behaviour: dict[str, Any] = {}  # behavioural tests of the user's own, see the problem's documentation
+    behaviour: BehaviourParams = BehaviourParams()
 
 
 class ExportParams(Section):
@@ -164,7 +200,7 @@ class VerifyParams(Section):
     max_metric_loss: Annotated[float, Field(ge=0, le=1)] = (
         0.005  # of the problem's metric on validation, against the checkpoint
     )
-    min_speedup: Annotated[float, Field(ge=1)] = 1.0  # of batch-32 throughput over fp32 ONNX
+    min_speedup: Annotated[float, Field(ge=1)] = 1.0  # over fp32 ONNX, geometric mean of batch-1 latency and batch-32 throughput
     timing_rows: Annotated[int, Field(ge=8, le=100_000)] = 256
     threads: Annotated[int, Field(ge=0)] = 0  # of onnxruntime; 0: one a physical core
 

@@ -89,8 +89,7 @@ def calibrate(graph: onnx.ModelProto, batches: Iterable[Mapping[str, Any]], seed
     names = sorted({node.input[0] for node in constant_products(graph)})
     probe = onnx.ModelProto()
     probe.CopyFrom(graph)
-    outputs = {output.name for output in probe.graph.output}
-    probe.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in outputs)
+    probe.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -121,10 +120,13 @@ def plan_inputs(graph: onnx.ModelProto, seen: Mapping[str, Activation]) -> dict[
     return {name: _plan_input(seen[name], matrices) for name, matrices in readers.items()}
 
 
-def sensitive_products(graph: onnx.ModelProto, seen: Mapping[str, Activation], plan: Mapping[str, QuantizedInput], share: float) -> list[str]:
+def sensitive_products(
+    graph: onnx.ModelProto, seen: Mapping[str, Activation], plan: Mapping[str, QuantizedInput], share: float
+) -> list[str]:
     """Names of the outputs of those products that int8 hurts most: largest relative error of the output on calibration vectors."""
     weights = _constants(graph)
-    errors = {node.output[0]: plan[node.input[0]].error(weights[node.input[1]], seen[node.input[0]].vectors) for node in constant_products(graph)}
+    inputs = {node.output[0]: node.input for node in constant_products(graph)}
+    errors = {output: plan[name].error(weights[weight], seen[name].vectors) for output, (name, weight) in inputs.items()}
     count = int(np.ceil(share * len(errors)))
     return sorted(errors, key=errors.__getitem__, reverse=True)[:count]
 
@@ -158,9 +160,10 @@ def quantize_embeddings(model: onnx.ModelProto) -> None:
     from onnx import TensorProto, helper
 
     weights = {name: table for name, table in _constants(model).items() if table.ndim == 2 and table.dtype == np.float32}
-    readers = [(node, i, name) for node in model.graph.node for i, name in enumerate(node.input)]
-    kept = {name for node, i, name in readers if node.op_type != "Gather" or i != 0 or any(a.name == "axis" and a.i != 0 for a in node.attribute)}
-    kept |= {output.name for output in model.graph.output}
+    kept = {output.name for output in model.graph.output}
+    for node in model.graph.node:
+        by_row = node.op_type == "Gather" and not any(attribute.name == "axis" and attribute.i for attribute in node.attribute)
+        kept |= set(node.input[1 if by_row else 0 :])
     nodes: list[onnx.NodeProto] = []
     tensors: dict[str, Any] = {}
     for node in model.graph.node:
@@ -223,7 +226,9 @@ def _symmetric_scales(weight: Floats, axis: int) -> Floats:
     return scales
 
 
-def _quantize_product(node: onnx.NodeProto, how: QuantizedInput, weight: Floats, shared: set[str], tensors: dict[str, Any]) -> Iterator[onnx.NodeProto]:
+def _quantize_product(
+    node: onnx.NodeProto, how: QuantizedInput, weight: Floats, shared: set[str], tensors: dict[str, Any]
+) -> Iterator[onnx.NodeProto]:
     """The nodes that go before a product, which then reads them; one QuantizeLinear serves all readers of an activation."""
     from onnx import helper
 
@@ -245,7 +250,8 @@ def _quantize_product(node: onnx.NodeProto, how: QuantizedInput, weight: Floats,
     tensors[f"{output}_weight_int8"] = np.rint(scaled / scales).astype(np.int8)
     tensors[f"{output}_weight_scale"] = scales[0]
     tensors[f"{output}_weight_zero"] = np.zeros(scales.shape[1], np.int8)
-    yield helper.make_node("DequantizeLinear", [f"{output}_weight_{part}" for part in ("int8", "scale", "zero")], [f"{output}_weight"], axis=1)
+    parts = [f"{output}_weight_{part}" for part in ("int8", "scale", "zero")]
+    yield helper.make_node("DequantizeLinear", parts, [f"{output}_weight"], axis=1)
     node.input[0], node.input[1] = f"{output}_input", f"{output}_weight"
 
 

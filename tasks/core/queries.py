@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError, ParamsError
-from tasks.core.tables import FILE, LINE, quoted
+from tasks.core.loaded import FILE, LINE, no_fault_of_data, one_line, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,9 +43,9 @@ def run(connection: duckdb.DuckDBPyConnection, query: str, names: Sequence[str])
     except duckdb.ConversionException as error:
         if len(names) > 1:
             raise _wrong(connection, names, error, "Use TRY_CAST instead of CAST: it makes NULL of what is no number.") from None
-    except duckdb.OutOfMemoryException:
-        raise
     except duckdb.Error as error:
+        if no_fault_of_data(error):
+            raise
         raise _wrong(connection, names, error, "Mend `ingest.query` in params.yaml.") from None
     culprits = _find_culprits(connection, text, names[0])
     _create(connection, text)
@@ -58,9 +58,11 @@ def _checked(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     try:
         statements = connection.extract_statements(query)
     except duckdb.Error as error:
-        raise ParamsError(f"ingest.query: {_one_line(error)}", "Mend the SQL in params.yaml; DuckDB's dialect is meant.") from None
+        raise ParamsError(f"ingest.query: {one_line(error)}", "Mend the SQL in params.yaml; DuckDB's dialect is meant.") from None
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise ParamsError(f"ingest.query: wanted one SELECT, found {len(statements)} statements or one of another kind.", "Write one SELECT.")
+        raise ParamsError(
+            f"ingest.query: wanted one SELECT, found {len(statements)} statements or one of another kind.", "Write one SELECT."
+        )
     return query.strip().rstrip(";")
 
 
@@ -88,10 +90,12 @@ def _find_culprits(connection: duckdb.DuckDBPyConnection, query: str, name: str)
                 middle = (first + last) // 2
                 pending += [(middle + 1, last), (first, middle)]
                 continue
-            culprits.append({"number": first, "reason": f"ingest.query: {_one_line(error)}"})
+            culprits.append({"number": first, "reason": f"ingest.query: {one_line(error)}"})
             if len(culprits) > _MAX_CULPRITS:
+                first_reason = str(culprits[0]["reason"]).removeprefix("ingest.query: ")
                 raise DataError(
-                    f"ingest.query: more than {_MAX_CULPRITS} of {count} rows cannot be converted; row {culprits[0]['number']}: {_one_line(error)}",
+                    f"ingest.query: more than {_MAX_CULPRITS} of {count} rows cannot be converted; "
+                    f"row {culprits[0]['number']}: {first_reason}",
                     "Mend the query: TRY_CAST makes NULL of what is no number.",
                 ) from None
     numbers = ", ".join(str(culprit["number"]) for culprit in culprits)
@@ -99,7 +103,9 @@ def _find_culprits(connection: duckdb.DuckDBPyConnection, query: str, name: str)
     names = [column[0] for column in rows.description or []]
     for culprit, values in zip(culprits, rows.fetchall(), strict=True):
         culprit["row"] = dict(zip(names, values, strict=True))
-    connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT * EXCLUDE (_number) FROM all_rows WHERE _number NOT IN ({numbers})")
+    connection.execute(
+        f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT * EXCLUDE (_number) FROM all_rows WHERE _number NOT IN ({numbers})"
+    )
     return culprits
 
 
@@ -108,15 +114,11 @@ def _wrong(connection: duckdb.DuckDBPyConnection, names: Sequence[str], error: E
     for name in dict.fromkeys(names):
         columns = [row[0] for row in connection.execute(f"DESCRIBE {quoted(name)}").fetchall()]
         tables.append(f"{name} ({', '.join(_ours_last(columns))})")
-    return ParamsError(f"ingest.query: {_one_line(error)} There is: {'; '.join(tables)}. CSV and TSV values are text: CAST them to compare numbers.", remedy)
+    return ParamsError(
+        f"ingest.query: {one_line(error)} There is: {'; '.join(tables)}.",
+        f"{remedy} CSV and TSV values are text: CAST them to compare numbers.",
+    )
 
 
 def _ours_last(columns: list[str]) -> list[str]:
     return [c for c in columns if c not in (FILE, LINE)] + [FILE, LINE]
-
-
-def _one_line(error: Exception) -> str:
-    """DuckDB's message without its kind, the echo of the query and the caret line."""
-    text = " ".join(str(error).split("\n\nLINE ")[0].split("\nLINE ")[0].split())
-    text = text.partition("Error: ")[2] or text
-    return text[:500].rstrip(".") + "."

@@ -72,7 +72,8 @@ class RecordReader:
 
         spaces   blanks before an opening quote are not part of the field
         """
-        text, position, fields = taken[-1], 0, []
+        text, position = taken[-1], 0
+        fields: list[str] = []
         while True:
             opening = self._opening.match(text, position)
             if opening is None or not (spaces or text[position] == self._quote):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tasks.core.errors import RegistryError
 from tasks.core.files import atomic_path
@@ -30,7 +31,7 @@ def mlflow_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
-        reason = " ".join(str(error).split())[:500]
+        reason = " ".join(str(error).split())[:500].replace(urlsplit(uri).password or "\0", "***")
         raise RegistryError(
             f"MLflow at {_without_password(uri)}: {reason}",
             "Check MLFLOW_TRACKING_URI and that the server or database is up.",

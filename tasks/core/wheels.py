@@ -28,7 +28,9 @@ def fetch_members(url: str, sha256: str | None, cache: Path) -> list[LocalFile]:
         chosen = sorted(name for name in archive.namelist() if _matches(name, pattern))
         if not chosen:
             near = sorted({str(PurePosixPath(name).parent) for name in archive.namelist()})[:20]
-            raise SourceError(f"{url}: the wheel {wheel.name} has no such file. Its directories: {', '.join(near)}.", "Check the path in the address.")
+            raise SourceError(
+                f"{url}: the wheel {wheel.name} has no such file. Its directories: {', '.join(near)}.", "Check the path in the address."
+            )
         place = _extract(archive, chosen, wheel)
     return [LocalFile(place / name, name.removeprefix(fixed + "/")) for name in chosen]
 
@@ -44,7 +46,9 @@ def extract_model(url: str, cache: Path) -> Path:
         chosen = [name for name in inside if "/" not in name.removeprefix(prefix) and is_model_file(name.removeprefix(prefix))]
         place = _extract(archive, chosen, wheel) / folder
     if not chosen:
-        raise SourceError(f"{url}: none of its {len(inside)} files is a config, safetensors or a tokenizer.", "Name the directory that has config.json.")
+        raise SourceError(
+            f"{url}: none of its {len(inside)} files is a config, safetensors or a tokenizer.", "Name the directory that has config.json."
+        )
     return place
 
 
@@ -64,12 +68,24 @@ def _pip_download(url: str, name: str, version: str, new: Path) -> None:
     # pip itself asks, and not a client of ours, because it is pip that knows the user's mirrors, certificates, proxies and
     # credentials; it retries on its own. A source distribution is never taken: making a wheel of it would run its code.
     with tempfile.TemporaryDirectory(dir=new.parent) as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet", "--progress-bar=off"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--no-input",
+            "--quiet",
+            "--progress-bar=off",
+        ]
         command += ["--disable-pip-version-check", "--dest", scratch, f"{name}=={version}"]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode or not wheels:
-            raise SourceError(f"{url}: pip cannot download the wheel of {name}=={version}: {_last_error(done.stderr)}", _remedy(done.stderr))
+            raise SourceError(
+                f"{url}: pip cannot download the wheel of {name}=={version}: {_last_error(done.stderr)}", _remedy(done.stderr)
+            )
         shutil.move(wheels[0], new)
 
 
@@ -84,7 +100,7 @@ def _last_error(stderr: str) -> str:
 def _remedy(stderr: str) -> str:
     if "No module named pip" in stderr:
         return "Put pip into this environment: python -m ensurepip"
-    return "Check the name, the version and the network; the package must offer a wheel for this Python (source distributions are not taken: they run code)."
+    return "Check the name, the version and the network; it must be a wheel for this Python (a source distribution would run code)."
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -101,7 +117,9 @@ def _extract(archive: zipfile.ZipFile, names: list[str], wheel: Path) -> Path:
         for name in names:
             target = place / name
             if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or ":" in name:
-                raise SourceError(f"{wheel.name}: a member is called {name!r}, which points outside the archive.", "Do not use that package.")
+                raise SourceError(
+                    f"{wheel.name}: a member is called {name!r}, which points outside the archive.", "Do not use that package."
+                )
             if target.is_file() and target.stat().st_size == archive.getinfo(name).file_size:
                 continue
             with atomic_path(target) as new, archive.open(name) as member, new.open("wb") as file:

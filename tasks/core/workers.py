@@ -34,7 +34,7 @@ class Worker:
             encoding="utf-8",
         )
 
-    def ask(self, **question: Any) -> dict[str, Any]:
+    def ask(self, **question: str | list[int]) -> dict[str, Any]:
         """The worker's answer; WorkerError where it has none."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None

@@ -74,6 +74,8 @@ class Problem(ABC):
     metric_signs: ClassVar[Mapping[str, int]]  # names of `metrics`: 1 where higher is better, -1 where lower is
     metric: ClassVar[str]  # one of them, higher is better: judges recipes, and checkpoints unless params.yaml says otherwise
     output_name: ClassVar[str] = "logits"  # of the model and of its ONNX graph
+    label_metrics: ClassVar[tuple[str, ...] | None] = None  # those of `metrics` that mean something over rows of one label; None: all
+    baseline_name: ClassVar[str] = "baseline"  # of the method of `baseline`
 
     @abstractmethod
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
@@ -114,6 +116,14 @@ class Problem(ABC):
     @abstractmethod
     def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
         """Headline numbers, each one scalar; `metric` is among them."""
+
+    def resampled_metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """`metrics` of many resamples, each (r,); `weights` (r, n) says how often each row is in each. Worth overriding with something fast."""
+        drawn = [np.repeat(np.arange(len(outputs)), weight.astype(np.int64)) for weight in weights]
+        found = [self.metrics(outputs[rows], references[rows], labels) for rows in drawn]
+        return {name: np.asarray([metrics[name] for metrics in found]) for name in self.metric_signs}
 
     @abstractmethod
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.errors import ParamsError
+from tasks.core.behaviour import invariance_texts, spread
+from tasks.core.errors import ParamsError, did_you_mean
+from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, resampled_classification_metrics
 from tasks.problems.base import Array, BehaviourTest, Check, Columns, Features, Floats, Problem
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.params import EvaluateParams, ValidateParams
+    from tasks.core.params import BehaviourParams, EvaluateParams, ValidateParams
 
 
 class TextClassification(Problem):
@@ -30,6 +33,8 @@ class TextClassification(Problem):
     label_column = "label"
     metric_signs = {"accuracy": 1, "macro_f1": 1, "weighted_f1": 1, "mcc": 1, "log_loss": -1, "ece": -1}  # noqa: RUF012
     metric = "macro_f1"
+    label_metrics = ("accuracy", "log_loss")
+    baseline_name = "TF-IDF + logistic regression"
 
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
         raise NotImplementedError
@@ -95,13 +100,18 @@ class TextClassification(Problem):
         return np.asarray([wanted[label] for label in labels], np.float32)
 
     def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
-        raise NotImplementedError
+        return classification_metrics(outputs, references)
+
+    def resampled_metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        return resampled_classification_metrics(outputs, references, weights)
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
-        raise NotImplementedError
+        return classification_details(outputs, references, labels)
 
     def fit_temperature(self, outputs: Floats, references: Array) -> float:
-        raise NotImplementedError
+        return fit_temperature(outputs, references)
 
     def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
         from scipy.special import softmax
@@ -110,13 +120,38 @@ class TextClassification(Problem):
         return float(same.mean()), float(np.abs(softmax(outputs, -1) - softmax(others, -1)).max())
 
     def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
-        raise NotImplementedError
+        from tasks.core.baseline import tfidf_logistic_regression
+
+        references = [labels.index(label) for label in train["label"]]
+        return tfidf_logistic_regression(train["text"], references, test["text"], len(labels), seed)
 
     def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
-        raise NotImplementedError
+        wanted = evaluate.behaviour
+        _check_behaviour_labels(wanted, labels)
+        tests = [
+            BehaviourTest(altered.name, "invariance", {"text": altered.after}, _same_label, {"text": altered.before})
+            for altered in invariance_texts(rows["text"], wanted.names, wanted.rows, seed)
+        ]
+        some = spread(rows["text"], seed)[: wanted.rows]
+        for direction in wanted.directional:
+            after = [direction.prepend + text + direction.append for text in some]
+            label, sign = labels.index(direction.label), 1 if direction.expect == "not_lower" else -1
+            passes = partial(_moves, label=label, sign=sign, tolerance=direction.tolerance)
+            tests.append(BehaviourTest(direction.name, "directional", {"text": after}, passes, {"text": some}))
+        for cases in wanted.minimum_functionality:
+            written = {"text": list(cases.texts), "label": [cases.label] * len(cases.texts)}
+            tests.append(BehaviourTest(cases.name, "minimum-functionality", written, partial(_all_are, label=labels.index(cases.label))))
+        return tests
 
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
-        raise NotImplementedError
+        from tasks.core.plots import confusion_figure, reliability_figure
+
+        details, calibrated = evaluation["details"], evaluation.get("calibrated", {}).get("details", {})
+        labels = [entry["label"] for entry in details["per_class"]]
+        return {
+            "Confusion matrix": confusion_figure(np.asarray(details["confusion"]), labels),
+            "Reliability": reliability_figure(details["reliability"], calibrated.get("reliability")),
+        }
 
     def decode(self, outputs: Floats, labels: Sequence[str], temperature: float) -> list[dict[str, Any]]:
         from scipy.special import softmax
@@ -130,3 +165,34 @@ class TextClassification(Problem):
 
     def example(self) -> dict[str, list[Any]]:
         return {"text": ["The room was clean and the staff were kind.", "It broke after two days."]}
+
+
+def _same_label(outputs: Floats, others: Floats | None) -> npt.NDArray[np.bool_]:
+    assert others is not None
+    same: npt.NDArray[np.bool_] = outputs.argmax(-1) == others.argmax(-1)
+    return same
+
+
+def _all_are(outputs: Floats, others: Floats | None, *, label: int) -> npt.NDArray[np.bool_]:
+    right: npt.NDArray[np.bool_] = outputs.argmax(-1) == label
+    return right
+
+
+def _moves(outputs: Floats, others: Floats | None, *, label: int, sign: int, tolerance: float) -> npt.NDArray[np.bool_]:
+    """True where the label's probability moved the way of `sign`, or at most `tolerance` the other way."""
+    from scipy.special import softmax
+
+    assert others is not None
+    moved: npt.NDArray[np.bool_] = sign * (softmax(outputs, -1)[:, label] - softmax(others, -1)[:, label]) >= -tolerance
+    return moved
+
+
+def _check_behaviour_labels(behaviour: BehaviourParams, labels: Sequence[str]) -> None:
+    places = [(f"{key}.{i}", entry) for key in ("minimum_functionality", "directional") for i, entry in enumerate(getattr(behaviour, key))]
+    wrong = [
+        f"  evaluate.behaviour.{place}.label: '{entry.label}' is no label.{did_you_mean(entry.label, labels)}"
+        for place, entry in places
+        if entry.label not in labels
+    ]
+    if wrong:
+        raise ParamsError("\n".join(["params.yaml: behavioural tests name unknown labels:", *wrong]), f"Labels: {', '.join(labels)}.")

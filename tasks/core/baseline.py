@@ -1,0 +1,49 @@
+"""The plain method that a fine-tuned text classifier has to beat."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tasks.problems.base import Floats
+
+MAX_FEATURES = 50_000
+SPACELESS = 0.05  # share of blanks below which a script does not separate words (English: 0.17, Chinese: about 0)
+UNSEEN = -50.0  # log-probability of a label that the training rows do not have
+
+
+def tfidf_logistic_regression(texts: Sequence[str], references: Sequence[int], held_out: Sequence[str], classes: int, seed: int) -> Floats | None:
+    """Log-probabilities (n, classes) for `held_out`; None where the training rows have one label only.
+
+    Words and pairs of words; runs of 1 to 3 characters where the script does not put blanks between words.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    seen = np.unique(references)
+    if len(seen) < 2:
+        return None
+    vectorizer = _vectorizer(texts)
+    features = vectorizer.fit_transform(texts)
+    classifier = LogisticRegression(max_iter=300, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a baseline may stop a little early
+        classifier.fit(features, references)
+    found = np.full((len(held_out), classes), UNSEEN, np.float64)
+    # the logarithm of a probability that is rounded to 0 would be infinite
+    found[:, seen] = np.log(np.maximum(classifier.predict_proba(vectorizer.transform(held_out)), np.exp(UNSEEN)))
+    return found.astype(np.float32)
+
+
+def _vectorizer(texts: Sequence[str]) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    blanks, characters = sum(text.count(" ") for text in texts), sum(map(len, texts))
+    if blanks < SPACELESS * characters:
+        return TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, max_features=MAX_FEATURES)
+    # punctuation is kept: it makes emoticons
+    return TfidfVectorizer(token_pattern=r"(?u)\w+|[^\w\s]+", ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_FEATURES)

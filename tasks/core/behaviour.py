@@ -1,0 +1,134 @@
+"""Small changes of a text that leave its class as it was (CheckList, Ribeiro et al. 2020).
+
+Each change rests on the text and the seed alone, so that neither the rows' order nor their number matters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+Change = Callable[[str, random.Random], str]  # gives the text back where it does not apply
+
+# given names that are no words; swapped within a line, so that pronouns still fit
+_NAMES = (
+    "Amanda Andrea Anna Barbara Caroline Christina Deborah Elizabeth Emily Emma Hannah Helen Jennifer Jessica Julia Karen Katherine Laura Linda "
+    "Lisa Maria Mary Megan Melissa Michelle Nancy Nicole Olivia Patricia Rachel Rebecca Samantha Sandra Sarah Sophia Stephanie Susan Victoria".split(),
+    "Adam Alexander Andrew Anthony Benjamin Brian Charles Christopher Daniel David Edward Eric George Gregory Henry James Jason Jeffrey John "
+    "Jonathan Joseph Joshua Kevin Matthew Michael Nicholas Patrick Paul Peter Richard Robert Ronald Ryan Samuel Stephen Steven Thomas Timothy "
+    "William".split(),
+)
+_CONTRACTIONS = {
+    "aren't": "are not", "can't": "cannot", "couldn't": "could not", "didn't": "did not", "doesn't": "does not", "don't": "do not",
+    "hadn't": "had not", "hasn't": "has not", "haven't": "have not", "isn't": "is not", "shouldn't": "should not", "wasn't": "was not",
+    "weren't": "were not", "won't": "will not", "wouldn't": "would not", "i'm": "I am", "i've": "I have", "they're": "they are",
+    "we're": "we are", "we've": "we have", "you're": "you are", "you've": "you have",
+}  # fmt: skip
+_EXPANSIONS = {long.lower(): "I" + short[1:] if short.startswith("i'") else short for short, long in _CONTRACTIONS.items()}
+_SHORT = re.compile(rf"\b(?:{'|'.join(_CONTRACTIONS)})\b", re.IGNORECASE)
+_LONG = re.compile(rf"\b(?:{'|'.join(_EXPANSIONS)})\b", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_]{4,}")
+_BLANK = re.compile(r"(?<=\S) (?=\S)")
+
+
+@dataclass(frozen=True)
+class Altered:
+    """Texts and what became of them, in the same order."""
+
+    name: str
+    before: list[str]
+    after: list[str]
+
+
+def invariance_texts(texts: Iterable[str], names: Sequence[str], rows: int, seed: int) -> list[Altered]:
+    """Each kind of change on at most `rows` of the texts that it applies to; kinds that apply to none are left out.
+
+    names   given names to swap, beside the usual English ones
+    """
+    changes: dict[str, Change] = {
+        "lower case": lambda text, draw: text.lower(),
+        "upper case": lambda text, draw: text.upper(),
+        "one typo": swap_letters,
+        "other names": partial(swap_names, groups=(*_NAMES, tuple(names))),
+        "contractions": change_contractions,
+        "final full stop": change_full_stop,
+        "extra blanks": add_blanks,
+    }
+    ordered = spread(texts, seed)
+    found = [_alter(name, change, ordered, rows, seed) for name, change in changes.items()]
+    return [altered for altered in found if altered.before]
+
+
+def spread(texts: Iterable[str], seed: int) -> list[str]:
+    """Distinct texts in an order of their own, as good as random and the same for any order they come in."""
+    return sorted(set(texts), key=lambda text: hashlib.sha256(f"{seed} {text}".encode("utf-8", "surrogatepass")).digest())
+
+
+def swap_letters(text: str, draw: random.Random) -> str:
+    """Swap two neighbouring letters inside one word of four letters or more, in scripts that have case."""
+    words = [word for word in _WORD.finditer(text) if word[0].lower() != word[0].upper()]
+    places = [i for word in words for i in range(word.start() + 1, word.end() - 1) if text[i] != text[i + 1]]
+    if not places:
+        return text
+    place = draw.choice(places)
+    return text[:place] + text[place + 1] + text[place] + text[place + 2 :]
+
+
+def swap_names(text: str, draw: random.Random, groups: Sequence[Sequence[str]] = _NAMES) -> str:
+    """Give every person another name of the same group."""
+    chosen: dict[str, str] = {}
+    for group in groups:
+        present = [name for name in group if re.search(rf"\b{re.escape(name)}\b", text)]
+        others = [name for name in group if name not in present]
+        if len(others) >= len(present):
+            chosen.update(zip(present, draw.sample(others, len(present)), strict=True))
+    if not chosen:
+        return text
+    return re.sub(rf"\b(?:{'|'.join(map(re.escape, chosen))})\b", lambda name: chosen[name[0]], text)
+
+
+def change_contractions(text: str, draw: random.Random) -> str:
+    """Write English contractions out; where there are none, contract what can be."""
+    plain = text.replace("\u2019", "'")
+    if _SHORT.search(plain):
+        return _SHORT.sub(lambda found: _like(found[0], _CONTRACTIONS[found[0].lower()]), plain)
+    return _LONG.sub(lambda found: _like(found[0], _EXPANSIONS[found[0].lower()]), text)
+
+
+def change_full_stop(text: str, draw: random.Random) -> str:
+    """Take the last full stop away, or end a text that has no end with one."""
+    stripped = text.rstrip()
+    if stripped.endswith(".") and not stripped.endswith(".."):
+        return stripped[:-1]
+    return f"{stripped}." if stripped and stripped[-1].isascii() and stripped[-1].isalnum() else text
+
+
+def add_blanks(text: str, draw: random.Random) -> str:
+    """Double one blank between words, and end with another."""
+    places = [blank.start() for blank in _BLANK.finditer(text)]
+    if not places:
+        return text
+    place = draw.choice(places)
+    return f"{text[:place]} {text[place:]} "
+
+
+def _alter(name: str, change: Change, ordered: Sequence[str], rows: int, seed: int) -> Altered:
+    altered = Altered(name, [], [])
+    for text in ordered:
+        if len(altered.before) == rows:
+            break
+        changed = change(text, random.Random(f"{seed} {name} {text}"))
+        if changed != text and changed.strip():
+            altered.before.append(text)
+            altered.after.append(changed)
+    return altered
+
+
+def _like(model: str, words: str) -> str:
+    if model.isupper() and len(model) > 3:
+        return words.upper()
+    return words[0].upper() + words[1:] if model[0].isupper() else words

@@ -1,0 +1,88 @@
+"""What becomes of a file in DuckDB: a table of its rows and a list of what was set aside; and how SQL spells names and texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+FILE, LINE, SPLIT = "_file", "_line", "split"  # the columns that every table gets
+BATCH = 50_000  # rows handed over at once
+CONTENT = 200  # characters of a quarantined record that are kept
+
+
+@dataclass
+class Loaded:
+    """What became of one file: the DuckDB table it is now (its source's columns are `columns`), and what was set aside."""
+
+    table: str
+    name: str
+    columns: list[str] = field(default_factory=list)
+    rows: int = 0
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+
+    def reject(self, line: int, reason: str, content: str) -> None:
+        """Set a record aside."""
+        printable = content.rstrip("\r\n").encode("utf-8", "backslashreplace").decode()
+        self.quarantine.append({"file": self.name, "line": line, "reason": reason, "content": printable[:CONTENT]})
+
+
+def quoted(name: str) -> str:
+    """A column's or table's name as SQL writes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def distinct(names: Sequence[str], reserved: set[str]) -> list[str]:
+    """Names without repeats (DuckDB tells no cases apart): the second `x` is `x_2`, a nameless third column `column3`."""
+    seen = {name.lower() for name in reserved}
+    result = []
+    for position, given in enumerate(names, 1):
+        name, number = given or f"column{position}", 1
+        while name.lower() in seen:
+            number += 1
+            name = f"{given or f'column{position}'}_{number}"
+        seen.add(name.lower())
+        result.append(name)
+    return result
+
+
+def insert(connection: duckdb.DuckDBPyConnection, table: str, batch: pa.Table) -> None:
+    """Append an Arrow table's rows."""
+    connection.register("batch", batch)
+    connection.execute(f"INSERT INTO {quoted(table)} SELECT * FROM batch")
+    connection.unregister("batch")
+
+
+def escape_glob(path: Path) -> str:
+    """The path as DuckDB takes it literally."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path))
+
+
+def scalar(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+    """The one number that a query returns."""
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def one_line(error: Exception) -> str:
+    """DuckDB's message without its kind, the echo of the query and the caret line."""
+    text = " ".join(re.split(r"\s*\n\s*LINE ", str(error))[0].split())
+    text = text.partition("Error: ")[2] or text
+    return text[:500].rstrip(".") + "."
+
+
+def no_fault_of_data(error: Exception) -> bool:
+    """Whether DuckDB failed for want of room, not because of what it was given."""
+    return "No space left" in str(error) or str(error).startswith("Out of Memory")

@@ -1,0 +1,159 @@
+"""Statistics of a classifier's outputs; probabilities are the softmax of outputs.
+
+outputs     (n, c) float: logits or log-probabilities
+references  (n,) int in [0, c)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from tasks.problems.base import Array, Floats
+
+Doubles = npt.NDArray[np.float64]
+
+BINS = 15  # of confidence, equally wide
+TEMPERATURES = (0.05, 20.0)  # where a temperature is looked for
+MAX_CONFUSIONS = 20  # pairs of labels worth listing
+
+
+def classification_metrics(outputs: Floats, references: Array) -> dict[str, float]:
+    """Accuracy, F1, Matthews' correlation, log-loss (nats) and calibration error.
+
+    F1 is averaged over the labels that occur, as a reference or as a prediction.
+    Raises ValueError without rows.
+    """
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    predicted = outputs.argmax(-1)
+    return {
+        "accuracy": float(accuracy_score(references, predicted)),
+        "macro_f1": float(f1_score(references, predicted, average="macro", zero_division=0)),
+        "weighted_f1": float(f1_score(references, predicted, average="weighted", zero_division=0)),
+        "mcc": float(matthews_corrcoef(references, predicted)),
+        "log_loss": log_loss(outputs, references),
+        "ece": expected_calibration_error(outputs, references),
+    }
+
+
+def resampled_classification_metrics(outputs: Floats, references: Array, weights: Doubles) -> dict[str, Doubles]:
+    """`classification_metrics` of many resamples at once, each (r,).
+
+    weights  (r, n): how often each row is in each resample
+    Everything is made from sums over rows, so that a thousand resamples cost a few matrix products.
+    """
+    from scipy.sparse import csr_array
+
+    predicted, total = outputs.argmax(-1), weights.sum(1)
+    every, classes = np.arange(len(outputs)), outputs.shape[1]
+    right = (predicted == references).astype(np.float64)
+
+    def summed(values: Doubles, groups: Array, count: int) -> Doubles:
+        found: Doubles = weights @ csr_array((values, (every, groups)), shape=(len(outputs), count))
+        return found
+
+    ones = np.ones(len(outputs))
+    hits, actual, guessed = summed(right, references, classes), summed(ones, references, classes), summed(ones, predicted, classes)
+    f1 = 2 * hits / np.maximum(actual + guessed, 1)
+    correct = hits.sum(1)
+    spread = (total**2 - (actual**2).sum(1)) * (total**2 - (guessed**2).sum(1))
+    covariance = correct * total - (actual * guessed).sum(1)
+    confidence = _confidence(outputs)
+    gaps = summed(right - confidence, _bin_of(confidence), BINS)
+    return {
+        "accuracy": correct / total,
+        "macro_f1": f1.sum(1) / (actual + guessed > 0).sum(1),
+        "weighted_f1": (f1 * actual).sum(1) / total,
+        "mcc": np.divide(covariance, np.sqrt(spread), out=np.zeros_like(total), where=spread > 0),
+        "log_loss": weights @ _row_losses(outputs, references) / total,
+        "ece": np.abs(gaps).sum(1) / total,
+    }
+
+
+def classification_details(outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
+    """Plain JSON values: `per_class`, the `confusion` matrix (rows: actual), its largest `confusions`, `reliability` by bin."""
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    predicted, ids = outputs.argmax(-1), range(len(labels))
+    scores = precision_recall_fscore_support(references, predicted, labels=list(ids), zero_division=0)
+    names = ("precision", "recall", "f1", "support")
+    per_class = [
+        {"label": label, **{name: values[i].item() for name, values in zip(names, scores, strict=True)}} for i, label in enumerate(labels)
+    ]
+    confusion = confusion_matrix(references, predicted, labels=list(ids))
+    return {
+        "per_class": per_class,
+        "confusions": _confusions(confusion, labels),
+        "confusion": confusion.tolist(),
+        "reliability": reliability_bins(outputs, references),
+    }
+
+
+def log_loss(outputs: Floats, references: Array) -> float:
+    """Mean negative log-likelihood, in nats; 0 is perfect."""
+    return float(_row_losses(outputs, references).mean())
+
+
+def expected_calibration_error(outputs: Floats, references: Array) -> float:
+    """How far confidence sits from accuracy, in [0, 1]; 0 is perfect. Guo et al. 2017."""
+    bins = reliability_bins(outputs, references)
+    return float(sum(entry["rows"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins) / len(references))
+
+
+def reliability_bins(outputs: Floats, references: Array) -> list[dict[str, Any]]:
+    """Mean confidence and accuracy of the rows in each bin (low, high] of confidence; bins without rows are left out."""
+    confidence = _confidence(outputs)
+    right, bin_of = outputs.argmax(-1) == references, _bin_of(confidence)
+    found = []
+    for number in np.unique(bin_of):
+        rows = bin_of == number
+        edges = {"low": float(number / BINS), "high": float((number + 1) / BINS), "rows": int(rows.sum())}
+        found.append({**edges, "confidence": float(confidence[rows].mean()), "accuracy": float(right[rows].mean())})
+    return found
+
+
+def fit_temperature(outputs: Floats, references: Array) -> float:
+    """The divisor of outputs that makes the references most likely; 1.0 where none does better than that.
+
+    It never changes which label is first, and never raises the log-loss of the rows it was fitted on.
+    """
+    from scipy.optimize import minimize_scalar
+
+    low, high = np.log(TEMPERATURES)
+    exact = outputs.astype(np.float64)
+    found = minimize_scalar(lambda exponent: log_loss(exact / np.exp(exponent), references), bounds=(low, high), method="bounded")
+    return float(np.exp(found.x)) if found.fun < log_loss(exact, references) else 1.0
+
+
+def _row_losses(outputs: Floats, references: Array) -> Doubles:
+    from scipy.special import log_softmax
+
+    losses: Doubles = -log_softmax(outputs.astype(np.float64), -1)[np.arange(len(outputs)), references]
+    return losses
+
+
+def _confidence(outputs: Floats) -> Doubles:
+    from scipy.special import softmax
+
+    confidence: Doubles = softmax(outputs.astype(np.float64), -1).max(-1)
+    return confidence
+
+
+def _bin_of(confidence: Doubles) -> npt.NDArray[np.intp]:
+    return np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
+
+
+def _confusions(confusion: npt.NDArray[np.int64], labels: Sequence[str]) -> list[dict[str, Any]]:
+    wrong = confusion - np.diag(np.diag(confusion))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
+    pairs = [divmod(int(place), len(labels)) for place in order if wrong.flat[place]]
+    support = confusion.sum(1)
+    return [
+        {"actual": labels[i], "predicted": labels[j], "rows": int(wrong[i, j]), "share_of_actual": float(wrong[i, j] / support[i])}
+        for i, j in pairs
+    ]

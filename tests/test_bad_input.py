@@ -1,0 +1,168 @@
+"""Bad data through the whole command: it either trains, with the bad rows set aside, or says in one message what to do."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import resource
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny import tiny_rows
+from workspaces import clean_environment, make_workspace, ratchet, run
+
+from tasks.core.errors import PipelineError
+from tasks.core.files import read_json, read_jsonl
+from tasks.core.progress import silent
+from tasks.core.workspace import Workspace
+from tasks.pipeline import STAGES, run_stage
+
+DATA_STAGES = STAGES[:4]
+
+
+@pytest.fixture(scope="module")
+def empty(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("bad") / "reviews"
+    make_workspace(root, base_dir, rows=150)
+    return root
+
+
+@pytest.fixture
+def workspace(empty: Path) -> Workspace:
+    """A workspace whose reviews.csv the test writes; nothing is made yet."""
+    run(empty, "rm", "-rf", "data", "reports", "models", ".ratchet")
+    return Workspace(empty)
+
+
+def as_csv(rows: dict[str, list[str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows)
+    writer.writerows(zip(*rows.values(), strict=True))
+    return text.getvalue()
+
+
+def make_data(workspace: Workspace) -> None:
+    for stage in DATA_STAGES:
+        run_stage(stage, workspace, workspace.params(), silent)
+
+
+def kept_and_set_aside(workspace: Workspace) -> tuple[int, int]:
+    """(rows that can be trained on, rows set aside on the way with a reason)."""
+    data = workspace.root / "data"
+    aside = [row for stage in ("raw", "valid", "splits") for row in read_jsonl(data / stage / "quarantine.jsonl")]
+    assert all(row["reason"] for row in aside)
+    return sum(read_json(data / "tokens" / "tokens.json")["rows"].values()), len(aside)
+
+
+GOOD = as_csv(tiny_rows(150))
+EXTRA = {
+    "a megabyte of text": "good " * 200_000 + ",positive,films\n",
+    "emoji and right-to-left": "a good film 🙂👨‍👩‍👧 פילם טוב فيلم جيد‏,positive,films\n",
+    "embedded line breaks and quotes": '"a ""good"" film,\r\nreally\n\nquite superb",positive,films\n',
+    "a NUL byte": "a good\0film,positive,films\n",
+    "too few fields": "a good film\n",
+    "too many fields": "a good film,positive,films,and,more\n",
+    "an empty text": ",positive,films\n",
+    "no label": "a good film for all,,films\n",
+    "an unclosed quote": '"a good film,positive,films\n',
+    "a duplicate": GOOD.splitlines()[1] + "\n",
+}
+
+
+@pytest.mark.parametrize("kind", EXTRA)
+def test_one_bad_row_is_kept_or_set_aside_and_the_rest_goes_on(workspace: Workspace, kind: str) -> None:
+    lines = GOOD.splitlines(keepends=True)
+    text = "".join([*lines[:80], EXTRA[kind], *lines[80:]])
+    (workspace.root / "reviews.csv").write_text(text, encoding="utf-8", newline="")
+    make_data(workspace)
+    kept, aside = kept_and_set_aside(workspace)
+    assert kept + aside == 151
+    assert kept >= 148  # neither it nor its neighbours are lost in numbers
+
+
+@pytest.mark.parametrize(
+    ("encoded", "note"),
+    [
+        (GOOD.encode("utf-8-sig"), "byte order mark"),
+        (GOOD.encode("utf-16"), "UTF-16"),
+        (GOOD.replace("\n", "\r\n").encode(), "CRLF"),
+        (GOOD.encode().rstrip(b"\n"), "no newline at the end"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_ways_to_write_a_file_give_the_same_rows(workspace: Workspace, encoded: bytes, note: str) -> None:
+    (workspace.root / "reviews.csv").write_bytes(encoded)
+    make_data(workspace)
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(workspace.root / "data" / "raw" / "rows.parquet", columns=["text", "label"]).to_pydict()
+    assert rows == {name: tiny_rows(150)[name] for name in ("text", "label")}, note
+
+
+def one_class(rows: dict[str, list[str]]) -> dict[str, list[str]]:
+    return rows | {"label": ["positive"] * len(rows["label"])}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "empty"),
+        (b"text,label,domain\n", "no rows"),
+        (as_csv(tiny_rows(10)).encode(), "10"),
+        (as_csv(one_class(tiny_rows(150))).encode(), "class"),
+        (as_csv(tiny_rows(150) | {"label": ["postive"] * 150}).encode(), "postive"),
+        (b"sentence,label,domain\n" + GOOD.encode().partition(b"\n")[2], "text"),
+        (GOOD.replace("good", "caf\xe9").encode("latin-1"), "encoding"),
+        (bytes(range(256)) * 50, "reviews.csv"),
+    ],
+    ids=["empty file", "header only", "ten rows", "one class", "unknown label", "wrong column", "latin-1", "binary"],
+)
+def test_a_file_that_will_not_do_is_told_and_leaves_nothing_half_written(workspace: Workspace, content: bytes, says: str) -> None:
+    (workspace.root / "reviews.csv").write_bytes(content)
+    with pytest.raises(PipelineError) as caught:
+        make_data(workspace)
+    assert says in str(caught.value)
+    assert caught.value.remedy
+    for stage in DATA_STAGES:
+        outs = [(workspace.root / path).exists() for path in stage.outs.values()]
+        assert all(outs) or not any(outs)
+
+
+def test_the_command_says_it_in_one_message(workspace: Workspace) -> None:
+    (workspace.root / "reviews.csv").write_text(as_csv(tiny_rows(150) | {"label": ["postive"] * 150}), encoding="utf-8")
+    done = ratchet(workspace.root, "train", code=2)
+    assert "Traceback" not in done.stderr
+    assert "postive" in done.stderr
+    assert "reviews.csv" in done.stderr
+    (workspace.root / "reviews.csv").write_text(GOOD, encoding="utf-8")
+    run(workspace.root, "git", "checkout", "-q", ".")
+
+
+@pytest.fixture
+def limited() -> Callable[[Path, int], subprocess.CompletedProcess[str]]:
+    def train(root: Path, most_bytes: int) -> subprocess.CompletedProcess[str]:
+        """`ratchet train` where no file may grow past a size: what a full disk does, at another write for each size."""
+        return subprocess.run(
+            ["ratchet", "train", "--json"], cwd=root, env=clean_environment(), capture_output=True, text=True, timeout=250, check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes)),
+        )  # fmt: skip
+
+    return train
+
+
+@pytest.mark.parametrize("most_kilobytes", [1, 8, 60, 250])
+def test_a_full_disk_loses_nothing(trained: Path, limited: Callable[[Path, int], subprocess.CompletedProcess[str]], most_kilobytes: int) -> None:
+    before = {path: path.read_bytes() for path in (trained / "models" / "bundle").rglob("*") if path.is_file()}
+    with (trained / "reviews.csv").open("a", encoding="utf-8") as file:
+        file.write("a film that was very good and quite superb for us,positive,films\n")
+    done = limited(trained, most_kilobytes * 1024)
+    assert done.returncode == 2, done.stderr
+    assert json.loads(done.stdout)["error"]["type"] in ("StorageError", "RegistryError")
+    assert "Traceback" not in done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    again = json.loads(ratchet(trained, "train", "--json").stdout)
+    assert (again["state"], again["version"]) == ("trained", 2)

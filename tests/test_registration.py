@@ -1,0 +1,119 @@
+"""Registration: one content key, one version, wherever an attempt was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workspaces import copy_workspace, ratchet_json
+
+from tasks import registration
+from tasks.core.errors import RegistryError
+from tasks.core.registry import CONTENT_KEY, connect, versions
+from tasks.core.workspace import Workspace
+from tasks.registration import Registered, register_model
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+KEY = "f" * 64
+TAGS = {"ratchet.data_hash": "0123.dir", "ratchet.git_commit": "c0ffee", "ratchet.git_dirty": "false", "ratchet.recipe": "int8-dynamic"}
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/store/mlflow.db"
+
+
+@pytest.fixture
+def register(template: Path, tmp_path: Path, uri: str) -> Callable[..., Registered]:
+    workspace = Workspace(template)
+    params, values = workspace.params(), workspace.values()
+    return lambda key=KEY: register_model(template, tmp_path / "store", uri, params, values, key, TAGS)
+
+
+@pytest.fixture
+def client(tmp_path: Path, uri: str) -> Any:
+    return connect(uri, tmp_path / "store", "tiny")[0]
+
+
+def test_the_same_key_twice_is_one_version(register: Callable[..., Registered], client: Any) -> None:
+    first, again = register(), register()
+    assert (first.version, first.created) == (1, True)
+    assert (again.version, again.created) == (1, False)
+    other = register("e" * 64)
+    assert other.version == 2
+    assert {int(v.version): v.aliases for v in versions(client, "tiny")} == {1: [], 2: ["challenger"]}
+
+
+@pytest.mark.parametrize("place", ["claim_run", "_log_run", "_log_model", "_create_version", "find_version"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_attempt_killed_half_way_is_completed_by_the_next(
+    register: Callable[..., Registered], client: Any, monkeypatch: pytest.MonkeyPatch, place: str, when: str
+) -> None:
+    real = getattr(registration, place)
+
+    def killed(*arguments: Any, **named: Any) -> Any:
+        if when == "after":
+            real(*arguments, **named)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registration, place, killed)
+        with pytest.raises(Killed):
+            register()
+    assert register().version == 1
+    (version,) = versions(client, "tiny")
+    assert version.aliases == ["challenger"]
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert [found.data.tags[CONTENT_KEY] for found in runs] == [KEY]
+    assert runs[0].info.status == "FINISHED"
+
+
+def test_the_run_holds_what_one_looks_for(register: Callable[..., Registered], client: Any) -> None:
+    registered = register()
+    found = client.get_run(registered.mlflow_run_id)
+    assert found.data.params["finetune.learning_rate"] == "0.003"
+    assert {"test_macro_f1", "test_macro_f1_low", "test_macro_f1_high", "loss", "validation_macro_f1"} <= set(found.data.metrics)
+    assert len(client.get_metric_history(registered.mlflow_run_id, "loss")) > 10
+    assert TAGS.items() <= found.data.tags.items()
+    (dataset,) = found.inputs.dataset_inputs
+    assert dataset.dataset.digest == "0123.dir"
+    top = {artifact.path for artifact in client.list_artifacts(registered.mlflow_run_id)}
+    assert {"reports", "params.yaml", "dvc.lock"} <= top
+    version = client.get_model_version("tiny", str(registered.version))
+    assert version.tags.items() >= TAGS.items()
+
+
+def test_the_model_has_a_signature_and_no_pickle(register: Callable[..., Registered], uri: str, tmp_path: Path) -> None:
+    import mlflow
+
+    register()
+    mlflow.set_tracking_uri(uri)
+    info = mlflow.models.get_model_info("models:/tiny@challenger")
+    assert info.signature.inputs.input_names() == ["text"]
+    assert "label" in info.signature.outputs.input_names()
+    names = [path.name for path in (tmp_path / "store" / "mlartifacts").rglob("*") if path.is_file()]
+    assert "model.onnx" in names
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".bin", ".joblib"))]
+
+
+def test_an_unreachable_registry_is_told_without_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(RegistryError) as caught:
+        connect("http://me:secret@127.0.0.1:9", tmp_path, "tiny")
+    assert "127.0.0.1" in caught.value.message
+    assert "secret" not in str(caught.value)
+    assert "MLFLOW_TRACKING_URI" in caught.value.remedy
+
+
+def test_the_flow_notices_an_unreachable_registry_before_it_trains(template: Path, tmp_path: Path) -> None:
+    root = copy_workspace(template, tmp_path / "reviews")
+    error = ratchet_json(root, "train", "-S", "finetune.epochs=3", code=2, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    assert error["error"]["type"] == "RegistryError"
+    assert not list((root / ".ratchet").glob("work/finetune/last"))
