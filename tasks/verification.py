@@ -138,23 +138,29 @@ def _measure(checkpoint: Path, candidates: Path, setting: Mapping[str, Any], row
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         workers: dict[str, Worker] = {}
-        for done, variant in enumerate(variants):
+        for variant in variants:  # all at once: their imports overlap
             if not variant.failure:
                 model = checkpoint if variant.name == TORCH else candidates / variant.name / "model.onnx"
-                worker = Worker("tasks.verification", {**setting, "model": str(model)})
-                stack.callback(worker.close)
-                workers[variant.name] = worker
-                _ask_outputs(variant, worker, scratch / f"{done}.npz", [] if variant.name == TORCH else rows)
-            report(done + 1, {"progress": 0.6 * (done + 1) / len(variants)})
+                workers[variant.name] = Worker("tasks.verification", {**setting, "model": str(model)})
+                stack.callback(workers[variant.name].close)
+        for done, variant in enumerate(variants, 1):
+            if variant.name in workers:
+                _ask_outputs(variant, workers[variant.name], scratch / f"{done}.npz", [] if variant.name == TORCH else rows)
+            report(done, {"progress": 0.6 * done / len(variants)})
+        _demand(variants[:2])
         for done, turn in enumerate(rounds, 1):
             for variant in variants if done % 2 else reversed(variants):
                 _ask_turn(variant, workers.get(variant.name), turn)
             report(len(variants) + done, {"progress": 0.6 + 0.35 * done / len(rounds)})
-    for variant in variants[:2]:
+    _demand(variants[:2])
+    return variants
+
+
+def _demand(variants: list[Variant]) -> None:
+    for variant in variants:
         if variant.failure:
             remedy = "Without it nothing can be compared; mend it and run again."
             raise ExportError(f"{variant.name} cannot be measured: {variant.failure}.", remedy)
-    return variants
 
 
 def _ask_outputs(variant: Variant, worker: Worker, file: Path, alone: list[int]) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tiny import make_base
-from workspaces import copy_workspace, make_workspace, ratchet
+
+from tasks.core.quiet import quiet_libraries
+
+# before any library is imported, here and in the processes that tests start; tiny models gain nothing from threads
+quiet_libraries()
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from tiny import make_base  # noqa: E402
+from workspaces import copy_workspace, make_workspace, ratchet  # noqa: E402
 
 if TYPE_CHECKING:
     from exported import Exported
@@ -17,14 +25,6 @@ if TYPE_CHECKING:
 def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny base model's directory; read only."""
     return make_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="session")
-def quiet() -> None:
-    """The libraries as the command line sets them up; for tests that use them in this process."""
-    from tasks.core.quiet import quiet_libraries
-
-    quiet_libraries()
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,6 @@ from tasks.core.registry import CONTENT_KEY, connect, versions
 from tasks.core.workspace import Workspace
 from tasks.registration import Registered, register_model
 
-pytestmark = pytest.mark.usefixtures("quiet")
-
 KEY = "f" * 64
 TAGS = {"ratchet.data_hash": "0123.dir", "ratchet.git_commit": "c0ffee", "ratchet.git_dirty": "false", "ratchet.recipe": "int8-dynamic"}
 
@@ -78,7 +76,7 @@ def test_an_attempt_killed_half_way_is_completed_by_the_next(
 def test_the_run_holds_what_one_looks_for(register: Callable[..., Registered], client: Any) -> None:
     registered = register()
     found = client.get_run(registered.mlflow_run_id)
-    assert found.data.params["finetune.learning_rate"] == "0.003"
+    assert found.data.params["finetune.learning_rate"] == "0.005"
     assert {"test_macro_f1", "test_macro_f1_low", "test_macro_f1_high", "loss", "validation_macro_f1"} <= set(found.data.metrics)
     assert len(client.get_metric_history(registered.mlflow_run_id, "loss")) > 10
     assert TAGS.items() <= found.data.tags.items()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-POSITIVE = ("good great lovely superb happy bright warm kind quick fresh").split()
-NEGATIVE = ("bad awful broken sad dull cold rude slow stale dirty").split()
-NEUTRAL = ("table grey street paper number monday square line hour metal").split()
+POSITIVE = "good lovely superb bright".split()
+NEGATIVE = "bad awful broken dull".split()
+NEUTRAL = "table paper number square".split()
 FILLER = (
     "the a this that room film book phone soup train hotel shirt lamp song chair game door river city garden was is seems looked felt "
     "very quite rather really and but with for near after before old new small large first second our their one two three"
@@ -67,7 +67,7 @@ def make_base(directory: Path) -> Path:
     make_tokenizer(directory)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=200, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=64
+        vocab_size=200, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=64, initializer_range=0.2
     )
     BertModel(config).save_pretrained(directory)
     return directory

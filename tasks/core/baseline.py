@@ -29,7 +29,8 @@ def tfidf_logistic_regression(texts: Sequence[str], references: Sequence[int], h
         return None
     vectorizer = _vectorizer(texts)
     features = vectorizer.fit_transform(texts)
-    classifier = LogisticRegression(max_iter=300, random_state=seed)
+    # balanced, as macro F1 asks; the tolerance is coarse because a hundred labels would take minutes else
+    classifier = LogisticRegression(class_weight="balanced", tol=1e-3, max_iter=300, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a baseline may stop a little early
         classifier.fit(features, references)

@@ -16,36 +16,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.checks import Check
+
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.params import Action, EvaluateParams, ValidateParams
+    from tasks.core.params import EvaluateParams, ValidateParams
 
 Columns = Mapping[str, Sequence[Any]]
 Features = dict[str, list[Any]]
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One expectation on the data, in Great Expectations' terms.
-
-    name    as `validate.actions` of params.yaml spells it
-    type    the expectation, e.g. expect_column_values_to_not_be_null
-    kwargs  its arguments
-    action  what happens to rows (or to the run) that miss it, unless params.yaml says otherwise
-    says    for people: what is wrong with the rows that miss it
-    """
-
-    name: str
-    type: str
-    kwargs: Mapping[str, Any]
-    action: Action
-    says: str
 
 
 @dataclass(frozen=True)

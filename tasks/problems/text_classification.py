@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.behaviour import invariance_texts, spread
+from tasks.core.checks import COPIES_LABELS, LABEL_ROWS, LABEL_SHARE, Check
 from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, resampled_classification_metrics
-from tasks.problems.base import Array, BehaviourTest, Check, Columns, Features, Floats, Problem
+from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,24 @@ class TextClassification(Problem):
     baseline_name = "TF-IDF + logistic regression"
 
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
-        raise NotImplementedError
+        if not labels:
+            raise ParamsError("labels: empty; wanted every label that rows may have.", "List them in params.yaml: `labels: [ham, spam]`.")
+        known = {"column": "label", "value_set": list(labels)}
+        between = "expect_column_values_to_be_between"
+        conflicts = {"column": COPIES_LABELS, "max_value": 1, "mostly": 1 - validate.max_conflict_share}
+        few, most = validate.min_rows_per_class, validate.max_class_share
+        return [
+            Check("null_label", "expect_column_values_to_not_be_null", {"column": "label"}, "quarantine", "the label is missing"),
+            Check("unknown_label", "expect_column_values_to_be_in_set", known, "error", "the label is not in `labels` of params.yaml"),
+            Check("conflicts", between, conflicts, "warn", "the same text also has another label"),
+            Check("rows_per_class", between, {"column": LABEL_ROWS, "min_value": few}, "error",
+                  f"the label has fewer than {few} rows (validate.min_rows_per_class)"),
+            Check("missing_class", "expect_column_distinct_values_to_contain_set", known, "error", "labels of params.yaml have no rows"),
+            Check("one_class", "expect_column_unique_value_count_to_be_between", {"column": "label", "min_value": 2}, "error",
+                  "two classes or more are needed to tell apart"),
+            Check("class_share", "expect_column_max_to_be_between", {"column": LABEL_SHARE, "max_value": most}, "warn",
+                  f"the most frequent label has more than {most:.0%} of the rows (validate.max_class_share)"),
+        ]  # fmt: skip
 
     def encode(self, tokenizer: Tokenizer, rows: Columns, labels: Sequence[str]) -> Features:
         encodings = tokenizer.encode_batch_fast(list(rows["text"]))

@@ -1,0 +1,119 @@
+"""Rows on their way through the checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.core.checks import COPIES_LABELS, FIRST_COPY, LABEL_ROWS, LABEL_SHARE, Check
+from tasks.core.expectations import Outcome, concerns_rows, judge
+from tasks.core.normalization import normalize_rows
+from tasks.core.personal_data import mask
+from tasks.core.quarantine import place_of, set_aside
+from tasks.core.row_facts import duplicate_of, labels_of_text, rows_of_label, text_codes
+from tasks.core.text_facts import text_facts
+
+EXAMPLES = 20  # rows of a check that the report shows
+PHASES = 4
+
+
+def phase_of(check: Check) -> int:
+    """When a check is run: rows by themselves, copies among the rows that stay, classes among what then stays, the table at last."""
+    if not concerns_rows(check):
+        return 3
+    column = check.kwargs.get("column")
+    return 1 if column in (FIRST_COPY, COPIES_LABELS) else 2 if column in (LABEL_ROWS, LABEL_SHARE) else 0
+
+
+class Judged:
+    """The rows, and what the checks so far have made of them.
+
+    texts      names of the text columns;  label  the label column's, if there is one;  labels  those that are known
+    alive      (rows,) bool: not quarantined
+    outcomes   of the checks so far; their rows are places in `rows`
+    """
+
+    def __init__(self, rows: pa.Table, texts: Sequence[str], label: str | None, labels: Sequence[str], script: str | None) -> None:
+        self.rows = rows
+        self.alive: npt.NDArray[np.bool_] = np.ones(len(rows), bool)
+        self.outcomes: list[Outcome] = []
+        self._texts, self._label, self._labels = texts, label, labels
+        self._found: dict[str, list[Any]] = {}  # a check's name -> values of the first rows that miss it
+        self._reasons: dict[int, list[Check]] = {}
+        self._facts = rows
+        for column in texts:
+            facts = text_facts(rows, column, script)
+            for name in facts.column_names:
+                self._facts = self._facts.append_column(name, facts[name])
+        if label is not None:  # a blank label is a missing one
+            blank = pc.equal(pc.utf8_trim_whitespace(rows[label]), "")
+            named = pc.if_else(blank, pa.scalar(None, rows[label].type), rows[label])
+            self._facts = self._facts.set_column(rows.column_names.index(label), label, named)
+        self._codes = text_codes(normalize_rows([rows[column] for column in texts]))
+
+    def run(self, checks: Sequence[Check], phase: int) -> None:
+        """Judge the rows that are alive; those that miss a check whose action is `quarantine` are not any more."""
+        alive = np.flatnonzero(self.alive)
+        if not len(alive) or not checks:
+            return
+        facts = self._facts if len(alive) == len(self.rows) else self._facts.take(pa.array(alive))
+        facts = self._with_facts_of(phase, facts, alive)
+        for outcome in judge(facts, checks):
+            column = outcome.check.kwargs.get("column")
+            if column in facts.column_names:
+                self._found[outcome.check.name] = facts[column].take(pa.array(outcome.missed[:EXAMPLES], pa.int64())).to_pylist()
+            found = replace(outcome, missed=alive[outcome.missed].tolist())
+            self.outcomes.append(found)
+            if found.check.action == "quarantine":
+                for place in found.missed:
+                    self._reasons.setdefault(place, []).append(found.check)
+                self.alive[found.missed] = False
+
+    def _with_facts_of(self, phase: int, facts: pa.Table, alive: npt.NDArray[np.int64]) -> pa.Table:
+        """The rows with facts that depend on which rows there are."""
+        if phase == 1:
+            codes = self._codes.take(pa.array(alive))
+            facts = facts.append_column(FIRST_COPY, duplicate_of(codes, facts["row"]))
+            if self._label is not None:
+                facts = facts.append_column(COPIES_LABELS, labels_of_text(codes, facts[self._label]))
+        elif phase > 1 and self._label is not None:
+            counts = rows_of_label(facts[self._label], self._labels)
+            shares = pc.divide(pc.cast(counts, pa.float64()), float(len(facts)))
+            facts = facts.append_column(LABEL_ROWS, counts).append_column(LABEL_SHARE, shares)
+        return facts
+
+    def quarantine(self) -> list[dict[str, Any]]:
+        """The rows that do not stay, in order."""
+        missed = [checks for _, checks in sorted(self._reasons.items())]
+        reasons = [{"check": checks[0].name, "reason": "; ".join(check.says for check in checks)} for checks in missed]
+        return set_aside(self.rows, sorted(self._reasons), reasons)
+
+    def examples(self, outcome: Outcome) -> list[dict[str, Any]]:
+        """The first rows that miss a check: where they came from, what was found, and an excerpt, both masked."""
+        columns = [name for name in self.rows.column_names if _concerns(outcome.check, name)] or list(self._texts)
+        places = outcome.missed[:EXAMPLES]
+        found = self._found.get(outcome.check.name, [None] * len(places))
+        rows = self.rows.take(pa.array(places, pa.int64())).to_pylist()
+        excerpts = [" | ".join("(none)" if row[name] is None else str(row[name]) for name in columns) for row in rows]
+        return [
+            place_of(row) | {"found": _plain(value), "excerpt": mask(excerpt)}
+            for row, value, excerpt in zip(rows, found, excerpts, strict=True)
+        ]
+
+
+def _concerns(check: Check, column: str) -> bool:
+    named = check.kwargs.get("column")
+    return isinstance(named, str) and (named == column or named.startswith(f"{column}."))
+
+
+def _plain(value: object) -> int | float | str | None:
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    return value if isinstance(value, int | None) else mask(str(value))

@@ -1,0 +1,71 @@
+"""Possible personal data in a text: e-mail addresses, phone numbers, payment card numbers; found to warn, masked to show.
+
+The patterns are RE2's too, so that a database can pick the few texts worth a closer look.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+# bounded as mail addresses are: without bounds a megabyte of letters would take hours
+EMAIL = r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"
+NUMBER = r"[+(]?[0-9](?:[ ().-]{0,2}[0-9]){6,}"  # what may be a phone or card number: 7 digits or more
+PHONE_REGIONS = ("US", "GB")  # whose national numbers are known; those with a + are of any country
+_CARD_DIGITS = (13, 19)
+_PHONE_DIGITS = (7, 15)
+_EMAIL = re.compile(EMAIL)
+_NUMBER = re.compile(NUMBER)
+
+
+def find_personal_data(text: str) -> list[str]:
+    """Kinds found, of 'e-mail', 'card' and 'phone', in that order."""
+    kinds = {"e-mail"} if _EMAIL.search(text) else set()
+    kinds |= {kind for candidate in _candidates(text) if (kind := _kind(candidate))}
+    return [kind for kind in ("e-mail", "card", "phone") if kind in kinds]
+
+
+def _candidates(text: str) -> Iterator[str]:
+    for match in _NUMBER.finditer(text):
+        # digits that go on, or stand in a word, an amount or an address, are a part of something else
+        before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 1]
+        if not (before.isalnum() or before in tuple("$£€/=_#&.,;") or after.isalnum() or after in tuple("/=_%")):
+            yield match[0]
+
+
+def _kind(candidate: str) -> str | None:
+    digits = re.sub(r"[^0-9]", "", candidate)
+    if _CARD_DIGITS[0] <= len(digits) <= _CARD_DIGITS[1] and digits[0] in "23456" and _is_luhn(digits):
+        return "card"
+    if _PHONE_DIGITS[0] <= len(digits) <= _PHONE_DIGITS[1] and _is_phone(candidate):
+        return "phone"
+    return None
+
+
+def _is_luhn(digits: str) -> bool:
+    from stdnum import luhn
+
+    return bool(luhn.is_valid(digits))
+
+
+def _is_phone(candidate: str) -> bool:
+    import phonenumbers
+
+    for region in (None,) if candidate.startswith("+") else PHONE_REGIONS:
+        try:
+            if phonenumbers.is_valid_number(phonenumbers.parse(candidate, region)):
+                return True
+        except phonenumbers.NumberParseException:
+            continue
+    return False
+
+
+def mask(value: Any, limit: int = 80) -> Any:
+    """A value fit to be shown: a text loses what may be personal data and its control characters, and is cut to `limit` characters."""
+    if not isinstance(value, str):
+        return value
+    # longer than the limit, for what is cut in the middle would not be recognized
+    shown = _NUMBER.sub("[number]", _EMAIL.sub("[e-mail]", value[: 4 * limit]))
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+    return shown if len(shown) <= limit and len(value) <= 4 * limit else shown[: limit - 1] + "…"

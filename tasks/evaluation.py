@@ -1,0 +1,242 @@
+"""How good the checkpoint is: metrics with intervals, by slice, under small changes of the text, and beside a plain method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tasks.core.bootstrap import Interval, Resampling, difference_interval, metric_intervals
+from tasks.core.device import pick_device
+from tasks.core.errors import ParamsError, TrainingError, did_you_mean
+from tasks.core.files import write_json
+from tasks.core.params import EvaluateParams
+from tasks.core.progress import Report
+from tasks.core.slices import Slice, slice_rows
+from tasks.core.tokens import TokensInfo, load_tokenizer, read_features
+from tasks.problems import load_problem
+
+if TYPE_CHECKING:
+    from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
+
+LENGTH = "length (tokens)"
+MAX_EXAMPLES = 5  # failures of a behavioural test that are kept
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Outputs of the test rows and all that judging them takes."""
+
+    problem: Problem
+    labels: Sequence[str]
+    resampling: Resampling
+    outputs: Floats
+    references: Array
+
+    def intervals(self, rows: Array | None = None, outputs: Floats | None = None) -> dict[str, Interval]:
+        """Metrics of some rows (default: all), or of another method's outputs."""
+        outputs, references = self.outputs if outputs is None else outputs, self.references
+        if rows is not None:
+            outputs, references = outputs[rows], references[rows]
+        return metric_intervals(self.problem, outputs, references, self.labels, self.resampling)
+
+
+def evaluate_checkpoint(
+    splits: Path,
+    tokens: Path,
+    checkpoint: Path,
+    evaluation_report: Path,
+    *,
+    problem: str,
+    labels: Sequence[str],
+    evaluate: EvaluateParams,
+    seed: int,
+    device: str,
+    report: Report,
+) -> None:
+    """Write the evaluation of the checkpoint on the test split as JSON.
+
+    Raises ParamsError for a slice column that is not there, and TrainingError if outputs are not finite.
+    """
+    kind = load_problem(problem)
+    check_slice_columns(splits / "test.parquet", evaluate.slices)
+    test = pq.read_table(splits / "test.parquet").to_pydict()
+    tests = kind.behaviour_tests(test, labels, evaluate, seed)  # before the model runs: it says what is wrong in params.yaml
+    predictor = Predictor(kind, labels, tokens, checkpoint, pick_device(device))
+
+    validation = read_features(tokens / "validation.arrow")
+    validation_references = kind.references(validation)
+    validation_outputs = predictor.outputs(validation, report, (0.0, 0.35))
+    features = read_features(tokens / "test.arrow")
+    outputs = predictor.outputs(features, report, (0.35, 0.7))
+    altered = predictor.outputs_of_rows([rows for test in tests for rows in _row_sets(test)], report, (0.7, 0.85))
+
+    resampling = Resampling(evaluate.bootstrap_resamples, evaluate.confidence, seed)
+    judged = Judged(kind, labels, resampling, outputs, kind.references(features))
+    temperature = kind.fit_temperature(validation_outputs, validation_references)
+    found: dict[str, Any] = {
+        "split": "test",
+        "rows": len(outputs),
+        "metric": kind.metric,
+        "confidence": evaluate.confidence,
+        "metrics": judged.intervals(),
+        "validation_metrics": kind.metrics(validation_outputs, validation_references, labels),
+        "temperature": temperature,
+        "details": kind.details(outputs, judged.references, labels),
+    }
+    found["calibrated"] = scale_outputs(judged, temperature, found["details"])
+    report(2, {"progress": 0.87})
+    slices = _slices(kind, test, features, evaluate.slices, labels)
+    found["slices"] = [judge_slice(judged, part, evaluate.min_slice_rows) for part in slices]
+    found["behaviour"] = [_judge_behaviour(kind, labels, test, altered, temperature) for test in tests]
+    report(3, {"progress": 0.93})
+    train = pq.read_table(splits / "train.parquet", columns=list(kind.columns)).to_pydict() if evaluate.baseline else None
+    found["baseline"] = train and compare_baseline(judged, train, test, seed)
+    write_json(evaluation_report, found)
+    report(4, {"progress": 1.0})
+
+
+class Predictor:
+    """The checkpoint, ready to put out what it makes of features or rows."""
+
+    def __init__(self, problem: Problem, labels: Sequence[str], tokens: Path, checkpoint: Path, device: str) -> None:
+        info = TokensInfo.read(tokens)
+        self.problem, self.labels, self.device = problem, labels, device
+        self.pad_token_id = info.pad_token_id
+        self.tokenizer = load_tokenizer(tokens / "tokenizer", info.max_length)
+        self.model = problem.load_model(checkpoint, labels).to(device)
+        self.known: dict[str, Array] = {}  # outputs by features: what tokenizes alike is computed once
+
+    def outputs(self, features: Features, report: Report, progress: tuple[float, float]) -> Floats:
+        """Outputs in the rows' order; progress goes from the first share to the second."""
+        from tasks.core.inference import predict_torch
+
+        low, high = progress
+
+        def scaled(step: int, metrics: Mapping[str, float]) -> None:
+            report(1, {"progress": low + (high - low) * metrics["progress"]})
+
+        outputs = predict_torch(self.model, self.problem, features, self.pad_token_id, self.device, report=scaled)
+        if not np.isfinite(outputs).all():
+            raise TrainingError(
+                "models/checkpoint: its outputs are not finite numbers, the training must have diverged.",
+                "Lower finetune.learning_rate or finetune.max_grad_norm, then run `ratchet train` again.",
+            )
+        self.known.update(zip(_keys(features), outputs, strict=True))
+        return outputs
+
+    def outputs_of_rows(self, row_sets: Sequence[Columns], report: Report, progress: tuple[float, float]) -> list[Floats]:
+        """Outputs of each set of rows; only what is not known yet is computed."""
+        encoded = [self.problem.encode(self.tokenizer, rows, self.labels) for rows in row_sets]
+        missing: dict[str, tuple[Features, int]] = {}
+        for features in encoded:
+            for row, key in enumerate(_keys(features)):
+                if key not in self.known:
+                    missing[key] = (features, row)
+        if missing:
+            names = _inputs(next(iter(missing.values()))[0])
+            self.outputs({name: [features[name][row] for features, row in missing.values()] for name in names}, report, progress)
+        return [np.stack([self.known[key] for key in _keys(features)]) for features in encoded]
+
+
+def check_slice_columns(table: Path, columns: Sequence[str]) -> None:
+    """ParamsError that names every slice column which the rows do not have."""
+    present = pq.read_schema(table).names
+    unknown = [f"no column '{name}'.{did_you_mean(name, present)}" for name in columns if name not in present]
+    if unknown:
+        raise ParamsError(
+            f"evaluate.slices: {' '.join(unknown)}",
+            f"Columns: {', '.join(present)}. Keep more of the sources' columns with `ingest.keep`.",
+        )
+
+
+def scale_outputs(judged: Judged, temperature: float, details: Mapping[str, Any]) -> dict[str, Any]:
+    """What the temperature changes: metrics where lower is better, before and after, and the details that differ."""
+    kind, labels, references = judged.problem, judged.labels, judged.references
+    scaled = judged.outputs / np.float32(temperature)
+    before, after = kind.metrics(judged.outputs, references, labels), kind.metrics(scaled, references, labels)
+    losses = [name for name, sign in kind.metric_signs.items() if sign < 0]
+    changed = kind.details(scaled, references, labels)
+    return {
+        **{name: {"before": before[name], "after": after[name]} for name in losses},
+        "details": {name: value for name, value in changed.items() if value != details[name]},
+    }
+
+
+def judge_slice(judged: Judged, part: Slice, min_rows: int) -> dict[str, Any]:
+    """A slice with its metrics; one with fewer than `min_rows` rows is counted, not judged."""
+    entry = {"column": part.column, "value": part.value, "rows": len(part.rows), "metrics": {}, "judged": len(part.rows) >= min_rows}
+    if entry["judged"]:
+        found = judged.intervals(part.rows)
+        by_label = part.column == judged.problem.label_column
+        names = judged.problem.label_metrics if by_label else None
+        entry["metrics"] = {name: interval for name, interval in found.items() if names is None or name in names}
+    return entry
+
+
+def compare_baseline(judged: Judged, train: Columns, test: Columns, seed: int) -> dict[str, Any] | None:
+    """The plain method's metrics, and by how much the model is better; None where the problem has no such method."""
+    kind = judged.problem
+    outputs = kind.baseline(train, test, judged.labels, seed)
+    if outputs is None:
+        return None
+    pair = (judged.outputs, outputs)
+    return {
+        "name": kind.baseline_name,
+        "metrics": judged.intervals(outputs=outputs),
+        "difference": {"metric": kind.metric, **difference_interval(kind, pair, judged.references, judged.labels, judged.resampling)},
+    }
+
+
+def _slices(problem: Problem, test: Columns, features: Features, columns: Sequence[str], labels: Sequence[str]) -> list[Slice]:
+    found = [part for name in dict.fromkeys(columns) if name != problem.label_column for part in slice_rows(name, test[name])]
+    if problem.label_column:
+        found += slice_rows(problem.label_column, test[problem.label_column], labels)
+    return found + slice_rows(LENGTH, list(map(len, features["input_ids"])))
+
+
+def _row_sets(test: BehaviourTest) -> list[Columns]:
+    return [test.rows] if test.against is None else [test.rows, test.against]
+
+
+def _judge_behaviour(
+    problem: Problem, labels: Sequence[str], test: BehaviourTest, computed: list[Floats], temperature: float
+) -> dict[str, Any]:
+    """One test's pass rate and first failures; takes its outputs from the front of `computed`."""
+    after = computed.pop(0)
+    before = computed.pop(0) if test.against is not None else None
+    passed = test.passes(after, before)
+    failed = np.flatnonzero(~passed)[:MAX_EXAMPLES]
+    predictions = problem.decode(after[failed], labels, temperature) if len(failed) else []
+    predictions_before = problem.decode(before[failed], labels, temperature) if before is not None and len(failed) else [None] * len(failed)
+    examples = [
+        {
+            "before": None if test.against is None else _row(test.against, row),
+            "after": _row(test.rows, row),
+            "prediction_before": _brief(prediction_before),
+            "prediction_after": _brief(prediction),
+        }
+        for row, prediction, prediction_before in zip(failed, predictions, predictions_before, strict=True)
+    ]
+    rates = {"rows": len(passed), "passed": int(passed.sum()), "pass_rate": float(passed.mean())}
+    return {"name": test.name, "kind": test.kind, **rates, "examples": examples}
+
+
+def _row(rows: Columns, row: int) -> dict[str, Any]:
+    return {name: values[row] for name, values in rows.items()}
+
+
+def _brief(prediction: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if prediction is None else {name: value for name, value in prediction.items() if not isinstance(value, (dict, list))}
+
+
+def _inputs(features: Features) -> list[str]:
+    return sorted(set(features) - {"row", "truncated", "references"})
+
+
+def _keys(features: Features) -> list[str]:
+    return [repr(values) for values in zip(*(features[name] for name in _inputs(features)), strict=True)]

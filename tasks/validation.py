@@ -1,0 +1,146 @@
+"""Rows that are fit to train on, judged by Great Expectations; what is not is set aside or stops the run, and all of it is reported.
+
+valid/rows.parquet         the rows that stay, as they came
+valid/quarantine.jsonl     rows that do not, each with the checks it missed; rows in = rows out + rows here
+valid/failed.jsonl         only when the run stops: rows that missed a check whose action is `error`
+validation_report          every check's outcome, and a profile of the rows that stay
+data_docs/index.html       the same as Great Expectations shows it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.core.checks import Check, general_checks, own_check
+from tasks.core.data_docs import render_page
+from tasks.core.data_profile import profile
+from tasks.core.errors import DataError, ParamsError, did_you_mean
+from tasks.core.expectations import Outcome, concerns_rows, require_known
+from tasks.core.files import write_json, write_jsonl, write_text
+from tasks.core.judging import PHASES, Judged, phase_of
+from tasks.core.params import ValidateParams
+from tasks.core.progress import Report
+from tasks.core.quarantine import say_place, set_aside
+from tasks.problems import Problem, load_problem
+
+
+def validate_rows(
+    raw: Path, valid: Path, validation_report: Path, data_docs: Path,
+    *, problem: str, labels: tuple[str, ...], validate: ValidateParams, report: Report,
+) -> None:  # fmt: skip
+    """Judge raw/rows.parquet and write the outs; the reports also when the rows are not fit, then DataError names every failed check."""
+    kind = load_problem(problem)
+    checks = resolve_checks(kind, labels, validate)
+    rows = pq.read_table(raw / "rows.parquet")
+    judged = Judged(rows, kind.text_columns, kind.label_column, labels, validate.script)
+    report(1, {"progress": 0.3})
+    for phase in range(PHASES):
+        judged.run([check for check in checks if phase_of(check) == phase], phase)
+        report(2 + phase, {"progress": 0.4 + 0.1 * phase})
+    outcomes = sorted(judged.outcomes, key=lambda outcome: checks.index(outcome.check))
+    kept = rows.filter(pa.array(judged.alive))
+    valid.mkdir(parents=True)
+    pq.write_table(kept, valid / "rows.parquet", compression="zstd")
+    write_jsonl(valid / "quarantine.jsonl", judged.quarantine())
+    off = sorted(name for name, action in validate.actions.items() if action == "off")
+    entries = [describe(outcome, judged) for outcome in outcomes]
+    write_json(validation_report, {
+        "rows_in": len(rows), "rows_out": len(kept), "quarantined": len(rows) - len(kept),
+        "checks": entries, "off": off, "profile": profile(kept, kind.text_columns, kind.label_column, list(kind.columns)),
+    })  # fmt: skip
+    write_text(data_docs / "index.html", render_page(outcomes, len(rows)))
+    _raise_failures(entries, judged, kept, valid, validation_report)
+    report(6, {"progress": 1.0, "rows": len(kept), "quarantined": len(rows) - len(kept)})
+
+
+def resolve_checks(kind: Problem, labels: Sequence[str], validate: ValidateParams) -> list[Check]:
+    """All checks that are not off, with their actions; ParamsError for names, actions and expectations that make no sense."""
+    checks = general_checks(kind.text_columns, validate) + kind.expectations(validate, labels)
+    names = [check.name for check in checks]
+    unknown = [f"'{name}'.{did_you_mean(name, names)}" for name in validate.actions if name not in names]
+    if unknown:
+        raise ParamsError(f"validate.actions: there is no check {' and no '.join(unknown)}", f"Checks: {', '.join(names)}.")
+    checks = [replace(check, action=validate.actions.get(check.name, check.action)) for check in checks]
+    own = [own_check(number, own) for number, own in enumerate(validate.expectations)]
+    require_known(own)
+    checks = [check for check in checks + own if check.action != "off"]
+    tables = [check.name for check in checks if check.action == "quarantine" and not concerns_rows(check)]
+    if tables:
+        raise ParamsError(
+            f"validate: {', '.join(tables)} concerns the table as a whole: there are no rows to quarantine.",
+            "Set its action to error, warn or off.",
+        )
+    return checks
+
+
+def describe(outcome: Outcome, judged: Judged) -> dict[str, Any]:
+    """A check's entry in the report."""
+    check, count = outcome.check, len(outcome.missed)
+    return {
+        "name": check.name,
+        "type": check.type,
+        "action": check.action,
+        "success": outcome.success,
+        "message": _message(outcome),
+        "judged": outcome.judged,
+        "unexpected": count,
+        "share": round(count / outcome.judged, 6),
+        "observed": outcome.observed,
+        "examples": judged.examples(outcome),
+    }
+
+
+def _message(outcome: Outcome) -> str:
+    """In words, what was wrong; '' where nothing was."""
+    check, count = outcome.check, len(outcome.missed)
+    if count:
+        allowed = f", {1 - check.kwargs['mostly']:.4g} may" if "mostly" in check.kwargs and not outcome.success else ""
+        return f"{count} of {outcome.judged} rows ({count / outcome.judged:.2%}{allowed}): {check.says}"
+    if outcome.success:
+        return ""
+    found = outcome.observed
+    if isinstance(found, Mapping):
+        found = ", ".join(f"'{label}'" for label in found.get("missing") or [])
+    return f"{check.says}: {found:.4g}" if isinstance(found, float) else f"{check.says}: {found}"
+
+
+def _raise_failures(entries: Sequence[Mapping[str, Any]], judged: Judged, kept: pa.Table, valid: Path, report: Path) -> None:
+    """One DataError that names every failed check whose action is `error`, and the first of its rows."""
+    failed = [entry for entry in entries if entry["action"] == "error" and not entry["success"]]
+    lines = [f"  {entry['name']}: {entry['message']}{_say_rows(entry, judged)}" for entry in failed]
+    if not len(kept):
+        causes = sorted({entry["name"] for entry in entries if entry["action"] == "quarantine" and entry["unexpected"]})
+        lines.append(f"  no row is left: all {len(judged.rows)} were set aside ({', '.join(causes)})")
+    if not lines:
+        return
+    missed = {
+        place: outcome.check for outcome in judged.outcomes if outcome.check.name in {e["name"] for e in failed} for place in outcome.missed
+    }
+    reasons = [{"check": check.name, "reason": check.says} for _, check in sorted(missed.items())]
+    write_jsonl(valid / "failed.jsonl", set_aside(judged.rows, sorted(missed), reasons))
+    aside = len(judged.rows) - len(kept)
+    raise DataError(
+        f"validate: the data is not fit to train on ({len(judged.rows)} rows read, {aside} set aside):\n" + "\n".join(lines),
+        "Mend the rows, or params.yaml (`labels`; `validate.actions: {CHECK: quarantine}` sets rows aside, `warn` lets them pass), then run the "
+        f"command again. The whole report is {report}, the rows are in {valid}.",
+    )
+
+
+def _say_rows(entry: Mapping[str, Any], judged: Judged) -> str:
+    """': 'neutrl' (a.csv line 3, a.csv line 9). Did you mean…' for the first rows that miss a check."""
+    by_value: dict[str, list[str]] = {}
+    for example in entry["examples"]:
+        by_value.setdefault(str(example["excerpt"]), []).append(say_place(example))
+    outcome = next(outcome for outcome in judged.outcomes if outcome.check.name == entry["name"])
+    known = [str(value) for value in outcome.check.kwargs.get("value_set", ())]
+    words = [
+        f"'{value}' ({', '.join(places[:3])}{', …' if len(places) > 3 else ''}){did_you_mean(value, known)}"
+        for value, places in list(by_value.items())[:5]
+    ]
+    return ": " + "; ".join(words) + (" …" if len(by_value) > 5 else "") if words else ""

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from exported import PROBLEM, ROWS, Exported
+from tiny import LABELS
+
+from tasks.core.bundle import open_bundle
+from tasks.core.errors import ExportError
+from tasks.core.params import VerifyParams
+from tasks.core.predictor import Predictor
+from tasks.core.progress import silent
+from tasks.core.timing import Timings, turns
+from tasks.core.tokens import read_features
+from tasks.core.workers import Worker, WorkerError
+from tasks.export import RECIPES
+from tasks.problems import load_problem
+from tasks.verification import choose_recipe, verify_candidates
+
+
+@dataclass(frozen=True)
+class Verified:
+    bundle: Path
+    report: dict[str, Any]
+    metrics: dict[str, Any]
+
+    def candidate(self, recipe: str) -> dict[str, Any]:
+        return next(entry for entry in self.report["candidates"] if entry["recipe"] == recipe)
+
+
+def verify(exported: Exported, directory: Path, candidates: Path | None = None, **params: Any) -> Verified:
+    verify_candidates(
+        tokens=exported.tokens, checkpoint=exported.checkpoint, candidates=candidates or exported.candidates, bundle=directory / "bundle",
+        verification_report=directory / "verification.json", metrics=directory / "metrics.json",
+        problem=PROBLEM, labels=LABELS, verify=VerifyParams(timing_rows=48, **params), seed=0, report=silent,
+    )  # fmt: skip
+    return Verified(directory / "bundle", *(json.loads((directory / name).read_text()) for name in ("verification.json", "metrics.json")))
+
+
+@pytest.fixture(scope="module")
+def verified(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Verified:
+    # a model this small may gain nothing from int8: any speed will do, so that an int8 recipe ships on every machine
+    return verify(exported, tmp_path_factory.mktemp("verified"), max_metric_loss=1.0)
+
+
+@pytest.fixture
+def few(exported: Exported, tmp_path: Path) -> Path:
+    """Candidates of the test's own: fp32 and one recipe."""
+    for recipe in ("fp32", "int8-static"):
+        shutil.copytree(exported.candidates / recipe, tmp_path / "candidates" / recipe)
+    entries = json.loads((exported.candidates / "export.json").read_text())["recipes"]
+    kept = [entry for entry in entries if entry["recipe"] in ("fp32", "int8-static")]
+    (tmp_path / "candidates" / "export.json").write_text(json.dumps({"recipes": kept}))
+    return tmp_path / "candidates"
+
+
+def judged(recipe: str, speedup: float, *, passed: bool = True, loss: float = 0.0) -> dict[str, Any]:
+    return {"recipe": recipe, "speedup": speedup, "passed": passed, "metric_loss": loss, "reason": "passed" if passed else "loses 0.0200"}
+
+
+def test_every_candidate_is_judged_on_everything(verified: Verified) -> None:
+    assert [entry["recipe"] for entry in verified.report["candidates"]] == ["fp32", *RECIPES]
+    for entry in verified.report["candidates"]:
+        assert 0.99 <= entry["agreement"] <= 1
+        assert 0 <= entry["max_probability_difference"] < 0.2
+        assert entry["size_bytes"] > 0
+        assert 0 < entry["latency_ms_p50"] <= entry["latency_ms_p95"]
+        assert entry["throughput"] > 0
+        assert entry["reason"]
+    assert verified.report["rows"] == {"validation": ROWS["validation"], "test": ROWS["test"], "timing": 48}
+    assert {"metric", "size_bytes", "latency_ms_p50", "latency_ms_p95", "throughput"} == set(verified.report["checkpoint"])
+
+
+def test_only_dynamic_ranges_move_with_the_batch(verified: Verified) -> None:
+    for entry in verified.report["candidates"]:
+        assert "dynamic" in entry["recipe"] or entry["max_batch_difference"] <= 1e-4
+
+
+def test_fp32_is_parity_with_the_checkpoint(verified: Verified) -> None:
+    fp32 = verified.candidate("fp32")
+    assert fp32["metric_loss"] == 0
+    assert fp32["agreement"] == 1
+    assert fp32["max_probability_difference"] < 1e-4
+    assert fp32["speedup"] == 1
+
+
+def test_what_ships_is_the_measured_recipe_byte_for_byte(verified: Verified, exported: Exported) -> None:
+    shipped = verified.report["shipped"]
+    assert open_bundle(verified.bundle).recipe == shipped == verified.metrics["recipe"]
+    assert (verified.bundle / "model.onnx").read_bytes() == (exported.candidates / shipped / "model.onnx").read_bytes()
+
+
+def test_test_metrics_are_the_shipped_bundle_s_own(verified: Verified, exported: Exported) -> None:
+    problem, features = load_problem(PROBLEM), read_features(exported.tokens / "test.arrow")
+    outputs = Predictor(verified.bundle, problem).outputs_of_features(features) / np.float32(verified.report["temperature"])
+    wanted = problem.metrics(outputs, problem.references(features), LABELS)
+    for name, interval in verified.report["test_metrics"].items():
+        assert interval["value"] == pytest.approx(wanted[name], abs=1e-4)
+        assert interval["low"] <= interval["value"] <= interval["high"]
+        assert verified.metrics[name] == interval["value"] == open_bundle(verified.bundle).metrics[name]
+
+
+def test_metrics_are_flat(verified: Verified) -> None:
+    assert {"accuracy", "macro_f1", "size_mb", "latency_ms_p50", "latency_ms_p95", "throughput", "recipe"} <= set(verified.metrics)
+    assert all(isinstance(value, float | int | str) for value in verified.metrics.values())
+
+
+def test_temperature_is_fitted_on_the_shipped_outputs(verified: Verified, exported: Exported) -> None:
+    problem, features = load_problem(PROBLEM), read_features(exported.tokens / "validation.arrow")
+    outputs = Predictor(verified.bundle, problem).outputs_of_features(features)
+    assert verified.report["temperature"] == pytest.approx(problem.fit_temperature(outputs, problem.references(features)), rel=1e-3)
+    assert open_bundle(verified.bundle).settings.temperature == verified.report["temperature"]
+
+
+def test_fp32_ships_when_nothing_is_fast_enough_and_the_report_says_why(exported: Exported, few: Path, tmp_path: Path) -> None:
+    found = verify(exported, tmp_path, few, max_metric_loss=0.0, min_speedup=1000.0)
+    assert found.report["shipped"] == found.metrics["recipe"] == "fp32"
+    assert "fp32 ONNX ships" in found.report["reason"]
+    assert "int8-static: " in found.report["reason"]
+    assert "wanted more than 1000x" in found.candidate("int8-static")["reason"]
+    assert open_bundle(found.bundle).recipe == "fp32"
+
+
+def test_a_candidate_that_crashes_or_was_never_built_is_reported_and_stops_nothing(exported: Exported, few: Path, tmp_path: Path) -> None:
+    written = json.loads((few / "export.json").read_text())
+    written["recipes"].append({"recipe": "int8-dynamic", "bytes": 0, "seconds": 0.1, "failure": "RuntimeError: no kernel"})
+    (few / "export.json").write_text(json.dumps(written))
+    (few / "int8-static" / "model.onnx").write_bytes(b"no graph at all")
+    found = verify(exported, tmp_path, few)
+    broken = found.candidate("int8-static")
+    assert not broken["passed"]
+    assert broken["metric"] is None
+    assert "failed: its process ended with exit code 1" in broken["reason"]
+    assert found.candidate("int8-dynamic")["reason"] == "failed: RuntimeError: no kernel"
+    assert found.report["shipped"] == "fp32"
+
+
+def test_an_fp32_graph_that_does_not_run_stops_the_stage(exported: Exported, few: Path, tmp_path: Path) -> None:
+    (few / "fp32" / "model.onnx").write_bytes(b"no graph at all")
+    with pytest.raises(ExportError, match="fp32 cannot be measured"):
+        verify(exported, tmp_path, few)
+
+
+def test_the_fastest_within_the_budget_ships() -> None:
+    candidates = [judged("fp32", 1.0), judged("a", 3.0, passed=False, loss=0.02), judged("b", 2.5), judged("c", 2.0)]
+    shipped, reason = choose_recipe(candidates, "macro_f1", VerifyParams())
+    assert shipped == "b"
+    assert "2.50x" in reason
+    assert "b is faster" in candidates[3]["reason"]
+
+
+def test_no_recipe_at_all_ships_fp32() -> None:
+    shipped, reason = choose_recipe([judged("fp32", 1.0)], "macro_f1", VerifyParams())
+    assert shipped == "fp32"
+    assert "No recipe was asked for" in reason
+
+
+def test_noise_that_hits_a_whole_turn_does_not_change_the_speedup() -> None:
+    quick, slow = Timings(), Timings()
+    for noise in (1.0, 10.0, 3.0):
+        quick.add({"latencies": [0.001 * noise] * 4, "rows": 32, "seconds": 0.1 * noise})
+        slow.add({"latencies": [0.004 * noise] * 4, "rows": 32, "seconds": 0.1 * noise})
+    assert quick.speedup_over(slow) == pytest.approx(2.0)
+    assert quick.summary()["throughput"] == pytest.approx(96 / 1.4, abs=0.1)
+
+
+def test_turns_take_every_row_once_in_order() -> None:
+    assert [row for turn in turns(range(70)) for row in turn] == list(range(70))
+    assert [len(turn) for turn in turns(range(70))] == [32, 32, 6]
+
+
+def test_a_worker_that_dies_says_its_last_words() -> None:
+    worker = Worker("tasks.verification", {"problem": "no-such-problem", "tokens": "", "model": ""})
+    try:
+        with pytest.raises(WorkerError, match=r"exit code 1: .*no-such-problem|exit code 1: Known"):
+            worker.ask(do="outputs", file="", alone=[])
+    finally:
+        worker.close()
+
+
+def test_a_worker_that_is_killed_says_by_what() -> None:
+    worker = Worker("tasks.verification", {"problem": PROBLEM, "tokens": "", "model": ""})
+    worker.process.kill()
+    try:
+        with pytest.raises(WorkerError, match="killed by SIGKILL"):
+            worker.ask(do="turn", rows=[0])
+    finally:
+        worker.close()
