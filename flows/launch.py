@@ -39,9 +39,7 @@ def workspace_lock(workspace: Workspace) -> Iterator[None]:
         with FileLock(workspace.store / "lock", blocking=False):
             yield
     except Timeout:
-        raise WorkspaceError(
-            f"{workspace.root}: another `ratchet` run is at work here.", "Wait for it to end, or stop it."
-        ) from None
+        raise WorkspaceError(f"{workspace.root}: another `ratchet` run is at work here.", "Wait for it to end, or stop it.") from None
 
 
 def _run_while_server_starts(run: TrainingRun) -> dict[str, dict[str, Any]]:

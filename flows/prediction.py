@@ -96,9 +96,13 @@ def _read(source: Path, predictor: Predictor) -> Iterator[pa.RecordBatch]:
             first = loaded.quarantine[0]
             count = len(loaded.quarantine)
             raise DataError(f"{source}: {count} rows cannot be read; line {first['line']}: {first['reason']}.", "Mend or remove them.")
-        missing = [f"'{column}'.{did_you_mean(column, loaded.columns)}" for column in predictor.problem.example() if column not in loaded.columns]
+        missing = [
+            f"'{column}'.{did_you_mean(column, loaded.columns)}" for column in predictor.problem.example() if column not in loaded.columns
+        ]
         if missing:
-            raise DataError(f"{source}: there is no column {' and no '.join(missing)} Found: {', '.join(loaded.columns)}.", "Rename the column.")
+            raise DataError(
+                f"{source}: there is no column {' and no '.join(missing)} Found: {', '.join(loaded.columns)}.", "Rename the column."
+            )
         columns = ", ".join(quoted(column) for column in loaded.columns if column not in (FILE, LINE))
         yield from connection.sql(f"SELECT {columns} FROM rows ORDER BY {LINE}").to_arrow_reader(BATCH_ROWS)
 

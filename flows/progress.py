@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +15,7 @@ Listener = Callable[[str], Report]  # a stage's name -> what its reports go to
 # the flow is called by Prefect, with parameters that are plain values; who listens comes in by this side door
 listener: ContextVar[Listener] = ContextVar("listener", default=lambda stage: silent)
 
-PLAIN_STEP = 0.25  # without a terminal, a line every quarter of a stage
+PLAIN_SECONDS = 15.0  # without a terminal, a line that often
 
 
 @contextmanager
@@ -61,19 +62,16 @@ def stage_line(name: str, state: str, seconds: float) -> None:
 
 
 def _note(metrics: Mapping[str, float]) -> str:
-    return "  ".join(
-        f"{name} {value:.4g}" for name, value in metrics.items() if name in ("loss", "validation_macro_f1")
-    )
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name in ("loss", "validation_macro_f1"))
 
 
 def _plain_lines(stage: str) -> Report:
-    told = 0.0
+    told = time.monotonic()
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         nonlocal told
-        share = metrics.get("progress", 0.0)
-        if share >= told + PLAIN_STEP and share < 1:
-            told = share
-            print(f"{stage:<10} {share:4.0%}  {_note(metrics)}", file=sys.stderr, flush=True)
+        if time.monotonic() - told >= PLAIN_SECONDS:
+            told = time.monotonic()
+            print(f"{stage:<10} {metrics.get('progress', 0.0):4.0%}  {_note(metrics)}", file=sys.stderr, flush=True)
 
     return report

@@ -118,9 +118,7 @@ class StageCache:
                         local.add(dep.get_hash().value)
             data_hash = str(self._stage("ingest").outs[0].hash_info.value)
         fingerprints = [code_fingerprint(stage, self._problem) for stage in STAGES if stage.name in MODEL_STAGES]
-        return Lineage(
-            sha256_json(inputs | {"local": sorted(local), "code": fingerprints, "data": data_hash}), data_hash
-        )
+        return Lineage(sha256_json(inputs | {"local": sorted(local), "code": fingerprints, "data": data_hash}), data_hash)
 
     def _stage(self, name: str) -> Any:
         stage = self._repo.stage.load_one(path=str(self._root / "dvc.yaml"), name=name)

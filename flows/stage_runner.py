@@ -29,9 +29,7 @@ class StageOutcome:
 class StageRunner:
     """The stages of one workspace, with this run's overrides."""
 
-    def __init__(
-        self, workspace: Workspace, overrides: Sequence[str], listener: Listener, *, force: bool = False
-    ) -> None:
+    def __init__(self, workspace: Workspace, overrides: Sequence[str], listener: Listener, *, force: bool = False) -> None:
         self.workspace = workspace
         self.values = workspace.values(overrides)
         self.params = parse(self.values, str(workspace.params_file))

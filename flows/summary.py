@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from flows.initialization import Made
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 120  # of a log or a pipe; 80 would cut the tables
 
 
 def print_training(workspace: Workspace, result: TrainResult, wall_s: float, overhead_s: float) -> None:
     """What was made, what ships and why, and what to try next."""
     if result.state == "cached":
-        console.print(
-            f"Nothing has changed: every stage is cached, {result.model} version {result.version} stands. {wall_s:.1f} s"
-        )
+        console.print(f"Nothing has changed: every stage is cached, {result.model} version {result.version} stands. {wall_s:.1f} s")
         return
     verified = read_json(workspace.root / "reports" / "verification.json")
     console.print(
@@ -45,16 +45,12 @@ def print_training(workspace: Workspace, result: TrainResult, wall_s: float, ove
 def print_status(status: dict[str, Any]) -> None:
     """Stages and versions."""
     console.print(f"{status['workspace']}  ({status['problem']})")
-    console.print(
-        "  ".join(f"{stage['name']} [{_colour(stage['state'])}]{stage['state']}[/]" for stage in status["stages"])
-    )
+    console.print("  ".join(f"{stage['name']} [{_colour(stage['state'])}]{stage['state']}[/]" for stage in status["stages"]))
     model = status["model"]
     if not model["versions"]:
         console.print(f"No version of {model['name']} is registered yet. Run `ratchet train`.")
         return
-    table = Table(
-        "version", "aliases", "accuracy", "macro F1", "recipe", "content key", title=model["name"], title_justify="left"
-    )
+    table = Table("version", "aliases", "accuracy", "macro F1", "recipe", "content key", title=model["name"], title_justify="left")
     for version in model["versions"]:
         metrics = version["metrics"]
         numbers = [f"{metrics[name]:.4f}" if name in metrics else "" for name in ("accuracy", "macro_f1")]
@@ -78,15 +74,11 @@ def print_workspace(made: Made) -> None:
         console.print(
             f"{made.quarantined} rows could not be read; `ratchet train` keeps them in data/raw/quarantine.jsonl with the reasons."
         )
-    console.print(
-        f"Next: look through {made.workspace}/params.yaml, then run  ratchet -C {made.workspace} train", markup=False
-    )
+    console.print(f"Next: look through {made.workspace}/params.yaml, then run  ratchet -C {made.workspace} train", markup=False)
 
 
 def _metrics_table(metrics: dict[str, dict[str, float]]) -> Table:
-    table = Table(
-        "test metric", "value", "95% interval", title="The shipped bundle on the test split", title_justify="left"
-    )
+    table = Table("test metric", "value", "95% interval", title="The shipped bundle on the test split", title_justify="left")
     for name, interval in metrics.items():
         table.add_row(name, f"{interval['value']:.4f}", f"{interval['low']:.4f} to {interval['high']:.4f}")
     return table
@@ -101,7 +93,7 @@ def _recipes_table(verified: dict[str, Any]) -> Table:
         "p50 batch 1",
         "rows/s batch 32",
         "",
-        title="What could ship",
+        title="What could ship, on validation",
         title_justify="left",
     )
     torch = verified["checkpoint"]
@@ -119,7 +111,7 @@ def _recipes_table(verified: dict[str, Any]) -> Table:
         if found.get("metric") is None:
             table.add_row(found["recipe"], "", "", "", "", "", mark)
             continue
-        speed = (f"{found['latency_ms_p50']:.1f} ms", f"{found['throughput']:.0f}")
+        speed = (f"{found['latency_ms_p50']:.1f} ms", f"{found['throughput']:.0f} rows/s")
         table.add_row(
             found["recipe"],
             f"{found['metric_loss']:+.4f}",

@@ -40,9 +40,7 @@ def register(run: TrainingRun) -> Registered:
 
 
 @flow(name="train", persist_result=False)
-def training(
-    workspace: str, overrides: Sequence[str] = (), force: bool = False, early: Mapping[str, Any] | None = None
-) -> TrainResult:
+def training(workspace: str, overrides: Sequence[str] = (), force: bool = False, early: Mapping[str, Any] | None = None) -> TrainResult:
     """Train and register the model of a workspace.
 
     workspace   its directory
@@ -56,9 +54,7 @@ def training(
         for stage in STAGES:
             make_clean.with_options(name=stage.name)(run, stage.name)
         result = run.result(register(run))
-        create_markdown_artifact(
-            _summary(result, run.workspace.root), key="train", description=f"{result.model} version {result.version}"
-        )
+        create_markdown_artifact(_summary(result, run.workspace.root), key="train", description=f"{result.model} version {result.version}")
         return result
 
 

@@ -99,9 +99,7 @@ class TrainingRun:
     def result(self, registered: Registered) -> TrainResult:
         """The whole run in one record."""
         reports = self.workspace.root / "reports"
-        metrics = {
-            name: value for name, value in read_json(reports / "metrics.json").items() if isinstance(value, int | float)
-        }
+        metrics = {name: value for name, value in read_json(reports / "metrics.json").items() if isinstance(value, int | float)}
         outcomes = [self.outcomes[stage.name] for stage in STAGES]
         cached = not registered.created and all(outcome.state == "cached" for outcome in outcomes)
         return TrainResult(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ def evaluate_checkpoint(
     validation_outputs = predictor.outputs(validation, report, (0.0, 0.35))
     features = read_features(tokens / "test.arrow")
     outputs = predictor.outputs(features, report, (0.35, 0.7))
-    altered = predictor.outputs_of_rows([rows for test in tests for rows in _row_sets(test)], report, (0.7, 0.85))
+    altered = iter(predictor.outputs_of_rows([rows for test in tests for rows in _row_sets(test)], report, (0.7, 0.85)))
 
     resampling = Resampling(evaluate.bootstrap_resamples, evaluate.confidence, seed)
     judged = Judged(kind, labels, resampling, outputs, kind.references(features))
@@ -204,11 +204,11 @@ def _row_sets(test: BehaviourTest) -> list[Columns]:
 
 
 def _judge_behaviour(
-    problem: Problem, labels: Sequence[str], test: BehaviourTest, computed: list[Floats], temperature: float
+    problem: Problem, labels: Sequence[str], test: BehaviourTest, computed: Iterator[Floats], temperature: float
 ) -> dict[str, Any]:
-    """One test's pass rate and first failures; takes its outputs from the front of `computed`."""
-    after = computed.pop(0)
-    before = computed.pop(0) if test.against is not None else None
+    """One test's pass rate and first failures; takes its own outputs from `computed`."""
+    after = next(computed)
+    before = next(computed) if test.against is not None else None
     passed = test.passes(after, before)
     failed = np.flatnonzero(~passed)[:MAX_EXAMPLES]
     predictions = problem.decode(after[failed], labels, temperature) if len(failed) else []

@@ -56,9 +56,7 @@ def finetune_model(
     }
     claim_work(
         work,
-        sha256_json(
-            identity | {"tokens": [sha256_file(tokens / f"{split}.arrow") for split in ("train", "validation")]}
-        ),
+        sha256_json(identity | {"tokens": [sha256_file(tokens / f"{split}.arrow") for split in ("train", "validation")]}),
     )
 
     if finetune.early_stopping_metric not in kind.metric_signs:
@@ -77,9 +75,7 @@ def finetune_model(
     validation = read_features(tokens / "validation.arrow")
     weights = kind.class_weights(train["references"].to_numpy(), labels, finetune.class_weights)
     pad_token_id = TokensInfo.read(tokens).pad_token_id
-    trainer = Trainer(
-        model, Setting(kind, labels, train, validation, pad_token_id, finetune, weights, seed, device, work), report
-    )
+    trainer = Trainer(model, Setting(kind, labels, train, validation, pad_token_id, finetune, weights, seed, device, work), report)
     started = time.perf_counter()
     progress = trainer.run()
 

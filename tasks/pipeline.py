@@ -209,5 +209,3 @@ def _dvc_stage(stage: Stage, workspace: Workspace, params: Params, keys: set[str
 
 def _relative(file: Path, root: Path) -> str:
     return Path(os.path.relpath(file, root)).as_posix()
-
-

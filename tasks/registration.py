@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +62,7 @@ def register_model(
     return Registered(params.model_name, int(version.version), str(version.run_id), created)
 
 
-def _log_run(
-    client: MlflowClient, run_id: str, root: Path, params: Params, values: Mapping[str, Any], tags: Mapping[str, str]
-) -> None:
+def _log_run(client: MlflowClient, run_id: str, root: Path, params: Params, values: Mapping[str, Any], tags: Mapping[str, str]) -> None:
     import mlflow
     from mlflow.entities import Metric, Param, RunTag
 
@@ -88,9 +87,7 @@ def _log_run(
 
 def _headline(root: Path) -> dict[str, float]:
     numbers = {
-        f"test_{name}": value
-        for name, value in read_json(root / "reports" / "metrics.json").items()
-        if isinstance(value, int | float)
+        f"test_{name}": value for name, value in read_json(root / "reports" / "metrics.json").items() if isinstance(value, int | float)
     }
     for name, interval in read_json(root / "reports" / "verification.json")["test_metrics"].items():
         numbers |= {f"test_{name}_low": interval["low"], f"test_{name}_high": interval["high"]}
@@ -100,9 +97,7 @@ def _headline(root: Path) -> dict[str, float]:
 def _curves(training: Mapping[str, Any]) -> list[Any]:
     from mlflow.entities import Metric
 
-    points = [(point, "") for point in training["curve"]] + [
-        (point, "validation_") for point in training["evaluations"]
-    ]
+    points = [(point, "") for point in training["curve"]] + [(point, "validation_") for point in training["evaluations"]]
     return [
         Metric(name if name == "epoch" else prefix + name, value, 0, int(point["step"]))
         for point, prefix in points
@@ -119,11 +114,7 @@ def _dataset(root: Path, params: Params, tags: Mapping[str, str]) -> Any:
     source = CodeDatasetSource(
         {"sources": str([source.url for source in params.ingest.sources]), "dvc_data_hash": tags["ratchet.data_hash"]}
     )
-    return (
-        MetaDataset(source, name=f"{params.model_name}-data", digest=tags["ratchet.data_hash"][:32])
-        if sources
-        else None
-    )
+    return MetaDataset(source, name=f"{params.model_name}-data", digest=tags["ratchet.data_hash"][:32]) if sources else None
 
 
 def _create_version(
@@ -137,9 +128,7 @@ def _create_version(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return client.create_model_version(
-        params.model_name, source=f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
-    )
+    return client.create_model_version(params.model_name, source=f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id)
 
 
 def _logged_model(client: MlflowClient, experiment_id: str, run_id: str) -> str | None:
@@ -162,7 +151,8 @@ def _log_model(run_id: str, root: Path, params: Params) -> str:
     example = problem.example()
     predictions = pd.DataFrame(Predictor(root / "models" / "bundle", problem).predict(example))
     frame = pd.DataFrame(example)
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow's own use of pandas
         model = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "serving.py"),

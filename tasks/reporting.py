@@ -40,6 +40,8 @@ def write_report(
     info = TokensInfo.read(tokens)
     report(1, {"progress": 0.2})
     lengths = token_lengths(read_tokens(tokens / "train.arrow"))
+    cut_at = info.max_length if info.truncated.get("train") else None
+    lengths_plot = Plot("Histogram of the training texts' lengths in tokens.", to_svg(lengths_figure(lengths, cut_at)))
     text = render_page(
         {
             "model_name": model_name,
@@ -57,7 +59,7 @@ def write_report(
                 "problem": list(problem_plots(kind, evaluation)),
                 "slices": list(slice_plots(kind, evaluation)),
                 "recipes": list(recipe_plots(verification)),
-                "data": [*class_plots(split), Plot("Histogram of the training texts' lengths in tokens.", to_svg(lengths_figure(lengths, info.max_length)))],
+                "data": [*class_plots(split), lengths_plot],
             },
         }
     )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow
+import pandas as pd  # at run time: MLflow reads the type hints of `predict`
 from mlflow.pyfunc import PythonModel, PythonModelContext
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class BundleModel(PythonModel):  # type: ignore[misc]
@@ -26,12 +24,8 @@ class BundleModel(PythonModel):  # type: ignore[misc]
         self.columns = list(problem.example())
         self.predictor = Predictor(directory, problem)
 
-    def predict(
-        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
-    ) -> pd.DataFrame:
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predictions in the rows' order."""
-        import pandas as pd
-
         rows = {column: model_input[column].tolist() for column in self.columns}
         return pd.DataFrame(self.predictor.predict(rows))
 

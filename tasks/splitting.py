@@ -96,7 +96,7 @@ def assign(texts: Texts, split: SplitParams) -> _Tiers:
 
 def near_duplicates(texts: list[str], tiers: _Tiers, similarity: float) -> list[Match]:
     """Validation texts like a test text, and train texts like a test text or a validation text that stays."""
-    if similarity >= 1:
+    if similarity >= 1 or not texts:
         return []
     prefixes = make_prefixes(texts, similarity)
     found = find_matches(prefixes, tiers == 1, tiers == 2)
@@ -172,7 +172,8 @@ def _class_warnings(classes: Mapping[str, Mapping[str, Mapping[str, float]]]) ->
 
 
 def _given_tiers(rows: pa.Table) -> _Tiers:
-    return pc.index_in(rows[SPLIT], pa.array(SPLITS)).to_numpy().astype(np.int8)
+    tiers: _Tiers = pc.index_in(rows[SPLIT], pa.array(SPLITS)).to_numpy().astype(np.int8)
+    return tiers
 
 
 def _first_rows(texts: Texts, tiers: _Tiers) -> npt.NDArray[np.int64]:
@@ -208,7 +209,7 @@ def _quarantine(rows: pa.Table, texts: Texts, tiers: _Tiers, leaving: npt.NDArra
 def _left(quarantine: list[dict[str, Any]], split: SplitParams) -> list[str]:
     counts = Counter(entry["split"] for entry in quarantine)
     warnings = [
-        f"{count} rows of {name} left: each nearly repeats a text of {'test' if name == 'validation' else 'validation or test'} "
+        f"{_rows(count)} of {name} left: each nearly repeats a text of {'test' if name == 'validation' else 'validation or test'} "
         f"(similarity {split.near_duplicate_similarity:g} or more); they are kept in data/splits/quarantine.jsonl."
         for name, count in counts.items()
     ]
@@ -229,13 +230,17 @@ def _leaks(rows: pa.Table, texts: Texts, tiers: _Tiers, matches: list[Match]) ->
     by_text = {match.text: match.partner for match in matches if match.partner is not None}
     near = [(i, int(first[by_text[text]])) for i, text in enumerate(texts.of_rows.tolist()) if text in by_text]
     warnings = []
-    for words, pairs in (("have the text of a row", same), ("nearly repeat a row", near)):
+    for words, pairs in (("repeat the text", same), ("nearly repeat a text", near)):
         if pairs:
             a, b = (say_place(place_of(rows.slice(i, 1).to_pylist()[0])) for i in pairs[0])
             warnings.append(
-                f"{len(pairs)} rows {words} in a later of the given splits (train, validation, test), for example {a} and {b}; they stay as given."
+                f"{_rows(len(pairs))} {words} of a later split ({', '.join(SPLITS)}), for example {a} and {b}; they stay as given."
             )
     return warnings
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _require_rows(tiers: _Tiers, total: int, given: bool) -> None:
@@ -244,4 +249,4 @@ def _require_rows(tiers: _Tiers, total: int, given: bool) -> None:
     if empty:
         found = ", ".join(f"{name} {count}" for name, count in counts.items())
         remedy = "Give rows for each of the three." if given else "Give more rows, or raise split.validation and split.test in params.yaml."
-        raise DataError(f"split: no rows for {' and '.join(empty)}: of {total} valid rows there are {found}.", remedy)
+        raise DataError(f"no rows for {' and '.join(empty)}: of {total} valid rows there are {found}.", remedy)

@@ -44,9 +44,7 @@ def tokenize_splits(
     total = sum(pq.read_metadata(splits / f"{split}.parquet").num_rows for split in SPLITS)
     for split in SPLITS:
         done = sum(rows.values())
-        rows[split], cut = _tokenize(
-            splits / f"{split}.parquet", tokens, kind, labels, tokenize.max_length, (done, total), report
-        )
+        rows[split], cut = _tokenize(splits / f"{split}.parquet", tokens, kind, labels, tokenize.max_length, (done, total), report)
         truncated[split] = cut / max(rows[split], 1)
     TokensInfo(tokenize.max_length, pad_token_id, rows, truncated).write(tokens)
 
@@ -67,9 +65,7 @@ def _save_tokenizer(base: Path, directory: Path) -> int:
 
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False, use_fast=True)
     if not tokenizer.is_fast:
-        raise SourceError(
-            f"{base.name}: its tokenizer has no fast form (tokenizer.json).", "Take a base model that has one."
-        )
+        raise SourceError(f"{base.name}: its tokenizer has no fast form (tokenizer.json).", "Take a base model that has one.")
     tokenizer.save_pretrained(directory)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return int(pad or 0)

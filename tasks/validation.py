@@ -126,9 +126,9 @@ def _raise_failures(entries: Sequence[Mapping[str, Any]], judged: Judged, kept: 
     write_jsonl(valid / "failed.jsonl", set_aside(judged.rows, sorted(missed), reasons))
     aside = len(judged.rows) - len(kept)
     raise DataError(
-        f"validate: the data is not fit to train on ({len(judged.rows)} rows read, {aside} set aside):\n" + "\n".join(lines),
-        "Mend the rows, or params.yaml (`labels`; `validate.actions: {CHECK: quarantine}` sets rows aside, `warn` lets them pass), then run the "
-        f"command again. The whole report is {report}, the rows are in {valid}.",
+        f"the data is not fit to train on ({len(judged.rows)} rows read, {aside} set aside):\n" + "\n".join(lines),
+        "Mend the rows, or params.yaml (`labels`; `validate.actions: {CHECK: quarantine}` sets rows aside, `warn` lets them pass), then "
+        f"run the command again. The whole report is {report}, the rows are in {valid}.",
     )
 
 

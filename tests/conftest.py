@@ -44,7 +44,7 @@ def trained(template: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(base_dir: Path, quiet: None, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A tiny trained model with its tokens and ONNX candidates; read only."""
     from exported import make_exported
 

@@ -155,7 +155,9 @@ def limited() -> Callable[[Path, int], subprocess.CompletedProcess[str]]:
 
 
 @pytest.mark.parametrize("most_kilobytes", [1, 8, 60, 250])
-def test_a_full_disk_loses_nothing(trained: Path, limited: Callable[[Path, int], subprocess.CompletedProcess[str]], most_kilobytes: int) -> None:
+def test_a_full_disk_loses_nothing(
+    trained: Path, limited: Callable[[Path, int], subprocess.CompletedProcess[str]], most_kilobytes: int
+) -> None:
     before = {path: path.read_bytes() for path in (trained / "models" / "bundle").rglob("*") if path.is_file()}
     with (trained / "reviews.csv").open("a", encoding="utf-8") as file:
         file.write("a film that was very good and quite superb for us,positive,films\n")

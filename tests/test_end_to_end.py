@@ -112,9 +112,7 @@ def test_status_says_what_there_is(trained: Path) -> None:
     assert {stage["state"] for stage in status["stages"]} == {"clean"}
     (version,) = status["model"]["versions"]
     assert version["aliases"] == ["challenger"]
-    assert version["metrics"]["macro_f1"] == pytest.approx(
-        json.loads((trained / "reports" / "metrics.json").read_text())["macro_f1"]
-    )
+    assert version["metrics"]["macro_f1"] == pytest.approx(json.loads((trained / "reports" / "metrics.json").read_text())["macro_f1"])
     assert len(version["content_key"]) == 64
     run(trained, "rm", "-rf", "models/bundle")
     assert {stage["name"]: stage["state"] for stage in ratchet_json(trained, "status")["stages"]}["verify"] == "missing"

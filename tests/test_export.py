@@ -196,8 +196,5 @@ def test_tokens_of_real_rows_reach_every_candidate(exported: Exported, problem: 
 
 
 def test_nothing_is_printed(exported: Exported, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # as `quiet_libraries` does where transformers is not imported yet
     run_export(exported, tmp_path / "candidates", tuple(RECIPES))
     assert capfd.readouterr() == ("", "")

@@ -53,10 +53,7 @@ def test_a_missing_key_is_named() -> None:
 def test_a_hub_id_must_be_pinned() -> None:
     with pytest.raises(ParamsError, match="revision"):
         parse(MINIMAL | {"base_model": {"path": "bert-base-uncased"}})
-    assert (
-        parse(MINIMAL | {"base_model": {"path": "bert-base-uncased", "revision": "86b5e09"}}).base_model.revision
-        == "86b5e09"
-    )
+    assert parse(MINIMAL | {"base_model": {"path": "bert-base-uncased", "revision": "86b5e09"}}).base_model.revision == "86b5e09"
 
 
 def test_splits_are_named_by_all_sources_or_by_none() -> None:
@@ -88,14 +85,9 @@ def test_a_wrong_override_is_a_users_mistake(override: str) -> None:
 
 def test_saving_an_override_keeps_comments_and_order(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
-    file.write_text(
-        "# top\nseed: 42  # the seed\nfinetune:\n  epochs: 1  # times\n  learning_rate: 5.0e-5\n", encoding="utf-8"
-    )
+    file.write_text("# top\nseed: 42  # the seed\nfinetune:\n  epochs: 1  # times\n  learning_rate: 5.0e-5\n", encoding="utf-8")
     save_overrides(file, ["finetune.epochs=3"])
-    assert (
-        file.read_text(encoding="utf-8")
-        == "# top\nseed: 42  # the seed\nfinetune:\n  epochs: 3  # times\n  learning_rate: 5.0e-5\n"
-    )
+    assert file.read_text(encoding="utf-8") == "# top\nseed: 42  # the seed\nfinetune:\n  epochs: 3  # times\n  learning_rate: 5.0e-5\n"
 
 
 @pytest.mark.parametrize(("text", "says"), [("a: [1", "not valid YAML"), ("- 1\n", "wanted keys"), ("", "wanted keys")])

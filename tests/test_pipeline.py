@@ -79,9 +79,7 @@ def test_only_one_file_knows_dvc_and_one_prefect() -> None:
         lines = (f"import {library}", f"from {library}")
         files = [path for folder in ("flows", "tasks") for path in (ROOT / folder).rglob("*.py")]
         return {
-            path.name
-            for path in files
-            if any(line.strip().startswith(lines) for line in path.read_text(encoding="utf-8").splitlines())
+            path.name for path in files if any(line.strip().startswith(lines) for line in path.read_text(encoding="utf-8").splitlines())
         }
 
     assert users("dvc") == {"stage_cache.py", "initialization.py"}

@@ -109,7 +109,7 @@ def test_its_loss_falls_when_outputs_get_better(problem: Problem, sample: Any, b
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
 
 

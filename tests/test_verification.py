@@ -82,6 +82,12 @@ def test_only_dynamic_ranges_move_with_the_batch(verified: Verified) -> None:
         assert "dynamic" in entry["recipe"] or entry["max_batch_difference"] <= 1e-4
 
 
+def test_a_recipe_whose_answers_depend_on_the_batch_does_not_ship(verified: Verified) -> None:
+    assert verified.candidate(verified.report["shipped"])["max_batch_difference"] <= 0.01
+    for entry in verified.report["candidates"]:
+        assert ("batched with" in entry["reason"]) == (entry["max_batch_difference"] > 0.01)
+
+
 def test_fp32_is_parity_with_the_checkpoint(verified: Verified) -> None:
     fp32 = verified.candidate("fp32")
     assert fp32["metric_loss"] == 0

@@ -67,7 +67,13 @@ def make_base(directory: Path) -> Path:
     make_tokenizer(directory)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=200, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=64, initializer_range=0.2
+        vocab_size=200,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.2,
     )
     BertModel(config).save_pretrained(directory)
     return directory

@@ -45,15 +45,11 @@ def run(directory: Path, *command: str, code: int | None = 0, **environment: str
         timeout=280,
         check=False,
     )
-    assert code is None or done.returncode == code, (
-        f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    )
+    assert code is None or done.returncode == code, f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
 
-def ratchet(
-    directory: Path, *arguments: str, code: int | None = 0, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def ratchet(directory: Path, *arguments: str, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     return run(directory, "ratchet", *arguments, code=code, **environment)
 
 

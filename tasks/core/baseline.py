@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     from tasks.problems.base import Floats
 
 MAX_FEATURES = 50_000
@@ -16,7 +18,9 @@ SPACELESS = 0.05  # share of blanks below which a script does not separate words
 UNSEEN = -50.0  # log-probability of a label that the training rows do not have
 
 
-def tfidf_logistic_regression(texts: Sequence[str], references: Sequence[int], held_out: Sequence[str], classes: int, seed: int) -> Floats | None:
+def tfidf_logistic_regression(
+    texts: Sequence[str], references: Sequence[int], held_out: Sequence[str], classes: int, seed: int
+) -> Floats | None:
     """Log-probabilities (n, classes) for `held_out`; None where the training rows have one label only.
 
     Words and pairs of words; runs of 1 to 3 characters where the script does not put blanks between words.
@@ -40,7 +44,7 @@ def tfidf_logistic_regression(texts: Sequence[str], references: Sequence[int], h
     return found.astype(np.float32)
 
 
-def _vectorizer(texts: Sequence[str]) -> Any:
+def _vectorizer(texts: Sequence[str]) -> TfidfVectorizer:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     blanks, characters = sum(text.count(" ") for text in texts), sum(map(len, texts))

@@ -16,12 +16,19 @@ Change = Callable[[str, random.Random], str]  # gives the text back where it doe
 
 # given names that are no words; swapped within a line, so that pronouns still fit
 _NAMES = (
-    "Amanda Andrea Anna Barbara Caroline Christina Deborah Elizabeth Emily Emma Hannah Helen Jennifer Jessica Julia Karen Katherine Laura Linda "
-    "Lisa Maria Mary Megan Melissa Michelle Nancy Nicole Olivia Patricia Rachel Rebecca Samantha Sandra Sarah Sophia Stephanie Susan Victoria".split(),
-    "Adam Alexander Andrew Anthony Benjamin Brian Charles Christopher Daniel David Edward Eric George Gregory Henry James Jason Jeffrey John "
-    "Jonathan Joseph Joshua Kevin Matthew Michael Nicholas Patrick Paul Peter Richard Robert Ronald Ryan Samuel Stephen Steven Thomas Timothy "
-    "William".split(),
-)
+    (
+        "Amanda", "Andrea", "Anna", "Barbara", "Caroline", "Christina", "Deborah", "Elizabeth", "Emily", "Emma", "Hannah",
+        "Helen", "Jennifer", "Jessica", "Julia", "Karen", "Katherine", "Laura", "Linda", "Lisa", "Maria", "Mary", "Megan",
+        "Melissa", "Michelle", "Nancy", "Nicole", "Olivia", "Patricia", "Rachel", "Rebecca", "Samantha", "Sandra", "Sarah",
+        "Sophia", "Stephanie", "Susan", "Victoria",
+    ),
+    (
+        "Adam", "Alexander", "Andrew", "Anthony", "Benjamin", "Brian", "Charles", "Christopher", "Daniel", "David", "Edward",
+        "Eric", "George", "Gregory", "Henry", "James", "Jason", "Jeffrey", "John", "Jonathan", "Joseph", "Joshua", "Kevin",
+        "Matthew", "Michael", "Nicholas", "Patrick", "Paul", "Peter", "Richard", "Robert", "Ronald", "Ryan", "Samuel", "Stephen",
+        "Steven", "Thomas", "Timothy", "William",
+    ),
+)  # fmt: skip
 _CONTRACTIONS = {
     "aren't": "are not", "can't": "cannot", "couldn't": "could not", "didn't": "did not", "doesn't": "does not", "don't": "do not",
     "hadn't": "had not", "hasn't": "has not", "haven't": "have not", "isn't": "is not", "shouldn't": "should not", "wasn't": "was not",

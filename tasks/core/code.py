@@ -30,8 +30,10 @@ def imported_files(module: str) -> frozenset[Path]:
             continue
         found[name] = file
         pending += _imports(file)
+    # a template is part of the module whose name it bears
+    templates = {template for file in found.values() for template in file.parent.glob(f"{file.stem}.*.j2")}
     # an empty package file says nothing, and its path is noise
-    return frozenset(file for file in found.values() if file.stat().st_size > 1)
+    return frozenset(file for file in {*found.values(), *templates} if file.stat().st_size > 1)
 
 
 def _imports(file: Path) -> list[str]:

@@ -35,6 +35,7 @@ def render_page(outcomes: Sequence[Outcome], rows: int) -> str:
 
     rows   how many there were in all
     """
+    import great_expectations
     from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResultSchema
     from great_expectations.render.renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
@@ -52,7 +53,11 @@ def render_page(outcomes: Sequence[Outcome], rows: int) -> str:
             "unsuccessful_expectations": len(results) - good,
             "success_percent": 100.0 * good / max(1, len(results)),
         },
-        "meta": {"batch_kwargs": {}, "run_id": {"run_name": "ratchet", "run_time": "1970-01-01T00:00:00+00:00"}},
+        "meta": {
+            "great_expectations_version": great_expectations.__version__,
+            "batch_kwargs": {},
+            "run_id": {"run_name": "ratchet", "run_time": "1970-01-01T00:00:00+00:00"},
+        },
     }
     # numbers that are not Python's own break the renderer: through JSON and the schema, as a store would
     document = ValidationResultsPageRenderer().render(ExpectationSuiteValidationResultSchema().load(json.loads(json.dumps(suite))))
@@ -79,12 +84,14 @@ def _shown(outcome: Outcome) -> dict[str, Any]:
     return {**details, "expectation_config": config, "result": result}
 
 
-def _safe(value: Any) -> Any:
+def _safe(value: object) -> object:
     """Texts masked, their control characters spelled out, and escaped: the tables of Data Docs show values as they are."""
     if isinstance(value, Mapping):
         return {key: _safe(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_safe(item) for item in value[:_SHOWN]]
+    if isinstance(value, float) and value.is_integer():  # a whole number in a column that has nulls
+        return int(value)
     return html.escape(mask(value)) if isinstance(value, str) else value
 
 
@@ -92,6 +99,11 @@ def _self_contained(page: str) -> str:
     """Without the scripts, style sheets and images that it would fetch, and without what differs from run to run."""
     page = re.sub(r"<script\b.*?</script\s*>", "", page, flags=re.DOTALL | re.IGNORECASE)
     page = re.sub(r"<(?:link|img)\b[^>]*>", "", page, flags=re.IGNORECASE)
+    page = re.sub(r"<footer\b.*?</footer\s*>", "", page, flags=re.DOTALL | re.IGNORECASE)
+    page = re.sub(r"background: url\([^)]*\)[^;]*;", "", page)
+    # links to other pages of a site that there is not, and the time of a run that has none
+    page = re.sub(r'href="\.\./[^"]*"', "", page)
+    page = re.sub(r"<tr\b[^>]*>(?:(?!</tr>).)*Run (?:Name|Time)(?:(?!</tr>).)*</tr>", "", page, flags=re.DOTALL)
     page = page.replace("</head>", f"{_STYLE}</head>", 1)
     numbers: dict[str, str] = {}
     return re.sub(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", lambda found: numbers.setdefault(found[0], f"id{len(numbers)}"), page)

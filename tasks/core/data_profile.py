@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.core.personal_data import mask
 from tasks.core.loaded import FILE, LINE
+from tasks.core.personal_data import mask
 
 _BINS = 20
 _TOP = 20  # values of a column
@@ -32,9 +32,9 @@ def profile(rows: pa.Table, texts: Sequence[str], label: str | None, columns: Se
     }
 
 
-def _counts(column: pa.ChunkedArray, top: int, show: Callable[[Any], Any] = str) -> dict[str, int]:
+def _counts(column: pa.ChunkedArray, top: int, show: Callable[[str], str] = str) -> dict[str, int]:
     """value -> rows, most frequent first."""
-    pairs = [(str(show(entry["values"])), int(entry["counts"])) for entry in pc.value_counts(column).to_pylist()]
+    pairs = [(show(str(entry["values"])), int(entry["counts"])) for entry in pc.value_counts(column).to_pylist()]
     counts: dict[str, int] = {}
     for value, count in sorted(pairs, key=lambda pair: (-pair[1], pair[0])):
         if value in counts or len(counts) < top:

@@ -8,12 +8,15 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from tasks.core.checks import Check
 from tasks.core.errors import ParamsError, did_you_mean
+
+if TYPE_CHECKING:
+    from great_expectations.data_context import EphemeralDataContext
 
 _INDEX = "row_index"  # a row's place in the table given, beside its own columns
 
@@ -79,7 +82,7 @@ def judge(rows: pa.Table, checks: Sequence[Check]) -> list[Outcome]:
     return [_outcome(check, found[number], len(rows)) for number, check in enumerate(checks)]
 
 
-def _context() -> Any:
+def _context() -> EphemeralDataContext:
     import great_expectations as gx
     from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults, ProgressBarsConfig
 
@@ -111,7 +114,7 @@ def _kind(check: Check) -> type:
         raise ParamsError(f"no expectation is called '{check.type}'.{near}") from None
 
 
-def _expectation(check: Check, number: int = 0) -> Any:
+def _expectation(check: Check, number: int = 0) -> object:
     kind = _kind(check)
     known = getattr(kind, "__fields__", {}) or inspect.signature(kind).parameters
     unknown = [key for key in check.kwargs if key not in known]
@@ -137,9 +140,10 @@ def _outcome(check: Check, found: Mapping[str, Any], judged: int) -> Outcome:
     result = found["result"]
     missed = sorted({int(entry[_INDEX]) for entry in result.get("unexpected_index_list") or []})
     observed = result.get("observed_value")
-    missing = result.get("missing_list", result.get("partial_missing_list"))  # of a set that should be there
-    if missing:
-        observed = {"missing": missing}
+    for key in ("missing_list", "partial_missing_list"):  # of a set that should be there; comes in no order
+        if result.get(key):
+            result[key] = sorted(result[key], key=str)
+            observed = {"missing": result[key]}
     return Outcome(check, bool(found["success"]), judged, missed, observed, found)
 
 

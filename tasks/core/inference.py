@@ -36,9 +36,7 @@ def predict_torch(
     model.eval()
     with torch.inference_mode():
         for rows in inference_batches(lengths, batch_tokens, batch_rows):
-            batch = problem.collate(
-                {name: [values[i] for i in rows] for name, values in features.items()}, pad_token_id
-            )
+            batch = problem.collate({name: [values[i] for i in rows] for name, values in features.items()}, pad_token_id)
             inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
             outputs.append(model(**inputs)[problem.output_name].float().cpu().numpy())
             order.append(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from tasks.core.row_facts import duplicate_of, labels_of_text, rows_of_label, te
 from tasks.core.text_facts import text_facts
 
 EXAMPLES = 20  # rows of a check that the report shows
+_ALIKE = 4  # of them with the same value; a message names three
 PHASES = 4
 
 
@@ -45,7 +47,7 @@ class Judged:
         self.alive: npt.NDArray[np.bool_] = np.ones(len(rows), bool)
         self.outcomes: list[Outcome] = []
         self._texts, self._label, self._labels = texts, label, labels
-        self._found: dict[str, list[Any]] = {}  # a check's name -> values of the first rows that miss it
+        self._found: dict[str, dict[int, Any]] = {}  # a check's name -> some places that miss it, and the value judged
         self._reasons: dict[int, list[Check]] = {}
         self._facts = rows
         for column in texts:
@@ -66,10 +68,10 @@ class Judged:
         facts = self._facts if len(alive) == len(self.rows) else self._facts.take(pa.array(alive))
         facts = self._with_facts_of(phase, facts, alive)
         for outcome in judge(facts, checks):
+            found = replace(outcome, missed=alive[outcome.missed].tolist())
             column = outcome.check.kwargs.get("column")
             if column in facts.column_names:
-                self._found[outcome.check.name] = facts[column].take(pa.array(outcome.missed[:EXAMPLES], pa.int64())).to_pylist()
-            found = replace(outcome, missed=alive[outcome.missed].tolist())
+                self._found[found.check.name] = _varied(found.missed, facts[column].take(pa.array(outcome.missed, pa.int64())))
             self.outcomes.append(found)
             if found.check.action == "quarantine":
                 for place in found.missed:
@@ -98,19 +100,33 @@ class Judged:
     def examples(self, outcome: Outcome) -> list[dict[str, Any]]:
         """The first rows that miss a check: where they came from, what was found, and an excerpt, both masked."""
         columns = [name for name in self.rows.column_names if _concerns(outcome.check, name)] or list(self._texts)
-        places = outcome.missed[:EXAMPLES]
-        found = self._found.get(outcome.check.name, [None] * len(places))
+        found = self._found.get(outcome.check.name) or dict.fromkeys(outcome.missed[:EXAMPLES])
+        places = list(found)
         rows = self.rows.take(pa.array(places, pa.int64())).to_pylist()
         excerpts = [" | ".join("(none)" if row[name] is None else str(row[name]) for name in columns) for row in rows]
         return [
             place_of(row) | {"found": _plain(value), "excerpt": mask(excerpt)}
-            for row, value, excerpt in zip(rows, found, excerpts, strict=True)
+            for row, value, excerpt in zip(rows, found.values(), excerpts, strict=True)
         ]
 
 
 def _concerns(check: Check, column: str) -> bool:
     named = check.kwargs.get("column")
     return isinstance(named, str) and (named == column or named.startswith(f"{column}."))
+
+
+def _varied(places: Sequence[int], values: pa.ChunkedArray) -> dict[int, Any]:
+    """Up to EXAMPLES places and their values, the first few of each value."""
+    seen: Counter[int | None] = Counter()
+    chosen: dict[int, Any] = {}
+    codes = values.combine_chunks().dictionary_encode()
+    for place, code in zip(places, codes.indices.to_pylist(), strict=True):
+        seen[code] += 1
+        if seen[code] <= _ALIKE:
+            chosen[place] = None if code is None else codes.dictionary[code].as_py()
+            if len(chosen) == EXAMPLES:
+                break
+    return chosen
 
 
 def _plain(value: object) -> int | float | str | None:

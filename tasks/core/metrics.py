@@ -31,11 +31,12 @@ def classification_metrics(outputs: Floats, references: Array) -> dict[str, floa
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
     predicted = outputs.argmax(-1)
+    several = len(np.union1d(references, predicted)) > 1  # with one label there is nothing to correlate
     return {
         "accuracy": float(accuracy_score(references, predicted)),
         "macro_f1": float(f1_score(references, predicted, average="macro", zero_division=0)),
         "weighted_f1": float(f1_score(references, predicted, average="weighted", zero_division=0)),
-        "mcc": float(matthews_corrcoef(references, predicted)),
+        "mcc": float(matthews_corrcoef(references, predicted)) if several else 0.0,
         "log_loss": log_loss(outputs, references),
         "ece": expected_calibration_error(outputs, references),
     }
@@ -94,7 +95,7 @@ def classification_details(outputs: Floats, references: Array, labels: Sequence[
     }
 
 
-def log_loss(outputs: Floats, references: Array) -> float:
+def log_loss(outputs: Floats | Doubles, references: Array) -> float:
     """Mean negative log-likelihood, in nats; 0 is perfect."""
     return float(_row_losses(outputs, references).mean())
 
@@ -130,7 +131,7 @@ def fit_temperature(outputs: Floats, references: Array) -> float:
     return float(np.exp(found.x)) if found.fun < log_loss(exact, references) else 1.0
 
 
-def _row_losses(outputs: Floats, references: Array) -> Doubles:
+def _row_losses(outputs: Floats | Doubles, references: Array) -> Doubles:
     from scipy.special import log_softmax
 
     losses: Doubles = -log_softmax(outputs.astype(np.float64), -1)[np.arange(len(outputs)), references]

@@ -7,9 +7,12 @@ Unlike MinHash it finds every pair; a bitmap of each set (Sandes et al. 2020) tu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +21,9 @@ SHINGLE = 5  # characters
 _TOKEN_BITS = 42
 _SIZE_BITS = 16
 _BATCH_CHARACTERS = 2**22
+_THREADS = min(4, os.cpu_count() or 1)
 _BATCH_TEXTS = 2**16  # a text's number in its batch has to fit beside a token
-_COUNTERS = 2**22
+_COUNTERS = 2**22  # a power of 2
 _CHUNK_PAIRS = 2**21
 _MAX_PAIRS = 200_000_000  # candidates looked at in one call, all together
 _FIRST_LOOK = 64  # candidates of each text looked at first: in a crowd of look-alikes that settles it
@@ -69,29 +73,39 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 
 def make_prefixes(texts: Sequence[str], similarity: float) -> Prefixes:
     """Prepare texts for `find_matches`; linear in their length, `similarity` in (0, 1]."""
+    starts = _batch_starts(texts)
+    batches = [texts[start:stop] for start, stop in pairwise(starts)]
     counts = np.zeros(_COUNTERS, np.int64)
-    for _, tokens, _ in _batches(texts):
-        counts += np.bincount(tokens & np.uint64(_COUNTERS - 1), minlength=_COUNTERS)
-    # the order has to be the same for all texts, but a rough idea of what is rare is enough
-    levels = np.minimum(np.log2(np.maximum(counts, 1)) * 2, 63).astype(np.uint64)
-    parts = [_batch_prefixes(first, tokens, lengths, levels, similarity) for first, tokens, lengths in _batches(texts)]
+    # numpy lets go of the interpreter's lock while it computes
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for count in pool.map(_count_tokens, batches):
+            counts += count
+        # the order has to be the same for all texts, but a rough idea of what is rare is enough
+        levels = np.minimum(np.log2(np.maximum(counts, 1)) * 2, 63).astype(np.uint64)
+        parts = list(pool.map(lambda first, batch: _batch_prefixes(first, batch, levels, similarity), starts, batches))
     keys, owners, early, sizes, bitmaps = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Prefixes(texts, similarity, keys, owners, early, sizes, bitmaps)
 
 
-def _batches(texts: Sequence[str]) -> Iterator[tuple[int, _U64, _I64]]:
-    """(number of the first text, tokens of all its shingles one after the other, how many each text has) a batch."""
-    first = characters = 0
+def _batch_starts(texts: Sequence[str]) -> list[int]:
+    """Numbers of the texts that batches start with, and the number of texts."""
+    starts = [0]
+    characters = 0
     for i, text in enumerate(texts):
-        if i > first and (characters + len(text) > _BATCH_CHARACTERS or i - first >= _BATCH_TEXTS):
-            yield first, *_tokens(texts[first:i])
-            first, characters = i, 0
+        if i > starts[-1] and (characters + len(text) > _BATCH_CHARACTERS or i - starts[-1] >= _BATCH_TEXTS):
+            starts.append(i)
+            characters = 0
         characters += len(text)
-    if first < len(texts):
-        yield first, *_tokens(texts[first:])
+    return [*starts, len(texts)]
+
+
+def _count_tokens(texts: Sequence[str]) -> _I64:
+    tokens, _ = _tokens(texts)
+    return np.bincount((tokens & np.uint64(_COUNTERS - 1)).astype(np.int64), minlength=_COUNTERS)
 
 
 def _tokens(texts: Sequence[str]) -> tuple[_U64, _I64]:
+    """The tokens of all shingles, text after text, and how many each text has."""
     padding = "\0" * (SHINGLE - 1)  # so that a short text has a window too
     codes = np.frombuffer((padding.join(texts) + padding).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
@@ -113,25 +127,28 @@ def _tokens(texts: Sequence[str]) -> tuple[_U64, _I64]:
 def _ranges(starts: _I64, counts: _I64) -> _I64:
     """start, start + 1, … for each start, `count` of them, one after the other."""
     ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+    every: _I64 = np.arange(ends[-1] if len(ends) else 0, dtype=np.int64) + np.repeat(starts - (ends - counts), counts)
+    return every
 
 
 def _batch_prefixes(
-    first: int, tokens: _U64, lengths: _I64, levels: _U64, similarity: float
+    first: int, texts: Sequence[str], levels: _U64, similarity: float
 ) -> tuple[_U64, _I64, npt.NDArray[np.bool_], _I64, _U64]:
+    tokens, lengths = _tokens(texts)
     order = (levels[tokens & np.uint64(_COUNTERS - 1)] << np.uint64(_TOKEN_BITS)) | tokens
-    number = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
-    ordered = np.sort((number << np.uint64(64 - _SIZE_BITS)) | order)
+    batch_text = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
+    ordered = np.sort((batch_text << np.uint64(64 - _SIZE_BITS)) | order)
     distinct = ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
-    number = (distinct >> np.uint64(64 - _SIZE_BITS)).astype(np.int64)
-    sizes = np.bincount(number, minlength=len(lengths))
+    number: _I64 = (distinct >> np.uint64(64 - _SIZE_BITS)).astype(np.int64)
+    sizes: _I64 = np.bincount(number, minlength=len(lengths)).astype(np.int64)
     starts = np.cumsum(sizes) - sizes
-    bitmaps = np.bitwise_xor.reduceat(np.uint64(1) << (distinct & np.uint64(63)), starts)
+    bitmaps: _U64 = np.bitwise_xor.reduceat(np.uint64(1) << (distinct & np.uint64(63)), starts)
     late, early = _prefix_lengths(sizes, similarity)
     where = _ranges(starts, late)
-    owners = number[where]
-    kept = distinct[where] << np.uint64(_SIZE_BITS) | _clipped(sizes)[owners]
-    return kept, owners + first, where - starts[owners] < early[owners], sizes, bitmaps
+    owners: _I64 = number[where]
+    kept: _U64 = distinct[where] << np.uint64(_SIZE_BITS) | _clipped(sizes)[owners]
+    is_early: npt.NDArray[np.bool_] = where - starts[owners] < early[owners]
+    return kept, owners + first, is_early, sizes, bitmaps
 
 
 def _prefix_lengths(sizes: _I64, similarity: float) -> tuple[_I64, _I64]:
@@ -142,8 +159,14 @@ def _prefix_lengths(sizes: _I64, similarity: float) -> tuple[_I64, _I64]:
     return np.minimum(late, sizes), np.minimum(early, sizes)
 
 
-def _clipped(sizes: npt.NDArray[np.generic]) -> _U64:
-    return np.clip(sizes, 0, 2**_SIZE_BITS - 1).astype(np.uint64)
+def _clipped(sizes: _I64) -> _U64:
+    clipped: _U64 = np.clip(sizes, 0, 2**_SIZE_BITS - 1).astype(np.uint64)
+    return clipped
+
+
+def _low_bits(keys: _U64) -> _I64:
+    bits: _I64 = (keys >> np.uint64(_SIZE_BITS) & np.uint64(_COUNTERS - 1)).astype(np.int64)
+    return bits
 
 
 def find_matches(prefixes: Prefixes, seekers: npt.NDArray[np.bool_], others: npt.NDArray[np.bool_]) -> list[Match]:
@@ -209,6 +232,11 @@ class _Candidates:
         order = np.argsort(p.keys[indexed], kind="stable")
         index = p.keys[indexed][order]
         self._owners.append(p.owners[indexed][order])
+        # most shingles sought are in no other text: a look at a small table spares the search
+        present = np.zeros(_COUNTERS, bool)
+        present[_low_bits(index)] = True
+        sought = sought.copy()
+        sought[sought] = present[_low_bits(p.keys[sought])]
         tokens = p.keys[sought] >> np.uint64(_SIZE_BITS) << np.uint64(_SIZE_BITS)
         low = np.searchsorted(index, tokens | _clipped(smallest[sought]), "left")
         high = np.maximum(low, np.searchsorted(index, tokens | _clipped(largest[sought]), "right"))
@@ -225,7 +253,7 @@ class _Candidates:
         cuts = np.searchsorted(np.cumsum(counts), np.arange(0, counts.sum() + _CHUNK_PAIRS, _CHUNK_PAIRS), "left")
         # a text's candidates must not lie in two chunks
         cuts = np.unique(np.concatenate((first[np.minimum(cuts, len(first) - 1)], [len(first)]))) if len(first) else cuts[:0]
-        for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+        for start, stop in pairwise(cuts.tolist()):
             yield from self._chunk(*(part[start:stop] for part in (low, counts, text, table)))
 
     def _chunk(self, low: _I64, counts: _I64, text: _I64, table: _I64) -> Iterator[tuple[int, list[int]]]:

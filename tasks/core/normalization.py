@@ -1,8 +1,9 @@
 """When two texts count as the same, and a number in [0, 1) that depends on nothing else.
 
 Normalized: compatibility forms made plain (full-width, ligatures), case and accents of Latin, Greek and Cyrillic aside, then only
-letters, their marks, numbers and pictures (emoji) kept: no blanks, punctuation or signs. A text of nothing but punctuation keeps
-it. The Unicode tables behind this change for newly assigned characters only, so a text keeps its number from version to version.
+letters, their marks, numbers and pictures (emoji) kept, taken apart (NFKD): no blanks, punctuation or signs. A text of nothing but
+punctuation keeps it. The Unicode tables behind this change for newly assigned characters only, so a text keeps its number from
+version to version.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ def normalize_rows(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
 
 def _normalize_batch(batch: pa.RecordBatch) -> pa.Array:
     texts = [_normalize(column) for column in batch.columns]
-    return texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, SEPARATOR)
+    return texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, pa.scalar(SEPARATOR, pa.large_string()))
 
 
 def _normalize(texts: pa.Array) -> pa.Array:
     # up, then down again: ς, σ and Σ become one
     folded = pc.utf8_lower(pc.utf8_upper(pc.utf8_normalize(texts, form="NFKD")))
-    kept = pc.utf8_normalize(pc.replace_substring_regex(folded, _DROPPED, ""), form="NFC")
-    bare = pc.replace_substring_regex(pc.utf8_normalize(folded, form="NFC"), _BLANKS, "") if pc.any(pc.equal(kept, "")).as_py() else kept
+    kept = pc.replace_substring_regex(folded, _DROPPED, "")
+    bare = pc.replace_substring_regex(folded, _BLANKS, "") if pc.any(pc.equal(kept, "")).as_py() else kept
     return pc.if_else(pc.equal(kept, ""), bare, kept)
 
 
@@ -52,4 +53,5 @@ def positions(normalized: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     with duckdb.connect() as connection:
         connection.register("rows", pa.table({"text": normalized}))
         found = connection.sql("SELECT ('0x' || sha256(text)[:13])::BIGINT AS bits FROM rows").to_arrow_table()
-    return found["bits"].to_numpy().astype(np.float64) / 2.0**52
+    bits: npt.NDArray[np.int64] = found["bits"].to_numpy()
+    return bits / 2.0**52

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def render_page(values: Mapping[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
+    filters: dict[str, Callable[..., Any]] = {
         "interval": interval,
         "signed": lambda value: f"{value:+.3f}",
         "number": number,
@@ -37,10 +37,11 @@ def render_page(values: Mapping[str, Any]) -> str:
         "tables": tables,
         "fields": fields,
     }
+    environment.filters.update(filters)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(values)
 
 
-def number(value: Any) -> str:
+def number(value: object) -> str:
     """A value of a table's cell: whole numbers as they are, others to three or four significant digits."""
     if value is None:
         return "–"
@@ -59,12 +60,12 @@ def interval(found: Mapping[str, float]) -> str:
     return f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
 
 
-def tables(details: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+def tables(details: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Those details that are lists of mappings, which a table can show."""
     return {
         name: value
         for name, value in details.items()
-        if isinstance(value, Sequence) and not isinstance(value, str) and value and all(isinstance(row, Mapping) for row in value)
+        if isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value)
     }
 
 

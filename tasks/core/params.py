@@ -6,23 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from tasks.core.behaviour_params import BehaviourParams
 from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.files import atomic_path
+from tasks.core.section import Positive, Section, Share
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Action = Literal["error", "quarantine", "warn", "off"]
-
-
-class Section(BaseModel):
-    """A part of params.yaml: frozen, and no key that is not known."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class BaseModelParams(Section):
@@ -37,9 +31,7 @@ class BaseModelParams(Section):
         from tasks.core.sources import is_hub_id
 
         if is_hub_id(self.path) and not self.revision:
-            raise ValueError(
-                f"'{self.path}' is a Hugging Face id: pin its `revision` (a commit), or the model may change under you"
-            )
+            raise ValueError(f"'{self.path}' is a Hugging Face id: pin its `revision` (a commit), or the model may change under you")
         return self
 
 
@@ -59,7 +51,7 @@ class IngestParams(Section):
     """Sources to one table."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
-    columns: dict[str, str] = {}  # the problem's column: the source's column
+    columns: dict[str, str] = Field(default={})  # the problem's column: the source's column
     keep: tuple[str, ...] = ()  # further source columns to keep, for slices
     # SQL (DuckDB) over the sources instead of `columns` and `keep`. CSV and TSV values are text, as written ('01' stays '01'):
     # CAST(x AS DOUBLE) to compare numbers; rows where that fails go to quarantine (TRY_CAST makes NULL of them instead)
@@ -69,9 +61,7 @@ class IngestParams(Section):
     def _splits_are_all_or_none(self) -> Self:
         given = {source.split for source in self.sources}
         if given != {None} and given != {"train", "validation", "test"}:
-            raise ValueError(
-                "either no source names its `split`, or all do and train, validation and test are all there"
-            )
+            raise ValueError("either no source names its `split`, or all do and train, validation and test are all there")
         return self
 
 
@@ -79,7 +69,7 @@ class Expectation(Section):
     """A Great Expectations expectation of the user's own."""
 
     type: str  # e.g. expect_column_values_to_not_match_regex
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default={})
     action: Action = "warn"
 
 
@@ -94,7 +84,7 @@ class ValidateParams(Section):
     max_duplicate_share: Share = 0.2
     max_conflict_share: Share = 0.02  # of rows whose text also occurs with another label
     script: str | None = None  # Unicode script most letters should be of, e.g. Latin, Han, Cyrillic
-    actions: dict[str, Action] = {}  # check: error, quarantine, warn or off, where it differs from the default
+    actions: dict[str, Action] = Field(default={})  # check: error, quarantine, warn or off, where it differs from the default
     expectations: tuple[Expectation, ...] = ()
 
 
@@ -141,40 +131,6 @@ class FinetuneParams(Section):
     gradient_checkpointing: bool = False  # less memory, more time
 
 
-class WrittenCases(Section):
-    """Texts so plain that a model of any use gives them their label."""
-
-    name: str = Field(min_length=1)
-    label: str
-    texts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
-
-
-class Direction(Section):
-    """Words added to test rows, and which way they must not move a label's probability."""
-
-    name: str = Field(min_length=1)
-    label: str
-    expect: Literal["not_lower", "not_higher"]
-    append: str = ""  # with its leading blank
-    prepend: str = ""  # with its trailing blank
-    tolerance: Share = 0.1  # of probability, by which it may move the wrong way
-
-    @model_validator(mode="after")
-    def _something_is_added(self) -> Self:
-        if not self.append and not self.prepend:
-            raise ValueError("a directional test adds something: give `append` or `prepend`")
-        return self
-
-
-class BehaviourParams(Section):
-    """Behavioural tests (CheckList, Ribeiro et al. 2020); those of invariance are always made."""
-
-    rows: Positive = 250  # test rows that each test alters
-    names: tuple[str, ...] = ()  # given names to swap for one another, beside the usual English ones
-    minimum_functionality: tuple[WrittenCases, ...] = ()
-    directional: tuple[Direction, ...] = ()
-
-
 class EvaluateParams(Section):
     """How the checkpoint is judged."""
 
@@ -197,9 +153,7 @@ class ExportParams(Section):
 class VerifyParams(Section):
     """Which recipe may ship."""
 
-    max_metric_loss: Annotated[float, Field(ge=0, le=1)] = (
-        0.005  # of the problem's metric on validation, against the checkpoint
-    )
+    max_metric_loss: Annotated[float, Field(ge=0, le=1)] = 0.005  # of the problem's metric on validation, against the checkpoint
     min_speedup: Annotated[float, Field(ge=1)] = 1.0  # over fp32 ONNX, geometric mean of batch-1 latency and batch-32 throughput
     timing_rows: Annotated[int, Field(ge=8, le=100_000)] = 256
     threads: Annotated[int, Field(ge=0)] = 0  # of onnxruntime; 0: one a physical core
@@ -246,9 +200,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except YAMLError as error:
         raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}", "Mend the line named.") from None
     if not isinstance(values, dict):
-        raise ParamsError(
-            f"{path}: wanted keys and values, found {type(values).__name__}.", "See `ratchet init --help`."
-        )
+        raise ParamsError(f"{path}: wanted keys and values, found {type(values).__name__}.", "See `ratchet init --help`.")
     return values
 
 

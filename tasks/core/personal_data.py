@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 # bounded as mail addresses are: without bounds a megabyte of letters would take hours
 EMAIL = r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"
@@ -15,6 +14,7 @@ NUMBER = r"[+(]?[0-9](?:[ ().-]{0,2}[0-9]){6,}"  # what may be a phone or card n
 PHONE_REGIONS = ("US", "GB")  # whose national numbers are known; those with a + are of any country
 _CARD_DIGITS = (13, 19)
 _PHONE_DIGITS = (7, 15)
+_DATE = re.compile(r"(?:19|20)\d\d[ .-]\d{1,2}[ .-]\d{1,2}|\d{1,2}[ .-]\d{1,2}[ .-](?:19|20)\d\d")
 _EMAIL = re.compile(EMAIL)
 _NUMBER = re.compile(NUMBER)
 
@@ -30,7 +30,7 @@ def _candidates(text: str) -> Iterator[str]:
     for match in _NUMBER.finditer(text):
         # digits that go on, or stand in a word, an amount or an address, are a part of something else
         before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 1]
-        if not (before.isalnum() or before in tuple("$£€/=_#&.,;") or after.isalnum() or after in tuple("/=_%")):
+        if not (_DATE.match(match[0]) or before.isalnum() or before in tuple("$£€/=_#&.,;") or after.isalnum() or after in tuple("/=_%:")):
             yield match[0]
 
 
@@ -61,11 +61,9 @@ def _is_phone(candidate: str) -> bool:
     return False
 
 
-def mask(value: Any, limit: int = 80) -> Any:
-    """A value fit to be shown: a text loses what may be personal data and its control characters, and is cut to `limit` characters."""
-    if not isinstance(value, str):
-        return value
+def mask(text: str, limit: int = 80) -> str:
+    """A text fit to be shown: without what may be personal data, control characters spelled out, cut to `limit` characters."""
     # longer than the limit, for what is cut in the middle would not be recognized
-    shown = _NUMBER.sub("[number]", _EMAIL.sub("[e-mail]", value[: 4 * limit]))
+    shown = _NUMBER.sub("[number]", _EMAIL.sub("[e-mail]", text[: 4 * limit]))
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
-    return shown if len(shown) <= limit and len(value) <= 4 * limit else shown[: limit - 1] + "…"
+    return shown if len(shown) <= limit and len(text) <= 4 * limit else shown[: limit - 1] + "…"

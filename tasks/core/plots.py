@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 INK = "#010203"  # stands for the page's text colour
 BLUE, ORANGE, GREY = "#3d85c6", "#e07b39", "#8b9098"
 MAX_ANNOTATED, MAX_NAMED, MAX_BARS = 12, 40, 25  # labels that a confusion matrix has room for numbers of, for names of; bars of a plot
-_NAMES = {"mcc": "MCC", "ece": "calibration error (ECE)", "log_loss": "log-loss"}
+_NAMES = {"mcc": "MCC", "ece": "ECE", "log_loss": "log-loss"}
 _STYLE = {
     "text.parse_math": False,  # a label may hold a dollar sign
-    "svg.fonttype": "none", "svg.hashsalt": "ratchet", "font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False,
+    "svg.fonttype": "none", "svg.hashsalt": "ratchet", "font.size": 10, "axes.titlesize": 11,
+    "axes.spines.top": False, "axes.spines.right": False,
     "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "legend.labelcolor": INK,
     "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False,
     "grid.color": GREY, "grid.alpha": 0.3, "axes.grid": True, "axes.axisbelow": True,
@@ -81,10 +82,12 @@ def confusion_figure(confusion: npt.NDArray[np.int64], labels: Sequence[str]) ->
     axes.set(xlabel="predicted", ylabel="actual")
     if count <= MAX_NAMED:
         names = [shorten(label, 20) for label in labels]
-        small = {"fontsize": 9 if count <= MAX_ANNOTATED else 7}
-        turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) * count > 40 else {}
-        axes.set_xticks(range(count), names, **small, **turned)
-        axes.set_yticks(range(count), names, **small)
+        axes.set_xticks(range(count), names)
+        axes.set_yticks(range(count), names)
+        axes.tick_params(labelsize=9 if count <= MAX_ANNOTATED else 7)
+        if max(map(len, names)) * count > 40:
+            for name in axes.get_xticklabels():
+                name.set(rotation=45, ha="right", rotation_mode="anchor")
     else:
         axes.set(xlabel=f"predicted (number of the label, of {count})", ylabel="actual (number of the label)")
     if count <= MAX_ANNOTATED:
@@ -111,40 +114,36 @@ def reliability_figure(before: Sequence[Mapping[str, float]], after: Sequence[Ma
         widths = [entry["high"] - entry["low"] for entry in bins]
         counts.bar(middles, [entry["rows"] for entry in bins], widths, color=color, alpha=0.5)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
     counts.set(xlabel="confidence", ylabel="rows")
     return figure
 
 
 @styled
 def learning_figure(curve: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[str, float]], metric: str) -> Figure:
-    """Training loss with the learning rate under it, and the validation metric at each evaluation."""
-    figure = Figure(figsize=(9.5, 3.2))
-    loss, score = figure.subplots(1, 2)
-    figure.subplots_adjust(wspace=0.35)
+    """Training loss, the validation metric at each evaluation, and the learning rate, over the steps."""
+    figure = Figure(figsize=(11.5, 2.8))
+    loss, score, rate = figure.subplots(1, 3, width_ratios=[4, 4, 3])
+    figure.subplots_adjust(wspace=0.3)
     steps = [point["step"] for point in curve]
-    loss.plot(steps, [point["loss"] for point in curve], color=BLUE, linewidth=1.2, label="training loss")
+    loss.plot(steps, [point["loss"] for point in curve], color=BLUE, linewidth=1.2, label="training")
     checked = [(point["step"], point["log_loss"]) for point in evaluations if "log_loss" in point]
     if checked:
-        loss.plot(*zip(*checked, strict=True), color=ORANGE, marker="o", markersize=5, label="validation log-loss")
-    loss.set(xlabel="step", ylabel="loss")
-    rate = loss.twinx()
-    rate.plot(steps, [point["learning_rate"] for point in curve], color=GREY, linewidth=1, linestyle=":", label="learning rate")
-    rate.set_ylim(bottom=0)
-    rate.grid(visible=False)
-    rate.set_ylabel("learning rate", color=GREY)
-    rate.tick_params(axis="y", colors=GREY)
-    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    lines = [*loss.get_lines(), *rate.get_lines()]
-    loss.legend(lines, [str(line.get_label()) for line in lines], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
-    places = [point["step"] for point in evaluations]
-    values = [point[metric] for point in evaluations]
+        loss.plot(*zip(*checked, strict=True), color=ORANGE, marker="o", markersize=5, label="validation")
+        loss.legend(loc="upper right", fontsize=9)
+    loss.set(title="loss")
+    places, values = [point["step"] for point in evaluations], [point[metric] for point in evaluations]
     score.plot(places, values, color=ORANGE, marker="o", markersize=5)
-    score.set(xlabel="step", title=f"validation {metric_title(metric)}")
-    if len(places) < 2:
-        score.margins(0.5)
+    score.set(title=f"validation {metric_title(metric)}", xlim=(0, max(steps) * 1.08))
+    score.margins(y=0.25)
+    if len(places) <= MAX_ANNOTATED:
         for place, value in zip(places, values, strict=True):
-            score.annotate(f"{value:.4f}", (place, value), xytext=(8, 8), textcoords="offset points")
+            score.annotate(f"{value:.3f}", (place, value), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+    rate.plot(steps, [point["learning_rate"] for point in curve], color=GREY, linewidth=1.3)
+    rate.set(title="learning rate", ylim=(0, None))
+    rate.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}" if value else "0")
+    for axes in (loss, score, rate):
+        axes.set_xlabel("step")
     return figure
 
 
@@ -161,7 +160,7 @@ def slices_figure(column: str, parts: Sequence[Mapping[str, Any]], metric: str, 
         title += f", lowest {MAX_BARS} of {len(parts)}"
     values = np.asarray([[part["metrics"][metric][key] for key in ("value", "low", "high")] for part in shown])
     places = np.arange(len(shown))
-    figure = Figure(figsize=(5.2, 0.8 + 0.3 * len(shown)))
+    figure = Figure(figsize=(4.3, 0.8 + 0.3 * len(shown)))
     axes = figure.subplots()
     if overall is not None:
         axes.axvspan(overall["low"], overall["high"], color=GREY, alpha=0.18, linewidth=0)
@@ -183,9 +182,8 @@ def recipes_figure(points: Sequence[Mapping[str, Any]], metric: str) -> Figure:
     """
     figure = Figure(figsize=(5.4, 3.4))
     axes = figure.subplots()
-    colors = mpl.colormaps["tab10"].colors
     for number, point in enumerate(points):
-        color = colors[number % len(colors)]
+        color = mpl.colormaps["tab10"](number % 10)
         label = f"{point['name']}, {point['size_bytes'] / 1e6:.0f} MB" + (" (ships)" if point["ships"] else "")
         axes.scatter(
             point["latency_ms_p50"], point["metric"], s=110 if point["ships"] else 55, label=label, marker="osD^vP*X"[number % 8],
@@ -211,20 +209,23 @@ def counts_figure(counts: Mapping[str, int]) -> Figure:
     axes.bar_label(bars, labels=[f"{count:,}" if count else "" for _, count in ordered], padding=4, fontsize=9)
     axes.set_yticks(range(len(ordered)), [shorten(label) for label, _ in ordered])
     axes.set_ylim(len(ordered) - 0.4, -0.6)
-    axes.margins(x=0.15)
+    axes.margins(x=0.18)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.locator_params(axis="x", nbins=5)
     axes.grid(visible=False, axis="y")
     axes.set_title("rows of each label")
     return figure
 
 
 @styled
-def lengths_figure(lengths: npt.NDArray[np.int64], max_length: int) -> Figure:
-    """How long the training texts are, in tokens, and where they are cut."""
+def lengths_figure(lengths: npt.NDArray[np.int64], cut_at: int | None) -> Figure:
+    """How long the training texts are, in tokens, and where they were cut, if they were."""
     figure = Figure(figsize=(4.8, 2.9))
     axes: Axes = figure.subplots()
     axes.hist(lengths, bins=min(40, max(int(np.ptp(lengths)), 1)), color=BLUE)
-    if lengths.max() >= max_length:
-        axes.axvline(max_length, color=ORANGE, linestyle="--", linewidth=1.2, label=f"cut at {max_length:,}")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    if cut_at is not None:
+        axes.axvline(cut_at, color=ORANGE, linestyle="--", linewidth=1.2, label=f"cut at {cut_at:,}")
         axes.legend()
     axes.set(xlabel="tokens of a text", ylabel="rows", title="length of the training texts")
     axes.grid(visible=False, axis="x")

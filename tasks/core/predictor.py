@@ -17,7 +17,7 @@ class Predictor:
     """A checked bundle, loaded and ready.
 
     The same row gives the same outputs whatever it is batched with, to 1e-4, where activation ranges are fixed (fp32 and the
-    static recipes); the dynamic recipes take ranges from the batch, which moves probabilities (verify reports how far).
+    static recipes); a dynamic recipe takes its ranges from the batch, and ships only if that moves no probability by over 0.01.
     """
 
     def __init__(self, bundle: Path | BundleInfo, problem: Problem) -> None:

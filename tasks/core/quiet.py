@@ -11,6 +11,7 @@ DEFAULTS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",  # errors reach the user as one message of ours, not as Prefect's traceback
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

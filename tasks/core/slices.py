@@ -60,5 +60,5 @@ def _numbers(values: Sequence[Any]) -> npt.NDArray[np.float64] | None:
     return np.asarray(values, np.float64)
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     return value is None or value != value

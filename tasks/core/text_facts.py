@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from tasks.core.checks import CHARACTERS, CONTROLS, DAMAGE, PERSONAL, SCRIPT, VISIBLE, fact
 from tasks.core.errors import ParamsError, did_you_mean
-from tasks.core.personal_data import EMAIL, NUMBER, find_personal_data
 from tasks.core.loaded import literal, quoted
+from tasks.core.personal_data import EMAIL, NUMBER, find_personal_data
 
 _INVISIBLE = r"[\s\p{Z}\p{C}]+"
 # C0 and C1 controls and DEL, but not tab, line feed and carriage return
@@ -21,7 +21,7 @@ _NOT_ASCII = r"[^\x00-\x7f]"
 _COMMON_SCRIPTS = (
     "Arabic Armenian Bengali Bopomofo Cyrillic Devanagari Ethiopic Georgian Greek Gujarati Gurmukhi Han Hangul "
     "Hebrew Hiragana Kannada Katakana Khmer Lao Latin Malayalam Myanmar Sinhala Tamil Telugu Thai Tibetan"
-).split()
+)
 
 
 def text_facts(rows: pa.Table, column: str, script: str | None) -> pa.Table:
@@ -64,8 +64,8 @@ def _script_share(text: str, script: str) -> str:
     for name in names:
         if not _is_script(name):
             raise ParamsError(
-                f"validate.script: no Unicode script is called '{name}'.{did_you_mean(name.capitalize(), _COMMON_SCRIPTS)}",
-                f"For example: {', '.join(_COMMON_SCRIPTS)}; several are written 'Han, Hiragana, Katakana'.",
+                f"validate.script: no Unicode script is called '{name}'.{did_you_mean(name.capitalize(), _COMMON_SCRIPTS.split())}",
+                f"For example: {_COMMON_SCRIPTS.replace(' ', ', ')}; several are written 'Han, Hiragana, Katakana'.",
             )
     letters = _without(text, r"[^\p{L}]+")
     ours = "".join(rf"\p{{{name}}}" for name in names)

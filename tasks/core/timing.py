@@ -31,6 +31,11 @@ class Timings:
         self.latencies.append(list(turn["latencies"]))
         self.batches.append((int(turn["rows"]), float(turn["seconds"])))
 
+    @property
+    def rows(self) -> int:
+        """Rows that were timed."""
+        return sum(rows for rows, _ in self.batches)
+
     def summary(self) -> dict[str, float]:
         """Milliseconds of one row (p50, p95) and rows a second in batches."""
         milliseconds = np.concatenate([np.asarray(turn) for turn in self.latencies]) * 1e3

@@ -79,14 +79,10 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(self.lengths) / params.batch_size)
         self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
         self.accelerator = Accelerator(mixed_precision=mixed_precision(setting.device), cpu=setting.device == "cpu")
-        optimizer = torch.optim.AdamW(
-            _decayed(model, params.weight_decay), lr=params.learning_rate, fused=setting.device != "mps"
-        )
+        optimizer = torch.optim.AdamW(_decayed(model, params.weight_decay), lr=params.learning_rate, fused=setting.device != "mps")
         name = "constant_with_warmup" if params.scheduler == "constant" else params.scheduler
         warmup_steps = round(params.warmup_share * self.total_steps)
-        self.scheduler = get_scheduler(
-            name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=self.total_steps
-        )
+        self.scheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=self.total_steps)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.progress = Progress()
         weights = setting.class_weights
@@ -115,9 +111,7 @@ class Trainer:
             return
         while self.progress.step < self.total_steps:
             epoch, done = divmod(self.progress.step, self.steps_per_epoch)
-            batches = training_batches(
-                self.lengths, self.setting.params.batch_size, seed=self.setting.seed, epoch=epoch
-            )
+            batches = training_batches(self.lengths, self.setting.params.batch_size, seed=self.setting.seed, epoch=epoch)
             yield from batches[done : done + self.total_steps - self.progress.step]
 
     def _step(self, rows: Indices) -> None:
@@ -178,9 +172,7 @@ class Trainer:
     def _evaluate(self) -> None:
         setting, progress = self.setting, self.progress
         model = self.accelerator.unwrap_model(self.model)
-        outputs = predict_torch(
-            model, setting.problem, setting.validation, setting.pad_token_id, str(self.accelerator.device)
-        )
+        outputs = predict_torch(model, setting.problem, setting.validation, setting.pad_token_id, str(self.accelerator.device))
         metrics = setting.problem.metrics(outputs, setting.problem.references(setting.validation), setting.labels)
         progress.evaluations.append({"step": progress.step, "epoch": progress.step / self.steps_per_epoch, **metrics})
         name = setting.params.early_stopping_metric
@@ -195,8 +187,7 @@ class Trainer:
         progress.stopped_early = bool(patience) and progress.without_gain >= patience
         self.report(
             progress.step,
-            {"progress": progress.step / self.total_steps}
-            | {f"validation_{name}": value for name, value in metrics.items()},
+            {"progress": progress.step / self.total_steps} | {f"validation_{name}": value for name, value in metrics.items()},
         )
 
     def _save(self) -> None:

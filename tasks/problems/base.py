@@ -104,7 +104,7 @@ class Problem(ABC):
     def resampled_metrics(
         self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
     ) -> dict[str, npt.NDArray[np.float64]]:
-        """`metrics` of many resamples, each (r,); `weights` (r, n) says how often each row is in each. Worth overriding with something fast."""
+        """`metrics` of many resamples, each (r,); `weights` (r, n) says how often each row is in each."""
         drawn = [np.repeat(np.arange(len(outputs)), weight.astype(np.int64)) for weight in weights]
         found = [self.metrics(outputs[rows], references[rows], labels) for rows in drawn]
         return {name: np.asarray([metrics[name] for metrics in found]) for name in self.metric_signs}

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.params import BehaviourParams, EvaluateParams, ValidateParams
+    from tasks.core.behaviour_params import BehaviourParams
+    from tasks.core.params import EvaluateParams, ValidateParams
 
 
 class TextClassification(Problem):
@@ -91,7 +92,14 @@ class TextClassification(Problem):
         config.problem_type = "single_label_classification"
         if dropout is not None:
             # the names differ between architectures; only those that the base has are set
-            for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout", "seq_classif_dropout"):
+            for key in (
+                "hidden_dropout_prob",
+                "attention_probs_dropout_prob",
+                "classifier_dropout",
+                "dropout",
+                "attention_dropout",
+                "seq_classif_dropout",
+            ):
                 if hasattr(config, key):
                     setattr(config, key, dropout)
         model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
@@ -114,7 +122,9 @@ class TextClassification(Problem):
             return (len(references) / (len(labels) * np.maximum(counts, 1))).astype(np.float32)
         assert not isinstance(wanted, str)
         if set(wanted) != set(labels):
-            raise ParamsError(f"finetune.class_weights: names {sorted(wanted)}, the labels are {sorted(labels)}.", "Give every label one weight.")
+            raise ParamsError(
+                f"finetune.class_weights: names {sorted(wanted)}, the labels are {sorted(labels)}.", "Give every label one weight."
+            )
         return np.asarray([wanted[label] for label in labels], np.float32)
 
     def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:

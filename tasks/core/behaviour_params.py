@@ -1,0 +1,43 @@
+"""`evaluate.behaviour` of params.yaml: behavioural tests of the user's own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tasks.core.section import Positive, Section, Share
+
+
+class WrittenCases(Section):
+    """Texts so plain that a model of any use gives them their label."""
+
+    name: str = Field(min_length=1)
+    label: str
+    texts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+
+
+class Direction(Section):
+    """Words added to test rows, and which way they must not move a label's probability."""
+
+    name: str = Field(min_length=1)
+    label: str
+    expect: Literal["not_lower", "not_higher"]
+    append: str = ""  # with its leading blank
+    prepend: str = ""  # with its trailing blank
+    tolerance: Share = 0.1  # of probability, by which it may move the wrong way
+
+    @model_validator(mode="after")
+    def _something_is_added(self) -> Self:
+        if not self.append and not self.prepend:
+            raise ValueError("a directional test adds something: give `append` or `prepend`")
+        return self
+
+
+class BehaviourParams(Section):
+    """Behavioural tests (CheckList, Ribeiro et al. 2020); those of invariance are always made."""
+
+    rows: Positive = 250  # test rows that each test alters
+    names: tuple[str, ...] = ()  # given names to swap for one another, beside the usual English ones
+    minimum_functionality: tuple[WrittenCases, ...] = ()
+    directional: tuple[Direction, ...] = ()
