@@ -143,7 +143,7 @@ def _look(params: Params, root: Path) -> tuple[int, list[str], int]:
 def _render(values: Mapping[str, Any]) -> str:
     import jinja2
 
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 (YAML)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     template = environment.from_string((Path(__file__).parent / "params.yaml.j2").read_text(encoding="utf-8"))
     return template.render(**values)

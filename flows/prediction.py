@@ -83,8 +83,9 @@ def _registered_bundle(workspace: Workspace, alias: str | None, version: int | N
 def _read(source: Path, predictor: Predictor) -> Iterator[pa.RecordBatch]:
     import duckdb
 
+    from tasks.core.loaded import FILE, LINE, Loaded, quoted
     from tasks.core.params import Source
-    from tasks.core.tables import FILE, LINE, Loaded, load, quoted
+    from tasks.core.tables import load
 
     if not source.is_file():
         raise DataError(f"{source}: no such file.", "Check the path.")

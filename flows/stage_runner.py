@@ -10,7 +10,6 @@ from typing import Literal
 from flows.progress import Listener
 from flows.stage_cache import Lineage, StageCache, StageStatus
 from tasks.core.params import parse
-from tasks.core.progress import Report
 from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES, Stage, find_stage, run_stage
 

@@ -14,6 +14,12 @@ from tasks.core.workspace import Workspace
 if TYPE_CHECKING:
     from flows.initialization import Made
 
+NEXT = """Next, in this workspace:
+  ratchet predict "Some text of yours."           what the new version says
+  ratchet status                                  stages and versions
+  ratchet train -S finetune.learning_rate=3e-5    another try; going back costs nothing
+  mlflow ui --backend-store-uri sqlite:///.ratchet/mlflow.db    runs, curves and versions side by side"""
+
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
     console.width = 120  # of a log or a pipe; 80 would cut the tables
@@ -25,21 +31,14 @@ def print_training(workspace: Workspace, result: TrainResult, wall_s: float, ove
         console.print(f"Nothing has changed: every stage is cached, {result.model} version {result.version} stands. {wall_s:.1f} s")
         return
     verified = read_json(workspace.root / "reports" / "verification.json")
-    console.print(
-        f"\n[bold]{result.model} version {result.version}[/bold] (alias challenger)  ships as [bold]{result.recipe}[/bold]: {verified['reason']}\n"
-    )
+    console.print(f"\n[bold]{result.model} version {result.version}[/bold] (alias challenger)\n\nShips: {verified['reason']}\n")
     console.print(_metrics_table(verified["test_metrics"]))
     console.print(_recipes_table(verified))
-    told = _data_notes(workspace)
-    if told:
-        console.print("\n".join(told))
-    console.print(
-        f"{wall_s:.0f} s in all, {overhead_s:.1f} s of it outside the stages. Report: {workspace.root / 'reports' / 'report.html'}\n"
-    )
-    console.print(
-        'Next:\n  ratchet predict "Some text of yours."\n  ratchet status\n  ratchet train -S finetune.learning_rate=3e-5\n  mlflow ui --backend-store-uri sqlite:///.ratchet/mlflow.db',
-        markup=False,
-    )
+    for note in _data_notes(workspace):
+        console.print(note, markup=False)
+    console.print(f"\nReport: {workspace.root / 'reports' / 'report.html'}")
+    console.print(f"{wall_s:.0f} s in all, {overhead_s:.1f} s of it outside the stages.\n")
+    console.print(NEXT, markup=False)
 
 
 def print_status(status: dict[str, Any]) -> None:
@@ -66,10 +65,8 @@ def print_status(status: dict[str, Any]) -> None:
 
 def print_workspace(made: Made) -> None:
     """What `ratchet init` made."""
-    console.print(
-        f"{made.workspace}: {made.problem}, model {made.model_name}, {made.rows} rows, {len(made.labels)} labels: {', '.join(made.labels[:10])}",
-        markup=False,
-    )
+    labels = f"{len(made.labels)} labels: {', '.join(made.labels[:10])}{', ...' if len(made.labels) > 10 else ''}"
+    console.print(f"{made.workspace}: {made.problem}, model {made.model_name}, {made.rows} rows, {labels}", markup=False)
     if made.quarantined:
         console.print(
             f"{made.quarantined} rows could not be read; `ratchet train` keeps them in data/raw/quarantine.jsonl with the reasons."
@@ -126,7 +123,7 @@ def _recipes_table(verified: dict[str, Any]) -> Table:
 def _data_notes(workspace: Workspace) -> list[str]:
     valid = read_json(workspace.root / "reports" / "validation.json")
     split = read_json(workspace.root / "data" / "splits" / "split.json")
-    notes = [f"{check['name']}: {check['unexpected']} rows" for check in valid["checks"] if not check["success"]]
+    notes = [check["message"] for check in valid["checks"] if check["unexpected"] or not check["success"]]
     return [f"Data: {note}" for note in notes] + [f"Split: {warning}" for warning in split["warnings"]]
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from flows.stage_runner import StageOutcome
 from flows.training_run import TrainingRun, TrainResult
@@ -61,4 +62,5 @@ def training(workspace: str, overrides: Sequence[str] = (), force: bool = False,
 def _summary(result: TrainResult, root: Path) -> str:
     report = (root / "reports" / "report.html").as_uri()
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in result.metrics.items())
-    return f"# {result.model} version {result.version}\n\nShips as `{result.recipe}`. [Report]({report})\n\n| metric | value |\n|---|---|\n{rows}\n"
+    head = f"# {result.model} version {result.version}\n\nShips as `{result.recipe}`. [Report]({report})\n\n"
+    return f"{head}| metric | value |\n|---|---|\n{rows}\n"

@@ -120,8 +120,6 @@ def _layer_stack(model: PreTrainedModel) -> nn.ModuleList:
 
 def _embedding_block(model: PreTrainedModel) -> nn.Module:
     """The outermost module named for embeddings (token, position and their norm), else the token embedding alone."""
-    from torch import nn
-
     blocks = [module for name, module in model.named_modules() if name.split(".")[-1] == "embeddings"]
     block: nn.Module = blocks[0] if blocks else model.get_input_embeddings()
     return block

@@ -96,8 +96,9 @@ STAGES = (
     Stage(
         "report", "tasks.reporting", "write_report",
         deps={
-            "validation_report": "reports/validation.json", "splits": "data/splits", "tokens": "data/tokens", "training_report": "reports/training.json",
-            "evaluation_report": "reports/evaluation.json", "verification_report": "reports/verification.json",
+            "validation_report": "reports/validation.json", "splits": "data/splits", "tokens": "data/tokens",
+            "training_report": "reports/training.json", "evaluation_report": "reports/evaluation.json",
+            "verification_report": "reports/verification.json",
         },
         outs={"page": "reports/report.html"},
         params=("problem", "labels", "model_name"),

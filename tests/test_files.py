@@ -14,9 +14,14 @@ from tasks.core.files import atomic_path, read_jsonl, replace, write_json, write
 def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     write_text(target, "old")
-    with pytest.raises(RuntimeError), atomic_path(target) as new:
-        new.write_text("half")
-        raise RuntimeError
+
+    def write_half() -> None:
+        with atomic_path(target) as new:
+            new.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 

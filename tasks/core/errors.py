@@ -87,7 +87,7 @@ _FORBIDDEN = "Give yourself write permission there, then run the command again."
 _STORAGE_REMEDIES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
-    errno.EFBIG: "The file system, or a limit set on this process (`ulimit -f`), refuses files this large: raise it, then run the command again.",
+    errno.EFBIG: "The file system, or `ulimit -f`, refuses files this large: raise the limit, then run the command again.",
     errno.EACCES: _FORBIDDEN,
     errno.EPERM: _FORBIDDEN,
     errno.EROFS: "The file system is read-only: work in another directory.",

@@ -43,7 +43,7 @@ class Source(Section):
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"  # auto: by the file's ending
     encoding: str = "utf-8"  # of CSV, TSV and JSONL; a byte order mark wins over it
     quote: Literal['"', "'", ""] = '"'  # CSV and TSV; empty: quotes are plain characters
-    table: str = Field("data", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")  # its name in `query`
+    table: str = Field(default="data", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")  # its name in `query`
     split: Literal["train", "validation", "test"] | None = None  # the file is one split, used as it is
 
 

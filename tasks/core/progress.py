@@ -12,7 +12,8 @@ class Report(Protocol):
     The metric `progress`, in [0, 1], is the share of the stage's work that is done; the others are its own.
     """
 
-    def __call__(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take one step's numbers."""
 
 
 def silent(step: int, metrics: Mapping[str, float]) -> None:

@@ -36,9 +36,11 @@ class TokensInfo:
 
     @classmethod
     def read(cls, tokens: Path) -> TokensInfo:
+        """Of the directory `tokens`."""
         return cls(**read_json(tokens / "tokens.json"))
 
     def write(self, tokens: Path) -> None:
+        """Into the directory `tokens`."""
         write_json(tokens / "tokens.json", asdict(self))
 
 

@@ -235,7 +235,7 @@ def seed_everything(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 (libraries draw from it)
+    np.random.seed(seed)
     torch.manual_seed(seed)
 
 

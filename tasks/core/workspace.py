@@ -32,6 +32,7 @@ class Workspace:
 
     @property
     def params_file(self) -> Path:
+        """What decides what the workspace makes."""
         return self.root / "params.yaml"
 
     @property
@@ -41,6 +42,7 @@ class Workspace:
 
     @property
     def mlflow_database(self) -> Path:
+        """MLflow's database, unless MLFLOW_TRACKING_URI names another."""
         return self.store / "mlflow.db"
 
     @property

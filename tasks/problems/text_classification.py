@@ -30,7 +30,7 @@ class TextClassification(Problem):
     """One text, one of several classes."""
 
     name = "text-classification"
-    columns = {"text": "the text", "label": "its class"}
+    columns = {"text": "the text", "label": "its class"}  # noqa: RUF012 (base.py declares the class variables)
     text_columns = ("text",)
     label_column = "label"
     metric_signs = {"accuracy": 1, "macro_f1": 1, "weighted_f1": 1, "mcc": 1, "log_loss": -1, "ece": -1}  # noqa: RUF012
