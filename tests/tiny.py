@@ -5,58 +5,13 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-POSITIVE = ["good", "lovely", "superb", "bright"]
-NEGATIVE = ["bad", "awful", "broken", "dull"]
-NEUTRAL = ["table", "paper", "number", "square"]
-FILLER = [
-    "the",
-    "a",
-    "this",
-    "that",
-    "room",
-    "film",
-    "book",
-    "phone",
-    "soup",
-    "train",
-    "hotel",
-    "shirt",
-    "lamp",
-    "song",
-    "chair",
-    "game",
-    "door",
-    "river",
-    "city",
-    "garden",
-    "was",
-    "is",
-    "seems",
-    "looked",
-    "felt",
-    "very",
-    "quite",
-    "rather",
-    "really",
-    "and",
-    "but",
-    "with",
-    "for",
-    "near",
-    "after",
-    "before",
-    "old",
-    "new",
-    "small",
-    "large",
-    "first",
-    "second",
-    "our",
-    "their",
-    "one",
-    "two",
-    "three",
-]
+POSITIVE = "good lovely superb bright".split()
+NEGATIVE = "bad awful broken dull".split()
+NEUTRAL = "table paper number square".split()
+FILLER = (
+    "the a this that room film book phone soup train hotel shirt lamp song chair game door river city garden was is seems looked felt "
+    "very quite rather really and but with for near after before old new small large first second our their one two three"
+).split()
 LABELS = ("negative", "neutral", "positive")
 
 
