@@ -76,6 +76,8 @@ class StageCache:
 
         with self._locked():
             stage = self._stage(name)
+            if not all(dep.exists for dep in stage.deps):
+                return False
             try:
                 self._repo.stage_cache.restore(stage)
             except RunCacheNotFoundError:
@@ -84,9 +86,9 @@ class StageCache:
             return True
 
     def snapshot(self, name: str) -> Snapshot:
-        """The stage's inputs as they are now."""
+        """The stage's inputs as they are now; None for one that is not there, which the stage itself will complain of."""
         with self._locked():
-            return {str(dep): dep.get_hash().value for dep in self._stage(name).deps}
+            return {str(dep): dep.get_hash().value if dep.exists else None for dep in self._stage(name).deps}
 
     def commit(self, name: str, before: Snapshot) -> None:
         """Take what the stage has made into the cache and dvc.lock.

@@ -67,7 +67,7 @@ class TrainingRun:
     def stage(self, name: str) -> StageOutcome:
         """Make one stage clean and say so."""
         if name == "finetune":
-            self._client()  # an unreachable registry fails now, not after the training
+            self._check_ahead()
         outcome = self._runner.run(name)
         self.outcomes[name] = outcome
         stage_line(name, outcome.state, outcome.seconds)
@@ -112,6 +112,16 @@ class TrainingRun:
             metrics=metrics,
             stages=outcomes,
         )
+
+    def _check_ahead(self) -> None:
+        """What would fail after the training fails before it: an unreachable registry, recipes and slices that do not exist."""
+        from tasks.evaluation import check_slice_columns
+        from tasks.export import check_recipes
+
+        params = self._runner.params
+        check_recipes(params.export.recipes)
+        check_slice_columns(self.workspace.root / "data" / "splits" / "test.parquet", params.evaluate.slices)
+        self._client()
 
     def _connect(self) -> tuple[MlflowClient, str]:
         from tasks.core.registry import connect

@@ -56,7 +56,7 @@ def test_wrong_params_are_all_told(workspace: Path) -> None:
         (("predict",), "nothing to predict"),
         (("predict", "text"), "no version is registered"),
         (("predict", "--bundle", "nowhere", "text"), "no bundle"),
-        (("predict", "--version", "one", "text"), "not a valid integer"),
+        (("predict", "--version", "one", "text"), "valid integer"),
         (("train", "-S", "problem=text-clasification"), "text-classification"),
         (("train", "-S", "base_model.path=./nowhere"), "nowhere"),
         (("train", "-S", "ingest.sources.0.url=nowhere.csv"), "nowhere.csv"),
@@ -75,7 +75,7 @@ def test_a_mistake_ends_in_one_message(workspace: Path, arguments: tuple[str, ..
 
 
 def test_an_offline_hub_id_says_what_to_do(workspace: Path) -> None:
-    arguments = ("train", "-S", "base_model.path=owner/model", "-S", "base_model.revision=" + "0" * 40)
+    arguments = ("train", "-S", "base_model.path=owner/model", "-S", "base_model.revision=" + "c0ffee" * 6)
     done = ratchet(workspace, *arguments, "--json", code=2, HF_ENDPOINT="http://127.0.0.1:9")
     assert "owner/model" in json.loads(done.stdout)["error"]["message"]
 
@@ -98,6 +98,7 @@ def test_two_runs_of_one_workspace_do_not_mix(workspace: Path) -> None:
 
 
 def test_status_of_a_new_workspace_makes_nothing(workspace: Path) -> None:
+    run(workspace, "rm", "-rf", "data", "reports", "models", ".ratchet")
     status = ratchet_json(workspace, "status")
     assert {stage["state"] for stage in status["stages"]} == {"missing"}
     assert status["model"] == {"name": "tiny", "versions": []}
