@@ -77,7 +77,7 @@ def _registered_bundle(workspace: Workspace, alias: str | None, version: int | N
         there = ", ".join(f"{v.version} ({', '.join(v.aliases)})" if v.aliases else str(v.version) for v in known) or "none"
         raise RegistryError(f"{name}: no version{' with ' + asked if asked else ''} is registered. There is: {there}.", remedy)
     with mlflow_errors(uri):
-        return download_bundle(wanted[0], workspace.store / "downloads")
+        return download_bundle(client, wanted[0], workspace.store / "downloads")
 
 
 def _read(source: Path, predictor: Predictor) -> Iterator[pa.RecordBatch]:
@@ -105,7 +105,7 @@ def _read(source: Path, predictor: Predictor) -> Iterator[pa.RecordBatch]:
                 f"{source}: there is no column {' and no '.join(missing)} Found: {', '.join(loaded.columns)}.", "Rename the column."
             )
         columns = ", ".join(quoted(column) for column in loaded.columns if column not in (FILE, LINE))
-        yield from connection.sql(f"SELECT {columns} FROM rows ORDER BY {LINE}").to_arrow_reader(BATCH_ROWS)
+        yield from connection.cursor().sql(f"SELECT {columns} FROM rows ORDER BY {LINE}").to_arrow_reader(BATCH_ROWS)
 
 
 def _predicted(predictor: Predictor, batch: pa.RecordBatch) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ def print_training(workspace: Workspace, result: TrainResult, wall_s: float, ove
     console.print(f"\n[bold]{result.model} version {result.version}[/bold] (alias challenger)\n\nShips: {verified['reason']}\n")
     console.print(_metrics_table(verified["test_metrics"]))
     console.print(_recipes_table(verified))
-    for note in _data_notes(workspace):
+    for note in [*_recipe_notes(verified), *_data_notes(workspace)]:
         console.print(note, markup=False)
     console.print(f"\nReport: {workspace.root / 'reports' / 'report.html'}")
     console.print(f"{wall_s:.0f} s in all, {overhead_s:.1f} s of it outside the stages.\n")
@@ -82,42 +82,28 @@ def _metrics_table(metrics: dict[str, dict[str, float]]) -> Table:
 
 
 def _recipes_table(verified: dict[str, Any]) -> Table:
+    lost = f"{verified['metric']} lost"
     table = Table(
-        "recipe",
-        "lost on validation",
-        "labels agree",
-        "size",
-        "p50 batch 1",
-        "rows/s batch 32",
-        "",
-        title="What could ship, on validation",
-        title_justify="left",
+        "recipe", lost, "agrees", "size", "batch 1 p50", "batch 32", "", title="What could ship, on validation", title_justify="left"
     )
     torch = verified["checkpoint"]
-    table.add_row(
-        "PyTorch",
-        "",
-        "",
-        _megabytes(torch["size_bytes"]),
-        f"{torch['latency_ms_p50']:.1f} ms",
-        f"{torch['throughput']:.0f}",
-        "",
-    )
+    table.add_row("PyTorch", "", "", _megabytes(torch["size_bytes"]), *_speed(torch), "")
     for found in verified["candidates"]:
-        mark = "ships" if found["recipe"] == verified["shipped"] else ("" if found["passed"] else str(found["reason"]))
-        if found.get("metric") is None:
-            table.add_row(found["recipe"], "", "", "", "", "", mark)
+        verdict = "ships" if found["recipe"] == verified["shipped"] else "passed" if found["passed"] else "no"
+        if found["metric"] is None:
+            table.add_row(found["recipe"], "", "", "", "", "", "failed")
             continue
-        speed = (f"{found['latency_ms_p50']:.1f} ms", f"{found['throughput']:.0f} rows/s")
-        table.add_row(
-            found["recipe"],
-            f"{found['metric_loss']:+.4f}",
-            f"{found['agreement']:.1%}",
-            _megabytes(found["size_bytes"]),
-            *speed,
-            mark,
-        )
+        measured = (f"{found['metric_loss']:+.4f}", f"{found['agreement']:.1%}", _megabytes(found["size_bytes"]), *_speed(found))
+        table.add_row(found["recipe"], *measured, verdict)
     return table
+
+
+def _speed(found: dict[str, Any]) -> tuple[str, str]:
+    return f"{found['latency_ms_p50']:.1f} ms", f"{found['throughput']:.0f} rows/s"
+
+
+def _recipe_notes(verified: dict[str, Any]) -> list[str]:
+    return [f"{found['recipe']}: {found['reason']}" for found in verified["candidates"] if not found["passed"]]
 
 
 def _data_notes(workspace: Workspace) -> list[str]:

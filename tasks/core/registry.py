@@ -131,13 +131,18 @@ class LiveCurves:
         self._flushed = time.monotonic()
 
 
-def download_bundle(version: ModelVersion, downloads: Path) -> Path:
-    """A local directory with the version's bundle; kept in `downloads` where the store is not on this disk."""
-    import mlflow
+def download_bundle(client: MlflowClient, version: ModelVersion, downloads: Path) -> Path:
+    """A local directory with the version's bundle; a copy in `downloads` where MLflow's artifacts are not on this disk."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.utils.file_utils import local_file_uri_to_path
 
-    model = version.source if not version.model_id else f"models:/{version.model_id}"
+    # a version's own `model_id` stays empty; its source is models:/ID
+    location = client.get_logged_model(str(version.source).removeprefix("models:/")).artifact_location
+    if location.startswith(("file:", "/")):
+        return Path(local_file_uri_to_path(location)) / "artifacts" / "bundle"
     target = downloads / f"{version.name}-{version.version}"
-    if (target / "bundle").is_dir():
-        return target / "bundle"
-    target.mkdir(parents=True, exist_ok=True)
-    return Path(mlflow.artifacts.download_artifacts(f"{model}/artifacts/bundle", dst_path=str(target)))
+    if not target.is_dir():
+        with atomic_path(target) as new:
+            new.mkdir()
+            download_artifacts(f"{location}/artifacts/bundle", dst_path=str(new))
+    return target / "bundle"
