@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Doubles = npt.NDArray[np.float64]
 
 BINS = 15  # of confidence, equally wide
-TEMPERATURES = (0.05, 20.0)  # where a temperature is looked for
+TEMPERATURES = (0.25, 20.0)  # rows that are all right would pull it to nothing, and every probability to 1
 MAX_CONFUSIONS = 20  # pairs of labels worth listing
 
 
