@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 .PHONY: run test lint docs-check clean
 
 run: $(READY)
-	$(BIN)/ratchet train
+	@$(BIN)/ratchet train
 
 test: $(READY)
-	$(BIN)/pytest --cov --cov-report=term:skip-covered -q
+	$(BIN)/pytest -q --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -27,7 +27,8 @@ clean:
 
 # what is installed is what constraints.txt pins; a change of either file installs anew
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...")'
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the pinned packages into $(VENV); this takes some minutes once."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
