@@ -66,8 +66,6 @@ class TrainingRun:
 
     def stage(self, name: str) -> StageOutcome:
         """Make one stage clean and say so."""
-        if name == "finetune":
-            self._check_ahead()
         outcome = self._runner.run(name)
         self.outcomes[name] = outcome
         stage_line(name, outcome.state, outcome.seconds)
@@ -84,7 +82,8 @@ class TrainingRun:
             version = find_version(client, params.model_name, self._runner.lineage().content_key)
         if version is None or CHALLENGER not in version.aliases:
             return None
-        self.outcomes = {stage.name: StageOutcome(stage.name, "cached", 0.0) for stage in STAGES}
+        for stage in STAGES:
+            self.stage(stage.name)
         return self.result(Registered(params.model_name, int(version.version), str(version.run_id), created=False))
 
     def register(self, flow_run_id: str) -> Registered:
@@ -137,6 +136,7 @@ class TrainingRun:
         shown = listener.get()(stage)
         if stage != "finetune":
             return shown
+        self._check_ahead()
         from tasks.core.registry import LiveCurves, claim_run
 
         client, experiment_id = self._client()

@@ -128,7 +128,7 @@ def choose_recipe(judged: list[dict[str, Any]], metric: str, verify: VerifyParam
     best, *slower = passing
     for entry in slower:
         entry["reason"] = f"passed; {best['recipe']} is faster ({best['speedup']:.2f}x against {entry['speedup']:.2f}x fp32 ONNX)"
-    loss = f"loses {best['metric_loss']:.4f} of {metric} on validation (budget {verify.max_metric_loss:g})"
+    loss = f"{metric} on validation {-best['metric_loss']:+.4f} against the checkpoint (budget -{verify.max_metric_loss:g})"
     best["reason"] = f"the fastest within the budget: {best['speedup']:.2f}x fp32 ONNX, {loss}"
     return best["recipe"], f"{best['recipe']} is {best['reason']}."
 
