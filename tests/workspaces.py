@@ -13,6 +13,7 @@ from typing import Any
 
 from tiny import tiny_rows
 
+STAGES = ["ingest", "validate", "split", "tokenize", "finetune", "evaluate", "export", "verify", "report"]
 ROWS = 400
 FAST = (
     "finetune.epochs=6", "finetune.learning_rate=0.005", "finetune.batch_size=16", "tokenize.max_length=32",
@@ -83,3 +84,8 @@ def copy_workspace(template: Path, root: Path) -> Path:
     # dvc.yaml names the code's files from where the workspace lies
     run(root, sys.executable, "-m", "tasks", "dvc-yaml")
     return root
+
+
+def states(result: dict[str, Any]) -> dict[str, str]:
+    """How each stage came to be clean, of `ratchet train --json`."""
+    return {stage["name"]: stage["state"] for stage in result["stages"]}
