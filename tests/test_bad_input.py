@@ -7,12 +7,11 @@ import io
 import json
 import resource
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tiny import tiny_rows
-from workspaces import clean_environment, make_workspace, ratchet, run
+from workspaces import clean_environment, make_workspace, ratchet, ratchet_json, run
 
 from tasks.core.errors import PipelineError
 from tasks.core.files import read_json, read_jsonl
@@ -142,29 +141,28 @@ def test_the_command_says_it_in_one_message(workspace: Workspace) -> None:
     run(workspace.root, "git", "checkout", "-q", ".")
 
 
-@pytest.fixture
-def limited() -> Callable[[Path, int], subprocess.CompletedProcess[str]]:
-    def train(root: Path, most_bytes: int) -> subprocess.CompletedProcess[str]:
-        """`ratchet train` where no file may grow past a size: what a full disk does, at another write for each size."""
-        return subprocess.run(
-            ["ratchet", "train", "--json"], cwd=root, env=clean_environment(), capture_output=True, text=True, timeout=250, check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes)),
-        )  # fmt: skip
-
-    return train
+def train_with_little_room(root: Path, most_kilobytes: int) -> subprocess.CompletedProcess[str]:
+    """`ratchet train` where no file may grow past a size: what a full disk does, at another write for each size."""
+    limit = most_kilobytes * 1024
+    return subprocess.run(
+        ["ratchet", "train", "--json"], cwd=root, env=clean_environment(), capture_output=True, text=True, timeout=250, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("most_kilobytes", [8, 150])
-def test_a_full_disk_loses_nothing(
-    trained: Path, limited: Callable[[Path, int], subprocess.CompletedProcess[str]], most_kilobytes: int
-) -> None:
+def test_a_full_disk_loses_nothing(trained: Path) -> None:
     before = {path: path.read_bytes() for path in (trained / "models" / "bundle").rglob("*") if path.is_file()}
+    first = ratchet_json(trained, "train")
     with (trained / "reviews.csv").open("a", encoding="utf-8") as file:
         file.write("a film that was very good and quite superb for us,positive,films\n")
-    done = limited(trained, most_kilobytes * 1024)
-    assert done.returncode == 2, done.stderr
-    assert json.loads(done.stdout)["error"]["type"] in ("StorageError", "RegistryError")
-    assert "Traceback" not in done.stderr
-    assert {path: path.read_bytes() for path in before} == before
-    again = json.loads(ratchet(trained, "train", "--json").stdout)
+    stages = {stage["name"]: stage["state"] for stage in ratchet_json(trained, "status")["stages"]}
+    assert (stages["ingest"], stages["validate"]) == ("stale", "clean")
+    for most_kilobytes in (8, 150):
+        done = train_with_little_room(trained, most_kilobytes)
+        assert done.returncode == 2, done.stderr
+        assert json.loads(done.stdout)["error"]["type"] in ("StorageError", "RegistryError")
+        assert "Traceback" not in done.stderr
+        assert {path: path.read_bytes() for path in before} == before
+    again = ratchet_json(trained, "train")
     assert (again["state"], again["version"]) == ("trained", 2)
+    assert again["content_key"] != first["content_key"]  # a row more is other data

@@ -10,6 +10,8 @@ import pytest
 from tiny import tiny_rows
 from workspaces import FAST, ratchet, run, write_csv
 
+from tasks.core.params import save_overrides
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
@@ -33,10 +35,10 @@ def test_the_commands_work_in_their_order(base_dir: Path, tmp_path: Path) -> Non
     for command in (command for command in COMMANDS if command[0] == "ratchet"):
         arguments = command[1:]
         if arguments[0] == "init":
-            arguments += ["--base-model", str(base_dir)]
-        if "train" in arguments:
-            arguments += [word for override in (*FAST, "finetune.epochs=2") for word in ("-S", override) if "--save" not in arguments]
-        done.append(ratchet(tmp_path, *arguments).stdout)
+            done.append(ratchet(tmp_path, *arguments, "--base-model", str(base_dir)).stdout)
+            save_overrides(tmp_path / "reviews" / "params.yaml", (*FAST, "finetune.epochs=2"))
+        else:
+            done.append(ratchet(tmp_path, *arguments).stdout)
     assert len(done) >= 6
     assert "version 1" in done[1]
     assert len((tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()) == 3
