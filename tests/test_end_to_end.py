@@ -67,9 +67,10 @@ def test_predictions_of_the_registered_version(trained: Path) -> None:
     assert good["text"] == "a good and lovely film"
     assert sum(good["scores"].values()) == pytest.approx(1)
     assert good["score"] == max(good["scores"].values())
-    same = ratchet_json(trained, "predict", "--bundle", "models/bundle", "a good and lovely film")
-    assert same == [good]
-    assert ratchet_json(trained, "predict", "--alias", "challenger", "a good and lovely film") == [good]
+    # one text each: a dynamic recipe's last digits depend on the texts beside it
+    alone = ratchet_json(trained, "predict", "--alias", "challenger", "a good and lovely film")
+    assert ratchet_json(trained, "predict", "--bundle", "models/bundle", "a good and lovely film") == alone
+    assert alone[0]["scores"] == pytest.approx(good["scores"], abs=0.01)
 
 
 def test_the_registered_model_loads_without_the_workspace(trained: Path, tmp_path: Path) -> None:
