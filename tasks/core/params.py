@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 from tasks.core.behaviour_params import BehaviourParams
 from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.files import atomic_path
+from tasks.core.lifecycle_params import NotifyParams, PromotionParams, RetrainParams
 from tasks.core.section import Positive, Section, Share
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -129,6 +130,8 @@ class FinetuneParams(Section):
     freeze_embeddings: bool = False
     freeze_layers: Annotated[int, Field(ge=0)] = 0  # lowest encoder layers
     gradient_checkpointing: bool = False  # less memory, more time
+    start_from: Literal["base", "champion"] = "base"  # champion: its checkpoint; the first training starts from the base all the same
+    replay_share: Share = 1.0  # with start_from champion: share of the rows it was trained on already that are trained on again
 
 
 class EvaluateParams(Section):
@@ -177,6 +180,9 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     export: ExportParams = ExportParams()
     verify: VerifyParams = VerifyParams()
+    promotion: PromotionParams = PromotionParams()
+    retrain: RetrainParams = RetrainParams()
+    notify: NotifyParams = NotifyParams()
 
     @model_validator(mode="after")
     def _labels_are_distinct(self) -> Self:
