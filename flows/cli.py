@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from tasks.core.errors import ParamsError, PipelineError, as_storage_error
-
-app = typer.Typer(
-    name="ratchet",
-    help="Fine-tune a language model on your own text, ship it as quantized ONNX, let only better models through.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-Directory = Annotated[
-    Path | None,
-    typer.Option("-C", "--directory", help="The workspace (default: the one you stand in).", show_default=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
-
-
-@app.callback()
-def _directory(context: typer.Context, directory: Directory = None) -> None:
-    context.obj = directory
+from flows.console import AsJson, Directory, app, open_workspace, print_json, run_app
+from tasks.core.errors import ParamsError
 
 
 @app.command()
@@ -48,7 +27,7 @@ def train(
 ) -> None:
     """Bring the model up to date: every stage that is not clean, then register a version."""
     started = time.perf_counter()
-    workspace = _workspace(context, directory)
+    workspace = open_workspace(context, directory)
     from flows.launch import train as run_training
     from flows.progress import terminal_progress
     from flows.summary import print_training
@@ -64,7 +43,7 @@ def train(
     wall = time.perf_counter() - started
     overhead = wall - sum(stage.seconds for stage in result.stages)
     if as_json:
-        _print_json(asdict(result) | {"overhead_s": round(overhead, 2), "wall_s": round(wall, 2)})
+        print_json(asdict(result) | {"overhead_s": round(overhead, 2), "wall_s": round(wall, 2)})
     else:
         print_training(workspace, result, wall, overhead)
 
@@ -96,7 +75,7 @@ def init(
     request = Request(directory, problem, data or [], {"text": text, "label": label}, model_name, base_model, revision)
     made = make_workspace(request)
     if as_json:
-        _print_json(asdict(made))
+        print_json(asdict(made))
     else:
         print_workspace(made)
 
@@ -122,15 +101,15 @@ def predict(
 
     if not texts and input_file is None:
         raise ParamsError("predict: nothing to predict.", "Give texts, or --input FILE.")
-    workspace = None if bundle else _workspace(context, directory)
+    workspace = None if bundle else open_workspace(context, directory)
     predictor = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
     if input_file is not None and output_file is not None:
         count, _ = predict_file(predictor, input_file, output_file)
-        _print_json({"rows": count, "output": str(output_file)}) if as_json else print(f"{count} predictions written to {output_file}")
+        print_json({"rows": count, "output": str(output_file)}) if as_json else print(f"{count} predictions written to {output_file}")
         return
     rows = predict_file(predictor, input_file, None)[1] if input_file is not None else predict_texts(predictor, texts or [])
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
         for row in rows:
             print(f"{row['label']:<12} {row['score']:.3f}  {row[next(iter(predictor.problem.example()))]}")
@@ -139,55 +118,17 @@ def predict(
 @app.command()
 def status(context: typer.Context, directory: Directory = None, as_json: AsJson = False) -> None:
     """Stages clean or not, registered versions, aliases, headline metrics."""
-    workspace = _workspace(context, directory)
+    workspace = open_workspace(context, directory)
     from flows.status import workspace_status
     from flows.summary import print_status
 
     found = workspace_status(workspace)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         print_status(found)
 
 
 def main() -> NoReturn:
-    """Entry point: a user's mistake ends in one message and exit code 2, a bug in its traceback and 1."""
-    wants_json = "--json" in sys.argv
-    try:
-        app(standalone_mode=False)
-    except PipelineError as error:
-        _fail(error, wants_json)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        print("\nInterrupted. Finished stages are kept; the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        if hasattr(error, "format_message"):  # an option that does not exist, or a value of the wrong kind
-            _fail(ParamsError(error.format_message(), "See `ratchet --help`."), wants_json)
-        refusal = as_storage_error(error)
-        if refusal is None:
-            raise
-        _fail(refusal, wants_json)
-    sys.exit(0)
-
-
-def _fail(error: PipelineError, wants_json: bool) -> NoReturn:
-    if wants_json:
-        _print_json({"error": {"type": type(error).__name__, "message": error.message, "remedy": error.remedy}})
-    else:
-        print(f"ratchet: {error}", file=sys.stderr)
-    sys.exit(2)
-
-
-def _workspace(context: typer.Context, directory: Path | None) -> Any:
-    from flows.environment import prepare
-    from tasks.core.workspace import Workspace
-
-    workspace = Workspace.find(directory or context.obj)
-    prepare(workspace)
-    return workspace
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    """Entry point."""
+    run_app()

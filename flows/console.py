@@ -1,0 +1,80 @@
+"""What every `ratchet` command shares: the app, its common options, how results and errors are told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from tasks.core.errors import ParamsError, PipelineError, as_storage_error
+
+if TYPE_CHECKING:
+    from tasks.core.workspace import Workspace
+
+app = typer.Typer(
+    name="ratchet",
+    help="Fine-tune a language model on your own text, ship it as quantized ONNX, let only better models through.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Directory = Annotated[
+    Path | None,
+    typer.Option("-C", "--directory", help="The workspace (default: the one you stand in).", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
+
+
+@app.callback()
+def _directory(context: typer.Context, directory: Directory = None) -> None:
+    context.obj = directory
+
+
+def open_workspace(context: typer.Context, directory: Path | None) -> Workspace:
+    """The workspace that the options name, its stores set up and the libraries quieted."""
+    from flows.environment import prepare
+    from tasks.core.workspace import Workspace
+
+    workspace = Workspace.find(directory or context.obj)
+    prepare(workspace)
+    return workspace
+
+
+def print_json(value: Any) -> None:
+    """Print a result for programs."""
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def run_app() -> NoReturn:
+    """Run the command line: a user's mistake ends in one message and exit code 2, a bug in its traceback and 1."""
+    wants_json = "--json" in sys.argv
+    try:
+        app(standalone_mode=False)
+    except PipelineError as error:
+        _fail(error, wants_json)
+    except typer.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished stages are kept; the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # an option that does not exist, or a value of the wrong kind
+            _fail(ParamsError(error.format_message(), "See `ratchet --help`."), wants_json)
+        refusal = as_storage_error(error)
+        if refusal is None:
+            raise
+        _fail(refusal, wants_json)
+    sys.exit(0)
+
+
+def _fail(error: PipelineError, wants_json: bool) -> NoReturn:
+    if wants_json:
+        print_json({"error": {"type": type(error).__name__, "message": error.message, "remedy": error.remedy}})
+    else:
+        print(f"ratchet: {error}", file=sys.stderr)
+    sys.exit(2)
