@@ -60,13 +60,11 @@ def difference_interval(
     return _interval(value, _bounds(statistic, np.asarray([value]), len(references), resampling)[0])
 
 
-def _bounds(statistic: Callable[[Doubles], Doubles], values: Doubles, rows: int, resampling: Resampling) -> Doubles:
-    """(m, 2): low and high of each of m statistics.
+def resample(statistic: Callable[[Doubles], Doubles], rows: int, resampling: Resampling) -> Doubles:
+    """(m, r): m statistics of each resample.
 
-    statistic  (r, n) weights of rows -> (m, r)
+    statistic  (r, n) weights of rows, how often each was drawn -> (m, r)
     """
-    if rows < 2:  # nothing to draw from
-        return np.stack([values, values], 1)
     from scipy.stats import bootstrap
 
     def of_rows(drawn: npt.NDArray[np.int64], axis: int) -> Doubles:
@@ -74,11 +72,20 @@ def _bounds(statistic: Callable[[Doubles], Doubles], values: Doubles, rows: int,
         places = drawn + rows * np.arange(len(drawn))[:, None]
         return statistic(np.bincount(places.ravel(), minlength=len(drawn) * rows).reshape(len(drawn), rows).astype(np.float64))
 
-    found = bootstrap(
+    found: Doubles = bootstrap(
         (np.arange(rows),), of_rows, n_resamples=resampling.resamples, batch=max(1, MAX_DRAWS // rows), vectorized=True,
         confidence_level=resampling.confidence, method="percentile", rng=np.random.default_rng(resampling.seed),
-    ).confidence_interval  # fmt: skip
-    return np.stack([found.low, found.high], 1)
+    ).bootstrap_distribution  # fmt: skip
+    return found
+
+
+def _bounds(statistic: Callable[[Doubles], Doubles], values: Doubles, rows: int, resampling: Resampling) -> Doubles:
+    """(m, 2): low and high of each of m statistics, by percentiles."""
+    if rows < 2:  # nothing to draw from
+        return np.stack([values, values], 1)
+    tail = (1 - resampling.confidence) / 2
+    found: Doubles = np.quantile(resample(statistic, rows, resampling), (tail, 1 - tail), axis=1).T
+    return found
 
 
 def _interval(value: float, bound: Doubles) -> Interval:

@@ -122,6 +122,14 @@ class Problem(ABC):
         """(share of rows with the same prediction, largest difference of a probability) of two models on the same rows."""
 
     @abstractmethod
+    def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
+        """Which rows are predicted right."""
+
+    @abstractmethod
+    def align(self, outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
+        """Outputs for `labels` as outputs for `wanted`, which holds them all; what the model never learnt is as good as impossible."""
+
+    @abstractmethod
     def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
         """What a plain method, trained on `train`, puts out for `test`; None where there is no such method."""
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tasks.core.behaviour_params import BehaviourParams
     from tasks.core.params import EvaluateParams, ValidateParams
 
+UNLEARNT = np.float32(20.0)  # logits below a model's lowest, for a label that it never learnt: finite, so that log-loss stays a number
+
 
 class TextClassification(Problem):
     """One text, one of several classes."""
@@ -146,6 +148,15 @@ class TextClassification(Problem):
 
         same = outputs.argmax(-1) == others.argmax(-1)
         return float(same.mean()), float(np.abs(softmax(outputs, -1) - softmax(others, -1)).max())
+
+    def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
+        right: npt.NDArray[np.bool_] = outputs.argmax(-1) == references
+        return right
+
+    def align(self, outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
+        aligned = np.repeat(outputs.min(-1, keepdims=True) - UNLEARNT, len(wanted), axis=-1)
+        aligned[:, [wanted.index(label) for label in labels]] = outputs
+        return aligned
 
     def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
         from tasks.core.baseline import tfidf_logistic_regression

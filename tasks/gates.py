@@ -1,0 +1,226 @@
+"""The gates between a challenger and production: each passed, failed, warned of or not applicable, with its numbers.
+
+What is asked of the challenger alone holds for the first version too. Against a champion the question is non-inferiority: the lower
+bound of the paired difference must be above -margin, at the level that looks.py leaves for this look. All gates must pass, so none of
+their levels needs correcting for their number (intersection-union test, Berger 1982).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tasks.core.lifecycle_params import PromotionParams
+from tasks.core.looks import level_of_look
+from tasks.core.paired import Difference
+
+Status = Literal["passed", "failed", "warned", "not applicable"]
+KINDS = {"invariance": "invariance", "directional": "directional", "minimum-functionality": "minimum_functionality"}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One verdict; `reason` is for people, `numbers` for programs."""
+
+    name: str
+    status: Status
+    reason: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a promotion is judged by.
+
+    metric      the problem's
+    challenger  of tasks.comparison.describe_model
+    comparison  of tasks.comparison.compare_scored, challenger against champion; None without one
+    high_water  the challenger's difference of the metric to the best champion so far, on the same rows; None without one
+    look        1 for test rows that never judged
+    reports     the challenger's validation, evaluation and verification reports; those that its run lacks are missing
+    lineage     what is wrong with where it came from, in words
+    rolled_back whether it was champion and was taken back
+    """
+
+    metric: str
+    challenger: Mapping[str, Any]
+    comparison: Mapping[str, Any] | None
+    champion_speed: Mapping[str, float] | None
+    high_water: tuple[str, Difference] | None
+    look: int
+    reports: Mapping[str, Any]
+    lineage: Sequence[str]
+    rolled_back: bool
+
+
+def judge(evidence: Evidence, params: PromotionParams) -> list[Gate]:
+    """Every gate's verdict, in a fixed order."""
+    return [
+        _data(evidence),
+        _minimum(evidence, params),
+        _non_inferiority(evidence, params),
+        _improvement(evidence, params),
+        _high_water(evidence, params),
+        _slices(evidence, params),
+        _parity(evidence, params),
+        _calibration(evidence, params),
+        *_speed_and_size(evidence, params),
+        _behaviour(evidence, params),
+        _lineage(evidence, params),
+        _not_rolled_back(evidence),
+    ]
+
+
+def is_better(difference: Difference, significance: float, look: int) -> bool:
+    """Whether the first model is shown to be better than the second, at the level left for this look."""
+    return difference.lower_bound(level_of_look(significance, look)) > 0
+
+
+def _data(evidence: Evidence) -> Gate:
+    report = evidence.reports.get("validation")
+    if report is None:
+        return Gate("data validation", "not applicable", "the version carries no validation report")
+    wrong = [check["name"] for check in report["checks"] if check["action"] == "error" and not check["success"]]
+    numbers = {"rows_in": report["rows_in"], "rows_out": report["rows_out"], "failed": wrong}
+    if wrong:
+        return Gate("data validation", "failed", f"failed checks: {', '.join(wrong)}", numbers)
+    return Gate(
+        "data validation", "passed", f"{report['rows_out']} of {report['rows_in']} rows passed {len(report['checks'])} checks", numbers
+    )
+
+
+def _minimum(evidence: Evidence, params: PromotionParams) -> Gate:
+    value = evidence.challenger["metrics"][evidence.metric]["value"]
+    return _at_least("minimum value", evidence.metric, value, params.min_value)
+
+
+def _non_inferiority(evidence: Evidence, params: PromotionParams) -> Gate:
+    if evidence.comparison is None:
+        return Gate("non-inferiority", "not applicable", "there is no champion yet")
+    difference = Difference(**evidence.comparison["metrics"][evidence.metric])
+    return _bounded("non-inferiority", "the champion", difference, -params.margin, evidence, params)
+
+
+def _improvement(evidence: Evidence, params: PromotionParams) -> Gate:
+    if params.min_improvement is None or evidence.comparison is None:
+        reason = "promotion.min_improvement is null" if params.min_improvement is None else "there is no champion yet"
+        return Gate("improvement", "not applicable", reason)
+    difference = Difference(**evidence.comparison["metrics"][evidence.metric])
+    return _bounded("improvement", "the champion", difference, params.min_improvement, evidence, params)
+
+
+def _high_water(evidence: Evidence, params: PromotionParams) -> Gate:
+    """The margin must hold against the best champion so far too, or small losses would add up from promotion to promotion."""
+    if evidence.high_water is None:
+        return Gate("high-water mark", "not applicable", "no champion but the present one has stood")
+    name, difference = evidence.high_water
+    return _bounded("high-water mark", name, difference, -params.margin, evidence, params)
+
+
+def _bounded(name: str, against: str, difference: Difference, above: float, evidence: Evidence, params: PromotionParams) -> Gate:
+    level = level_of_look(params.significance, evidence.look)
+    bound = difference.lower_bound(level)
+    numbers = {
+        "challenger": difference.first, "other": difference.second, "difference": difference.value, "lower_bound": bound,
+        "wanted_above": above, "level": level, "look": evidence.look, "p_value": difference.p_value,
+    }  # fmt: skip
+    relation = "above" if bound > above else "not above"
+    words = (
+        f"{evidence.metric} {difference.first:.4f} against {difference.second:.4f} of {against}: {difference.value:+.4f}, "
+        f"lower bound {bound:+.4f} {relation} {above:+.4f} (p {difference.p_value:.4f}, look {evidence.look}, level {level:.4f})"
+    )
+    return Gate(name, "passed" if bound > above else "failed", words, numbers)
+
+
+def _slices(evidence: Evidence, params: PromotionParams) -> Gate:
+    """No slice and no old class may fall by more than its allowance, where the fall is more than chance (Holm over all of them)."""
+    if evidence.comparison is None:
+        return Gate("forgetting", "not applicable", "there is no champion yet")
+    judged = [part for part in evidence.comparison["slices"] if part["judged"]]
+    fallen = []
+    for part in judged:
+        name = f"{part['column']}={part['value']}"
+        allowance = params.slice_falls.get(name, params.max_slice_fall)
+        if -part["difference"]["value"] > allowance and part["fall_p_adjusted"] < params.significance:
+            fallen.append({"slice": name, "rows": part["rows"], "allowance": allowance, "p": part["fall_p_adjusted"], **part["difference"]})
+    if fallen:
+        words = [
+            f"{f['slice']} ({f['rows']} rows) {f['value']:+.3f}, allowed -{f['allowance']:g}, corrected p {f['p']:.4f}" for f in fallen
+        ]
+        return Gate("forgetting", "failed", "; ".join(words), {"fallen": fallen, "judged": len(judged)})
+    worst = min(judged, key=lambda part: float(part["difference"]["value"]), default=None)
+    note = f"; lowest {worst['column']}={worst['value']} {worst['difference']['value']:+.3f}" if worst else ""
+    return Gate(
+        "forgetting", "passed", f"no fall beyond its allowance in {len(judged)} slices{note}", {"fallen": [], "judged": len(judged)}
+    )
+
+
+def _parity(evidence: Evidence, params: PromotionParams) -> Gate:
+    report = evidence.reports.get("verification")
+    if params.min_agreement is None or report is None:
+        reason = "promotion.min_agreement is null" if params.min_agreement is None else "the version carries no verification report"
+        return Gate("parity", "not applicable", reason)
+    shipped = next(entry for entry in report["candidates"] if entry["recipe"] == report["shipped"])
+    return _at_least("parity", f"agreement of {report['shipped']} with its checkpoint", shipped["agreement"], params.min_agreement)
+
+
+def _calibration(evidence: Evidence, params: PromotionParams) -> Gate:
+    found = evidence.challenger["metrics"].get("ece")
+    return _at_most("calibration", "calibration error", found and found["value"], params.max_ece)
+
+
+def _speed_and_size(evidence: Evidence, params: PromotionParams) -> list[Gate]:
+    mine, theirs = evidence.challenger, evidence.champion_speed
+    ratio = mine["latency_ms_p95"] / theirs["latency_ms_p95"] if theirs else None
+    return [
+        _at_most("latency", "p95 of one row in ms", mine["latency_ms_p95"], params.max_latency_ms_p95),
+        _at_most("latency ratio", "p95 over the champion's, side by side", ratio, params.max_latency_ratio),
+        _at_least("throughput", "rows a second", mine["throughput"], params.min_throughput),
+        _at_most("size", "megabytes", mine["size_bytes"] / 1e6, params.max_size_mb),
+    ]
+
+
+def _behaviour(evidence: Evidence, params: PromotionParams) -> Gate:
+    report = evidence.reports.get("evaluation")
+    if report is None or not report["behaviour"]:
+        return Gate("behaviour", "not applicable", "the version carries no behavioural tests")
+    wrong, rates = [], {}
+    for test in report["behaviour"]:
+        least = getattr(params.min_pass_rates, KINDS[test["kind"]])
+        rates[test["name"]] = test["pass_rate"]
+        if least is not None and test["pass_rate"] < least:
+            wrong.append(f"{test['name']} {test['pass_rate']:.1%}, wanted {least:.0%}")
+    lowest = min(rates, key=rates.__getitem__)
+    reason = "; ".join(wrong) or f"{len(rates)} tests, lowest pass rate {rates[lowest]:.1%} ({lowest})"
+    return Gate("behaviour", "failed" if wrong else "passed", reason, {"pass_rates": rates})
+
+
+def _lineage(evidence: Evidence, params: PromotionParams) -> Gate:
+    if not evidence.lineage:
+        return Gate("lineage", "passed", "commit, data and base model are known, and a remote has the data")
+    return Gate(
+        "lineage", "failed" if params.strict_lineage else "warned", "; ".join(evidence.lineage), {"missing": list(evidence.lineage)}
+    )
+
+
+def _not_rolled_back(evidence: Evidence) -> Gate:
+    if evidence.rolled_back:
+        return Gate("not rolled back", "failed", "it was champion and was rolled back; only --force brings it back")
+    return Gate("not rolled back", "passed", "it was never rolled back")
+
+
+def _at_least(name: str, what: str, found: float | None, least: float | None) -> Gate:
+    if found is None or least is None:
+        return Gate(name, "not applicable", "nothing is asked" if least is None else "nothing to hold it against")
+    passed = found >= least
+    relation = "at least" if passed else "below"
+    return Gate(name, "passed" if passed else "failed", f"{what} {found:.4g}, {relation} {least:g}", {"found": found, "least": least})
+
+
+def _at_most(name: str, what: str, found: float | None, most: float | None) -> Gate:
+    if found is None or most is None:
+        return Gate(name, "not applicable", "nothing is asked" if most is None else "nothing to hold it against")
+    passed = found <= most
+    relation = "at most" if passed else "above"
+    return Gate(name, "passed" if passed else "failed", f"{what} {found:.4g}, {relation} {most:g}", {"found": found, "most": most})
