@@ -61,3 +61,17 @@ def _start_server() -> None:
 
     # the flow's own client finds this very server: the class keeps one instance a process
     SubprocessASGIServer().start()
+
+
+def promote(workspace: Workspace, version: str, force_reason: str = "") -> dict[str, Any]:
+    """Judge a version, and make it champion if it passes or is forced."""
+    from flows.promotion import promotion
+
+    return promotion(str(workspace.root), version, force_reason)
+
+
+def roll_back(workspace: Workspace, to: int | None, reason: str) -> dict[str, Any]:
+    """Make an earlier champion champion again."""
+    from flows.promotion import rolling_back
+
+    return rolling_back(str(workspace.root), to, reason)

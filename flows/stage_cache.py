@@ -122,6 +122,16 @@ class StageCache:
         fingerprints = [code_fingerprint(stage, self._problem) for stage in STAGES if stage.name in MODEL_STAGES]
         return Lineage(sha256_json(inputs | {"local": sorted(local), "code": fingerprints, "data": data_hash}), data_hash)
 
+    def unpushed(self) -> list[str]:
+        """Outs that the default remote does not have; all of them where there is no remote."""
+        from dvc.config import NoRemoteError
+
+        with self._locked():
+            try:
+                return sorted(self._repo.status([str(self._root / "dvc.yaml")], cloud=True))
+            except NoRemoteError:
+                return [str(path) for stage in STAGES for path in stage.outs.values()]
+
     def _stage(self, name: str) -> Any:
         stage = self._repo.stage.load_one(path=str(self._root / "dvc.yaml"), name=name)
         for dep in stage.params:

@@ -48,6 +48,10 @@ class StageRunner:
         """The content key and data version of what this workspace makes."""
         return self._cache.lineage()
 
+    def unpushed(self) -> list[str]:
+        """Outs that no remote has."""
+        return self._cache.unpushed()
+
     def run(self, name: str) -> StageOutcome:
         """Make the stage clean, at the least cost."""
         started = time.perf_counter()

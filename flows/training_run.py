@@ -12,7 +12,8 @@ from flows.background import in_background
 from flows.progress import listener, stage_line
 from flows.stage_cache import Lineage
 from flows.stage_runner import StageOutcome, StageRunner
-from tasks.core.files import read_json
+from tasks.core.bundle import MANIFEST
+from tasks.core.files import read_json, sha256_file
 from tasks.core.git import git_state
 from tasks.core.progress import Report
 from tasks.core.workspace import Workspace
@@ -154,6 +155,8 @@ class TrainingRun:
     def _tags(self, lineage: Lineage) -> dict[str, str]:
         from importlib.metadata import version
 
+        from tasks.core.registry import BUNDLE_SHA256
+
         state = git_state(self.workspace.root)
         reports = self.workspace.root / "reports"
         params = self._runner.params
@@ -163,6 +166,7 @@ class TrainingRun:
             "ratchet.git_dirty": str(state.dirty or bool(self.overrides)).lower(),
             "ratchet.base_model": params.base_model.path,
             "ratchet.base_model_sha256": read_json(reports / "training.json")["base_sha256"],
+            BUNDLE_SHA256: sha256_file(self.workspace.root / "models" / "bundle" / MANIFEST),
             "ratchet.recipe": read_json(reports / "verification.json")["shipped"],
             "ratchet.problem": params.problem,
             "ratchet.code_version": version("ratchet"),

@@ -176,13 +176,13 @@ def _slices(rows: TestRows, old_labels: Sequence[str]) -> list[Slice]:
 
 
 def _compare_slices(slices: Sequence[Slice], ours: Any, theirs: Any, resampling: Resampling, min_rows: int) -> list[dict[str, Any]]:
-    compared = []
+    compared: list[dict[str, Any]] = []
     for part in slices:
         first, second = ours[part.rows], theirs[part.rows]
         found = {"column": part.column, "value": part.value, "rows": len(part.rows), "judged": len(part.rows) >= min_rows}
         difference = asdict(accuracy_difference(first, second, resampling))
         compared.append({**found, "difference": difference, "fall_p": fall_p_value(*discordant(first, second))})
-    judged = [entry for entry in compared if entry["judged"]]
+    judged: list[dict[str, Any]] = [entry for entry in compared if entry["judged"]]
     for entry, adjusted in zip(judged, holm([entry["fall_p"] for entry in judged]), strict=True):
         entry["fall_p_adjusted"] = adjusted
     return compared

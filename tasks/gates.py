@@ -36,7 +36,7 @@ class Evidence:
     metric      the problem's
     challenger  of tasks.comparison.describe_model
     comparison  of tasks.comparison.compare_scored, challenger against champion; None without one
-    high_water  the challenger's difference of the metric to the best champion so far, on the same rows; None without one
+    high_water  the best champion so far, and the challenger's difference of the metric to it on the same rows; None without one
     look        1 for test rows that never judged
     reports     the challenger's validation, evaluation and verification reports; those that its run lacks are missing
     lineage     what is wrong with where it came from, in words
@@ -46,7 +46,7 @@ class Evidence:
     metric: str
     challenger: Mapping[str, Any]
     comparison: Mapping[str, Any] | None
-    champion_speed: Mapping[str, float] | None
+    champion_speed: Mapping[str, Any] | None
     high_water: tuple[str, Difference] | None
     look: int
     reports: Mapping[str, Any]
@@ -113,7 +113,7 @@ def _improvement(evidence: Evidence, params: PromotionParams) -> Gate:
 def _high_water(evidence: Evidence, params: PromotionParams) -> Gate:
     """The margin must hold against the best champion so far too, or small losses would add up from promotion to promotion."""
     if evidence.high_water is None:
-        return Gate("high-water mark", "not applicable", "no champion but the present one has stood")
+        return Gate("high-water mark", "not applicable", "no earlier champion was better than the present one")
     name, difference = evidence.high_water
     return _bounded("high-water mark", name, difference, -params.margin, evidence, params)
 

@@ -43,6 +43,7 @@ def write_report(
     cut_at = info.max_length if info.truncated.get("train") else None
     lengths_plot = Plot("Histogram of the training texts' lengths in tokens.", to_svg(lengths_figure(lengths, cut_at)))
     text = render_page(
+        "page.html.j2",
         {
             "model_name": model_name,
             "problem": kind,
@@ -61,7 +62,7 @@ def write_report(
                 "recipes": list(recipe_plots(verification)),
                 "data": [*class_plots(split), lengths_plot],
             },
-        }
+        },
     )
     write_text(page, text)
     report(2, {"progress": 1.0})

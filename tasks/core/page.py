@@ -1,4 +1,4 @@
-"""The report as HTML: one template, everything escaped but our own plots."""
+"""Pages as HTML: a template each, everything escaped but our own plots, nothing to load from elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from tasks.core.plots import metric_title
 
-TEMPLATE = Path(__file__).with_suffix(".html.j2")
 MAX_CELL = 300  # characters of a text in a table
 
 
@@ -22,11 +21,12 @@ class Plot:
     title: str = ""
 
 
-def render_page(values: Mapping[str, Any]) -> str:
-    """The page's text; an undefined value is an error, not an empty place."""
-    from jinja2 import Environment, StrictUndefined
+def render_page(template: str, values: Mapping[str, Any]) -> str:
+    """The page's text, of a template in this directory; an undefined value is an error, not an empty place."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     filters: dict[str, Callable[..., Any]] = {
         "interval": interval,
         "signed": lambda value: f"{value:+.3f}",
@@ -38,7 +38,7 @@ def render_page(values: Mapping[str, Any]) -> str:
         "fields": fields,
     }
     environment.filters.update(filters)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(values)
+    return environment.get_template(template).render(values)
 
 
 def number(value: object) -> str:

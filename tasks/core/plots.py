@@ -101,13 +101,12 @@ def confusion_figure(confusion: npt.NDArray[np.int64], labels: Sequence[str]) ->
 
 
 @styled
-def reliability_figure(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]] | None) -> Figure:
-    """Accuracy against confidence by bin, before and after temperature scaling, above how many rows each bin has."""
+def reliability_figure(series: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Accuracy against confidence by bin, of one or two series of bins by name, above how many rows each bin has."""
     figure = Figure(figsize=(4.6, 4.4))
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
-    series = [("as trained", before, ORANGE), ("temperature-scaled", after, BLUE)] if after else [("as trained", before, BLUE)]
-    for name, bins, color in series:
+    for (name, bins), color in zip(series.items(), (ORANGE, BLUE) if len(series) > 1 else (BLUE,), strict=True):
         points = [(entry["confidence"], entry["accuracy"]) for entry in bins]
         axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1.5, color=color, label=name)
         middles = [(entry["low"] + entry["high"]) / 2 for entry in bins]
@@ -116,6 +115,26 @@ def reliability_figure(before: Sequence[Mapping[str, float]], after: Sequence[Ma
     axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
     counts.set(xlabel="confidence", ylabel="rows")
+    return figure
+
+
+@styled
+def differences_figure(title: str, differences: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Paired differences by name with their intervals, around zero; of many, the lowest."""
+    shown = (
+        sorted(differences.items(), key=lambda entry: entry[1]["value"])[:MAX_BARS] if len(differences) > MAX_BARS else differences.items()
+    )
+    values = np.asarray([[found[key] for key in ("value", "low", "high")] for _, found in shown])
+    places = np.arange(len(values))
+    figure = Figure(figsize=(4.6, 0.9 + 0.3 * len(values)))
+    axes = figure.subplots()
+    axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
+    spread = [values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]
+    axes.errorbar(values[:, 0], places, xerr=spread, fmt="o", color=BLUE, markersize=5, capsize=3, linewidth=1.3)
+    axes.set_yticks(places, [shorten(name) for name, _ in shown])
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.set_title(title if len(values) == len(differences) else f"{title}, lowest {len(values)} of {len(differences)}")
     return figure
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CONTENT_KEY = "ratchet.content_key"
+BUNDLE_SHA256 = "ratchet.bundle_sha256"  # of its manifest, which holds every other file's
 FLUSH_SECONDS = 2.0
 
 

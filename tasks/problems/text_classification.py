@@ -187,9 +187,12 @@ class TextClassification(Problem):
 
         details, calibrated = evaluation["details"], evaluation.get("calibrated", {}).get("details", {})
         labels = [entry["label"] for entry in details["per_class"]]
+        series = {"as trained": details["reliability"]}
+        if "reliability" in calibrated:
+            series["temperature-scaled"] = calibrated["reliability"]
         return {
             "Confusion matrix": confusion_figure(np.asarray(details["confusion"]), labels),
-            "Reliability": reliability_figure(details["reliability"], calibrated.get("reliability")),
+            "Reliability": reliability_figure(series),
         }
 
     def decode(self, outputs: Floats, labels: Sequence[str], temperature: float) -> list[dict[str, Any]]:

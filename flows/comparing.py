@@ -1,0 +1,139 @@
+"""`ratchet compare`: two models on the same test rows, and MLflow told of it on both runs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.contestants import Contestant, Registry
+from flows.progress import listener
+from tasks.core.bootstrap import Resampling
+from tasks.core.errors import RegistryError
+from tasks.core.files import write_json, write_text
+from tasks.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tasks.comparison import Scored, TestRows
+
+SPLIT_KEYS = ("split.validation", "split.test")
+FROZEN = "These test rows were held out by a hash of their text, so neither model was trained on them."
+FOREIGN = "{title} is in no registry: whether it was trained on these rows cannot be known."
+OTHER_SPLIT = "{title} was split with other shares ({found}): it may have been trained on some of these rows."
+GIVEN_SPLIT = "The splits were given as files: that no model was trained on these rows is for their maker to know."
+
+
+def compare(workspace: Workspace, first: str = "challenger", second: str = "champion") -> dict[str, Any]:
+    """First against second, as plain JSON values; logged to MLflow on both runs."""
+    registry = Registry(workspace)
+    pair = [_find(registry, name) for name in (first, second)]
+    found = compare_pair(workspace, registry, *pair)
+    log_comparison(registry, found, pair)
+    return found
+
+
+def compare_pair(workspace: Workspace, registry: Registry, first: Contestant, second: Contestant) -> dict[str, Any]:
+    """The whole comparison of two contestants."""
+    rows, scored = score(workspace, {"first": first, "second": second})
+    return describe_pair(workspace, registry, rows, {first: scored["first"], second: scored["second"]})
+
+
+def describe_pair(workspace: Workspace, registry: Registry, rows: TestRows, scored: Mapping[Contestant, Scored]) -> dict[str, Any]:
+    """Two contestants that were scored on the same rows, the first against the second."""
+    from tasks.comparison import check_labels, compare_scored, describe_model
+
+    ours, theirs = scored.values()
+    check_labels(ours.info, theirs.info)
+    params = workspace.params()
+    single, paired = Resampling(seed=params.seed), Resampling(params.promotion.resamples, seed=params.seed)
+    return {
+        "test": describe_rows(rows),
+        "metric": rows.problem.metric,
+        "models": [{"title": c.title, "version": c.number, **describe_model(found, rows, single)} for c, found in scored.items()],
+        **compare_scored(ours, theirs, rows, paired, params.promotion.min_slice_rows),
+        "params": _changed(*(registry.run_params(c.version) if c.version else {} for c in scored)),
+        "lineage": _changed(*map(_lineage, scored)),
+        "notes": [note for contestant in scored for note in _notes(registry, contestant)] or [_frozen(workspace)],
+    }
+
+
+def score(workspace: Workspace, contestants: Mapping[str, Contestant]) -> tuple[TestRows, dict[str, Scored]]:
+    """The workspace's test rows, and every contestant's outputs on them."""
+    from dataclasses import replace
+
+    from tasks.comparison import all_labels, open_bundles, read_test_rows, score_bundles
+
+    params = workspace.params()
+    file = workspace.root / "data" / "splits" / "test.parquet"
+    rows = read_test_rows(file, params.problem, params.labels, params.evaluate.slices)
+    bundles = open_bundles({place: contestant.directory for place, contestant in contestants.items()}, params.problem)
+    rows = replace(rows, labels=all_labels(params.labels, list(bundles.values())))
+    return rows, score_bundles(bundles, file, rows, params.seed, listener.get()("compare"))
+
+
+def describe_rows(rows: TestRows) -> dict[str, Any]:
+    """What the ledger keeps of the rows that judged."""
+    return {"rows": rows.count, "fingerprint": rows.fingerprint, "sketch": rows.sketch}
+
+
+def log_comparison(registry: Registry, found: Mapping[str, Any], pair: list[Contestant]) -> None:
+    """The same metric names on both runs, so that MLflow's own comparison shows them side by side; the whole as an artifact."""
+    from mlflow.entities import Metric
+
+    from tasks.core.registry import mlflow_errors
+
+    name = "-vs-".join(str(contestant.number or Path(contestant.title).name) for contestant in pair)
+    with tempfile.TemporaryDirectory() as scratch, mlflow_errors(registry.uri):
+        file = Path(scratch) / f"{name}.json"
+        write_json(file, dict(found))
+        page = Path(scratch) / f"{name}.html"
+        write_text(page, comparison_page(found))
+        for contestant, model in zip(pair, found["models"], strict=True):
+            if contestant.version is None:
+                continue
+            numbers = {metric: interval["value"] for metric, interval in model["metrics"].items()}
+            numbers |= {key: model[key] for key in ("latency_ms_p50", "latency_ms_p95", "throughput", "size_bytes")}
+            run_id = contestant.version.run_id
+            registry.client.log_batch(run_id, metrics=[Metric(f"compare_{key}", value, 0, 0) for key, value in numbers.items()])
+            for artifact in (file, page):
+                registry.client.log_artifact(run_id, str(artifact), "comparisons")
+
+
+def comparison_page(found: Mapping[str, Any]) -> str:
+    """The comparison as one self-contained HTML page."""
+    from tasks.core.comparison_page import render_comparison
+
+    return render_comparison(found)
+
+
+def _find(registry: Registry, name: str) -> Contestant:
+    if name == "champion" and registry.versions() and registry.find_alias(name) is None:
+        raise RegistryError(f"{registry.name}: there is no champion yet to compare with.", "Run `ratchet promote`, or name two versions.")
+    return registry.find(name)
+
+
+def _lineage(contestant: Contestant) -> dict[str, str]:
+    tags = contestant.version.tags if contestant.version else {}
+    return {key.removeprefix("ratchet."): value for key, value in tags.items() if key.startswith("ratchet.") and ".decision." not in key}
+
+
+def _changed(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, list[str | None]]:
+    keys = [key for key in sorted({*first, *second}) if first.get(key) != second.get(key)]
+    return {key: [first.get(key), second.get(key)] for key in keys}
+
+
+def _notes(registry: Registry, contestant: Contestant) -> list[str]:
+    """Why it cannot be known that the contestant never saw the test rows."""
+    if contestant.version is None:
+        return [FOREIGN.format(title=contestant.title)]
+    split = registry.workspace.params().split
+    now = {"split.validation": str(split.validation), "split.test": str(split.test)}
+    then = registry.run_params(contestant.version)
+    found = ", ".join(f"{key} {then[key]}, now {now[key]}" for key in SPLIT_KEYS if then.get(key, now[key]) != now[key])
+    return [OTHER_SPLIT.format(title=contestant.title, found=found)] if found else []
+
+
+def _frozen(workspace: Workspace) -> str:
+    given = any(source.split for source in workspace.params().ingest.sources)
+    return GIVEN_SPLIT if given else FROZEN

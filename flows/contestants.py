@@ -1,0 +1,127 @@
+"""Who is compared: a version number, an alias or a bundle directory becomes a bundle and all that is known of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import RegistryError, did_you_mean
+from tasks.core.files import read_json
+from tasks.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+    from tasks.ledger import Decision, Ledger
+
+REPORTS = ("validation", "evaluation", "verification")
+
+
+@dataclass(frozen=True, eq=False)
+class Contestant:
+    """A bundle; `version` is None for one that is in no registry."""
+
+    title: str
+    directory: Path
+    version: ModelVersion | None = None
+
+    @property
+    def number(self) -> int | None:
+        """Its number in the registry."""
+        return None if self.version is None else int(self.version.version)
+
+
+class Registry:
+    """The workspace's registered model, as promotion sees it."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.name = workspace.params().model_name
+        self.uri = os.environ["MLFLOW_TRACKING_URI"]
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """Connected at first use; RegistryError where nothing was ever registered or MLflow cannot be reached."""
+        from tasks.core.registry import connect
+
+        if self.uri == self.workspace.default_tracking_uri and not self.workspace.mlflow_database.is_file():
+            raise RegistryError(f"{self.name}: no version is registered.", "Run `ratchet train`, which registers one.")
+        return connect(self.uri, self.workspace.store, self.name)[0]
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Every decision about this model."""
+        from tasks.ledger import Ledger
+
+        return Ledger(self.client, self.name, self.workspace.store / "ledger.jsonl")
+
+    def decisions(self) -> list[Decision]:
+        """The ledger, oldest first; a move that a crash cut short is completed."""
+        from tasks.core.registry import mlflow_errors
+
+        with mlflow_errors(self.uri):
+            return self.ledger.decisions()
+
+    def versions(self) -> list[ModelVersion]:
+        """Every version, newest first, with its aliases."""
+        from tasks.core.registry import mlflow_errors, versions
+
+        with mlflow_errors(self.uri):
+            return versions(self.client, self.name)
+
+    def find(self, name: str) -> Contestant:
+        """A version by number or alias, or a bundle directory; RegistryError where there is none of that name."""
+        known = self.versions()
+        for version in known:
+            if name == str(version.version) or name in version.aliases:
+                return self.contestant(version)
+        if Path(name).is_dir():
+            return Contestant(name, Path(name).resolve())
+        aliases = [alias for version in known for alias in version.aliases]
+        there = ", ".join([*(f"version {version.version}" for version in reversed(known)), *aliases]) or "nothing yet"
+        raise RegistryError(
+            f"{self.name}: '{name}' is no version, alias or bundle directory.{did_you_mean(name, aliases)} Registered: {there}.",
+            "See `ratchet status`.",
+        )
+
+    def find_alias(self, alias: str) -> Contestant | None:
+        """The version with that alias, if there is one."""
+        return next((self.contestant(version) for version in self.versions() if alias in version.aliases), None)
+
+    def contestant(self, version: ModelVersion) -> Contestant:
+        """A version's bundle, on this disk."""
+        from tasks.core.registry import download_bundle, mlflow_errors
+
+        with mlflow_errors(self.uri):
+            directory = download_bundle(self.client, version, self.workspace.store / "downloads")
+        aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
+        return Contestant(f"version {version.version}{aliases}", directory, version)
+
+    def run_params(self, version: ModelVersion) -> dict[str, str]:
+        """The parameters that its run logged."""
+        from tasks.core.registry import mlflow_errors
+
+        with mlflow_errors(self.uri):
+            return dict(self.client.get_run(version.run_id).data.params)
+
+    def reports(self, version: ModelVersion) -> dict[str, Any]:
+        """The reports that its run holds, by name; those that are gone are left out."""
+        import tempfile
+
+        from mlflow.exceptions import MlflowException
+
+        from tasks.core.registry import mlflow_errors
+
+        found = {}
+        with tempfile.TemporaryDirectory() as scratch, mlflow_errors(self.uri):
+            for name in REPORTS:
+                try:
+                    file = self.client.download_artifacts(version.run_id, f"reports/{name}.json", scratch)
+                except (MlflowException, OSError):
+                    continue
+                found[name] = read_json(Path(file))
+        return found

@@ -1,0 +1,93 @@
+"""What compare, promote and history print for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from flows.summary import console
+
+if TYPE_CHECKING:
+    from tasks.ledger import Decision
+
+COLOURS = {"passed": "green", "failed": "red", "warned": "yellow", "not applicable": "dim"}
+
+
+def print_comparison(found: Mapping[str, Any], page: Path | None) -> None:
+    """Metrics, slices and speed of two models, and what differs between them."""
+    first, second = found["models"]
+    console.print(f"\nA: {first['title']}, {first['recipe']}\nB: {second['title']}, {second['recipe']}", markup=False)
+    console.print(f"{found['test']['rows']} test rows. {' '.join(found['notes'])}\n", markup=False)
+    table = Table("metric", "A", "B", "A - B", "95% interval", "p", title="On the same rows, paired", title_justify="left")
+    for name, difference in found["metrics"].items():
+        table.add_row(name, *_numbers(difference))
+    console.print(table)
+    test = found["mcnemar"]
+    console.print(
+        f"McNemar's exact test: A alone is right on {test['only_first']} rows, B alone on {test['only_second']}, p {test['p_value']:.4f}. "
+        f"They agree on {found['agreement']:.1%}."
+    )
+    slices = Table("slice", "rows", "A", "B", "A - B", "95% interval", "p of a fall", title="Accuracy by slice", title_justify="left")
+    for part in found["slices"]:
+        if part["judged"]:
+            numbers = _numbers(part["difference"])[:-1]
+            slices.add_row(f"{part['column']}={part['value']}", str(part["rows"]), *numbers, f"{part['fall_p_adjusted']:.4f}")
+    console.print(slices)
+    speed = Table("side by side", "A", "B", title_justify="left")
+    for name, key, scale, digits in (
+        ("batch 1 p50, ms", "latency_ms_p50", 1, 2), ("batch 1 p95, ms", "latency_ms_p95", 1, 2),
+        ("batch 32, rows/s", "throughput", 1, 0), ("size, MB", "size_bytes", 1e-6, 1),
+    ):  # fmt: skip
+        speed.add_row(name, *(f"{model[key] * scale:.{digits}f}" for model in (first, second)))
+    console.print(speed)
+    for title, changes in (("Params", found["params"]), ("Lineage", found["lineage"])):
+        for key, (ours, theirs) in changes.items():
+            console.print(f"{title}: {key}  A {_short(ours)}  B {_short(theirs)}", markup=False)
+    if page:
+        console.print(f"Page: {page}", markup=False)
+
+
+def print_promotion(result: Mapping[str, Any]) -> None:
+    """Every gate, and what came of it."""
+    name, version, decision = result["model"], result["version"], result["decision"]
+    if decision is None:
+        console.print(f"{name}: version {version} is champion already; nothing to decide.")
+        return
+    table = Table("gate", "verdict", "why", title=f"{name} version {version}", title_justify="left")
+    for gate in decision["gates"]:
+        if gate["status"] != "not applicable":
+            table.add_row(gate["name"], f"[{COLOURS[gate['status']]}]{gate['status']}[/]", gate["reason"])
+    console.print(table)
+    skipped = [f"{gate['name']} ({gate['reason']})" for gate in decision["gates"] if gate["status"] == "not applicable"]
+    if skipped:
+        console.print(f"Not applicable: {'; '.join(skipped)}.", markup=False)
+    champion = "no version is" if result["champion"] is None else f"version {result['champion']} is"
+    console.print(f"{decision['outcome'].capitalize()}: {decision['reason']}. {champion.capitalize()} champion.", markup=False)
+
+
+def print_history(name: str, decisions: Sequence[Decision]) -> None:
+    """The ledger, oldest first."""
+    if not decisions:
+        console.print(f"{name}: nothing was decided yet. Run `ratchet promote`.")
+        return
+    table = Table("when (UTC)", "who", "version", "decision", "before", "look", "why", title=name, title_justify="left")
+    for decision in decisions:
+        words = f"{decision.outcome} (forced)" if decision.forced else decision.outcome
+        before = "-" if decision.previous is None else str(decision.previous)
+        table.add_row(decision.time[:19], decision.who, str(decision.version), words, before, str(decision.look or "-"), decision.reason)
+    console.print(table)
+
+
+def _numbers(difference: Mapping[str, float]) -> tuple[str, str, str, str, str]:
+    return (
+        f"{difference['first']:.4f}", f"{difference['second']:.4f}", f"{difference['value']:+.4f}",
+        f"{difference['low']:+.4f} to {difference['high']:+.4f}", f"{difference['p_value']:.4f}",
+    )  # fmt: skip
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:59] + "…"

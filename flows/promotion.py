@@ -1,0 +1,166 @@
+"""Challenger against champion: the gates' verdict, a person's word where one is asked for, then the alias moves. A Prefect flow."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, pause_flow_run, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import FlowPauseTimeout
+from prefect.input import RunInput
+
+from flows.contestants import Contestant, Registry
+from flows.judgement import Judgement, judge_version
+from flows.launch import workspace_lock
+from tasks.core.errors import BundleError, GateError, RegistryError
+from tasks.core.files import sha256_file
+from tasks.core.workspace import Workspace
+from tasks.ledger import Decision, standing
+
+
+class Approval(RunInput):
+    """A person's answer to a paused promotion."""
+
+    approve: bool
+    reason: str = ""
+    who: str = ""
+
+
+@flow(name="promote", persist_result=False)
+def promotion(workspace: str, version: str = "challenger", force_reason: str = "", trigger: str = "") -> dict[str, Any]:
+    """Make a version champion if every gate lets it through; the decision is written down either way.
+
+    workspace     its directory
+    version       number or alias
+    force_reason  why it is to be promoted whatever the gates say; empty: they decide
+    trigger       what called for the training, for the ledger
+    """
+    place = Workspace.find(Path(workspace))
+    registry = Registry(place)
+    decisions = registry.decisions()  # completes what a crash cut short
+    challenger, champion = registry.find(version), registry.find_alias("champion")
+    if challenger.version is None:
+        raise RegistryError(f"{version}: a bundle that is not registered cannot be promoted.", "Register it with `ratchet train`.")
+    if champion and champion.number == challenger.number:
+        return {"state": "unchanged", "model": registry.name, "version": challenger.number, "champion": champion.number, "decision": None}
+    judgement = judge_candidate(place, registry, challenger, champion, decisions)
+    decision = _decide(place, registry, judgement, force_reason, trigger)
+    decision = carry_out(place, registry, challenger, decision)
+    create_markdown_artifact(_summary(registry.name, decision), key="promote", description=decision.reason[:200])
+    return {
+        "state": decision.outcome, "model": registry.name, "version": decision.version,
+        "champion": decision.version if decision.move else decision.previous, "decision": asdict(decision),
+    }  # fmt: skip
+
+
+@flow(name="rollback", persist_result=False)
+def rolling_back(workspace: str, to: int | None = None, reason: str = "") -> dict[str, Any]:
+    """Make the champion before the present one champion again.
+
+    workspace  its directory
+    to         an earlier champion's number; None: the previous one
+    """
+    place = Workspace.find(Path(workspace))
+    registry = Registry(place)
+    past = standing(registry.decisions()).champions
+    target = _rollback_target(registry, past, to)
+    decision = Decision("rolled back", target, past[-1], reason or f"back from version {past[-1]} to version {target}")
+    decision = carry_out(place, registry, registry.find(str(target)), decision)
+    create_markdown_artifact(_summary(registry.name, decision), key="rollback", description=decision.reason[:200])
+    return {"state": "rolled back", "model": registry.name, "version": target, "champion": target, "decision": asdict(decision)}
+
+
+@task(name="judge", cache_policy=NO_CACHE)
+def judge_candidate(
+    place: Workspace, registry: Registry, challenger: Contestant, champion: Contestant | None, decisions: list[Decision]
+) -> Judgement:
+    """Score and judge, alone in the workspace: a training must not change the test rows meanwhile."""
+    with workspace_lock(place):
+        return judge_version(place, registry, challenger, champion, decisions)
+
+
+@task(name="carry out", cache_policy=NO_CACHE)
+def carry_out(place: Workspace, registry: Registry, target: Contestant, decision: Decision) -> Decision:
+    """Write the decision down; where it moves the alias, the target is tried first."""
+    from tasks.core.registry import mlflow_errors
+
+    if decision.outcome == "refused":
+        with mlflow_errors(registry.uri):
+            return registry.ledger.record(decision)
+    try_bundle(target)
+    with workspace_lock(place), mlflow_errors(registry.uri):
+        return registry.ledger.move(decision)
+
+
+def try_bundle(target: Contestant) -> None:
+    """BundleError unless the version's files are those that were registered, load, and predict."""
+    from tasks.core.bundle import MANIFEST, open_bundle
+    from tasks.core.predictor import Predictor
+    from tasks.core.registry import BUNDLE_SHA256
+    from tasks.problems import load_problem, problem_names
+
+    info = open_bundle(target.directory, problem_names())
+    registered = target.version.tags.get(BUNDLE_SHA256) if target.version else None
+    if registered not in (None, sha256_file(target.directory / MANIFEST)):
+        raise BundleError(
+            f"{target.directory}: is not the bundle that was registered as {target.title}.", "Register it again, or promote another."
+        )
+    kind = load_problem(info.problem)
+    example = kind.example()
+    predictions = Predictor(info, kind).predict(example)
+    if len(predictions) != len(next(iter(example.values()))):
+        raise BundleError(f"{target.directory}: it loads but gives {len(predictions)} predictions.", "Promote another version.")
+
+
+def _decide(place: Workspace, registry: Registry, judgement: Judgement, force_reason: str, trigger: str) -> Decision:
+    refused = Decision(
+        "refused", judgement.version, judgement.champion, f"failed: {', '.join(judgement.failed)}",
+        gates=[asdict(gate) for gate in judgement.gates], look=judgement.look, test=judgement.test, trigger=trigger,
+    )  # fmt: skip
+    if judgement.failed and not force_reason:
+        return refused
+    promoted = replace(refused, outcome="promoted", high_water=judgement.high_water)
+    if force_reason:
+        return replace(promoted, reason=f"forced: {force_reason}", forced=bool(judgement.failed))
+    passed = f"{sum(gate.status == 'passed' for gate in judgement.gates)} gates passed, none failed"
+    promotion = place.params().promotion
+    if promotion.approval == "auto":
+        return replace(promoted, reason=passed)
+    answer = _ask_person(registry, judgement, promotion.approval_hours)
+    who = answer.who or refused.who
+    if not answer.approve:
+        return replace(refused, reason=f"not approved: {answer.reason or 'no reason given'}", who=who)
+    return replace(promoted, reason=f"{passed}; approved{': ' + answer.reason if answer.reason else ''}", who=who)
+
+
+def _ask_person(registry: Registry, judgement: Judgement, hours: float) -> Approval:
+    """Pause the flow until somebody answers, at most `hours`."""
+    asked = f"Make version {judgement.version} of {registry.name} champion in place of {judgement.champion or 'none'}? All gates passed."
+    print(f"Waiting at most {hours:g} h for a person's word: `ratchet approve`, or `ratchet approve --no`.", flush=True)
+    try:
+        return pause_flow_run(wait_for_input=Approval.with_initial_data(description=asked), timeout=int(hours * 3600), poll_interval=2)
+    except FlowPauseTimeout:
+        return Approval(approve=False, reason=f"nobody answered within {hours:g} h")
+
+
+def _rollback_target(registry: Registry, past: list[int], to: int | None) -> int:
+    if not past:
+        raise GateError(f"{registry.name}: no version was ever promoted, so there is nothing to roll back.", "See `ratchet status`.")
+    earlier = past[:-1]
+    if not earlier:
+        raise GateError(f"{registry.name}: version {past[-1]} is the only champion so far.", "Promote another version instead.")
+    if to is not None and to not in earlier:
+        raise GateError(
+            f"{registry.name}: version {to} was not champion before version {past[-1]}; earlier champions: {', '.join(map(str, earlier))}.",
+            "Name one of those, or `ratchet promote` it.",
+        )
+    return to or earlier[-1]
+
+
+def _summary(name: str, decision: Decision) -> str:
+    rows = "\n".join(f"| {gate['name']} | {gate['status']} | {gate['reason']} |" for gate in decision.gates)
+    head = f"# {name} version {decision.version}: {decision.outcome}\n\n{decision.reason}\n\n"
+    return f"{head}| gate | verdict | why |\n|---|---|---|\n{rows}\n" if rows else head
