@@ -1,0 +1,111 @@
+"""How often the gates err, by simulation: `python tests/gate_simulation.py` prints the rates that the README shows.
+
+A simulated model is right or wrong on each test row. Rows differ in difficulty and models share it, as real ones do, so that two
+models of the same true accuracy agree on most rows and are exchangeable: whatever the gates make of the difference is chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.bootstrap import Resampling
+from tasks.core.lifecycle_params import PromotionParams
+from tasks.core.paired import Difference, accuracy_difference
+from tasks.gates import Evidence, judge
+
+Bools = npt.NDArray[np.bool_]
+
+ROWS = 2000  # of a test set
+ACCURACY = 0.8
+RESAMPLES = 1000
+PARAMS = PromotionParams()
+
+
+def draw_rows(draw: np.random.Generator, rows: int = ROWS) -> npt.NDArray[np.float64]:
+    """Difficulty of each row: the chance that a model of the usual accuracy gets it right."""
+    return draw.beta(1.6, 0.4, rows)  # mean 0.8, most rows easy, some close to hopeless
+
+
+def draw_model(draw: np.random.Generator, difficulty: npt.NDArray[np.float64], worse: float = 0.0) -> Bools:
+    """Which rows a model gets right, its true accuracy `worse` below the usual."""
+    right: Bools = draw.random(len(difficulty)) < difficulty * (1 - worse / ACCURACY)
+    return right
+
+
+def evidence(difference: Difference, look: int = 1, high_water: Difference | None = None) -> Evidence:
+    """What the gates are shown of a simulated challenger: nothing but its difference to the champion and to the mark."""
+    challenger: dict[str, Any] = {
+        "metrics": {"accuracy": {"value": difference.first}}, "latency_ms_p95": 1.0, "throughput": 1.0, "size_bytes": 1,
+    }  # fmt: skip
+    comparison = {"metrics": {"accuracy": asdict(difference)}, "slices": []}
+    mark = None if high_water is None else ("the mark", high_water)
+    return Evidence("accuracy", challenger, comparison, None, mark, look, {}, (), rolled_back=False)
+
+
+def verdicts(shown: Evidence, params: PromotionParams = PARAMS) -> dict[str, str]:
+    """Gate -> verdict."""
+    return {gate.name: gate.status for gate in judge(shown, params)}
+
+
+def difference_of(first: Bools, second: Bools, seed: int) -> Difference:
+    return accuracy_difference(first, second, Resampling(RESAMPLES, seed=seed))
+
+
+def claims_better(pairs: int, seed: int, looks: int = 1) -> float:
+    """Share of series of `looks` equal challengers, judged by the same rows, in which the gates call any of them better."""
+    draw, params, claims = np.random.default_rng(seed), PromotionParams(min_improvement=0.0), 0
+    for pair in range(pairs):
+        difficulty = draw_rows(draw)
+        champion = draw_model(draw, difficulty)
+        found = [difference_of(draw_model(draw, difficulty), champion, pair) for _ in range(looks)]
+        claims += any(verdicts(evidence(d, look), params)["improvement"] == "passed" for look, d in enumerate(found, 1))
+    return claims / pairs
+
+
+def lets_through(pairs: int, seed: int, worse: float) -> float:
+    """Share of challengers, truly worse by `worse`, that non-inferiority lets through at the first look."""
+    draw, through = np.random.default_rng(seed), 0
+    for pair in range(pairs):
+        difficulty = draw_rows(draw)
+        champion, challenger = draw_model(draw, difficulty), draw_model(draw, difficulty, worse)
+        through += verdicts(evidence(difference_of(challenger, champion, pair)))["non-inferiority"] == "passed"
+    return through / pairs
+
+
+def drift(nights: int, seed: int, *, high_water: bool, rows: int = 8000) -> float:
+    """True accuracy that the champion has lost after nights of challengers that are each half a point worse than it."""
+    draw = np.random.default_rng(seed)
+    difficulty = draw_rows(draw, rows)
+    lost = 0.0
+    champion = mark = draw_model(draw, difficulty)
+    for night in range(nights):
+        challenger = draw_model(draw, difficulty, lost + 0.005)
+        to_mark = difference_of(challenger, mark, night) if high_water else None
+        # every night its own fresh level: what is shown here is the mark's doing, not that of the spent significance
+        found = verdicts(evidence(difference_of(challenger, champion, night), 1, to_mark))
+        if found["non-inferiority"] == "passed" and found["high-water mark"] != "failed":
+            champion, lost = challenger, lost + 0.005
+            mark = max(mark, champion, key=np.mean)
+    return lost
+
+
+def main() -> None:
+    """Print the rates."""
+    level, margin = PARAMS.significance, PARAMS.margin
+    print(f"{ROWS} test rows, accuracy {ACCURACY}, significance {level:g}, margin {margin:g}")
+    print(f"equal models called better, one look, 1000 pairs:          {claims_better(1000, 0):.1%}")
+    print(f"equal models called better, any of 20 looks, 1000 series:  {claims_better(1000, 1, looks=20):.1%}")
+    for worse in (0.0, 0.005, 0.01, 0.02, 0.03):
+        print(f"let through by non-inferiority, truly {worse:.1%} worse:          {lets_through(1000, 2, worse):.1%}")
+    for high_water in (False, True):
+        lost = [drift(100, seed, high_water=high_water) for seed in range(10)]
+        words = "with" if high_water else "without"
+        print(f"lost after 100 nights {words:>7} the high-water mark, 10 runs:   {np.mean(lost):.3f} ± {np.std(lost, ddof=1):.3f}")
+
+
+if __name__ == "__main__":
+    main()

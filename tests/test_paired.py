@@ -1,0 +1,78 @@
+"""Paired statistics: symmetric, agreeing with each other and with known values, and covering what they say they cover."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+
+from tasks.core.bootstrap import Resampling
+from tasks.core.paired import accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences
+from tasks.problems import load_problem
+
+KIND = load_problem("text-classification")
+LABELS = ("negative", "neutral", "positive")
+
+
+def two_models(rows: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(outputs, outputs of a somewhat worse model, references)."""
+    draw = np.random.default_rng(seed)
+    references = draw.integers(0, 3, rows)
+    first = draw.normal(size=(rows, 3)).astype(np.float32)
+    first[np.arange(rows), references] += 2
+    return first, first + draw.normal(size=(rows, 3)).astype(np.float32), references
+
+
+def test_a_model_against_itself_differs_by_nothing() -> None:
+    outputs, _, references = two_models()
+    for name, found in metric_differences(KIND, (outputs, outputs), references, LABELS, Resampling(1000)).items():
+        assert (found.value, found.low, found.high, found.standard_error) == (0, 0, 0, 0), name
+        assert found.p_value == 1
+        assert found.lower_bound(0.01) == 0
+
+
+def test_swapping_the_models_swaps_the_signs() -> None:
+    first, second, references = two_models()
+    there, back = (
+        metric_differences(KIND, pair, references, LABELS, Resampling(2000, seed=3)) for pair in ((first, second), (second, first))
+    )
+    for name, found in there.items():
+        other = back[name]
+        assert (other.value, other.low, other.high) == pytest.approx((-found.value, -found.high, -found.low)), name
+        assert other.p_value == pytest.approx(found.p_value)
+
+
+def test_counts_give_the_interval_that_rows_give() -> None:
+    first, second, references = two_models()
+    right = [KIND.right(outputs, references) for outputs in (first, second)]
+    by_rows = metric_differences(KIND, (first, second), references, LABELS, Resampling(20_000))["accuracy"]
+    by_counts = accuracy_difference(right[0], right[1], Resampling(20_000))
+    assert astuple(by_counts)[:3] == pytest.approx(astuple(by_rows)[:3])
+    assert (by_counts.low, by_counts.high) == pytest.approx((by_rows.low, by_rows.high), abs=0.004)
+    assert by_counts.standard_error == pytest.approx(by_rows.standard_error, rel=0.03)
+
+
+def test_the_interval_covers_the_true_difference_as_often_as_it_says() -> None:
+    draw, covered, repeats = np.random.default_rng(5), 0, 600
+    for repeat in range(repeats):
+        difficulty = draw.beta(1.6, 0.4, 400)
+        first, second = draw.random(400) < difficulty * 0.95, draw.random(400) < difficulty
+        found = accuracy_difference(first, second, Resampling(1000, seed=repeat))
+        covered += found.low <= -0.05 * 0.8 <= found.high
+    assert 0.92 <= covered / repeats <= 0.98
+
+
+def test_mcnemar_is_the_exact_test() -> None:
+    assert mcnemar(10, 2) == pytest.approx(0.03857421875)  # 2 * (1 + 12 + 66) / 2^12
+    assert mcnemar(2, 10) == mcnemar(10, 2)
+    assert mcnemar(0, 0) == fall_p_value(0, 0) == 1
+    assert fall_p_value(2, 10) == pytest.approx(0.019287109375)
+    assert fall_p_value(10, 2) > 0.99
+    assert discordant(np.array([True, True, False, False]), np.array([True, False, True, False])) == (1, 1)
+
+
+def test_holm_is_the_published_procedure() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.7]) == [0.7]
