@@ -1,0 +1,196 @@
+"""The ledger and the alias agree, whoever races and wherever a process dies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workspaces import clean_environment
+
+from tasks.core.errors import GateError
+from tasks.core.registry import connect
+from tasks.ledger import CHAMPION, Decision, Ledger, Standing, standing
+
+NAME = "tiny"
+STEPS = ("set_model_version_tag", "create_experiment", "set_registered_model_alias", "delete_experiment")
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables and three versions of a model, made once."""
+    file = tmp_path_factory.mktemp("database") / "mlflow.db"
+    add_versions(f"sqlite:///{file}", file.parent)
+    return file
+
+
+def add_versions(uri: str, store: Path) -> None:
+    client, _ = connect(uri, store, NAME)
+    client.create_registered_model(NAME)
+    for number in (1, 2, 3):
+        client.create_model_version(NAME, source=(store / f"bundle-{number}").as_uri())
+
+
+@pytest.fixture
+def uri(empty_database: Path, tmp_path: Path) -> str:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture
+def open_ledger(uri: str, tmp_path: Path) -> Callable[[], Ledger]:
+    return lambda: Ledger(connect(uri, tmp_path, NAME)[0], NAME, tmp_path / "ledger.jsonl")
+
+
+def promoted(version: int, previous: int | None) -> Decision:
+    return Decision("promoted", version, previous, "tested", high_water=version)
+
+
+def test_moves_and_refusals_are_kept_in_order(open_ledger: Callable[[], Ledger], tmp_path: Path) -> None:
+    ledger = open_ledger()
+    assert ledger.decisions() == []
+    ledger.move(promoted(1, None))
+    ledger.record(Decision("refused", 2, 1, "failed: parity", gates=[{"name": "parity", "status": "failed", "reason": "…"}]))
+    ledger.move(promoted(3, 1))
+    found = open_ledger().decisions()
+    assert [(d.outcome, d.version, d.previous, d.move) for d in found] == [
+        ("promoted", 1, None, 1), ("refused", 2, 1, None), ("promoted", 3, 1, 2),
+    ]  # fmt: skip
+    assert found[1].gates[0]["status"] == "failed"
+    assert ledger.champion() == 3
+    assert all(d.who and d.time for d in found)
+    (tmp_path / "ledger.jsonl").unlink()  # another workspace has only the registry
+    assert open_ledger().decisions() == found
+
+
+def test_a_line_torn_by_a_crash_loses_no_decision(open_ledger: Callable[[], Ledger], tmp_path: Path) -> None:
+    open_ledger().move(promoted(1, None))
+    file = tmp_path / "ledger.jsonl"
+    file.write_bytes(file.read_bytes()[:-30])
+    open_ledger().record(Decision("refused", 2, 1, "no"))
+    assert [d.version for d in open_ledger().decisions()] == [1, 2]
+    assert json.loads(file.read_text(encoding="utf-8").splitlines()[-1])["version"] == 2
+
+
+def test_a_decision_against_another_champion_moves_nothing(open_ledger: Callable[[], Ledger]) -> None:
+    ledger = open_ledger()
+    ledger.move(promoted(1, None))
+    with pytest.raises(GateError, match="version 1 now"):
+        ledger.move(promoted(2, None))
+    assert ledger.champion() == 1
+    assert [d.version for d in ledger.decisions()] == [1]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_kill_at_any_step_leaves_the_old_or_the_new_champion_and_a_repeat_completes_it(
+    open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch, step: str, when: str
+) -> None:
+    from mlflow import MlflowClient
+
+    open_ledger().move(promoted(1, None))
+    real = getattr(MlflowClient, step)
+
+    def killed(*arguments: Any, **named: Any) -> None:
+        if when == "after":
+            real(*arguments, **named)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, step, killed)
+        with pytest.raises(Killed):
+            open_ledger().move(promoted(2, 1))
+    assert open_ledger().champion() in (1, 2)
+    found = open_ledger().decisions()  # whoever looks next completes what was claimed
+    champion = open_ledger().champion()
+    assert champion == [d for d in found if d.move][-1].version
+    if champion == 1:
+        open_ledger().move(promoted(2, 1))
+    assert open_ledger().champion() == 2
+    assert [(d.version, d.move) for d in open_ledger().decisions()] == [(1, 1), (2, 2)]
+
+
+RACER = """
+import sys, time, pathlib
+from tasks.core.errors import GateError
+from tasks.core.registry import connect
+from tasks.ledger import Decision, Ledger
+uri, version, store = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
+ledger = Ledger(connect(uri, store, "tiny")[0], "tiny", store / "ledger.jsonl")
+assert ledger.champion() == 1
+(store / f"ready-{version}").touch()
+while not (store / "go").exists():
+    time.sleep(0.001)
+try:
+    ledger.move(Decision("promoted", version, 1, "raced", high_water=version))
+except GateError as error:
+    print("lost", error.message)
+else:
+    print("won")
+"""
+
+
+def race(uri: str, store: Path) -> list[str]:
+    """Two processes that promote different versions at the same time; what each says."""
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, uri, str(version), str(store)],
+            env=clean_environment() | {"PYTHONPATH": str(Path(__file__).parent.parent)}, stdout=subprocess.PIPE, text=True,
+        )
+        for version in (2, 3)
+    ]  # fmt: skip
+    while not all((store / f"ready-{version}").exists() for version in (2, 3)):
+        assert all(racer.poll() is None for racer in racers)
+        time.sleep(0.05)
+    (store / "go").touch()
+    return [racer.communicate(timeout=120)[0].split(" ")[0].strip() for racer in racers]
+
+
+def assert_one_wins(uri: str, store: Path) -> None:
+    ledger = Ledger(connect(uri, store, NAME)[0], NAME, store / "ledger.jsonl")
+    ledger.move(promoted(1, None))
+    said = race(uri, store)
+    assert sorted(said) == ["lost", "won"]
+    winner = (2, 3)[said.index("won")]
+    assert ledger.champion() == winner
+    assert [(d.version, d.move) for d in ledger.decisions()] == [(1, 1), (winner, 2)]
+
+
+def test_of_two_promotions_at_once_exactly_one_wins(uri: str, tmp_path: Path) -> None:
+    assert_one_wins(uri, tmp_path)
+
+
+def test_the_claims_are_hidden_from_the_list_of_experiments(open_ledger: Callable[[], Ledger]) -> None:
+    ledger = open_ledger()
+    ledger.move(promoted(1, None))
+    assert {experiment.name for experiment in ledger.client.search_experiments()} == {"Default", NAME}
+    assert int(ledger.client.get_model_version_by_alias(NAME, CHAMPION).version) == 1
+
+
+def moves(*steps: tuple[str, int]) -> Standing:
+    return standing([Decision(outcome, version, None, "", move=i) for i, (outcome, version) in enumerate(steps, 1)])
+
+
+def test_a_rollback_goes_to_the_champion_before_not_to_the_number_before() -> None:
+    assert moves(("promoted", 1), ("promoted", 5), ("promoted", 3)).champions == [1, 5, 3]
+    once = moves(("promoted", 1), ("promoted", 5), ("promoted", 3), ("rolled back", 5))
+    assert (once.champions, once.rolled_back) == ([1, 5], {3})
+    twice = moves(("promoted", 1), ("promoted", 5), ("promoted", 3), ("rolled back", 5), ("rolled back", 1))
+    assert (twice.champions, twice.rolled_back) == ([1], {3, 5})
+    far = moves(("promoted", 1), ("promoted", 5), ("promoted", 3), ("rolled back", 1))
+    assert (far.champions, far.rolled_back) == ([1], {3, 5})
+
+
+def test_a_version_that_is_promoted_again_is_no_longer_rolled_back() -> None:
+    again = moves(("promoted", 1), ("promoted", 2), ("rolled back", 1), ("promoted", 2))
+    assert (again.champions, again.rolled_back) == ([1, 2], set())
