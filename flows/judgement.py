@@ -94,7 +94,7 @@ def lineage_gaps(workspace: Workspace, contestant: Contestant) -> list[str]:
         if runner.lineage().content_key != tags.get("ratchet.content_key"):
             return [*gaps, "this workspace holds another model's data now: whether a remote has this one's is not known"]
         missing = runner.unpushed()
-    return [*gaps, f"{len(missing)} outs are on no DVC remote yet (`dvc push`)"] if missing else gaps
+    return [*gaps, "what it was made from is on no DVC remote yet (`dvc push`)"] if missing else gaps
 
 
 def _mark(registry: Registry, version: int | None) -> Contestant | None:
