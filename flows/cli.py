@@ -94,21 +94,23 @@ def predict(
     alias: Annotated[str | None, typer.Option(help="Take the version with this alias.")] = None,
     version: Annotated[int | None, typer.Option(help="Take this version.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Take this bundle directory; needs no workspace.")] = None,
+    keep_log: Annotated[bool, typer.Option("--log", help="Log the inputs for `ratchet retrain` to look for drift in.")] = False,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict with a registered version (default: the newest) or a bundle."""
-    from flows.prediction import load_predictor, predict_file, predict_texts
+    from flows.prediction import load_predictor, make_log, predict_file, predict_texts
 
     if not texts and input_file is None:
         raise ParamsError("predict: nothing to predict.", "Give texts, or --input FILE.")
-    workspace = None if bundle else open_workspace(context, directory)
-    predictor = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
+    workspace = None if bundle and not keep_log else open_workspace(context, directory)
+    predictor, called = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
+    log = make_log(workspace, predictor, called) if workspace is not None and keep_log else None
     if input_file is not None and output_file is not None:
-        count, _ = predict_file(predictor, input_file, output_file)
+        count, _ = predict_file(predictor, input_file, output_file, log)
         print_json({"rows": count, "output": str(output_file)}) if as_json else print(f"{count} predictions written to {output_file}")
         return
-    rows = predict_file(predictor, input_file, None)[1] if input_file is not None else predict_texts(predictor, texts or [])
+    rows = predict_file(predictor, input_file, None, log)[1] if input_file is not None else predict_texts(predictor, texts or [], log)
     if as_json:
         print_json(rows)
     else:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.errors import DataError, ParamsError, RegistryError, did_you_mean
+from tasks.core.errors import ParamsError, RegistryError
 from tasks.core.files import atomic_path
+from tasks.core.input_log import log_inputs
+from tasks.core.row_files import read_batches
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -19,48 +20,74 @@ if TYPE_CHECKING:
 
     from tasks.core.predictor import Predictor
 
-BATCH_ROWS = 4096  # rows in memory at a time
 WRITERS = (".csv", ".tsv", ".jsonl", ".parquet")
 
+Rows = list[dict[str, Any]]
+Log = Callable[[Rows], None]  # is handed every row with its prediction
 
-def load_predictor(workspace: Workspace | None, *, bundle: Path | None, alias: str | None, version: int | None) -> Predictor:
-    """The bundle named, or the workspace's version named, or its newest."""
-    from tasks.core.bundle import open_bundle
+
+def load_predictor(
+    workspace: Workspace | None, *, bundle: Path | None, alias: str | None, version: int | None
+) -> tuple[Predictor, str]:
+    """The bundle named, or the workspace's version named, or its newest; and what it is called, a version's number where it has one."""
+    from tasks.core.bundle import MODEL, open_bundle
     from tasks.core.predictor import Predictor
     from tasks.problems import load_problem, problem_names
 
-    directory = bundle if workspace is None else _registered_bundle(workspace, alias, version)
-    assert directory is not None
-    info = open_bundle(directory, problem_names())
-    return Predictor(info, load_problem(info.problem))
+    number = None
+    if bundle is None:
+        assert workspace is not None
+        bundle, number = _registered_bundle(workspace, alias, version)
+    info = open_bundle(bundle, problem_names())
+    return Predictor(info, load_problem(info.problem)), number or f"bundle {info.files[MODEL]['sha256'][:12]}"
 
 
-def predict_texts(predictor: Predictor, texts: list[str]) -> list[dict[str, Any]]:
+def make_log(workspace: Workspace, predictor: Predictor, version: str) -> Log:
+    """Where `ratchet retrain` looks for drift: inputs with label and score, without a file's other columns."""
+    folder = workspace.root / workspace.params().retrain.drift.inputs
+    inputs = predictor.problem.example()
+
+    def log(rows: Rows) -> None:
+        kept = [
+            # null was an empty text to the model
+            {column: "" if row[column] is None else row[column] for column in (*inputs, "label", "score") if column in row}
+            for row in rows
+        ]
+        log_inputs(folder, kept, version)
+
+    return log
+
+
+def predict_texts(predictor: Predictor, texts: list[str], log: Log | None = None) -> Rows:
     """One prediction a text, with the text."""
     (column,) = predictor.problem.example()
     found = predictor.predict({column: texts})
-    return [{column: text, **prediction} for text, prediction in zip(texts, found, strict=True)]
+    rows = [{column: text, **prediction} for text, prediction in zip(texts, found, strict=True)]
+    if log is not None:
+        log(rows)
+    return rows
 
 
-def predict_file(predictor: Predictor, source: Path, target: Path | None) -> tuple[int, list[dict[str, Any]]]:
+def predict_file(predictor: Predictor, source: Path, target: Path | None, log: Log | None = None) -> tuple[int, Rows]:
     """(rows, predictions) of a CSV, TSV, JSONL or Parquet file; written to `target`, in the format of its ending, or returned.
 
     The file's other columns are kept; rows out = rows in. Raises DataError, and writes nothing, if a row cannot be read.
     """
+    batches = _predictions(predictor, source, log)
     if target is None:
-        rows = [row for batch in _read(source, predictor) for row in _predicted(predictor, batch)]
+        rows = [row for batch in batches for row in batch]
         return len(rows), rows
     if target.suffix not in WRITERS:
         raise ParamsError(f"--output {target}: its ending does not say what format to write.", f"Wanted one of {', '.join(WRITERS)}.")
     count = 0
     with atomic_path(target) as new, _writer(new) as write:
-        for batch in _read(source, predictor):
-            write(_predicted(predictor, batch))
-            count += batch.num_rows
+        for batch in batches:
+            write(batch)
+            count += len(batch)
     return count, []
 
 
-def _registered_bundle(workspace: Workspace, alias: str | None, version: int | None) -> Path:
+def _registered_bundle(workspace: Workspace, alias: str | None, version: int | None) -> tuple[Path, str]:
     from tasks.core.registry import connect, download_bundle, mlflow_errors, versions
 
     name = workspace.params().model_name
@@ -77,46 +104,26 @@ def _registered_bundle(workspace: Workspace, alias: str | None, version: int | N
         there = ", ".join(f"{v.version} ({', '.join(v.aliases)})" if v.aliases else str(v.version) for v in known) or "none"
         raise RegistryError(f"{name}: no version{' with ' + asked if asked else ''} is registered. There is: {there}.", remedy)
     with mlflow_errors(uri):
-        return download_bundle(client, wanted[0], workspace.store / "downloads")
+        return download_bundle(client, wanted[0], workspace.store / "downloads"), str(wanted[0].version)
 
 
-def _read(source: Path, predictor: Predictor) -> Iterator[pa.RecordBatch]:
-    import duckdb
-
-    from tasks.core.loaded import FILE, LINE, Loaded, quoted
-    from tasks.core.params import Source
-    from tasks.core.tables import load
-
-    if not source.is_file():
-        raise DataError(f"{source}: no such file.", "Check the path.")
-    loaded = Loaded("rows", source.name)
-    with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as connection:
-        connection.execute("SET enable_progress_bar=false")
-        load(connection, source, loaded, Source(url=str(source)), None, Path(scratch))
-        if loaded.quarantine:
-            first = loaded.quarantine[0]
-            count = len(loaded.quarantine)
-            raise DataError(f"{source}: {count} rows cannot be read; line {first['line']}: {first['reason']}.", "Mend or remove them.")
-        missing = [
-            f"'{column}'.{did_you_mean(column, loaded.columns)}" for column in predictor.problem.example() if column not in loaded.columns
-        ]
-        if missing:
-            raise DataError(
-                f"{source}: there is no column {' and no '.join(missing)} Found: {', '.join(loaded.columns)}.", "Rename the column."
-            )
-        columns = ", ".join(quoted(column) for column in loaded.columns if column not in (FILE, LINE))
-        yield from connection.cursor().sql(f"SELECT {columns} FROM rows ORDER BY {LINE}").to_arrow_reader(BATCH_ROWS)
+def _predictions(predictor: Predictor, source: Path, log: Log | None) -> Iterator[Rows]:
+    for batch in read_batches(source, predictor.problem.example()):
+        rows = _predicted(predictor, batch)
+        if log is not None:
+            log(rows)
+        yield rows
 
 
-def _predicted(predictor: Predictor, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+def _predicted(predictor: Predictor, batch: pa.RecordBatch) -> Rows:
     rows = batch.to_pylist()
     # an empty cell is an empty text; whether it should be there is for validation to say
-    inputs = {column: [str(row[column] or "") for row in rows] for column in predictor.problem.example()}
+    inputs = {column: [row[column] or "" for row in rows] for column in predictor.problem.example()}
     return [{**row, **prediction} for row, prediction in zip(rows, predictor.predict(inputs), strict=True)]
 
 
 @contextmanager
-def _writer(path: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+def _writer(path: Path) -> Iterator[Callable[[Rows], None]]:
     """A function that appends rows to a file in the format of its ending."""
     import pyarrow as pa
     import pyarrow.csv as pc
@@ -129,7 +136,7 @@ def _writer(path: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     options = pc.WriteOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
     writer: Any = None
 
-    def write(rows: list[dict[str, Any]]) -> None:
+    def write(rows: Rows) -> None:
         nonlocal writer
         table = pa.Table.from_pylist([_flat(row) for row in rows])
         if writer is None:
