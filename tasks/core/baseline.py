@@ -31,7 +31,7 @@ def tfidf_logistic_regression(
     seen = np.unique(references)
     if len(seen) < 2:
         return None
-    vectorizer = _vectorizer(texts)
+    vectorizer = make_vectorizer(texts)
     features = vectorizer.fit_transform(texts)
     # balanced, as macro F1 asks; the tolerance is coarse because a hundred labels would take minutes else
     classifier = LogisticRegression(class_weight="balanced", tol=1e-3, max_iter=300, random_state=seed)
@@ -44,11 +44,16 @@ def tfidf_logistic_regression(
     return found.astype(np.float32)
 
 
-def _vectorizer(texts: Sequence[str]) -> TfidfVectorizer:
+def separates_words(texts: Sequence[str]) -> bool:
+    """Whether the texts' script puts blanks between words."""
+    return sum(text.count(" ") for text in texts) >= SPACELESS * sum(map(len, texts))
+
+
+def make_vectorizer(texts: Sequence[str]) -> TfidfVectorizer:
+    """TF-IDF of words and pairs of words, or of runs of 1 to 3 characters, as the texts' script asks; not yet fitted."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    blanks, characters = sum(text.count(" ") for text in texts), sum(map(len, texts))
-    if blanks < SPACELESS * characters:
+    if not separates_words(texts):
         return TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, max_features=MAX_FEATURES)
     # punctuation is kept: it makes emoticons
     return TfidfVectorizer(token_pattern=r"(?u)\w+|[^\w\s]+", ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_FEATURES)

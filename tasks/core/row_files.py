@@ -50,4 +50,6 @@ def _check(source: Path, loaded: Loaded, wanted: Collection[str]) -> None:
         raise DataError(f"{source}: {count} rows cannot be read; line {first['line']}: {first['reason']}.", "Mend or remove them.")
     missing = [f"'{column}'.{did_you_mean(column, loaded.columns)}" for column in wanted if column not in loaded.columns]
     if missing:
-        raise DataError(f"{source}: there is no column {' and no '.join(missing)} Found: {', '.join(loaded.columns)}.", "Rename the column.")
+        raise DataError(
+            f"{source}: there is no column {' and no '.join(missing)} Found: {', '.join(loaded.columns)}.", "Rename the column."
+        )
