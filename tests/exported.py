@@ -11,6 +11,7 @@ from tiny import LABELS, make_tokenizer, tiny_rows
 
 from tasks.core.params import ExportParams
 from tasks.core.progress import silent
+from tasks.core.shipping import assemble_bundle, seal_bundle
 from tasks.core.tokens import TokensInfo, load_tokenizer, read_features
 from tasks.export import export_candidates
 from tasks.problems import load_problem
@@ -71,3 +72,13 @@ def train(base: Path, tokens: Path, checkpoint: Path, epochs: int = 6) -> None:
             optimizer.step()
             optimizer.zero_grad()
     model.eval().save_pretrained(checkpoint)
+
+
+def ship(made: Exported, bundle: Path) -> Path:
+    """A sealed fp32 bundle: its outputs for a row do not depend on the rows beside it."""
+    assemble_bundle(
+        bundle, made.candidates / "fp32" / "model.onnx", made.tokens, made.checkpoint,
+        problem=load_problem(PROBLEM), labels=LABELS, recipe="fp32", temperature=1.0, threads=1,
+    )  # fmt: skip
+    seal_bundle(bundle, {})
+    return bundle
