@@ -26,9 +26,7 @@ Rows = list[dict[str, Any]]
 Log = Callable[[Rows], None]  # is handed every row with its prediction
 
 
-def load_predictor(
-    workspace: Workspace | None, *, bundle: Path | None, alias: str | None, version: int | None
-) -> tuple[Predictor, str]:
+def load_predictor(workspace: Workspace | None, *, bundle: Path | None, alias: str | None, version: int | None) -> tuple[Predictor, str]:
     """The bundle named, or the workspace's version named, or its newest; and what it is called, a version's number where it has one."""
     from tasks.core.bundle import MODEL, open_bundle
     from tasks.core.predictor import Predictor

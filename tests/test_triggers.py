@@ -174,10 +174,8 @@ def test_words_of_a_new_topic_fire_vocabulary_and_classifier(tmp_path: Path) -> 
 
 def test_a_script_without_blanks_is_compared_by_characters(tmp_path: Path) -> None:
     draw = random.Random(0)
-    weather, trade = (
-        ["".join(draw.choices(signs, k=30)) for _ in range(300)]
-        for signs in ("今天气很好我们去公园吧雨雪风云", "银行股票价格上涨利率货币基金贷款")
-    )
+    topics = ("今天气很好我们去公园吧雨雪风云", "银行股票价格上涨利率货币基金贷款")
+    weather, trade = (["".join(draw.choices(signs, k=30)) for _ in range(300)] for signs in topics)
     assert not drift(tmp_path, weather[:150], weather[150:]).fired
     assert shifted(drift(tmp_path, weather[:150], trade[:100])) == {"out_of_vocabulary", "classifier"}
 
@@ -230,10 +228,8 @@ def test_performance_holds_on_the_rows_it_was_registered_with_and_falls_on_wrong
     assert not same.fired
     assert same.numbers["value"] == pytest.approx(registered)
     turned = {label: LABELS[(i + 1) % 3] for i, label in enumerate(LABELS)}
-    pq.write_table(
-        pa.table(rows | {"label": [turned[label] if i % 4 == 0 else label for i, label in enumerate(rows["label"])]}),
-        tmp_path / "other.parquet",
-    )
+    relabelled = [turned[label] if i % 4 == 0 else label for i, label in enumerate(rows["label"])]
+    pq.write_table(pa.table(rows | {"label": relabelled}), tmp_path / "other.parquet")
     fallen = performance_trigger(tmp_path / "other.parquet", predictor, registered, PERFORMANCE, 0)
     assert fallen.fired
     assert fallen.numbers["high"] < registered - PERFORMANCE.max_fall < registered
@@ -241,9 +237,11 @@ def test_performance_holds_on_the_rows_it_was_registered_with_and_falls_on_wrong
 
 
 def test_a_fall_within_the_interval_or_the_allowance_does_not_fire(tmp_path: Path, predictor: Predictor) -> None:
-    write_csv(tmp_path / "rows.csv", tiny_rows(100, seed=9))
-    high = performance_trigger(tmp_path / "rows.csv", predictor, 0.0, PERFORMANCE, 0).numbers["high"]
-    allowed = high + PERFORMANCE.max_fall
+    rows = tiny_rows(100, seed=9)
+    write_csv(tmp_path / "rows.csv", rows | {"label": ["neutral"] * 20 + rows["label"][20:]})
+    measured = performance_trigger(tmp_path / "rows.csv", predictor, 0.0, PERFORMANCE, 0).numbers
+    assert measured["high"] > measured["value"] + 0.02
+    allowed = measured["high"] + PERFORMANCE.max_fall
     fired = [performance_trigger(tmp_path / "rows.csv", predictor, allowed + by, PERFORMANCE, 0).fired for by in (-1e-6, 1e-6)]
     assert fired == [False, True]
 
