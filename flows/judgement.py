@@ -66,7 +66,6 @@ def judge_version(
         metric=rows.problem.metric,
         challenger=describe_model(scored["challenger"], rows, Resampling(seed=params.seed)),
         comparison=comparison,
-        champion_speed=comparison["models"][1] if comparison else None,
         high_water=(mark.title, _difference_to_mark(scored, rows, Resampling(params.promotion.resamples, seed=params.seed)))
         if mark
         else None,

@@ -35,7 +35,7 @@ def print_comparison(found: Mapping[str, Any], page: Path | None) -> None:
         if part["judged"]:
             numbers = _numbers(part["difference"])[:-1]
             slices.add_row(f"{part['column']}={part['value']}", str(part["rows"]), *numbers, f"{part['fall_p_adjusted']:.4f}")
-    console.print(slices)
+    console.print(slices if slices.rows else "No slice has enough rows to be judged (promotion.min_slice_rows).")
     speed = Table("side by side", "A", "B", title_justify="left")
     for name, key, scale, digits in (
         ("batch 1 p50, ms", "latency_ms_p50", 1, 2), ("batch 1 p95, ms", "latency_ms_p95", 1, 2),

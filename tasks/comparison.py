@@ -160,6 +160,7 @@ def compare_scored(first: Scored, second: Scored, rows: TestRows, resampling: Re
         "mcnemar": {"only_first": only_first, "only_second": only_second, "p_value": mcnemar(only_first, only_second)},
         "agreement": agreement,
         "max_probability_difference": moved,
+        "latency_p95_ratio": first.timings.latency_p95_ratio_to(second.timings),
         "speedup": first.timings.speedup_over(second.timings),
         "slices": _compare_slices(_slices(rows, old), ours, theirs, resampling, min_slice_rows),
     }

@@ -46,7 +46,6 @@ class Evidence:
     metric: str
     challenger: Mapping[str, Any]
     comparison: Mapping[str, Any] | None
-    champion_speed: Mapping[str, Any] | None
     high_water: tuple[str, Difference] | None
     look: int
     reports: Mapping[str, Any]
@@ -171,8 +170,8 @@ def _calibration(evidence: Evidence, params: PromotionParams) -> Gate:
 
 
 def _speed_and_size(evidence: Evidence, params: PromotionParams) -> list[Gate]:
-    mine, theirs = evidence.challenger, evidence.champion_speed
-    ratio = mine["latency_ms_p95"] / theirs["latency_ms_p95"] if theirs else None
+    mine = evidence.challenger
+    ratio = evidence.comparison["latency_p95_ratio"] if evidence.comparison else None
     return [
         _at_most("latency", "p95 of one row in ms", mine["latency_ms_p95"], params.max_latency_ms_p95),
         _at_most("latency ratio", "p95 over the champion's, side by side", ratio, params.max_latency_ratio),

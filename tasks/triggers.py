@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.core.bootstrap import Resampling, metric_intervals
-from tasks.core.drift_tests import DriftTest, classifier_test, draw_rows, holm, label_test, length_test, vocabulary_test
+from tasks.core.drift_tests import DriftTest, classifier_test, draw_rows, label_test, length_test, vocabulary_test
 from tasks.core.errors import DataError
 from tasks.core.input_log import read_inputs
 from tasks.core.lifecycle_params import AgeTrigger, DriftTrigger, NewDataTrigger, PerformanceTrigger
 from tasks.core.loaded import escape_glob, literal, no_fault_of_data, one_line, quoted, scalar
+from tasks.core.paired import holm
 from tasks.core.row_files import read_batches
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def drift_trigger(
     draw = np.random.default_rng(seed)
     before, now = (draw_rows(rows, params.max_rows, draw) for rows in (trained, recent))
     tests = _compare(before, now, predictor, draw)
-    adjusted = holm({test.name: test.p_value for test in tests})
+    adjusted = dict(zip((test.name for test in tests), holm([test.p_value for test in tests]), strict=True))
     shifted = [test for test in tests if adjusted[test.name] <= params.significance and test.effect >= params.min_effect]
     numbers["tests"] = {test.name: {**_plain(test), "adjusted_p": adjusted[test.name]} for test in tests}
     said = ", ".join(f"{test.name.replace('_', ' ')} (effect {test.effect:.2f}, p {adjusted[test.name]:.2g})" for test in shifted or tests)

@@ -25,7 +25,8 @@ def part(value: float, p: float, name: str = "domain=tweets", rows: int = 500, j
 def evidence(**changes: Any) -> Evidence:
     """Of a challenger that passes everything, beside a champion that it equals."""
     challenger = {
-        "metrics": {"macro_f1": {"value": 0.8}, "ece": {"value": 0.03}}, "latency_ms_p95": 4.0, "throughput": 300.0, "size_bytes": 23_000_000,
+        "metrics": {"macro_f1": {"value": 0.8}, "ece": {"value": 0.03}},
+        "latency_ms_p95": 4.0, "throughput": 300.0, "size_bytes": 23_000_000,
     }  # fmt: skip
     reports = {
         "validation": {"checks": [{"name": "null_text", "action": "error", "success": True}], "rows_in": 10, "rows_out": 10},
@@ -33,14 +34,13 @@ def evidence(**changes: Any) -> Evidence:
         "evaluation": {"behaviour": [{"name": "one typo", "kind": "invariance", "pass_rate": 0.9}]},
     }
     known = Evidence(
-        metric="macro_f1", challenger=challenger, comparison=comparison(), champion_speed={"latency_ms_p95": 4.0},
-        high_water=None, look=1, reports=reports, lineage=(), rolled_back=False,
+        metric="macro_f1", challenger=challenger, comparison=comparison(), high_water=None, look=1, reports=reports, lineage=(), rolled_back=False,
     )  # fmt: skip
     return replace(known, **changes)
 
 
-def comparison(value: float = 0.0, slices: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
-    return {"metrics": {"macro_f1": asdict(difference(value))}, "slices": list(slices)}
+def comparison(value: float = 0.0, slices: tuple[dict[str, Any], ...] = (), ratio: float = 1.0) -> dict[str, Any]:
+    return {"metrics": {"macro_f1": asdict(difference(value))}, "slices": list(slices), "latency_p95_ratio": ratio}
 
 
 def verdict(name: str, found: Evidence, **params: Any) -> Gate:
@@ -67,7 +67,7 @@ FAILS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "parity": [({}, {"min_agreement": 0.995})],
     "calibration": [({}, {"max_ece": 0.02})],
     "latency": [({}, {"max_latency_ms_p95": 3.0})],
-    "latency ratio": [({"champion_speed": {"latency_ms_p95": 2.0}}, {})],
+    "latency ratio": [({"comparison": comparison(ratio=2.0)}, {})],
     "throughput": [({}, {"min_throughput": 301.0})],
     "size": [({}, {"max_size_mb": 22.0})],
     "behaviour": [({}, {"min_pass_rates": {"invariance": 0.91}})],
@@ -94,7 +94,7 @@ def test_the_gate_fails_what_it_should_and_nothing_else_does(name: str, changes:
 
 
 def test_the_first_version_must_pass_what_is_asked_of_it_alone() -> None:
-    alone = {"comparison": None, "champion_speed": None}
+    alone = {"comparison": None}
     status = {gate.name: gate.status for gate in judge(evidence(**alone), PromotionParams(min_value=0.7))}
     assert {name for name, found in status.items() if found == "not applicable"} == {
         "non-inferiority", "improvement", "high-water mark", "forgetting", "latency", "latency ratio", "throughput", "size",

@@ -27,7 +27,12 @@ def test_overlap_is_the_share_of_present_rows_that_judged_before(rows: int) -> N
     draw = np.random.default_rng(1)
     old, new = draw.random(rows), draw.random(rows)
     tolerance = 1e-9 if rows < SKETCH else 0.15
-    for present, past, share in ((old, old, 1), (old, new, 0), (np.concatenate([old, new]), old, 0.5), (old, np.concatenate([old, new]), 1)):
+    for present, past, share in (
+        (old, old, 1),
+        (old, new, 0),
+        (np.concatenate([old, new]), old, 0.5),
+        (old, np.concatenate([old, new]), 1),
+    ):
         assert overlap(sketch_rows(present), sketch_rows(past)) == pytest.approx(share, abs=tolerance)
 
 

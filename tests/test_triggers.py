@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score
 from tiny import LABELS, tiny_rows
 from workspaces import write_csv
 
-from tasks.core.drift_tests import classifier_test, holm, label_test, length_test, vocabulary_test
+from tasks.core.drift_tests import classifier_test, label_test, length_test, vocabulary_test
 from tasks.core.errors import DataError
 from tasks.core.input_log import log_inputs
 from tasks.core.lifecycle_params import AgeTrigger, DriftTrigger, NewDataTrigger, PerformanceTrigger
@@ -201,11 +201,6 @@ def test_a_significant_but_tiny_difference_does_not_fire(tmp_path: Path) -> None
 @pytest.mark.parametrize("texts", [[""], ["a"], ["a b", "a  b"], ["!"], ["\n\t "]])
 def test_texts_with_nothing_in_them_are_compared_too(tmp_path: Path, texts: list[str], predictor: Predictor) -> None:
     assert not drift(tmp_path, texts * 60, texts * 50, predictor).fired
-
-
-def test_holm_corrects_as_published() -> None:
-    assert holm({"b": 0.04, "a": 0.01, "c": 0.03, "d": 0.005}) == pytest.approx({"b": 0.06, "a": 0.03, "c": 0.06, "d": 0.02})
-    assert list(holm({"b": 0.9, "a": 0.8}).values()) == [1.0, 1.0]
 
 
 def test_labels_are_compared_by_their_shares() -> None:

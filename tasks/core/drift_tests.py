@@ -7,7 +7,7 @@ false alarms keep to the p-value wherever both samples are drawn from the same t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -141,12 +141,3 @@ def label_test(reference: Sequence[str], recent: Sequence[str]) -> DriftTest:
     p_value = float(chi2_contingency(counts, correction=False).pvalue)
     before, now = (dict(zip(labels, map(float, row), strict=True)) for row in shares)
     return DriftTest("predicted_labels", p_value, float(np.abs(shares[1] - shares[0]).sum() / 2), before, now)
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p-values corrected so that the chance of any false alarm among them keeps to the level (Holm 1979)."""
-    adjusted, highest = {}, 0.0
-    for place, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, p_values[name] * (len(p_values) - place)))
-        adjusted[name] = highest
-    return {name: adjusted[name] for name in p_values}

@@ -43,6 +43,11 @@ class Timings:
         rows, seconds = (sum(column) for column in zip(*self.batches, strict=True))
         return {"latency_ms_p50": round(float(p50), 3), "latency_ms_p95": round(float(p95), 3), "throughput": round(rows / seconds, 1)}
 
+    def latency_p95_ratio_to(self, other: Timings) -> float:
+        """The other's p95 latency is 1: the median over turns, so that a disturbed turn does not decide."""
+        pairs = zip(self.latencies, other.latencies, strict=True)
+        return round(float(np.median([np.percentile(mine, 95) / np.percentile(theirs, 95) for mine, theirs in pairs])), 3)
+
     def speedup_over(self, other: Timings) -> float:
         """How many times faster: the median over turns of the geometric mean of latency's and throughput's ratios."""
         pairs = zip(self.latencies, self.batches, other.latencies, other.batches, strict=True)
