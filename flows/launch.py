@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.background import in_background
 from flows.environment import has_prefect_server
-from flows.training_run import TrainingRun, TrainResult
+from flows.training_run import ALL, TrainingRun, TrainResult
 from tasks.core.errors import WorkspaceError
 from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES
@@ -19,7 +19,7 @@ def train(workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = 
     with workspace_lock(workspace):
         early: dict[str, dict[str, Any]] = {}
         if not has_prefect_server():
-            with TrainingRun(workspace, overrides, force=force) as run:
+            with TrainingRun(workspace, overrides, rerun=ALL if force else ()) as run:
                 run.open_mlflow()
                 if not force and run.is_clean() and (found := run.registered()):
                     return found
@@ -75,3 +75,20 @@ def roll_back(workspace: Workspace, to: int | None, reason: str) -> dict[str, An
     from flows.promotion import rolling_back
 
     return rolling_back(str(workspace.root), to, reason)
+
+
+def retrain(workspace: Workspace) -> dict[str, Any]:
+    """Train and promote if anything calls for it; if nothing does, no flow is run where no server would hear of it."""
+    from dataclasses import asdict
+
+    from flows.reasons import look_for_reasons
+
+    found: list[dict[str, Any]] | None = None
+    if not has_prefect_server():
+        with workspace_lock(workspace):
+            found = [asdict(trigger) for trigger in look_for_reasons(workspace)]
+        if not any(trigger["fired"] for trigger in found):
+            return {"state": "idle", "triggers": found, "version": None, "promotion": None}
+    from flows.retraining import retraining
+
+    return retraining(str(workspace.root), found)

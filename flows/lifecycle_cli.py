@@ -120,3 +120,19 @@ def history(context: typer.Context, directory: Directory = None, as_json: AsJson
         print_json([asdict(decision) for decision in decisions])
     else:
         print_history(registry.name, decisions)
+
+
+@app.command()
+def retrain(context: typer.Context, directory: Directory = None, as_json: AsJson = False) -> None:
+    """Train and promote again, if new data, drift, a fallen metric or age calls for it (`retrain:` in params.yaml)."""
+    workspace = open_workspace(context, directory)
+    from flows.launch import retrain as run_retraining
+    from flows.lifecycle_summary import print_retraining
+    from flows.progress import terminal_progress
+
+    with terminal_progress():
+        result = run_retraining(workspace)
+    if as_json:
+        print_json(result)
+    else:
+        print_retraining(result)

@@ -68,6 +68,20 @@ def print_promotion(result: Mapping[str, Any]) -> None:
     console.print(f"{decision['outcome'].capitalize()}: {decision['reason']}. {champion.capitalize()} champion.", markup=False)
 
 
+def print_retraining(result: Mapping[str, Any]) -> None:
+    """What was asked, and what came of it."""
+    for trigger in result["triggers"]:
+        mark = "[green]fired[/]" if trigger["fired"] else "[dim]no[/]" if trigger["enabled"] else "[dim]off[/]"
+        console.print(f"{trigger['name']:<12} {mark}  ", end="")
+        console.print(trigger["reason"], markup=False)
+    if result["state"] == "idle":
+        console.print("Nothing calls for training.")
+    elif result["promotion"] is None:
+        console.print(f"Data, params and code are those of version {result['version']}: training again would make the same model.")
+    else:
+        print_promotion(result["promotion"])
+
+
 def print_history(name: str, decisions: Sequence[Decision]) -> None:
     """The ledger, oldest first."""
     if not decisions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,13 +28,13 @@ class StageOutcome:
 class StageRunner:
     """The stages of one workspace, with this run's overrides."""
 
-    def __init__(self, workspace: Workspace, overrides: Sequence[str], listener: Listener, *, force: bool = False) -> None:
+    def __init__(self, workspace: Workspace, overrides: Sequence[str], listener: Listener, *, rerun: Collection[str] = ()) -> None:
         self.workspace = workspace
         self.values = workspace.values(overrides)
         self.params = parse(self.values, str(workspace.params_file))
         self._cache = StageCache(workspace, self.values)
         self._listener = listener
-        self._force = force
+        self._rerun = rerun
 
     def close(self) -> None:
         """Let go of DVC's databases."""
@@ -60,7 +60,7 @@ class StageRunner:
         return StageOutcome(name, state, round(time.perf_counter() - started, 3))
 
     def _bring_about(self, stage: Stage) -> StageState:
-        if not self._force:
+        if stage.name not in self._rerun:
             if self._cache.status(stage.name) == "clean":
                 return "cached"
             if self._cache.restore(stage.name):

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.stage_runner import StageOutcome
-from flows.training_run import TrainingRun, TrainResult
+from flows.training_run import ALL, TrainingRun, TrainResult
 from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES
 from tasks.registration import Registered
@@ -41,15 +41,24 @@ def register(run: TrainingRun) -> Registered:
 
 
 @flow(name="train", persist_result=False)
-def training(workspace: str, overrides: Sequence[str] = (), force: bool = False, early: Mapping[str, Any] | None = None) -> TrainResult:
+def training(
+    workspace: str,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+    early: Mapping[str, Any] | None = None,
+    rerun: Sequence[str] = (),
+    trigger: str = "",
+) -> TrainResult:
     """Train and register the model of a workspace.
 
     workspace   its directory
     overrides   'finetune.learning_rate=3e-5' and the like
     force       run every stage, also those that are clean
     early       state and seconds of the stages that were run while the ephemeral server started
+    rerun       stages to run whether or not they are clean
+    trigger     what called for this training, for the version's tags
     """
-    with TrainingRun(Workspace.find(Path(workspace)), overrides, force=force) as run:
+    with TrainingRun(Workspace.find(Path(workspace)), overrides, rerun=ALL if force else rerun, trigger=trigger) as run:
         run.open_mlflow()
         run.outcomes = {name: StageOutcome(name, **outcome) for name, outcome in (early or {}).items()}
         for stage in STAGES:

@@ -39,14 +39,22 @@ class TrainResult:
     stages: list[StageOutcome]
 
 
-class TrainingRun:
-    """The stages and effects of one run; opens MLflow in the background, for the first use of a database takes seconds."""
+ALL = tuple(stage.name for stage in STAGES)
 
-    def __init__(self, workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = False) -> None:
+
+class TrainingRun:
+    """The stages and effects of one run; opens MLflow in the background, for the first use of a database takes seconds.
+
+    rerun    stages to run whether or not they are clean
+    trigger  what called for the training
+    """
+
+    def __init__(self, workspace: Workspace, overrides: Sequence[str] = (), *, rerun: Sequence[str] = (), trigger: str = "") -> None:
         self.workspace = workspace
         self.overrides = list(overrides)
         self.outcomes: dict[str, StageOutcome] = {}
-        self._runner = StageRunner(workspace, overrides, self._listen, force=force)
+        self._runner = StageRunner(workspace, overrides, self._listen, rerun=rerun)
+        self._trigger = trigger
         self._uri = os.environ["MLFLOW_TRACKING_URI"]
         self._mlflow: Future[tuple[MlflowClient, str]] | None = None
 
@@ -171,4 +179,6 @@ class TrainingRun:
             "ratchet.problem": params.problem,
             "ratchet.code_version": version("ratchet"),
         }
+        if self._trigger:
+            tags["ratchet.trigger"] = self._trigger
         return {name: str(value) for name, value in tags.items()}
