@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from tasks.core.files import write_json, write_text
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
     from tasks.comparison import Scored, TestRows
 
 SPLIT_KEYS = ("split.validation", "split.test")
@@ -52,8 +54,8 @@ def describe_pair(workspace: Workspace, registry: Registry, rows: TestRows, scor
         "metric": rows.problem.metric,
         "models": [{"title": c.title, "version": c.number, **describe_model(found, rows, single)} for c, found in scored.items()],
         **compare_scored(ours, theirs, rows, paired, params.promotion.min_slice_rows),
-        "params": _changed(*(registry.run_params(c.version) if c.version else {} for c in scored)),
-        "lineage": _changed(*map(_lineage, scored)),
+        "params": _changed([registry.run_params(c.version) for c in scored if c.version]),
+        "lineage": _changed([_lineage(c.version) for c in scored if c.version]),
         "notes": [note for contestant in scored for note in _notes(registry, contestant)] or [_frozen(workspace)],
     }
 
@@ -113,12 +115,16 @@ def _find(registry: Registry, name: str) -> Contestant:
     return registry.find(name)
 
 
-def _lineage(contestant: Contestant) -> dict[str, str]:
-    tags = contestant.version.tags if contestant.version else {}
-    return {key.removeprefix("ratchet."): value for key, value in tags.items() if key.startswith("ratchet.") and ".decision." not in key}
+def _lineage(version: ModelVersion) -> dict[str, str]:
+    mine = {key.removeprefix("ratchet."): value for key, value in version.tags.items() if key.startswith("ratchet.")}
+    return {key: value for key, value in mine.items() if not key.startswith("decision.")}
 
 
-def _changed(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, list[str | None]]:
+def _changed(values: Sequence[Mapping[str, str]]) -> dict[str, list[str | None]]:
+    """What differs between two versions; of a bundle that is in no registry nothing is known."""
+    if len(values) < 2:
+        return {}
+    first, second = values
     keys = [key for key in sorted({*first, *second}) if first.get(key) != second.get(key)]
     return {key: [first.get(key), second.get(key)] for key in keys}
 

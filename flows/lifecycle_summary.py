@@ -103,5 +103,5 @@ def _numbers(difference: Mapping[str, float]) -> tuple[str, str, str, str, str]:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = " ".join(str(value).split())
     return text if len(text) <= 60 else text[:59] + "…"

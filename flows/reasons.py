@@ -89,7 +89,7 @@ def _new_data(workspace: Workspace, registry: Registry) -> Trigger:
 
 
 def _trained_rows(workspace: Workspace, registry: Registry) -> Path | None:
-    """The rows that the newest version was made from; None where there is none, or the workspace holds others that nothing was made from."""
+    """The rows that the newest version was made from; None where there is none, or where the workspace holds others by now."""
     from flows.stage_runner import StageRunner
 
     rows = workspace.root / "data" / "raw" / "rows.parquet"

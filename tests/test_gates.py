@@ -34,7 +34,8 @@ def evidence(**changes: Any) -> Evidence:
         "evaluation": {"behaviour": [{"name": "one typo", "kind": "invariance", "pass_rate": 0.9}]},
     }
     known = Evidence(
-        metric="macro_f1", challenger=challenger, comparison=comparison(), high_water=None, look=1, reports=reports, lineage=(), rolled_back=False,
+        metric="macro_f1", challenger=challenger, comparison=comparison(), high_water=None, look=1,
+        reports=reports, lineage=(), rolled_back=False,
     )  # fmt: skip
     return replace(known, **changes)
 
