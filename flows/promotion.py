@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def _decide(place: Workspace, registry: Registry, judgement: Judgement, force_re
 def _ask_person(registry: Registry, judgement: Judgement, hours: float) -> Approval:
     """Pause the flow until somebody answers, at most `hours`."""
     asked = f"Make version {judgement.version} of {registry.name} champion in place of {judgement.champion or 'none'}? All gates passed."
-    print(f"Waiting at most {hours:g} h for a person's word: `ratchet approve`, or `ratchet approve --no`.", flush=True)
+    print(f"Waiting at most {hours:g} h for a person's word: `ratchet approve`, or `ratchet approve --no`.", file=sys.stderr, flush=True)
     try:
         return pause_flow_run(wait_for_input=Approval.with_initial_data(description=asked), timeout=int(hours * 3600), poll_interval=2)
     except FlowPauseTimeout:

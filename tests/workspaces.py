@@ -6,8 +6,10 @@ import csv
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,11 @@ FAST = (
     "finetune.epochs=6", "finetune.learning_rate=0.005", "finetune.batch_size=16", "tokenize.max_length=32",
     "evaluate.bootstrap_resamples=100", "verify.timing_rows=16", "verify.max_metric_loss=0.05", "export.calibration_rows=32",
     "export.recipes=[int8-dynamic]", "device=cpu",
+)  # fmt: skip
+
+ADDRESSES = (
+    ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
+    ("model_versions", "source"), ("model_versions", "storage_location"),
 )  # fmt: skip
 
 
@@ -81,6 +88,9 @@ def make_workspace(root: Path, base: Path, rows: int = ROWS) -> None:
 def copy_workspace(template: Path, root: Path) -> Path:
     """A copy with its stores; MLflow's database holds absolute addresses, which are rewritten."""
     shutil.copytree(template, root, symlinks=True)
+    with closing(sqlite3.connect(root / ".ratchet" / "mlflow.db")) as database, database:
+        for table, column in ADDRESSES:
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (f"{template}/", f"{root}/"))
     # dvc.yaml names the code's files from where the workspace lies
     run(root, sys.executable, "-m", "tasks", "dvc-yaml")
     return root
