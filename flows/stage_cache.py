@@ -6,8 +6,9 @@ These are DVC's internals (dvc is pinned for that) and they are used nowhere els
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from tasks.core.errors import PipelineError, WorkspaceError
 from tasks.core.files import sha256_json
 from tasks.core.workspace import Workspace
-from tasks.pipeline import STAGES, code_files, code_fingerprint, write_dvc_yaml
+from tasks.pipeline import STAGES, START, START_FILE, START_OUTS, code_files, code_fingerprint, write_dvc_yaml
 
 StageStatus = Literal["clean", "stale", "missing"]
 Snapshot = Mapping[str, Any]
@@ -47,7 +48,8 @@ class StageCache:
         from dvc.repo import Repo
 
         logging.getLogger("dvc").setLevel(logging.ERROR)
-        write_dvc_yaml(workspace)
+        write_dvc_yaml(workspace, values)
+        self._workspace = workspace
         self._root = workspace.root
         self._values = values
         self._problem = str(values["problem"])
@@ -104,6 +106,42 @@ class StageCache:
         with self._locked():
             self._save(self._stage(name))
 
+    def check_out_start(self) -> None:
+        """Bring back what start.dvc pins where its files are missing or altered, as in a fresh clone; left as it is if it cannot be had."""
+        if (self._root / START_FILE).is_file():
+            with self._locked():
+                self._check_out(self._repo.stage.load_one(path=str(self._root / START_FILE)))
+
+    def pin_start(self, hashes: Mapping[str, str], says: str) -> bool:
+        """Make these outs the starting point, from the cache or else the remote; False if they are pinned already.
+
+        hashes  DVC's, of each of START_OUTS
+        says    for people: what they are
+        Raises WorkspaceError, and changes nothing, if they are neither in the cache nor in the remote.
+        """
+        with self._locked():
+            stage = self._start_stage(hashes, says)
+            if not self._check_out(stage):
+                raise WorkspaceError(
+                    f"{says}: its checkpoint or the tokens that it was trained on are neither in DVC's cache nor in a remote.",
+                    "Run `dvc pull` where they were pushed from, or train with finetune.start_from: base.",
+                )
+            if (self._root / START_FILE).is_file() and hashes == self._pinned():
+                return False
+            stage.dump()
+        write_dvc_yaml(self._workspace, self._values)
+        return True
+
+    def unpin_start(self) -> bool:
+        """Start from the base model; False if nothing was pinned."""
+        if not (self._root / START_FILE).is_file():
+            return False
+        with self._locked():
+            (self._root / START_FILE).unlink()
+            shutil.rmtree(self._root / START, ignore_errors=True)
+        write_dvc_yaml(self._workspace, self._values)
+        return True
+
     def lineage(self) -> Lineage:
         """The content key and data version; ingest must be clean."""
         inputs: dict[str, Any] = {}
@@ -138,6 +176,33 @@ class StageCache:
             # an override counts as if params.yaml held it, and the file stays as it is
             dep.read_params = lambda dep=dep, **_: {key: self._values[key] for key in dep.params if key in self._values}
         return stage
+
+    def _start_stage(self, hashes: Mapping[str, str], says: str) -> Any:
+        from dvc.dvcfile import SingleStageFile
+        from dvc.stage.loader import SingleStageLoader
+
+        outs = [{"path": path, "hash": "md5", "md5": hashes[name]} for name, path in START_OUTS.items()]
+        file = SingleStageFile(self._repo, str(self._root / START_FILE))
+        return SingleStageLoader.load_stage(file, {"desc": says, "outs": outs}, None)
+
+    def _pinned(self) -> dict[str, str]:
+        stage = self._repo.stage.load_one(path=str(self._root / START_FILE))
+        hashes = {Path(out.fs_path): out.hash_info.value for out in stage.outs}
+        return {name: hashes[self._root / path] for name, path in START_OUTS.items()}
+
+    def _check_out(self, stage: Any) -> bool:
+        """Bring the stage's outs to their places; False, and nothing touched, if they cannot be had."""
+        from dvc.exceptions import DvcException
+
+        for out in stage.outs:
+            if out.changed_cache():
+                with suppress(DvcException, FileNotFoundError):  # judged by what came, not by what was said
+                    for store, objects in out.get_used_objs(force=True).items():
+                        self._repo.cloud.pull(objects, odb=store)
+                if out.changed_cache():
+                    return False
+        stage.checkout(force=True)
+        return True
 
     def _save(self, stage: Any) -> None:
         stage.save()

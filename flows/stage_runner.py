@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,14 +26,26 @@ class StageOutcome:
 
 
 class StageRunner:
-    """The stages of one workspace, with this run's overrides."""
+    """The stages of one workspace, with this run's overrides.
 
-    def __init__(self, workspace: Workspace, overrides: Sequence[str], listener: Listener, *, rerun: Collection[str] = ()) -> None:
+    settle  settles what a stage that has to run goes on from; True if that is other than it was
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        overrides: Sequence[str],
+        listener: Listener,
+        *,
+        settle: Callable[[StageCache], bool] | None = None,
+        rerun: Collection[str] = (),
+    ) -> None:
         self.workspace = workspace
         self.values = workspace.values(overrides)
         self.params = parse(self.values, str(workspace.params_file))
         self._cache = StageCache(workspace, self.values)
         self._listener = listener
+        self._settle = settle
         self._rerun = rerun
 
     def close(self) -> None:
@@ -60,11 +72,18 @@ class StageRunner:
         return StageOutcome(name, state, round(time.perf_counter() - started, 3))
 
     def _bring_about(self, stage: Stage) -> StageState:
+        if stage.start:
+            self._cache.check_out_start()
+        clean = self._cache.status(stage.name) == "clean"
         if stage.name not in self._rerun:
-            if self._cache.status(stage.name) == "clean":
+            if clean:
                 return "cached"
             if self._cache.restore(stage.name):
                 return "restored"
+        # a start that moved is no reason to train: only what has to be trained anyway goes on from the present champion
+        moved = stage.start and not clean and self._settle is not None and self._settle(self._cache)
+        if moved and stage.name not in self._rerun and self._cache.restore(stage.name):
+            return "restored"
         before = self._cache.snapshot(stage.name)
         run_stage(stage, self.workspace, self.params, self._listener(stage.name))
         self._cache.commit(stage.name, before)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from flows.background import in_background
 from flows.progress import listener, stage_line
-from flows.stage_cache import Lineage
+from flows.stage_cache import Lineage, StageCache
 from flows.stage_runner import StageOutcome, StageRunner
+from flows.starting_point import settle_start
 from tasks.core.bundle import MANIFEST
 from tasks.core.files import read_json, sha256_file
 from tasks.core.git import git_state
@@ -53,7 +54,7 @@ class TrainingRun:
         self.workspace = workspace
         self.overrides = list(overrides)
         self.outcomes: dict[str, StageOutcome] = {}
-        self._runner = StageRunner(workspace, overrides, self._listen, rerun=rerun)
+        self._runner = StageRunner(workspace, overrides, self._listen, settle=self._settle, rerun=rerun)
         self._trigger = trigger
         self._uri = os.environ["MLFLOW_TRACKING_URI"]
         self._mlflow: Future[tuple[MlflowClient, str]] | None = None
@@ -141,6 +142,10 @@ class TrainingRun:
         assert self._mlflow is not None
         return self._mlflow.result()
 
+    def _settle(self, cache: StageCache) -> bool:
+        client, _ = self._client()
+        return settle_start(cache, self._runner.params, client, self._uri)
+
     def _listen(self, stage: str) -> Report:
         shown = listener.get()(stage)
         if stage != "finetune":
@@ -168,12 +173,14 @@ class TrainingRun:
         state = git_state(self.workspace.root)
         reports = self.workspace.root / "reports"
         params = self._runner.params
+        training = read_json(reports / "training.json")
         tags: dict[str, Any] = {
             "ratchet.data_hash": lineage.data_hash,
             "ratchet.git_commit": state.commit or "none",
             "ratchet.git_dirty": str(state.dirty or bool(self.overrides)).lower(),
             "ratchet.base_model": params.base_model.path,
-            "ratchet.base_model_sha256": read_json(reports / "training.json")["base_sha256"],
+            "ratchet.base_model_sha256": training["base_sha256"],
+            "ratchet.start_sha256": (training["start"] or {}).get("checkpoint_sha256", "none"),
             BUNDLE_SHA256: sha256_file(self.workspace.root / "models" / "bundle" / MANIFEST),
             "ratchet.recipe": read_json(reports / "verification.json")["shipped"],
             "ratchet.problem": params.problem,

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.device import pick_device
 from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.files import sha256_file, sha256_json, write_json
+from tasks.core.head import carry_over, checkpoint_labels
 from tasks.core.params import BaseModelParams, FinetuneParams
 from tasks.core.progress import Report
+from tasks.core.replay import replayed_rows
 from tasks.core.sources import resolve_model
-from tasks.core.tokens import TokensInfo, read_features, read_tokens
+from tasks.core.tokens import TokensInfo, load_tokenizer, read_features, read_tokens
 from tasks.core.training import Setting, Trainer, claim_work, seed_everything
-from tasks.problems import load_problem
+from tasks.problems import Problem, load_problem
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import nn
     from transformers import PreTrainedModel
+
+START_IDENTITY = ("checkpoint/config.json", "checkpoint/model.safetensors", "tokens/train.arrow")
 
 
 def finetune_model(
@@ -27,6 +33,7 @@ def finetune_model(
     checkpoint: Path,
     training_report: Path,
     *,
+    start: Path | None,
     problem: str,
     labels: tuple[str, ...],
     base_model: BaseModelParams,
@@ -40,6 +47,7 @@ def finetune_model(
 ) -> None:
     """Write the checkpoint (config.json, model.safetensors) and the learning curves.
 
+    `start` holds the `checkpoint` to go on from and the `tokens` that it was trained on; without it the base model is where it starts.
     `work` holds what a killed run left, and this one goes on from there; the result is the same as without the kill.
     Raises TrainingError when the loss diverges, ParamsError for values this model or machine cannot do.
     """
@@ -53,25 +61,21 @@ def finetune_model(
         "seed": seed,
         "device": device,
         "base": base_sha256,
+        "tokens": [sha256_file(tokens / f"{split}.arrow") for split in ("train", "validation")],
+        "start": start and [sha256_file(start / name) for name in START_IDENTITY],
     }
-    claim_work(
-        work,
-        sha256_json(identity | {"tokens": [sha256_file(tokens / f"{split}.arrow") for split in ("train", "validation")]}),
-    )
-
-    if finetune.early_stopping_metric not in kind.metric_signs:
-        known = ", ".join(kind.metric_signs)
-        hint = did_you_mean(finetune.early_stopping_metric, kind.metric_signs)
-        raise ParamsError(
-            f"finetune.early_stopping_metric: unknown metric '{finetune.early_stopping_metric}'.{hint}",
-            f"Known: {known}.",
-        )
+    claim_work(work, sha256_json(identity))
+    _check_metric(kind, finetune.early_stopping_metric)
     seed_everything(seed)
     model = kind.load_model(base, labels, finetune.dropout)
+    train = read_tokens(tokens / "train.arrow")
+    origin = None
+    if start is not None:
+        _check_tokenizer(tokens, start)
+        train, origin = _continue(model, train, start, kind, finetune, seed)
     freeze(model, embeddings=finetune.freeze_embeddings, layers=finetune.freeze_layers)
     if finetune.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    train = read_tokens(tokens / "train.arrow")
     validation = read_features(tokens / "validation.arrow")
     weights = kind.class_weights(train["references"].to_numpy(), labels, finetune.class_weights)
     pad_token_id = TokensInfo.read(tokens).pad_token_id
@@ -89,11 +93,45 @@ def finetune_model(
         "total_steps": trainer.total_steps,
         "device": device,
         "base_sha256": base_sha256,
+        "start": origin,
         "seconds": round(time.perf_counter() - started, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
     write_json(training_report, facts)
+
+
+def _check_metric(kind: Problem, name: str) -> None:
+    if name not in kind.metric_signs:
+        raise ParamsError(
+            f"finetune.early_stopping_metric: unknown metric '{name}'.{did_you_mean(name, kind.metric_signs)}",
+            f"Known: {', '.join(kind.metric_signs)}.",
+        )
+
+
+def _check_tokenizer(tokens: Path, start: Path) -> None:
+    ours, theirs = (load_tokenizer(directory / "tokenizer").to_str() for directory in (tokens, start / "tokens"))
+    if ours != theirs:
+        raise ParamsError(
+            "finetune.start_from: the champion reads text with another tokenizer than the base model's.",
+            "Set finetune.start_from to base, or base_model to the one that the champion was trained from.",
+        )
+
+
+def _continue(
+    model: PreTrainedModel, train: pa.Table, start: Path, kind: Problem, finetune: FinetuneParams, seed: int
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Give the model the weights of the start; (the rows to train on, what training.json says of the start)."""
+    old_labels = checkpoint_labels(start / "checkpoint")
+    carried = carry_over(model, kind.load_model(start / "checkpoint", old_labels, finetune.dropout))
+    label2id = model.config.label2id
+    renumbered = [label2id.get(label) for label in old_labels]
+    rows, counts = replayed_rows(train, read_tokens(start / "tokens" / "train.arrow"), renumbered, finetune.replay_share, seed)
+    return rows, {
+        "checkpoint_sha256": sha256_file(start / "checkpoint" / "model.safetensors"),
+        "labels": asdict(carried),
+        "rows": asdict(counts),
+    }
 
 
 def freeze(model: PreTrainedModel, *, embeddings: bool, layers: int) -> None:

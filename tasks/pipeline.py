@@ -10,7 +10,7 @@ import importlib
 import inspect
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
@@ -20,11 +20,15 @@ from typing import Any
 from tasks.core.code import CODE_ROOT, imported_files
 from tasks.core.errors import ParamsError, PipelineError
 from tasks.core.files import replace, sha256_file, sha256_json, write_text
-from tasks.core.params import Params
+from tasks.core.params import Params, parse
 from tasks.core.progress import Report
 from tasks.core.sources import local_files
 from tasks.core.workspace import Workspace, cache_dir
 from tasks.problems import module_name
+
+START = "models/start"  # what a training goes on from: the champion's checkpoint, and the tokens that it was trained on
+START_FILE = "start.dvc"  # pins them by hash; only the training flow writes it
+START_OUTS = {"checkpoint": f"{START}/checkpoint", "tokens": f"{START}/tokens"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Stage:
 
     params     top-level keys of params.yaml, each an argument (`validate` and its like name the stage's own section)
     metrics    those outs that `dvc metrics show` prints
+    start      whether it goes on from another training: it takes `start`, a directory as START describes it, or None
     """
 
     name: str
@@ -42,6 +47,7 @@ class Stage:
     outs: dict[str, str]
     params: tuple[str, ...]
     metrics: tuple[str, ...] = ()
+    start: bool = False
 
     def load(self) -> Callable[..., None]:
         """The function itself; imports its module, and with it whatever is heavy."""
@@ -73,7 +79,7 @@ STAGES = (
     Stage(
         "finetune", "tasks.finetuning", "finetune_model",
         deps={"tokens": "data/tokens"}, outs={"checkpoint": "models/checkpoint", "training_report": "reports/training.json"},
-        params=("problem", "labels", "base_model", "finetune", "seed", "device"),
+        params=("problem", "labels", "base_model", "finetune", "seed", "device"), start=True,
     ),
     Stage(
         "evaluate", "tasks.evaluation", "evaluate_checkpoint",
@@ -117,12 +123,15 @@ def find_stage(name: str) -> Stage:
 def run_stage(stage: Stage, workspace: Workspace, params: Params, report: Report) -> None:
     """Run one stage: its outs take their places only when it has ended well."""
     deps = {name: workspace.root / path for name, path in stage.deps.items()}
-    missing = [stage.deps[name] for name, path in deps.items() if not path.exists()]
+    start = start_deps(stage, workspace, params)
+    missing = [path for path in (*stage.deps.values(), *start) if not (workspace.root / path).exists()]
     if missing:
         raise PipelineError(f"{stage.name}: {', '.join(missing)} is not there.", "Run `ratchet train`, which makes it first.")
     function = stage.load()
     arguments: dict[str, Any] = {key: params.section(key) for key in stage.params}
     accepted = inspect.signature(function).parameters
+    if stage.start:
+        arguments["start"] = workspace.root / START if start else None
     if "root" in accepted:  # local sources are relative to the workspace
         arguments["root"] = workspace.root
     if "cache" in accepted:
@@ -148,6 +157,12 @@ def _staged(stage: Stage, workspace: Workspace) -> Iterator[dict[str, Path]]:
     shutil.rmtree(staging, ignore_errors=True)
 
 
+def start_deps(stage: Stage, workspace: Workspace, params: Params) -> list[str]:
+    """What the stage goes on from, relative to the workspace; nothing where params or the lack of a champion say the base model."""
+    pinned = stage.start and params.finetune.start_from == "champion" and (workspace.root / START_FILE).is_file()
+    return list(START_OUTS.values()) if pinned else []
+
+
 def code_files(stage: Stage, problem: str) -> list[Path]:
     """Source files whose text decides what the stage does: its module, the problem's, and what they import of ours."""
     modules = [stage.module]
@@ -161,12 +176,12 @@ def code_fingerprint(stage: Stage, problem: str) -> str:
     return sha256_json([[file.name, sha256_file(file)] for file in code_files(stage, problem)])[:16]
 
 
-def render_dvc_yaml(workspace: Workspace) -> str:
-    """The text of the workspace's dvc.yaml."""
+def render_dvc_yaml(workspace: Workspace, overridden: Mapping[str, Any] | None = None) -> str:
+    """The text of the workspace's dvc.yaml, with a run's values in place of those in params.yaml: they decide what a stage reads."""
     from ruamel.yaml import YAML
 
-    values = workspace.values()
-    params = workspace.params()
+    values = workspace.values() if overridden is None else overridden
+    params = parse(values, str(workspace.params_file))
     stages = {stage.name: _dvc_stage(stage, workspace, params, set(values)) for stage in STAGES}
     text = StringIO("")
     yaml = YAML()
@@ -176,10 +191,10 @@ def render_dvc_yaml(workspace: Workspace) -> str:
     return "# Rendered from tasks/pipeline.py by `python -m tasks dvc-yaml`; edits are overwritten.\n" + text.getvalue()
 
 
-def write_dvc_yaml(workspace: Workspace) -> bool:
+def write_dvc_yaml(workspace: Workspace, overridden: Mapping[str, Any] | None = None) -> bool:
     """Bring dvc.yaml up to date; True if it was stale."""
     target = workspace.root / "dvc.yaml"
-    text = render_dvc_yaml(workspace)
+    text = render_dvc_yaml(workspace, overridden)
     if target.is_file() and target.read_text(encoding="utf-8") == text:
         return False
     write_text(target, text)
@@ -197,7 +212,7 @@ def _dvc_stage(stage: Stage, workspace: Workspace, params: Params, keys: set[str
         files += [file for source in params.ingest.sources for file in local_files(source.url, workspace.root)]
     if "base_model" in stage.params:
         files += local_files(params.base_model.path, workspace.root)
-    deps = [*stage.deps.values(), *(_relative(file, workspace.root) for file in files)]
+    deps = [*stage.deps.values(), *start_deps(stage, workspace, params), *(_relative(file, workspace.root) for file in files)]
     entry: dict[str, Any] = {"cmd": command}
     if deps:
         entry["deps"] = deps

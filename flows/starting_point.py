@@ -1,0 +1,65 @@
+"""Where a training starts: an effect that pins the champion's checkpoint, and the tokens that it was trained on, as DVC outs.
+
+The pin (start.dvc, to be committed as dvc.lock is) moves only when a training has to run anyway: a promotion alone calls for none,
+or every training would, for ever. Until then, and for `dvc repro`, what was pinned last stands.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.stage_cache import StageCache
+from tasks.core.errors import RegistryError
+from tasks.core.params import Params, read_yaml
+from tasks.pipeline import STAGES, START_OUTS
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION = "champion"
+
+
+def settle_start(cache: StageCache, params: Params, client: MlflowClient, uri: str) -> bool:
+    """Pin what the training that is about to run starts from, and say so in a line; True if that is other than it was.
+
+    Raises RegistryError or WorkspaceError if the champion cannot be started from.
+    """
+    from tasks.core.registry import mlflow_errors, versions
+
+    if params.finetune.start_from == "base":
+        _say("the base model")
+        return cache.unpin_start()
+    with mlflow_errors(uri):
+        champion = next((version for version in versions(client, params.model_name) if CHAMPION in version.aliases), None)
+    if champion is None:
+        _say(f"the base model: {params.model_name} has no {CHAMPION} yet")
+        return cache.unpin_start()
+    says = f"{params.model_name} version {champion.version} ({CHAMPION})"
+    moved = cache.pin_start(_hashes(client, champion, says), says)
+    _say(says)
+    return moved
+
+
+def _say(where: str) -> None:
+    print(f"finetune   starts from {where}", file=sys.stderr, flush=True)
+
+
+def _hashes(client: MlflowClient, version: ModelVersion, says: str) -> dict[str, str]:
+    """DVC's hashes of the version's outs that a training starts from, of the dvc.lock that its run holds."""
+    from mlflow.exceptions import MlflowException
+
+    paths = {name: path for stage in STAGES for name, path in stage.outs.items() if name in START_OUTS}
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            lock = read_yaml(Path(client.download_artifacts(str(version.run_id), "dvc.lock", directory)))
+        made = {out["path"]: str(out["md5"]) for stage in lock["stages"].values() for out in stage.get("outs", [])}
+        return {name: made[paths[name]] for name in START_OUTS}
+    except (MlflowException, OSError, KeyError) as error:
+        raise RegistryError(
+            f"{says}: its MLflow run has no dvc.lock that names its {' and '.join(paths.values())}: {' '.join(str(error).split())[:300]}",
+            "Train with finetune.start_from: base, and promote what comes of it.",
+        ) from error

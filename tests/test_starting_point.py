@@ -1,0 +1,132 @@
+"""Where a training starts: pinned by hash, moved only when a training has to run anyway, through the command line and real stores."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import tiny_rows
+from workspaces import ROWS, STAGES, copy_workspace, git, ratchet, ratchet_json, run, states, write_csv
+
+from tasks.core.files import read_json, sha256_file
+from tasks.core.registry import connect
+from tasks.core.workspace import Workspace
+
+CHAMPION = ("-S", "finetune.start_from=champion")
+FEWER_EPOCHS = ("-S", "finetune.epochs=1")
+
+
+@pytest.fixture
+def workspace(template: Path, tmp_path: Path) -> Path:
+    """A workspace whose version 1 can be promoted; MLflow's addresses still lead to the template's files, which nobody changes."""
+    return copy_workspace(template, tmp_path / "reviews")
+
+
+def promote(root: Path, version: int) -> None:
+    """Move the alias, as a promotion does."""
+    workspace = Workspace(root)
+    client, _ = connect(workspace.default_tracking_uri, workspace.store, "tiny")
+    client.set_registered_model_alias("tiny", "champion", str(version))
+
+
+def add_rows(root: Path, count: int) -> None:
+    write_csv(root / "reviews.csv", tiny_rows(ROWS + count))
+
+
+def start_of(root: Path) -> Any:
+    return read_json(root / "reports" / "training.json")["start"]
+
+
+def checkpoint_sha(root: Path) -> str:
+    return sha256_file(root / "models" / "checkpoint" / "model.safetensors")
+
+
+def assert_nothing_to_do(root: Path, version: int, *arguments: str) -> None:
+    again = ratchet_json(root, "train", *arguments)
+    assert states(again) == dict.fromkeys(STAGES, "cached")
+    assert (again["state"], again["version"]) == ("cached", version)
+
+
+def test_a_training_goes_on_from_the_champion_and_a_promotion_alone_calls_for_none(workspace: Path) -> None:
+    first = checkpoint_sha(workspace)
+    promote(workspace, 1)
+    add_rows(workspace, 60)
+    told = ratchet(workspace, "train", *CHAMPION, *FEWER_EPOCHS, "-S", "finetune.replay_share=0.5", "--json")
+    assert "starts from tiny version 1 (champion)" in told.stderr
+    assert json.loads(told.stdout)["version"] == 2
+    start, second = start_of(workspace), checkpoint_sha(workspace)
+    assert start["checkpoint_sha256"] == first != second
+    assert start["rows"]["new"] > 0
+    assert start["rows"]["replayed"] == pytest.approx(start["rows"]["left_out"], abs=3)
+
+    # what was an override becomes what params.yaml says: nothing to do, for any of the two who could do it
+    assert_nothing_to_do(workspace, 2, *CHAMPION, *FEWER_EPOCHS, "-S", "finetune.replay_share=0.5", "--save")
+    assert "models/start/checkpoint" in (workspace / "dvc.yaml").read_text()
+    assert "up to date" in run(workspace, "dvc", "status").stdout
+    assert "Running stage" not in run(workspace, "dvc", "repro").stdout
+    promote(workspace, 2)
+    pin = (workspace / "start.dvc").read_bytes()
+    assert_nothing_to_do(workspace, 2)
+    assert (workspace / "start.dvc").read_bytes() == pin
+
+    # new rows call for one, which starts from the champion of now
+    add_rows(workspace, 90)
+    assert ratchet_json(workspace, "train")["version"] == 3
+    assert start_of(workspace)["checkpoint_sha256"] == second
+    assert "up to date" in run(workspace, "dvc", "status").stdout
+
+    # back to the base: nothing is pinned any more
+    assert ratchet_json(workspace, "train", "-S", "finetune.start_from=base", "--save")["version"] == 4
+    assert start_of(workspace) is None
+    assert not (workspace / "start.dvc").exists()
+    assert not (workspace / "models" / "start").exists()
+    assert "models/start" not in (workspace / "dvc.yaml").read_text()
+    assert "up to date" in run(workspace, "dvc", "status").stdout
+
+
+def test_git_and_dvc_bring_back_what_a_training_started_from(workspace: Path, tmp_path: Path) -> None:
+    promote(workspace, 1)
+    add_rows(workspace, 60)
+    ratchet(workspace, "train", *CHAMPION, *FEWER_EPOCHS, "--save")
+    git(workspace, "add", "-A")
+    git(workspace, "commit", "-qm", "Go on from version 1")
+    run(workspace, "dvc", "remote", "modify", "local", "url", str(tmp_path / "remote"))
+    run(workspace, "dvc", "push")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(workspace), str(clone))
+    run(clone, "dvc", "remote", "modify", "local", "url", str(tmp_path / "remote"))
+    run(clone, "python", "-m", "tasks", "dvc-yaml")
+    run(clone, "dvc", "pull")
+    assert "up to date" in run(clone, "dvc", "status").stdout
+    assert checkpoint_sha(clone) == checkpoint_sha(workspace)
+    shutil.rmtree(clone / "models" / "start")
+    result = ratchet_json(clone, "train")  # its registry is empty: no champion is asked for
+    assert states(result) == dict.fromkeys(STAGES, "cached")
+    assert start_of(clone)["checkpoint_sha256"] == sha256_file(clone / "models" / "start" / "checkpoint" / "model.safetensors")
+
+    # the same rows by DVC alone start from the same pin, and the flow has nothing to add
+    add_rows(workspace, 90)
+    assert "Running stage 'finetune'" in run(workspace, "dvc", "repro").stdout
+    assert states(ratchet_json(workspace, "train")) == dict.fromkeys(STAGES, "cached")
+
+
+def test_without_a_champion_the_base_is_where_it_starts_and_a_lost_one_is_told(workspace: Path) -> None:
+    told = ratchet(workspace, "train", *CHAMPION, *FEWER_EPOCHS, "--json", "--save")
+    assert "starts from the base model: tiny has no champion yet" in told.stderr
+    assert start_of(workspace) is None
+    assert not (workspace / "start.dvc").exists()
+    promote(workspace, 2)
+    assert_nothing_to_do(workspace, 2)
+
+    add_rows(workspace, 60)
+    shutil.rmtree(workspace / ".dvc" / "cache")
+    error = ratchet_json(workspace, "train", code=2)["error"]
+    assert error["type"] == "WorkspaceError"
+    assert "tiny version 2 (champion)" in error["message"]
+    assert "dvc pull" in error["remedy"]
+    assert "start_from: base" in error["remedy"]
+    assert not (workspace / "start.dvc").exists()
+    assert ratchet_json(workspace, "status")["model"]["versions"][0]["version"] == 2
