@@ -134,13 +134,12 @@ class StageCache:
 
     def unpin_start(self) -> bool:
         """Start from the base model; False if nothing was pinned."""
-        if not (self._root / START_FILE).is_file():
-            return False
+        pinned = (self._root / START_FILE).is_file()
         with self._locked():
-            (self._root / START_FILE).unlink()
+            (self._root / START_FILE).unlink(missing_ok=True)
             shutil.rmtree(self._root / START, ignore_errors=True)
         write_dvc_yaml(self._workspace, self._values)
-        return True
+        return pinned
 
     def lineage(self) -> Lineage:
         """The content key and data version; ingest must be clean."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.stage_cache import StageCache
 from tasks.core.errors import RegistryError
@@ -39,7 +39,7 @@ def settle_start(cache: StageCache, params: Params, client: MlflowClient, uri: s
         _say(f"the base model: {params.model_name} has no {CHAMPION} yet")
         return cache.unpin_start()
     says = f"{params.model_name} version {champion.version} ({CHAMPION})"
-    moved = cache.pin_start(_hashes(client, champion, says), says)
+    moved = cache.pin_start(_hashes(client, uri, champion, says), says)
     _say(says)
     return moved
 
@@ -48,18 +48,19 @@ def _say(where: str) -> None:
     print(f"finetune   starts from {where}", file=sys.stderr, flush=True)
 
 
-def _hashes(client: MlflowClient, version: ModelVersion, says: str) -> dict[str, str]:
+def _hashes(client: MlflowClient, uri: str, version: ModelVersion, says: str) -> dict[str, str]:
     """DVC's hashes of the version's outs that a training starts from, of the dvc.lock that its run holds."""
-    from mlflow.exceptions import MlflowException
+    from tasks.core.registry import mlflow_errors
 
     paths = {name: path for stage in STAGES for name, path in stage.outs.items() if name in START_OUTS}
-    try:
-        with tempfile.TemporaryDirectory() as directory:
+    lock: dict[str, Any] = {}
+    with mlflow_errors(uri), tempfile.TemporaryDirectory() as directory:
+        if any(artifact.path == "dvc.lock" for artifact in client.list_artifacts(str(version.run_id))):
             lock = read_yaml(Path(client.download_artifacts(str(version.run_id), "dvc.lock", directory)))
-        made = {out["path"]: str(out["md5"]) for stage in lock["stages"].values() for out in stage.get("outs", [])}
-        return {name: made[paths[name]] for name in START_OUTS}
-    except (MlflowException, OSError, KeyError) as error:
+    made = {out["path"]: str(out["md5"]) for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])}
+    if missing := [path for path in paths.values() if path not in made]:
         raise RegistryError(
-            f"{says}: its MLflow run has no dvc.lock that names its {' and '.join(paths.values())}: {' '.join(str(error).split())[:300]}",
+            f"{says}: its MLflow run {version.run_id} has no dvc.lock that names {' and '.join(missing)}.",
             "Train with finetune.start_from: base, and promote what comes of it.",
-        ) from error
+        )
+    return {name: made[path] for name, path in paths.items()}

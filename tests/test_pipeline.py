@@ -36,7 +36,7 @@ def test_a_stale_dvc_yaml_fails_the_check(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_a_stages_function_takes_what_the_table_gives_it(stage: Stage) -> None:
     parameters = set(inspect.signature(stage.load()).parameters)
-    given = {*stage.deps, *stage.outs, *stage.params, "report"}
+    given = {*stage.deps, *stage.outs, *stage.params, "report", *(["start"] if stage.start else [])}
     assert given <= parameters
     assert parameters - given <= {"root", "cache", "work"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import pytest
 from tiny import tiny_rows
 from workspaces import ROWS, STAGES, copy_workspace, git, ratchet, ratchet_json, run, states, write_csv
 
+from flows.stage_cache import StageCache
+from flows.starting_point import settle_start
+from tasks.core.errors import RegistryError
 from tasks.core.files import read_json, sha256_file
+from tasks.core.params import parse
 from tasks.core.registry import connect
 from tasks.core.workspace import Workspace
 
@@ -146,3 +151,19 @@ def test_without_a_champion_the_base_is_where_it_starts_and_a_lost_one_is_told(t
     assert "start_from: base" in error["remedy"]
     assert not (workspace / "start.dvc").exists()
     assert ratchet_json(workspace, "status")["model"]["versions"][0]["version"] == 2
+
+
+def test_a_champion_that_no_dvc_lock_describes_is_told(template: Path, tmp_path: Path) -> None:
+    workspace = Workspace(copy_workspace(template, tmp_path / "reviews"))
+    client, experiment_id = connect(workspace.default_tracking_uri, workspace.store, "tiny")
+    source = client.get_model_version("tiny", "1").source
+    client.create_model_version("tiny", source=source, run_id=client.create_run(experiment_id).info.run_id)
+    promote(workspace.root, 2)
+    values = workspace.values([CHAMPION[1]])
+    with (
+        closing(StageCache(workspace, values)) as cache,
+        pytest.raises(RegistryError, match=r"version 2 \(champion\).*no dvc.lock") as caught,
+    ):
+        settle_start(cache, parse(values), client, workspace.default_tracking_uri)
+    assert "start_from: base" in caught.value.remedy
+    assert not (workspace.root / "start.dvc").exists()
