@@ -17,7 +17,29 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
         stages = [{"name": name, "state": state} for name, state in runner.statuses().items()]
     params = workspace.params()
     model = {"name": params.model_name, "versions": _versions(workspace, params.model_name)}
-    return {"workspace": str(workspace.root), "problem": params.problem, "stages": stages, "model": model}
+    tests = _test_rows(workspace) if model["versions"] else None
+    return {"workspace": str(workspace.root), "problem": params.problem, "stages": stages, "model": model, "test_rows": tests}
+
+
+def _test_rows(workspace: Workspace) -> dict[str, Any] | None:
+    """How often the present test rows have judged, and whether fresh ones are due; None before there are any."""
+    from flows.contestants import Registry
+    from tasks.comparison import read_test_rows
+    from tasks.core.looks import level_of_look, next_look
+    from tasks.ledger import looks
+
+    file = workspace.root / "data" / "splits" / "test.parquet"
+    if not file.is_file():
+        return None
+    params = workspace.params()
+    rows = read_test_rows(file, params.problem, params.labels, ())
+    look = next_look(rows.sketch, looks(Registry(workspace).decisions()))
+    return {
+        "rows": rows.count,
+        "looks": look - 1,
+        "next_level": level_of_look(params.promotion.significance, look),
+        "fresh_rows_due": look > params.promotion.max_looks,
+    }
 
 
 def _versions(workspace: Workspace, name: str) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NEXT = """Next, in this workspace:
   ratchet predict "Some text of yours."           what the new version says
+  ratchet promote                                 make it champion, if the gates let it through
   ratchet status                                  stages and versions
   ratchet train -S finetune.learning_rate=3e-5    another try; going back costs nothing
   mlflow ui --backend-store-uri sqlite:///.ratchet/mlflow.db    runs, curves and versions side by side"""
@@ -61,6 +62,11 @@ def print_status(status: dict[str, Any]) -> None:
             (version["content_key"] or "")[:12],
         )
     console.print(table)
+    if tests := status["test_rows"]:
+        due = " Fresh test rows are due: add rows to the sources (promotion.max_looks)." if tests["fresh_rows_due"] else ""
+        console.print(
+            f"The {tests['rows']} test rows have judged {tests['looks']} times; the next judgement is at level {tests['next_level']:.4f}.{due}"
+        )
 
 
 def print_workspace(made: Made) -> None:
