@@ -34,8 +34,10 @@ def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None)
     reason = " ".join(f"{trigger['name']}: {trigger['reason']}" for trigger in fired)
     with workspace_lock(place):
         result = training(workspace, rerun=["ingest"], trigger=reason)  # DVC does not see that a remote source has changed
-    outcome = None if result.state == "cached" else promotion(workspace, str(result.version), trigger=reason)
-    return {"state": result.state, "triggers": triggers, "version": result.version, "promotion": outcome}
+    if not any(stage.state == "ran" for stage in result.stages if stage.name != "ingest"):
+        return {"state": "cached", "triggers": triggers, "version": result.version, "promotion": None}  # judged already, or champion
+    outcome = promotion(workspace, str(result.version), trigger=reason)
+    return {"state": "trained", "triggers": triggers, "version": result.version, "promotion": outcome}
 
 
 @task(name="triggers", cache_policy=NO_CACHE)

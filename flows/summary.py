@@ -64,9 +64,8 @@ def print_status(status: dict[str, Any]) -> None:
     console.print(table)
     if tests := status["test_rows"]:
         due = " Fresh test rows are due: add rows to the sources (promotion.max_looks)." if tests["fresh_rows_due"] else ""
-        console.print(
-            f"The {tests['rows']} test rows have judged {tests['looks']} times; the next judgement is at level {tests['next_level']:.4f}.{due}"
-        )
+        judged = f"The {tests['rows']} test rows have judged {tests['looks']} times; the next judgement is at level"
+        console.print(f"{judged} {tests['next_level']:.4f}.{due}")
 
 
 def print_workspace(made: Made) -> None:
