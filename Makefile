@@ -10,7 +10,7 @@ run: $(READY)
 	@$(BIN)/ratchet train
 
 test: $(READY)
-	$(BIN)/pytest -q --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/pytest -q --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -103,6 +103,7 @@ class TrainingRun:
         lineage = self._runner.lineage()
         tags = self._tags(lineage) | {"prefect.flow_run_id": flow_run_id}
         params, values, store = self._runner.params, self._runner.values, self.workspace.store
+        self._client()  # where no stage had anything to do, the connection is still being made: two would each make the experiment
         return register_model(self.workspace.root, store, self._uri, params, values, lineage.content_key, tags)
 
     def result(self, registered: Registered) -> TrainResult:

@@ -14,6 +14,7 @@ from tasks.core.quiet import quiet_libraries
 quiet_libraries()
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from shared import close_run, made_once, open_run  # noqa: E402
 from tiny import make_base  # noqa: E402
 from workspaces import copy_workspace, make_workspace, ratchet  # noqa: E402
 
@@ -21,20 +22,32 @@ if TYPE_CHECKING:
     from exported import Exported
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # a worker's: the run is its controller's
+        open_run()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        close_run()
+
+
 @pytest.fixture(scope="session")
-def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base_dir() -> Path:
     """A tiny base model's directory; read only."""
-    return make_base(tmp_path_factory.mktemp("base"))
+    return made_once("base", make_base)
 
 
 @pytest.fixture(scope="session")
-def template(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(base_dir: Path) -> Path:
     """A workspace in a git + DVC repository of its own, trained once through the command line; copy it, do not change it."""
-    root = tmp_path_factory.mktemp("template") / "reviews"
-    make_workspace(root, base_dir)
-    done = ratchet(root, "train", "--json")
-    (root / ".ratchet" / "first.json").write_text(done.stdout, encoding="utf-8")
-    return root
+
+    def make(directory: Path) -> None:
+        make_workspace(directory / "reviews", base_dir)
+        done = ratchet(directory / "reviews", "train", "--json")
+        (directory / "reviews" / ".ratchet" / "first.json").write_text(done.stdout, encoding="utf-8")
+
+    return made_once("template", make) / "reviews"
 
 
 @pytest.fixture
@@ -44,8 +57,8 @@ def trained(template: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(base_dir: Path) -> Exported:
     """A tiny trained model with its tokens and ONNX candidates; read only."""
-    from exported import make_exported
+    from exported import Exported, make_exported
 
-    return make_exported(base_dir, tmp_path_factory.mktemp("exported"))
+    return Exported.in_directory(made_once("exported", lambda directory: make_exported(base_dir, directory)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -29,15 +30,18 @@ class Exported:
     checkpoint: Path
     candidates: Path
 
+    @classmethod
+    def in_directory(cls, directory: Path) -> Self:
+        return cls(directory / "tokens", directory / "checkpoint", directory / "candidates")
 
-def make_exported(base: Path, directory: Path) -> Exported:
-    made = Exported(directory / "tokens", directory / "checkpoint", directory / "candidates")
+
+def make_exported(base: Path, directory: Path) -> None:
+    made = Exported.in_directory(directory)
     make_tokens(made.tokens)
     train(base, made.tokens, made.checkpoint)
     export_candidates(
         made.tokens, made.checkpoint, made.candidates, problem=PROBLEM, labels=LABELS, export=ExportParams(), seed=0, report=silent
     )
-    return made
 
 
 def make_tokens(directory: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from shared import prefect_server
 from tiny import tiny_rows
 from workspaces import clean_environment, make_workspace, ratchet, ratchet_json, run
 
@@ -133,7 +134,7 @@ def test_a_file_that_will_not_do_is_told_and_leaves_nothing_half_written(workspa
 
 def test_the_command_says_it_in_one_message(workspace: Workspace) -> None:
     (workspace.root / "reviews.csv").write_text(as_csv(tiny_rows(150) | {"label": ["postive"] * 150}), encoding="utf-8")
-    done = ratchet(workspace.root, "train", code=2)
+    done = ratchet(workspace.root, "train", code=2, server=False)
     assert "Traceback" not in done.stderr
     assert "postive" in done.stderr
     assert "reviews.csv" in done.stderr
@@ -141,24 +142,26 @@ def test_the_command_says_it_in_one_message(workspace: Workspace) -> None:
     run(workspace.root, "git", "checkout", "-q", ".")
 
 
-def train_with_little_room(root: Path, most_kilobytes: int) -> subprocess.CompletedProcess[str]:
+def train_with_little_room(root: Path, most_kilobytes: int, **environment: str) -> subprocess.CompletedProcess[str]:
     """`ratchet train` where no file may grow past a size: what a full disk does, at another write for each size."""
     limit = most_kilobytes * 1024
     return subprocess.run(
-        ["ratchet", "train", "--json"], cwd=root, env=clean_environment(), capture_output=True, text=True, timeout=250, check=False,
+        ["ratchet", "train", "--json"], cwd=root, env=clean_environment() | environment,
+        capture_output=True, text=True, timeout=250, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
 
 
 def test_a_full_disk_loses_nothing(trained: Path) -> None:
     before = {path: path.read_bytes() for path in (trained / "models" / "bundle").rglob("*") if path.is_file()}
-    first = ratchet_json(trained, "train")
     with (trained / "reviews.csv").open("a", encoding="utf-8") as file:
         file.write("a film that was very good and quite superb for us,positive,films\n")
-    stages = {stage["name"]: stage["state"] for stage in ratchet_json(trained, "status")["stages"]}
+    status = ratchet_json(trained, "status")
+    stages = {stage["name"]: stage["state"] for stage in status["stages"]}
     assert (stages["ingest"], stages["validate"]) == ("stale", "clean")
-    for most_kilobytes in (8, 150):
-        done = train_with_little_room(trained, most_kilobytes)
+    (first,) = status["model"]["versions"]
+    for most_kilobytes, server in ((8, {}), (150, {}), (150, {"PREFECT_API_URL": prefect_server()})):
+        done = train_with_little_room(trained, most_kilobytes, **server)
         assert done.returncode == 2, done.stderr
         assert json.loads(done.stdout)["error"]["type"] in ("StorageError", "RegistryError")
         assert "Traceback" not in done.stderr

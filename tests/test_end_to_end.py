@@ -19,8 +19,9 @@ def test_the_first_run_trains_and_registers_version_1(template: Path) -> None:
     assert (template / "reports" / "report.html").is_file()
 
 
-def test_a_second_run_is_a_visible_no_op(trained: Path) -> None:
-    result = ratchet_json(trained, "train")
+@pytest.mark.parametrize("server", [True, False], ids=["with a server", "without a server"])
+def test_a_second_run_is_a_visible_no_op(trained: Path, server: bool) -> None:
+    result = ratchet_json(trained, "train", server=server)
     assert result["state"] == "cached"
     assert result["version"] == 1
     assert states(result) == dict.fromkeys(STAGES, "cached")

@@ -6,8 +6,11 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from shared import prefect_server
 from workspaces import STAGES, clean_environment, ratchet_json, states
 
 
@@ -25,20 +28,30 @@ def test_going_back_to_earlier_params_restores_without_training(trained: Path) -
     assert found == {1: ["challenger"], 2: []}
 
 
-def test_a_run_killed_twice_is_completed_by_a_repeat(trained: Path) -> None:
-    overrides = ("-S", "finetune.epochs=20", "-S", "validate.min_length=2")
-    for seconds in (5.0, 13.0):
+def train_until(workspace: Path, overrides: tuple[str, ...], reached: Callable[[str], bool], **environment: str) -> None:
+    """`ratchet train`, killed with all it started once `reached` says so of what it has told; left alone if it ends before."""
+    told = workspace.parent / "told"
+    with told.open("wb") as log:
         process = subprocess.Popen(
             ["ratchet", "train", *overrides],
-            cwd=trained,
-            env=clean_environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            cwd=workspace,
+            env=clean_environment() | environment,
+            stdout=log,
+            stderr=log,
             start_new_session=True,
         )
-        time.sleep(seconds)
+    while process.poll() is None and not reached(told.read_text()):
+        time.sleep(0.02)
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()
+
+
+def test_a_run_killed_twice_is_completed_by_a_repeat(trained: Path) -> None:
+    overrides = ("-S", "finetune.epochs=20", "-S", "validate.min_length=2")
+    kept = trained / ".ratchet" / "work" / "finetune" / "last"
+    train_until(trained, overrides, lambda told: kept.exists())  # in the training, and an ephemeral server beside it
+    train_until(trained, overrides, lambda told: "report " in told, PREFECT_API_URL=prefect_server())  # as it registers
     result = ratchet_json(trained, "train", *overrides)
     versions = ratchet_json(trained, "status")["model"]["versions"]
     assert sorted(version["version"] for version in versions) == [1, 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,14 @@ def test_the_model_has_a_signature_and_no_pickle(register: Callable[..., Registe
     names = [path.name for path in (tmp_path / "store" / "mlartifacts").rglob("*") if path.is_file()]
     assert "model.onnx" in names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".bin", ".joblib"))]
+
+
+def test_first_uses_of_a_database_at_once_share_it(tmp_path: Path) -> None:
+    uri, names = f"sqlite:///{tmp_path}/mlflow.db", ["one", "two", "three"]
+    with ThreadPoolExecutor(len(names)) as threads:
+        made = dict(zip(names, threads.map(lambda name: connect(uri, tmp_path, name)[1], names), strict=True))
+    client, _ = connect(uri, tmp_path, "one")
+    assert {experiment.name: experiment.experiment_id for experiment in client.search_experiments()} == made | {"Default": "0"}
 
 
 def test_an_unreachable_registry_is_told_without_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

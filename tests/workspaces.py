@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from shared import prefect_server
 from tiny import tiny_rows
 
 STAGES = ["ingest", "validate", "split", "tokenize", "finetune", "evaluate", "export", "verify", "report"]
@@ -21,11 +22,6 @@ FAST = (
     "finetune.epochs=6", "finetune.learning_rate=0.005", "finetune.batch_size=16", "tokenize.max_length=32",
     "evaluate.bootstrap_resamples=100", "verify.timing_rows=16", "verify.max_metric_loss=0.05", "export.calibration_rows=32",
     "export.recipes=[int8-dynamic]", "device=cpu",
-)  # fmt: skip
-
-ADDRESSES = (
-    ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
-    ("model_versions", "source"), ("model_versions", "storage_location"),
 )  # fmt: skip
 
 
@@ -57,12 +53,16 @@ def run(directory: Path, *command: str, code: int | None = 0, **environment: str
     return done
 
 
-def ratchet(directory: Path, *arguments: str, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run(directory, "ratchet", *arguments, code=code, **environment)
+def ratchet(
+    directory: Path, *arguments: str, code: int | None = 0, server: bool = True, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The command; with the test run's Prefect server, or without one, as somebody new to it has it."""
+    stores = {"PREFECT_API_URL": prefect_server()} if server else {}
+    return run(directory, "ratchet", *arguments, code=code, **(stores | environment))
 
 
-def ratchet_json(directory: Path, *arguments: str, code: int = 0, **environment: str) -> Any:
-    return json.loads(ratchet(directory, *arguments, "--json", code=code, **environment).stdout)
+def ratchet_json(directory: Path, *arguments: str, code: int = 0, server: bool = True, **environment: str) -> Any:
+    return json.loads(ratchet(directory, *arguments, "--json", code=code, server=server, **environment).stdout)
 
 
 def git(directory: Path, *arguments: str) -> str:
@@ -86,14 +86,20 @@ def make_workspace(root: Path, base: Path, rows: int = ROWS) -> None:
 
 
 def copy_workspace(template: Path, root: Path) -> Path:
-    """A copy with its stores; MLflow's database holds absolute addresses, which are rewritten."""
+    """A copy with its stores, which shares nothing with the template."""
     shutil.copytree(template, root, symlinks=True)
-    with closing(sqlite3.connect(root / ".ratchet" / "mlflow.db")) as database, database:
-        for table, column in ADDRESSES:
-            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (f"{template}/", f"{root}/"))
+    _move_mlflow(root / ".ratchet" / "mlflow.db", str(template), str(root))
     # dvc.yaml names the code's files from where the workspace lies
     run(root, sys.executable, "-m", "tasks", "dvc-yaml")
     return root
+
+
+def _move_mlflow(database: Path, old: str, new: str) -> None:
+    """MLflow holds absolute addresses: without this, a copy's artifacts would land in the template."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        columns = connection.execute("SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'")
+        for table, column in columns.fetchall():
+            connection.execute(f'UPDATE "{table}" SET "{column}" = replace("{column}", ?1, ?2) WHERE instr("{column}", ?1)', (old, new))
 
 
 def states(result: dict[str, Any]) -> dict[str, str]:

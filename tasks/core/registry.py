@@ -64,11 +64,16 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
 def _make_database(file: Path) -> None:
     """Make MLflow's tables beside the database's place: a first use that is killed half-way would leave a database that none can open."""
     import mlflow
+    from filelock import FileLock
 
     if file.exists():
         return
-    with atomic_path(file) as new:
-        mlflow.MlflowClient(f"sqlite:///{new}").search_experiments()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # of two first uses at once, the later would put an empty database in the place of one in use
+    with FileLock(file.with_name(f"{file.name}.lock")):
+        if not file.exists():
+            with atomic_path(file) as new:
+                mlflow.MlflowClient(f"sqlite:///{new}").search_experiments()
 
 
 def find_run(client: MlflowClient, experiment_id: str, content_key: str) -> Run | None:
