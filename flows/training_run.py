@@ -72,6 +72,10 @@ class TrainingRun:
     def open_mlflow(self) -> None:
         """Connect in the background; what fails is raised where the connection is first used."""
         if self._mlflow is None:
+            # MLflow, Prefect and Great Expectations import it, on a thread each; its modules import each other in circles, and
+            # two threads that meet in there are a deadlock, which Python breaks by an error
+            import sqlalchemy.orm  # noqa: F401
+
             self._mlflow = in_background(self._connect)
 
     def stage(self, name: str) -> StageOutcome:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.files import read_json
 from tasks.core.params import Params
-from tasks.core.registry import CONTENT_KEY, claim_run, connect, find_version, mlflow_errors
+from tasks.core.registry import CONTENT_KEY, claim_run, connect, find_version, keep_one_version, mlflow_errors
 from tasks.problems import load_problem
 
 if TYPE_CHECKING:
@@ -49,12 +49,13 @@ def register_model(
     """
     client, experiment_id = connect(uri, store, params.model_name)
     with mlflow_errors(uri):
-        version = find_version(client, params.model_name, content_key)
-        created = version is None
+        version, created = find_version(client, params.model_name, content_key), False
         if version is None:
             run_id = claim_run(client, experiment_id, content_key, params.model_name).info.run_id
             _log_run(client, run_id, root, params, values, tags)
-            version = _create_version(client, experiment_id, run_id, root, params, {CONTENT_KEY: content_key, **tags})
+            made = _create_version(client, experiment_id, run_id, root, params, {CONTENT_KEY: content_key, **tags})
+            version = keep_one_version(client, params.model_name, content_key)
+            created = version.version == made.version
             client.set_tag(run_id, "ratchet.version", str(version.version))
             client.set_terminated(run_id, "FINISHED")
         if CHALLENGER not in version.aliases:

@@ -14,6 +14,7 @@ from tasks.core.quiet import quiet_libraries
 quiet_libraries()
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from postgres import postgres  # noqa: E402, F401
 from shared import close_run, made_once, open_run  # noqa: E402
 from tiny import make_base  # noqa: E402
 from workspaces import copy_workspace, make_workspace, ratchet  # noqa: E402

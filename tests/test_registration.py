@@ -123,13 +123,21 @@ def test_first_uses_of_a_database_at_once_share_it(tmp_path: Path) -> None:
     assert {experiment.name: experiment.experiment_id for experiment in client.search_experiments()} == made | {"Default": "0"}
 
 
-def test_an_unreachable_registry_is_told_without_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg2"])
+def test_an_unreachable_registry_is_told_without_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(RegistryError) as caught:
-        connect("http://me:secret@127.0.0.1:9", tmp_path, "tiny")
+        connect(f"{scheme}://me:secret@127.0.0.1:9", tmp_path, "tiny")
     assert "127.0.0.1" in caught.value.message
+    assert "refused" in caught.value.message
     assert "secret" not in str(caught.value)
     assert "MLFLOW_TRACKING_URI" in caught.value.remedy
+
+
+def test_a_database_without_its_driver_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="driver") as caught:
+        connect("mysql+pymysql://me:secret@127.0.0.1:9/mlflow", tmp_path, "tiny")
+    assert "secret" not in str(caught.value)
 
 
 def test_the_flow_notices_an_unreachable_registry_before_it_trains(template: Path, tmp_path: Path) -> None:

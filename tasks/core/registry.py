@@ -32,11 +32,21 @@ def mlflow_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
-        reason = " ".join(str(error).split())[:500].replace(urlsplit(uri).password or "\0", "***")
+        causes = list(_causes(error))
+        # no answer: the innermost cause says why in a few words (refused, unknown host, certificate)
+        unanswered = any(isinstance(cause, requests.ConnectionError | requests.Timeout) for cause in causes)
+        found = f"no answer: {causes[-1]}" if unanswered else str(error)
+        reason = " ".join(found.split())[:500].replace(urlsplit(uri).password or "\0", "***")
         raise RegistryError(
             f"MLflow at {_without_password(uri)}: {reason}",
             "Check MLFLOW_TRACKING_URI and that the server or database is up.",
         ) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _without_password(uri: str) -> str:
@@ -47,10 +57,13 @@ def _without_password(uri: str) -> str:
 def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
     """(client, experiment id); the experiment is made if it is missing, its artifacts under `store` for a database."""
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     with mlflow_errors(uri):
         if uri.startswith("sqlite:///"):
             _make_database(Path(uri.removeprefix("sqlite:///")))
+        elif not uri.startswith("http"):
+            _reach_database(uri)
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient(uri)
         found = client.get_experiment_by_name(experiment)
@@ -58,7 +71,13 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
             return client, str(found.experiment_id)
         # a server decides for itself where artifacts lie; beside a bare database they would land in the working directory
         location = None if uri.startswith("http") else (store / "mlartifacts").as_uri()
-        return client, str(client.create_experiment(experiment, artifact_location=location))
+        try:
+            return client, str(client.create_experiment(experiment, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            # another machine made it meanwhile
+            return client, str(client.get_experiment_by_name(experiment).experiment_id)
 
 
 def _make_database(file: Path) -> None:
@@ -74,6 +93,19 @@ def _make_database(file: Path) -> None:
         if not file.exists():
             with atomic_path(file) as new:
                 mlflow.MlflowClient(f"sqlite:///{new}").search_experiments()
+
+
+def _reach_database(uri: str) -> None:
+    """Connect once: MLflow itself keeps trying for two minutes, in silence, before it says that no database is there."""
+    from sqlalchemy import create_engine
+
+    try:
+        create_engine(uri).connect().close()
+    except ModuleNotFoundError as error:
+        raise RegistryError(
+            f"MLflow at {_without_password(uri)}: the database's driver is not installed: {error}.",
+            "Install it; PostgreSQL's comes with the extra `postgres`.",
+        ) from None
 
 
 def find_run(client: MlflowClient, experiment_id: str, content_key: str) -> Run | None:
@@ -106,8 +138,32 @@ def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 
 def find_version(client: MlflowClient, name: str, content_key: str) -> ModelVersion | None:
-    """The version that this content key made."""
-    return next((version for version in versions(client, name) if version.tags.get(CONTENT_KEY) == content_key), None)
+    """The version that this content key made; the oldest, should there be several."""
+    return next(iter(_versions_of(client, name, content_key)), None)
+
+
+def keep_one_version(client: MlflowClient, name: str, content_key: str) -> ModelVersion:
+    """The oldest version of this content key; younger ones without an alias are deleted.
+
+    Two machines that register the same key at once make two, and so may one whose request was sent again because a server that
+    had done it went down before it answered. Whoever comes second sees the first, so one is left however they interleave.
+    """
+    from mlflow.exceptions import MlflowException
+
+    oldest, *younger = _versions_of(client, name, content_key)
+    for version in younger:
+        if not version.aliases:
+            try:
+                client.delete_model_version(name, version.version)
+            except MlflowException as error:  # the other machine was quicker
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+    return oldest
+
+
+def _versions_of(client: MlflowClient, name: str, content_key: str) -> list[ModelVersion]:
+    """Oldest first."""
+    return [version for version in reversed(versions(client, name)) if version.tags.get(CONTENT_KEY) == content_key]
 
 
 class LiveCurves:
