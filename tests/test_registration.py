@@ -87,6 +87,16 @@ def test_an_attempt_killed_half_way_is_completed_by_the_next(
     assert runs[0].info.status == "FINISHED"
 
 
+def test_two_registrations_that_did_not_see_each_other_leave_the_first_version(
+    register: Callable[..., Registered], client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = register()
+    monkeypatch.setattr(registration, "find_version", lambda *_: None)  # what a second machine saw, a moment earlier
+    second = register()
+    assert (second.version, second.created, second.mlflow_run_id) == (first.version, False, first.mlflow_run_id)
+    assert [int(version.version) for version in versions(client, "tiny")] == [1]
+
+
 def test_the_run_holds_what_one_looks_for(register: Callable[..., Registered], client: Any) -> None:
     registered = register()
     found = client.get_run(registered.mlflow_run_id)
