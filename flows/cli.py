@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flows import lifecycle_cli  # noqa: F401, its commands join the app
+from flows import lifecycle_cli, schedule_cli  # noqa: F401, their commands join the app
 from flows.console import AsJson, Directory, app, open_workspace, print_json, run_app
 from tasks.core.errors import ParamsError
 

@@ -31,12 +31,12 @@ def train(workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = 
 
 @contextmanager
 def workspace_lock(workspace: Workspace) -> Iterator[None]:
-    """Hold the workspace for this process; WorkspaceError if another run holds it."""
+    """Hold the workspace for this process, which may take it again within; WorkspaceError if another run holds it."""
     from filelock import FileLock, Timeout
 
     workspace.store.mkdir(exist_ok=True)
     try:
-        with FileLock(workspace.store / "lock", blocking=False):
+        with FileLock(workspace.store / "lock", blocking=False, is_singleton=True):
             yield
     except Timeout:
         raise WorkspaceError(f"{workspace.root}: another `ratchet` run is at work here.", "Wait for it to end, or stop it.") from None

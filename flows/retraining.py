@@ -12,13 +12,14 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.environment import prepare
 from flows.launch import workspace_lock
+from flows.notification import tell_failure
 from flows.promotion import promotion
 from flows.reasons import look_for_reasons
 from flows.training import training
 from tasks.core.workspace import Workspace
 
 
-@flow(name="retrain", persist_result=False)
+@flow(name="retrain", persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])
 def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """Train and promote the model of a workspace, if anything calls for it.
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 from workspaces import clean_environment
@@ -74,3 +78,27 @@ def task_states(api: str, flow_run_id: str | None = None) -> dict[str, str]:
     wanted = {} if flow_run_id is None else {"flow_runs": {"id": {"any_": [flow_run_id]}}}
     found = httpx.post(f"{api}/task_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC", **wanted}).json()
     return {run["name"].rsplit("-", 1)[0]: run["state"]["name"] for run in found}
+
+
+@contextmanager
+def webhook(*answers: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Address of an HTTP server and the JSON it was posted; it gives `answers` in turn, and 200 when they are used up."""
+    posted: list[dict[str, Any]] = []
+    waiting = list(answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(waiting.pop(0) if waiting else 200)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/hook/secret-token", posted
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -11,6 +11,7 @@ PipelineError
 ├── WorkspaceError    the directory is no workspace, or another run holds it
 ├── StorageError      no space or no permission
 ├── GateError         a promotion was refused
+├── ScheduleError     Prefect does not have, or cannot be asked for, what is wanted
 └── RegistryError     MLflow does not have, or cannot be asked for, what is wanted
 """
 
@@ -76,6 +77,10 @@ class StorageError(PipelineError):
 
 class GateError(PipelineError):
     """A promotion was refused."""
+
+
+class ScheduleError(PipelineError):
+    """Prefect does not have, or cannot be asked for, what is wanted."""
 
 
 class RegistryError(PipelineError):
