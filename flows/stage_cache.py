@@ -5,6 +5,7 @@ These are DVC's internals (dvc is pinned for that) and they are used nowhere els
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -216,8 +217,19 @@ class StageCache:
         try:
             # the run cache resolves 'dvc.yaml' from the working directory
             with chdir(self._root), lock_repo(self._repo), self._repo.scm_context():
+                self._mend_rwlock()
                 yield
         except LockError as error:
             raise WorkspaceError(
                 f"{self._root}: DVC is at work here: {' '.join(str(error).split())}", "Wait for the other `dvc` to end."
             ) from None
+
+    def _mend_rwlock(self) -> None:
+        """Remove DVC's list of paths at work if a kill cut its writing short: who wrote it holds nothing any more."""
+        file = Path(self._repo.tmp_dir) / "rwlock"
+        try:
+            json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            pass
+        except ValueError:
+            file.unlink(missing_ok=True)
