@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
 from typing import TypeVar
 
 T = TypeVar("T")
+JOIN_S = 10.0
 
 
 def in_background(work: Callable[[], T]) -> Future[T]:
-    """Start `work` on a thread that nobody waits for: a run that fails early ends at once, unlike with an executor."""
+    """Start `work` on a thread that nobody waits for, a moment at the end aside: a run that fails early ends soon, unlike with an executor."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -20,5 +22,8 @@ def in_background(work: Callable[[], T]) -> Future[T]:
         except BaseException as error:
             future.set_exception(error)
 
-    Thread(target=run, daemon=True).start()
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    # an interpreter that ends while a thread is within a library's import can crash: give it a moment
+    atexit.register(thread.join, JOIN_S)
     return future

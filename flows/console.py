@@ -54,7 +54,7 @@ def run_app() -> NoReturn:
     """Run the command line: a user's mistake ends in one message and exit code 2, a bug in its traceback and 1."""
     wants_json = "--json" in sys.argv
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # of a command that ends by itself with another code than 0
     except PipelineError as error:
         _fail(error, wants_json)
     except typer.Abort:
@@ -69,7 +69,7 @@ def run_app() -> NoReturn:
         if refusal is None:
             raise
         _fail(refusal, wants_json)
-    sys.exit(0)
+    sys.exit(code or 0)
 
 
 def _fail(error: PipelineError, wants_json: bool) -> NoReturn:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres import Postgres
 from workspaces import clean_environment
 
 from tasks.core.errors import GateError
@@ -167,6 +168,12 @@ def assert_one_wins(uri: str, store: Path) -> None:
 
 
 def test_of_two_promotions_at_once_exactly_one_wins(uri: str, tmp_path: Path) -> None:
+    assert_one_wins(uri, tmp_path)
+
+
+def test_of_two_promotions_at_once_on_postgresql_exactly_one_wins(postgres: Postgres, tmp_path: Path) -> None:
+    uri = f"postgresql+psycopg2://{postgres.make_database()}"
+    add_versions(uri, tmp_path)
     assert_one_wins(uri, tmp_path)
 
 
