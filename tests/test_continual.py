@@ -92,7 +92,7 @@ def bench(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     root = tmp_path_factory.mktemp("bench")
     start = root / "start"
     write_tokens(start / "tokens", OLD_LABELS, 200)
-    run_finetune(base_dir, start / "tokens", root / "old", None, OLD_LABELS, {})
+    run_finetune(base_dir, start / "tokens", root / "old", None, OLD_LABELS, {"epochs": 16})
     assert read_json(root / "old" / "training.json")["start"] is None
     shutil.copytree(root / "old" / "checkpoint", start / "checkpoint")
     return Bench(base_dir, start, write_tokens(root / "tokens", LABELS, 320))
