@@ -13,7 +13,7 @@ JOIN_S = 10.0
 
 
 def in_background(work: Callable[[], T]) -> Future[T]:
-    """Start `work` on a thread that nobody waits for, a moment at the end aside: a run that fails early ends soon, unlike with an executor."""
+    """Start `work` on a thread that is waited for a moment at most: a run that fails early ends soon, unlike with an executor."""
     future: Future[T] = Future()
 
     def run() -> None:

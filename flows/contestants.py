@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-    from tasks.ledger import Decision, Ledger
+    from tasks.core.ledger import Decision, Ledger
 
 REPORTS = ("validation", "evaluation", "verification")
 
@@ -55,7 +55,7 @@ class Registry:
     @cached_property
     def ledger(self) -> Ledger:
         """Every decision about this model."""
-        from tasks.ledger import Ledger
+        from tasks.core.ledger import Ledger
 
         return Ledger(self.client, self.name, self.workspace.store / "ledger.jsonl")
 

@@ -15,9 +15,9 @@ from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from tasks.comparison import Scored, TestRows
+    from tasks.core.gates import Gate
+    from tasks.core.ledger import Decision
     from tasks.core.paired import Difference
-    from tasks.gates import Gate
-    from tasks.ledger import Decision
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def judge_version(
 ) -> Judgement:
     """Every gate's verdict on a registered version; the comparison is logged, nothing else outside is changed."""
     from tasks.comparison import describe_model
+    from tasks.core.gates import Evidence, judge
+    from tasks.core.ledger import looks, standing
     from tasks.core.looks import next_look
-    from tasks.gates import Evidence, judge
-    from tasks.ledger import looks, standing
 
     assert challenger.version is not None
     assert challenger.number is not None

@@ -11,7 +11,7 @@ from rich.table import Table
 from flows.summary import console
 
 if TYPE_CHECKING:
-    from tasks.ledger import Decision
+    from tasks.core.ledger import Decision
 
 COLOURS = {"passed": "green", "failed": "red", "warned": "yellow", "not applicable": "dim"}
 

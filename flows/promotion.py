@@ -18,8 +18,8 @@ from flows.judgement import Judgement, judge_version
 from flows.launch import workspace_lock
 from tasks.core.errors import BundleError, GateError, RegistryError
 from tasks.core.files import sha256_file
+from tasks.core.ledger import Decision, standing
 from tasks.core.workspace import Workspace
-from tasks.ledger import Decision, standing
 
 
 class Approval(RunInput):

@@ -15,13 +15,13 @@ from tasks.core.workspace import Workspace, cache_dir
 
 if TYPE_CHECKING:
     from tasks.core.predictor import Predictor
-    from tasks.triggers import Trigger
+    from tasks.core.triggers import Trigger
 
 
 def look_for_reasons(workspace: Workspace) -> list[Trigger]:
     """Every trigger's answer; those that are off cost nothing."""
+    from tasks.core.triggers import age_trigger, drift_trigger, performance_trigger
     from tasks.problems import load_problem
-    from tasks.triggers import age_trigger, drift_trigger, performance_trigger
 
     params, root = workspace.params(), workspace.root
     wanted, problem = params.retrain, load_problem(params.problem)
@@ -71,9 +71,9 @@ def _trained_at(champion: Contestant | None) -> datetime | None:
 def _new_data(workspace: Workspace, registry: Registry) -> Trigger:
     """The sources as they are now, read into a scratch directory, against the rows of the newest version."""
     from tasks.core.lifecycle_params import NewDataTrigger
+    from tasks.core.triggers import new_data_trigger
     from tasks.ingestion import ingest_sources
     from tasks.problems import load_problem
-    from tasks.triggers import new_data_trigger
 
     params = workspace.params()
     wanted: NewDataTrigger = params.retrain.new_data

@@ -25,8 +25,8 @@ def _test_rows(workspace: Workspace) -> dict[str, Any] | None:
     """How often the present test rows have judged, and whether fresh ones are due; None before there are any."""
     from flows.contestants import Registry
     from tasks.comparison import read_test_rows
+    from tasks.core.ledger import looks
     from tasks.core.looks import level_of_look, next_look
-    from tasks.ledger import looks
 
     file = workspace.root / "data" / "splits" / "test.parquet"
     if not file.is_file():

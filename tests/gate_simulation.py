@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.bootstrap import Resampling
+from tasks.core.gates import Evidence, judge
 from tasks.core.lifecycle_params import PromotionParams
 from tasks.core.paired import Difference, accuracy_difference
-from tasks.gates import Evidence, judge
 
 Bools = npt.NDArray[np.bool_]
 

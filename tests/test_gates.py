@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from tasks.core.gates import Evidence, Gate, is_better, judge
 from tasks.core.lifecycle_params import PromotionParams
 from tasks.core.looks import level_of_look
 from tasks.core.paired import Difference
-from tasks.gates import Evidence, Gate, is_better, judge
 
 
 def difference(value: float, error: float = 0.004) -> Difference:

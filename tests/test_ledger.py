@@ -16,8 +16,8 @@ from postgres import Postgres
 from workspaces import clean_environment
 
 from tasks.core.errors import GateError
+from tasks.core.ledger import CHAMPION, Decision, Ledger, Standing, standing
 from tasks.core.registry import connect
-from tasks.ledger import CHAMPION, Decision, Ledger, Standing, standing
 
 NAME = "tiny"
 STEPS = ("set_model_version_tag", "create_experiment", "set_registered_model_alias", "delete_experiment")
@@ -125,7 +125,7 @@ RACER = """
 import sys, time, pathlib
 from tasks.core.errors import GateError
 from tasks.core.registry import connect
-from tasks.ledger import Decision, Ledger
+from tasks.core.ledger import Decision, Ledger
 uri, version, store = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
 ledger = Ledger(connect(uri, store, "tiny")[0], "tiny", store / "ledger.jsonl")
 assert ledger.champion() == 1

@@ -19,8 +19,8 @@ from tasks.core.errors import DataError
 from tasks.core.input_log import log_inputs
 from tasks.core.lifecycle_params import AgeTrigger, DriftTrigger, NewDataTrigger, PerformanceTrigger
 from tasks.core.predictor import Predictor
+from tasks.core.triggers import LEAST_ROWS, Trigger, age_trigger, drift_trigger, new_data_trigger, performance_trigger
 from tasks.problems import load_problem
-from tasks.triggers import LEAST_ROWS, Trigger, age_trigger, drift_trigger, new_data_trigger, performance_trigger
 
 COLUMNS = ("text", "label")
 DRIFT = DriftTrigger(enabled=True, min_rows=50)
