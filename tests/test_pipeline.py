@@ -17,7 +17,7 @@ from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES, Stage, code_files, find_stage, render_dvc_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES_THAT_ARE_NO_STAGES = {"pipeline", "registration", "serving"}
+MODULES_THAT_ARE_NO_STAGES = {"comparison", "pipeline", "registration", "serving"}
 
 
 def test_dvc_yaml_of_the_default_workspace_is_rendered() -> None:
