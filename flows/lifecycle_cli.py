@@ -101,6 +101,8 @@ def rollback(
     result = roll_back(workspace, to, reason)
     if as_json:
         print_json(result)
+    elif result["decision"] is None:
+        print(f"{result['model']}: version {result['champion']} is champion already; nothing to do.")
     else:
         print(f"{result['model']}: version {result['champion']} is champion again. {result['decision']['reason']}")
 

@@ -67,6 +67,8 @@ def rolling_back(workspace: str, to: int | None = None, reason: str = "") -> dic
     place = Workspace.find(Path(workspace))
     registry = Registry(place)
     past = standing(registry.decisions()).champions
+    if past and to == past[-1]:  # done already, perhaps by a run that was killed after it
+        return {"state": "unchanged", "model": registry.name, "version": to, "champion": to, "decision": None}
     target = _rollback_target(registry, past, to)
     decision = Decision("rolled back", target, past[-1], reason or f"back from version {past[-1]} to version {target}")
     decision = carry_out(place, registry, registry.find(str(target)), decision)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from shared import prefect_server
-from workspaces import clean_environment, copy_workspace, ratchet, ratchet_json, run
+from workspaces import clean_environment, copy_workspace, ratchet, ratchet_json
 
 from tasks.core.files import read_json, sha256_file, write_json
 from tasks.core.params import save_overrides
@@ -253,18 +253,25 @@ def test_nobodys_answer_is_no(with_champion: Path) -> None:
     assert champion_of(with_champion) == 1
 
 
-def test_promotions_killed_at_any_moment_lose_nothing(with_champion: Path) -> None:
-    for seconds in (3.0, 5.0, 6.0, 7.0, 8.0):
+KILLED = {"promote": (("promote", "2", "--force", "--reason", "killed"), 2), "rollback": (("rollback", "--to", "1"), 1)}
+
+
+@pytest.mark.parametrize(("command", "champion"), KILLED.values(), ids=KILLED)
+def test_a_move_killed_at_any_moment_is_made_once_by_repeats(with_champion: Path, command: tuple[str, ...], champion: int) -> None:
+    if champion == 1:
+        ratchet(with_champion, "promote", "2", "--force", "--reason", "to go back from")
+    before = ratchet_json(with_champion, "history")
+    for seconds in (3.0, 5.0, 6.0, 7.0):
         process = subprocess.Popen(
-            ["ratchet", "promote", "2", "--force", "--reason", "killed"], cwd=with_champion, env=with_server(),
+            ["ratchet", *command], cwd=with_champion, env=with_server(),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         time.sleep(seconds)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert champion_of(with_champion) in (1, 2)
-    result = ratchet_json(with_champion, "promote", "2", "--force", "--reason", "killed")
-    assert result["champion"] == champion_of(with_champion) == 2
+    result = ratchet_json(with_champion, *command)
+    assert result["champion"] == champion_of(with_champion) == champion
     found = ratchet_json(with_champion, "history")
-    assert [d["version"] for d in found if d["move"]] == [1, 2]  # made once, however often it was tried
-    assert run(with_champion, "ratchet", "status").returncode == 0
+    assert found[: len(before)] == before  # nothing lost
+    assert [d["version"] for d in found[len(before) :] if d["move"]] == [champion]  # made once, however often it was tried
