@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from forked import fork_ratchet
 from shared import prefect_server
 from tiny import tiny_rows
 
@@ -49,16 +50,24 @@ def run(directory: Path, *command: str, code: int | None = 0, **environment: str
         timeout=280,
         check=False,
     )
-    assert code is None or done.returncode == code, f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return checked(done, code)
+
+
+def checked(done: subprocess.CompletedProcess[str], code: int | None) -> subprocess.CompletedProcess[str]:
+    assert code is None or done.returncode == code, f"{' '.join(done.args)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
 
 def ratchet(
     directory: Path, *arguments: str, code: int | None = 0, server: bool = True, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """The command; with the test run's Prefect server, or without one, as somebody new to it has it."""
-    stores = {"PREFECT_API_URL": prefect_server()} if server else {}
-    return run(directory, "ratchet", *arguments, code=code, **(stores | environment))
+    """The command; with the test run's Prefect server, or from scratch and without one, as somebody new to it has it."""
+    if not server:
+        return run(directory, "ratchet", *arguments, code=code, **environment)
+    environment = {"PREFECT_API_URL": prefect_server()} | environment
+    if environment.keys() <= {"PREFECT_API_URL", "MLFLOW_TRACKING_URI"}:  # others may be read as libraries are imported
+        return checked(fork_ratchet(directory, arguments, clean_environment() | environment), code)
+    return run(directory, "ratchet", *arguments, code=code, **environment)
 
 
 def ratchet_json(directory: Path, *arguments: str, code: int = 0, server: bool = True, **environment: str) -> Any:

@@ -36,7 +36,8 @@ def imported_files(module: str) -> frozenset[Path]:
     return frozenset(file for file in {*found.values(), *templates} if file.stat().st_size > 1)
 
 
-def _imports(file: Path) -> list[str]:
+@cache
+def _imports(file: Path) -> tuple[str, ...]:
     names: list[str] = []
     pending: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
     while pending:
@@ -49,4 +50,4 @@ def _imports(file: Path) -> list[str]:
             # `from a.b import c`: c may be a module or a name in a.b
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         pending += ast.iter_child_nodes(node)
-    return names
+    return tuple(names)
