@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +70,8 @@ def score(workspace: Workspace, contestants: Mapping[str, Contestant]) -> tuple[
 
     params = workspace.params()
     file = workspace.root / "data" / "splits" / "test.parquet"
+    for contestant in contestants.values():
+        contestant.check()
     rows = read_test_rows(file, params.problem, params.labels, params.evaluate.slices)
     bundles = open_bundles({place: contestant.directory for place, contestant in contestants.items()}, params.problem)
     rows = replace(rows, labels=all_labels(params.labels, list(bundles.values())))
@@ -82,6 +86,7 @@ def describe_rows(rows: TestRows) -> dict[str, Any]:
 def log_comparison(registry: Registry, found: Mapping[str, Any], pair: list[Contestant]) -> None:
     """The same metric names on both runs, so that MLflow's own comparison shows them side by side; the whole as an artifact."""
     from mlflow.entities import Metric
+    from mlflow.exceptions import MlflowException
 
     from tasks.core.registry import mlflow_errors
 
@@ -97,9 +102,13 @@ def log_comparison(registry: Registry, found: Mapping[str, Any], pair: list[Cont
             numbers = {metric: interval["value"] for metric, interval in model["metrics"].items()}
             numbers |= {key: model[key] for key in ("latency_ms_p50", "latency_ms_p95", "throughput", "size_bytes")}
             run_id = contestant.version.run_id
-            registry.client.log_batch(run_id, metrics=[Metric(f"compare_{key}", value, 0, 0) for key, value in numbers.items()])
-            for artifact in (file, page):
-                registry.client.log_artifact(run_id, str(artifact), "comparisons")
+            now = int(time.time() * 1000)  # of one name MLflow shows the latest
+            try:
+                registry.client.log_batch(run_id, metrics=[Metric(f"compare_{key}", value, now, 0) for key, value in numbers.items()])
+                for artifact in (file, page):
+                    registry.client.log_artifact(run_id, str(artifact), "comparisons")
+            except MlflowException as error:  # of a run that somebody has deleted, say: the comparison stands all the same
+                print(f"{contestant.title}: MLflow did not take the comparison: {' '.join(str(error).split())[:200]}", file=sys.stderr)
 
 
 def comparison_page(found: Mapping[str, Any]) -> str:
@@ -136,7 +145,7 @@ def _notes(registry: Registry, contestant: Contestant) -> list[str]:
     split = registry.workspace.params().split
     now = {"split.validation": str(split.validation), "split.test": str(split.test)}
     then = registry.run_params(contestant.version)
-    found = ", ".join(f"{key} {then[key]}, now {now[key]}" for key in SPLIT_KEYS if then.get(key, now[key]) != now[key])
+    found = ", ".join(f"{key} {then.get(key, 'unknown')}, now {now[key]}" for key in SPLIT_KEYS if then.get(key) != now[key])
     return [OTHER_SPLIT.format(title=contestant.title, found=found)] if found else []
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.errors import RegistryError, did_you_mean
-from tasks.core.files import read_json
+from tasks.core.errors import BundleError, RegistryError, did_you_mean
+from tasks.core.files import read_json, sha256_file
+from tasks.core.sources import public_address
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,6 +36,18 @@ class Contestant:
         """Its number in the registry."""
         return None if self.version is None else int(self.version.version)
 
+    def check(self) -> None:
+        """BundleError unless the directory holds what was registered."""
+        from tasks.core.bundle import MANIFEST
+        from tasks.core.registry import BUNDLE_SHA256
+
+        registered = self.version.tags.get(BUNDLE_SHA256) if self.version else None
+        manifest = self.directory / MANIFEST
+        if registered and manifest.is_file() and sha256_file(manifest) != registered:
+            raise BundleError(
+                f"{self.directory}: is not the bundle that was registered as {self.title}.", "Register it again, or name another version."
+            )
+
 
 class Registry:
     """The workspace's registered model, as promotion sees it."""
@@ -57,7 +71,8 @@ class Registry:
         """Every decision about this model."""
         from tasks.core.ledger import Ledger
 
-        return Ledger(self.client, self.name, self.workspace.store / "ledger.jsonl")
+        place = hashlib.sha256(public_address(self.uri).encode()).hexdigest()[:8]  # another registry counts its versions anew
+        return Ledger(self.client, self.name, self.workspace.store / "ledger" / f"{self.name}-{place}.jsonl")
 
     def decisions(self) -> list[Decision]:
         """The ledger, oldest first; a move that a crash cut short is completed."""
@@ -65,6 +80,15 @@ class Registry:
 
         with mlflow_errors(self.uri):
             return self.ledger.decisions()
+
+    def champion(self) -> int | None:
+        """The number that the alias points at."""
+        found = self.find_champion()
+        return None if found is None else int(found.version)
+
+    def find_champion(self) -> ModelVersion | None:
+        """The version with the alias `champion`, if there is one."""
+        return next((version for version in self.versions() if "champion" in version.aliases), None)
 
     def versions(self) -> list[ModelVersion]:
         """Every version, newest first, with its aliases."""
@@ -112,16 +136,11 @@ class Registry:
         """The reports that its run holds, by name; those that are gone are left out."""
         import tempfile
 
-        from mlflow.exceptions import MlflowException
-
         from tasks.core.registry import mlflow_errors
 
-        found = {}
         with tempfile.TemporaryDirectory() as scratch, mlflow_errors(self.uri):
-            for name in REPORTS:
-                try:
-                    file = self.client.download_artifacts(version.run_id, f"reports/{name}.json", scratch)
-                except (MlflowException, OSError):
-                    continue
-                found[name] = read_json(Path(file))
-        return found
+            there = {artifact.path for artifact in self.client.list_artifacts(version.run_id, "reports")}
+            names = [name for name in REPORTS if f"reports/{name}.json" in there]
+            return {
+                name: read_json(Path(self.client.download_artifacts(version.run_id, f"reports/{name}.json", scratch))) for name in names
+            }

@@ -10,7 +10,7 @@ from flows.comparing import describe_pair, describe_rows, log_comparison, score
 from flows.contestants import Contestant, Registry
 from flows.progress import listener
 from tasks.core.bootstrap import Resampling
-from tasks.core.errors import DataError, PipelineError
+from tasks.core.errors import BundleError, DataError, ParamsError, did_you_mean
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -54,28 +54,31 @@ def judge_version(
     assert challenger.version is not None
     assert challenger.number is not None
     params, stands = workspace.params(), standing(decisions)
-    mark = _mark(registry, stands.high_water)
+    mark, gone = _find_mark(registry, stands.high_water)
     contestants = {"challenger": challenger, "champion": champion, "mark": mark}
     rows, scored = score(workspace, {place: contestant for place, contestant in contestants.items() if contestant})
+    metric = _metric(rows, params.promotion.metric)
     _require_labels(challenger, scored, rows)
     comparison = None
     if champion:
         comparison = describe_pair(workspace, registry, rows, {challenger: scored["challenger"], champion: scored["champion"]})
         log_comparison(registry, comparison, [challenger, champion])
+    resampling = Resampling(params.promotion.resamples, seed=params.seed)
     evidence = Evidence(
-        metric=rows.problem.metric,
+        metric=metric,
         challenger=describe_model(scored["challenger"], rows, Resampling(seed=params.seed)),
         comparison=comparison,
-        high_water=(mark.title, _difference_to_mark(scored, rows, Resampling(params.promotion.resamples, seed=params.seed)))
-        if mark
-        else None,
+        high_water=(mark.title, *_against_mark(scored, rows, metric, resampling)) if mark else None,
+        mark_gone=gone,
+        rows=rows.count,
         look=next_look(rows.sketch, looks(decisions)),
         reports=registry.reports(challenger.version),
         lineage=lineage_gaps(workspace, challenger),
         rolled_back=challenger.number in stands.rolled_back,
     )
     gates = judge(evidence, params.promotion)
-    best = _best(rows, {contestant.number: scored[place] for place, contestant in contestants.items() if contestant and contestant.number})
+    known = {contestant.number: scored[place] for place, contestant in contestants.items() if contestant and contestant.number}
+    best = stands.high_water if gone and stands.high_water else _best(rows, metric, known)
     return Judgement(challenger.number, champion.number if champion else None, gates, evidence.look, describe_rows(rows), best)
 
 
@@ -96,18 +99,35 @@ def lineage_gaps(workspace: Workspace, contestant: Contestant) -> list[str]:
     return [*gaps, "what it was made from is on no DVC remote yet (`dvc push`)"] if missing else gaps
 
 
-def _mark(registry: Registry, version: int | None) -> Contestant | None:
-    """The best champion so far; None where there is none, or its bundle is gone or altered: it cannot be scored then."""
+def _find_mark(registry: Registry, version: int | None) -> tuple[Contestant | None, str]:
+    """The best champion so far, or why it cannot be scored any more."""
     from tasks.core.bundle import open_bundle
 
     if version is None:
-        return None
+        return None, ""
+    found = next((known for known in registry.versions() if int(known.version) == version), None)
+    if found is None:
+        return None, f"version {version}, the best champion so far, was deleted: small losses since cannot be told"
     try:
-        mark = registry.find(str(version))
+        mark = registry.contestant(found)
+        mark.check()
         open_bundle(mark.directory)
-    except PipelineError:
-        return None
-    return mark
+    except BundleError as error:
+        return None, f"version {version}, the best champion so far, cannot be scored: {error.message.splitlines()[0]}"
+    return mark, ""
+
+
+def _metric(rows: TestRows, wanted: str | None) -> str:
+    kind = rows.problem
+    if wanted is None:
+        return kind.metric
+    known = [name for name, sign in kind.metric_signs.items() if sign > 0]
+    if wanted not in known:
+        raise ParamsError(
+            f"promotion.metric: '{wanted}' is no metric to promote by.{did_you_mean(wanted, known)}",
+            f"Metrics where more is better: {', '.join(known)}.",
+        )
+    return wanted
 
 
 def _require_labels(challenger: Contestant, scored: dict[str, Scored], rows: TestRows) -> None:
@@ -121,15 +141,17 @@ def _require_labels(challenger: Contestant, scored: dict[str, Scored], rows: Tes
         )
 
 
-def _difference_to_mark(scored: dict[str, Scored], rows: TestRows, resampling: Resampling) -> Difference:
-    from tasks.core.paired import metric_differences
+def _against_mark(scored: dict[str, Scored], rows: TestRows, metric: str, resampling: Resampling) -> tuple[Difference, int]:
+    """The challenger's difference to the mark, and the number of rows that one of the two alone is right on."""
+    from tasks.core.paired import discordant, metric_differences
 
-    pair = (scored["challenger"].outputs, scored["mark"].outputs)
-    return metric_differences(rows.problem, pair, scored["challenger"].references, rows.labels, resampling)[rows.problem.metric]
+    ours, theirs = scored["challenger"], scored["mark"]
+    found = metric_differences(rows.problem, (ours.outputs, theirs.outputs), ours.references, rows.labels, resampling)
+    right = (rows.problem.right(model.outputs, ours.references) for model in (ours, theirs))
+    return found[metric], sum(discordant(*right))
 
 
-def _best(rows: TestRows, scored: dict[int, Scored]) -> int:
+def _best(rows: TestRows, metric: str, scored: dict[int, Scored]) -> int:
     """The version with the best metric on these rows."""
     kind = rows.problem
-    values = {number: kind.metrics(found.outputs, found.references, rows.labels)[kind.metric] for number, found in scored.items()}
-    return max(values, key=lambda number: kind.metric_signs[kind.metric] * values[number])
+    return max(scored, key=lambda number: kind.metrics(scored[number].outputs, scored[number].references, rows.labels)[metric])

@@ -24,6 +24,7 @@ def train(workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = 
                 if not force and run.is_clean() and (found := run.registered()):
                     return found
                 early = _run_while_server_starts(run)
+        require_server()
         from flows.training import training
 
         return training(str(workspace.root), list(overrides), force, early)
@@ -63,8 +64,18 @@ def _start_server() -> None:
     SubprocessASGIServer().start()
 
 
+def require_server() -> None:
+    """ScheduleError where a Prefect server is configured and does not answer."""
+    if has_prefect_server():
+        from flows.scheduling import prefect_server
+
+        with prefect_server():
+            pass
+
+
 def promote(workspace: Workspace, version: str, force_reason: str = "") -> dict[str, Any]:
     """Judge a version, and make it champion if it passes or is forced."""
+    require_server()
     from flows.promotion import promotion
 
     return promotion(str(workspace.root), version, force_reason)
@@ -72,6 +83,7 @@ def promote(workspace: Workspace, version: str, force_reason: str = "") -> dict[
 
 def roll_back(workspace: Workspace, to: int | None, reason: str) -> dict[str, Any]:
     """Make an earlier champion champion again."""
+    require_server()
     from flows.promotion import rolling_back
 
     return rolling_back(str(workspace.root), to, reason)
@@ -83,6 +95,7 @@ def retrain(workspace: Workspace) -> dict[str, Any]:
 
     from flows.reasons import look_for_reasons
 
+    require_server()
     found: list[dict[str, Any]] | None = None
     if not has_prefect_server():
         with workspace_lock(workspace):

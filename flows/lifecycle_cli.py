@@ -21,6 +21,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Hold one model against another on the same test rows: paired statistics, slices, speed side by side."""
+    if html and html.is_dir():
+        raise ParamsError(f"compare: --html {html} is a directory.", "Name a file, such as comparison.html.")
     workspace = open_workspace(context, directory)
     from flows.comparing import compare as run_comparison
     from flows.comparing import comparison_page
@@ -78,6 +80,9 @@ def approve(
     """Answer a promotion that waits for a person's word (`promotion.approval: manual`)."""
     workspace = open_workspace(context, directory)
     from flows.approval import answer
+    from flows.launch import require_server
+
+    require_server()
 
     run = answer(workspace, approve=not no, reason=reason)
     if as_json:

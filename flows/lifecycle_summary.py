@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from flows.summary import console
@@ -34,7 +35,7 @@ def print_comparison(found: Mapping[str, Any], page: Path | None) -> None:
     for part in found["slices"]:
         if part["judged"]:
             numbers = _numbers(part["difference"])[:-1]
-            slices.add_row(f"{part['column']}={part['value']}", str(part["rows"]), *numbers, f"{part['fall_p_adjusted']:.4f}")
+            slices.add_row(escape(f"{part['column']}={part['value']}"), str(part["rows"]), *numbers, f"{part['fall_p_adjusted']:.4f}")
     console.print(slices if slices.rows else "No slice has enough rows to be judged (promotion.min_slice_rows).")
     speed = Table("side by side", "A", "B", title_justify="left")
     for name, key, scale, digits in (
@@ -59,7 +60,7 @@ def print_promotion(result: Mapping[str, Any]) -> None:
     table = Table("gate", "verdict", "why", title=f"{name} version {version}", title_justify="left")
     for gate in decision["gates"]:
         if gate["status"] != "not applicable":
-            table.add_row(gate["name"], f"[{COLOURS[gate['status']]}]{gate['status']}[/]", gate["reason"])
+            table.add_row(gate["name"], f"[{COLOURS[gate['status']]}]{gate['status']}[/]", escape(gate["reason"]))
     console.print(table)
     skipped = [f"{gate['name']} ({gate['reason']})" for gate in decision["gates"] if gate["status"] == "not applicable"]
     if skipped:
@@ -77,7 +78,7 @@ def print_retraining(result: Mapping[str, Any]) -> None:
     if result["state"] == "idle":
         console.print("Nothing calls for training.")
     elif result["promotion"] is None:
-        console.print(f"Data, params and code are those of version {result['version']}: training again would make the same model.")
+        console.print(f"Data, params and code are those of version {result['version']}, which was judged: nothing new would come of it.")
     else:
         print_promotion(result["promotion"])
 
@@ -91,7 +92,15 @@ def print_history(name: str, decisions: Sequence[Decision]) -> None:
     for decision in decisions:
         words = f"{decision.outcome} (forced)" if decision.forced else decision.outcome
         before = "-" if decision.previous is None else str(decision.previous)
-        table.add_row(decision.time[:19], decision.who, str(decision.version), words, before, str(decision.look or "-"), decision.reason)
+        table.add_row(
+            decision.time[:19],
+            escape(decision.who),
+            str(decision.version),
+            words,
+            before,
+            str(decision.look or "-"),
+            escape(decision.reason),
+        )
     console.print(table)
 
 

@@ -17,7 +17,6 @@ from flows.contestants import Contestant, Registry
 from flows.judgement import Judgement, judge_version
 from flows.launch import workspace_lock
 from tasks.core.errors import BundleError, GateError, RegistryError
-from tasks.core.files import sha256_file
 from tasks.core.ledger import Decision, standing
 from tasks.core.workspace import Workspace
 
@@ -47,9 +46,15 @@ def promotion(workspace: str, version: str = "challenger", force_reason: str = "
         raise RegistryError(f"{version}: a bundle that is not registered cannot be promoted.", "Register it with `ratchet train`.")
     if champion and champion.number == challenger.number:
         return {"state": "unchanged", "model": registry.name, "version": challenger.number, "champion": champion.number, "decision": None}
+    _require_known_champion(registry, champion, standing(decisions).champions)
     judgement = judge_candidate(place, registry, challenger, champion, decisions)
     decision = _decide(place, registry, judgement, force_reason, trigger)
-    decision = carry_out(place, registry, challenger, decision)
+    try:
+        decision = carry_out(place, registry, challenger, decision)
+    except (BundleError, GateError) as error:
+        # the rows have judged all the same
+        carry_out(place, registry, challenger, replace(decision, outcome="refused", reason=error.message.splitlines()[0], high_water=None))
+        raise
     create_markdown_artifact(_summary(registry.name, decision), key="promote", description=decision.reason[:200])
     return {
         "state": decision.outcome, "model": registry.name, "version": decision.version,
@@ -67,10 +72,14 @@ def rolling_back(workspace: str, to: int | None = None, reason: str = "") -> dic
     place = Workspace.find(Path(workspace))
     registry = Registry(place)
     past = standing(registry.decisions()).champions
-    if past and to == past[-1]:  # done already, perhaps by a run that was killed after it
+    current, completed = registry.champion(), registry.ledger.completed
+    if to is None and completed and completed.outcome == "rolled back":  # what a killed rollback had begun
+        return {"state": "rolled back", "model": registry.name, "version": current, "champion": current, "decision": asdict(completed)}
+    if to is not None and to == current:
         return {"state": "unchanged", "model": registry.name, "version": to, "champion": to, "decision": None}
-    target = _rollback_target(registry, past, to)
-    decision = Decision("rolled back", target, past[-1], reason or f"back from version {past[-1]} to version {target}")
+    earlier = past[:-1] if past and past[-1] == current else past  # an alias that was moved by hand goes back to what the ledger says
+    target = _rollback_target(registry, current, earlier, to)
+    decision = Decision("rolled back", target, current, reason or f"back from version {current or 'none'} to version {target}")
     decision = carry_out(place, registry, registry.find(str(target)), decision)
     create_markdown_artifact(_summary(registry.name, decision), key="rollback", description=decision.reason[:200])
     return {"state": "rolled back", "model": registry.name, "version": target, "champion": target, "decision": asdict(decision)}
@@ -100,22 +109,26 @@ def carry_out(place: Workspace, registry: Registry, target: Contestant, decision
 
 def try_bundle(target: Contestant) -> None:
     """BundleError unless the version's files are those that were registered, load, and predict."""
-    from tasks.core.bundle import MANIFEST, open_bundle
+    from tasks.core.bundle import open_bundle
     from tasks.core.predictor import Predictor
-    from tasks.core.registry import BUNDLE_SHA256
     from tasks.problems import load_problem, problem_names
 
+    target.check()
     info = open_bundle(target.directory, problem_names())
-    registered = target.version.tags.get(BUNDLE_SHA256) if target.version else None
-    if registered not in (None, sha256_file(target.directory / MANIFEST)):
-        raise BundleError(
-            f"{target.directory}: is not the bundle that was registered as {target.title}.", "Register it again, or promote another."
-        )
     kind = load_problem(info.problem)
     example = kind.example()
     predictions = Predictor(info, kind).predict(example)
     if len(predictions) != len(next(iter(example.values()))):
         raise BundleError(f"{target.directory}: it loads but gives {len(predictions)} predictions.", "Promote another version.")
+
+
+def _require_known_champion(registry: Registry, champion: Contestant | None, past: list[int]) -> None:
+    """GateError where the alias is gone though the ledger knows a champion: nothing could be held against it."""
+    if champion is None and past:
+        raise GateError(
+            f"{registry.name}: no version has the alias `champion`; by the ledger it is version {past[-1]}.",
+            "`ratchet rollback` gives it back to the newest champion that is left; then promote.",
+        )
 
 
 def _decide(place: Workspace, registry: Registry, judgement: Judgement, force_reason: str, trigger: str) -> Decision:
@@ -149,18 +162,18 @@ def _ask_person(registry: Registry, judgement: Judgement, hours: float) -> Appro
         return Approval(approve=False, reason=f"nobody answered within {hours:g} h")
 
 
-def _rollback_target(registry: Registry, past: list[int], to: int | None) -> int:
-    if not past:
-        raise GateError(f"{registry.name}: no version was ever promoted, so there is nothing to roll back.", "See `ratchet status`.")
-    earlier = past[:-1]
-    if not earlier:
-        raise GateError(f"{registry.name}: version {past[-1]} is the only champion so far.", "Promote another version instead.")
-    if to is not None and to not in earlier:
+def _rollback_target(registry: Registry, current: int | None, earlier: list[int], to: int | None) -> int:
+    there = {int(version.version) for version in registry.versions()}
+    left = [version for version in earlier if version in there and version != current]
+    if not left:
+        only = f"version {current} is the only champion so far" if current else "no version was ever promoted"
+        raise GateError(f"{registry.name}: {only}, so there is nothing to roll back to.", "See `ratchet history`; promote a version.")
+    if to is not None and to not in left:
         raise GateError(
-            f"{registry.name}: version {to} was not champion before version {past[-1]}; earlier champions: {', '.join(map(str, earlier))}.",
+            f"{registry.name}: version {to} was not champion before; earlier champions: {', '.join(map(str, left))}.",
             "Name one of those, or `ratchet promote` it.",
         )
-    return to or earlier[-1]
+    return to or left[-1]
 
 
 def _summary(name: str, decision: Decision) -> str:

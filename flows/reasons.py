@@ -38,7 +38,25 @@ def look_for_reasons(workspace: Workspace) -> list[Trigger]:
         ),
         performance_trigger(labelled, predictor, registered, wanted.performance, params.seed),
         age_trigger(_trained_at(champion), datetime.now(UTC), wanted.age),
+        _unjudged(workspace, registry),
     ]  # fmt: skip
+
+
+def was_judged(workspace: Workspace, version: int) -> bool:
+    """Whether a decision was taken about a version, for or against."""
+    return any(decision.version == version for decision in Registry(workspace).decisions())
+
+
+def _unjudged(workspace: Workspace, registry: Registry) -> Trigger:
+    """A version that nobody has judged, as a run leaves it that ended between registering and promoting."""
+    from tasks.core.triggers import Trigger
+
+    newest = next(iter(registry.versions() if _has_registry(registry) else []), None)
+    if newest is None:
+        return Trigger("unjudged", True, False, "There is no version yet.")
+    if was_judged(workspace, int(newest.version)) or "champion" in newest.aliases:
+        return Trigger("unjudged", True, False, "The newest version was judged.")
+    return Trigger("unjudged", True, True, f"Version {newest.version} was never judged.")
 
 
 def _has_registry(registry: Registry) -> bool:

@@ -14,7 +14,7 @@ from flows.environment import prepare
 from flows.launch import workspace_lock
 from flows.notification import tell_failure
 from flows.promotion import promotion
-from flows.reasons import look_for_reasons
+from flows.reasons import look_for_reasons, was_judged
 from flows.training import training
 from tasks.core.workspace import Workspace
 
@@ -35,8 +35,8 @@ def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None)
     reason = " ".join(f"{trigger['name']}: {trigger['reason']}" for trigger in fired)
     with workspace_lock(place):
         result = training(workspace, rerun=["ingest"], trigger=reason)  # DVC does not see that a remote source has changed
-    if not any(stage.state == "ran" for stage in result.stages if stage.name != "ingest"):
-        return {"state": "cached", "triggers": triggers, "version": result.version, "promotion": None}  # judged already, or champion
+    if was_judged(place, result.version):
+        return {"state": "cached", "triggers": triggers, "version": result.version, "promotion": None}
     outcome = promotion(workspace, str(result.version), trigger=reason)
     return {"state": "trained", "triggers": triggers, "version": result.version, "promotion": outcome}
 

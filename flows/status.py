@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.progress import listener
 from flows.stage_runner import StageRunner
 from tasks.core.workspace import Workspace
 
+if TYPE_CHECKING:
+    from tasks.core.ledger import Decision
+
 
 def workspace_status(workspace: Workspace) -> dict[str, Any]:
     """Plain values for `ratchet status --json`."""
+    from flows.contestants import Registry
+    from tasks.core.ledger import standing
+
     with closing(StageRunner(workspace, (), listener.get())) as runner:
         stages = [{"name": name, "state": state} for name, state in runner.statuses().items()]
     params = workspace.params()
-    model = {"name": params.model_name, "versions": _versions(workspace, params.model_name)}
-    tests = _test_rows(workspace) if model["versions"] else None
+    model: dict[str, Any] = {"name": params.model_name, "versions": _versions(workspace, params.model_name)}
+    decisions = Registry(workspace).decisions() if model["versions"] else []
+    model["ledger_champion"] = next(iter(standing(decisions).champions[-1:]), None) if decisions else None
+    tests = _test_rows(workspace, decisions) if model["versions"] else None
     return {"workspace": str(workspace.root), "problem": params.problem, "stages": stages, "model": model, "test_rows": tests}
 
 
-def _test_rows(workspace: Workspace) -> dict[str, Any] | None:
+def _test_rows(workspace: Workspace, decisions: list[Decision]) -> dict[str, Any] | None:
     """How often the present test rows have judged, and whether fresh ones are due; None before there are any."""
-    from flows.contestants import Registry
     from tasks.comparison import read_test_rows
     from tasks.core.ledger import looks
     from tasks.core.looks import level_of_look, next_look
@@ -33,7 +40,7 @@ def _test_rows(workspace: Workspace) -> dict[str, Any] | None:
         return None
     params = workspace.params()
     rows = read_test_rows(file, params.problem, params.labels, ())
-    look = next_look(rows.sketch, looks(Registry(workspace).decisions()))
+    look = next_look(rows.sketch, looks(decisions))
     return {
         "rows": rows.count,
         "looks": look - 1,

@@ -23,7 +23,7 @@ from tasks.core.bundle import BundleInfo, open_bundle
 from tasks.core.errors import BundleError, DataError
 from tasks.core.looks import fingerprint_rows, sketch_rows
 from tasks.core.normalization import normalize_rows, positions
-from tasks.core.paired import accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences
+from tasks.core.paired import Bools, accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences
 from tasks.core.predictor import Predictor
 from tasks.core.progress import Report
 from tasks.core.session import take_rows
@@ -76,8 +76,9 @@ def read_test_rows(file: Path, problem: str, labels: Sequence[str], slices: Sequ
     if not file.is_file():
         raise DataError(f"{file}: there are no test rows to compare on.", remedy)
     table = pq.read_table(file)
-    if not len(table):
-        raise DataError(f"{file}: the test split has no rows to compare on.", remedy)
+    if len(table) < 2:
+        count = "no rows" if not len(table) else "one row only"
+        raise DataError(f"{file}: the test split has {count}, there is nothing to compare on.", remedy)
     kind = load_problem(problem)
     found = positions(normalize_rows([table[column] for column in kind.text_columns]))
     present = tuple(name for name in slices if name in table.column_names and name != kind.label_column)
@@ -162,7 +163,7 @@ def compare_scored(first: Scored, second: Scored, rows: TestRows, resampling: Re
         "max_probability_difference": moved,
         "latency_p95_ratio": first.timings.latency_p95_ratio_to(second.timings),
         "speedup": first.timings.speedup_over(second.timings),
-        "slices": _compare_slices(_slices(rows, old), ours, theirs, resampling, min_slice_rows),
+        "slices": _compare_slices(_slices(rows, old), (ours, theirs), resampling, kind.label_column, min_slice_rows),
     }
 
 
@@ -176,16 +177,26 @@ def _slices(rows: TestRows, old_labels: Sequence[str]) -> list[Slice]:
     return found + slice_rows(LENGTH, lengths)
 
 
-def _compare_slices(slices: Sequence[Slice], ours: Any, theirs: Any, resampling: Resampling, min_rows: int) -> list[dict[str, Any]]:
+def _compare_slices(
+    slices: Sequence[Slice], right: tuple[Bools, Bools], resampling: Resampling, label_column: str | None, min_rows: int
+) -> list[dict[str, Any]]:
+    """Every slice's difference; p-values of a fall are corrected among the labels, and among the other slices.
+
+    A label is judged however few its rows are: a class must not be forgotten because it is rare, or looked at beside many domains.
+    """
     compared: list[dict[str, Any]] = []
     for part in slices:
-        first, second = ours[part.rows], theirs[part.rows]
-        found = {"column": part.column, "value": part.value, "rows": len(part.rows), "judged": len(part.rows) >= min_rows}
+        first, second = (rows[part.rows] for rows in right)
+        found = {"column": part.column, "value": part.value, "rows": len(part.rows)}
         difference = asdict(accuracy_difference(first, second, resampling))
         compared.append({**found, "difference": difference, "fall_p": fall_p_value(*discordant(first, second))})
-    judged: list[dict[str, Any]] = [entry for entry in compared if entry["judged"]]
-    for entry, adjusted in zip(judged, holm([entry["fall_p"] for entry in judged]), strict=True):
-        entry["fall_p_adjusted"] = adjusted
+    for is_label in (True, False):
+        family = [entry for entry in compared if (entry["column"] == label_column) == is_label]
+        for entry in family:
+            entry["judged"] = is_label or entry["rows"] >= min_rows
+        judged = [entry for entry in family if entry["judged"]]
+        for entry, adjusted in zip(judged, holm([entry["fall_p"] for entry in judged]), strict=True):
+            entry["fall_p_adjusted"] = adjusted
     return compared
 
 

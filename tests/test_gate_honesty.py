@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from gate_simulation import PARAMS, claims_better, drift, lets_through
+import pytest
+from gate_simulation import PARAMS, claims_better, drift, lets_through, lets_through_subset
 
 PAIRS = 1000
 
@@ -21,6 +22,13 @@ def test_a_model_that_is_truly_worse_by_the_margin_seldom_passes() -> None:
     equal = lets_through(PAIRS // 4, seed=3, worse=0.0)
     assert worse <= PARAMS.significance
     assert equal > 5 * worse
+
+
+@pytest.mark.parametrize("rows", [20, 50, 200, 800])
+@pytest.mark.parametrize("look", [1, 10])
+def test_few_rows_do_not_let_worse_models_through(rows: int, look: int) -> None:
+    """Of a model that is never alone right, and wrong on a margin's worth of rows."""
+    assert lets_through_subset(PAIRS // 2, seed=4, rows=rows, look=look) <= PARAMS.significance
 
 
 def test_a_hundred_nights_of_small_losses_do_not_add_up() -> None:

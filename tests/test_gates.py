@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.core.gates import Evidence, Gate, is_better, judge
+from tasks.core.gates import Evidence, Gate, judge
 from tasks.core.lifecycle_params import PromotionParams
 from tasks.core.looks import level_of_look
 from tasks.core.paired import Difference
@@ -34,14 +34,19 @@ def evidence(**changes: Any) -> Evidence:
         "evaluation": {"behaviour": [{"name": "one typo", "kind": "invariance", "pass_rate": 0.9}]},
     }
     known = Evidence(
-        metric="macro_f1", challenger=challenger, comparison=comparison(), high_water=None, look=1,
+        metric="macro_f1", challenger=challenger, comparison=comparison(), high_water=None, mark_gone="", rows=2000, look=1,
         reports=reports, lineage=(), rolled_back=False,
     )  # fmt: skip
     return replace(known, **changes)
 
 
-def comparison(value: float = 0.0, slices: tuple[dict[str, Any], ...] = (), ratio: float = 1.0) -> dict[str, Any]:
-    return {"metrics": {"macro_f1": asdict(difference(value))}, "slices": list(slices), "latency_p95_ratio": ratio}
+def comparison(value: float = 0.0, slices: tuple[dict[str, Any], ...] = (), ratio: float = 1.0, apart: int = 20) -> dict[str, Any]:
+    return {
+        "metrics": {"macro_f1": asdict(difference(value))},
+        "slices": list(slices),
+        "latency_p95_ratio": ratio,
+        "mcnemar": {"only_first": apart, "only_second": apart},
+    }
 
 
 def verdict(name: str, found: Evidence, **params: Any) -> Gate:
@@ -60,7 +65,7 @@ FAILS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "minimum value": [({}, {"min_value": 0.81})],
     "non-inferiority": [({"comparison": comparison(-0.015)}, {}), ({}, {"margin": 0.001})],
     "improvement": [({}, {"min_improvement": 0.0}), ({"comparison": comparison(0.03)}, {"min_improvement": 0.03})],
-    "high-water mark": [({"high_water": ("version 2", difference(-0.019))}, {})],
+    "high-water mark": [({"high_water": ("version 2", difference(-0.019), 40)}, {})],
     "forgetting": [
         ({"comparison": comparison(slices=(part(-0.04, 0.001),))}, {}),
         ({"comparison": comparison(slices=(part(-0.02, 0.001),))}, {"slice_falls": {"domain=tweets": 0.01}}),
@@ -121,8 +126,28 @@ def test_a_later_look_asks_for_more_evidence() -> None:
     late = verdict("non-inferiority", replace(close, look=12))
     assert late.status == "failed"
     assert late.numbers["level"] == pytest.approx(level_of_look(0.05, 12))
-    assert is_better(difference(0.01), 0.05, 1)
-    assert not is_better(difference(0.01), 0.05, 12)
+    better = evidence(comparison=comparison(0.01))
+    assert verdict("improvement", better, min_improvement=0.0).status == "passed"
+    assert verdict("improvement", replace(better, look=12), min_improvement=0.0).status == "failed"
+
+
+@pytest.mark.parametrize(("rows", "status"), [(20, "failed"), (100, "failed"), (2000, "passed")])
+def test_agreement_on_few_rows_shows_nothing(rows: int, status: str) -> None:
+    """The bootstrap sees no error where no row is discordant; few rows could not have shown a loss of the margin."""
+    same = comparison(apart=0)
+    same["metrics"]["macro_f1"] = asdict(difference(0.0, error=0.0))
+    assert verdict("non-inferiority", evidence(comparison=same, rows=rows)).status == status
+
+
+@pytest.mark.parametrize(("name", "report"), [("data validation", "validation"), ("parity", "verification"), ("behaviour", "evaluation")])
+def test_a_report_that_is_not_there_lets_nothing_through(name: str, report: str) -> None:
+    there = {key: value for key, value in reports().items() if key != report}
+    assert verdict(name, evidence(reports=there)).status == "failed"
+
+
+def test_a_mark_that_is_gone_is_said_to_be() -> None:
+    gate = verdict("high-water mark", evidence(mark_gone="version 2 was deleted"))
+    assert (gate.status, gate.reason) == ("warned", "version 2 was deleted")
 
 
 def test_unclear_lineage_warns_unless_it_is_asked_for() -> None:

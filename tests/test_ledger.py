@@ -198,6 +198,27 @@ def test_a_rollback_goes_to_the_champion_before_not_to_the_number_before() -> No
     assert (far.champions, far.rolled_back) == ([1], {3, 5})
 
 
+def test_a_claim_that_the_client_had_to_send_twice_is_its_own(open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server made it and died before it said so; MLflow's client sends it again and is told that it is there."""
+    from mlflow import MlflowClient
+
+    real = MlflowClient.create_experiment
+
+    def twice(self: Any, *arguments: Any, **named: Any) -> Any:
+        real(self, *arguments, **named)
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", twice)
+    open_ledger().move(promoted(1, None))
+    assert open_ledger().champion() == 1
+    assert [d.version for d in open_ledger().decisions()] == [1]
+
+
+def test_a_champion_that_came_back_is_gone_back_from_one_step() -> None:
+    back = moves(("promoted", 1), ("promoted", 2), ("promoted", 1), ("promoted", 3), ("rolled back", 1))
+    assert (back.champions, back.rolled_back) == ([1, 2, 1], {3})
+
+
 def test_a_version_that_is_promoted_again_is_no_longer_rolled_back() -> None:
     again = moves(("promoted", 1), ("promoted", 2), ("rolled back", 1), ("promoted", 2))
     assert (again.champions, again.rolled_back) == ([1, 2], set())

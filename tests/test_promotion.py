@@ -202,7 +202,7 @@ def test_what_is_not_there_is_told(workspace: Path) -> None:
     assert "'7' is no version" in missing["message"]
     assert "version 1, version 2" in missing["message"]
     assert "Did you mean 'challenger'" in error_of(workspace, "compare", "chalenger", "1")["message"]
-    assert "never promoted" in error_of(workspace, "rollback")["message"]
+    assert "ever promoted" in error_of(workspace, "rollback")["message"]
     assert "no promotion waits" in error_of(workspace, "approve")["message"]
     unreachable = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     assert error_of(workspace, "promote", **unreachable)["type"] == "RegistryError"
@@ -211,6 +211,24 @@ def test_what_is_not_there_is_told(workspace: Path) -> None:
 
 def with_server() -> dict[str, str]:
     return clean_environment() | {"PREFECT_API_URL": prefect_server()}
+
+
+def test_an_alias_that_was_moved_by_hand_is_told_and_put_back(with_champion: Path) -> None:
+    client_of(with_champion).delete_registered_model_alias("tiny", "champion")
+    assert "by the ledger it is version 1" in error_of(with_champion, "promote")["message"]
+    assert "somebody moved it by hand" in " ".join(ratchet(with_champion, "status").stdout.split())
+    assert ratchet_json(with_champion, "rollback")["champion"] == 1
+    assert champion_of(with_champion) == 1
+
+
+def test_a_page_does_not_replace_a_directory(with_champion: Path) -> None:
+    assert error_of(with_champion, "compare", "1", "2", "--html", "reports")["type"] == "ParamsError"
+    assert (with_champion / "reports" / "metrics.json").is_file()
+
+
+def test_a_prefect_server_that_is_away_is_told(with_champion: Path) -> None:
+    for command in ("promote", "rollback", "approve", "retrain"):
+        assert "cannot be reached" in error_of(with_champion, command, PREFECT_API_URL="http://127.0.0.1:9/api")["message"]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 200) -> None:

@@ -22,10 +22,11 @@ def add_rows(root: Path, count: int, seed: int) -> None:
 
 def test_new_rows_call_for_training_and_nothing_else_does(trained: Path) -> None:
     save_overrides(trained / "params.yaml", [*EASY, "retrain.new_data.min_rows=50", "retrain.age.enabled=true"])
+    ratchet(trained, "promote", "1")
     idle = ratchet_json(trained, "retrain")
     assert idle["state"] == "idle"
     assert {trigger["name"]: trigger["fired"] for trigger in idle["triggers"]} == {
-        "new_data": False, "drift": False, "performance": False, "age": False,
+        "new_data": False, "drift": False, "performance": False, "age": False, "unjudged": False,
     }  # fmt: skip
     assert all(trigger["reason"] for trigger in idle["triggers"])
     assert len(ratchet_json(trained, "status")["model"]["versions"]) == 1
@@ -43,7 +44,7 @@ def test_new_rows_call_for_training_and_nothing_else_does(trained: Path) -> None
     again = ratchet_json(trained, "retrain")
     assert again["state"] == "idle"
     tests = ratchet_json(trained, "status")["test_rows"]
-    assert tests["looks"] == 1
+    assert tests["looks"] == 2
     assert not tests["fresh_rows_due"]
 
 
@@ -57,3 +58,11 @@ def test_a_cause_that_new_training_cannot_answer_makes_no_version(trained: Path)
     assert len(ratchet_json(trained, "history")) == 1
     assert ratchet_json(trained, "status")["test_rows"]["fresh_rows_due"]
     assert "Fresh test rows are due" in " ".join(ratchet(trained, "status").stdout.split())
+
+
+def test_a_version_that_a_killed_run_left_unjudged_is_judged(trained: Path) -> None:
+    save_overrides(trained / "params.yaml", EASY)
+    done = ratchet_json(trained, "retrain")
+    assert [trigger["name"] for trigger in done["triggers"] if trigger["fired"]] == ["unjudged"]
+    assert (done["version"], done["promotion"]["champion"]) == (1, 1)
+    assert ratchet_json(trained, "retrain")["state"] == "idle"

@@ -95,6 +95,7 @@ _STORAGE_REMEDIES = {
     errno.EFBIG: "The file system, or `ulimit -f`, refuses files this large: raise the limit, then run the command again.",
     errno.EACCES: _FORBIDDEN,
     errno.EPERM: _FORBIDDEN,
+    errno.EISDIR: "A directory is in the way: name a file.",
     errno.EROFS: "The file system is read-only: work in another directory.",
 }
 # libraries that do their own writing report the system's words inside errors of their own

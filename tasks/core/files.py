@@ -28,7 +28,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 def replace(new: Path, target: Path) -> None:
     """Move `new` to `target`, whatever stood there; both must be on one file system."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if new.is_dir() or target.is_dir():
+    if new.is_dir():
         # a directory cannot be renamed over another: the old one steps aside first
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
         if target.exists():

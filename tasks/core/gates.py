@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from tasks.core.lifecycle_params import PromotionParams
 from tasks.core.looks import level_of_look
-from tasks.core.paired import Difference
+from tasks.core.paired import Difference, error_under
 
 Status = Literal["passed", "failed", "warned", "not applicable"]
 KINDS = {"invariance": "invariance", "directional": "directional", "minimum-functionality": "minimum_functionality"}
@@ -36,7 +36,10 @@ class Evidence:
     metric      the problem's
     challenger  of tasks.comparison.describe_model
     comparison  of tasks.comparison.compare_scored, challenger against champion; None without one
-    high_water  the best champion so far, and the challenger's difference of the metric to it on the same rows; None without one
+    high_water  the best champion so far, the challenger's difference of the metric to it on the same rows, and on how many of them
+                only one of the two is right; None without one
+    mark_gone   why there is none although a champion before was better, in words
+    rows        of the test set
     look        1 for test rows that never judged
     reports     the challenger's validation, evaluation and verification reports; those that its run lacks are missing
     lineage     what is wrong with where it came from, in words
@@ -46,7 +49,9 @@ class Evidence:
     metric: str
     challenger: Mapping[str, Any]
     comparison: Mapping[str, Any] | None
-    high_water: tuple[str, Difference] | None
+    high_water: tuple[str, Difference, int] | None
+    mark_gone: str
+    rows: int
     look: int
     reports: Mapping[str, Any]
     lineage: Sequence[str]
@@ -71,15 +76,10 @@ def judge(evidence: Evidence, params: PromotionParams) -> list[Gate]:
     ]
 
 
-def is_better(difference: Difference, significance: float, look: int) -> bool:
-    """Whether the first model is shown to be better than the second, at the level left for this look."""
-    return difference.lower_bound(level_of_look(significance, look)) > 0
-
-
 def _data(evidence: Evidence) -> Gate:
     report = evidence.reports.get("validation")
     if report is None:
-        return Gate("data validation", "not applicable", "the version carries no validation report")
+        return Gate("data validation", "failed", "the version's run has no validation report")
     wrong = [check["name"] for check in report["checks"] if check["action"] == "error" and not check["success"]]
     numbers = {"rows_in": report["rows_in"], "rows_out": report["rows_out"], "failed": wrong}
     if wrong:
@@ -97,29 +97,36 @@ def _minimum(evidence: Evidence, params: PromotionParams) -> Gate:
 def _non_inferiority(evidence: Evidence, params: PromotionParams) -> Gate:
     if evidence.comparison is None:
         return Gate("non-inferiority", "not applicable", "there is no champion yet")
-    difference = Difference(**evidence.comparison["metrics"][evidence.metric])
-    return _bounded("non-inferiority", "the champion", difference, -params.margin, evidence, params)
+    return _bounded("non-inferiority", _against_champion(evidence), -params.margin, evidence, params)
 
 
 def _improvement(evidence: Evidence, params: PromotionParams) -> Gate:
     if params.min_improvement is None or evidence.comparison is None:
         reason = "promotion.min_improvement is null" if params.min_improvement is None else "there is no champion yet"
         return Gate("improvement", "not applicable", reason)
-    difference = Difference(**evidence.comparison["metrics"][evidence.metric])
-    return _bounded("improvement", "the champion", difference, params.min_improvement, evidence, params)
+    return _bounded("improvement", _against_champion(evidence), params.min_improvement, evidence, params)
 
 
 def _high_water(evidence: Evidence, params: PromotionParams) -> Gate:
     """The margin must hold against the best champion so far too, or small losses would add up from promotion to promotion."""
+    if evidence.mark_gone:
+        return Gate("high-water mark", "warned", evidence.mark_gone)
     if evidence.high_water is None:
-        return Gate("high-water mark", "not applicable", "no earlier champion was better than the present one")
-    name, difference = evidence.high_water
-    return _bounded("high-water mark", name, difference, -params.margin, evidence, params)
+        return Gate("high-water mark", "not applicable", "there was no champion yet")
+    return _bounded("high-water mark", evidence.high_water, -params.margin, evidence, params)
 
 
-def _bounded(name: str, against: str, difference: Difference, above: float, evidence: Evidence, params: PromotionParams) -> Gate:
+def _against_champion(evidence: Evidence) -> tuple[str, Difference, int]:
+    assert evidence.comparison is not None
+    apart = evidence.comparison["mcnemar"]
+    difference = Difference(**evidence.comparison["metrics"][evidence.metric])
+    return "the champion", difference, apart["only_first"] + apart["only_second"]
+
+
+def _bounded(name: str, pair: tuple[str, Difference, int], above: float, evidence: Evidence, params: PromotionParams) -> Gate:
+    against, difference, discordant_rows = pair
     level = level_of_look(params.significance, evidence.look)
-    bound = difference.lower_bound(level)
+    bound = difference.lower_bound(level, error_under(above, discordant_rows, evidence.rows))
     numbers = {
         "challenger": difference.first, "other": difference.second, "difference": difference.value, "lower_bound": bound,
         "wanted_above": above, "level": level, "look": evidence.look, "p_value": difference.p_value,
@@ -157,9 +164,10 @@ def _slices(evidence: Evidence, params: PromotionParams) -> Gate:
 
 def _parity(evidence: Evidence, params: PromotionParams) -> Gate:
     report = evidence.reports.get("verification")
-    if params.min_agreement is None or report is None:
-        reason = "promotion.min_agreement is null" if params.min_agreement is None else "the version carries no verification report"
-        return Gate("parity", "not applicable", reason)
+    if params.min_agreement is None:
+        return Gate("parity", "not applicable", "promotion.min_agreement is null")
+    if report is None:
+        return Gate("parity", "failed", "the version's run has no verification report")
     shipped = next(entry for entry in report["candidates"] if entry["recipe"] == report["shipped"])
     return _at_least("parity", f"agreement of {report['shipped']} with its checkpoint", shipped["agreement"], params.min_agreement)
 
@@ -182,8 +190,10 @@ def _speed_and_size(evidence: Evidence, params: PromotionParams) -> list[Gate]:
 
 def _behaviour(evidence: Evidence, params: PromotionParams) -> Gate:
     report = evidence.reports.get("evaluation")
-    if report is None or not report["behaviour"]:
-        return Gate("behaviour", "not applicable", "the version carries no behavioural tests")
+    if report is None:
+        return Gate("behaviour", "failed", "the version's run has no evaluation report")
+    if not report["behaviour"]:
+        return Gate("behaviour", "not applicable", "its problem type has no behavioural tests")
     wrong, rates = [], {}
     for test in report["behaviour"]:
         least = getattr(params.min_pass_rates, KINDS[test["kind"]])

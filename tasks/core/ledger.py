@@ -68,6 +68,7 @@ class Ledger:
 
     def __init__(self, client: MlflowClient, name: str, file: Path) -> None:
         self.client, self.name, self.file = client, name, file
+        self.completed: Decision | None = None  # the move that a crash had cut short and this process completed, if there was one
 
     def decisions(self) -> list[Decision]:
         """All of them, oldest first: those on the versions and those of this workspace."""
@@ -127,6 +128,7 @@ class Ledger:
         self._tag(decision)
         if decision.id not in {known.id for known in _read_lines(self.file)}:
             self._append(decision)
+        self.completed = decision
         if newer := self._find_claim((decision.move or 0) + 1):  # somebody was faster: theirs is the last word
             self._carry_out(newer)
         with suppress(MlflowException):  # hidden already, by another who completed it
@@ -138,8 +140,9 @@ class Ledger:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            return False
-        return True
+        # ours, too, where MLflow's client had to send it twice
+        claim = self._find_claim(decision.move or 0)
+        return claim is not None and claim.tags.get("decision") == decision.id
 
     def _find_claim(self, number: int) -> Experiment | None:
         return self.client.get_experiment_by_name(self._claim_name(number))
@@ -188,9 +191,10 @@ def standing(decisions: list[Decision]) -> Standing:
     mark: int | None = None
     for decision in sorted((d for d in decisions if d.move is not None), key=lambda d: d.move or 0):
         if decision.outcome == "rolled back":
-            kept = stack[: stack.index(decision.version) + 1] if decision.version in stack else [decision.version]
-            taken |= set(stack) - set(kept)
-            stack = kept
+            place = max((i for i, version in enumerate(stack) if version == decision.version), default=-1)
+            taken |= set(stack[place + 1 :])
+            stack = stack[: place + 1] if place >= 0 else [decision.version]
+            mark = decision.version if mark in taken else mark  # what was taken back is no measure for others
         elif decision.version not in stack[-1:]:
             stack.append(decision.version)
         taken.discard(decision.version)
@@ -213,10 +217,10 @@ def _read_lines(file: Path) -> list[Decision]:
     if not file.is_file():
         return []
     found = []
-    for line in file.read_text(encoding="utf-8").split("\n"):
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             found.append(_parse(line))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError):
             continue  # empty, or torn by a crash: the decision stands on its version too
     return found
 

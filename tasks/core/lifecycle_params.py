@@ -22,7 +22,8 @@ class PassRates(Section):
 class PromotionParams(Section):
     """What a challenger must show before it becomes champion; null: not asked."""
 
-    min_value: float | None = None  # least value of the problem's metric on the test rows
+    metric: str | None = None  # one of the problem's where more is better; null: its own
+    min_value: float | None = None  # least value of the metric on the test rows
     margin: Annotated[float, Field(gt=0, le=1)] = 0.02  # non-inferiority: the lower bound of the difference must be above -margin
     min_improvement: Annotated[float, Field(ge=0, le=1)] | None = None  # the lower bound must be above this; 0: shown to be better
     significance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05  # one-sided, spent over all looks at the same test rows

@@ -37,15 +37,16 @@ class Difference:
     p_value: float
     standard_error: float
 
-    def lower_bound(self, level: float) -> float:
+    def lower_bound(self, level: float, least_error: float = 0.0) -> float:
         """What the difference exceeds with one-sided confidence 1 - level.
 
+        least_error   of `error_under`, below which the standard error is not believed
         Of the normal approximation with the bootstrap's standard error (Efron & Tibshirani 1993, ch. 12.5): the levels of
         later looks are too small for a percentile of any affordable number of resamples.
         """
         from scipy.stats import norm
 
-        return float(self.value - norm.isf(level) * self.standard_error)
+        return float(self.value - norm.isf(level) * max(self.standard_error, least_error))
 
 
 def metric_differences(
@@ -86,6 +87,16 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
     both = only_first + only_second
     return float(binomtest(only_first, both).pvalue) if both else 1.0
+
+
+def error_under(difference: float, discordant_rows: int, rows: int) -> float:
+    """Standard error of a difference of shares if it were truly `difference`, given how many rows the two are apart on.
+
+    A score test's variance (Tango 1998): rows on which the models happen to agree must not make the bound certain, as the
+    bootstrap's error does, which is 0 where no row is discordant.
+    """
+    share = max(discordant_rows / rows, abs(difference))
+    return float(np.sqrt(max(share - difference**2, 0) / rows))
 
 
 def fall_p_value(only_first: int, only_second: int) -> float:

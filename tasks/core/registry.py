@@ -130,7 +130,9 @@ def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
     found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
     try:
         aliases = client.get_registered_model(name).aliases
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         aliases = {}
     for version in found:  # a search leaves the aliases out
         version.aliases[:] = sorted(alias for alias, number in aliases.items() if str(number) == str(version.version))
@@ -199,10 +201,11 @@ def download_bundle(client: MlflowClient, version: ModelVersion, downloads: Path
     from mlflow.utils.file_utils import local_file_uri_to_path
 
     # a version's own `model_id` stays empty; its source is models:/ID
-    location = client.get_logged_model(str(version.source).removeprefix("models:/")).artifact_location
+    model_id = str(version.source).removeprefix("models:/")
+    location = client.get_logged_model(model_id).artifact_location
     if location.startswith(("file:", "/")):
         return Path(local_file_uri_to_path(location)) / "artifacts" / "bundle"
-    target = downloads / f"{version.name}-{version.version}"
+    target = downloads / model_id  # not the number: another registry has versions 1 and 2 as well
     if not target.is_dir():
         with atomic_path(target) as new:
             new.mkdir()
