@@ -19,7 +19,7 @@ from workspaces import clean_environment, copy_workspace, ratchet, ratchet_json
 
 from tasks.core.files import read_json, sha256_file, write_json
 from tasks.core.params import save_overrides
-from tasks.core.registry import connect, versions
+from tasks.core.registry import BUNDLE_SHA256, connect, versions
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +164,7 @@ def edit_config(root: Path, **changes: Any) -> None:
         "bytes": (directory / "config.json").stat().st_size,
     }
     write_json(directory / "manifest.json", manifest)
+    client_of(root).set_model_version_tag("tiny", "2", BUNDLE_SHA256, sha256_file(directory / "manifest.json"))  # as if registered so
 
 
 def empty_test_rows(root: Path) -> None:
