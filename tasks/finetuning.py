@@ -17,7 +17,7 @@ from tasks.core.progress import Report
 from tasks.core.replay import replayed_rows
 from tasks.core.sources import resolve_model
 from tasks.core.tokens import TokensInfo, load_tokenizer, read_features, read_tokens
-from tasks.core.training import Setting, Trainer, claim_work, seed_everything
+from tasks.core.training import Progress, Setting, Trainer, claim_work, seed_everything
 from tasks.problems import Problem, load_problem
 
 if TYPE_CHECKING:
@@ -84,21 +84,25 @@ def finetune_model(
     progress = trainer.run()
 
     shutil.copytree(work / "best", checkpoint)
-    facts = {
+    seconds = round(time.perf_counter() - started, 1)
+    origins = {"device": device, "base_sha256": base_sha256, "start": origin, "seconds": seconds}
+    write_json(training_report, {**_curves(trainer, progress), **origins, **_parameter_counts(model)})
+
+
+def _curves(trainer: Trainer, progress: Progress) -> dict[str, Any]:
+    return {
         "curve": progress.curve,
         "evaluations": progress.evaluations,
         "best_step": progress.best_step,
         "stopped_early": progress.stopped_early,
         "steps": progress.step,
         "total_steps": trainer.total_steps,
-        "device": device,
-        "base_sha256": base_sha256,
-        "start": origin,
-        "seconds": round(time.perf_counter() - started, 1),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
-    write_json(training_report, facts)
+
+
+def _parameter_counts(model: PreTrainedModel) -> dict[str, int]:
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return {"parameters": sum(size for size, _ in sizes), "trained_parameters": sum(size for size, trained in sizes if trained)}
 
 
 def _check_metric(kind: Problem, name: str) -> None:
