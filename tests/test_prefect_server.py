@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from workspaces import ratchet_json
 
 
 @pytest.fixture(scope="module")
-def server() -> httpx.Client:
+def server() -> Iterator[httpx.Client]:
     """Of the API; other tests run flows on it at the same time."""
-    return httpx.Client(base_url=prefect_server(), timeout=60)
+    with httpx.Client(base_url=prefect_server(), timeout=60) as client:
+        yield client
 
 
 def found(server: httpx.Client, what: str, **filters: Any) -> list[dict[str, Any]]:
