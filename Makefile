@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test lint docs-check clean
+.PHONY: run demo test lint docs-check clean
 
 run: $(READY)
 	@$(BIN)/ratchet train
+
+demo: $(READY)
+	@$(BIN)/ratchet demo
 
 test: $(READY)
 	$(BIN)/pytest -q --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered

@@ -54,7 +54,7 @@ def judge_version(
     assert challenger.version is not None
     assert challenger.number is not None
     params, stands = workspace.params(), standing(decisions)
-    mark, gone = _find_mark(registry, stands.high_water)
+    mark, gone = _find_mark(registry, stands.high_water, champion)
     contestants = {"challenger": challenger, "champion": champion, "mark": mark}
     rows, scored = score(workspace, {place: contestant for place, contestant in contestants.items() if contestant})
     metric = _metric(rows, params.promotion.metric)
@@ -99,11 +99,11 @@ def lineage_gaps(workspace: Workspace, contestant: Contestant) -> list[str]:
     return [*gaps, "what it was made from is on no DVC remote yet (`dvc push`)"] if missing else gaps
 
 
-def _find_mark(registry: Registry, version: int | None) -> tuple[Contestant | None, str]:
-    """The best champion so far, or why it cannot be scored any more."""
+def _find_mark(registry: Registry, version: int | None, champion: Contestant | None) -> tuple[Contestant | None, str]:
+    """The best champion so far, if it is not the present one, or why it cannot be scored any more."""
     from tasks.core.bundle import open_bundle
 
-    if version is None:
+    if version is None or (champion and champion.number == version):
         return None, ""
     found = next((known for known in registry.versions() if int(known.version) == version), None)
     if found is None:

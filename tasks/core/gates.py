@@ -129,7 +129,8 @@ def _bounded(name: str, pair: tuple[str, Difference, int], above: float, evidenc
     bound = difference.lower_bound(level, error_under(above, discordant_rows, evidence.rows))
     numbers = {
         "challenger": difference.first, "other": difference.second, "difference": difference.value, "lower_bound": bound,
-        "wanted_above": above, "level": level, "look": evidence.look, "p_value": difference.p_value,
+        "interval": [difference.low, difference.high], "p_value": difference.p_value,
+        "wanted_above": above, "level": level, "look": evidence.look,
     }  # fmt: skip
     relation = "above" if bound > above else "not above"
     words = (

@@ -41,3 +41,18 @@ def top_level(directory: Path) -> Path | None:
     """The root of the git work tree that the directory is in."""
     found = _git(directory, "rev-parse", "--show-toplevel")
     return Path(found) if found else None
+
+
+def make_repository(directory: Path) -> None:
+    """Make the directory a git repository; nothing where there is no git."""
+    directory.mkdir(parents=True, exist_ok=True)
+    _git(directory, "init", "--quiet")
+
+
+def commit_all(directory: Path, message: str) -> None:
+    """Commit everything that is not ignored, under a name of Ratchet's own; nothing where there is no git."""
+    # whatever hooks, signatures and identity the user has set up are meant for other repositories
+    own = ("user.name=ratchet", "user.email=ratchet@localhost", "commit.gpgsign=false", "core.hooksPath=/dev/null")
+    options = [option for setting in own for option in ("-c", setting)]
+    _git(directory, *options, "add", "--all")
+    _git(directory, *options, "commit", "--quiet", "--message", message)
