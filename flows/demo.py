@@ -212,9 +212,8 @@ def ledger(tale: Tale) -> Step:
     """Every decision is written down, those against as well, and agrees with the alias."""
     from dataclasses import asdict
 
-    from tasks.ledger import standing
-
     from flows.contestants import Registry
+    from tasks.core.ledger import standing
 
     decisions = Registry(tale.workspace).decisions()
     outcomes = [decision.outcome for decision in decisions]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.ledger import Decision
-
 from flows.demo import MODEL_NAME, Step
 from flows.lifecycle_summary import print_history
 from flows.summary import console
+from tasks.core.ledger import Decision
 
 
 def print_start() -> None:

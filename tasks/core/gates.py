@@ -112,7 +112,7 @@ def _high_water(evidence: Evidence, params: PromotionParams) -> Gate:
     if evidence.mark_gone:
         return Gate("high-water mark", "warned", evidence.mark_gone)
     if evidence.high_water is None:
-        return Gate("high-water mark", "not applicable", "there was no champion yet")
+        return Gate("high-water mark", "not applicable", "no champion before the present one was better")
     return _bounded("high-water mark", evidence.high_water, -params.margin, evidence, params)
 
 
