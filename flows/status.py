@@ -22,11 +22,12 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
     with closing(StageRunner(workspace, (), listener.get())) as runner:
         stages = [{"name": name, "state": state} for name, state in runner.statuses().items()]
     params = workspace.params()
-    model: dict[str, Any] = {"name": params.model_name, "versions": _versions(workspace, params.model_name)}
+    model = {"name": params.model_name, "versions": _versions(workspace, params.model_name)}
     decisions = Registry(workspace).decisions() if model["versions"] else []
-    model["ledger_champion"] = next(iter(standing(decisions).champions[-1:]), None) if decisions else None
+    by_ledger = next(iter(standing(decisions).champions[-1:]), None) if decisions else None
     tests = _test_rows(workspace, decisions) if model["versions"] else None
-    return {"workspace": str(workspace.root), "problem": params.problem, "stages": stages, "model": model, "test_rows": tests}
+    found = {"workspace": str(workspace.root), "problem": params.problem, "stages": stages, "model": model}
+    return found | {"test_rows": tests, "ledger_champion": by_ledger}
 
 
 def _test_rows(workspace: Workspace, decisions: list[Decision]) -> dict[str, Any] | None:

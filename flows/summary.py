@@ -63,8 +63,8 @@ def print_status(status: dict[str, Any]) -> None:
         )
     console.print(table)
     champion = next((version["version"] for version in model["versions"] if "champion" in version["aliases"]), None)
-    if champion != model["ledger_champion"]:
-        by_ledger = f"by the ledger it is version {model['ledger_champion']}" if model["ledger_champion"] else "the ledger knows of none"
+    if champion != status["ledger_champion"]:
+        by_ledger = f"by the ledger it is version {status['ledger_champion']}" if status["ledger_champion"] else "the ledger knows of none"
         console.print(f"The alias `champion` is at {champion or 'no version'}; {by_ledger}: somebody moved it by hand.")
     if tests := status["test_rows"]:
         due = " Fresh test rows are due: add rows to the sources (promotion.max_looks)." if tests["fresh_rows_due"] else ""
