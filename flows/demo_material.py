@@ -80,7 +80,6 @@ SMALL = (
     ("export.recipes=[int8-static]", "time: one recipe is enough to see"),
     ("export.calibration_rows=64", "time"),
     ("promotion.min_pass_rates.invariance=0.6", "a model that saw 300 rows is easily led astray by a typo"),
-    ("promotion.max_latency_ratio=null", "what else runs on this machine must not decide the story"),
     ("verify.max_metric_loss=0.03", "on so few validation rows each is worth 0.004"),
     ("verify.timing_rows=64", "time"),
     ("verify.threads=1", "a model this small gains nothing from more"),
