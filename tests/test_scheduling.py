@@ -247,7 +247,7 @@ def test_intervals_are_read(text: str, hours: float) -> None:
 
 def test_what_the_server_cannot_do_ends_in_one_message(trained: Path, server: str) -> None:
     def error(*arguments: str, **environment: str) -> dict[str, str]:
-        return dict(ratchet_json(trained, "schedule", *arguments, code=2, **environment)["error"])
+        return dict(ratchet_json(trained, "schedule", *arguments, code=2, server=False, **environment)["error"])
 
     every = ("--every", "6h")
     nowhere = error(*every, HOME=str(trained))
