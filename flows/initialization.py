@@ -127,6 +127,7 @@ def _look(params: Params, root: Path) -> tuple[int, list[str], int]:
     import pyarrow.parquet as pq
 
     from tasks.core.files import read_jsonl
+    from tasks.core.label_lists import flat
     from tasks.core.progress import silent
     from tasks.ingestion import ingest_sources
 
@@ -136,7 +137,7 @@ def _look(params: Params, root: Path) -> tuple[int, list[str], int]:
         ingest_sources(raw, problem=params.problem, ingest=params.ingest, root=root, cache=cache_dir(), report=silent)
         table = pq.read_table(raw / "rows.parquet", columns=[column] if column else None)
         quarantined = len(read_jsonl(raw / "quarantine.jsonl"))
-    labels = [] if column is None else sorted(str(label) for label in pc.unique(table[column]).to_pylist() if label not in (None, ""))
+    labels = [] if column is None else sorted(str(label) for label in pc.unique(flat(table[column])).to_pylist() if label not in (None, ""))
     return table.num_rows, labels, quarantined
 
 

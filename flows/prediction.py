@@ -116,7 +116,7 @@ def _predictions(predictor: Predictor, source: Path, log: Log | None) -> Iterato
 def _predicted(predictor: Predictor, batch: pa.RecordBatch) -> Rows:
     rows = batch.to_pylist()
     # an empty cell is an empty text; whether it should be there is for validation to say
-    inputs = {column: [row[column] or "" for row in rows] for column in predictor.problem.example()}
+    inputs = {column: ["" if row[column] is None else row[column] for row in rows] for column in predictor.problem.example()}
     return [{**row, **prediction} for row, prediction in zip(rows, predictor.predict(inputs), strict=True)]
 
 

@@ -62,7 +62,7 @@ class TestRows:
 
 @dataclass(frozen=True)
 class Scored:
-    """One bundle on the test rows; `outputs` are divided by its temperature, in the order of the rows' labels."""
+    """One bundle on the test rows; `outputs` are calibrated, in the order of the rows' labels."""
 
     info: BundleInfo
     outputs: Floats
@@ -220,12 +220,12 @@ def _serve(setting: Mapping[str, Any]) -> None:
     info = open_bundle(Path(setting["bundle"]))
     kind, wanted = load_problem(info.problem), setting["labels"]
     predictor = Predictor(info, kind)
-    names = [*kind.text_columns, *([kind.label_column] if kind.label_column else [])]
+    names = [*kind.columns, *kind.derived]
     features = kind.encode(predictor.tokenizer, pq.read_table(setting["test"], columns=names).to_pydict(), wanted)
     pad = info.settings.pad_token_id
 
     def outputs(file: str) -> dict[str, Any]:
-        found = kind.align(predictor.outputs_of_features(features) / np.float32(info.settings.temperature), info.labels, wanted)
+        found = kind.align(info.settings.calibration.apply(predictor.outputs_of_features(features)), info.labels, wanted)
         np.savez(file, outputs=found, references=kind.references(features))
         return {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tasks.core.bootstrap import Interval, Resampling, difference_interval, metric_intervals
+from tasks.core.calibration import Calibration
 from tasks.core.device import pick_device
 from tasks.core.errors import ParamsError, TrainingError, did_you_mean
 from tasks.core.files import write_json
 from tasks.core.params import EvaluateParams
 from tasks.core.progress import Report
+from tasks.core.ragged import is_finite, stack_rows
 from tasks.core.slices import Slice, slice_rows
 from tasks.core.tokens import TokensInfo, load_tokenizer, read_features
 from tasks.problems import load_problem
@@ -53,6 +55,7 @@ def evaluate_checkpoint(
     *,
     problem: str,
     labels: Sequence[str],
+    out_of_scope: str | None,
     evaluate: EvaluateParams,
     seed: int,
     device: str,
@@ -77,7 +80,7 @@ def evaluate_checkpoint(
 
     resampling = Resampling(evaluate.bootstrap_resamples, evaluate.confidence, seed)
     judged = Judged(kind, labels, resampling, outputs, kind.references(features))
-    temperature = kind.fit_temperature(validation_outputs, validation_references)
+    calibration = kind.fit_calibration(validation_outputs, validation_references, labels, out_of_scope)
     found: dict[str, Any] = {
         "split": "test",
         "rows": len(outputs),
@@ -85,16 +88,16 @@ def evaluate_checkpoint(
         "confidence": evaluate.confidence,
         "metrics": judged.intervals(),
         "validation_metrics": kind.metrics(validation_outputs, validation_references, labels),
-        "temperature": temperature,
+        **asdict(calibration),
         "details": kind.details(outputs, judged.references, labels),
     }
-    found["calibrated"] = scale_outputs(judged, temperature, found["details"])
+    found["calibrated"] = calibrate_outputs(judged, calibration, found["details"])
     report(2, {"progress": 0.87})
     slices = _slices(kind, test, features, evaluate.slices, labels)
     found["slices"] = [judge_slice(judged, part, evaluate.min_slice_rows) for part in slices]
-    found["behaviour"] = [_judge_behaviour(kind, labels, test, altered, temperature) for test in tests]
+    found["behaviour"] = [_judge_behaviour(kind, labels, test, altered, calibration) for test in tests]
     report(3, {"progress": 0.93})
-    train = pq.read_table(splits / "train.parquet", columns=list(kind.columns)).to_pydict() if evaluate.baseline else None
+    train = pq.read_table(splits / "train.parquet", columns=[*kind.columns, *kind.derived]).to_pydict() if evaluate.baseline else None
     found["baseline"] = train and compare_baseline(judged, train, test, seed)
     write_json(evaluation_report, found)
     report(4, {"progress": 1.0})
@@ -121,7 +124,7 @@ class Predictor:
             report(1, {"progress": low + (high - low) * metrics["progress"]})
 
         outputs = predict_torch(self.model, self.problem, features, self.pad_token_id, self.device, report=scaled)
-        if not np.isfinite(outputs).all():
+        if not is_finite(outputs):
             raise TrainingError(
                 "models/checkpoint: its outputs are not finite numbers, the training must have diverged.",
                 "Lower finetune.learning_rate or finetune.max_grad_norm, then run `ratchet train` again.",
@@ -140,7 +143,7 @@ class Predictor:
         if missing:
             names = _inputs(next(iter(missing.values()))[0])
             self.outputs({name: [features[name][row] for features, row in missing.values()] for name in names}, report, progress)
-        return [np.stack([self.known[key] for key in _keys(features)]) for features in encoded]
+        return [stack_rows([self.known[key] for key in _keys(features)]) for features in encoded]
 
 
 def check_slice_columns(table: Path, columns: Sequence[str]) -> None:
@@ -154,10 +157,10 @@ def check_slice_columns(table: Path, columns: Sequence[str]) -> None:
         )
 
 
-def scale_outputs(judged: Judged, temperature: float, details: Mapping[str, Any]) -> dict[str, Any]:
-    """What the temperature changes: metrics where lower is better, before and after, and the details that differ."""
+def calibrate_outputs(judged: Judged, calibration: Calibration, details: Mapping[str, Any]) -> dict[str, Any]:
+    """What the calibration changes: metrics where lower is better, before and after, and the details that differ."""
     kind, labels, references = judged.problem, judged.labels, judged.references
-    scaled = judged.outputs / np.float32(temperature)
+    scaled = calibration.apply(judged.outputs)
     before, after = kind.metrics(judged.outputs, references, labels), kind.metrics(scaled, references, labels)
     losses = [name for name, sign in kind.metric_signs.items() if sign < 0]
     changed = kind.details(scaled, references, labels)
@@ -204,15 +207,17 @@ def _row_sets(test: BehaviourTest) -> list[Columns]:
 
 
 def _judge_behaviour(
-    problem: Problem, labels: Sequence[str], test: BehaviourTest, computed: Iterator[Floats], temperature: float
+    problem: Problem, labels: Sequence[str], test: BehaviourTest, computed: Iterator[Floats], calibration: Calibration
 ) -> dict[str, Any]:
     """One test's pass rate and first failures; takes its own outputs from `computed`."""
     after = next(computed)
     before = next(computed) if test.against is not None else None
     passed = test.passes(after, before)
     failed = np.flatnonzero(~passed)[:MAX_EXAMPLES]
-    predictions = problem.decode(after[failed], labels, temperature) if len(failed) else []
-    predictions_before = problem.decode(before[failed], labels, temperature) if before is not None and len(failed) else [None] * len(failed)
+    predictions = problem.decode(after[failed], _some(test.rows, failed), labels, calibration) if len(failed) else []
+    predictions_before: Sequence[Mapping[str, Any] | None] = [None] * len(failed)
+    if before is not None and test.against is not None and len(failed):
+        predictions_before = problem.decode(before[failed], _some(test.against, failed), labels, calibration)
     examples = [
         {
             "before": None if test.against is None else _row(test.against, row),
@@ -224,6 +229,10 @@ def _judge_behaviour(
     ]
     rates = {"rows": len(passed), "passed": int(passed.sum()), "pass_rate": float(passed.mean())}
     return {"name": test.name, "kind": test.kind, **rates, "examples": examples}
+
+
+def _some(rows: Columns, places: Array) -> Columns:
+    return {name: [values[place] for place in places] for name, values in rows.items()}
 
 
 def _row(rows: Columns, row: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tasks.core.onnx_graph import fuse_graph, trace_model
 from tasks.core.params import ExportParams
 from tasks.core.progress import Report
 from tasks.core.quantization import calibrate, plan_inputs, quantize_dynamic, quantize_static, sensitive_products
+from tasks.core.ragged import largest_difference
 from tasks.core.session import OnnxModel
 from tasks.core.tokens import TokensInfo, read_tokens, take, token_lengths
 from tasks.problems import Problem, load_problem
@@ -179,7 +180,7 @@ def _check_parity(model: PreTrainedModel, problem: Problem, features: Features, 
 
     wanted = predict_torch(model, problem, features, pad)
     found = OnnxModel(file, problem.output_name).outputs(features, problem, pad)
-    difference = float(np.abs(wanted - found).max())
+    difference = largest_difference(wanted, found)
     if not difference <= PARITY:  # NaN is no parity either
         raise ParityError(
             f"{file}: the fp32 ONNX graph differs from the checkpoint by {difference:.2g} on {len(found)} rows, wanted at most {PARITY:g}.",

@@ -77,7 +77,9 @@ def finetune_model(
     if finetune.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     validation = read_features(tokens / "validation.arrow")
-    weights = kind.class_weights(train["references"].to_numpy(), labels, finetune.class_weights)
+    weights = None
+    if finetune.class_weights != "none":
+        weights = kind.class_weights(kind.references(train.select(["references"]).to_pydict()), labels, finetune.class_weights)
     pad_token_id = TokensInfo.read(tokens).pad_token_id
     trainer = Trainer(model, Setting(kind, labels, train, validation, pad_token_id, finetune, weights, seed, device, work), report)
     started = time.perf_counter()
@@ -126,10 +128,10 @@ def _continue(
     model: PreTrainedModel, train: pa.Table, start: Path, kind: Problem, finetune: FinetuneParams, seed: int
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Give the model the weights of the start; (the rows to train on, what training.json says of the start)."""
-    old_labels = checkpoint_labels(start / "checkpoint")
+    old_labels = kind.labels_of(checkpoint_labels(start / "checkpoint"))
     carried = carry_over(model, kind.load_model(start / "checkpoint", old_labels, finetune.dropout))
-    label2id = model.config.label2id
-    renumbered = [label2id.get(label) for label in old_labels]
+    new_labels = kind.labels_of(list(model.config.label2id))
+    renumbered = [new_labels.index(label) if label in new_labels else None for label in old_labels]
     rows, counts = replayed_rows(train, read_tokens(start / "tokens" / "train.arrow"), renumbered, finetune.replay_share, seed)
     return rows, {
         "checkpoint_sha256": sha256_file(start / "checkpoint" / "model.safetensors"),

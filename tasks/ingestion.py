@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core import queries, tables
 from tasks.core.errors import DataError, ParamsError, StorageError, did_you_mean
 from tasks.core.files import atomic_path, sha256_file, write_json, write_jsonl
-from tasks.core.loaded import FILE, LINE, SPLIT, Loaded, no_fault_of_data, one_line, quoted
+from tasks.core.loaded import FILE, LINE, SPLIT, Loaded, is_nested, no_fault_of_data, one_line, quoted
 from tasks.core.params import IngestParams, Source
 from tasks.core.progress import Report
 from tasks.core.sources import LocalFile, fetch, public_address
@@ -153,7 +153,7 @@ def _require_columns(mapping: dict[str, str], loaded: Sequence[Sequence[Loaded]]
 
 
 def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: IngestParams) -> None:
-    """Check the result table, and make its texts and labels text."""
+    """Check the result table, give its columns the problem's types, and add those that the problem derives."""
     types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {queries.RESULT}").fetchall()}
     missing = [name for name in problem.columns if name not in types]
     if missing:
@@ -171,12 +171,20 @@ def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: Ing
             raise DataError(
                 f"column `split`: wanted {', '.join(_SPLITS)}, found {unknown[:5]}.", "Rename the values or the column in `ingest.query`."
             )
-    for name in [*problem.text_columns, *([problem.label_column] if problem.label_column else [])]:
-        if types[name].endswith("]") or types[name].startswith(("STRUCT", "MAP", "UNION")):
+    if taken := [name for name in problem.derived if name in types]:
+        raise ParamsError(f"ingest: {problem.name} makes the column '{taken[0]}' itself.", "Leave it out, or rename it: SELECT … AS …")
+    for name in problem.columns:
+        wanted = problem.types.get(name, "VARCHAR")
+        if is_nested(types[name]) and not is_nested(wanted):
             raise DataError(
                 f"column '{name}': wanted text, found {types[name]}.", "Name another column, or make text of it in `ingest.query`."
             )
-        connection.execute(f"ALTER TABLE {queries.RESULT} ALTER {quoted(name)} TYPE VARCHAR")
+        # what cannot be converted becomes NULL, which validation sets aside
+        convert = f"TYPE {wanted} USING TRY_CAST({quoted(name)} AS {wanted})"
+        connection.execute(f"ALTER TABLE {queries.RESULT} ALTER {quoted(name)} {convert}")
+    for name, expression in problem.derived.items():
+        connection.execute(f"ALTER TABLE {queries.RESULT} ADD COLUMN {quoted(name)} {problem.types.get(name, 'VARCHAR')}")
+        connection.execute(f"UPDATE {queries.RESULT} SET {quoted(name)} = {expression}")
     for name in {"_line"} & {*types}:
         connection.execute(f"ALTER TABLE {queries.RESULT} ALTER {quoted(name)} TYPE BIGINT")
 

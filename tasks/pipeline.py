@@ -85,7 +85,7 @@ STAGES = (
         "evaluate", "tasks.evaluation", "evaluate_checkpoint",
         deps={"splits": "data/splits", "tokens": "data/tokens", "checkpoint": "models/checkpoint"},
         outs={"evaluation_report": "reports/evaluation.json"},
-        params=("problem", "labels", "evaluate", "seed", "device"),
+        params=("problem", "labels", "out_of_scope", "evaluate", "seed", "device"),
     ),
     Stage(
         "export", "tasks.export", "export_candidates",
@@ -96,7 +96,7 @@ STAGES = (
         "verify", "tasks.verification", "verify_candidates",
         deps={"tokens": "data/tokens", "checkpoint": "models/checkpoint", "candidates": "models/candidates"},
         outs={"bundle": "models/bundle", "verification_report": "reports/verification.json", "metrics": "reports/metrics.json"},
-        params=("problem", "labels", "verify", "seed"),
+        params=("problem", "labels", "out_of_scope", "verify", "seed"),
         metrics=("metrics",),
     ),
     Stage(

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from tasks.core.errors import DataError
 from tasks.core.files import write_json, write_jsonl
+from tasks.core.label_lists import flat
 from tasks.core.loaded import SPLIT
 from tasks.core.near_duplicates import Match, find_matches, make_prefixes
 from tasks.core.normalization import normalize_rows, positions
@@ -148,7 +149,7 @@ def describe(
 def _classes(column: pa.ChunkedArray, labels: tuple[str, ...], tiers: _Tiers, stays: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """label -> split (and `all`) -> its rows and their share of the split."""
     masks = {"all": stays} | {name: stays & (tiers == tier) for tier, name in enumerate(SPLITS)}
-    counts = {name: Counter(column.filter(pa.array(mask)).to_pylist()) for name, mask in masks.items()}
+    counts = {name: Counter(flat(column.filter(pa.array(mask))).to_pylist()) for name, mask in masks.items()}
     known = list(labels) + sorted(str(label) for label in counts["all"] if label not in labels)
     return {
         label: {name: {"rows": count[label], "share": count[label] / max(1, count.total())} for name, count in counts.items()}

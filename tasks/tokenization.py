@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +15,9 @@ from tasks.core.progress import Report
 from tasks.core.sources import resolve_model
 from tasks.core.tokens import SPLITS, TokensInfo, load_tokenizer
 from tasks.problems import Problem, load_problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 BATCH_ROWS = 10_000  # rows in memory at a time
 
@@ -67,6 +71,11 @@ def _save_tokenizer(base: Path, directory: Path) -> int:
     if not tokenizer.is_fast:
         raise SourceError(f"{base.name}: its tokenizer has no fast form (tokenizer.json).", "Take a base model that has one.")
     tokenizer.save_pretrained(directory)
+    return pad_token_id(tokenizer)
+
+
+def pad_token_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The id that pads batches; where the tokenizer has none, that which ends texts, else 0."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return int(pad or 0)
 
@@ -82,7 +91,7 @@ def _tokenize(
 ) -> tuple[int, int]:
     """Tokenize one split batch by batch; (rows, rows that were cut)."""
     tokenizer = load_tokenizer(tokens / "tokenizer", max_length)
-    wanted = ["row", *problem.columns]
+    wanted = ["row", *problem.columns, *problem.derived]
     done, total = progress
     rows = cut = 0
     writer = None

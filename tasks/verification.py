@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.bootstrap import Interval, Resampling, metric_intervals
+from tasks.core.calibration import Calibration
 from tasks.core.errors import ExportError
 from tasks.core.files import read_json, write_json
 from tasks.core.params import VerifyParams
 from tasks.core.predictor import Predictor
 from tasks.core.progress import Report
+from tasks.core.ragged import stack_rows
 from tasks.core.session import OnnxModel, physical_cores, take_rows
 from tasks.core.shipping import assemble_bundle, seal_bundle
 from tasks.core.timing import Timings, time_turn, turns
@@ -73,6 +75,7 @@ def verify_candidates(
     *,
     problem: str,
     labels: tuple[str, ...],
+    out_of_scope: str | None,
     verify: VerifyParams,
     seed: int,
     report: Report,
@@ -93,18 +96,18 @@ def verify_candidates(
     shipped, reason = choose_recipe(judged, kind.metric, verify)
     outputs = next(variant.outputs for variant in others if variant.name == shipped)
     assert outputs is not None
-    temperature = kind.fit_temperature(outputs, references)
+    calibration = kind.fit_calibration(outputs, references, labels, out_of_scope)
     assemble_bundle(
         bundle, candidates / shipped / "model.onnx", tokens, checkpoint,
-        problem=kind, labels=labels, recipe=shipped, temperature=temperature, threads=verify.threads,
+        problem=kind, labels=labels, recipe=shipped, calibration=calibration, threads=verify.threads,
     )  # fmt: skip
-    test_metrics = _test_metrics(bundle, kind, tokens / "test.arrow", labels, temperature, seed)
+    test_metrics = _test_metrics(bundle, kind, tokens / "test.arrow", labels, calibration, seed)
     seal_bundle(bundle, {name: interval["value"] for name, interval in test_metrics.items()})
     rows_used = {"validation": len(references), "test": TokensInfo.read(tokens).rows["test"], "timing": torch.timings.rows}
     found = {
         "checkpoint": {"metric": judge.metric(torch), "size_bytes": torch.size_bytes, **torch.timings.summary()},
         "metric": kind.metric, "candidates": judged, "shipped": shipped, "reason": reason,
-        "temperature": temperature, "test_metrics": test_metrics, "rows": rows_used, "threads": setting["threads"],
+        **asdict(calibration), "test_metrics": test_metrics, "rows": rows_used, "threads": setting["threads"],
     }  # fmt: skip
     write_json(verification_report, found)
     write_json(metrics, _flat_metrics(found))
@@ -238,11 +241,13 @@ class Judge:
         return wrong
 
 
-def _test_metrics(bundle: Path, kind: Problem, test: Path, labels: tuple[str, ...], temperature: float, seed: int) -> dict[str, Interval]:
+def _test_metrics(
+    bundle: Path, kind: Problem, test: Path, labels: tuple[str, ...], calibration: Calibration, seed: int
+) -> dict[str, Interval]:
     """The finished bundle's own metrics, each with its bootstrap interval."""
     features = read_features(test)
     outputs = Predictor(bundle, kind).outputs_of_features(features)
-    return metric_intervals(kind, outputs / np.float32(temperature), kind.references(features), labels, Resampling(seed=seed))
+    return metric_intervals(kind, calibration.apply(outputs), kind.references(features), labels, Resampling(seed=seed))
 
 
 def _serve(setting: Mapping[str, Any]) -> None:
@@ -254,11 +259,12 @@ def _serve(setting: Mapping[str, Any]) -> None:
     run, run_all = _load_torch(model, setting, kind) if model.is_dir() else _load_onnx(model, setting, kind)
 
     def run_rows(rows: Indices) -> Floats:
-        return run(kind.collate(take_rows(features, rows), pad))
+        chosen = take_rows(features, rows)
+        return kind.reduce(run(kind.collate(chosen, pad)), chosen)
 
     def outputs(file: str, alone: list[int]) -> dict[str, Any]:
-        by_itself = [run_rows(np.asarray([row])) for row in alone]
-        np.savez(file, outputs=run_all(features, pad), alone=np.concatenate(by_itself) if alone else [])
+        by_itself = [run_rows(np.asarray([row]))[0] for row in alone]
+        np.savez(file, outputs=run_all(features, pad), alone=stack_rows(by_itself) if alone else [])
         return {}
 
     answer_questions({"outputs": outputs, "turn": lambda rows: time_turn(run_rows, rows)})

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from tiny import LABELS, make_tokenizer, tiny_rows
 
+from tasks.core.calibration import Calibration
 from tasks.core.params import ExportParams
 from tasks.core.progress import silent
 from tasks.core.shipping import assemble_bundle, seal_bundle
@@ -82,7 +83,7 @@ def ship(made: Exported, bundle: Path) -> Path:
     """A sealed fp32 bundle: its outputs for a row do not depend on the rows beside it."""
     assemble_bundle(
         bundle, made.candidates / "fp32" / "model.onnx", made.tokens, made.checkpoint,
-        problem=load_problem(PROBLEM), labels=LABELS, recipe="fp32", temperature=1.0, threads=1,
+        problem=load_problem(PROBLEM), labels=LABELS, recipe="fp32", calibration=Calibration(), threads=1,
     )  # fmt: skip
     seal_bundle(bundle, {})
     return bundle

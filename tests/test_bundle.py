@@ -13,6 +13,7 @@ from exported import MAX_LENGTH, PROBLEM, Exported
 from tiny import LABELS, tiny_rows
 
 from tasks.core.bundle import open_bundle, write_manifest
+from tasks.core.calibration import Calibration
 from tasks.core.errors import BundleError
 from tasks.core.predictor import Predictor
 from tasks.core.shipping import assemble_bundle, seal_bundle
@@ -28,7 +29,7 @@ def shipped(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Pat
     bundle = tmp_path_factory.mktemp("shipped") / "bundle"
     assemble_bundle(
         bundle, exported.candidates / "int8-static" / "model.onnx", exported.tokens, exported.checkpoint,
-        problem=load_problem(PROBLEM), labels=LABELS, recipe="int8-static", temperature=1.5, threads=1,
+        problem=load_problem(PROBLEM), labels=LABELS, recipe="int8-static", calibration=Calibration(1.5), threads=1,
     )  # fmt: skip
     seal_bundle(bundle, {"macro_f1": 0.9})
     return bundle

@@ -56,8 +56,8 @@ def write_checkpoint(root: Path, base: Path, bias: Sequence[float] | None = None
 
 def evaluate(root: Path, **params: Any) -> Any:
     evaluate_checkpoint(
-        root / "splits", root / "tokens", root / "checkpoint", root / "evaluation.json", problem=PROBLEM.name, labels=LABELS,
-        evaluate=EvaluateParams.model_validate({**QUICK, **params}), seed=1, device="cpu", report=silent,
+        root / "splits", root / "tokens", root / "checkpoint", root / "evaluation.json",
+        problem=PROBLEM.name, labels=LABELS, out_of_scope=None, evaluate=EvaluateParams.model_validate({**QUICK, **params}), seed=1, device="cpu", report=silent,
     )  # fmt: skip
     return read_json(root / "evaluation.json")
 

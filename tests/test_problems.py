@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import LABELS, tiny_rows
+from samples import SAMPLES, Sample
+from transformers import AutoTokenizer
 
 from tasks.core.errors import ParamsError
 from tasks.core.inference import predict_torch
 from tasks.core.params import EvaluateParams, ValidateParams
+from tasks.core.ragged import largest_difference
 from tasks.core.tokens import load_tokenizer
 from tasks.core.training import seed_everything
 from tasks.problems import Problem, load_problem, problem_names
-
-# one sample of labelled rows a problem type; a new type is not in here until it is tested
-SAMPLES: dict[str, tuple[dict[str, list[Any]], tuple[str, ...]]] = {"text-classification": (tiny_rows(40), LABELS)}
+from tasks.problems.base import Features
+from tasks.tokenization import pad_token_id
 
 
 def test_every_problem_type_is_tested() -> None:
     assert set(SAMPLES) == set(problem_names())
-    assert len(SAMPLES) == 1
 
 
 def test_an_unknown_problem_is_a_users_mistake() -> None:
@@ -38,70 +37,97 @@ def problem(request: pytest.FixtureRequest) -> Problem:
 
 
 @pytest.fixture
-def sample(problem: Problem) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
+def sample(problem: Problem) -> Sample:
     return SAMPLES[problem.name]
 
 
+def encoded(problem: Problem, sample: Sample, length: int = 32, rows: Any = None) -> Features:
+    return problem.encode(load_tokenizer(sample.base_dir(), length), sample.rows if rows is None else rows, sample.labels)
+
+
+def fresh_model(problem: Problem, sample: Sample) -> Any:
+    seed_everything(0)
+    return problem.load_model(sample.base_dir(), sample.labels)
+
+
+def pad(sample: Sample) -> int:
+    return pad_token_id(AutoTokenizer.from_pretrained(sample.base_dir()))
+
+
 def test_it_says_what_it_is(problem: Problem) -> None:
-    assert set(problem.text_columns) <= set(problem.columns)
-    assert problem.label_column is None or problem.label_column in problem.columns
+    known = {*problem.columns, *problem.derived}
+    assert set(problem.text_columns) <= known
+    assert problem.label_column is None or problem.label_column in known
+    assert set(problem.answer_columns) <= known
+    assert set(problem.types) <= known
     assert problem.metric_signs[problem.metric] == 1
-    assert set(problem.example()) <= set(problem.columns)
+    assert set(problem.example()) <= known - set(problem.answer_columns)
     assert type(problem).__doc__
 
 
-def test_its_expectations_name_themselves_once(problem: Problem, sample: Any) -> None:
-    checks = problem.expectations(ValidateParams(), sample[1])
+def test_it_knows_its_own_columns_in_foreign_rows(problem: Problem, sample: Sample) -> None:
+    found = problem.guess_columns({name: sample.rows[name] for name in problem.columns} | {"other": list(range(len(sample)))})
+    assert found == {name: name for name in problem.columns}
+
+
+def test_its_labels_can_be_told_from_its_outputs_names(problem: Problem, sample: Sample) -> None:
+    assert list(problem.labels_of(problem.output_labels(sample.labels))) == list(sample.labels)
+
+
+def test_its_expectations_name_themselves_once(problem: Problem, sample: Sample) -> None:
+    checks = problem.expectations(ValidateParams(), sample.labels)
     assert len({check.name for check in checks}) == len(checks)
     assert all(check.says and check.type.startswith("expect_") for check in checks)
 
 
-def test_rows_become_outputs_and_outputs_become_predictions(problem: Problem, sample: Any, base_dir: Path) -> None:
-    rows, labels = sample
-    count = len(next(iter(rows.values())))
-    features = problem.encode(load_tokenizer(base_dir, 16), rows, labels)
-    assert max(map(len, features["input_ids"])) <= 16
-    assert len(features["truncated"]) == len(problem.references(features)) == count
-    assert any(features["truncated"])
-    seed_everything(0)
-    model = problem.load_model(base_dir, labels)
-    outputs = predict_torch(model, problem, features, pad_token_id=0)
+def test_rows_become_outputs_and_outputs_become_predictions(problem: Problem, sample: Sample) -> None:
+    features, labels, count = encoded(problem, sample, 16), sample.labels, len(sample)
+    assert len(features["input_ids"]) == len(features["truncated"]) == len(problem.references(features)) == count
+    outputs = predict_torch(fresh_model(problem, sample), problem, features, pad(sample))
     assert len(outputs) == count
     assert outputs.dtype == np.float32
 
-    metrics = problem.metrics(outputs, problem.references(features), labels)
+    references = problem.references(features)
+    metrics = problem.metrics(outputs, references, labels)
     assert set(metrics) == set(problem.metric_signs)
     assert all(np.isfinite(value) for value in metrics.values())
-    json.dumps(problem.details(outputs, problem.references(features), labels), allow_nan=False)
+    json.dumps(problem.details(outputs, references, labels), allow_nan=False)
     assert problem.agreement(outputs, outputs) == (1.0, 0.0)
-    assert problem.fit_temperature(outputs, problem.references(features)) > 0
-    predictions = problem.decode(outputs, labels, 1.0)
+    assert problem.right(outputs, references).shape == (count,)
+    calibration = problem.fit_calibration(outputs, references, labels, None)
+    assert calibration.temperature > 0
+    predictions = problem.decode(outputs, sample.rows, labels, calibration)
     assert len(predictions) == count
     json.dumps(predictions, allow_nan=False)
+    assert {label for one in predictions for label in problem.predicted_labels(one)} <= set(labels)
 
 
-def test_inputs_alone_can_be_encoded(problem: Problem, sample: Any, base_dir: Path) -> None:
-    features = problem.encode(load_tokenizer(base_dir, 16), problem.example(), sample[1])
-    assert "references" not in features
+def test_resampled_metrics_are_the_metrics_of_the_resamples(problem: Problem, sample: Sample) -> None:
+    features = encoded(problem, sample)
+    outputs, references = predict_torch(fresh_model(problem, sample), problem, features, pad(sample)), problem.references(features)
+    weights = np.random.default_rng(0).multinomial(len(sample), np.full(len(sample), 1 / len(sample)), size=5).astype(np.float64)
+    found = problem.resampled_metrics(outputs, references, sample.labels, weights)
+    for draw, weight in enumerate(weights):
+        rows = np.repeat(np.arange(len(sample)), weight.astype(int))
+        wanted = problem.metrics(outputs[rows], references[rows], sample.labels)
+        assert {name: values[draw] for name, values in found.items()} == pytest.approx(wanted, abs=1e-5)
 
 
-def test_padding_never_changes_outputs(problem: Problem, sample: Any, base_dir: Path) -> None:
-    rows, labels = sample
-    features = problem.encode(load_tokenizer(base_dir, 32), rows, labels)
-    seed_everything(0)
-    model = problem.load_model(base_dir, labels)
-    together = predict_torch(model, problem, features, 0)
-    alone = predict_torch(model, problem, features, 0, batch_rows=1)
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+def test_inputs_alone_can_be_encoded(problem: Problem, sample: Sample) -> None:
+    assert "references" not in encoded(problem, sample, 16, problem.example())
 
 
-def test_its_loss_falls_when_outputs_get_better(problem: Problem, sample: Any, base_dir: Path) -> None:
-    rows, labels = sample
-    references = torch.from_numpy(problem.references(problem.encode(load_tokenizer(base_dir, 16), rows, labels)))
-    seed_everything(0)
-    model = problem.load_model(base_dir, labels)
-    features = problem.encode(load_tokenizer(base_dir, 16), rows, labels)
-    inputs = {name: torch.from_numpy(values) for name, values in problem.collate(features, 0).items()}
+def test_padding_never_changes_outputs(problem: Problem, sample: Sample) -> None:
+    features, model = encoded(problem, sample), fresh_model(problem, sample)
+    together = predict_torch(model, problem, features, pad(sample))
+    alone = predict_torch(model, problem, features, pad(sample), batch_rows=1)
+    assert largest_difference(together, alone) < 1e-4
+
+
+def test_its_loss_falls_when_outputs_get_better(problem: Problem, sample: Sample) -> None:
+    model = fresh_model(problem, sample)
+    batch, wanted = problem.training_batch(encoded(problem, sample, 16), pad(sample))
+    inputs, references = {name: torch.from_numpy(values) for name, values in batch.items()}, torch.from_numpy(wanted)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     losses = []
     for _ in range(15):
@@ -113,16 +139,13 @@ def test_its_loss_falls_when_outputs_get_better(problem: Problem, sample: Any, b
     assert losses[-1] < losses[0]
 
 
-def test_its_behaviour_tests_can_be_judged(problem: Problem, sample: Any, base_dir: Path) -> None:
-    rows, labels = sample
-    seed_everything(0)
-    model = problem.load_model(base_dir, labels)
-    tokenizer = load_tokenizer(base_dir, 32)
+def test_its_behaviour_tests_can_be_judged(problem: Problem, sample: Sample) -> None:
+    model = fresh_model(problem, sample)
 
     def outputs(given: Any) -> Any:
-        return predict_torch(model, problem, problem.encode(tokenizer, given, labels), 0)
+        return predict_torch(model, problem, encoded(problem, sample, rows=given), pad(sample))
 
-    for test in problem.behaviour_tests(rows, labels, EvaluateParams(), seed=0):
+    for test in problem.behaviour_tests(sample.rows, sample.labels, EvaluateParams(), seed=0):
         passed = test.passes(outputs(test.rows), None if test.against is None else outputs(test.against))
         assert passed.dtype == bool
         assert len(passed) == len(next(iter(test.rows.values())))

@@ -13,6 +13,7 @@ from tiny import LABELS
 
 from tasks.core.bundle import open_bundle
 from tasks.core.errors import ExportError
+from tasks.core.metrics import fit_temperature
 from tasks.core.params import VerifyParams
 from tasks.core.predictor import Predictor
 from tasks.core.progress import silent
@@ -38,7 +39,7 @@ def verify(exported: Exported, directory: Path, candidates: Path | None = None, 
     verify_candidates(
         tokens=exported.tokens, checkpoint=exported.checkpoint, candidates=candidates or exported.candidates, bundle=directory / "bundle",
         verification_report=directory / "verification.json", metrics=directory / "metrics.json",
-        problem=PROBLEM, labels=LABELS, verify=VerifyParams(timing_rows=48, **params), seed=0, report=silent,
+        problem=PROBLEM, labels=LABELS, out_of_scope=None, verify=VerifyParams(timing_rows=48, **params), seed=0, report=silent,
     )  # fmt: skip
     return Verified(directory / "bundle", *(json.loads((directory / name).read_text()) for name in ("verification.json", "metrics.json")))
 
@@ -120,7 +121,7 @@ def test_metrics_are_flat(verified: Verified) -> None:
 def test_temperature_is_fitted_on_the_shipped_outputs(verified: Verified, exported: Exported) -> None:
     problem, features = load_problem(PROBLEM), read_features(exported.tokens / "validation.arrow")
     outputs = Predictor(verified.bundle, problem).outputs_of_features(features)
-    assert verified.report["temperature"] == pytest.approx(problem.fit_temperature(outputs, problem.references(features)), rel=1e-3)
+    assert verified.report["temperature"] == pytest.approx(fit_temperature(outputs, problem.references(features)), rel=1e-3)
     assert open_bundle(verified.bundle).settings.temperature == verified.report["temperature"]
 
 

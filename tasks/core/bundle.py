@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks.core.calibration import Calibration
 from tasks.core.errors import BundleError
 from tasks.core.files import read_json, sha256_file, write_json
 
@@ -32,6 +33,12 @@ class Settings:
     temperature: float
     output_name: str
     threads: int = 0
+    bias: tuple[float, ...] = ()
+
+    @property
+    def calibration(self) -> Calibration:
+        """What is done to the model's outputs."""
+        return Calibration(self.temperature, self.bias)
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,7 @@ class BundleInfo:
 
 def write_config(directory: Path, checkpoint_config: Mapping[str, Any], settings: Settings) -> None:
     """Write a plain Hugging Face config.json with our settings under one key."""
-    labels = {str(number): label for number, label in enumerate(settings.labels)}
-    config = {**checkpoint_config, "id2label": labels, "label2id": {label: int(number) for number, label in labels.items()}}
-    write_json(directory / CONFIG, {**config, "ratchet": asdict(settings)})
+    write_json(directory / CONFIG, {**checkpoint_config, "ratchet": asdict(settings)})
 
 
 def write_manifest(directory: Path, *, recipe: str, metrics: Mapping[str, float], limits: Mapping[str, Any]) -> None:
@@ -141,7 +146,7 @@ def _read_settings(directory: Path) -> Settings:
     config = _read_object(directory, CONFIG)
     values: Any = config.get("ratchet")
     try:
-        settings = Settings(**{**values, "labels": tuple(values["labels"])})
+        settings = Settings(**{**values, "labels": tuple(values["labels"]), "bias": tuple(values.get("bias", ()))})
         valid = settings.temperature > 0 and settings.max_length > 0 and settings.threads >= 0 and bool(settings.output_name)
     except (TypeError, KeyError):
         valid = False

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.core.label_lists import flat
 from tasks.core.loaded import FILE, LINE
 from tasks.core.personal_data import mask
 
@@ -25,7 +26,7 @@ def profile(rows: pa.Table, texts: Sequence[str], label: str | None, columns: Se
     extras = [name for name in rows.column_names if name not in {*columns, "row", FILE, LINE}]
     return {
         "rows": len(rows),
-        "labels": None if label is None else _counts(rows[label], len(rows)),
+        "labels": None if label is None else _counts(flat(rows[label]), len(rows)),
         "lengths": {name: _lengths(rows[name]) for name in texts},
         "files": _counts(rows[FILE], len(rows)) if FILE in rows.column_names else {},
         "columns": {name: _extra(rows[name]) for name in extras},

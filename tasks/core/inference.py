@@ -8,6 +8,7 @@ import numpy as np
 
 from tasks.core.batching import inference_batches
 from tasks.core.progress import Report, silent
+from tasks.core.ragged import gather
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,7 +23,6 @@ def predict_torch(
     pad_token_id: int,
     device: str = "cpu",
     *,
-    batch_tokens: int = 8192,
     batch_rows: int = 256,
     report: Report = silent,
 ) -> Floats:
@@ -35,14 +35,12 @@ def predict_torch(
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        for rows in inference_batches(lengths, batch_tokens, batch_rows):
-            batch = problem.collate({name: [values[i] for i in rows] for name, values in features.items()}, pad_token_id)
+        for rows in inference_batches(lengths, problem.batch_tokens, batch_rows):
+            chosen = {name: [values[i] for i in rows] for name, values in features.items()}
+            batch = problem.collate(chosen, pad_token_id)
             inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
-            outputs.append(model(**inputs)[problem.output_name].float().cpu().numpy())
+            outputs.append(problem.reduce(model(**inputs)[problem.output_name].float().cpu().numpy(), chosen))
             order.append(rows)
             report(len(order), {"progress": sum(map(len, order)) / len(lengths)})
     model.train(was_training)
-    found = np.concatenate(outputs)
-    in_order = np.empty_like(found)
-    in_order[np.concatenate(order)] = found
-    return in_order
+    return gather(outputs, order)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from tasks.core.checks import COPIES_LABELS, FIRST_COPY, LABEL_ROWS, LABEL_SHARE, Check
 from tasks.core.expectations import Outcome, concerns_rows, judge
+from tasks.core.label_lists import is_list
 from tasks.core.normalization import normalize_rows
 from tasks.core.personal_data import mask
 from tasks.core.quarantine import place_of, set_aside
@@ -54,7 +55,8 @@ class Judged:
             facts = text_facts(rows, column, script)
             for name in facts.column_names:
                 self._facts = self._facts.append_column(name, facts[name])
-        if label is not None:  # a blank label is a missing one
+        self._single = label is not None and not is_list(rows[label])
+        if label is not None and self._single:  # a blank label is a missing one
             blank = pc.equal(pc.utf8_trim_whitespace(rows[label]), "")
             named = pc.if_else(blank, pa.scalar(None, rows[label].type), rows[label])
             self._facts = self._facts.set_column(rows.column_names.index(label), label, named)
@@ -83,9 +85,9 @@ class Judged:
         if phase == 1:
             codes = self._codes.take(pa.array(alive))
             facts = facts.append_column(FIRST_COPY, duplicate_of(codes, facts["row"]))
-            if self._label is not None:
+            if self._label is not None and self._single:
                 facts = facts.append_column(COPIES_LABELS, labels_of_text(codes, facts[self._label]))
-        elif phase > 1 and self._label is not None:
+        elif phase > 1 and self._label is not None and self._single:
             counts = rows_of_label(facts[self._label], self._labels)
             shares = pc.divide(pc.cast(counts, pa.float64()), float(len(facts)))
             facts = facts.append_column(LABEL_ROWS, counts).append_column(LABEL_SHARE, shares)

@@ -168,6 +168,7 @@ class Params(Section):
     problem: str
     model_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")  # in the MLflow registry
     labels: tuple[str, ...] = ()
+    out_of_scope: str | None = None  # the one of `labels` that stands for none of the others
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     base_model: BaseModelParams
@@ -188,6 +189,8 @@ class Params(Section):
     def _labels_are_distinct(self) -> Self:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("`labels` names a label twice")
+        if self.out_of_scope is not None and self.out_of_scope not in self.labels:
+            raise ValueError(f"`out_of_scope` is '{self.out_of_scope}', which is not one of `labels`")
         return self
 
     def section(self, key: str) -> Any:

@@ -38,8 +38,8 @@ class Predictor:
 
     def outputs(self, rows: Columns) -> Floats:
         """Raw outputs in the rows' order, first axis the rows."""
-        # references are not needed, and a label that the bundle does not know must not stop a prediction
-        inputs = {name: values for name, values in rows.items() if name != self.problem.label_column}
+        # answers are not needed, and a label that the bundle does not know must not stop a prediction
+        inputs = {name: values for name, values in rows.items() if name not in self.problem.answer_columns}
         return self.outputs_of_features(self.problem.encode(self.tokenizer, inputs, self.info.labels))
 
     def outputs_of_features(self, features: Features) -> Floats:
@@ -49,4 +49,4 @@ class Predictor:
     def predict(self, rows: Columns) -> list[dict[str, Any]]:
         """Predictions as users see them, one a row; probabilities are temperature-scaled."""
         outputs = self.outputs(rows)
-        return self.problem.decode(outputs, self.info.labels, self.info.settings.temperature) if len(outputs) else []
+        return self.problem.decode(outputs, rows, self.info.labels, self.info.settings.calibration) if len(outputs) else []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import DataError, did_you_mean
-from tasks.core.loaded import FILE, LINE, Loaded, quoted
+from tasks.core.loaded import FILE, LINE, Loaded, is_nested, quoted
 from tasks.core.tables import load
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ BATCH_ROWS = 4096  # rows in memory at a time
 def read_batches(source: Path, wanted: Collection[str]) -> Iterator[pa.RecordBatch]:
     """The rows of a CSV, TSV, JSONL or Parquet file, in order.
 
-    wanted   columns that must be there; their values come as text, those of the other columns as they are
+    wanted   columns that must be there; their values come as text unless they are lists or structures, those of other columns as they are
     Raises DataError before the first batch where a row cannot be read or a column is missing.
     """
     import duckdb
@@ -35,7 +35,9 @@ def read_batches(source: Path, wanted: Collection[str]) -> Iterator[pa.RecordBat
         connection.execute("SET enable_progress_bar=false")
         load(connection, source, loaded, Source(url=str(source)), wanted, Path(scratch))
         _check(source, loaded, wanted)
-        columns = ", ".join(_value(column, column in wanted) for column in loaded.columns if column not in (FILE, LINE))
+        kinds = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
+        texts = {column for column in wanted if not is_nested(kinds[column])}
+        columns = ", ".join(_value(column, column in texts) for column in loaded.columns if column not in (FILE, LINE))
         yield from connection.cursor().sql(f"SELECT {columns} FROM rows ORDER BY {LINE}").to_arrow_reader(BATCH_ROWS)
 
 

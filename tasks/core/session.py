@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.core.batching import inference_batches
+from tasks.core.ragged import gather
 
 if TYPE_CHECKING:
     from tasks.problems.base import Features, Floats
@@ -19,10 +20,16 @@ BATCH_ROWS = 64
 
 
 class Collator(Protocol):
-    """The part of a problem type that makes model inputs."""
+    """The part of a problem type that makes model inputs, and keeps what matters of the outputs."""
+
+    batch_tokens: ClassVar[int]
 
     def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
         """Features of some rows to one padded batch."""
+        ...
+
+    def reduce(self, outputs: Floats, features: Features) -> Floats:
+        """What is kept of the batch's outputs, first axis the rows."""
         ...
 
 
@@ -52,14 +59,11 @@ class OnnxModel:
         lengths = np.fromiter(map(len, features["input_ids"]), np.int64, len(features["input_ids"]))
         if not len(lengths):
             return self._nothing()
-        found: Floats | None = None
-        for rows in inference_batches(lengths, BATCH_TOKENS, BATCH_ROWS):
-            outputs = self.run(problem.collate(take_rows(features, rows), pad_token_id))
-            if found is None:
-                found = np.empty((len(lengths), *outputs.shape[1:]), np.float32)
-            found[rows] = outputs
-        assert found is not None
-        return found
+        outputs, places = [], list(inference_batches(lengths, min(BATCH_TOKENS, problem.batch_tokens), BATCH_ROWS))
+        for rows in places:
+            chosen = take_rows(features, rows)
+            outputs.append(problem.reduce(self.run(problem.collate(chosen, pad_token_id)), chosen))
+        return gather(outputs, places)
 
     def _nothing(self) -> Floats:
         shape = next(output.shape for output in self.session.get_outputs() if output.name == self.output_name)

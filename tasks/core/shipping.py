@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.bundle import MODEL, Settings, open_bundle, write_config, write_manifest
+from tasks.core.calibration import Calibration
 from tasks.core.files import read_json
 from tasks.core.tokens import TokensInfo
 
@@ -24,7 +25,7 @@ def assemble_bundle(
     problem: Problem,
     labels: Sequence[str],
     recipe: str,
-    temperature: float,
+    calibration: Calibration,
     threads: int,
 ) -> None:
     """Write everything but the metrics, which only the finished bundle can have."""
@@ -33,7 +34,10 @@ def assemble_bundle(
     for file in sorted((tokens / "tokenizer").iterdir()):
         shutil.copyfile(file, bundle / file.name)
     shutil.copyfile(model, bundle / MODEL)
-    settings = Settings(problem.name, tuple(labels), info.max_length, info.pad_token_id, temperature, problem.output_name, threads)
+    settings = Settings(
+        problem.name, tuple(labels), info.max_length, info.pad_token_id,
+        calibration.temperature, problem.output_name, threads, calibration.bias,
+    )  # fmt: skip
     write_config(bundle, read_json(checkpoint / "config.json"), settings)
     write_manifest(bundle, recipe=recipe, metrics={}, limits={"max_length": info.max_length, "labels": list(labels)})
 

@@ -29,11 +29,15 @@ class Slice:
 def slice_rows(column: str, values: Sequence[Any], order: Sequence[str] | None = None) -> list[Slice]:
     """Every row in exactly one slice; by value, or by quartile where the values are many numbers.
 
+    A row whose value is a list is in the slice of each of its items.
+
     order  values to put first, in this order
     """
     numbers = _numbers(values)
     if numbers is not None and len(np.unique(numbers)) > MAX_DISTINCT:
         return _by_quantile(column, numbers)
+    if any(isinstance(value, (list, tuple)) for value in values):
+        return _by_item(column, values, order or ())
     texts = np.asarray(["(none)" if _is_missing(value) else str(value) for value in values], dtype=object)
     found, counts = np.unique(texts.astype(str), return_counts=True)
     frequent = {str(value) for value in found[np.argsort(-counts, kind="stable")][:MAX_VALUES]}
@@ -41,6 +45,16 @@ def slice_rows(column: str, values: Sequence[Any], order: Sequence[str] | None =
     slices = [Slice(column, name, np.flatnonzero(texts == name)) for name in names]
     rest = np.flatnonzero([text not in frequent for text in texts])
     return [*slices, Slice(column, f"({len(found) - len(frequent)} other values)", rest)] if len(rest) else slices
+
+
+def _by_item(column: str, values: Sequence[Any], order: Sequence[str]) -> list[Slice]:
+    rows: dict[str, list[int]] = {}
+    for row, items in enumerate(values):
+        for item in dict.fromkeys(items or ["(none)"]):
+            rows.setdefault(str(item), []).append(row)
+    frequent = sorted(rows, key=lambda name: (-len(rows[name]), name))[:MAX_VALUES]
+    names = [name for name in order if name in frequent] + sorted(set(frequent) - set(order))
+    return [Slice(column, name, np.asarray(rows[name], np.int64)) for name in names]
 
 
 def _by_quantile(column: str, numbers: npt.NDArray[np.float64]) -> list[Slice]:

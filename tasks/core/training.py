@@ -141,10 +141,10 @@ class Trainer:
 
         setting = self.setting
         features = take(setting.train, rows)
-        batch = setting.problem.collate(features, setting.pad_token_id)
+        batch, wanted = setting.problem.training_batch(features, setting.pad_token_id)
         device = self.accelerator.device
         inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
-        references = torch.from_numpy(setting.problem.references(features)).to(device)
+        references = torch.from_numpy(wanted).to(device)
         with self.accelerator.autocast():
             outputs = self.model(**inputs)[setting.problem.output_name]
             return setting.problem.loss(

@@ -16,6 +16,7 @@ from tasks.core.bootstrap import Resampling, metric_intervals
 from tasks.core.drift_tests import DriftTest, classifier_test, draw_rows, label_test, length_test, vocabulary_test
 from tasks.core.errors import DataError
 from tasks.core.input_log import read_inputs
+from tasks.core.label_lists import several
 from tasks.core.lifecycle_params import AgeTrigger, DriftTrigger, NewDataTrigger, PerformanceTrigger
 from tasks.core.loaded import escape_glob, literal, no_fault_of_data, one_line, quoted, scalar
 from tasks.core.paired import holm
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tasks.core.predictor import Predictor
-    from tasks.problems.base import Array, Floats
+    from tasks.problems.base import Array, Features, Floats
 
 LEAST_ROWS = 20  # a side, below which half of them are too few to test on
 _NAMED = 5  # rows and labels that a message names
@@ -144,7 +145,8 @@ def _compare(before: pa.Table, now: pa.Table, predictor: Predictor | None, draw:
     old, new = (["\n".join(values) for values in zip(*rows.to_pydict().values(), strict=True)] for rows in (before, now))
     tests = [length_test(old, new), vocabulary_test(old, new, draw), classifier_test(old, new, draw)]
     if predictor is not None and predictor.problem.label_column is not None:
-        old, new = ([prediction["label"] for prediction in predictor.predict(rows.to_pydict())] for rows in (before, now))
+        name = predictor.problem.predicted_labels
+        old, new = ([label for one in predictor.predict(rows.to_pydict()) for label in name(one)] for rows in (before, now))
         tests.append(label_test(old, new))
     return tests
 
@@ -188,22 +190,21 @@ def performance_trigger(
 
 def _outputs_and_references(labelled: Path, predictor: Predictor) -> tuple[Floats, Array]:
     problem, labels = predictor.problem, predictor.info.labels
-    outputs, references = [], []
+    features: Features = {}
     unknown: list[tuple[str | None, int]] = []  # label, number of its row
     count = 0
     for batch in read_batches(labelled, problem.columns):
         columns = batch.to_pydict()
-        given = columns[problem.label_column] if problem.label_column else []
-        unknown += [(label, count + i) for i, label in enumerate(given, 1) if label not in labels]
+        given = columns[problem.label_column] if problem.label_column in problem.columns else []
+        unknown += [(label, count + i) for i, found in enumerate(given, 1) for label in several(found) if label not in labels]
         count += batch.num_rows
         if not unknown:
-            rows = {name: [value or "" for value in columns[name]] for name in problem.columns}
-            features = problem.encode(predictor.tokenizer, rows, labels)
-            outputs.append(predictor.outputs_of_features(features))
-            references.append(problem.references(features))
+            rows = {name: ["" if value is None else value for value in columns[name]] for name in problem.columns}
+            for name, values in problem.encode(predictor.tokenizer, rows, labels).items():
+                features.setdefault(name, []).extend(values)
     if unknown:
         raise _unknown_labels(labelled, unknown, labels)
-    return (np.concatenate(outputs), np.concatenate(references)) if outputs else (np.empty(0, np.float32), np.empty(0))
+    return (predictor.outputs_of_features(features), problem.references(features)) if features else (np.empty(0, np.float32), np.empty(0))
 
 
 def _unknown_labels(labelled: Path, unknown: Sequence[tuple[str | None, int]], labels: Sequence[str]) -> DataError:

@@ -2,7 +2,8 @@
 
 A row is a mapping of column to value; rows travel by column (`{"text": [...], "label": [...]}`). Features are what the
 tokenizer made of rows: lists of token ids and references, by name. A batch is features padded to one length.
-`outputs` is the model's first output as float32, its first axis the rows; references are what it should have said.
+`outputs` is what is kept of the model's output as float32, its first axis the rows; where rows differ in length, places that a row
+does not have are NaN (core/ragged.py). References are what it should have said.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 
 if TYPE_CHECKING:
@@ -53,13 +55,29 @@ class Problem(ABC):
 
     name: ClassVar[str]
     columns: ClassVar[Mapping[str, str]]  # what a row must have: column -> what it holds
+    types: ClassVar[Mapping[str, str]] = {}  # of those columns that are no texts: DuckDB's name of the type, such as VARCHAR[]
+    derived: ClassVar[Mapping[str, str]] = {}  # further columns, each an SQL expression (DuckDB) over `columns`
     text_columns: ClassVar[tuple[str, ...]]  # texts: hashed to split, checked for damage, measured for length
-    label_column: ClassVar[str | None]  # classes: counted, stratified and sliced by
+    label_column: ClassVar[str | None]  # classes: counted and sliced by; a row may hold one, or a list of several
+    answer_columns: ClassVar[tuple[str, ...]] = ()  # what a prediction is made without
     metric_signs: ClassVar[Mapping[str, int]]  # names of `metrics`: 1 where higher is better, -1 where lower is
     metric: ClassVar[str]  # one of them, higher is better: judges recipes, and checkpoints unless params.yaml says otherwise
     output_name: ClassVar[str] = "logits"  # of the model and of its ONNX graph
     label_metrics: ClassVar[tuple[str, ...] | None] = None  # those of `metrics` that mean something over rows of one label; None: all
     baseline_name: ClassVar[str] = "baseline"  # of the method of `baseline`
+    batch_tokens: ClassVar[int] = 8192  # padded tokens that PyTorch computes at a time when it does not train
+
+    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
+        """The problem's columns in a sample of foreign rows, by name; None where the rows are not of this problem."""
+        return {name: name for name in self.columns} if set(self.columns) <= set(rows) else None
+
+    def output_labels(self, labels: Sequence[str]) -> Sequence[str]:
+        """What the model's outputs are called along their last axis, one each; the labels unless the problem has other classes."""
+        return labels
+
+    def labels_of(self, output_labels: Sequence[str]) -> Sequence[str]:
+        """The inverse of `output_labels`."""
+        return output_labels
 
     @abstractmethod
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
@@ -79,6 +97,14 @@ class Problem(ABC):
     @abstractmethod
     def references(self, features: Features) -> Array:
         """What the outputs are held against, first axis the rows."""
+
+    def training_batch(self, features: Features, pad_token_id: int) -> tuple[dict[str, Array], Array]:
+        """(model inputs, what the loss holds their outputs against) of some rows; may draw from torch's global random state."""
+        return {**self.collate(features, pad_token_id)}, self.references(features)
+
+    def reduce(self, outputs: Floats, features: Features) -> Floats:
+        """What is kept of a batch's outputs, first axis the rows of `features`, which `collate` made the batch of."""
+        return outputs
 
     @abstractmethod
     def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
@@ -114,8 +140,11 @@ class Problem(ABC):
         """What does not fit in a scalar (per class, confusion, reliability), as plain JSON values."""
 
     @abstractmethod
-    def fit_temperature(self, outputs: Floats, references: Array) -> float:
-        """The divisor of the outputs that makes their probabilities most likely (Guo et al. 2017); 1.0 where it makes no sense."""
+    def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
+        """What makes these outputs' probabilities most likely (Guo et al. 2017) and their decisions best; nothing where it makes no sense.
+
+        out_of_scope  the label that stands for none of the others
+        """
 
     @abstractmethod
     def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
@@ -142,8 +171,12 @@ class Problem(ABC):
         """Plots of `details` for the report: title -> figure."""
 
     @abstractmethod
-    def decode(self, outputs: Floats, labels: Sequence[str], temperature: float) -> list[dict[str, Any]]:
-        """Predictions as users see them, one mapping of plain JSON values a row."""
+    def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
+        """Predictions as users see them, one mapping of plain JSON values a row; `rows` hold what was asked."""
+
+    def predicted_labels(self, prediction: Mapping[str, Any]) -> list[str]:
+        """The classes in one of `decode`'s predictions."""
+        return [prediction["label"]] if self.label_column else []
 
     @abstractmethod
     def example(self) -> dict[str, list[Any]]:

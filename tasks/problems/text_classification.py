@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.behaviour import invariance_texts, spread
+from tasks.core.calibration import Calibration
 from tasks.core.checks import COPIES_LABELS, LABEL_ROWS, LABEL_SHARE, Check
 from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, resampled_classification_metrics
@@ -35,6 +36,7 @@ class TextClassification(Problem):
     columns = {"text": "the text", "label": "its class"}  # noqa: RUF012 (base.py declares the class variables)
     text_columns = ("text",)
     label_column = "label"
+    answer_columns = ("label",)
     metric_signs = {"accuracy": 1, "macro_f1": 1, "weighted_f1": 1, "mcc": 1, "log_loss": -1, "ece": -1}  # noqa: RUF012
     metric = "macro_f1"
     label_metrics = ("accuracy", "log_loss")
@@ -140,8 +142,8 @@ class TextClassification(Problem):
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return classification_details(outputs, references, labels)
 
-    def fit_temperature(self, outputs: Floats, references: Array) -> float:
-        return fit_temperature(outputs, references)
+    def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
+        return Calibration(fit_temperature(outputs, references))
 
     def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
         from scipy.special import softmax
@@ -195,11 +197,11 @@ class TextClassification(Problem):
             "Reliability": reliability_figure(series),
         }
 
-    def decode(self, outputs: Floats, labels: Sequence[str], temperature: float) -> list[dict[str, Any]]:
+    def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
         from scipy.special import softmax
 
         predictions = []
-        for probabilities in softmax(outputs / temperature, -1):
+        for probabilities in softmax(calibration.apply(outputs), -1):
             scores = {label: float(p) for label, p in zip(labels, probabilities, strict=True)}
             best = max(scores, key=scores.__getitem__)
             predictions.append({"label": best, "score": scores[best], "scores": scores})

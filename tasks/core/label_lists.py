@@ -1,0 +1,24 @@
+"""Columns of classes, of which a row has one or, in a list, several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def several(value: Any) -> Sequence[Any]:
+    """The classes of one row."""
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def is_list(column: pa.ChunkedArray) -> bool:
+    """Whether its rows have several classes."""
+    return bool(pa.types.is_list(column.type) or pa.types.is_large_list(column.type))
+
+
+def flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The classes of all rows, one after the other."""
+    return pc.list_flatten(column) if is_list(column) else column

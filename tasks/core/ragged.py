@@ -1,0 +1,44 @@
+"""Outputs of rows that differ in length, as one array: a place that a row does not have is NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from tasks.problems.base import Floats
+
+
+def gather(parts: Sequence[Floats], places: Sequence[npt.NDArray[np.int64]]) -> Floats:
+    """The rows of several batches, each at its place; every axis but the first as long as the longest part's.
+
+    places  for each part the numbers of its rows; together 0 to n - 1
+    """
+    shape = np.max([part.shape[1:] for part in parts], axis=0).astype(int).tolist()
+    found = np.full((sum(map(len, places)), *shape), np.nan, np.float32)
+    for part, rows in zip(parts, places, strict=True):
+        corner: Any = (rows, *(slice(size) for size in part.shape[1:]))
+        found[corner] = part
+    return found
+
+
+def stack_rows(rows: Sequence[Floats]) -> Floats:
+    """Rows of different shapes as one array, in order."""
+    return gather([row[None] for row in rows], [np.asarray([place]) for place in range(len(rows))])
+
+
+def is_finite(outputs: Floats) -> bool:
+    """Whether a model computed numbers: NaN is allowed only past a row's first place."""
+    rows = outputs.reshape(len(outputs), -1)
+    return bool(np.isfinite(rows[:, :1]).all() and not np.isinf(rows).any())
+
+
+def largest_difference(outputs: Floats, others: Floats) -> float:
+    """Of two models' outputs of the same rows; infinite where only one of them is a number."""
+    missing = np.isnan(outputs)
+    if outputs.shape != others.shape or not np.array_equal(missing, np.isnan(others)):
+        return float("inf")
+    return float(np.abs(outputs - others)[~missing].max(initial=0.0))

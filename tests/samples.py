@@ -1,0 +1,37 @@
+"""One small sample of labelled rows for each problem type; a new type is tested from the day it is in here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared import made_once
+from tiny import LABELS, make_base, tiny_rows
+
+Rows = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows with all columns of the problem, derived ones too; some of their texts are longer than 16 tokens.
+
+    base  makes a tiny base model's directory; samples that share it share the model
+    """
+
+    rows: Rows
+    labels: tuple[str, ...]
+    base: Callable[[Path], Path] = make_base
+
+    def __len__(self) -> int:
+        return len(next(iter(self.rows.values())))
+
+    def base_dir(self) -> Path:
+        """The base model, made once a test run."""
+        return made_once("base" if self.base is make_base else self.base.__name__, self.base)
+
+
+SAMPLES = {
+    "text-classification": Sample(tiny_rows(40), LABELS),
+}
