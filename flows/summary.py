@@ -74,8 +74,9 @@ def print_status(status: dict[str, Any]) -> None:
 
 def print_workspace(made: Made) -> None:
     """What `ratchet init` made."""
-    labels = f"{len(made.labels)} labels: {', '.join(made.labels[:10])}{', ...' if len(made.labels) > 10 else ''}"
-    console.print(f"{made.workspace}: {made.problem}, model {made.model_name}, {made.rows} rows, {labels}", markup=False)
+    labels = f", {len(made.labels)} labels: {', '.join(made.labels[:10])}{', ...' if len(made.labels) > 10 else ''}" if made.labels else ""
+    console.print(f"{made.workspace}: {made.problem}, model {made.model_name}, {made.rows} rows{labels}", markup=False)
+    console.print(f"columns: {', '.join(f'{name} is {column}' for name, column in made.columns.items())}", markup=False)
     if made.quarantined:
         console.print(
             f"{made.quarantined} rows could not be read; `ratchet train` keeps them in data/raw/quarantine.jsonl with the reasons."

@@ -185,7 +185,7 @@ def test_labels_are_not_needed_to_predict_and_unknown_ones_do_no_harm(predictor:
 
 def test_predictions_are_scaled_by_the_bundle_s_temperature(predictor: Predictor) -> None:
     problem = load_problem(PROBLEM)
-    wanted = problem.decode(predictor.outputs(ROWS), LABELS, 1.5)
+    wanted = problem.decode(predictor.outputs(ROWS), ROWS, LABELS, Calibration(1.5))
     assert predictor.predict(ROWS) == wanted
     assert wanted != problem.decode(predictor.outputs(ROWS), LABELS, 1.0)
 

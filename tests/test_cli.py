@@ -119,8 +119,19 @@ def test_init_guesses_nothing_it_was_told(tmp_path: Path) -> None:
     assert params.model_name == "moods"
     assert params.ingest.columns == {"text": "sentence", "label": "mood"}
     assert "already" in error_of(tmp_path, "init", "moods", "--data", "data.csv")["message"]
-    assert "already" not in ratchet(tmp_path, "init", "other", "--data", "data.csv", code=2).stderr
+    assert "--yes" in ratchet(tmp_path, "init", "other", "--data", "data.csv", code=2).stderr
     assert not (tmp_path / "other").exists()
+
+
+def test_init_says_what_it_takes_the_data_for(tmp_path: Path) -> None:
+    rows = tiny_rows(60)
+    write_csv(tmp_path / "data.csv", {"id": [str(i) for i in range(60)], "mood": rows["label"], "sentence": rows["text"]})
+    refused = ratchet(tmp_path, "init", "moods", "--data", "data.csv", code=2).stderr
+    assert "text-classification (text: sentence, label: mood)" in refused
+    made = ratchet_json(tmp_path, "init", "moods", "--data", "data.csv", "--yes")
+    assert (made["problem"], made["columns"]) == ("text-classification", {"text": "sentence", "label": "mood"})
+    write_csv(tmp_path / "odd.csv", {"a": [str(i) for i in range(60)], "b": [str(i / 7) for i in range(60)]})
+    assert "fit no problem type" in ratchet(tmp_path, "init", "odd", "--data", "odd.csv", "--yes", code=2).stderr
 
 
 @pytest.mark.parametrize("layout", ["directory", "three files"])
@@ -129,14 +140,14 @@ def test_init_takes_splits_as_they_are(tmp_path: Path, layout: str) -> None:
         write_csv(tmp_path / "sets" / f"{split}.csv", tiny_rows(50, seed))
     files = [str(tmp_path / "sets" / f"{split}.csv") for split in ("test", "train", "validation")]
     data = ["--data", str(tmp_path / "sets")] if layout == "directory" else [word for file in files for word in ("--data", file)]
-    ratchet(tmp_path, "init", "ws", *data)
+    ratchet(tmp_path, "init", "ws", "--yes", *data)
     sources = {source.split: Path(source.url).name for source in Workspace(tmp_path / "ws").params().ingest.sources}
     assert sources == {"train": "train.csv", "validation": "validation.csv", "test": "test.csv"}
 
 
 def test_init_without_git_makes_a_dvc_repository(tmp_path: Path) -> None:
     write_csv(tmp_path / "data.csv", tiny_rows(60))
-    ratchet(tmp_path, "init", "ws", "--data", "data.csv")
+    ratchet(tmp_path, "init", "ws", "--yes", "--data", "data.csv")
     assert "no_scm = True" in (tmp_path / "ws" / ".dvc" / "config").read_text(encoding="utf-8")
     run(tmp_path / "ws", "dvc", "status")
 

@@ -57,7 +57,8 @@ def write_checkpoint(root: Path, base: Path, bias: Sequence[float] | None = None
 def evaluate(root: Path, **params: Any) -> Any:
     evaluate_checkpoint(
         root / "splits", root / "tokens", root / "checkpoint", root / "evaluation.json",
-        problem=PROBLEM.name, labels=LABELS, out_of_scope=None, evaluate=EvaluateParams.model_validate({**QUICK, **params}), seed=1, device="cpu", report=silent,
+        problem=PROBLEM.name, labels=LABELS, out_of_scope=None, evaluate=EvaluateParams.model_validate({**QUICK, **params}),
+        seed=1, device="cpu", report=silent,
     )  # fmt: skip
     return read_json(root / "evaluation.json")
 
@@ -77,7 +78,7 @@ def evaluation(workspace: Path) -> Any:
 
 def test_it_holds_everything(evaluation: Any) -> None:
     assert set(evaluation) == {
-        "split", "rows", "metric", "confidence", "metrics", "validation_metrics", "temperature", "details", "calibrated", "slices",
+        "split", "rows", "metric", "confidence", "metrics", "validation_metrics", "temperature", "bias", "details", "calibrated", "slices",
         "behaviour", "baseline",
     }  # fmt: skip
     assert evaluation["rows"] == 60

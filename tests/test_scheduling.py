@@ -82,13 +82,24 @@ def overlaps(server: str, root: Path) -> list[str]:
     return [later[2] for earlier, later in pairwise(began) if later[0] < earlier[1]]
 
 
+def hear_interrupts() -> None:
+    """What a shell starts in the background ignores them, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def serving(root: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """`ratchet schedule` as a process that stays; it ends well when it is interrupted, and names no secret."""
     with (root / "served.log").open("w+") as log:
         command = ["ratchet", "schedule", *options, "--json"]
         process = subprocess.Popen(
-            command, cwd=root, env=clean_environment() | SOON | environment, stdout=subprocess.PIPE, stderr=log, text=True
+            command,
+            cwd=root,
+            env=clean_environment() | SOON | environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            preexec_fn=hear_interrupts,
         )
         try:
             yield process

@@ -85,7 +85,7 @@ def make_workspace(root: Path, base: Path, rows: int = ROWS) -> None:
     git(root, "init", "-q", "-b", "main")
     write_csv(root / "reviews.csv", tiny_rows(rows))
     shutil.copytree(base, root / "base")
-    ratchet(root, "init", ".", "--data", "reviews.csv", "--base-model", "base", "--model-name", "tiny")
+    ratchet(root, "init", ".", "--yes", "--data", "reviews.csv", "--base-model", "base", "--model-name", "tiny")
     from tasks.core.params import save_overrides
 
     save_overrides(root / "params.yaml", FAST)

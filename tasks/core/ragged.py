@@ -31,9 +31,12 @@ def stack_rows(rows: Sequence[Floats]) -> Floats:
 
 
 def is_finite(outputs: Floats) -> bool:
-    """Whether a model computed numbers: NaN is allowed only past a row's first place."""
-    rows = outputs.reshape(len(outputs), -1)
-    return bool(np.isfinite(rows[:, :1]).all() and not np.isinf(rows).any())
+    """Whether a model computed numbers: NaN alone is allowed, and only as a whole place other than a row's first."""
+    if outputs.ndim < 3:
+        return bool(np.isfinite(outputs).all())
+    finite = np.isfinite(outputs).reshape(*outputs.shape[:2], -1)
+    missing = np.isnan(outputs).reshape(*outputs.shape[:2], -1).all(-1)
+    return bool((finite.all(-1) | missing).all() and not missing[:, 0].any())
 
 
 def largest_difference(outputs: Floats, others: Floats) -> float:

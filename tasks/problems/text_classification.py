@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tasks.core.behaviour import invariance_texts, spread
 from tasks.core.calibration import Calibration
 from tasks.core.checks import COPIES_LABELS, LABEL_ROWS, LABEL_SHARE, Check
+from tasks.core.column_kinds import classes, texts
 from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, resampled_classification_metrics
 from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
@@ -41,6 +42,11 @@ class TextClassification(Problem):
     metric = "macro_f1"
     label_metrics = ("accuracy", "log_loss")
     baseline_name = "TF-IDF + logistic regression"
+
+    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
+        text = next(iter(texts(rows)), None)
+        label = next((name for name in classes(rows) if name != text), None)
+        return {"text": text, "label": label} if text and label else None
 
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
         if not labels:
