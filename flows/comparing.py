@@ -119,7 +119,7 @@ def comparison_page(found: Mapping[str, Any]) -> str:
 
 
 def _find(registry: Registry, name: str) -> Contestant:
-    if name == "champion" and registry.versions() and registry.find_alias(name) is None:
+    if name == "champion" and registry.versions() and registry.find_champion() is None:
         raise RegistryError(f"{registry.name}: there is no champion yet to compare with.", "Run `ratchet promote`, or name two versions.")
     return registry.find(name)
 

@@ -83,12 +83,10 @@ class Registry:
 
     def champion(self) -> int | None:
         """The number that the alias points at."""
-        found = self.find_champion()
-        return None if found is None else int(found.version)
+        from tasks.core.registry import mlflow_errors
 
-    def find_champion(self) -> ModelVersion | None:
-        """The version with the alias `champion`, if there is one."""
-        return next((version for version in self.versions() if "champion" in version.aliases), None)
+        with mlflow_errors(self.uri):
+            return self.ledger.champion()
 
     def versions(self) -> list[ModelVersion]:
         """Every version, newest first, with its aliases."""
@@ -112,9 +110,13 @@ class Registry:
             "See `ratchet status`.",
         )
 
-    def find_alias(self, alias: str) -> Contestant | None:
-        """The version with that alias, if there is one."""
-        return next((self.contestant(version) for version in self.versions() if alias in version.aliases), None)
+    def find_champion(self) -> Contestant | None:
+        """The version that is in production, if there is one."""
+        from tasks.core.registry import find_champion, mlflow_errors
+
+        with mlflow_errors(self.uri):
+            found = find_champion(self.client, self.name)
+        return self.contestant(found) if found else None
 
     def contestant(self, version: ModelVersion) -> Contestant:
         """A version's bundle, on this disk."""

@@ -65,7 +65,7 @@ class Tale:
         """The version that MLflow's alias points at."""
         from flows.contestants import Registry
 
-        found = Registry(self.workspace).find_alias("champion")
+        found = Registry(self.workspace).find_champion()
         return found.number if found else None
 
     def write_training_file(self, rows: int, *, shuffled: bool = False) -> int:

@@ -41,7 +41,7 @@ def promotion(workspace: str, version: str = "challenger", force_reason: str = "
     place = Workspace.find(Path(workspace))
     registry = Registry(place)
     decisions = registry.decisions()  # completes what a crash cut short
-    challenger, champion = registry.find(version), registry.find_alias("champion")
+    challenger, champion = registry.find(version), registry.find_champion()
     if challenger.version is None:
         raise RegistryError(f"{version}: a bundle that is not registered cannot be promoted.", "Register it with `ratchet train`.")
     if champion and champion.number == challenger.number:

@@ -26,7 +26,7 @@ def look_for_reasons(workspace: Workspace) -> list[Trigger]:
     params, root = workspace.params(), workspace.root
     wanted, problem = params.retrain, load_problem(params.problem)
     registry = Registry(workspace)
-    champion = registry.find_alias("champion") if _has_registry(registry) else None
+    champion = registry.find_champion() if _has_registry(registry) else None
     predictor = _load(champion) if champion and (wanted.drift.enabled or wanted.performance.enabled) else None
     labelled = root / wanted.performance.labelled if wanted.performance.labelled else None
     registered = _registered_metric(registry, champion, problem.metric) if champion else None

@@ -20,25 +20,23 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-CHAMPION = "champion"
-
 
 def settle_start(cache: StageCache, params: Params, client: MlflowClient, uri: str) -> bool:
     """Pin what the training that is about to run starts from, and say so in a line; True if that is other than it was.
 
     Raises RegistryError or WorkspaceError if the champion cannot be started from.
     """
-    from tasks.core.registry import mlflow_errors, versions
+    from tasks.core.registry import find_champion, mlflow_errors
 
     if params.finetune.start_from == "base":
         _say("the base model")
         return cache.unpin_start()
     with mlflow_errors(uri):
-        champion = next((version for version in versions(client, params.model_name) if CHAMPION in version.aliases), None)
+        champion = find_champion(client, params.model_name)
     if champion is None:
-        _say(f"the base model: {params.model_name} has no {CHAMPION} yet")
+        _say(f"the base model: {params.model_name} has no champion yet")
         return cache.unpin_start()
-    says = f"{params.model_name} version {champion.version} ({CHAMPION})"
+    says = f"{params.model_name} version {champion.version} (champion)"
     moved = cache.pin_start(_hashes(client, uri, champion, says), says)
     _say(says)
     return moved

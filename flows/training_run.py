@@ -87,8 +87,8 @@ class TrainingRun:
 
     def registered(self) -> TrainResult | None:
         """The result of a run with nothing to do, if its model is registered."""
-        from tasks.core.registry import find_version, mlflow_errors
-        from tasks.registration import CHALLENGER, Registered
+        from tasks.core.registry import CHALLENGER, find_version, mlflow_errors
+        from tasks.registration import Registered
 
         client, _ = self._client()
         params = self._runner.params

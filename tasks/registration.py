@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.files import read_json
 from tasks.core.params import Params
-from tasks.core.registry import CONTENT_KEY, claim_run, connect, find_version, keep_one_version, mlflow_errors
+from tasks.core.registry import CHALLENGER, CONTENT_KEY, claim_run, connect, find_version, keep_one_version, mlflow_errors
 from tasks.problems import load_problem
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-CHALLENGER = "challenger"
 REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pyarrow", "pydantic", "scipy", "tokenizers")
 
 

@@ -187,7 +187,7 @@ def test_predictions_are_scaled_by_the_bundle_s_temperature(predictor: Predictor
     problem = load_problem(PROBLEM)
     wanted = problem.decode(predictor.outputs(ROWS), ROWS, LABELS, Calibration(1.5))
     assert predictor.predict(ROWS) == wanted
-    assert wanted != problem.decode(predictor.outputs(ROWS), LABELS, 1.0)
+    assert wanted != problem.decode(predictor.outputs(ROWS), ROWS, LABELS, Calibration())
 
 
 def test_predicting_imports_neither_torch_nor_transformers(shipped: Path) -> None:

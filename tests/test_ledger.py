@@ -16,8 +16,8 @@ from postgres import Postgres
 from workspaces import clean_environment
 
 from tasks.core.errors import GateError
-from tasks.core.ledger import CHAMPION, Decision, Ledger, Standing, standing
-from tasks.core.registry import connect
+from tasks.core.ledger import Decision, Ledger, Standing, standing
+from tasks.core.registry import CHAMPION, connect
 
 NAME = "tiny"
 STEPS = ("set_model_version_tag", "create_experiment", "set_registered_model_alias", "delete_experiment")

@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlflow.exceptions import MlflowException
 
 from tasks.core.errors import GateError, RegistryError
-from tasks.core.registry import versions
+from tasks.core.registry import CHAMPION, find_champion, versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
     from mlflow.entities.model_registry import ModelVersion
 
-CHAMPION = "champion"
 DECISION = "ratchet.decision."
 Outcome = Literal["promoted", "refused", "rolled back"]
 
@@ -79,7 +78,8 @@ class Ledger:
 
     def champion(self) -> int | None:
         """The version that the alias points at."""
-        return next((int(version.version) for version in self._versions() if CHAMPION in version.aliases), None)
+        found = find_champion(self.client, self.name)
+        return None if found is None else int(found.version)
 
     def record(self, decision: Decision) -> Decision:
         """Write down a decision that moves nothing."""

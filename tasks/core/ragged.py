@@ -34,9 +34,9 @@ def is_finite(outputs: Floats) -> bool:
     """Whether a model computed numbers: NaN alone is allowed, and only as a whole place other than a row's first."""
     if outputs.ndim < 3:
         return bool(np.isfinite(outputs).all())
-    finite = np.isfinite(outputs).reshape(*outputs.shape[:2], -1)
-    missing = np.isnan(outputs).reshape(*outputs.shape[:2], -1).all(-1)
-    return bool((finite.all(-1) | missing).all() and not missing[:, 0].any())
+    places = outputs.reshape(*outputs.shape[:2], -1)
+    finite, missing = np.isfinite(places).all(-1), np.asarray(np.isnan(places).all(-1))
+    return bool((finite | missing).all() and not missing[:, 0].any())
 
 
 def largest_difference(outputs: Floats, others: Floats) -> float:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
+CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: the version in production, and the newest
 CONTENT_KEY = "ratchet.content_key"
 BUNDLE_SHA256 = "ratchet.bundle_sha256"  # of its manifest, which holds every other file's
 FLUSH_SECONDS = 2.0
@@ -121,6 +122,11 @@ def claim_run(client: MlflowClient, experiment_id: str, content_key: str, name: 
         return client.create_run(experiment_id, run_name=name, tags={CONTENT_KEY: content_key})
     client.set_terminated(run.info.run_id, "RUNNING")
     return run
+
+
+def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
+    """The version that is in production, if there is one."""
+    return next((version for version in versions(client, name) if CHAMPION in version.aliases), None)
 
 
 def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
