@@ -299,6 +299,27 @@ def test_wrong_query_is_explained_on_one_line(query: str, said: str, bench: Work
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        '[{"text": "a", "label": "p"},\n {"text": "b\\nc", "label": "q"}]',
+        '{"x": {"text": "a", "label": "p"}, "y": {"text": "b\\nc", "label": "q"}}',
+    ],
+)
+def test_a_json_file_may_hold_all_rows_in_one_value(content: str, bench: Workbench) -> None:
+    assert bench.texts(content, "rows.json", format="json") == [("a", "p", 1), ("b\nc", "q", 2)]
+    if content.startswith("{"):
+        rows = bench.ingest({"url": "rows.json", "format": "json"}, query="SELECT text, label, _key FROM data")
+        assert [row["_key"] for row in rows] == ["x", "y"]
+
+
+@pytest.mark.parametrize("content", ['"text"', '{"x": 1}', '[{"text": "a"'])
+def test_a_json_file_without_rows_is_explained(content: str, bench: Workbench) -> None:
+    bench.write("rows.json", content)
+    with pytest.raises(DataError, match=r"rows\.json"):
+        bench.ingest({"url": "rows.json", "format": "json"})
+
+
+@pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("rows.csv", "", "empty"),

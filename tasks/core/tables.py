@@ -1,4 +1,4 @@
-"""CSV, TSV, JSONL and Parquet files as DuckDB tables, every record either a row or set aside with its line and the reason."""
+"""CSV, TSV, JSON, JSONL and Parquet files as DuckDB tables, every record either a row or set aside with its line and the reason."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.csvtables import load_csv
 from tasks.core.errors import DataError, SourceError
+from tasks.core.jsontables import unfold_json
 from tasks.core.loaded import (
     BATCH,
     CONTENT,
@@ -46,7 +47,7 @@ def format_of(source: Source, name: str) -> str:
     if ending not in _ENDINGS:
         raise SourceError(
             f"{name}: its ending does not say what format it has.",
-            "Name it in params.yaml: `format: csv` (or tsv, jsonl, parquet) beside its `url`.",
+            "Name it in params.yaml: `format: csv` (or tsv, json, jsonl, parquet) beside its `url`.",
         )
     return _ENDINGS[ending]
 
@@ -66,7 +67,9 @@ def load(
         _load_parquet(connection, path, loaded, reserved)
     else:
         text = as_utf8(path, loaded.name, source.encoding, scratch / f"{loaded.table}.txt")
-        if kind == "jsonl":
+        if kind == "json":
+            text = Text(unfold_json(text, loaded.name, scratch / f"{loaded.table}.jsonl"))
+        if kind in ("json", "jsonl"):
             _load_jsonl(connection, text, loaded, wanted, reserved)
         else:
             load_csv(connection, text, loaded, kind, source.quote, reserved)
@@ -101,7 +104,7 @@ def _load_jsonl(
     ).fetchall()
     if bad and bad[0][0] == bad[0][3] and bad[0][1].lstrip().startswith("["):
         raise DataError(
-            f"{loaded.name}: a JSON array; wanted JSONL, one object a line.", f"Convert it: jq -c '.[]' {loaded.name} > rows.jsonl"
+            f"{loaded.name}: a JSON array; wanted JSONL, one object a line.", "Say so in params.yaml: `format: json` beside its `url`."
         )
     for line, value, valid, _ in bad:
         loaded.reject(line, "not a JSON object" if valid else "not valid JSON", value)
