@@ -113,7 +113,10 @@ def _confirm(guessed: str, as_json: bool) -> None:
 @app.command()
 def predict(
     context: typer.Context,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts to classify.", show_default=False)] = None,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(help="Texts; where the problem takes pairs, one after the other.", show_default=False),
+    ] = None,
     input_file: Annotated[
         Path | None, typer.Option("--input", help="CSV, TSV, JSONL or Parquet file with the problem's input columns.")
     ] = None,
@@ -144,7 +147,7 @@ def predict(
         print_json(rows)
     else:
         for row in rows:
-            print(f"{row['label']:<12} {row['score']:.3f}  {row[next(iter(predictor.problem.example()))]}")
+            print(f"{predictor.problem.say(row)}  {' | '.join(str(row[column]) for column in predictor.problem.example())}")
 
 
 @app.command()

@@ -48,7 +48,7 @@ def make_log(workspace: Workspace, predictor: Predictor, version: str) -> Log:
     def log(rows: Rows) -> None:
         kept = [
             # null was an empty text to the model
-            {column: "" if row[column] is None else row[column] for column in (*inputs, "label", "score") if column in row}
+            {column: "" if row[column] is None else row[column] for column in (*inputs, "label", "labels", "score") if column in row}
             for row in rows
         ]
         log_inputs(folder, kept, version)
@@ -57,10 +57,16 @@ def make_log(workspace: Workspace, predictor: Predictor, version: str) -> Log:
 
 
 def predict_texts(predictor: Predictor, texts: list[str], log: Log | None = None) -> Rows:
-    """One prediction a text, with the text."""
-    (column,) = predictor.problem.example()
-    found = predictor.predict({column: texts})
-    rows = [{column: text, **prediction} for text, prediction in zip(texts, found, strict=True)]
+    """One prediction a text (a pair of texts, where the problem takes pairs, and so on), with the text."""
+    columns = list(predictor.problem.example())
+    if len(texts) % len(columns):
+        raise ParamsError(f"predict: {len(texts)} texts, {predictor.problem.name} takes {' and '.join(columns)}, one after the other.")
+    inputs = {column: texts[place :: len(columns)] for place, column in enumerate(columns)}
+    found = predictor.predict(inputs)
+    rows = [
+        {**dict(zip(columns, row, strict=True)), **prediction}
+        for row, prediction in zip(zip(*inputs.values(), strict=True), found, strict=True)
+    ]
     if log is not None:
         log(rows)
     return rows
@@ -136,7 +142,8 @@ def _writer(path: Path) -> Iterator[Callable[[Rows], None]]:
 
     def write(rows: Rows) -> None:
         nonlocal writer
-        table = pa.Table.from_pylist([_flat(row) for row in rows])
+        flat = [_flat(row) for row in rows]
+        table = pa.Table.from_pylist(flat if path.suffix == ".parquet" else [_cells(row) for row in flat])
         if writer is None:
             parquet = path.suffix == ".parquet"
             writer = pq.ParquetWriter(path, table.schema) if parquet else pc.CSVWriter(path, table.schema, write_options=options)
@@ -156,3 +163,13 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     for key, value in row.items():
         flat |= {f"{key}.{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}
     return flat
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    """Lists as CSV and TSV hold them: 'a|b', as ingest reads them; what is no list of texts as JSON."""
+    return {key: _cell(value) if isinstance(value, list) else value for key, value in row.items()}
+
+
+def _cell(values: list[Any]) -> str:
+    plain = all(isinstance(value, str) and "|" not in value for value in values)
+    return "|".join(values) if plain else json.dumps(values, ensure_ascii=False, default=str)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ MAX_EXAMPLES = 5  # failures of a behavioural test that are kept
 
 @dataclass(frozen=True)
 class Judged:
-    """Outputs of the test rows and all that judging them takes."""
+    """Outputs of the test rows, with the decisions that tuned thresholds make of them, and all that judging them takes."""
 
     problem: Problem
     labels: Sequence[str]
@@ -79,19 +79,22 @@ def evaluate_checkpoint(
     altered = iter(predictor.outputs_of_rows([rows for test in tests for rows in _row_sets(test)], report, (0.7, 0.85)))
 
     resampling = Resampling(evaluate.bootstrap_resamples, evaluate.confidence, seed)
-    judged = Judged(kind, labels, resampling, outputs, kind.references(features))
+    references = kind.references(features)
     calibration = kind.fit_calibration(validation_outputs, validation_references, labels, out_of_scope)
+    judged = Judged(kind, labels, resampling, calibration.decide(outputs), references)
+    thresholds = kind.threshold_details(outputs, references, labels, calibration, out_of_scope)
     found: dict[str, Any] = {
         "split": "test",
         "rows": len(outputs),
         "metric": kind.metric,
         "confidence": evaluate.confidence,
         "metrics": judged.intervals(),
-        "validation_metrics": kind.metrics(validation_outputs, validation_references, labels),
+        "validation_metrics": kind.metrics(calibration.decide(validation_outputs), validation_references, labels),
         **asdict(calibration),
-        "details": kind.details(outputs, judged.references, labels),
+        "details": kind.details(judged.outputs, references, labels) | thresholds,
+        "validation_thresholds": kind.threshold_details(validation_outputs, validation_references, labels, calibration, out_of_scope),
     }
-    found["calibrated"] = calibrate_outputs(judged, calibration, found["details"])
+    found["calibrated"] = calibrate_outputs(judged, outputs, calibration, found["details"], set(thresholds))
     report(2, {"progress": 0.87})
     slices = _slices(kind, test, features, evaluate.slices, labels)
     found["slices"] = [judge_slice(judged, part, evaluate.min_slice_rows) for part in slices]
@@ -157,16 +160,22 @@ def check_slice_columns(table: Path, columns: Sequence[str]) -> None:
         )
 
 
-def calibrate_outputs(judged: Judged, calibration: Calibration, details: Mapping[str, Any]) -> dict[str, Any]:
-    """What the calibration changes: metrics where lower is better, before and after, and the details that differ."""
+def calibrate_outputs(
+    judged: Judged, outputs: Floats, calibration: Calibration, details: Mapping[str, Any], settled: Collection[str]
+) -> dict[str, Any]:
+    """What the calibration changes: metrics where lower is better or that move, and the details that differ.
+
+    outputs   as the model puts them out
+    settled   names of details that are those of the calibrated outputs already
+    """
     kind, labels, references = judged.problem, judged.labels, judged.references
-    scaled = calibration.apply(judged.outputs)
-    before, after = kind.metrics(judged.outputs, references, labels), kind.metrics(scaled, references, labels)
-    losses = [name for name, sign in kind.metric_signs.items() if sign < 0]
+    scaled = calibration.apply(outputs)
+    before, after = kind.metrics(outputs, references, labels), kind.metrics(scaled, references, labels)
+    moved = [name for name in before if kind.metric_signs[name] < 0 or before[name] != after[name]]
     changed = kind.details(scaled, references, labels)
     return {
-        **{name: {"before": before[name], "after": after[name]} for name in losses},
-        "details": {name: value for name, value in changed.items() if value != details[name]},
+        **{name: {"before": before[name], "after": after[name]} for name in moved},
+        "details": {name: value for name, value in changed.items() if name not in settled and value != details[name]},
     }
 
 
@@ -212,7 +221,7 @@ def _judge_behaviour(
     """One test's pass rate and first failures; takes its own outputs from `computed`."""
     after = next(computed)
     before = next(computed) if test.against is not None else None
-    passed = test.passes(after, before)
+    passed = test.passes(calibration.decide(after), None if before is None else calibration.decide(before))
     failed = np.flatnonzero(~passed)[:MAX_EXAMPLES]
     predictions = problem.decode(after[failed], _some(test.rows, failed), labels, calibration) if len(failed) else []
     predictions_before: Sequence[Mapping[str, Any] | None] = [None] * len(failed)

@@ -65,7 +65,7 @@ def finetune_model(
         "start": start and [sha256_file(start / name) for name in START_IDENTITY],
     }
     claim_work(work, sha256_json(identity))
-    _check_metric(kind, finetune.early_stopping_metric)
+    _check_metric(kind, finetune.early_stopping_metric or kind.metric)
     seed_everything(seed)
     model = kind.load_model(base, labels, finetune.dropout)
     train = read_tokens(tokens / "train.arrow")

@@ -175,12 +175,13 @@ def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: Ing
         raise ParamsError(f"ingest: {problem.name} makes the column '{taken[0]}' itself.", "Leave it out, or rename it: SELECT … AS …")
     for name in problem.columns:
         wanted = problem.types.get(name, "VARCHAR")
+        value = problem.from_text.get(name, quoted(name)) if types[name] == "VARCHAR" else quoted(name)
         if is_nested(types[name]) and not is_nested(wanted):
             raise DataError(
                 f"column '{name}': wanted text, found {types[name]}.", "Name another column, or make text of it in `ingest.query`."
             )
         # what cannot be converted becomes NULL, which validation sets aside
-        convert = f"TYPE {wanted} USING TRY_CAST({quoted(name)} AS {wanted})"
+        convert = f"TYPE {wanted} USING TRY_CAST({value} AS {wanted})"
         connection.execute(f"ALTER TABLE {queries.RESULT} ALTER {quoted(name)} {convert}")
     for name, expression in problem.derived.items():
         connection.execute(f"ALTER TABLE {queries.RESULT} ADD COLUMN {quoted(name)} {problem.types.get(name, 'VARCHAR')}")

@@ -134,11 +134,11 @@ def _raise_failures(entries: Sequence[Mapping[str, Any]], judged: Judged, kept: 
 
 def _say_rows(entry: Mapping[str, Any], judged: Judged) -> str:
     """': 'neutrl' (a.csv line 3, a.csv line 9). Did you mean…' for the first rows that miss a check."""
-    by_value: dict[str, list[str]] = {}
-    for example in entry["examples"]:
-        by_value.setdefault(str(example["excerpt"]), []).append(say_place(example))
     outcome = next(outcome for outcome in judged.outcomes if outcome.check.name == entry["name"])
     known = [str(value) for value in outcome.check.kwargs.get("value_set", ())]
+    by_value: dict[str, list[str]] = {}
+    for example in entry["examples"]:  # of a list of labels, the one that is not known
+        by_value.setdefault(str(example["found"] if known else example["excerpt"]), []).append(say_place(example))
     words = [
         f"'{value}' ({', '.join(places[:3])}{', …' if len(places) > 3 else ''}){did_you_mean(value, known)}"
         for value, places in list(by_value.items())[:5]

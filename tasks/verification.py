@@ -91,7 +91,9 @@ def verify_candidates(
     setting = {"tokens": str(tokens), "problem": problem, "labels": labels, "threads": verify.threads or physical_cores()}
     variants = _measure(checkpoint, candidates, setting, rows, report)
     torch, *others = variants
-    judge = Judge(kind, references, labels, verify, rows, torch, others[0])
+    assert torch.outputs is not None
+    thresholds = kind.fit_calibration(torch.outputs, references, labels, out_of_scope)
+    judge = Judge(kind, references, labels, verify, rows, torch, others[0], thresholds)
     judged = [judge.verdict(variant) for variant in others]
     shipped, reason = choose_recipe(judged, kind.metric, verify)
     outputs = next(variant.outputs for variant in others if variant.name == shipped)
@@ -197,7 +199,7 @@ def _ask_turn(variant: Variant, worker: Worker | None, turn: list[int]) -> None:
 
 @dataclass(frozen=True)
 class Judge:
-    """What all variants are held against: `torch` for what is computed, `fp32` for speed; `rows` are those that were timed."""
+    """What all are held against: `torch` and its thresholds for what is computed, `fp32` for speed; `rows` are those that were timed."""
 
     kind: Problem
     references: Array
@@ -206,11 +208,12 @@ class Judge:
     rows: list[int]
     torch: Variant
     fp32: Variant
+    thresholds: Calibration
 
     def metric(self, variant: Variant) -> float:
         """The problem's metric on validation."""
         assert variant.outputs is not None
-        return self.kind.metrics(variant.outputs, self.references, self.labels)[self.kind.metric]
+        return self.kind.metrics(self.thresholds.decide(variant.outputs), self.references, self.labels)[self.kind.metric]
 
     def verdict(self, variant: Variant) -> dict[str, Any]:
         """Everything the report says of a candidate; `reason` says why it did not pass."""
@@ -219,8 +222,9 @@ class Judge:
             size = variant.size_bytes or None
             return {"recipe": variant.name, **nothing, "size_bytes": size, "passed": False, "reason": f"failed: {variant.failure}"}
         metric = self.metric(variant)
-        agreement, difference = self.kind.agreement(variant.outputs, self.torch.outputs)
-        _, moved = self.kind.agreement(variant.outputs[self.rows[: len(variant.alone)]], variant.alone)
+        outputs, alone = self.thresholds.decide(variant.outputs), self.thresholds.decide(variant.alone)
+        agreement, difference = self.kind.agreement(outputs, self.thresholds.decide(self.torch.outputs))
+        _, moved = self.kind.agreement(outputs[self.rows[: len(alone)]], alone)
         found = dict(zip(FOUND, (metric, self.metric(self.torch) - metric, agreement, difference, moved), strict=True))
         speedup = variant.timings.speedup_over(self.fp32.timings)
         wrong = self._shortcomings(variant.name, found, speedup)

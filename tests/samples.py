@@ -32,6 +32,15 @@ class Sample:
         return made_once("base" if self.base is make_base else self.base.__name__, self.base)
 
 
+def _multi_label(count: int) -> Rows:
+    """Rows of two sentences' labels together; some have none."""
+    first, second = tiny_rows(count), tiny_rows(count, seed=1)
+    pairs = zip(first["label"], second["label"], strict=True)
+    labels = [[] if row % 7 == 0 else list(dict.fromkeys(pair)) for row, pair in enumerate(pairs)]
+    return {"text": [f"{a} {b}" for a, b in zip(first["text"], second["text"], strict=True)], "labels": labels}
+
+
 SAMPLES = {
     "text-classification": Sample(tiny_rows(40), LABELS),
+    "multi-label-classification": Sample(_multi_label(40), LABELS),
 }

@@ -79,7 +79,7 @@ def evaluation(workspace: Path) -> Any:
 def test_it_holds_everything(evaluation: Any) -> None:
     assert set(evaluation) == {
         "split", "rows", "metric", "confidence", "metrics", "validation_metrics", "temperature", "bias", "details", "calibrated", "slices",
-        "behaviour", "baseline",
+        "validation_thresholds", "behaviour", "baseline",
     }  # fmt: skip
     assert evaluation["rows"] == 60
     assert set(evaluation["metrics"]) == set(evaluation["validation_metrics"]) == set(PROBLEM.metric_signs)

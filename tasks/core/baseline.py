@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
 
-    from tasks.problems.base import Floats
+    from tasks.problems.base import Array, Floats
 
 MAX_FEATURES = 50_000
 SPACELESS = 0.05  # share of blanks below which a script does not separate words (English: 0.17, Chinese: about 0)
@@ -25,23 +26,43 @@ def tfidf_logistic_regression(
 
     Words and pairs of words; runs of 1 to 3 characters where the script does not put blanks between words.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     seen = np.unique(references)
     if len(seen) < 2:
         return None
     vectorizer = make_vectorizer(texts)
-    features = vectorizer.fit_transform(texts)
-    # balanced, as macro F1 asks; the tolerance is coarse because a hundred labels would take minutes else
-    classifier = LogisticRegression(class_weight="balanced", tol=1e-3, max_iter=300, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a baseline may stop a little early
-        classifier.fit(features, references)
+    classifier = _fit(vectorizer.fit_transform(texts), references, seed)
     found = np.full((len(held_out), classes), UNSEEN, np.float64)
     # the logarithm of a probability that is rounded to 0 would be infinite
     found[:, seen] = np.log(np.maximum(classifier.predict_proba(vectorizer.transform(held_out)), np.exp(UNSEEN)))
     return found.astype(np.float32)
+
+
+def tfidf_one_vs_rest(texts: Sequence[str], references: Array, held_out: Sequence[str], seed: int) -> Floats:
+    """Log-odds (n, classes) for `held_out` of one logistic regression a label.
+
+    references  (n, classes): 1 where the row has the label
+    """
+    vectorizer = make_vectorizer(texts)
+    features = vectorizer.fit_transform(texts)
+    asked = vectorizer.transform(held_out)
+    found = np.empty((len(held_out), references.shape[1]), np.float32)
+    for label, wanted in enumerate(references.T > 0.5):
+        if wanted.all() or not wanted.any():
+            found[:, label] = -UNSEEN if wanted.all() else UNSEEN
+        else:
+            found[:, label] = _fit(features, wanted, seed).decision_function(asked)
+    return found
+
+
+def _fit(features: Any, references: Sequence[int] | Array, seed: int) -> LogisticRegression:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    # balanced, as macro F1 asks; the tolerance is coarse because a hundred labels would take minutes else
+    classifier = LogisticRegression(class_weight="balanced", tol=1e-3, max_iter=300, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a baseline may stop a little early
+        return classifier.fit(features, references)
 
 
 def separates_words(texts: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -51,6 +51,15 @@ class Altered:
     after: list[str]
 
 
+@dataclass(frozen=True)
+class AlteredRows:
+    """The same of rows, by column."""
+
+    name: str
+    before: dict[str, list[str]]
+    after: dict[str, list[str]]
+
+
 def invariance_texts(texts: Iterable[str], names: Sequence[str], rows: int, seed: int) -> list[Altered]:
     """Each kind of change on at most `rows` of the texts that it applies to; kinds that apply to none are left out.
 
@@ -70,9 +79,35 @@ def invariance_texts(texts: Iterable[str], names: Sequence[str], rows: int, seed
     return [altered for altered in found if altered.before]
 
 
+def invariance_rows(
+    rows: Mapping[str, Sequence[str]], columns: Sequence[str], names: Sequence[str], count: int, seed: int
+) -> list[AlteredRows]:
+    """`invariance_texts` of each of the columns, whatever else a row has in the others left as it is."""
+    ordered = sorted(set(zip(*(rows[column] for column in columns), strict=True)))
+    found = []
+    for place, column in enumerate(columns):
+        of_text = {row[place]: row for row in reversed(ordered)}
+        for altered in invariance_texts(rows[column], names, count, seed):
+            before = [of_text[text] for text in altered.before]
+            after = [(*row[:place], text, *row[place + 1 :]) for row, text in zip(before, altered.after, strict=True)]
+            name = altered.name if len(columns) == 1 else f"{altered.name} ({column})"
+            found.append(AlteredRows(name, by_column(columns, before), by_column(columns, after)))
+    return found
+
+
+def by_column(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """Rows as values by column."""
+    return {column: [row[place] for row in rows] for place, column in enumerate(columns)}
+
+
 def spread(texts: Iterable[str], seed: int) -> list[str]:
     """Distinct texts in an order of their own, as good as random and the same for any order they come in."""
-    return sorted(set(texts), key=lambda text: hashlib.sha256(f"{seed} {text}".encode("utf-8", "surrogatepass")).digest())
+    return [text for (text,) in spread_rows(((text,) for text in texts), seed)]
+
+
+def spread_rows(rows: Iterable[tuple[str, ...]], seed: int) -> list[tuple[str, ...]]:
+    """The same of rows of several texts."""
+    return sorted(set(rows), key=lambda row: hashlib.sha256(f"{seed} {' '.join(row)}".encode("utf-8", "surrogatepass")).digest())
 
 
 def swap_letters(text: str, draw: random.Random) -> str:

@@ -8,17 +8,19 @@ from pydantic import Field, model_validator
 
 from tasks.core.section import Positive, Section, Share
 
+Text = Annotated[str, Field(min_length=1)]
+
 
 class WrittenCases(Section):
-    """Texts so plain that a model of any use gives them their label."""
+    """Texts so plain that a model of any use gives them their label; lists of texts where the problem takes several."""
 
     name: str = Field(min_length=1)
     label: str
-    texts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    texts: tuple[Text | tuple[Text, ...], ...] = Field(min_length=1)
 
 
 class Direction(Section):
-    """Words added to test rows, and which way they must not move a label's probability."""
+    """Words added to test rows (to the last text of each), and which way they must not move a label's probability."""
 
     name: str = Field(min_length=1)
     label: str

@@ -26,3 +26,7 @@ class Calibration:
         """The outputs that count."""
         scaled: Floats = outputs / np.float32(self.temperature)
         return scaled + np.asarray(self.bias, np.float32) if self.bias else scaled
+
+    def decide(self, outputs: Floats) -> Floats:
+        """Outputs on their own scale whose decisions are those of `apply`."""
+        return Calibration(1.0, tuple(self.temperature * bias for bias in self.bias)).apply(outputs)

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.core.checks import COPIES_LABELS, FIRST_COPY, LABEL_ROWS, LABEL_SHARE, Check
+from tasks.core.checks import COPIES_LABELS, FIRST_COPY, LABEL_PRESENT, LABEL_ROWS, LABEL_SHARE, LABEL_UNKNOWN, Check
 from tasks.core.expectations import Outcome, concerns_rows, judge
 from tasks.core.label_lists import is_list
 from tasks.core.normalization import normalize_rows
 from tasks.core.personal_data import mask
 from tasks.core.quarantine import place_of, set_aside
-from tasks.core.row_facts import duplicate_of, labels_of_text, rows_of_label, text_codes
+from tasks.core.row_facts import duplicate_of, label_lists, labels_of_text, rows_of_label, text_codes
 from tasks.core.text_facts import text_facts
 
 EXAMPLES = 20  # rows of a check that the report shows
@@ -60,6 +60,9 @@ class Judged:
             blank = pc.equal(pc.utf8_trim_whitespace(rows[label]), "")
             named = pc.if_else(blank, pa.scalar(None, rows[label].type), rows[label])
             self._facts = self._facts.set_column(rows.column_names.index(label), label, named)
+        elif label is not None:
+            unknown = pa.array(label_lists(rows[label], labels).unknown, pa.string())
+            self._facts = self._facts.append_column(LABEL_UNKNOWN, unknown)
         self._codes = text_codes(normalize_rows([rows[column] for column in texts]))
 
     def run(self, checks: Sequence[Check], phase: int) -> None:
@@ -85,13 +88,25 @@ class Judged:
         if phase == 1:
             codes = self._codes.take(pa.array(alive))
             facts = facts.append_column(FIRST_COPY, duplicate_of(codes, facts["row"]))
-            if self._label is not None and self._single:
-                facts = facts.append_column(COPIES_LABELS, labels_of_text(codes, facts[self._label]))
-        elif phase > 1 and self._label is not None and self._single:
-            counts = rows_of_label(facts[self._label], self._labels)
-            shares = pc.divide(pc.cast(counts, pa.float64()), float(len(facts)))
-            facts = facts.append_column(LABEL_ROWS, counts).append_column(LABEL_SHARE, shares)
+            if self._label is not None:
+                labels = facts[self._label]
+                joined = labels if self._single else pa.chunked_array([pa.array(label_lists(labels, self._labels).labels, pa.string())])
+                facts = facts.append_column(COPIES_LABELS, labels_of_text(codes, joined))
+        elif phase > 1 and self._label is not None:
+            facts = self._with_counts(facts, self._label)
         return facts
+
+    def _with_counts(self, facts: pa.Table, label: str) -> pa.Table:
+        """The rows with how many have their labels."""
+        if self._single:
+            counts = most = rows_of_label(facts[label], self._labels)
+        else:
+            found = label_lists(facts[label], self._labels)
+            counts, most = pa.array(found.rows, pa.int64()), pa.array(found.most_rows, pa.int64())
+            present = [*found.present, *[None] * len(facts)][: len(facts)]
+            facts = facts.append_column(LABEL_PRESENT, pa.array(present, pa.string()))
+        shares = pc.divide(pc.cast(most, pa.float64()), float(len(facts)))
+        return facts.append_column(LABEL_ROWS, counts).append_column(LABEL_SHARE, shares)
 
     def quarantine(self) -> list[dict[str, Any]]:
         """The rows that do not stay, in order."""
@@ -121,6 +136,8 @@ def _varied(places: Sequence[int], values: pa.ChunkedArray) -> dict[int, Any]:
     """Up to EXAMPLES places and their values, the first few of each value."""
     seen: Counter[int | None] = Counter()
     chosen: dict[int, Any] = {}
+    if pa.types.is_nested(values.type):
+        values = pa.chunked_array([pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())])
     codes = values.combine_chunks().dictionary_encode()
     for place, code in zip(places, codes.indices.to_pylist(), strict=True):
         seen[code] += 1

@@ -6,7 +6,7 @@ references  (n,) int in [0, c)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,12 +123,17 @@ def fit_temperature(outputs: Floats, references: Array) -> float:
 
     It never changes which label is first, and never raises the log-loss of the rows it was fitted on.
     """
+    return best_temperature(outputs, lambda scaled: log_loss(scaled, references))
+
+
+def best_temperature(outputs: Floats, loss: Callable[[Doubles], float]) -> float:
+    """The divisor of outputs with the least loss, within TEMPERATURES; 1.0 where none does better than that."""
     from scipy.optimize import minimize_scalar
 
     low, high = np.log(TEMPERATURES)
     exact = outputs.astype(np.float64)
-    found = minimize_scalar(lambda exponent: log_loss(exact / np.exp(exponent), references), bounds=(low, high), method="bounded")
-    return float(np.exp(found.x)) if found.fun < log_loss(exact, references) else 1.0
+    found = minimize_scalar(lambda exponent: loss(exact / np.exp(exponent)), bounds=(low, high), method="bounded")
+    return float(np.exp(found.x)) if found.fun < loss(exact) else 1.0
 
 
 def _row_losses(outputs: Floats | Doubles, references: Array) -> Doubles:

@@ -125,7 +125,7 @@ class FinetuneParams(Section):
     class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
     evaluations_per_epoch: Positive = 2
     early_stopping_patience: Annotated[int, Field(ge=0)] = 0  # evaluations without a gain; 0: never stop early
-    early_stopping_metric: str = "macro_f1"  # of the validation split; the best checkpoint by it is kept
+    early_stopping_metric: str | None = None  # of the validation split; the best checkpoint by it is kept; None: the problem's own
     checkpoints_per_epoch: Positive = 4  # places a killed run resumes from
     freeze_embeddings: bool = False
     freeze_layers: Annotated[int, Field(ge=0)] = 0  # lowest encoder layers

@@ -175,7 +175,7 @@ class Trainer:
         outputs = predict_torch(model, setting.problem, setting.validation, setting.pad_token_id, str(self.accelerator.device))
         metrics = setting.problem.metrics(outputs, setting.problem.references(setting.validation), setting.labels)
         progress.evaluations.append({"step": progress.step, "epoch": progress.step / self.steps_per_epoch, **metrics})
-        name = setting.params.early_stopping_metric
+        name = setting.params.early_stopping_metric or setting.problem.metric
         score = setting.problem.metric_signs[name] * metrics[name]
         if score > progress.best_score:
             progress.best_score, progress.best_step, progress.without_gain = score, progress.step, 0

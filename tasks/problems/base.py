@@ -62,6 +62,7 @@ class Problem(ABC):
     name: ClassVar[str]
     columns: ClassVar[Mapping[str, str]]  # what a row must have: column -> what it holds
     types: ClassVar[Mapping[str, str]] = {}  # of those columns that are no texts: DuckDB's name of the type, such as VARCHAR[]
+    from_text: ClassVar[Mapping[str, str]] = {}  # of those columns, where sources hold texts: an SQL expression that makes a value of one
     derived: ClassVar[Mapping[str, str]] = {}  # further columns, each an SQL expression (DuckDB) over `columns`
     text_columns: ClassVar[tuple[str, ...]]  # texts: hashed to split, checked for damage, measured for length
     label_column: ClassVar[str | None]  # classes: counted and sliced by; a row may hold one, or a list of several
@@ -149,6 +150,15 @@ class Problem(ABC):
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         """What does not fit in a scalar (per class, confusion, reliability), as plain JSON values."""
 
+    def threshold_details(
+        self, outputs: Floats, references: Array, labels: Sequence[str], calibration: Calibration, out_of_scope: str | None
+    ) -> dict[str, Any]:
+        """What is to be said of thresholds that the calibration's bias stands for, in addition to `details`, or in their place by name.
+
+        outputs   as the model puts them out
+        """
+        return {}
+
     @abstractmethod
     def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
         """What makes these outputs' probabilities most likely (Guo et al. 2017) and their decisions best; nothing where it makes no sense.
@@ -187,6 +197,10 @@ class Problem(ABC):
     def predicted_labels(self, prediction: Mapping[str, Any]) -> list[str]:
         """The classes in one of `decode`'s predictions."""
         return [prediction["label"]] if self.label_column else []
+
+    def say(self, prediction: Mapping[str, Any]) -> str:
+        """One of `decode`'s predictions in a line, for people."""
+        return f"{prediction['label']:<12} {prediction['score']:.3f}"
 
     @abstractmethod
     def example(self) -> dict[str, list[Any]]:

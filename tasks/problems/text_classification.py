@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.behaviour import invariance_texts, spread
+from tasks.core.behaviour import by_column, invariance_rows, spread_rows
 from tasks.core.calibration import Calibration
 from tasks.core.checks import COPIES_LABELS, LABEL_ROWS, LABEL_SHARE, Check
 from tasks.core.column_kinds import classes, texts
+from tasks.core.encodings import encode_texts, pad_features
 from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, resampled_classification_metrics
+from tasks.core.thresholds import best_threshold, describe_threshold
 from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class TextClassification(Problem):
     metric = "macro_f1"
     label_metrics = ("accuracy", "log_loss")
     baseline_name = "TF-IDF + logistic regression"
+    problem_type: ClassVar[str] = "single_label_classification"  # as Hugging Face calls it
 
     def guess_columns(self, rows: Columns) -> dict[str, str] | None:
         text = next(iter(texts(rows)), None)
@@ -69,25 +72,18 @@ class TextClassification(Problem):
         ]  # fmt: skip
 
     def encode(self, tokenizer: Tokenizer, rows: Columns, labels: Sequence[str]) -> Features:
-        encodings = tokenizer.encode_batch_fast(list(rows["text"]))
-        features: Features = {
-            "input_ids": [encoding.ids for encoding in encodings],
-            "truncated": [bool(encoding.overflowing) for encoding in encodings],
-        }
-        if "label" in rows:
-            label2id = {label: i for i, label in enumerate(labels)}
-            features["references"] = [label2id[label] for label in rows["label"]]
+        features = encode_texts(tokenizer, [rows[column] for column in self.text_columns])
+        if self.label_column in rows:
+            features["references"] = self.answers(rows[self.label_column], labels)
         return features
 
+    def answers(self, given: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+        """What the rows' label column holds, as references."""
+        label2id = {label: i for i, label in enumerate(labels)}
+        return [label2id[label] for label in given]
+
     def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
-        token_ids = features["input_ids"]
-        longest = max(map(len, token_ids))
-        input_ids = np.full((len(token_ids), longest), pad_token_id, np.int64)
-        attention_mask = np.zeros((len(token_ids), longest), np.int64)
-        for row, ids in enumerate(token_ids):
-            input_ids[row, : len(ids)] = ids
-            attention_mask[row, : len(ids)] = 1
-        return {"input_ids": input_ids, "attention_mask": attention_mask}
+        return pad_features(features, pad_token_id)
 
     def references(self, features: Features) -> Array:
         return np.asarray(features["references"], np.int64)
@@ -96,10 +92,11 @@ class TextClassification(Problem):
         from transformers import AutoConfig, AutoModelForSequenceClassification
 
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-        config.num_labels = len(labels)
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: i for i, label in enumerate(labels)}
-        config.problem_type = "single_label_classification"
+        names = self.output_labels(labels)
+        config.num_labels = len(names)
+        config.id2label = dict(enumerate(names))
+        config.label2id = {label: i for i, label in enumerate(names)}
+        config.problem_type = self.problem_type
         if dropout is not None:
             # the names differ between architectures; only those that the base has are set
             for key in (
@@ -149,13 +146,40 @@ class TextClassification(Problem):
         return classification_details(outputs, references, labels)
 
     def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
-        return Calibration(fit_temperature(outputs, references))
+        temperature = fit_temperature(outputs, references)
+        if out_of_scope is None:
+            return Calibration(temperature)
+        place = labels.index(out_of_scope)
+        threshold = best_threshold(_lead(outputs, place) / temperature, references == place)
+        bias = np.zeros(len(labels))
+        bias[place] = -(threshold or 0.0)  # without rows of both kinds there is nothing to tune on: the most probable label wins
+        return Calibration(temperature, tuple(bias.tolist()))
 
-    def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
+    def threshold_details(
+        self, outputs: Floats, references: Array, labels: Sequence[str], calibration: Calibration, out_of_scope: str | None
+    ) -> dict[str, Any]:
+        if out_of_scope is None:
+            return {}
+        place = labels.index(out_of_scope)
+        lead = _lead(outputs, place) / calibration.temperature
+        found = describe_threshold(lead, references == place, -calibration.bias[place])
+        return {"out_of_scope": found and {"label": out_of_scope, **found}}
+
+    def probabilities(self, outputs: Floats) -> Floats:
+        """Of each label, (n, c)."""
         from scipy.special import softmax
 
-        same = outputs.argmax(-1) == others.argmax(-1)
-        return float(same.mean()), float(np.abs(softmax(outputs, -1) - softmax(others, -1)).max())
+        probabilities: Floats = softmax(outputs, -1)
+        return probabilities
+
+    def given(self, outputs: Floats) -> npt.NDArray[np.bool_]:
+        """Which labels each row is given, (n, c)."""
+        given: npt.NDArray[np.bool_] = outputs.argmax(-1)[:, None] == np.arange(outputs.shape[1])
+        return given
+
+    def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
+        same = (self.given(outputs) == self.given(others)).all(-1)
+        return float(same.mean()), float(np.abs(self.probabilities(outputs) - self.probabilities(others)).max())
 
     def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
         right: npt.NDArray[np.bool_] = outputs.argmax(-1) == references
@@ -173,22 +197,39 @@ class TextClassification(Problem):
         return tfidf_logistic_regression(train["text"], references, test["text"], len(labels), seed)
 
     def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
-        wanted = evaluate.behaviour
-        _check_behaviour_labels(wanted, labels)
+        wanted, columns = evaluate.behaviour, self.text_columns
+        check_behaviour(wanted, labels, columns)
         tests = [
-            BehaviourTest(altered.name, "invariance", {"text": altered.after}, _same_label, {"text": altered.before})
-            for altered in invariance_texts(rows["text"], wanted.names, wanted.rows, seed)
+            BehaviourTest(altered.name, "invariance", altered.after, self._same, altered.before)
+            for altered in invariance_rows(rows, columns, wanted.names, wanted.rows, seed)
         ]
-        some = spread(rows["text"], seed)[: wanted.rows]
+        some = spread_rows(zip(*(rows[column] for column in columns), strict=True), seed)[: wanted.rows]
         for direction in wanted.directional:
-            after = [direction.prepend + text + direction.append for text in some]
+            after = [(*row[:-1], direction.prepend + row[-1] + direction.append) for row in some]
             label, sign = labels.index(direction.label), 1 if direction.expect == "not_lower" else -1
-            passes = partial(_moves, label=label, sign=sign, tolerance=direction.tolerance)
-            tests.append(BehaviourTest(direction.name, "directional", {"text": after}, passes, {"text": some}))
+            passes = partial(self._moves, label=label, sign=sign, tolerance=direction.tolerance)
+            tests.append(BehaviourTest(direction.name, "directional", by_column(columns, after), passes, by_column(columns, some)))
         for cases in wanted.minimum_functionality:
-            written = {"text": list(cases.texts), "label": [cases.label] * len(cases.texts)}
-            tests.append(BehaviourTest(cases.name, "minimum-functionality", written, partial(_all_are, label=labels.index(cases.label))))
+            texts = by_column(columns, [(case,) if isinstance(case, str) else case for case in cases.texts])
+            passes = partial(self._gives, label=labels.index(cases.label))
+            answer: Any = [cases.label] if self.types.get(self.label_column) else cases.label
+            written: dict[str, Any] = {**texts, self.label_column: [answer] * len(cases.texts)}
+            tests.append(BehaviourTest(cases.name, "minimum-functionality", written, passes))
         return tests
+
+    def _same(self, outputs: Floats, others: Floats | None) -> npt.NDArray[np.bool_]:
+        assert others is not None
+        same: npt.NDArray[np.bool_] = (self.given(outputs) == self.given(others)).all(-1)
+        return same
+
+    def _gives(self, outputs: Floats, others: Floats | None, *, label: int) -> npt.NDArray[np.bool_]:
+        return self.given(outputs)[:, label]
+
+    def _moves(self, outputs: Floats, others: Floats | None, *, label: int, sign: int, tolerance: float) -> npt.NDArray[np.bool_]:
+        """True where the label's probability moved the way of `sign`, or at most `tolerance` the other way."""
+        assert others is not None
+        moved = self.probabilities(outputs)[:, label] - self.probabilities(others)[:, label]
+        return np.asarray(sign * moved >= -tolerance)
 
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
         from tasks.core.plots import confusion_figure, reliability_figure
@@ -201,7 +242,16 @@ class TextClassification(Problem):
         return {
             "Confusion matrix": confusion_figure(np.asarray(details["confusion"]), labels),
             "Reliability": reliability_figure(series),
+            **self.out_of_scope_figures(evaluation),
         }
+
+    def out_of_scope_figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
+        """How well what is out of scope is told, where a label stands for it."""
+        from tasks.core.plots import precision_recall_figure
+
+        curves = {"validation": evaluation.get("validation_thresholds", {}), "test": evaluation["details"]}
+        found = {split: curve["out_of_scope"] for split, curve in curves.items() if curve.get("out_of_scope")}
+        return {"Out-of-scope: precision and recall": precision_recall_figure(found)} if found else {}
 
     def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
         from scipy.special import softmax
@@ -217,32 +267,26 @@ class TextClassification(Problem):
         return {"text": ["The room was clean and the staff were kind.", "It broke after two days."]}
 
 
-def _same_label(outputs: Floats, others: Floats | None) -> npt.NDArray[np.bool_]:
-    assert others is not None
-    same: npt.NDArray[np.bool_] = outputs.argmax(-1) == others.argmax(-1)
-    return same
+def _lead(outputs: Floats, place: int) -> npt.NDArray[np.float64]:
+    """Log-odds of a label against the best of the others, (n,)."""
+    exact = outputs.astype(np.float64)
+    lead: npt.NDArray[np.float64] = exact[:, place] - np.delete(exact, place, axis=1).max(1)
+    return lead
 
 
-def _all_are(outputs: Floats, others: Floats | None, *, label: int) -> npt.NDArray[np.bool_]:
-    right: npt.NDArray[np.bool_] = outputs.argmax(-1) == label
-    return right
-
-
-def _moves(outputs: Floats, others: Floats | None, *, label: int, sign: int, tolerance: float) -> npt.NDArray[np.bool_]:
-    """True where the label's probability moved the way of `sign`, or at most `tolerance` the other way."""
-    from scipy.special import softmax
-
-    assert others is not None
-    moved: npt.NDArray[np.bool_] = sign * (softmax(outputs, -1)[:, label] - softmax(others, -1)[:, label]) >= -tolerance
-    return moved
-
-
-def _check_behaviour_labels(behaviour: BehaviourParams, labels: Sequence[str]) -> None:
+def check_behaviour(behaviour: BehaviourParams, labels: Sequence[str], columns: Sequence[str]) -> None:
+    """ParamsError for labels that there are not, and for cases that do not have a text for each column."""
     places = [(f"{key}.{i}", entry) for key in ("minimum_functionality", "directional") for i, entry in enumerate(getattr(behaviour, key))]
     wrong = [
         f"  evaluate.behaviour.{place}.label: '{entry.label}' is no label.{did_you_mean(entry.label, labels)}"
         for place, entry in places
         if entry.label not in labels
     ]
+    wrong += [
+        f"  evaluate.behaviour.minimum_functionality.{i}.texts.{j}: wanted {' and '.join(columns)}, found {case!r}."
+        for i, cases in enumerate(behaviour.minimum_functionality)
+        for j, case in enumerate(cases.texts)
+        if (1 if isinstance(case, str) else len(case)) != len(columns)
+    ]
     if wrong:
-        raise ParamsError("\n".join(["params.yaml: behavioural tests name unknown labels:", *wrong]), f"Labels: {', '.join(labels)}.")
+        raise ParamsError("\n".join(["params.yaml: behavioural tests that cannot be made:", *wrong]), f"Labels: {', '.join(labels)}.")

@@ -1,0 +1,170 @@
+"""Multi-label classification: one text, any number of classes, none included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.calibration import Calibration
+from tasks.core.checks import LABEL_PRESENT, LABEL_UNKNOWN, Check
+from tasks.core.column_kinds import lists, texts
+from tasks.core.multi_label import (
+    METRICS,
+    fit_sigmoid_temperature,
+    multi_label_details,
+    multi_label_metrics,
+    resampled_multi_label_metrics,
+    tune_thresholds,
+)
+from tasks.core.thresholds import describe_threshold
+from tasks.problems.base import Array, Columns, Floats
+from tasks.problems.text_classification import UNLEARNT, TextClassification
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+
+    from tasks.core.params import ValidateParams
+
+
+class MultiLabelClassification(TextClassification):
+    """One text, any number of classes; each has a threshold of its own, tuned on validation.
+
+    Recipes and checkpoints are judged by mean average precision, which needs no thresholds: while it trains there are none yet.
+    """
+
+    name = "multi-label-classification"
+    columns = {"text": "the text", "labels": "its classes: a list, or a text such as 'a|b'"}  # noqa: RUF012 (base.py declares them)
+    types = {"labels": "VARCHAR[]"}  # noqa: RUF012
+    # JSON where it looks like it; an empty text is a row without labels
+    from_text = {  # noqa: RUF012
+        "labels": "CASE WHEN trim(labels) LIKE '[%' THEN TRY_CAST(TRY_CAST(labels AS JSON) AS VARCHAR[]) "
+        "ELSE list_filter(list_transform(string_split(labels, '|'), lambda x: trim(x)), lambda x: x <> '') END"
+    }
+    label_column = "labels"
+    answer_columns = ("labels",)
+    metric_signs = METRICS
+    metric = "mean_average_precision"
+    label_metrics = ("subset_accuracy", "hamming_loss")
+    baseline_name = "TF-IDF + logistic regression, one a label"
+    problem_type = "multi_label_classification"
+
+    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
+        text, labels = (next(iter(found(rows)), None) for found in (texts, lists))
+        return {"text": text, "labels": labels} if text and labels else None
+
+    def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
+        checks = {check.name: check for check in super().expectations(validate, labels)}
+        few = validate.min_rows_per_class
+        return [
+            replace(checks["null_label"], kwargs={"column": "labels"}, says="the labels are missing, or no list"),
+            replace(checks["unknown_label"], kwargs={**checks["unknown_label"].kwargs, "column": LABEL_UNKNOWN},
+                    says="a label is not in `labels` of params.yaml"),
+            replace(checks["conflicts"], says="the same text also has other labels"),
+            replace(checks["rows_per_class"], says=f"one of its labels has fewer than {few} rows (validate.min_rows_per_class)"),
+            replace(checks["missing_class"], kwargs={**checks["missing_class"].kwargs, "column": LABEL_PRESENT}),
+        ]  # fmt: skip
+
+    def answers(self, given: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+        label2id = {label: i for i, label in enumerate(labels)}
+        rows = np.zeros((len(given), len(labels)), np.float32)
+        for row, names in enumerate(given):
+            rows[row, [label2id[name] for name in names]] = 1
+        return rows.tolist()
+
+    def references(self, features: Mapping[str, list[Any]]) -> Array:
+        return np.asarray(features["references"], np.float32)
+
+    def loss(
+        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        wanted = references * (1 - label_smoothing) + label_smoothing / 2
+        return binary_cross_entropy_with_logits(outputs, wanted, pos_weight=class_weights)
+
+    def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
+        if wanted != "balanced":
+            return super().class_weights(references, labels, wanted)
+        positives = references.sum(0)
+        weights: Floats = ((len(references) - positives) / np.maximum(positives, 1)).astype(np.float32)
+        return weights
+
+    def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
+        return multi_label_metrics(outputs, references)
+
+    def resampled_metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        return resampled_multi_label_metrics(outputs, references, weights)
+
+    def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
+        return multi_label_details(outputs, references, labels)
+
+    def threshold_details(
+        self, outputs: Floats, references: Array, labels: Sequence[str], calibration: Calibration, out_of_scope: str | None
+    ) -> dict[str, Any]:
+        decided = calibration.apply(outputs)
+        found = multi_label_details(decided, references, labels, thresholds=self.probabilities(-np.asarray(calibration.bias, np.float32)))
+        if out_of_scope is None:
+            return found
+        place = labels.index(out_of_scope)
+        scaled = outputs[:, place].astype(np.float64) / calibration.temperature
+        curve = describe_threshold(scaled, references[:, place] > 0.5, -calibration.bias[place])
+        return found | {"out_of_scope": curve and {"label": out_of_scope, **curve}}
+
+    def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
+        temperature = fit_sigmoid_temperature(outputs, references)
+        return Calibration(temperature, tune_thresholds(outputs / temperature, references))
+
+    def probabilities(self, outputs: Floats) -> Floats:
+        from scipy.special import expit
+
+        probabilities: Floats = expit(outputs)
+        return probabilities
+
+    def given(self, outputs: Floats) -> npt.NDArray[np.bool_]:
+        given: npt.NDArray[np.bool_] = outputs > 0
+        return given
+
+    def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
+        right: npt.NDArray[np.bool_] = (self.given(outputs) == (references > 0.5)).all(-1)
+        return right
+
+    def align(self, outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
+        aligned = np.full((len(outputs), len(wanted)), -UNLEARNT, np.float32)
+        aligned[:, [wanted.index(label) for label in labels]] = outputs
+        return aligned
+
+    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
+        from tasks.core.baseline import tfidf_one_vs_rest
+
+        return tfidf_one_vs_rest(train["text"], np.asarray(self.answers(train["labels"], labels)), test["text"], seed)
+
+    def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
+        from tasks.core.plots import scores_figure
+
+        entries = evaluation["details"]["per_label"]
+        figures = {"Labels": scores_figure(entries)} if any(entry["support"] for entry in entries) else {}
+        return figures | self.out_of_scope_figures(evaluation)
+
+    def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
+        shown = self.probabilities(Calibration(calibration.temperature).apply(outputs))
+        return [
+            {
+                "labels": [label for label, is_given in zip(labels, given, strict=True) if is_given],
+                "scores": {label: float(p) for label, p in zip(labels, probabilities, strict=True)},
+            }
+            for given, probabilities in zip(self.given(calibration.apply(outputs)), shown, strict=True)
+        ]
+
+    def predicted_labels(self, prediction: Mapping[str, Any]) -> list[str]:
+        labels: list[str] = prediction["labels"]
+        return labels
+
+    def say(self, prediction: Mapping[str, Any]) -> str:
+        return ", ".join(f"{label} {prediction['scores'][label]:.3f}" for label in prediction["labels"]) or "(none)"
