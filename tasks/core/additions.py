@@ -43,7 +43,7 @@ def rebuild(model: PreTrainedModel, additions: Mapping[str, torch.Tensor]) -> nn
     """The model with what `additions` gave built around or into it again."""
     tokens = {name: states for name, states in additions.items() if name.startswith(TOKENS)}
     if tokens:
-        return PromptedModel(model, VirtualTokens([nn.Parameter(tokens[f"{TOKENS}{depth}"]) for depth in range(len(tokens))]))
+        return PromptedModel(model, VirtualTokens([tokens[f"{TOKENS}{depth}"] for depth in range(len(tokens))]))
     for name in sorted({full.partition(f".{NAME}.")[0] for full in additions}):
         weights = {part: additions[f"{name}.{NAME}.{part}"] for part in ("down.weight", "down.bias", "up.weight", "up.bias")}
         inner, width = weights["down.weight"].shape

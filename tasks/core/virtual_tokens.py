@@ -7,6 +7,7 @@ Prefix tuning replaces the new places' states below every layer, so that each ha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class VirtualTokens(nn.ParameterList):
+class VirtualTokens(nn.Module):
     """States of the virtual tokens, each (tokens, width): the first below the embeddings' rest, then below each layer from the second."""
+
+    def __init__(self, states: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self.states = nn.ParameterList([nn.Parameter(state) for state in states])
 
     def forward(self) -> list[torch.Tensor]:
         """As they are."""
-        return list(self)
+        return list(self.states)
 
 
 class EncodedTokens(nn.Module):
@@ -47,7 +52,7 @@ def drawn_tokens(model: PreTrainedModel, tokens: int) -> VirtualTokens:
     """Virtual tokens that start as the embeddings of some of the vocabulary, drawn at random (Lester et al. 2021)."""
     embedding = model.get_input_embeddings()
     drawn = torch.randint(len(embedding.weight), (tokens,), device=embedding.weight.device)
-    return VirtualTokens([nn.Parameter(embedding.weight[drawn].detach().clone())])
+    return VirtualTokens([embedding.weight[drawn].detach().clone()])
 
 
 def drawn_states(model: PreTrainedModel, tokens: int) -> VirtualTokens:
@@ -58,7 +63,7 @@ def drawn_states(model: PreTrainedModel, tokens: int) -> VirtualTokens:
         states = model.eval().base_model(input_ids=drawn, output_hidden_states=True)["hidden_states"]
     model.train(was_training)
     below_layers = [state[0].clone() for state in states[1 : len(layer_stack(model))]]
-    return VirtualTokens([nn.Parameter(state) for state in (embedding.weight[drawn[0]].detach().clone(), *below_layers)])
+    return VirtualTokens([embedding.weight[drawn[0]].detach().clone(), *below_layers])
 
 
 class PromptedModel(nn.Module):
@@ -89,7 +94,7 @@ class PromptedModel(nn.Module):
         count = len(self._states[0])
         if name == "position_ids":
             before = torch.arange(self.place, self.place + count, device=value.device)
-            return self._insert(torch.cat((value[:, : self.place], value[:, self.place :] + count), 1), before.expand(len(value), -1))
+            return self._insert(torch.cat((value[:, : self.place], value[:, self.place :] + count), 1), before.expand(value.shape[0], -1))
         new = torch.ones_like if name == "attention_mask" else torch.zeros_like
         return self._insert(value, new(value[:, :1].expand(-1, count)))
 
@@ -102,7 +107,7 @@ class PromptedModel(nn.Module):
         return torch.cat((value[:, : self.place], value[:, self.place + len(self._states[0]) :]), 1)
 
     def _replace(self, states: torch.Tensor, depth: int) -> torch.Tensor:
-        new = self._states[depth].to(states.dtype).expand(len(states), -1, -1)
+        new = self._states[depth].to(states.dtype).expand(states.shape[0], -1, -1)  # not len(): tracing would take it for a constant
         return torch.cat((states[:, : self.place], new, states[:, self.place + new.shape[1] :]), 1)
 
     def _before_layer(self, depth: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
