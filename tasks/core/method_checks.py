@@ -34,7 +34,7 @@ def check_positions(model: PreTrainedModel, params: FinetuneParams, max_length: 
         raise ParamsError(
             f"finetune.sizes.virtual_tokens: {tokens}, and {max_length} of the text (tokenize.max_length): "
             f"the base model reads at most {positions} together.",
-            f"Set finetune.sizes.virtual_tokens to {max(1, positions - max_length)} or less, or tokenize.max_length.",
+            f"Set tokenize.max_length to {positions - tokens} or less, or take fewer virtual tokens.",
         )
 
 
