@@ -36,7 +36,7 @@ def train(
     from tasks.pipeline import check_params
 
     given = overrides or []
-    check_params(workspace.params(given))  # wrong values are told before anything is written
+    check_params(workspace.params(given), workspace.root)  # wrong values are told before anything is written
     if save:
         save_overrides(workspace.params_file, given)
         given = []

@@ -55,7 +55,7 @@ class TrainingRun:
         self.overrides = list(overrides)
         self.outcomes: dict[str, StageOutcome] = {}
         self._runner = StageRunner(workspace, overrides, self._listen, settle=self._settle, rerun=rerun)
-        check_params(self._runner.params)
+        check_params(self._runner.params, workspace.root)
         self._trigger = trigger
         self._uri = os.environ["MLFLOW_TRACKING_URI"]
         self._mlflow: Future[tuple[MlflowClient, str]] | None = None

@@ -30,7 +30,7 @@ def main() -> int:
         if arguments.command == "dvc-yaml":
             return _check(workspace) if arguments.check else _render(workspace)
         stage = find_stage(arguments.command)
-        params = check_params(workspace.params())
+        params = check_params(workspace.params(), workspace.root)
         if arguments.code not in (None, code_fingerprint(stage, params.problem)):
             raise PipelineError(
                 "dvc.yaml was rendered from other code than this.",

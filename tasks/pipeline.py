@@ -17,6 +17,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from tasks.core.adapters import read_adapter
 from tasks.core.code import CODE_ROOT, imported_files
 from tasks.core.errors import ParamsError, PipelineError
 from tasks.core.files import replace, sha256_file, sha256_json, write_text
@@ -113,9 +114,16 @@ STAGES = (
 )  # fmt: skip
 
 
-def check_params(params: Params) -> Params:
-    """The same; ParamsError where what they ask for does not go together, said before anything runs."""
+def check_params(params: Params, root: Path) -> Params:
+    """The same, of the workspace at `root`; ParamsError, before anything runs, where what they ask for does not go together."""
     check_method(load_problem(params.problem), params.finetune, params.device)
+    adapter = params.finetune.adapter
+    if adapter and any(Path(adapter).is_relative_to(out) for stage in STAGES for out in stage.outs.values()):
+        raise ParamsError(
+            f"finetune.adapter: {adapter} is made anew by the training that would go on from it.", "Copy it elsewhere, and name the copy."
+        )
+    if adapter:
+        read_adapter(root / adapter)
     return params
 
 

@@ -183,18 +183,14 @@ class Trainer:
         progress, step = self.progress, self.progress.step + 1
         if progress.accumulation >= count:
             raise TrainingError(
-                f"out of memory at step {step} of {self.total_steps}, with a single row at a time: {str(error).splitlines()[0][:200]}",
+                f"out of memory at step {step} of {self.total_steps}, with a single row at a time: {' '.join(str(error).split())[:200]}",
                 "Lower tokenize.max_length, set finetune.gradient_checkpointing to true, or train less of the model "
                 "(finetune.method: lora), or a smaller base_model.",
             ) from error
         progress.accumulation *= 2
         progress.out_of_memory.append({"step": step, "accumulation": progress.accumulation})
-        print(
-            f"finetune   out of memory at step {step}: batches of {self.setting.params.batch_size} rows are computed in "
-            f"{progress.accumulation} parts from now on",
-            file=sys.stderr,
-            flush=True,
-        )
+        says = f"batches of {self.setting.params.batch_size} rows are computed in {progress.accumulation} parts from now on"
+        print(f"finetune   out of memory at step {step}: {says}", file=sys.stderr, flush=True)
         self.report(step, {"progress": progress.step / self.total_steps, "accumulation": progress.accumulation})
 
     def _loss(self, rows: Indices) -> torch.Tensor:
