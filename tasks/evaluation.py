@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from tasks.core.bootstrap import Interval, Resampling, difference_interval, metric_intervals
 from tasks.core.calibration import Calibration
+from tasks.core.checkpoints import load_checkpoint
 from tasks.core.device import pick_device
 from tasks.core.errors import ParamsError, TrainingError, did_you_mean
 from tasks.core.files import write_json
@@ -111,7 +112,7 @@ class Predictor:
         self.problem, self.labels, self.device = problem, labels, device
         self.pad_token_id = info.pad_token_id
         self.tokenizer = load_tokenizer(tokens / "tokenizer", info.max_length)
-        self.model = problem.load_model(checkpoint, labels).to(device)
+        self.model = load_checkpoint(problem, checkpoint, labels).to(device)
         self.known: dict[str, Array] = {}  # outputs by features: what tokenizes alike is computed once
 
     def outputs(self, features: Features, report: Report, progress: tuple[float, float]) -> Floats:

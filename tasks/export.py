@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.core.checkpoints import load_checkpoint
 from tasks.core.errors import ExportError, ParamsError, ParityError, did_you_mean
 from tasks.core.files import atomic_path, write_json
 from tasks.core.onnx_graph import fuse_graph, trace_model
@@ -24,7 +25,8 @@ from tasks.problems import Problem, load_problem
 
 if TYPE_CHECKING:
     import onnx
-    from transformers import PretrainedConfig, PreTrainedModel
+    from torch import nn
+    from transformers import PretrainedConfig
 
     from tasks.core.quantization import Activation, QuantizedInput
     from tasks.problems.base import Features
@@ -118,7 +120,7 @@ def export_candidates(
     recipes = check_recipes(export.recipes)
     kind = load_problem(problem)
     pad = TokensInfo.read(tokens).pad_token_id
-    model = kind.load_model(checkpoint, labels).eval()
+    model = load_checkpoint(kind, checkpoint, labels).eval()
     material, seconds = _trace(model, kind, tokens, pad, export, seed)
     built = [_build(FP32, _fp32, material, candidates)]
     if built[0]["failure"]:
@@ -142,7 +144,7 @@ def check_recipes(names: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != FP32]
 
 
-def _trace(model: PreTrainedModel, problem: Problem, tokens: Path, pad: int, export: ExportParams, seed: int) -> tuple[Material, float]:
+def _trace(model: nn.Module, problem: Problem, tokens: Path, pad: int, export: ExportParams, seed: int) -> tuple[Material, float]:
     started = time.perf_counter()
     # two rows of different length, so that neither batch nor padding is a constant of the graph
     example = problem.collate(_spread_rows(tokens / "train.arrow", 2), pad)
@@ -175,7 +177,7 @@ def _build(name: str, recipe: Callable[[Material, Path], None], material: Materi
     return {"recipe": name, "bytes": size, "seconds": round(time.perf_counter() - started, 3), "failure": failure}
 
 
-def _check_parity(model: PreTrainedModel, problem: Problem, features: Features, pad: int, file: Path) -> None:
+def _check_parity(model: nn.Module, problem: Problem, features: Features, pad: int, file: Path) -> None:
     from tasks.core.inference import predict_torch
 
     wanted = predict_torch(model, problem, features, pad)

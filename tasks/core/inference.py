@@ -11,13 +11,13 @@ from tasks.core.progress import Report, silent
 from tasks.core.ragged import gather
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from torch import nn
 
     from tasks.problems.base import Features, Floats, Problem
 
 
 def predict_torch(
-    model: PreTrainedModel,
+    model: nn.Module,
     problem: Problem,
     features: Features,
     pad_token_id: int,

@@ -75,6 +75,7 @@ class Problem(ABC):
     finetune_defaults: ClassVar[Mapping[str, Any]] = {}  # values of `finetune` that it writes, where they differ from the usual
     recipes: ClassVar[tuple[str, ...]] = ("int8-dynamic", "int8-dynamic-per-channel", "int8-static", "int8-static-sensitive-fp32")
     default_max_length: ClassVar[int] = 128  # tokens
+    unsupported_methods: ClassVar[Mapping[str, str]] = {}  # values of finetune.method that do not go with it: why not
     batch_tokens: ClassVar[int] = 8192  # padded tokens that PyTorch computes at a time when it does not train
 
     def guess_columns(self, rows: Columns) -> dict[str, str] | None:
