@@ -419,7 +419,7 @@ def test_predictions_print_and_are_written(trained_tagger: Path) -> None:
     import csv
 
     with (trained_tagger / "out.csv").open(encoding="utf-8", newline="") as file:
-        assert [json.loads(row["entities"]) for row in csv.DictReader(file)] == [row["entities"] for row in rows]
+        assert [json.loads(row["entities"] or "[]") for row in csv.DictReader(file)] == [row["entities"] for row in rows]
 
 
 def test_a_long_text_is_read_to_its_end(trained_tagger: Path) -> None:
