@@ -45,7 +45,7 @@ def finetune_model(
     work: Path,
     report: Report,
 ) -> None:
-    """Write the checkpoint (config.json, model.safetensors) and the learning curves.
+    """Write the checkpoint (config.json, model.safetensors, the tokenizer's files) and the learning curves.
 
     `start` holds the `checkpoint` to go on from and the `tokens` that it was trained on; without it the base model is where it starts.
     `work` holds what a killed run left, and this one goes on from there; the result is the same as without the kill.
@@ -86,6 +86,7 @@ def finetune_model(
     progress = trainer.run()
 
     shutil.copytree(work / "best", checkpoint)
+    shutil.copytree(tokens / "tokenizer", checkpoint, dirs_exist_ok=True)  # with it the checkpoint is a base model for others
     seconds = round(time.perf_counter() - started, 1)
     origins = {"device": device, "base_sha256": base_sha256, "start": origin, "seconds": seconds}
     write_json(training_report, {**_curves(trainer, progress), **origins, **_parameter_counts(model)})

@@ -35,5 +35,6 @@ class Sample:
 
 SAMPLES = {
     "text-classification": Sample(tiny_rows(40), LABELS),
+    "masked-lm": Sample({"text": tiny_rows(40)["text"]}, ()),
     "token-classification": Sample(tagged_rows(40), TYPES),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
 from tiny_entities import TYPES, tagged_rows
-from workspaces import FAST, ratchet, ratchet_json
+from workspaces import FAST, ratchet, ratchet_json, run
 
 from tasks.core.bio_checks import orphan
 from tasks.core.bootstrap import Resampling, metric_intervals
@@ -416,8 +417,6 @@ def test_predictions_print_and_are_written(trained_tagger: Path) -> None:
     rows = pq.read_table(trained_tagger / "out.parquet").to_pylist()
     assert [len(row["entities"]) for row in rows] == [0, 2]
     assert rows == read_jsonl(trained_tagger / "out.jsonl")
-    import csv
-
     with (trained_tagger / "out.csv").open(encoding="utf-8", newline="") as file:
         assert [json.loads(row["entities"] or "[]") for row in csv.DictReader(file)] == [row["entities"] for row in rows]
 
@@ -440,10 +439,8 @@ def test_it_is_promoted_served_and_compared(trained_tagger: Path, tmp_path: Path
     script = (
         "import mlflow, pandas as pd; model = mlflow.pyfunc.load_model('models:/names@champion');"
         "print(model.metadata.get_output_schema());"
-        "print([one['text'] for one in model.predict(pd.DataFrame({'text': ['near Paris']}))['entities'][0]])"
+        "print([one['text'] for one in model.predict(pd.DataFrame({'text': ['the film was near Paris with Anna Berg']}))['entities'][0]])"
     )
-    from workspaces import run
-
     done = run(tmp_path, "python", "-c", script, MLFLOW_TRACKING_URI=f"sqlite:///{trained_tagger}/.ratchet/mlflow.db")
-    assert done.stdout.splitlines()[-1] == "['Paris']"
+    assert done.stdout.splitlines()[-1] == "['Paris', 'Anna Berg']"
     assert "start" in done.stdout

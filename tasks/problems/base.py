@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tasks.core.params import EvaluateParams, ValidateParams
+    from tasks.core.predictor import Predictor
 
 Columns = Mapping[str, Sequence[Any]]
 Features = dict[str, list[Any]]
@@ -192,6 +193,11 @@ class Problem(ABC):
     def predicted_labels(self, prediction: Mapping[str, Any]) -> list[str]:
         """The classes in one of `decode`'s predictions."""
         return [prediction["label"]] if self.label_column else []
+
+    def predict(self, predictor: Predictor, rows: Columns) -> list[dict[str, Any]]:
+        """Predictions for rows as users give them."""
+        outputs = predictor.outputs(rows)
+        return self.decode(outputs, rows, predictor.info.labels, predictor.info.settings.calibration) if len(outputs) else []
 
     def say(self, prediction: Mapping[str, Any]) -> str:
         """One of `decode`'s predictions in a line, for people."""
