@@ -26,6 +26,7 @@ from tasks.core.files import read_json, read_jsonl
 from tasks.core.gazetteer import gazetteer
 from tasks.core.params import EvaluateParams, IngestParams, ValidateParams, save_overrides
 from tasks.core.progress import silent
+from tasks.core.span_behaviour import still_found
 from tasks.core.span_metrics import NOTHING
 from tasks.core.spans import find_spans, tag_names
 from tasks.core.tokens import load_tokenizer
@@ -261,6 +262,13 @@ def test_behavioural_tests_change_what_they_say(base_dir: Path) -> None:
     wrong = EvaluateParams.model_validate({"behaviour": {"minimum_functionality": [{"name": "x", "label": "PRE", "texts": ["a"]}]}})
     with pytest.raises(ParamsError, match="'PRE' is no label"):
         PROBLEM.behaviour_tests(rows, TYPES, wrong, seed=0)
+
+
+def test_a_replaced_entity_has_to_be_found_if_the_one_before_was() -> None:
+    before = outputs_of([["B-PER", "O", "O"]] * 4 + [["O", "O", "O"]])
+    after = outputs_of([["B-PER", "O", "O"], ["O", "O", "O"], ["B-LOC", "O", "O"], ["B-PER", "O", "B-LOC"], ["B-PER", "O", "O"]])
+    person = (0, 1, KINDS.index("PER"))
+    assert still_found(after, before, replaced=[person] * 5).tolist() == [True, False, False, False, True]
 
 
 def test_columns_are_known_by_what_they_hold() -> None:

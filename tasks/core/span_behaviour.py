@@ -22,6 +22,8 @@ from tasks.core.words import find_words, join_words
 if TYPE_CHECKING:
     from tasks.problems.base import Floats
 
+SWAP = "another entity of the type"
+
 Words = Sequence[str]
 # (words, their entities as (start, end, type), draw) to as many words; gives them back where it does not apply
 Change = Callable[[Words, Sequence[tuple[int, int, int]], random.Random], list[str]]
@@ -29,18 +31,25 @@ Change = Callable[[Words, Sequence[tuple[int, int, int]], random.Random], list[s
 
 @dataclass(frozen=True)
 class AlteredWords:
-    """Words of some rows and what became of them, as many and in the same order."""
+    """Words of some rows and what became of them, as many and in the same order; `entities` are those that the change knew of."""
 
     name: str
     before: list[Words]
     after: list[Words]
+    entities: list[Sequence[tuple[int, int, int]]]
+
+    @property
+    def replaced(self) -> list[tuple[int, int, int] | None]:
+        """The entity whose words are others now, of each row; None where none is."""
+        rows = zip(self.before, self.after, self.entities, strict=True)
+        return [next((span for span in spans if old[span[0] : span[1]] != new[span[0] : span[1]]), None) for old, new, spans in rows]
 
 
 def altered_words(words: Sequence[Words], entities: Sequence[Sequence[tuple[int, int, int]]], rows: int, seed: int) -> list[AlteredWords]:
     """Each kind of change on at most `rows` of the rows that it applies to; kinds that apply to none are left out."""
     pool = _pool(words, entities)
     changes: dict[str, Change] = {
-        "another entity of the type": lambda given, spans, draw: _swap(given, spans, draw, pool),
+        SWAP: lambda given, spans, draw: _swap(given, spans, draw, pool),
         "lower case": lambda given, spans, draw: [word.lower() for word in given],
         "a typo outside of entities": _misspell,
     }
@@ -51,7 +60,7 @@ def altered_words(words: Sequence[Words], entities: Sequence[Sequence[tuple[int,
 def _alter(
     name: str, change: Change, words: Sequence[Words], entities: Sequence[Sequence[tuple[int, int, int]]], rows: int, seed: int
 ) -> AlteredWords:
-    altered = AlteredWords(name, [], [])
+    altered = AlteredWords(name, [], [], [])
     places = {" ".join(given): place for place, given in enumerate(words)}
     for text in spread(places, seed):
         if len(altered.before) == rows:
@@ -61,6 +70,7 @@ def _alter(
         if changed != list(given):
             altered.before.append(given)
             altered.after.append(changed)
+            altered.entities.append(entities[places[text]])
     return altered
 
 
@@ -93,6 +103,19 @@ def _misspell(words: Words, spans: Sequence[tuple[int, int, int]], draw: random.
         return list(words)
     chosen = draw.choice(places)
     return [*words[:chosen], changed[chosen], *words[chosen + 1 :]]
+
+
+def still_found(outputs: Floats, others: Floats | None, *, replaced: Sequence[tuple[int, int, int] | None]) -> npt.NDArray[np.bool_]:
+    """True where the words beside the entity that was replaced have the same tags, and it is found if the one before was."""
+    assert others is not None
+    tags, before = (predicted_tags(some).copy() for some in as_wide(outputs, others))
+    found, was_found = (find_spans(some).by_row(len(tags)) for some in (tags, before))
+    kept = np.asarray([span is None or span not in old or span in new for span, old, new in zip(replaced, was_found, found, strict=True)])
+    for row, span in enumerate(replaced):
+        if span is not None:
+            tags[row, span[0] : span[1]] = before[row, span[0] : span[1]] = 0
+    same: npt.NDArray[np.bool_] = (tags == before).all(-1) & kept
+    return same
 
 
 def same_tags(outputs: Floats, others: Floats | None) -> npt.NDArray[np.bool_]:

@@ -16,8 +16,9 @@ BLANK = " "  # between words that are given as a list
 _SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}"  # scripts without blanks: each character is a word of its own
 _LETTER = rf"[\p{{L}}\p{{N}}_&&[^{_SPACELESS}]]"
 _REST = rf"[\p{{L}}\p{{M}}\p{{N}}_&&[^{_SPACELESS}]]"
-# letters and digits with what joins them (won't, Coca-Cola, U.S, 3.5), or else one sign with its marks; Oniguruma's syntax
-_WORD = rf"[{_SPACELESS}]|{_LETTER}{_REST}*(?:[-'’.](?={_LETTER}){_REST}+)*|[^\s\p{{L}}\p{{N}}\p{{C}}\p{{Z}}]\p{{M}}*"
+# addresses and hashtags, letters and digits with what joins them (won't, Coca-Cola, U.S, 3.5), or else one sign with its marks;
+# Oniguruma's syntax
+_WORD = rf"\p{{Alpha}}+://[^\s{_SPACELESS}]+|#{_LETTER}{_REST}*|[{_SPACELESS}]|{_LETTER}{_REST}*(?:[-'’.](?={_LETTER}){_REST}+)*|[^\s\p{{L}}\p{{N}}\p{{C}}\p{{Z}}]\p{{M}}*"
 
 
 def find_words(text: str) -> Spans:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
-from tasks.core.column_kinds import texts
+from tasks.core.column_kinds import numbers, texts
 from tasks.core.errors import ParamsError
 from tasks.core.masking import GUESSES, LEAD, LIKELIHOOD, Vocabulary, draw_masks, keep_places, mask_row
 from tasks.core.ragged import as_wide
@@ -47,7 +47,7 @@ class MaskedLM(Problem):
     batch_tokens = 512  # each token has an output as wide as the vocabulary
 
     def guess_columns(self, rows: Columns) -> dict[str, str] | None:
-        text = next(iter(texts(rows)), None)
+        text = next((name for name in texts(rows) if name not in numbers(rows)), None)
         return {"text": text} if text else None
 
     def labels_of(self, output_labels: Sequence[str]) -> Sequence[str]:
