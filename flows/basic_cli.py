@@ -145,7 +145,7 @@ def predict(
         print_json(rows)
     else:
         for row in rows:
-            print(f"{row['label']:<12} {row['score']:.3f}  {row[next(iter(predictor.problem.example()))]}")
+            print(f"{predictor.problem.say(row)}  {' | '.join(str(row[column]) for column in predictor.problem.example())}")
 
 
 @app.command()

@@ -78,7 +78,8 @@ def predict_file(predictor: Predictor, source: Path, target: Path | None, log: L
     if target.suffix not in WRITERS:
         raise ParamsError(f"--output {target}: its ending does not say what format to write.", f"Wanted one of {', '.join(WRITERS)}.")
     count = 0
-    with atomic_path(target) as new, _writer(new) as write:
+    example = predictor.problem.prediction_example(predictor.info.labels)
+    with atomic_path(target) as new, _writer(new, example) as write:
         for batch in batches:
             write(batch)
             count += len(batch)
@@ -106,7 +107,7 @@ def _registered_bundle(workspace: Workspace, alias: str | None, version: int | N
 
 
 def _predictions(predictor: Predictor, source: Path, log: Log | None) -> Iterator[Rows]:
-    for batch in read_batches(source, predictor.problem.example()):
+    for batch in read_batches(source, predictor.problem.example(), predictor.problem.types):
         rows = _predicted(predictor, batch)
         if log is not None:
             log(rows)
@@ -121,8 +122,11 @@ def _predicted(predictor: Predictor, batch: pa.RecordBatch) -> Rows:
 
 
 @contextmanager
-def _writer(path: Path) -> Iterator[Callable[[Rows], None]]:
-    """A function that appends rows to a file in the format of its ending."""
+def _writer(path: Path, example: dict[str, Any] | None) -> Iterator[Callable[[Rows], None]]:
+    """A function that appends rows to a file in the format of its ending.
+
+    example  a prediction from which types can be told that the rows may not show; None: they show them
+    """
     import pyarrow as pa
     import pyarrow.csv as pc
     import pyarrow.parquet as pq
@@ -132,15 +136,21 @@ def _writer(path: Path) -> Iterator[Callable[[Rows], None]]:
             yield lambda rows: file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         return
     options = pc.WriteOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
+    parquet = path.suffix == ".parquet"
+    parts = pa.Table.from_pylist([_flat(example or {})]).schema
     writer: Any = None
 
     def write(rows: Rows) -> None:
         nonlocal writer
-        table = pa.Table.from_pylist([_flat(row) for row in rows])
+        table = pa.Table.from_pylist([_flat(row) if parquet else _cells(_flat(row)) for row in rows])
+        if parquet:  # what no row of the batch has would have no type
+            named = {name: table.schema.field(name).type for name in table.column_names} | {
+                name: parts.field(name).type for name in parts.names
+            }
+            table = table.cast(pa.schema(named))
         if writer is None:
-            parquet = path.suffix == ".parquet"
             writer = pq.ParquetWriter(path, table.schema) if parquet else pc.CSVWriter(path, table.schema, write_options=options)
-        writer.write_table(table.cast(writer.schema) if path.suffix == ".parquet" else table)
+        writer.write_table(table.cast(writer.schema) if parquet else table)
 
     path.touch()
     try:
@@ -156,3 +166,13 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     for key, value in row.items():
         flat |= {f"{key}.{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}
     return flat
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    """Lists as CSV and TSV hold them: 'a|b', as ingest reads them; what is no list of texts as JSON."""
+    return {key: _cell(value) if isinstance(value, list) else value for key, value in row.items()}
+
+
+def _cell(values: list[Any]) -> str:
+    plain = all(isinstance(value, str) and "|" not in value for value in values)
+    return "|".join(values) if plain else json.dumps(values, ensure_ascii=False, default=str)

@@ -223,8 +223,8 @@ def _judge_behaviour(
         {
             "before": None if test.against is None else _row(test.against, row),
             "after": _row(test.rows, row),
-            "prediction_before": _brief(prediction_before),
-            "prediction_after": _brief(prediction),
+            "prediction_before": _brief(problem, prediction_before),
+            "prediction_after": _brief(problem, prediction),
         }
         for row, prediction, prediction_before in zip(failed, predictions, predictions_before, strict=True)
     ]
@@ -240,8 +240,11 @@ def _row(rows: Columns, row: int) -> dict[str, Any]:
     return {name: values[row] for name, values in rows.items()}
 
 
-def _brief(prediction: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if prediction is None else {name: value for name, value in prediction.items() if not isinstance(value, (dict, list))}
+def _brief(problem: Problem, prediction: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if prediction is None:
+        return None
+    short = {name: value for name, value in prediction.items() if not isinstance(value, (dict, list))}
+    return short or {"prediction": problem.say(prediction)}
 
 
 def _inputs(features: Features) -> list[str]:

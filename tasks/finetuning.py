@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -49,7 +50,7 @@ def finetune_model(
     work: Path,
     report: Report,
 ) -> None:
-    """Write the checkpoint, as core/checkpoints.py describes it, and the learning curves.
+    """Write the checkpoint, as core/checkpoints.py describes it, the tokenizer's files beside it, and the learning curves.
 
     `start` holds the `checkpoint` to go on from and the `tokens` that it was trained on; without it the base model is where it starts.
     `work` holds what a killed run left, and this one goes on from there; the result is the same as without the kill.
@@ -105,6 +106,7 @@ def finetune_model(
     if finetune.adds:
         save_adapter(tuning.model, checkpoint / ADAPTER, facts)
     save_checkpoint(tuning, checkpoint)
+    shutil.copytree(tokens / "tokenizer", checkpoint, dirs_exist_ok=True)  # with it the checkpoint is a base model for others
     origins = {"device": device, "base_sha256": base_sha256, "start": origin, "method": finetune.method}
     write_json(training_report, {**_curves(trainer, progress), **origins, **_costs(trainer, progress, seconds), **counts})
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core import queries, tables
 from tasks.core.errors import DataError, ParamsError, StorageError, did_you_mean
 from tasks.core.files import atomic_path, sha256_file, write_json, write_jsonl
-from tasks.core.loaded import FILE, LINE, SPLIT, Loaded, is_nested, no_fault_of_data, one_line, quoted
+from tasks.core.loaded import FILE, LINE, SPLIT, Loaded, converted, is_nested, no_fault_of_data, one_line, quoted
 from tasks.core.params import IngestParams, Source
 from tasks.core.progress import Report
 from tasks.core.sources import LocalFile, fetch, public_address
@@ -180,7 +180,7 @@ def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: Ing
                 f"column '{name}': wanted text, found {types[name]}.", "Name another column, or make text of it in `ingest.query`."
             )
         # what cannot be converted becomes NULL, which validation sets aside
-        convert = f"TYPE {wanted} USING TRY_CAST({quoted(name)} AS {wanted})"
+        convert = f"TYPE {wanted} USING {converted(name, types[name], wanted)}"
         connection.execute(f"ALTER TABLE {queries.RESULT} ALTER {quoted(name)} {convert}")
     for name, expression in problem.derived.items():
         connection.execute(f"ALTER TABLE {queries.RESULT} ADD COLUMN {quoted(name)} {problem.types.get(name, 'VARCHAR')}")

@@ -38,7 +38,7 @@ def validate_rows(
     kind = load_problem(problem)
     checks = resolve_checks(kind, labels, validate)
     rows = pq.read_table(raw / "rows.parquet")
-    judged = Judged(rows, kind.text_columns, kind.label_column, labels, validate.script)
+    judged = Judged(rows, kind.text_columns, kind.label_column, labels, validate.script, kind.facts(rows))
     report(1, {"progress": 0.3})
     for phase in range(PHASES):
         judged.run([check for check in checks if phase_of(check) == phase], phase)
@@ -52,7 +52,7 @@ def validate_rows(
     entries = [describe(outcome, judged) for outcome in outcomes]
     write_json(validation_report, {
         "rows_in": len(rows), "rows_out": len(kept), "quarantined": len(rows) - len(kept),
-        "checks": entries, "off": off, "profile": profile(kept, kind.text_columns, kind.label_column, list(kind.columns)),
+        "checks": entries, "off": off, "profile": profile(kept, kind.text_columns, kind.label_column, [*kind.columns, *kind.derived]),
     })  # fmt: skip
     write_text(data_docs / "index.html", render_page(outcomes, len(rows)))
     _raise_failures(entries, judged, kept, valid, validation_report)
@@ -134,11 +134,11 @@ def _raise_failures(entries: Sequence[Mapping[str, Any]], judged: Judged, kept: 
 
 def _say_rows(entry: Mapping[str, Any], judged: Judged) -> str:
     """': 'neutrl' (a.csv line 3, a.csv line 9). Did you mean…' for the first rows that miss a check."""
-    by_value: dict[str, list[str]] = {}
-    for example in entry["examples"]:
-        by_value.setdefault(str(example["excerpt"]), []).append(say_place(example))
     outcome = next(outcome for outcome in judged.outcomes if outcome.check.name == entry["name"])
     known = [str(value) for value in outcome.check.kwargs.get("value_set", ())]
+    by_value: dict[str, list[str]] = {}
+    for example in entry["examples"]:  # of a list of labels, the one that is not known
+        by_value.setdefault(str(example["found"] if known else example["excerpt"]), []).append(say_place(example))
     words = [
         f"'{value}' ({', '.join(places[:3])}{', …' if len(places) > 3 else ''}){did_you_mean(value, known)}"
         for value, places in list(by_value.items())[:5]

@@ -9,6 +9,7 @@ from typing import Any
 
 from shared import made_once
 from tiny import LABELS, make_base, tiny_rows
+from tiny_entities import TYPES, tagged_rows
 
 Rows = dict[str, list[Any]]
 
@@ -34,4 +35,6 @@ class Sample:
 
 SAMPLES = {
     "text-classification": Sample(tiny_rows(40), LABELS),
+    "masked-lm": Sample({"text": tiny_rows(40)["text"]}, ()),
+    "token-classification": Sample(tagged_rows(40), TYPES),
 }

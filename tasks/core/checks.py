@@ -2,7 +2,8 @@
 
 Beside the rows' own columns an expectation may name these: of a text column `text` the facts `text.characters` and so on (see
 core/text_facts.py); of a row among the others `copies.first` and `copies.labels`, and of its label `label.rows` and `label.share`
-(see core/row_facts.py).
+(see core/row_facts.py). Where a row has a list of labels, `label.rows` and `label.share` are those of its rarest and of its most
+frequent label, and there are `label.unknown`, its first that is not known, and `label.present`, the labels that rows have, one a row.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ CHARACTERS, VISIBLE, CONTROLS = "characters", "visible", "control_characters"
 SCRIPT, DAMAGE, PERSONAL = "script_share", "encoding_damage", "personal_data"
 FIRST_COPY, COPIES_LABELS = "copies.first", "copies.labels"
 LABEL_ROWS, LABEL_SHARE = "label.rows", "label.share"
+LABEL_UNKNOWN, LABEL_PRESENT = "label.unknown", "label.present"
 MIN_SCRIPT_SHARE = 0.5  # of a text's letters
 
 

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.core.checks import COPIES_LABELS, FIRST_COPY, LABEL_ROWS, LABEL_SHARE, Check
+from tasks.core.checks import COPIES_LABELS, FIRST_COPY, LABEL_PRESENT, LABEL_ROWS, LABEL_SHARE, LABEL_UNKNOWN, Check
 from tasks.core.expectations import Outcome, concerns_rows, judge
 from tasks.core.label_lists import is_list
 from tasks.core.normalization import normalize_rows
 from tasks.core.personal_data import mask
 from tasks.core.quarantine import place_of, set_aside
-from tasks.core.row_facts import duplicate_of, labels_of_text, rows_of_label, text_codes
+from tasks.core.row_facts import duplicate_of, label_lists, labels_of_text, rows_of_label, text_codes
 from tasks.core.text_facts import text_facts
 
 EXAMPLES = 20  # rows of a check that the report shows
@@ -39,11 +39,15 @@ class Judged:
     """The rows, and what the checks so far have made of them.
 
     texts      names of the text columns;  label  the label column's, if there is one;  labels  those that are known
+    own_facts  the problem's, a row each
     alive      (rows,) bool: not quarantined
     outcomes   of the checks so far; their rows are places in `rows`
     """
 
-    def __init__(self, rows: pa.Table, texts: Sequence[str], label: str | None, labels: Sequence[str], script: str | None) -> None:
+    def __init__(
+        self, rows: pa.Table, texts: Sequence[str], label: str | None, labels: Sequence[str], script: str | None,
+        own_facts: pa.Table | None = None,
+    ) -> None:  # fmt: skip
         self.rows = rows
         self.alive: npt.NDArray[np.bool_] = np.ones(len(rows), bool)
         self.outcomes: list[Outcome] = []
@@ -52,14 +56,17 @@ class Judged:
         self._reasons: dict[int, list[Check]] = {}
         self._facts = rows
         for column in texts:
-            facts = text_facts(rows, column, script)
-            for name in facts.column_names:
-                self._facts = self._facts.append_column(name, facts[name])
+            self._facts = _beside(self._facts, text_facts(rows, column, script))
+        if own_facts is not None:
+            self._facts = _beside(self._facts, own_facts)
         self._single = label is not None and not is_list(rows[label])
         if label is not None and self._single:  # a blank label is a missing one
             blank = pc.equal(pc.utf8_trim_whitespace(rows[label]), "")
             named = pc.if_else(blank, pa.scalar(None, rows[label].type), rows[label])
             self._facts = self._facts.set_column(rows.column_names.index(label), label, named)
+        elif label is not None:
+            unknown = pa.array(label_lists(rows[label], labels).unknown, pa.string())
+            self._facts = self._facts.append_column(LABEL_UNKNOWN, unknown)
         self._codes = text_codes(normalize_rows([rows[column] for column in texts]))
 
     def run(self, checks: Sequence[Check], phase: int) -> None:
@@ -85,13 +92,25 @@ class Judged:
         if phase == 1:
             codes = self._codes.take(pa.array(alive))
             facts = facts.append_column(FIRST_COPY, duplicate_of(codes, facts["row"]))
-            if self._label is not None and self._single:
-                facts = facts.append_column(COPIES_LABELS, labels_of_text(codes, facts[self._label]))
-        elif phase > 1 and self._label is not None and self._single:
-            counts = rows_of_label(facts[self._label], self._labels)
-            shares = pc.divide(pc.cast(counts, pa.float64()), float(len(facts)))
-            facts = facts.append_column(LABEL_ROWS, counts).append_column(LABEL_SHARE, shares)
+            if self._label is not None:
+                labels = facts[self._label]
+                joined = labels if self._single else pa.chunked_array([pa.array(label_lists(labels, self._labels).labels, pa.string())])
+                facts = facts.append_column(COPIES_LABELS, labels_of_text(codes, joined))
+        elif phase > 1 and self._label is not None:
+            facts = self._with_counts(facts, self._label)
         return facts
+
+    def _with_counts(self, facts: pa.Table, label: str) -> pa.Table:
+        """The rows with how many have their labels."""
+        if self._single:
+            counts = most = rows_of_label(facts[label], self._labels)
+        else:
+            found = label_lists(facts[label], self._labels)
+            counts, most = pa.array(found.rows, pa.int64()), pa.array(found.most_rows, pa.int64())
+            present = [*found.present, *[None] * len(facts)][: len(facts)]
+            facts = facts.append_column(LABEL_PRESENT, pa.array(present, pa.string()))
+        shares = pc.divide(pc.cast(most, pa.float64()), float(len(facts)))
+        return facts.append_column(LABEL_ROWS, counts).append_column(LABEL_SHARE, shares)
 
     def quarantine(self) -> list[dict[str, Any]]:
         """The rows that do not stay, in order."""
@@ -112,6 +131,12 @@ class Judged:
         ]
 
 
+def _beside(rows: pa.Table, facts: pa.Table) -> pa.Table:
+    for name in facts.column_names:
+        rows = rows.append_column(name, facts[name])
+    return rows
+
+
 def _concerns(check: Check, column: str) -> bool:
     named = check.kwargs.get("column")
     return isinstance(named, str) and (named == column or named.startswith(f"{column}."))
@@ -121,6 +146,8 @@ def _varied(places: Sequence[int], values: pa.ChunkedArray) -> dict[int, Any]:
     """Up to EXAMPLES places and their values, the first few of each value."""
     seen: Counter[int | None] = Counter()
     chosen: dict[int, Any] = {}
+    if pa.types.is_nested(values.type):
+        values = pa.chunked_array([pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())])
     codes = values.combine_chunks().dictionary_encode()
     for place, code in zip(places, codes.indices.to_pylist(), strict=True):
         seen[code] += 1

@@ -119,6 +119,27 @@ def reliability_figure(series: Mapping[str, Sequence[Mapping[str, float]]]) -> F
 
 
 @styled
+def scores_figure(entries: Sequence[Mapping[str, Any]]) -> Figure:
+    """Precision, recall and F1 of each label that has rows, lowest F1 first; of many labels, the lowest.
+
+    entries   {label, precision, recall, f1, support}, one of them with rows at least
+    """
+    present = [entry for entry in entries if entry["support"]]
+    shown = sorted(present, key=lambda entry: float(entry["f1"]))[:MAX_BARS]
+    places = np.arange(len(shown))
+    figure = Figure(figsize=(4.8, 0.9 + 0.28 * len(shown)))
+    axes = figure.subplots()
+    axes.barh(places, [entry["f1"] for entry in shown], color=BLUE, alpha=0.35, label="F1")
+    for name, mark, color in (("precision", ">", ORANGE), ("recall", "o", BLUE)):
+        axes.plot([entry[name] for entry in shown], places, mark, color=color, markersize=5, label=name)
+    axes.set_yticks(places, [f"{shorten(entry['label'])} ({entry['support']:,})" for entry in shown])
+    axes.set(xlim=(0, 1.02), ylim=(len(shown) - 0.4, -0.6))
+    axes.grid(visible=False, axis="y")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
+    return figure
+
+
+@styled
 def differences_figure(title: str, differences: Mapping[str, Mapping[str, float]]) -> Figure:
     """Paired differences by name with their intervals, around zero; of many, the lowest."""
     shown = (
@@ -233,6 +254,18 @@ def counts_figure(counts: Mapping[str, int]) -> Figure:
     axes.locator_params(axis="x", nbins=5)
     axes.grid(visible=False, axis="y")
     axes.set_title("rows of each label")
+    return figure
+
+
+@styled
+def histogram_figure(edges: Sequence[float], counts: Sequence[int], measured: str, counted: str) -> Figure:
+    """How often a value lies between each two edges, one edge more than counts."""
+    figure = Figure(figsize=(4.8, 2.9))
+    axes: Axes = figure.subplots()
+    axes.stairs(counts, edges, fill=True, color=BLUE)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set(xlabel=measured, ylabel=counted)
+    axes.grid(visible=False, axis="x")
     return figure
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +40,38 @@ def labels_of_text(codes: pa.Array, labels: pa.ChunkedArray) -> pa.Array:
     values = np.zeros(len(codes), np.int64)
     values[valid] = counts[texts]
     return pa.array(values, mask=~valid)
+
+
+@dataclass(frozen=True)
+class LabelLists:
+    """A column of lists of labels, as facts of its rows.
+
+    labels   which labels each row has, joined to one text; null where the list is
+    unknown  the first label that is not known, None where all are
+    rows     of the row's rarest label, None where it has none that is known;  most_rows  of its most frequent one
+    present  labels that rows have, known or not
+    """
+
+    labels: list[str | None]
+    unknown: list[str | None]
+    rows: list[int | None]
+    most_rows: list[int | None]
+    present: list[str]
+
+
+def label_lists(column: pa.ChunkedArray, known: Sequence[str]) -> LabelLists:
+    """The facts of these rows."""
+    lists, allowed = column.to_pylist(), set(known)
+    sets = [None if items is None else {str(item) for item in items} for items in lists]
+    counts = Counter(label for labels in sets for label in labels or ())
+    of_rows = [[counts[label] for label in labels or () if label in allowed] for labels in sets]
+    return LabelLists(
+        [None if labels is None else "\x1f".join(sorted(labels)) for labels in sets],
+        [next((str(item) for item in items or () if str(item) not in allowed), None) for items in lists],
+        [min(found, default=None) for found in of_rows],
+        [max(found, default=None) for found in of_rows],
+        list(counts),
+    )
 
 
 def rows_of_label(labels: pa.ChunkedArray, known: Sequence[str]) -> pa.Array:

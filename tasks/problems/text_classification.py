@@ -174,7 +174,7 @@ class TextClassification(Problem):
 
     def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
         wanted = evaluate.behaviour
-        _check_behaviour_labels(wanted, labels)
+        check_behaviour(wanted, labels)
         tests = [
             BehaviourTest(altered.name, "invariance", {"text": altered.after}, _same_label, {"text": altered.before})
             for altered in invariance_texts(rows["text"], wanted.names, wanted.rows, seed)
@@ -237,7 +237,8 @@ def _moves(outputs: Floats, others: Floats | None, *, label: int, sign: int, tol
     return moved
 
 
-def _check_behaviour_labels(behaviour: BehaviourParams, labels: Sequence[str]) -> None:
+def check_behaviour(behaviour: BehaviourParams, labels: Sequence[str]) -> None:
+    """ParamsError for labels that there are not."""
     places = [(f"{key}.{i}", entry) for key in ("minimum_functionality", "directional") for i, entry in enumerate(getattr(behaviour, key))]
     wrong = [
         f"  evaluate.behaviour.{place}.label: '{entry.label}' is no label.{did_you_mean(entry.label, labels)}"
