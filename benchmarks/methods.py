@@ -24,7 +24,7 @@ import numpy as np
 from tasks.core.quiet import quiet_libraries
 
 ROOT = Path(__file__).resolve().parent.parent
-# the less a method trains, and the further from the output, the more it takes; of each the best of a coarse search on validation rows
+# the less a method trains, and the further from the output, the larger its steps: the middle of usual ranges, not searched
 LEARNING_RATES = {
     "full": 1e-4, "frozen": 1e-2, "lora": 1e-3, "rslora": 5e-4, "dora": 1e-3, "adalora": 5e-3, "ia3": 1e-2, "bitfit": 3e-3,
     "adapter": 1e-3, "prefix-tuning": 1e-2, "prompt-tuning": 3e-2, "p-tuning": 1e-3,
