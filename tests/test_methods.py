@@ -207,6 +207,39 @@ def test_a_decoder_with_virtual_tokens_still_reads_left_to_right() -> None:
     assert not torch.allclose(one[:, -1], two[:, -1])
 
 
+@pytest.mark.parametrize("method", ["prefix-tuning", "prompt-tuning", "p-tuning"])
+@pytest.mark.parametrize("architecture", sorted(LEFT_TO_RIGHT))
+def test_a_decoder_with_virtual_tokens_goes_on_from_a_cache(architecture: str, method: Method) -> None:
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_config(ARCHITECTURES[architecture]())
+    model = shaken(apply_method(base, body_dir(architecture), params(method), 10)).model.eval()
+    ids = BATCH["input_ids"][:1].repeat(2, 1)
+    with torch.no_grad():
+        whole = model(input_ids=ids, use_cache=True)
+        past = model(input_ids=ids[:, :2], use_cache=True).past_key_values
+        assert past.layers[0].keys.shape[2] == 2
+        found = model(input_ids=ids[:, 2:], past_key_values=past, attention_mask=torch.ones_like(ids), use_cache=True)
+    torch.testing.assert_close(found.logits, whole.logits[:, 2:])
+    for layer, wanted in zip(found.past_key_values.layers, whole.past_key_values.layers, strict=True):
+        torch.testing.assert_close(layer.keys, wanted.keys)
+        torch.testing.assert_close(layer.values, wanted.values)
+
+
+def test_virtual_tokens_stand_in_front_of_every_sequence_packed_into_a_row() -> None:
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_config(ARCHITECTURES["llama"]())
+    model = shaken(apply_method(base, body_dir("llama"), params("prefix-tuning"), 10)).model
+    one, two = torch.tensor([[2, 17, 28, 3]]), torch.tensor([[2, 52, 3]])
+    alone = [logits(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}) for ids in (one, two)]
+    seen = torch.block_diag(torch.ones(4, 4).tril(), torch.ones(3, 3).tril()).bool()
+    mask = torch.where(seen, torch.tensor(0.0), torch.tensor(-1e9))[None, None]
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2]])
+    packed = logits(model, {"input_ids": torch.cat((one, two), 1), "attention_mask": mask, "position_ids": positions})
+    torch.testing.assert_close(packed, torch.cat(alone, 1))
+
+
 def test_nothing_to_train_is_a_users_mistake() -> None:
     from transformers import AutoModelForCausalLM
 

@@ -7,17 +7,19 @@ Prefix tuning replaces the new places' states below every layer, so that each ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from transformers import DynamicCache
 
 from tasks.core.architecture import layer_stack, reads_left_to_right
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import Cache, PreTrainedModel
+    from transformers.utils import ModelOutput
 
 
 class VirtualTokens(nn.Module):
@@ -67,7 +69,7 @@ def drawn_states(model: PreTrainedModel, tokens: int) -> VirtualTokens:
 
 
 class PromptedModel(nn.Module):
-    """A Hugging Face model that reads virtual tokens along with each row; outputs of theirs are left out.
+    """A Hugging Face model that reads virtual tokens along with each row; its outputs and caches show nothing of them.
 
     source  makes the tokens' states, as VirtualTokens holds them
     """
@@ -76,22 +78,63 @@ class PromptedModel(nn.Module):
         super().__init__()
         self.model, self.source, self.config = model, source, model.config
         self.place = 0 if reads_left_to_right(model) else 1
-        self._states: list[torch.Tensor] = []  # of the call under way
+        self._states: list[torch.Tensor] = []  # what is put in by the call under way
         model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: self._replace(output, 0))
         for depth, layer in enumerate(layer_stack(model)):
             layer.register_forward_pre_hook(partial(self._before_layer, depth), with_kwargs=True)
 
-    def forward(self, input_ids: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The model's outputs by name, of the same shapes as without virtual tokens."""
-        self._states = self.source()
-        # copies of a token that is there: some models count their padding by its id
-        new = input_ids[:, :1].expand(-1, len(self._states[0]))
-        outputs = self.model(input_ids=self._insert(input_ids, new), **{name: self._longer(name, value) for name, value in inputs.items()})
-        length = input_ids.shape[1] + new.shape[1]
-        return {name: self._shorter(value, length) for name, value in outputs.items() if isinstance(value, torch.Tensor)}
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self.model.device
+        return device
 
-    def _longer(self, name: str, value: torch.Tensor) -> torch.Tensor:
+    def set_attn_implementation(self, name: str) -> None:
+        """As of the model itself."""
+        self.model.set_attn_implementation(name)
+
+    def forward(self, input_ids: torch.Tensor, past_key_values: Cache | None = None, **inputs: Any) -> ModelOutput:
+        """The model's outputs, of the same shapes as without virtual tokens; a cache that was given is left as it is."""
+        self._states = self.source()
         count = len(self._states[0])
+        if past_key_values is None:
+            # copies of a token that is there: some models count their padding by its id
+            longer = self._insert(input_ids, input_ids[:, :1].expand(-1, count))
+            outputs = self.model(input_ids=longer, **{name: self._longer(name, value, count) for name, value in inputs.items()})
+            for name in [name for name, value in outputs.items() if isinstance(value, torch.Tensor)]:
+                outputs[name] = self._shorter(outputs[name], longer.shape[1], count)
+        else:
+            cache = self._behind_tokens(past_key_values, count)
+            outputs = self.model(
+                input_ids=input_ids, past_key_values=cache, **{name: _further(name, value, count) for name, value in inputs.items()}
+            )
+        self._states = []
+        if self.place == 0 and outputs.get("past_key_values") is not None:
+            outputs["past_key_values"] = DynamicCache(
+                [(layer.keys[:, :, count:], layer.values[:, :, count:]) for layer in _layers(outputs)]
+            )
+        found: ModelOutput = outputs
+        return found
+
+    def _behind_tokens(self, past: Cache, count: int) -> DynamicCache:
+        """The virtual tokens' keys and values, which rest on nothing that follows, and behind them those of the past."""
+        ids = torch.zeros(1, count, dtype=torch.int64, device=self.device)
+        tokens = _layers(self.model(input_ids=ids, use_cache=True))
+        self._states = []  # they are in the cache now
+        rows = past.layers[0].keys.shape[0]
+        return DynamicCache([
+            tuple(
+                torch.cat((new.expand(rows, -1, -1, -1), old), 2)
+                for new, old in ((layer.keys, before.keys), (layer.values, before.values))
+            )
+            for layer, before in zip(tokens, past.layers, strict=True)
+        ])  # fmt: skip
+
+    def _longer(self, name: str, value: Any, count: int) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if value.ndim == 4:
+            return _longer_mask(value, count)
         if name == "position_ids":
             before = torch.arange(self.place, self.place + count, device=value.device)
             return self._insert(torch.cat((value[:, : self.place], value[:, self.place :] + count), 1), before.expand(value.shape[0], -1))
@@ -101,13 +144,16 @@ class PromptedModel(nn.Module):
     def _insert(self, value: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         return torch.cat((value[:, : self.place], new, value[:, self.place :]), 1)
 
-    def _shorter(self, value: torch.Tensor, length: int) -> torch.Tensor:
+    def _shorter(self, value: torch.Tensor, length: int, count: int) -> torch.Tensor:
         if value.ndim < 3 or value.shape[1] != length:  # two axes: (rows, classes), however many there are
             return value
-        return torch.cat((value[:, : self.place], value[:, self.place + len(self._states[0]) :]), 1)
+        return torch.cat((value[:, : self.place], value[:, self.place + count :]), 1)
 
-    def _replace(self, states: torch.Tensor, depth: int) -> torch.Tensor:
-        new = self._states[depth].to(states.dtype).expand(states.shape[0], -1, -1)  # not len(): tracing would take it for a constant
+    def _replace(self, states: torch.Tensor, depth: int) -> torch.Tensor | None:
+        if not self._states:
+            return None
+        # the number of rows by shape, not by len(): tracing would take it for a constant
+        new = self._states[depth].to(states.dtype).expand(states.shape[0], -1, -1)
         return torch.cat((states[:, : self.place], new, states[:, self.place + new.shape[1] :]), 1)
 
     def _before_layer(self, depth: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
@@ -116,3 +162,27 @@ class PromptedModel(nn.Module):
         if args:
             return (self._replace(args[0], depth), *args[1:]), kwargs
         return args, kwargs | {"hidden_states": self._replace(kwargs["hidden_states"], depth)}
+
+
+def _layers(outputs: ModelOutput) -> Sequence[Any]:
+    layers: Sequence[Any] = outputs["past_key_values"].layers
+    return layers
+
+
+def _further(name: str, value: Any, count: int) -> Any:
+    """An input of tokens that stand behind `count` others in the cache."""
+    if name == "position_ids":
+        return value + count
+    if name != "attention_mask" or value is None:
+        return value
+    seen = torch.ones_like(value[..., :1]) if value.ndim == 2 else torch.zeros_like(value[..., :1])
+    return torch.cat((seen.expand(*[-1] * (value.ndim - 1), count), value), -1)
+
+
+def _longer_mask(mask: torch.Tensor, count: int) -> torch.Tensor:
+    """What is added to the attention, (rows, 1, tokens, tokens), of rows that read left to right, with virtual tokens in front."""
+    unseen = torch.finfo(mask.dtype).min / 2  # half: other masks may be added
+    rows, _, tokens, total = mask.shape
+    among = torch.full((count, count), unseen, dtype=mask.dtype, device=mask.device).triu(1)
+    above = torch.cat((among.expand(rows, 1, -1, -1), mask.new_full((rows, 1, count, total), unseen)), -1)
+    return torch.cat((above, torch.cat((mask.new_zeros(rows, 1, tokens, count), mask), -1)), 2)
