@@ -25,8 +25,7 @@ from tasks.problems import Problem, load_problem
 
 if TYPE_CHECKING:
     import onnx
-    from torch import nn
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from tasks.core.quantization import Activation, QuantizedInput
     from tasks.problems.base import Features
@@ -144,7 +143,7 @@ def check_recipes(names: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != FP32]
 
 
-def _trace(model: nn.Module, problem: Problem, tokens: Path, pad: int, export: ExportParams, seed: int) -> tuple[Material, float]:
+def _trace(model: PreTrainedModel, problem: Problem, tokens: Path, pad: int, export: ExportParams, seed: int) -> tuple[Material, float]:
     started = time.perf_counter()
     # two rows of different length, so that neither batch nor padding is a constant of the graph
     example = problem.collate(_spread_rows(tokens / "train.arrow", 2), pad)
@@ -177,7 +176,7 @@ def _build(name: str, recipe: Callable[[Material, Path], None], material: Materi
     return {"recipe": name, "bytes": size, "seconds": round(time.perf_counter() - started, 3), "failure": failure}
 
 
-def _check_parity(model: nn.Module, problem: Problem, features: Features, pad: int, file: Path) -> None:
+def _check_parity(model: PreTrainedModel, problem: Problem, features: Features, pad: int, file: Path) -> None:
     from tasks.core.inference import predict_torch
 
     wanted = predict_torch(model, problem, features, pad)

@@ -134,20 +134,20 @@ def test_adalora_ends_with_its_budget(base_dir: Path, tokens: Path, tmp_path: Pa
     assert sum(weight.numel() for name, weight in weights.items() if "lora_E" in name) == 6 * len(left)
 
 
-class Narrow(torch.nn.Module):
+def narrow(model: Any, rows: int) -> Any:
     """A model whose machine has memory for so many rows at a time, and says so in torch's words."""
+    forward = model.forward
 
-    def __init__(self, model: Any, rows: int) -> None:
-        super().__init__()
-        self.model, self.rows = model, rows
-
-    def forward(self, input_ids: torch.Tensor, **inputs: torch.Tensor) -> Any:
-        if self.training and len(input_ids) > self.rows:
+    def within_memory(input_ids: torch.Tensor, **inputs: torch.Tensor) -> Any:
+        if model.training and len(input_ids) > rows:
             torch.rand(1)  # what was drawn before the failure must not count
             raise RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+                "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
             )
-        return self.model(input_ids=input_ids, **inputs)
+        return forward(input_ids=input_ids, **inputs)
+
+    model.forward = within_memory
+    return model
 
 
 def narrow_run(base: Path, tokens: Path, work: Path, rows: int, stop_after: int | None = None, **params: Any) -> tuple[Trainer, Path]:
@@ -164,7 +164,7 @@ def narrow_run(base: Path, tokens: Path, work: Path, rows: int, stop_after: int 
     claim_work(work, "same inputs")
     seed_everything(7)
     model = PROBLEM.load_model(base, LABELS, 0.1)
-    trainer = Trainer(Tuning(model, Narrow(model, rows)), setting, report)
+    trainer = Trainer(Tuning(narrow(model, rows)), setting, report)
     try:
         trainer.run()
     except KeyboardInterrupt:

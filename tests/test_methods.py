@@ -226,6 +226,24 @@ def test_a_decoder_with_virtual_tokens_goes_on_from_a_cache(architecture: str, m
         torch.testing.assert_close(layer.values, wanted.values)
 
 
+@pytest.mark.parametrize("architecture", sorted(LEFT_TO_RIGHT))
+def test_a_decoder_with_virtual_tokens_writes_what_it_would_read(architecture: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_config(ARCHITECTURES[architecture]())
+    model = shaken(apply_method(base, body_dir(architecture), params("prefix-tuning"), 10)).model.eval()
+    prompt, padded = torch.tensor([[17, 28, 39]]), torch.tensor([[0, 0, 17, 28, 39]])
+    written = model.generate(prompt, max_new_tokens=5, min_new_tokens=5, do_sample=False, pad_token_id=0, eos_token_id=199)[0, 3:]
+    beside = model.generate(
+        padded, attention_mask=(padded != 0).long(), max_new_tokens=5, min_new_tokens=5, do_sample=False, pad_token_id=0, eos_token_id=199
+    )[0, 5:]
+    for token, other in zip(written, beside, strict=True):
+        found = logits(model, {"input_ids": prompt, "attention_mask": torch.ones_like(prompt)})[0, -1]
+        found[199] = -torch.inf
+        assert token == other == found.argmax()
+        prompt = torch.cat((prompt, token[None, None]), 1)
+
+
 def test_virtual_tokens_stand_in_front_of_every_sequence_packed_into_a_row() -> None:
     from transformers import AutoModelForCausalLM
 

@@ -1,7 +1,6 @@
 """What a method adds to a model and cannot be merged into its weights: virtual tokens and bottlenecks, in training and as they ship.
 
-A checkpoint keeps them beside its Hugging Face files, in ADDITIONS, whose names say what each is: `virtual_tokens.DEPTH`,
-`MODULE.bottleneck.*`.
+The names say what each is: `virtual_tokens.DEPTH` for states, `MODULE.bottleneck.*` for weights.
 """
 
 from __future__ import annotations
@@ -9,26 +8,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
-from tasks.core.bottleneck import NAME, Bottleneck, attach
+from tasks.core import bottleneck, virtual_tokens
+from tasks.core.bottleneck import Bottleneck, attach_bottleneck
 from tasks.core.tuning import Tuning
-from tasks.core.virtual_tokens import PromptedModel, VirtualTokens
-
-TOKENS = "virtual_tokens."
+from tasks.core.virtual_tokens import VirtualTokens, attach_tokens, detach_tokens
 
 
 class PromptTuning(Tuning):
     """Trains virtual tokens."""
 
-    def __init__(self, base: PreTrainedModel, source: nn.Module) -> None:
-        super().__init__(base, PromptedModel(base, source.to(base.device)))
-        self.source = source
-
     def additions(self) -> dict[str, torch.Tensor]:
-        """The virtual tokens' states, as the source makes them."""
-        return {f"{TOKENS}{depth}": states.detach() for depth, states in enumerate(self.source())}
+        """The virtual tokens' states, as their source makes them."""
+        states = self.model.base_model.get_submodule(virtual_tokens.NAME)()
+        return {f"{virtual_tokens.NAME}.{depth}": state.detach() for depth, state in enumerate(states)}
+
+    def merge(self) -> PreTrainedModel:
+        """The model without them."""
+        detach_tokens(self.model)
+        return self.model
 
 
 class BottleneckTuning(Tuning):
@@ -36,19 +35,18 @@ class BottleneckTuning(Tuning):
 
     def additions(self) -> dict[str, torch.Tensor]:
         """The bottlenecks' weights."""
-        return {name: weight for name, weight in self.base.state_dict().items() if f".{NAME}." in name}
+        return {name: weight for name, weight in self.model.state_dict().items() if f".{bottleneck.NAME}." in name}
 
 
-def rebuild(model: PreTrainedModel, additions: Mapping[str, torch.Tensor]) -> nn.Module:
-    """The model with what `additions` gave built around or into it again."""
-    tokens = {name: states for name, states in additions.items() if name.startswith(TOKENS)}
+def attach_additions(model: PreTrainedModel, additions: Mapping[str, torch.Tensor]) -> None:
+    """Give the model what `additions` gave of another."""
+    tokens = [name for name in additions if name.startswith(f"{virtual_tokens.NAME}.")]
     if tokens:
-        return PromptedModel(model, VirtualTokens([tokens[f"{TOKENS}{depth}"] for depth in range(len(tokens))]))
-    for name in sorted({full.partition(f".{NAME}.")[0] for full in additions}):
-        weights = {part: additions[f"{name}.{NAME}.{part}"] for part in ("down.weight", "down.bias", "up.weight", "up.bias")}
+        attach_tokens(model, VirtualTokens([additions[f"{virtual_tokens.NAME}.{depth}"] for depth in range(len(tokens))]))
+        return
+    for name in sorted({full.partition(f".{bottleneck.NAME}.")[0] for full in additions}):
+        weights = {part: additions[f"{name}.{bottleneck.NAME}.{part}"] for part in ("down.weight", "down.bias", "up.weight", "up.bias")}
         inner, width = weights["down.weight"].shape
-        bottleneck = Bottleneck(width, inner)
-        bottleneck.load_state_dict(weights)
-        attach(model.get_submodule(name), bottleneck)
-    built: nn.Module = model
-    return built
+        made = Bottleneck(width, inner)
+        made.load_state_dict(weights)
+        attach_bottleneck(model.get_submodule(name), made)

@@ -23,7 +23,7 @@ class Bottleneck(nn.Module):
         return changed
 
 
-def attach(linear: nn.Module, bottleneck: Bottleneck) -> None:
+def attach_bottleneck(linear: nn.Module, bottleneck: Bottleneck) -> None:
     """Let what `linear` puts out go through the bottleneck; a hook, so that the names of the model's own weights stay."""
     linear.add_module(NAME, bottleneck)
     linear.register_forward_hook(lambda module, inputs, output: module.get_submodule(NAME)(output))

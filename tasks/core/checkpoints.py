@@ -17,7 +17,7 @@ from tasks.core.errors import ParamsError
 from tasks.core.weights import load_trained
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
     from tasks.core.tuning import Tuning
     from tasks.problems.base import Problem
@@ -38,16 +38,16 @@ def save_checkpoint(tuning: Tuning, directory: Path) -> None:
         save_file(additions, directory / ADDITIONS)
 
 
-def load_checkpoint(kind: Problem, directory: Path, labels: Sequence[str]) -> nn.Module:
-    """The model that a checkpoint's directory holds, whichever method made it; it has a `config` and gives outputs by name."""
-    model: nn.Module = kind.load_model(directory, labels)
-    if not (directory / ADDITIONS).is_file():
-        return model
-    from safetensors.torch import load_file
+def load_checkpoint(kind: Problem, directory: Path, labels: Sequence[str]) -> PreTrainedModel:
+    """The model that a checkpoint's directory holds, whichever method made it."""
+    model = kind.load_model(directory, labels)
+    if (directory / ADDITIONS).is_file():
+        from safetensors.torch import load_file
 
-    from tasks.core.additions import rebuild
+        from tasks.core.additions import attach_additions
 
-    return rebuild(model, load_file(directory / ADDITIONS))
+        attach_additions(model, load_file(directory / ADDITIONS))
+    return model
 
 
 def take_additions(tuning: Tuning, start: Path, wanted: AdapterFacts) -> None:
@@ -64,6 +64,6 @@ def take_additions(tuning: Tuning, start: Path, wanted: AdapterFacts) -> None:
             f"weights; {wanted.method} ({wanted.sizes}) would start without what it learnt.",
             "Set finetune.method and finetune.sizes to the champion's, or finetune.start_from to base.",
         )
-    head = {id(parameter) for parameter in head_parameters(tuning.base).values()}
+    head = {id(parameter) for parameter in head_parameters(tuning.model).values()}
     without = [name for name, parameter in tuning.model.named_parameters() if id(parameter) in head]
     load_trained(tuning.model, start / ADAPTER / WEIGHTS, without)

@@ -11,13 +11,13 @@ from tasks.core.progress import Report, silent
 from tasks.core.ragged import gather
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
     from tasks.problems.base import Features, Floats, Problem
 
 
 def predict_torch(
-    model: nn.Module,
+    model: PreTrainedModel,
     problem: Problem,
     features: Features,
     pad_token_id: int,

@@ -142,34 +142,39 @@ def _ia3(ground: Ground) -> Tuning:
 
 
 def _prefix(ground: Ground) -> Tuning:
-    from tasks.core.additions import PromptTuning
     from tasks.core.virtual_tokens import drawn_states
 
-    return PromptTuning(ground.model, drawn_states(ground.model, ground.params.sizes.virtual_tokens))
+    return _tokens(ground, drawn_states(ground.model, ground.params.sizes.virtual_tokens))
 
 
 def _prompt(ground: Ground) -> Tuning:
-    from tasks.core.additions import PromptTuning
     from tasks.core.virtual_tokens import drawn_tokens
 
-    return PromptTuning(ground.model, drawn_tokens(ground.model, ground.params.sizes.virtual_tokens))
+    return _tokens(ground, drawn_tokens(ground.model, ground.params.sizes.virtual_tokens))
 
 
 def _p_tuning(ground: Ground) -> Tuning:
-    from tasks.core.additions import PromptTuning
     from tasks.core.virtual_tokens import EncodedTokens
 
     width = ground.model.get_input_embeddings().weight.shape[1]
-    return PromptTuning(ground.model, EncodedTokens(ground.params.sizes.virtual_tokens, width))
+    return _tokens(ground, EncodedTokens(ground.params.sizes.virtual_tokens, width))
+
+
+def _tokens(ground: Ground, source: nn.Module) -> Tuning:
+    from tasks.core.additions import PromptTuning
+    from tasks.core.virtual_tokens import attach_tokens
+
+    attach_tokens(ground.model, source)
+    return PromptTuning(ground.model)
 
 
 def _adapter(ground: Ground) -> Tuning:
     from tasks.core.additions import BottleneckTuning
-    from tasks.core.bottleneck import Bottleneck, attach
+    from tasks.core.bottleneck import Bottleneck, attach_bottleneck
 
     modules = linear_modules(ground.model)
     for name in feed_forward_outputs(ground.model):
-        attach(modules[name], Bottleneck(linear_shape(modules[name])[1], ground.params.sizes.bottleneck))
+        attach_bottleneck(modules[name], Bottleneck(linear_shape(modules[name])[1], ground.params.sizes.bottleneck))
     return BottleneckTuning(ground.model)
 
 

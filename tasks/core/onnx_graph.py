@@ -14,14 +14,13 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     import onnx
-    from torch import nn
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 # what `onnxruntime.transformers` fuses as "bert": attention, bias + GELU, skip + layer norm
 FUSED_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "mpnet"})
 
 
-def trace_model(model: nn.Module, example: Mapping[str, npt.NDArray[np.int64]], output_name: str, opset: int) -> onnx.ModelProto:
+def trace_model(model: PreTrainedModel, example: Mapping[str, npt.NDArray[np.int64]], output_name: str, opset: int) -> onnx.ModelProto:
     """The model's graph with dynamic batch and length, as the legacy exporter traces it (its graphs fuse, and it takes seconds).
 
     example  one padded batch, (rows, longest) each

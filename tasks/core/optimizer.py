@@ -19,9 +19,9 @@ def parameter_groups(tuning: Tuning, params: FinetuneParams) -> list[dict[str, A
     Each layer's learning rate is `layer_decay` times that of the one above it (Howard & Ruder 2018), the embeddings' lies below
     the lowest layer's; what is neither layer, embedding nor head has `learning_rate`.
     """
-    head = {id(parameter) for parameter in head_parameters(tuning.base).values()}
+    head = {id(parameter) for parameter in head_parameters(tuning.model).values()}
     head_rate = params.head_learning_rate or params.learning_rate
-    depths = parameter_depths(tuning.base)
+    depths = parameter_depths(tuning.model)
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for parameter in tuning.model.parameters():
         if parameter.requires_grad:

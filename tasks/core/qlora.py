@@ -40,13 +40,13 @@ class QloraTuning(PeftTuning):
         import bitsandbytes as bnb
         from peft.tuners.lora import LoraLayer
 
-        for name, module in [found for found in self.base.named_modules() if isinstance(found[1], LoraLayer)]:
+        for name, module in [found for found in self.model.named_modules() if isinstance(found[1], LoraLayer)]:
             small = module.get_base_layer()
             weight = bnb.functional.dequantize_4bit(small.weight.data, small.weight.quant_state).float()
             merged = nn.Linear(module.in_features, module.out_features, bias=small.bias is not None, device=weight.device)
             merged.weight.data = weight + module.get_delta_weight("default").float()
             if small.bias is not None:
                 merged.bias = small.bias
-            self.base.set_submodule(name, merged)
-        del self.base.is_loaded_in_4bit
-        return self.base
+            self.model.set_submodule(name, merged)
+        del self.model.is_loaded_in_4bit
+        return self.model

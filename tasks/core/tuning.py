@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
     from peft.tuners.tuners_utils import BaseTuner
-    from torch import nn
     from transformers import PreTrainedModel
 
 
 class Tuning:
     """Trains those weights of the model itself that require gradients; what other methods do beside that, they override.
 
-    base   the Hugging Face model
-    model  what is called and trained: the same, or what is built around it
+    model  what is called and trained: the Hugging Face model with whatever the method puts into it
     """
 
-    def __init__(self, base: PreTrainedModel, model: nn.Module | None = None) -> None:
-        self.base = base
-        self.model: nn.Module = base if model is None else model
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
 
     def penalty(self) -> torch.Tensor | None:
         """What the loss of a batch is raised by."""
@@ -39,18 +36,18 @@ class Tuning:
 
     def merge(self) -> PreTrainedModel:
         """The model as it ships, whatever could be merged into its weights merged; the tuning is done with."""
-        return self.base
+        return self.model
 
     def additions(self) -> dict[str, torch.Tensor]:
-        """What cannot be merged, by name; core/checkpoints.py builds it around the shipped model again."""
+        """What cannot be merged, by name; core/checkpoints.py puts it into the shipped model again."""
         return {}
 
 
 class PeftTuning(Tuning):
     """One of peft's methods that put something into linear modules and can be merged."""
 
-    def __init__(self, base: PreTrainedModel, tuner: BaseTuner) -> None:
-        super().__init__(base)
+    def __init__(self, model: PreTrainedModel, tuner: BaseTuner) -> None:
+        super().__init__(model)
         self.tuner = tuner
 
     def merge(self) -> PreTrainedModel:
@@ -66,7 +63,7 @@ class AdaLoraTuning(PeftTuning):
         """How far the triplets' factors are from orthogonal, weighted; peft adds this only to losses that the model computes itself."""
         import torch
 
-        weights = [(name, weight) for name, weight in self.base.named_parameters() if "lora_A" in name or "lora_B" in name]
+        weights = [(name, weight) for name, weight in self.model.named_parameters() if "lora_A" in name or "lora_B" in name]
         products = [weight @ weight.T if "lora_A" in name else weight.T @ weight for name, weight in weights]
         distances = [torch.linalg.matrix_norm(product - torch.eye(len(product), device=product.device)) for product in products]
         weight: float = self.tuner.peft_config["default"].orth_reg_weight
@@ -84,7 +81,7 @@ class AdaLoraTuning(PeftTuning):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take what `state` gave."""
-        device = self.base.device
+        device = self.model.device
         for name, tensors in state["importance"].items():
             setattr(self.tuner.rankallocator, name, {key: tensor.to(device) for key, tensor in tensors.items()})
         self.tuner.peft_config["default"].rank_pattern = state["rank_pattern"]

@@ -8,7 +8,7 @@ Prefix tuning replaces the new places' states below every layer, so that each ha
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +20,9 @@ from tasks.core.architecture import layer_stack, reads_left_to_right
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
     from transformers.utils import ModelOutput
+
+
+NAME = "virtual_tokens"  # of the module that a body is given
 
 
 class VirtualTokens(nn.Module):
@@ -68,47 +71,53 @@ def drawn_states(model: PreTrainedModel, tokens: int) -> VirtualTokens:
     return VirtualTokens([embedding.weight[drawn[0]].detach().clone(), *below_layers])
 
 
-class PromptedModel(nn.Module):
-    """A Hugging Face model that reads virtual tokens along with each row; its outputs and caches show nothing of them.
+def attach_tokens(model: PreTrainedModel, source: nn.Module) -> None:
+    """Let the model read virtual tokens along with each row; its outputs and caches show nothing of them.
 
-    source  makes the tokens' states, as VirtualTokens holds them
+    source  makes the tokens' states, as VirtualTokens holds them; from now on a module of the body, NAME
     """
+    model.base_model.add_module(NAME, source.to(model.device))
+    reader = _Reader(model)
+    model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: reader.replace(output, 0))
+    for depth, layer in enumerate(layer_stack(model)):
+        layer.register_forward_pre_hook(partial(reader.before_layer, depth), with_kwargs=True)
 
-    def __init__(self, model: PreTrainedModel, source: nn.Module) -> None:
-        super().__init__()
-        self.model, self.source, self.config = model, source, model.config
+    @wraps(model.forward)  # whoever asks for its arguments gets the model's
+    def forward(input_ids: torch.Tensor, **inputs: Any) -> ModelOutput:
+        return reader.read(input_ids, **inputs)
+
+    model.forward = forward
+
+
+def detach_tokens(model: PreTrainedModel) -> None:
+    """The model as it was before `attach_tokens`."""
+    del model.forward  # the class's own shows again
+    delattr(model.base_model, NAME)
+
+
+class _Reader:
+    """What stands between a model's caller and the model."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model, self.forward = model, model.forward
         self.place = 0 if reads_left_to_right(model) else 1
-        self._states: list[torch.Tensor] = []  # what is put in by the call under way
-        model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: self._replace(output, 0))
-        for depth, layer in enumerate(layer_stack(model)):
-            layer.register_forward_pre_hook(partial(self._before_layer, depth), with_kwargs=True)
+        self.states: list[torch.Tensor] = []  # what is put in by the call under way
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        device: torch.device = self.model.device
-        return device
-
-    def set_attn_implementation(self, name: str) -> None:
-        """As of the model itself."""
-        self.model.set_attn_implementation(name)
-
-    def forward(self, input_ids: torch.Tensor, past_key_values: Cache | None = None, **inputs: Any) -> ModelOutput:
+    def read(self, input_ids: torch.Tensor, past_key_values: Cache | None = None, **inputs: Any) -> ModelOutput:
         """The model's outputs, of the same shapes as without virtual tokens; a cache that was given is left as it is."""
-        self._states = self.source()
-        count = len(self._states[0])
-        if past_key_values is None:
+        self.states = self.model.base_model.get_submodule(NAME)()
+        count = len(self.states[0])
+        if past_key_values is None or not past_key_values.get_seq_length():
             # copies of a token that is there: some models count their padding by its id
             longer = self._insert(input_ids, input_ids[:, :1].expand(-1, count))
-            outputs = self.model(input_ids=longer, **{name: self._longer(name, value, count) for name, value in inputs.items()})
+            outputs = self.forward(input_ids=longer, **{name: self._longer(name, value, count) for name, value in inputs.items()})
             for name in [name for name, value in outputs.items() if isinstance(value, torch.Tensor)]:
                 outputs[name] = self._shorter(outputs[name], longer.shape[1], count)
         else:
             cache = self._behind_tokens(past_key_values, count)
-            outputs = self.model(
-                input_ids=input_ids, past_key_values=cache, **{name: _further(name, value, count) for name, value in inputs.items()}
-            )
-        self._states = []
+            further = {name: _further(name, value, count) for name, value in inputs.items()}
+            outputs = self.forward(input_ids=input_ids, past_key_values=cache, **further)
+        self.states = []
         if self.place == 0 and outputs.get("past_key_values") is not None:
             outputs["past_key_values"] = DynamicCache(
                 [(layer.keys[:, :, count:], layer.values[:, :, count:]) for layer in _layers(outputs)]
@@ -118,9 +127,9 @@ class PromptedModel(nn.Module):
 
     def _behind_tokens(self, past: Cache, count: int) -> DynamicCache:
         """The virtual tokens' keys and values, which rest on nothing that follows, and behind them those of the past."""
-        ids = torch.zeros(1, count, dtype=torch.int64, device=self.device)
-        tokens = _layers(self.model(input_ids=ids, use_cache=True))
-        self._states = []  # they are in the cache now
+        ids = torch.zeros(1, count, dtype=torch.int64, device=past.layers[0].keys.device)
+        tokens = _layers(self.forward(input_ids=ids, use_cache=True))
+        self.states = []  # they are in the cache now
         rows = past.layers[0].keys.shape[0]
         return DynamicCache([
             tuple(
@@ -149,19 +158,21 @@ class PromptedModel(nn.Module):
             return value
         return torch.cat((value[:, : self.place], value[:, self.place + count :]), 1)
 
-    def _replace(self, states: torch.Tensor, depth: int) -> torch.Tensor | None:
-        if not self._states:
+    def replace(self, states: torch.Tensor, depth: int) -> torch.Tensor | None:
+        """The states of longer rows, those of the virtual tokens put in."""
+        if not self.states:
             return None
         # the number of rows by shape, not by len(): tracing would take it for a constant
-        new = self._states[depth].to(states.dtype).expand(states.shape[0], -1, -1)
+        new = self.states[depth].to(states.dtype).expand(states.shape[0], -1, -1)
         return torch.cat((states[:, : self.place], new, states[:, self.place + new.shape[1] :]), 1)
 
-    def _before_layer(self, depth: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-        if not 0 < depth < len(self._states):
+    def before_layer(self, depth: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        """The arguments of a layer, with that depth's states put in."""
+        if not 0 < depth < len(self.states):
             return None
         if args:
-            return (self._replace(args[0], depth), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": self._replace(kwargs["hidden_states"], depth)}
+            return (self.replace(args[0], depth), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": self.replace(kwargs["hidden_states"], depth)}
 
 
 def _layers(outputs: ModelOutput) -> Sequence[Any]:
