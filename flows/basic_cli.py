@@ -33,9 +33,10 @@ def train(
     from flows.progress import terminal_progress
     from flows.summary import print_training
     from tasks.core.params import save_overrides
+    from tasks.pipeline import check_params
 
     given = overrides or []
-    workspace.params(given)  # wrong values are told before anything is written
+    check_params(workspace.params(given), workspace.root)  # wrong values are told before anything is written
     if save:
         save_overrides(workspace.params_file, given)
         given = []

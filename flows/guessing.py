@@ -56,7 +56,7 @@ def guess(rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping
         unknown = [column for column in named if column not in kind.columns]
         guessed = kind.guess_columns(rows) if not unknown else None
         columns = {**(guessed or {}), **named}
-        if set(columns) >= set(kind.columns):
+        if not unknown and set(columns) >= set(kind.columns):
             found.append((len(columns), len(kind.types), Guess(name, {column: columns[column] for column in kind.columns})))
         elif problem:
             wanted = ", ".join(f"{column} ({what})" for column, what in kind.columns.items())

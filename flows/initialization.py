@@ -62,7 +62,7 @@ def guess_problem(request: Request) -> Guess:
         raise ParamsError("init: no data.", "Name it with --data FILE.")
     root = request.directory.resolve()
     _check_new(root)
-    source = Source.model_validate(_sources(request.data, root)[0])
+    source = Source.model_validate(data_sources(request.data, root)[0])
     return guess(sample_rows(source, root, cache_dir()), request.problem, request.columns)
 
 
@@ -74,8 +74,8 @@ def make_workspace(request: Request, found: Guess) -> Made:
     values: dict[str, Any] = {
         "problem": found.problem,
         "model_name": request.model_name or root.name,
-        "base_model": _base_model(request, kind),
-        "ingest": {"sources": _sources(request.data, root), "columns": dict(found.columns)},
+        "base_model": base_model_of(request, kind),
+        "ingest": {"sources": data_sources(request.data, root), "columns": dict(found.columns)},
     }
     params = parse(values, "init")
     rows, labels, quarantined = _look(params, root)
@@ -106,7 +106,8 @@ def _check_new(root: Path) -> None:
         )
 
 
-def _base_model(request: Request, kind: Problem) -> dict[str, Any]:
+def base_model_of(request: Request, kind: Problem) -> dict[str, Any]:
+    """`base_model` of params.yaml as the request names it, or the problem's usual one."""
     if request.base_model is None:
         return dict(kind.default_base)
     path = request.base_model
@@ -116,7 +117,8 @@ def _base_model(request: Request, kind: Problem) -> dict[str, Any]:
     return {"path": path, **({"revision": request.revision} if request.revision else {})}
 
 
-def _sources(data: Sequence[str], root: Path) -> list[dict[str, str]]:
+def data_sources(data: Sequence[str], root: Path) -> list[dict[str, str]]:
+    """`ingest.sources` of params.yaml: a file, a directory of three splits, or the three splits."""
     if len(data) == 1 and Path(data[0]).is_dir():
         found = _split_files(Path(data[0]))
         return [{"url": _address(str(found[split]), root), "split": split} for split in SPLITS]

@@ -84,7 +84,8 @@ def predict_file(predictor: Predictor, source: Path, target: Path | None, log: L
     if target.suffix not in WRITERS:
         raise ParamsError(f"--output {target}: its ending does not say what format to write.", f"Wanted one of {', '.join(WRITERS)}.")
     count = 0
-    with atomic_path(target) as new, _writer(new) as write:
+    example = predictor.problem.prediction_example(predictor.info.labels)
+    with atomic_path(target) as new, _writer(new, example) as write:
         for batch in batches:
             write(batch)
             count += len(batch)
@@ -112,7 +113,7 @@ def _registered_bundle(workspace: Workspace, alias: str | None, version: int | N
 
 
 def _predictions(predictor: Predictor, source: Path, log: Log | None) -> Iterator[Rows]:
-    for batch in read_batches(source, predictor.problem.example()):
+    for batch in read_batches(source, predictor.problem.example(), predictor.problem.types):
         rows = _predicted(predictor, batch)
         if log is not None:
             log(rows)
@@ -127,8 +128,11 @@ def _predicted(predictor: Predictor, batch: pa.RecordBatch) -> Rows:
 
 
 @contextmanager
-def _writer(path: Path) -> Iterator[Callable[[Rows], None]]:
-    """A function that appends rows to a file in the format of its ending."""
+def _writer(path: Path, example: dict[str, Any] | None) -> Iterator[Callable[[Rows], None]]:
+    """A function that appends rows to a file in the format of its ending.
+
+    example  a prediction from which types can be told that the rows may not show; None: they show them
+    """
     import pyarrow as pa
     import pyarrow.csv as pc
     import pyarrow.parquet as pq
@@ -138,16 +142,21 @@ def _writer(path: Path) -> Iterator[Callable[[Rows], None]]:
             yield lambda rows: file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         return
     options = pc.WriteOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
+    parquet = path.suffix == ".parquet"
+    parts = pa.Table.from_pylist([_flat(example or {})]).schema
     writer: Any = None
 
     def write(rows: Rows) -> None:
         nonlocal writer
-        flat = [_flat(row) for row in rows]
-        table = pa.Table.from_pylist(flat if path.suffix == ".parquet" else [_cells(row) for row in flat])
+        table = pa.Table.from_pylist([_flat(row) if parquet else _cells(_flat(row)) for row in rows])
+        if parquet:  # what no row of the batch has would have no type
+            named = {name: table.schema.field(name).type for name in table.column_names} | {
+                name: parts.field(name).type for name in parts.names
+            }
+            table = table.cast(pa.schema(named))
         if writer is None:
-            parquet = path.suffix == ".parquet"
             writer = pq.ParquetWriter(path, table.schema) if parquet else pc.CSVWriter(path, table.schema, write_options=options)
-        writer.write_table(table.cast(writer.schema) if path.suffix == ".parquet" else table)
+        writer.write_table(table.cast(writer.schema) if parquet else table)
 
     path.touch()
     try:

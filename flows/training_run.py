@@ -18,7 +18,7 @@ from tasks.core.files import read_json, sha256_file
 from tasks.core.git import git_state
 from tasks.core.progress import Report
 from tasks.core.workspace import Workspace
-from tasks.pipeline import STAGES
+from tasks.pipeline import STAGES, check_params
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,6 +55,7 @@ class TrainingRun:
         self.overrides = list(overrides)
         self.outcomes: dict[str, StageOutcome] = {}
         self._runner = StageRunner(workspace, overrides, self._listen, settle=self._settle, rerun=rerun)
+        check_params(self._runner.params, workspace.root)
         self._trigger = trigger
         self._uri = os.environ["MLFLOW_TRACKING_URI"]
         self._mlflow: Future[tuple[MlflowClient, str]] | None = None

@@ -11,7 +11,7 @@ from tasks.core.errors import PipelineError, as_storage_error
 from tasks.core.progress import Report
 from tasks.core.quiet import quiet_libraries
 from tasks.core.workspace import Workspace
-from tasks.pipeline import STAGES, code_fingerprint, find_stage, render_dvc_yaml, run_stage, write_dvc_yaml
+from tasks.pipeline import STAGES, check_params, code_fingerprint, find_stage, render_dvc_yaml, run_stage, write_dvc_yaml
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
         if arguments.command == "dvc-yaml":
             return _check(workspace) if arguments.check else _render(workspace)
         stage = find_stage(arguments.command)
-        params = workspace.params()
+        params = check_params(workspace.params(), workspace.root)
         if arguments.code not in (None, code_fingerprint(stage, params.problem)):
             raise PipelineError(
                 "dvc.yaml was rendered from other code than this.",

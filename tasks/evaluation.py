@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from tasks.core.bootstrap import Interval, Resampling, difference_interval, metric_intervals
 from tasks.core.calibration import Calibration
+from tasks.core.checkpoints import load_checkpoint
 from tasks.core.device import pick_device
 from tasks.core.errors import ParamsError, TrainingError, did_you_mean
 from tasks.core.files import write_json
@@ -114,7 +115,7 @@ class Predictor:
         self.problem, self.labels, self.device = problem, labels, device
         self.pad_token_id = info.pad_token_id
         self.tokenizer = load_tokenizer(tokens / "tokenizer", info.max_length)
-        self.model = problem.load_model(checkpoint, labels).to(device)
+        self.model = load_checkpoint(problem, checkpoint, labels).to(device)
         self.known: dict[str, Array] = {}  # outputs by features: what tokenizes alike is computed once
 
     def outputs(self, features: Features, report: Report, progress: tuple[float, float]) -> Floats:
@@ -231,8 +232,8 @@ def _judge_behaviour(
         {
             "before": None if test.against is None else _row(test.against, row),
             "after": _row(test.rows, row),
-            "prediction_before": _brief(prediction_before),
-            "prediction_after": _brief(prediction),
+            "prediction_before": _brief(problem, prediction_before),
+            "prediction_after": _brief(problem, prediction),
         }
         for row, prediction, prediction_before in zip(failed, predictions, predictions_before, strict=True)
     ]
@@ -248,8 +249,11 @@ def _row(rows: Columns, row: int) -> dict[str, Any]:
     return {name: values[row] for name, values in rows.items()}
 
 
-def _brief(prediction: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if prediction is None else {name: value for name, value in prediction.items() if not isinstance(value, (dict, list))}
+def _brief(problem: Problem, prediction: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if prediction is None:
+        return None
+    short = {name: value for name, value in prediction.items() if not isinstance(value, (dict, list))}
+    return short or {"prediction": problem.say(prediction)}
 
 
 def _inputs(features: Features) -> list[str]:

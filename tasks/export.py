@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.core.checkpoints import load_checkpoint
 from tasks.core.errors import ExportError, ParamsError, ParityError, did_you_mean
 from tasks.core.files import atomic_path, write_json
 from tasks.core.onnx_graph import fuse_graph, trace_model
@@ -118,7 +119,7 @@ def export_candidates(
     recipes = check_recipes(export.recipes)
     kind = load_problem(problem)
     pad = TokensInfo.read(tokens).pad_token_id
-    model = kind.load_model(checkpoint, labels).eval()
+    model = load_checkpoint(kind, checkpoint, labels).eval()
     material, seconds = _trace(model, kind, tokens, pad, export, seed)
     built = [_build(FP32, _fp32, material, candidates)]
     if built[0]["failure"]:

@@ -8,24 +8,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.core.adapters import AdapterFacts, load_adapter, save_adapter
+from tasks.core.checkpoints import ADAPTER, save_checkpoint, take_additions
 from tasks.core.device import pick_device
 from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.files import sha256_file, sha256_json, write_json
+from tasks.core.finetune_params import FinetuneParams
 from tasks.core.head import carry_over, checkpoint_labels
-from tasks.core.params import BaseModelParams, FinetuneParams
+from tasks.core.memory import peak_memory_mb
+from tasks.core.method_checks import check_positions
+from tasks.core.methods import apply_method
+from tasks.core.params import BaseModelParams
 from tasks.core.progress import Report
 from tasks.core.replay import replayed_rows
 from tasks.core.sources import resolve_model
 from tasks.core.tokens import TokensInfo, load_tokenizer, read_features, read_tokens
-from tasks.core.training import Progress, Setting, Trainer, claim_work, seed_everything
+from tasks.core.training import BEST, Progress, Setting, Trainer, claim_work, seed_everything
+from tasks.core.weights import load_trained
 from tasks.problems import Problem, load_problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import nn
     from transformers import PreTrainedModel
-
-START_IDENTITY = ("checkpoint/config.json", "checkpoint/model.safetensors", "tokens/train.arrow")
 
 
 def finetune_model(
@@ -45,7 +50,7 @@ def finetune_model(
     work: Path,
     report: Report,
 ) -> None:
-    """Write the checkpoint (config.json, model.safetensors) and the learning curves.
+    """Write the checkpoint, as core/checkpoints.py describes it, the tokenizer's files beside it, and the learning curves.
 
     `start` holds the `checkpoint` to go on from and the `tokens` that it was trained on; without it the base model is where it starts.
     `work` holds what a killed run left, and this one goes on from there; the result is the same as without the kill.
@@ -62,7 +67,8 @@ def finetune_model(
         "device": device,
         "base": base_sha256,
         "tokens": [sha256_file(tokens / f"{split}.arrow") for split in ("train", "validation")],
-        "start": start and [sha256_file(start / name) for name in START_IDENTITY],
+        "start": start and [*_hashes(start / "checkpoint"), sha256_file(start / "tokens" / "train.arrow")],
+        "adapter": finetune.adapter and _hashes(root / finetune.adapter),
     }
     claim_work(work, sha256_json(identity))
     _check_metric(kind, finetune.early_stopping_metric or kind.metric)
@@ -73,22 +79,36 @@ def finetune_model(
     if start is not None:
         _check_tokenizer(tokens, start)
         train, origin = _continue(model, train, start, kind, finetune, seed)
-    freeze(model, embeddings=finetune.freeze_embeddings, layers=finetune.freeze_layers)
+    info = TokensInfo.read(tokens)
+    check_positions(model, finetune, info.max_length)
     if finetune.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        # the reentrant kind gives no gradients to layers above frozen embeddings
+        model.activation_checkpointing_enable({"use_reentrant": False})
     validation = read_features(tokens / "validation.arrow")
     weights = None
     if finetune.class_weights != "none":
         weights = kind.class_weights(kind.references(train.select(["references"]).to_pydict()), labels, finetune.class_weights)
-    pad_token_id = TokensInfo.read(tokens).pad_token_id
-    trainer = Trainer(model, Setting(kind, labels, train, validation, pad_token_id, finetune, weights, seed, device, work), report)
+    setting = Setting(kind, labels, train, validation, info.pad_token_id, finetune, weights, seed, device, work)
+    tuning = apply_method(model, base, finetune, setting.total_steps)
+    trained_on = base_sha256 if origin is None else origin["checkpoint_sha256"]
+    facts = AdapterFacts.of_run(trained_on, base_model.path, problem, labels, finetune)
+    if finetune.adapter:
+        load_adapter(tuning.model, root / finetune.adapter, facts)
+    if start is not None:
+        take_additions(tuning, start / "checkpoint", facts)
+    counts = _parameter_counts(tuning.model)
+    trainer = Trainer(tuning, setting, report)
     started = time.perf_counter()
     progress = trainer.run()
+    seconds = time.perf_counter() - started
 
-    shutil.copytree(work / "best", checkpoint)
-    seconds = round(time.perf_counter() - started, 1)
-    origins = {"device": device, "base_sha256": base_sha256, "start": origin, "seconds": seconds}
-    write_json(training_report, {**_curves(trainer, progress), **origins, **_parameter_counts(model)})
+    load_trained(tuning.model, work / BEST)
+    if finetune.adds:
+        save_adapter(tuning.model, checkpoint / ADAPTER, facts)
+    save_checkpoint(tuning, checkpoint)
+    shutil.copytree(tokens / "tokenizer", checkpoint, dirs_exist_ok=True)  # with it the checkpoint is a base model for others
+    origins = {"device": device, "base_sha256": base_sha256, "start": origin, "method": finetune.method}
+    write_json(training_report, {**_curves(trainer, progress), **origins, **_costs(trainer, progress, seconds), **counts})
 
 
 def _curves(trainer: Trainer, progress: Progress) -> dict[str, Any]:
@@ -99,12 +119,28 @@ def _curves(trainer: Trainer, progress: Progress) -> dict[str, Any]:
         "stopped_early": progress.stopped_early,
         "steps": progress.step,
         "total_steps": trainer.total_steps,
+        "accumulation": progress.accumulation,
+        "out_of_memory": progress.out_of_memory,
     }
 
 
-def _parameter_counts(model: PreTrainedModel) -> dict[str, int]:
+def _costs(trainer: Trainer, progress: Progress, seconds: float) -> dict[str, float | None]:
+    """Of this process: a resumed run has not seen all epochs."""
+    epochs = (progress.step + 1 - trainer.first_step) / trainer.steps_per_epoch
+    return {
+        "seconds": round(seconds, 1),
+        "seconds_per_epoch": round(seconds / epochs, 2) if epochs else None,
+        "peak_memory_mb": peak_memory_mb(trainer.setting.device),
+    }
+
+
+def _parameter_counts(model: nn.Module) -> dict[str, int]:
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return {"parameters": sum(size for size, _ in sizes), "trained_parameters": sum(size for size, trained in sizes if trained)}
+
+
+def _hashes(directory: Path) -> list[str]:
+    return [sha256_file(file) for file in sorted(directory.rglob("*")) if file.is_file()]
 
 
 def _check_metric(kind: Problem, name: str) -> None:
@@ -138,32 +174,3 @@ def _continue(
         "labels": asdict(carried),
         "rows": asdict(counts),
     }
-
-
-def freeze(model: PreTrainedModel, *, embeddings: bool, layers: int) -> None:
-    """Stop training the input embeddings, or the lowest `layers` of the encoder (and with them the embeddings below)."""
-    stack = _layer_stack(model)
-    if layers > len(stack):
-        raise ParamsError(
-            f"finetune.freeze_layers: {layers} layers, the base model has {len(stack)}.",
-            f"Set it to {len(stack)} or less.",
-        )
-    frozen: list[nn.Module] = list(stack[:layers])
-    if embeddings or layers:
-        frozen.append(_embedding_block(model))
-    for module in frozen:
-        module.requires_grad_(False)
-
-
-def _layer_stack(model: PreTrainedModel) -> nn.ModuleList:
-    """The body's layers: the longest list of modules, whatever the architecture calls it."""
-    from torch import nn
-
-    return max((module for module in model.modules() if isinstance(module, nn.ModuleList)), key=len)
-
-
-def _embedding_block(model: PreTrainedModel) -> nn.Module:
-    """The outermost module named for embeddings (token, position and their norm), else the token embedding alone."""
-    blocks = [module for name, module in model.named_modules() if name.split(".")[-1] == "embeddings"]
-    block: nn.Module = blocks[0] if blocks else model.get_input_embeddings()
-    return block

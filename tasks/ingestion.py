@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core import queries, tables
 from tasks.core.errors import DataError, ParamsError, StorageError, did_you_mean
 from tasks.core.files import atomic_path, sha256_file, write_json, write_jsonl
-from tasks.core.loaded import FILE, LINE, SPLIT, Loaded, is_nested, no_fault_of_data, one_line, quoted
+from tasks.core.loaded import FILE, LINE, SPLIT, Loaded, converted, is_nested, no_fault_of_data, one_line, quoted
 from tasks.core.params import IngestParams, Source
 from tasks.core.progress import Report
 from tasks.core.sources import LocalFile, fetch, public_address
@@ -175,13 +175,14 @@ def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: Ing
         raise ParamsError(f"ingest: {problem.name} makes the column '{taken[0]}' itself.", "Leave it out, or rename it: SELECT … AS …")
     for name in problem.columns:
         wanted = problem.types.get(name, "VARCHAR")
-        value = problem.from_text.get(name, quoted(name)) if types[name] == "VARCHAR" else quoted(name)
         if is_nested(types[name]) and not is_nested(wanted):
             raise DataError(
                 f"column '{name}': wanted text, found {types[name]}.", "Name another column, or make text of it in `ingest.query`."
             )
         # what cannot be converted becomes NULL, which validation sets aside
-        convert = f"TYPE {wanted} USING TRY_CAST({value} AS {wanted})"
+        text = problem.from_text.get(name) if types[name] == "VARCHAR" else None
+        value = f"TRY_CAST({text} AS {wanted})" if text else converted(name, types[name], wanted)
+        convert = f"TYPE {wanted} USING {value}"
         connection.execute(f"ALTER TABLE {queries.RESULT} ALTER {quoted(name)} {convert}")
     for name, expression in problem.derived.items():
         connection.execute(f"ALTER TABLE {queries.RESULT} ADD COLUMN {quoted(name)} {problem.types.get(name, 'VARCHAR')}")

@@ -17,14 +17,16 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from tasks.core.adapters import read_adapter
 from tasks.core.code import CODE_ROOT, imported_files
 from tasks.core.errors import ParamsError, PipelineError
 from tasks.core.files import replace, sha256_file, sha256_json, write_text
+from tasks.core.method_checks import check_method
 from tasks.core.params import Params, parse
 from tasks.core.progress import Report
 from tasks.core.sources import local_files
 from tasks.core.workspace import Workspace, cache_dir
-from tasks.problems import module_name
+from tasks.problems import load_problem, module_name
 
 START = "models/start"  # what a training goes on from: the champion's checkpoint, and the tokens that it was trained on
 START_FILE = "start.dvc"  # pins them by hash; only the training flow writes it
@@ -110,6 +112,19 @@ STAGES = (
         params=("problem", "labels", "model_name"),
     ),
 )  # fmt: skip
+
+
+def check_params(params: Params, root: Path) -> Params:
+    """The same, of the workspace at `root`; ParamsError, before anything runs, where what they ask for does not go together."""
+    check_method(load_problem(params.problem), params.finetune, params.device)
+    adapter = params.finetune.adapter
+    if adapter and any(Path(adapter).is_relative_to(out) for stage in STAGES for out in stage.outs.values()):
+        raise ParamsError(
+            f"finetune.adapter: {adapter} is made anew by the training that would go on from it.", "Copy it elsewhere, and name the copy."
+        )
+    if adapter:
+        read_adapter(root / adapter)
+    return params
 
 
 def find_stage(name: str) -> Stage:
@@ -212,6 +227,8 @@ def _dvc_stage(stage: Stage, workspace: Workspace, params: Params, keys: set[str
         files += [file for source in params.ingest.sources for file in local_files(source.url, workspace.root)]
     if "base_model" in stage.params:
         files += local_files(params.base_model.path, workspace.root)
+    if "finetune" in stage.params and params.finetune.adapter:
+        files += local_files(str(workspace.root / params.finetune.adapter), workspace.root)
     deps = [*stage.deps.values(), *start_deps(stage, workspace, params), *(_relative(file, workspace.root) for file in files)]
     entry: dict[str, Any] = {"cmd": command}
     if deps:

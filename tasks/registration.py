@@ -149,7 +149,8 @@ def _log_model(run_id: str, root: Path, params: Params) -> str:
     package = Path(__file__).resolve().parent
     problem = load_problem(params.problem)
     example = problem.example()
-    predictions = pd.DataFrame(Predictor(root / "models" / "bundle", problem).predict(example))
+    complete = problem.prediction_example(params.labels)
+    predictions = pd.DataFrame([complete] if complete else Predictor(root / "models" / "bundle", problem).predict(example))
     frame = pd.DataFrame(example)
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's own use of pandas

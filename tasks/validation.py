@@ -38,7 +38,7 @@ def validate_rows(
     kind = load_problem(problem)
     checks = resolve_checks(kind, labels, validate)
     rows = pq.read_table(raw / "rows.parquet")
-    judged = Judged(rows, kind.text_columns, kind.label_column, labels, validate.script)
+    judged = Judged(rows, kind.text_columns, kind.label_column, labels, validate.script, kind.facts(rows))
     report(1, {"progress": 0.3})
     for phase in range(PHASES):
         judged.run([check for check in checks if phase_of(check) == phase], phase)
@@ -52,7 +52,7 @@ def validate_rows(
     entries = [describe(outcome, judged) for outcome in outcomes]
     write_json(validation_report, {
         "rows_in": len(rows), "rows_out": len(kept), "quarantined": len(rows) - len(kept),
-        "checks": entries, "off": off, "profile": profile(kept, kind.text_columns, kind.label_column, list(kind.columns)),
+        "checks": entries, "off": off, "profile": profile(kept, kind.text_columns, kind.label_column, [*kind.columns, *kind.derived]),
     })  # fmt: skip
     write_text(data_docs / "index.html", render_page(outcomes, len(rows)))
     _raise_failures(entries, judged, kept, valid, validation_report)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from tasks.core.bootstrap import Interval, Resampling, metric_intervals
 from tasks.core.calibration import Calibration
+from tasks.core.checkpoints import load_checkpoint
 from tasks.core.errors import ExportError
 from tasks.core.files import read_json, write_json
 from tasks.core.params import VerifyParams
@@ -285,7 +286,7 @@ def _load_torch(model: Path, setting: Mapping[str, Any], kind: Problem) -> Runne
     from tasks.core.inference import predict_torch
 
     torch.set_num_threads(setting["threads"])
-    network = kind.load_model(model, setting["labels"]).eval()
+    network = load_checkpoint(kind, model, setting["labels"]).eval()
 
     def run(batch: Batch) -> Floats:
         with torch.inference_mode():

@@ -9,6 +9,7 @@ from typing import Any
 
 from shared import made_once
 from tiny import LABELS, make_base, tiny_rows
+from tiny_entities import TYPES, tagged_rows
 
 Rows = dict[str, list[Any]]
 
@@ -43,4 +44,6 @@ def _multi_label(count: int) -> Rows:
 SAMPLES = {
     "text-classification": Sample(tiny_rows(40), LABELS),
     "multi-label-classification": Sample(_multi_label(40), LABELS),
+    "masked-lm": Sample({"text": tiny_rows(40)["text"]}, ()),
+    "token-classification": Sample(tagged_rows(40), TYPES),
 }

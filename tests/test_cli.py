@@ -67,6 +67,11 @@ def test_wrong_params_are_all_told(workspace: Path) -> None:
         (("train", "-S", "export.recipes=[int9]"), "int9"),
         (("train", "-S", "evaluate.slices=[domian]"), "domian"),
         (("train", "-S", "finetune.early_stopping_metric=f1"), "f1"),
+        (("train", "-S", "finetune.method=lorra"), "lorra"),
+        (("train", "-S", "finetune.method=qlora"), "CUDA device"),
+        (("train", "-S", "finetune.method=lora", "-S", "finetune.freeze_layers=1"), "freeze_layers"),
+        (("train", "-S", "finetune.method=lora", "-S", "finetune.adapter=nowhere"), "nowhere"),
+        (("train", "-S", "finetune.method=lora", "-S", "finetune.adapter=models/checkpoint/adapter"), "is made anew"),
         (("train", "-S", "base_model.sha256=" + "0" * 64), "sha256"),
     ],
 )

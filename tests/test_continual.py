@@ -18,9 +18,10 @@ from tiny import LABELS, make_tokenizer, tiny_rows
 
 from tasks.core.errors import ParamsError
 from tasks.core.files import read_json, sha256_file
+from tasks.core.finetune_params import FinetuneParams
 from tasks.core.head import carry_over, checkpoint_labels, label_axes
 from tasks.core.inference import predict_torch
-from tasks.core.params import BaseModelParams, FinetuneParams
+from tasks.core.params import BaseModelParams
 from tasks.core.progress import silent
 from tasks.core.tokens import TokensInfo, load_tokenizer, read_features, read_tokens
 from tasks.core.training import seed_everything

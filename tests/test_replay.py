@@ -17,6 +17,13 @@ def tokens_of(ids: Sequence[Sequence[int]], references: Sequence[int]) -> pa.Tab
     return pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "references": pa.array(references, pa.int64())})
 
 
+def test_rows_with_several_references_are_replayed_by_their_share() -> None:
+    ids = pa.array([[2, row, 3] for row in range(100)], pa.list_(pa.int32()))
+    table = pa.table({"input_ids": ids, "references": pa.array([[row % 5, row % 7] for row in range(100)], pa.list_(pa.int64()))})
+    _, counts = replayed_rows(table, table, (0, 1), 0.25, seed=1)
+    assert (counts.new, counts.replayed, counts.left_out) == (0, 25, 75)
+
+
 def many(count: int, first: int = 0) -> pa.Table:
     return tokens_of([[2, row, row // 7, 3] for row in range(first, first + count)], [row % 3 for row in range(first, first + count)])
 

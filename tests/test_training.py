@@ -10,14 +10,15 @@ import pyarrow as pa
 import pytest
 from tiny import LABELS, tiny_rows
 
+from tasks.core.architecture import freeze
 from tasks.core.batching import inference_batches, training_batches
 from tasks.core.errors import ParamsError, TrainingError
 from tasks.core.files import sha256_file
-from tasks.core.params import FinetuneParams
+from tasks.core.finetune_params import FinetuneParams
 from tasks.core.progress import silent
 from tasks.core.tokens import load_tokenizer
-from tasks.core.training import Progress, Setting, Trainer, claim_work, seed_everything
-from tasks.finetuning import freeze
+from tasks.core.training import BEST, Progress, Setting, Trainer, claim_work, seed_everything
+from tasks.core.tuning import Tuning
 from tasks.problems import load_problem
 
 PROBLEM = load_problem("text-classification")
@@ -48,7 +49,7 @@ def train(given: Setting, base: Path, stop_after: int | None = None) -> Progress
     seed_everything(given.seed)
     model = PROBLEM.load_model(base, LABELS, given.params.dropout)
     try:
-        return Trainer(model, given, report).run()
+        return Trainer(Tuning(model), given, report).run()
     except Killed:
         return Progress()
 
@@ -57,7 +58,7 @@ def train(given: Setting, base: Path, stop_after: int | None = None) -> Progress
 def uninterrupted(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Progress]:
     given = setting(base_dir, tmp_path_factory.mktemp("whole") / "work")
     progress = train(given, base_dir)
-    return sha256_file(given.work / "best" / "model.safetensors"), progress
+    return sha256_file(given.work / BEST), progress
 
 
 def test_it_learns(uninterrupted: tuple[str, Progress]) -> None:
@@ -76,7 +77,7 @@ def test_a_run_killed_anywhere_ends_like_one_that_was_not(
         train(given, base_dir, stop_after=step)
     progress = train(given, base_dir)
     weights, whole = uninterrupted
-    assert sha256_file(given.work / "best" / "model.safetensors") == weights
+    assert sha256_file(given.work / BEST) == weights
     assert progress == whole
 
 
@@ -85,7 +86,7 @@ def test_a_completed_run_is_not_redone(base_dir: Path, tmp_path: Path) -> None:
     first = train(given, base_dir)
     steps: list[int] = []
     seed_everything(given.seed)
-    again = Trainer(PROBLEM.load_model(base_dir, LABELS), given, lambda step, metrics: steps.append(step)).run()
+    again = Trainer(Tuning(PROBLEM.load_model(base_dir, LABELS)), given, lambda step, metrics: steps.append(step)).run()
     assert steps == []
     assert again == first
 
@@ -119,7 +120,7 @@ def test_a_loss_that_diverges_stops_with_a_remedy(base_dir: Path, tmp_path: Path
     next(model.parameters()).data[:] = float("nan")
     claim_work(given.work, "x")
     with pytest.raises(TrainingError, match="nan at step 1") as caught:
-        Trainer(model, given, silent).run()
+        Trainer(Tuning(model), given, silent).run()
     assert "learning_rate" in caught.value.remedy
 
 

@@ -39,11 +39,15 @@ class Judged:
     """The rows, and what the checks so far have made of them.
 
     texts      names of the text columns;  label  the label column's, if there is one;  labels  those that are known
+    own_facts  the problem's, a row each
     alive      (rows,) bool: not quarantined
     outcomes   of the checks so far; their rows are places in `rows`
     """
 
-    def __init__(self, rows: pa.Table, texts: Sequence[str], label: str | None, labels: Sequence[str], script: str | None) -> None:
+    def __init__(
+        self, rows: pa.Table, texts: Sequence[str], label: str | None, labels: Sequence[str], script: str | None,
+        own_facts: pa.Table | None = None,
+    ) -> None:  # fmt: skip
         self.rows = rows
         self.alive: npt.NDArray[np.bool_] = np.ones(len(rows), bool)
         self.outcomes: list[Outcome] = []
@@ -52,9 +56,9 @@ class Judged:
         self._reasons: dict[int, list[Check]] = {}
         self._facts = rows
         for column in texts:
-            facts = text_facts(rows, column, script)
-            for name in facts.column_names:
-                self._facts = self._facts.append_column(name, facts[name])
+            self._facts = _beside(self._facts, text_facts(rows, column, script))
+        if own_facts is not None:
+            self._facts = _beside(self._facts, own_facts)
         self._single = label is not None and not is_list(rows[label])
         if label is not None and self._single:  # a blank label is a missing one
             blank = pc.equal(pc.utf8_trim_whitespace(rows[label]), "")
@@ -125,6 +129,12 @@ class Judged:
             place_of(row) | {"found": _plain(value), "excerpt": mask(excerpt)}
             for row, value, excerpt in zip(rows, found.values(), excerpts, strict=True)
         ]
+
+
+def _beside(rows: pa.Table, facts: pa.Table) -> pa.Table:
+    for name in facts.column_names:
+        rows = rows.append_column(name, facts[name])
+    return rows
 
 
 def _concerns(check: Check, column: str) -> bool:

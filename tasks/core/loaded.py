@@ -43,6 +43,14 @@ def is_nested(kind: str) -> bool:
     return kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
 
 
+def converted(name: str, present: str, wanted: str) -> str:
+    """SQL that makes a column's values of one type another, NULL where they cannot be; lists and structures are read from JSON text."""
+    value = quoted(name)
+    if is_nested(wanted) and not is_nested(present):
+        value = f"TRY_CAST({value} AS JSON)"
+    return f"TRY_CAST({value} AS {wanted})"
+
+
 def literal(text: str) -> str:
     """A text as SQL writes it."""
     return "'" + text.replace("'", "''") + "'"

@@ -43,18 +43,21 @@ def trace_model(model: PreTrainedModel, example: Mapping[str, npt.NDArray[np.int
 
     buffer: Any = io.BytesIO()  # taken, though its type does not say so
     axes = {name: {0: "batch", 1: "length"} for name in names}
+    tensors = tuple(torch.from_numpy(values) for values in example.values())
     with torch.inference_mode(), warnings.catch_warnings():
         # the exporter is deprecated, not gone; and whether tracing lost something, the parity check after it finds out
         warnings.simplefilter("ignore")
+        outputs = Outputs().eval()
+        of_tokens = outputs(*tensors).ndim > 2  # else one vector a row
         torch.onnx.export(
-            Outputs().eval(),
-            tuple(torch.from_numpy(values) for values in example.values()),
+            outputs,
+            tensors,
             buffer,
             dynamo=False,
             opset_version=opset,
             input_names=names,
             output_names=[output_name],
-            dynamic_axes={**axes, output_name: {0: "batch"}},
+            dynamic_axes={**axes, output_name: {0: "batch", 1: "length"} if of_tokens else {0: "batch"}},
         )
     return onnx.load_from_string(buffer.getvalue())
 

@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 from tasks.core.behaviour_params import BehaviourParams
 from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.files import atomic_path
+from tasks.core.finetune_params import FinetuneParams
 from tasks.core.lifecycle_params import NotifyParams, PromotionParams, RetrainParams
 from tasks.core.section import Positive, Section, Share
 
@@ -107,31 +108,6 @@ class TokenizeParams(Section):
     """Text to token ids."""
 
     max_length: Annotated[int, Field(ge=8, le=131_072)] = 128  # tokens; what is longer is cut
-
-
-class FinetuneParams(Section):
-    """The training run."""
-
-    epochs: Annotated[float, Field(gt=0, le=1000)] = 2
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5
-    scheduler: Literal["linear", "cosine", "constant"] = "linear"  # after the warm-up
-    warmup_share: Share = 0.1  # of all optimizer steps
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
-    dropout: Share | None = None  # None: as the base model has it
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    batch_size: Positive = 32  # rows per optimizer step, on average
-    accumulation: Positive = 1  # micro-batches an optimizer step is made of
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
-    evaluations_per_epoch: Positive = 2
-    early_stopping_patience: Annotated[int, Field(ge=0)] = 0  # evaluations without a gain; 0: never stop early
-    early_stopping_metric: str | None = None  # of the validation split; the best checkpoint by it is kept; None: the problem's own
-    checkpoints_per_epoch: Positive = 4  # places a killed run resumes from
-    freeze_embeddings: bool = False
-    freeze_layers: Annotated[int, Field(ge=0)] = 0  # lowest encoder layers
-    gradient_checkpointing: bool = False  # less memory, more time
-    start_from: Literal["base", "champion"] = "base"  # champion: its checkpoint; the first training starts from the base all the same
-    replay_share: Share = 1.0  # with start_from champion: share of the rows it was trained on already that are trained on again
 
 
 class EvaluateParams(Section):

@@ -273,6 +273,18 @@ def counts_figure(counts: Mapping[str, int]) -> Figure:
 
 
 @styled
+def histogram_figure(edges: Sequence[float], counts: Sequence[int], measured: str, counted: str) -> Figure:
+    """How often a value lies between each two edges, one edge more than counts."""
+    figure = Figure(figsize=(4.8, 2.9))
+    axes: Axes = figure.subplots()
+    axes.stairs(counts, edges, fill=True, color=BLUE)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set(xlabel=measured, ylabel=counted)
+    axes.grid(visible=False, axis="x")
+    return figure
+
+
+@styled
 def lengths_figure(lengths: npt.NDArray[np.int64], cut_at: int | None) -> Figure:
     """How long the training texts are, in tokens, and where they were cut, if they were."""
     figure = Figure(figsize=(4.8, 2.9))

@@ -48,5 +48,4 @@ class Predictor:
 
     def predict(self, rows: Columns) -> list[dict[str, Any]]:
         """Predictions as users see them, one a row; probabilities are temperature-scaled."""
-        outputs = self.outputs(rows)
-        return self.problem.decode(outputs, rows, self.info.labels, self.info.settings.calibration) if len(outputs) else []
+        return self.problem.predict(self, rows)

@@ -10,12 +10,13 @@ import pyarrow as pa
 
 from tasks.core.errors import DataError
 
-# a label that has known rows is never left without one: hence the ceiling, and a hair's breadth for 0.07 * 100 > 7
+# a label that has known rows is never left without one: hence the ceiling, and a hair's breadth for 0.07 * 100 > 7;
+# rows whose references are no single class are all of one kind
 _KNOWN = """
 WITH known AS (
     SELECT position,
-           row_number() OVER (PARTITION BY "references" ORDER BY md5($seed::VARCHAR || input_ids::VARCHAR), position) AS place,
-           count(*) OVER (PARTITION BY "references") AS rows_of_label
+           row_number() OVER (PARTITION BY kind ORDER BY md5($seed::VARCHAR || input_ids::VARCHAR), position) AS place,
+           count(*) OVER (PARTITION BY kind) AS rows_of_label
     FROM present SEMI JOIN past USING (input_ids, "references")
 )
 SELECT position, place > ceil($share * rows_of_label - 1e-9) AS left_out FROM known
@@ -44,8 +45,12 @@ def replayed_rows(present: pa.Table, past: pa.Table, renumbered: Sequence[int | 
     """
     import duckdb
 
+    single = not pa.types.is_nested(present.schema.field("references").type)
+    kinds = present["references"] if single else pa.array(np.zeros(len(present), np.int64))
     tables = {
-        "present": present.select(["input_ids", "references"]).append_column("position", pa.array(np.arange(len(present)))),
+        "present": present.select(["input_ids", "references"])
+        .append_column("position", pa.array(np.arange(len(present))))
+        .append_column("kind", kinds),
         "past": _renumber(past.select(["input_ids", "references"]), renumbered),
     }
     with duckdb.connect() as connection:

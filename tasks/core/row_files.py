@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import DataError, did_you_mean
-from tasks.core.loaded import FILE, LINE, Loaded, is_nested, quoted
+from tasks.core.loaded import FILE, LINE, Loaded, converted, is_nested, quoted
 from tasks.core.tables import load
 
 if TYPE_CHECKING:
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 BATCH_ROWS = 4096  # rows in memory at a time
 
 
-def read_batches(source: Path, wanted: Collection[str]) -> Iterator[pa.RecordBatch]:
+def read_batches(source: Path, wanted: Collection[str], types: Mapping[str, str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of a CSV, TSV, JSONL or Parquet file, in order.
 
     wanted   columns that must be there; their values come as text unless they are lists or structures, those of other columns as they are
+    types    of wanted columns that are to be of another type: DuckDB's name of it; what cannot be is null
     Raises DataError before the first batch where a row cannot be read or a column is missing.
     """
     import duckdb
@@ -36,13 +37,13 @@ def read_batches(source: Path, wanted: Collection[str]) -> Iterator[pa.RecordBat
         load(connection, source, loaded, Source(url=str(source)), wanted, Path(scratch))
         _check(source, loaded, wanted)
         kinds = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
-        texts = {column for column in wanted if not is_nested(kinds[column])}
-        columns = ", ".join(_value(column, column in texts) for column in loaded.columns if column not in (FILE, LINE))
+        named = {column: (types or {}).get(column, kinds[column] if is_nested(kinds[column]) else "VARCHAR") for column in wanted}
+        columns = ", ".join(_value(column, kinds[column], named.get(column)) for column in loaded.columns if column not in (FILE, LINE))
         yield from connection.cursor().sql(f"SELECT {columns} FROM rows ORDER BY {LINE}").to_arrow_reader(BATCH_ROWS)
 
 
-def _value(column: str, as_text: bool) -> str:
-    return f"CAST({quoted(column)} AS VARCHAR) AS {quoted(column)}" if as_text else quoted(column)
+def _value(column: str, present: str, wanted: str | None) -> str:
+    return quoted(column) if wanted is None else f"{converted(column, present, wanted)} AS {quoted(column)}"
 
 
 def _check(source: Path, loaded: Loaded, wanted: Collection[str]) -> None:

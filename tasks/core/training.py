@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,18 +18,24 @@ from tasks.core.batching import Indices, training_batches
 from tasks.core.device import mixed_precision
 from tasks.core.errors import TrainingError
 from tasks.core.files import atomic_path, read_json, write_json
+from tasks.core.finetune_params import FinetuneParams
 from tasks.core.inference import predict_torch
-from tasks.core.params import FinetuneParams
+from tasks.core.memory import free_cached_memory, is_out_of_memory
+from tasks.core.optimizer import parameter_groups
 from tasks.core.progress import Report
+from tasks.core.random_state import random_state, set_random_state
 from tasks.core.tokens import take, token_lengths
+from tasks.core.tuning import Tuning
+from tasks.core.weights import load_trained, save_trained
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
     from tasks.problems.base import Features, Floats, Problem
 
 CURVE_POINTS = 200  # of the learning curve over the whole run
+BEST = "best/trained.safetensors"  # in the run's directory: the weights that were trained, at the best evaluation
+LAST = "last"  # where a killed run goes on from
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,16 @@ class Setting:
     device: str
     work: Path
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps that every row takes part in one of."""
+        return math.ceil(len(self.train) / self.params.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return max(1, round(self.steps_per_epoch * self.params.epochs))
+
 
 @dataclass
 class Progress:
@@ -53,6 +70,8 @@ class Progress:
 
     curve        {"step", "epoch", "loss", "learning_rate"} every few steps; the loss is the mean since the last point
     evaluations  {"step", "epoch", validation metrics}
+    accumulation  parts that a batch is computed in
+    out_of_memory  {"step", "accumulation"} each time that memory did not suffice, and what it was raised to
     """
 
     step: int = 0
@@ -63,34 +82,36 @@ class Progress:
     best_score: float = -math.inf
     without_gain: int = 0
     stopped_early: bool = False
+    accumulation: int = 1
+    out_of_memory: list[dict[str, int]] = field(default_factory=list)
 
 
 class Trainer:
     """One run of AdamW over length-bucketed batches."""
 
-    def __init__(self, model: PreTrainedModel, setting: Setting, report: Report) -> None:
+    def __init__(self, tuning: Tuning, setting: Setting, report: Report) -> None:
         import torch
         from accelerate import Accelerator
         from transformers import get_scheduler
 
-        self.setting, self.report = setting, report
+        self.tuning, self.setting, self.report = tuning, setting, report
         params = setting.params
         self.lengths = token_lengths(setting.train)
-        self.steps_per_epoch = math.ceil(len(self.lengths) / params.batch_size)
-        self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
+        self.steps_per_epoch, self.total_steps = setting.steps_per_epoch, setting.total_steps
         self.accelerator = Accelerator(mixed_precision=mixed_precision(setting.device), cpu=setting.device == "cpu")
-        optimizer = torch.optim.AdamW(_decayed(model, params.weight_decay), lr=params.learning_rate, fused=setting.device != "mps")
+        optimizer = torch.optim.AdamW(parameter_groups(tuning, params), fused=setting.device != "mps")
         name = "constant_with_warmup" if params.scheduler == "constant" else params.scheduler
         warmup_steps = round(params.warmup_share * self.total_steps)
         self.scheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=self.total_steps)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.progress = Progress()
+        self.model, self.optimizer = self.accelerator.prepare(tuning.model, optimizer)
+        self.progress = Progress(accumulation=params.accumulation)
         weights = setting.class_weights
         self.class_weights = None if weights is None else torch.from_numpy(weights).to(self.accelerator.device)
 
     def run(self) -> Progress:
-        """Train to the end (from the last checkpoint, if there is one) and leave the best weights in `work`/best."""
+        """Train to the end (from the last checkpoint, if there is one) and leave the best weights in `work`/BEST."""
         self._resume()
+        self.first_step = self.progress.step + 1
         evaluate_every = max(1, self.steps_per_epoch // self.setting.params.evaluations_per_epoch)
         save_every = max(1, self.steps_per_epoch // self.setting.params.checkpoints_per_epoch)
         self.model.train()
@@ -116,25 +137,61 @@ class Trainer:
 
     def _step(self, rows: Indices) -> None:
         params, progress = self.setting.params, self.progress
-        losses = []
-        for part in np.array_split(rows, min(params.accumulation, len(rows))):
-            loss = self._loss(part) * (len(part) / len(rows))
-            self.accelerator.backward(loss)
-            losses.append(float(loss.detach()))
+        loss = self._backward(rows)
         progress.step += 1
-        loss_value = sum(losses)
-        if not math.isfinite(loss_value):
+        if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss became {loss_value} at step {progress.step} of {self.total_steps} (learning rate {self._learning_rate():.2g}).",
+                f"the loss became {loss} at step {progress.step} of {self.total_steps} (learning rate {self._learning_rate():.2g}).",
                 "Lower finetune.learning_rate, raise finetune.warmup_share, or lower finetune.max_grad_norm.",
             )
         self.accelerator.clip_grad_norm_(self.model.parameters(), params.max_grad_norm)
         learning_rate = self._learning_rate()
         self.optimizer.step()
         self.scheduler.step()
+        self.tuning.after_step(progress.step)
         self.optimizer.zero_grad(set_to_none=True)
-        progress.pending_losses.append(loss_value)
+        progress.pending_losses.append(loss)
         self._tell(learning_rate)
+
+    def _backward(self, rows: Indices) -> float:
+        """The gradients of a batch, in as many parts as memory asks for; its mean loss."""
+        while True:
+            drawn = random_state()
+            try:
+                return self._backward_in_parts(np.array_split(rows, min(self.progress.accumulation, len(rows))), len(rows))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(len(rows), error)
+            # as if the parts had been as small from the start
+            self.optimizer.zero_grad(set_to_none=True)
+            free_cached_memory()
+            set_random_state(drawn)
+
+    def _backward_in_parts(self, parts: list[Indices], count: int) -> float:
+        losses = []
+        for part in parts:
+            loss = self._loss(part) * (len(part) / count)
+            self.accelerator.backward(loss)
+            losses.append(float(loss.detach()))
+        penalty = self.tuning.penalty()
+        if penalty is not None:
+            self.accelerator.backward(penalty)
+        return sum(losses)
+
+    def _halve(self, count: int, error: BaseException) -> None:
+        progress, step = self.progress, self.progress.step + 1
+        if progress.accumulation >= count:
+            raise TrainingError(
+                f"out of memory at step {step} of {self.total_steps}, with a single row at a time: {' '.join(str(error).split())[:200]}",
+                "Lower tokenize.max_length, set finetune.gradient_checkpointing to true, or train less of the model "
+                "(finetune.method: lora), or a smaller base_model.",
+            ) from error
+        progress.accumulation *= 2
+        progress.out_of_memory.append({"step": step, "accumulation": progress.accumulation})
+        says = f"batches of {self.setting.params.batch_size} rows are computed in {progress.accumulation} parts from now on"
+        print(f"finetune   out of memory at step {step}: {says}", file=sys.stderr, flush=True)
+        self.report(step, {"progress": progress.step / self.total_steps, "accumulation": progress.accumulation})
 
     def _loss(self, rows: Indices) -> torch.Tensor:
         import torch
@@ -179,8 +236,8 @@ class Trainer:
         score = setting.problem.metric_signs[name] * metrics[name]
         if score > progress.best_score:
             progress.best_score, progress.best_step, progress.without_gain = score, progress.step, 0
-            with atomic_path(setting.work / "best") as new:
-                model.save_pretrained(new, safe_serialization=True)
+            with atomic_path(setting.work / BEST) as new:
+                save_trained(self.tuning.model, new)
         else:
             progress.without_gain += 1
         patience = setting.params.early_stopping_patience
@@ -193,41 +250,31 @@ class Trainer:
     def _save(self) -> None:
         import torch
 
-        model = self.accelerator.unwrap_model(self.model)
-        with atomic_path(self.setting.work / "last") as new:
-            model.save_pretrained(new, safe_serialization=True)
+        with atomic_path(self.setting.work / LAST) as new:
+            save_trained(self.tuning.model, new / "trained.safetensors")
             state = {
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
-                "random": _random_state(),
+                "random": random_state(),
+                "tuning": self.tuning.state(),
             }
             torch.save(state, new / "state.pt")
             write_json(new / "progress.json", asdict(self.progress) | {"best_score": str(self.progress.best_score)})
 
     def _resume(self) -> None:
         import torch
-        from safetensors.torch import load_model
 
-        last = self.setting.work / "last"
+        last = self.setting.work / LAST
         if not (last / "progress.json").is_file():
             return
-        model = self.accelerator.unwrap_model(self.model)
-        load_model(model, last / "model.safetensors", device=str(self.accelerator.device))
+        load_trained(self.tuning.model, last / "trained.safetensors")
         state = torch.load(last / "state.pt", map_location="cpu", weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        _set_random_state(state["random"])
+        self.tuning.load_state(state["tuning"])
+        set_random_state(state["random"])
         saved: Mapping[str, Any] = read_json(last / "progress.json")
         self.progress = Progress(**{**saved, "best_score": float(saved["best_score"])})
-
-
-def _decayed(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: biases and norms (vectors) are not decayed."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
 
 
 def seed_everything(seed: int) -> None:
@@ -237,21 +284,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def _random_state() -> dict[str, Any]:
-    import torch
-
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"torch": torch.get_rng_state(), "cuda": cuda}
-
-
-def _set_random_state(state: Mapping[str, Any]) -> None:
-    import torch
-
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def claim_work(work: Path, identity: str) -> None:

@@ -146,7 +146,7 @@ def _compare(before: pa.Table, now: pa.Table, predictor: Predictor | None, draw:
     tests = [length_test(old, new), vocabulary_test(old, new, draw), classifier_test(old, new, draw)]
     if predictor is not None and predictor.problem.label_column is not None:
         name = predictor.problem.predicted_labels
-        old, new = ([label for one in predictor.predict(rows.to_pydict()) for label in name(one)] for rows in (before, now))
+        old, new = ([label for one in predictor.predict(rows.to_pydict()) for label in name(one) or ["(none)"]] for rows in (before, now))
         tests.append(label_test(old, new))
     return tests
 
@@ -193,7 +193,7 @@ def _outputs_and_references(labelled: Path, predictor: Predictor) -> tuple[Float
     features: Features = {}
     unknown: list[tuple[str | None, int]] = []  # label, number of its row
     count = 0
-    for batch in read_batches(labelled, problem.columns):
+    for batch in read_batches(labelled, problem.columns, problem.types):
         columns = batch.to_pydict()
         given = columns[problem.label_column] if problem.label_column in problem.columns else []
         unknown += [(label, count + i) for i, found in enumerate(given, 1) for label in several(found) if label not in labels]

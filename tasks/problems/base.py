@@ -21,12 +21,14 @@ from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
     from matplotlib.figure import Figure
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
     from tasks.core.params import EvaluateParams, ValidateParams
+    from tasks.core.predictor import Predictor
 
 Columns = Mapping[str, Sequence[Any]]
 Features = dict[str, list[Any]]
@@ -76,6 +78,7 @@ class Problem(ABC):
     finetune_defaults: ClassVar[Mapping[str, Any]] = {}  # values of `finetune` that it writes, where they differ from the usual
     recipes: ClassVar[tuple[str, ...]] = ("int8-dynamic", "int8-dynamic-per-channel", "int8-static", "int8-static-sensitive-fp32")
     default_max_length: ClassVar[int] = 128  # tokens
+    unsupported_methods: ClassVar[Mapping[str, str]] = {}  # values of finetune.method that do not go with it: why not
     batch_tokens: ClassVar[int] = 8192  # padded tokens that PyTorch computes at a time when it does not train
 
     def guess_columns(self, rows: Columns) -> dict[str, str] | None:
@@ -93,6 +96,10 @@ class Problem(ABC):
     @abstractmethod
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
         """What rows must be like, beyond what holds for any text."""
+
+    def facts(self, rows: pa.Table) -> pa.Table | None:
+        """Further columns that only `expectations` judge, a value for each of the rows."""
+        return None
 
     @abstractmethod
     def encode(self, tokenizer: Tokenizer, rows: Columns, labels: Sequence[str]) -> Features:
@@ -198,9 +205,18 @@ class Problem(ABC):
         """The classes in one of `decode`'s predictions."""
         return [prediction["label"]] if self.label_column else []
 
+    def predict(self, predictor: Predictor, rows: Columns) -> list[dict[str, Any]]:
+        """Predictions for rows as users give them."""
+        outputs = predictor.outputs(rows)
+        return self.decode(outputs, rows, predictor.info.labels, predictor.info.settings.calibration) if len(outputs) else []
+
     def say(self, prediction: Mapping[str, Any]) -> str:
         """One of `decode`'s predictions in a line, for people."""
         return f"{prediction['label']:<12} {prediction['score']:.3f}"
+
+    def prediction_example(self, labels: Sequence[str]) -> dict[str, Any] | None:
+        """A prediction that has every part that one may have, so that types can be told from it; None: any prediction has."""
+        return None
 
     @abstractmethod
     def example(self) -> dict[str, list[Any]]:

@@ -1,0 +1,141 @@
+"""Every fine-tuning method on the repository's default workspace: what it trains, takes and comes to, as a Markdown table.
+
+    python benchmarks/methods.py --rows 2000 --seeds 3     # one process a run; keep the machine quiet
+    python benchmarks/methods.py --quick                   # 200 rows, one seed: whether it works at all
+
+Data, base model, epochs and all else are params.yaml's; the method and its learning rate are the table below's. Metrics are of the
+whole test split. Peak memory is of the process that trains, libraries included (of the card on CUDA).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.core.quiet import quiet_libraries
+
+ROOT = Path(__file__).resolve().parent.parent
+# the less a method trains, and the further from the output, the larger its steps. No search: of one to three rates each was taken the
+# one that did best in one epoch of 1,000 rows, 32 steps, which are too few for bitfit, p-tuning and rslora to tell (theirs are guesses)
+LEARNING_RATES = {
+    "full": 1e-4, "frozen": 1e-2, "lora": 3e-3, "rslora": 2e-3, "dora": 3e-3, "adalora": 1e-2, "ia3": 3e-2, "bitfit": 3e-3,
+    "adapter": 1e-2, "prefix-tuning": 1e-2, "prompt-tuning": 1e-1, "p-tuning": 1e-3,
+}  # fmt: skip
+COLUMNS = ("method", "learning rate", "trained parameters", "seconds an epoch", "peak memory (MB)", "macro-F1 (test)")
+
+
+def main() -> None:
+    """Run what the command line asks for and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=2000, help="training rows")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each method")
+    parser.add_argument("--epochs", type=float, help="default: params.yaml's")
+    parser.add_argument("--methods", nargs="+", choices=LEARNING_RATES, default=list(LEARNING_RATES))
+    parser.add_argument("--quick", action="store_true", help="200 rows, one seed")
+    parser.add_argument("--run", help=argparse.SUPPRESS)  # a run's setting as JSON: what the processes are started with
+    given = parser.parse_args()
+    quiet_libraries()
+    if given.run:
+        print(json.dumps(measure(**json.loads(given.run))))
+        return
+    rows, seeds = (200, 1) if given.quick else (given.rows, given.seeds)
+    with tempfile.TemporaryDirectory() as scratch:
+        tokens = prepare(Path(scratch), rows)
+        print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS), flush=True)
+        for method in given.methods:
+            setting = {"tokens": str(tokens), "method": method, "epochs": given.epochs}
+            found = [run(setting | {"seed": seed}) for seed in range(seeds)]
+            print(line(method, found), flush=True)
+
+
+def prepare(scratch: Path, rows: int) -> Path:
+    """The default workspace's tokens, with so many of its training rows."""
+    import pyarrow as pa
+
+    from tasks.core.progress import silent
+    from tasks.core.tokens import read_tokens
+    from tasks.core.workspace import Workspace
+    from tasks.pipeline import STAGES, run_stage
+
+    workspace = Workspace(scratch)
+    shutil.copyfile(ROOT / "params.yaml", workspace.params_file)
+    for stage in STAGES[: [stage.name for stage in STAGES].index("finetune")]:
+        run_stage(stage, workspace, workspace.params(), silent)
+    tokens = scratch / "data" / "tokens"
+    table = read_tokens(tokens / "train.arrow")
+    drawn = np.sort(np.random.default_rng(0).permutation(len(table))[:rows])
+    with pa.OSFile(str(scratch / "train.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table.take(pa.array(drawn)))
+    (scratch / "train.arrow").replace(tokens / "train.arrow")
+    return tokens
+
+
+def run(setting: dict[str, Any]) -> dict[str, float]:
+    """`measure` in a process of its own, for the memory is the process's."""
+    command = [sys.executable, __file__, "--run", json.dumps(setting)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{setting}: {done.stderr[-2000:]}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure(tokens: str, method: str, epochs: float | None, seed: int) -> dict[str, float]:
+    """Train once; what it took and came to."""
+    from tasks.core.checkpoints import load_checkpoint
+    from tasks.core.device import pick_device
+    from tasks.core.files import read_json
+    from tasks.core.inference import predict_torch
+    from tasks.core.progress import silent
+    from tasks.core.tokens import TokensInfo, read_features
+    from tasks.core.workspace import Workspace, cache_dir
+    from tasks.finetuning import finetune_model
+    from tasks.problems import load_problem
+
+    params = Workspace(ROOT).params([
+        f"finetune.method={method}", f"finetune.learning_rate={LEARNING_RATES[method]:.1e}",
+        *(["finetune.freeze_layers=all"] if method == "frozen" else []),
+        *([f"finetune.epochs={epochs}"] if epochs else []),
+    ])  # fmt: skip
+    kind, device = load_problem(params.problem), pick_device(params.device)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch)
+        finetune_model(
+            Path(tokens), out / "checkpoint", out / "training.json", start=None, problem=params.problem, labels=params.labels,
+            base_model=params.base_model, finetune=params.finetune, seed=seed, device=device, root=ROOT, cache=cache_dir(),
+            work=out / "work", report=silent,
+        )  # fmt: skip
+        facts = read_json(out / "training.json")
+        model = load_checkpoint(kind, out / "checkpoint", params.labels).to(device)
+    test = read_features(Path(tokens) / "test.arrow")
+    outputs = predict_torch(model, kind, test, TokensInfo.read(Path(tokens)).pad_token_id, device)
+    metric = kind.metrics(outputs, kind.references(test), params.labels)[kind.metric]
+    return {name: facts[name] for name in ("trained_parameters", "seconds_per_epoch", "peak_memory_mb")} | {"metric": metric}
+
+
+def line(method: str, found: list[dict[str, float]]) -> str:
+    """A row of the table: the metric's mean and deviation over the seeds, the middle of the times, the most of the memory."""
+    metrics = [one["metric"] for one in found]
+    spread = f" ± {statistics.stdev(metrics):.3f}" if len(metrics) > 1 else ""
+    cells = (
+        method,
+        f"{LEARNING_RATES[method]:.0e}",
+        f"{found[0]['trained_parameters']:,}",
+        f"{statistics.median(one['seconds_per_epoch'] for one in found):.1f}",
+        f"{max(one['peak_memory_mb'] for one in found):.0f}",
+        f"{statistics.mean(metrics):.3f}{spread}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

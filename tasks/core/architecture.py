@@ -1,0 +1,123 @@
+"""The parts of a pretrained model, found by what they are: the layers, the embeddings below, the head above, the linear modules.
+
+No table of names: an architecture that nobody has heard of yet is taken apart as well as BERT.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.errors import ParamsError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+def layer_stack(model: PreTrainedModel) -> nn.ModuleList:
+    """The body's layers: the longest list of modules, whatever the architecture calls it."""
+    from torch import nn
+
+    return max((module for module in model.modules() if isinstance(module, nn.ModuleList)), key=len)
+
+
+def embedding_block(model: PreTrainedModel) -> nn.Module:
+    """The outermost module named for embeddings (token, position and their norm), else the token embedding alone."""
+    blocks = [module for name, module in model.named_modules() if name.split(".")[-1] == "embeddings"]
+    block: nn.Module = blocks[0] if blocks else model.get_input_embeddings()
+    return block
+
+
+def head_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """What the problem's model has beyond its body, by name; weights that it shares with the body are the body's."""
+    body = {id(parameter) for parameter in model.base_model.parameters()}
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) not in body}
+
+
+def untrained_parameters(model: PreTrainedModel, base: Path) -> dict[str, nn.Parameter]:
+    """What above the layers has no weights in the base model's files and was drawn at random, by name."""
+    stored = {_plain_name(name, model.base_model_prefix) for name in _stored_names(base)}
+    below = {id(parameter) for part in (layer_stack(model), embedding_block(model)) for parameter in part.parameters()}
+    above = {name: parameter for name, parameter in model.named_parameters() if id(parameter) not in below}
+    return {name: parameter for name, parameter in above.items() if _plain_name(name, model.base_model_prefix) not in stored}
+
+
+def linear_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """The body's linear modules, by name, in the order that they are made in; GPT-2's Conv1D is one too."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    body, output = set(model.base_model.modules()), model.get_output_embeddings()
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
+    return {name: module for name, module in modules.items() if module in body and module is not output}
+
+
+def feed_forward_outputs(model: PreTrainedModel) -> list[str]:
+    """The names of the linear modules that end each layer's feed-forward part: the last that narrows to the layer's own width."""
+    width, linears, found = model.config.hidden_size, linear_modules(model), []
+    for layer in layer_stack(model):
+        inside = set(layer.modules())
+        names = [name for name, module in linears.items() if module in inside]
+        narrowing = [name for name in names if linear_shape(linears[name])[0] > width == linear_shape(linears[name])[1]]
+        found += (narrowing or names)[-1:]
+    return found
+
+
+def linear_shape(module: nn.Module) -> tuple[int, int]:
+    """(inputs, outputs) of a linear module."""
+    from torch import nn
+
+    rows, columns = module.weight.shape  # type: ignore[misc]
+    return (columns, rows) if isinstance(module, nn.Linear) else (rows, columns)
+
+
+def parameter_depths(model: PreTrainedModel) -> dict[int, int]:
+    """How deep below the top each parameter of the embeddings and layers lies, by id: 0 in the uppermost layer. Others lie above."""
+    stack = layer_stack(model)
+    depths = {id(parameter): len(stack) for parameter in embedding_block(model).parameters()}
+    for below, layer in enumerate(reversed(stack)):
+        depths |= {id(parameter): below for parameter in layer.parameters()}
+    return depths
+
+
+def freeze(model: PreTrainedModel, *, embeddings: bool, layers: int) -> None:
+    """Stop training the input embeddings, or the lowest `layers` of the body (and with them the embeddings below)."""
+    stack = layer_stack(model)
+    if layers > len(stack):
+        raise ParamsError(
+            f"finetune.freeze_layers: {layers} layers, the base model has {len(stack)}.",
+            f"Set it to {len(stack)} or less.",
+        )
+    frozen: list[nn.Module] = list(stack[:layers])
+    if embeddings or layers:
+        frozen.append(embedding_block(model))
+    for module in frozen:
+        module.requires_grad_(False)
+
+
+def reads_left_to_right(model: PreTrainedModel) -> bool:
+    """Whether a token's state rests on those before it alone: asked of the model, for configurations do not say."""
+    import torch
+
+    device = model.get_input_embeddings().weight.device
+    was_training = model.training
+    with torch.no_grad():
+        one, other = (model.eval().base_model(input_ids=torch.tensor([[1, token]], device=device))[0][0, 0] for token in (2, 3))
+    model.train(was_training)
+    return bool(torch.equal(one, other))
+
+
+def _stored_names(directory: Path) -> set[str]:
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for file in directory.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            names.update(opened.keys())
+    return names
+
+
+def _plain_name(name: str, prefix: str) -> str:
+    """A parameter's name without the body's own, and as it has been called since TensorFlow's names were given up."""
+    return name.removeprefix(f"{prefix}.").replace(".gamma", ".weight").replace(".beta", ".bias")

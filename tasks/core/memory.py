@@ -1,0 +1,36 @@
+"""Memory: whether an error says that there is not enough, and the most that was used."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+# torch's words on the CPU and on Apple's cards; CUDA has an error of its own
+_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is for want of memory that something failed."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS)
+
+
+def free_cached_memory() -> None:
+    """Give back to the card what torch keeps for later."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def peak_memory_mb(device: str) -> float:
+    """The most memory that was used since the process began, in MB: of the card on CUDA, else of the whole process."""
+    import torch
+
+    if device == "cuda":
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)

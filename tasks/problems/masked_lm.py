@@ -1,0 +1,203 @@
+"""Masked language modelling: an encoder goes on learning a language, or a domain's, from texts without labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.calibration import Calibration
+from tasks.core.checks import Check
+from tasks.core.column_kinds import numbers, texts
+from tasks.core.errors import ParamsError
+from tasks.core.masking import GUESSES, LEAD, LIKELIHOOD, Vocabulary, draw_masks, keep_places, mask_row
+from tasks.core.ragged import as_wide
+from tasks.core.windows import NO_WORD, pad_rows
+from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+    from tasks.core.params import EvaluateParams, ValidateParams
+    from tasks.core.predictor import Predictor
+
+MOST_NATS = 50.0  # a perplexity beyond is not told from this one
+
+
+class MaskedLM(Problem):
+    """Texts without labels: some of their tokens are hidden, the model says which they are. Its checkpoint is a base for other problems.
+
+    For judging a text's masks rest on its token ids alone; for training they are drawn anew each time.
+    """
+
+    name = "masked-lm"
+    columns = {"text": "the text"}  # noqa: RUF012 (base.py declares the class variables)
+    text_columns = ("text",)
+    label_column = None
+    metric_signs = {"masked_accuracy": 1, "log_loss": -1, "perplexity": -1}  # noqa: RUF012
+    metric = "masked_accuracy"
+    finetune_defaults = {"batch_size": 16}  # noqa: RUF012
+    batch_tokens = 512  # each token has an output as wide as the vocabulary
+
+    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
+        text = next((name for name in texts(rows) if name not in numbers(rows)), None)
+        return {"text": text} if text else None
+
+    def labels_of(self, output_labels: Sequence[str]) -> Sequence[str]:
+        return []  # whatever names a configuration has for them
+
+    def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
+        return []
+
+    def encode(self, tokenizer: Tokenizer, rows: Columns, labels: Sequence[str]) -> Features:
+        vocabulary = Vocabulary.of(tokenizer)
+        encodings = tokenizer.encode_batch_fast(list(rows["text"]))
+        masked = [mask_row(encoding.ids, vocabulary) for encoding in encodings]
+        features: Features = {
+            "input_ids": [ids for ids, _, _ in masked],
+            "truncated": [bool(encoding.overflowing) for encoding in encodings],
+            "places": [places for _, places, _ in masked],
+            "maskable": [[int(token not in vocabulary.special) for token in encoding.ids] for encoding in encodings],
+            "vocabulary": [[vocabulary.mask, vocabulary.size]] * len(encodings),
+        }
+        if any(token != NO_WORD for _, _, right in masked for token in right):
+            features["references"] = [right for _, _, right in masked]
+        return features
+
+    def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
+        input_ids = pad_rows(features["input_ids"], pad_token_id)
+        lengths = np.asarray(list(map(len, features["input_ids"])))
+        return {"input_ids": input_ids, "attention_mask": (np.arange(input_ids.shape[1]) < lengths[:, None]).astype(np.int64)}
+
+    def references(self, features: Features) -> Array:
+        return pad_rows(features["references"], NO_WORD)
+
+    def training_batch(self, features: Features, pad_token_id: int) -> tuple[dict[str, Array], Array]:
+        input_ids, references = draw_masks(features, pad_token_id)
+        return {**self.collate(features, pad_token_id), "input_ids": input_ids}, references
+
+    def reduce(self, outputs: Floats, features: Features) -> Floats:
+        return keep_places(outputs, features)
+
+    def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
+        from transformers import AutoModelForMaskedLM
+
+        from tasks.core.base_config import base_config
+
+        model: PreTrainedModel = AutoModelForMaskedLM.from_pretrained(
+            directory, config=base_config(directory, dropout),
+            trust_remote_code=False, use_safetensors=True, dtype="float32", attn_implementation="eager",
+        )  # fmt: skip
+        return model
+
+    def loss(
+        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        masked = references != NO_WORD
+        if not masked.any():  # texts of nothing but unknown characters: there is nothing to learn, and the mean of nothing is no number
+            return outputs.sum() * 0
+        return cross_entropy(outputs[masked], references[masked], label_smoothing=label_smoothing)
+
+    def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
+        if wanted == "none":
+            return None
+        raise ParamsError("finetune.class_weights: masked-lm has no classes to weigh.", "Set it to none.")
+
+    def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
+        found = self.resampled_metrics(outputs, references, labels, np.ones((1, len(outputs))))
+        return {name: float(values[0]) for name, values in found.items()}
+
+    def resampled_metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Over all masked tokens: how many are guessed right, the mean log-loss in nats, and e to it."""
+        masked = references != NO_WORD
+        tokens = np.maximum(weights @ masked.sum(1), 1)
+        losses = -np.where(masked, outputs[..., LIKELIHOOD], 0).astype(np.float64).sum(1)
+        loss = weights @ losses / tokens
+        right = weights @ (masked & (outputs[..., LEAD] > 0)).sum(1) / tokens
+        return {"masked_accuracy": right, "log_loss": loss, "perplexity": np.exp(np.minimum(loss, MOST_NATS))}
+
+    def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
+        """`tokens` masked, and `losses`: how many of them have which log-loss, in nats."""
+        losses = -outputs[..., LIKELIHOOD][references != NO_WORD]
+        counts, edges = np.histogram(losses, bins=20, range=(0, max(float(losses.max(initial=0)), 1.0)))
+        return {"tokens": len(losses), "losses": {"edges": [round(float(edge), 4) for edge in edges], "counts": counts.tolist()}}
+
+    def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
+        return Calibration()  # outputs are likelihoods already
+
+    def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
+        """(share of masked tokens that both guess right or both wrong, largest difference of the right one's probability)."""
+        outputs, others = as_wide(outputs, others)
+        there = ~np.isnan(outputs[..., LIKELIHOOD])
+        same = (outputs[..., LEAD] > 0) == (others[..., LEAD] > 0)
+        moved = np.abs(np.exp(outputs[..., LIKELIHOOD]) - np.exp(others[..., LIKELIHOOD]))
+        return float(same[there].mean()), float(moved[there].max(initial=0.0))
+
+    def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
+        """Rows of whose masked tokens at least half are guessed right."""
+        masked = references != NO_WORD
+        right: npt.NDArray[np.bool_] = 2 * (masked & (outputs[..., LEAD] > 0)).sum(1) >= np.maximum(masked.sum(1), 1)
+        return right
+
+    def align(self, outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
+        return outputs
+
+    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
+        return None
+
+    def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
+        wanted = evaluate.behaviour
+        if wanted.minimum_functionality or wanted.directional:
+            raise ParamsError("evaluate.behaviour: masked-lm has no labels to test.", "Take minimum_functionality and directional out.")
+        return []
+
+    def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
+        from tasks.core.plots import histogram_figure
+
+        losses = evaluation["details"]["losses"]
+        return {"Log-loss of masked tokens": histogram_figure(losses["edges"], losses["counts"], "log-loss (nats)", "tokens")}
+
+    def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
+        """Of a text with mask tokens the likeliest for each, by their ids; of any other the perplexity of what was hidden from it."""
+        predictions = []
+        for places in outputs:
+            asked, known = (np.nan_to_num(some).any(-1) for some in (places[:, 2:], places[:, :2]))
+            fills = [
+                {"mask": number, "token": int(token), "score": float(np.exp(likelihood))}
+                for number, place in enumerate(places[asked])
+                for token, likelihood in zip(place[2 : 2 + GUESSES], place[2 + GUESSES :], strict=True)
+            ]
+            loss = -float(places[known, LIKELIHOOD].astype(np.float64).mean()) if known.any() else None
+            perplexity = None if loss is None else math.exp(min(loss, MOST_NATS))
+            predictions.append({"perplexity": perplexity, "fills": fills})
+        return predictions
+
+    def predict(self, predictor: Predictor, rows: Columns) -> list[dict[str, Any]]:
+        """`decode`'s predictions with tokens in place of their ids."""
+        predictions = super().predict(predictor, rows)
+        for prediction in predictions:
+            for fill in prediction["fills"]:
+                fill["token"] = predictor.tokenizer.decode([fill["token"]], skip_special_tokens=False).strip()
+        return predictions
+
+    def say(self, prediction: Mapping[str, Any]) -> str:
+        if prediction["perplexity"] is not None:
+            return f"perplexity {prediction['perplexity']:.1f}"
+        return ", ".join(f"{fill['token']} {fill['score']:.3f}" for fill in prediction["fills"]) or "nothing to guess"
+
+    def prediction_example(self, labels: Sequence[str]) -> dict[str, Any] | None:
+        return {"perplexity": 12.0, "fills": [{"mask": 0, "token": "bank", "score": 0.5}]}
+
+    def example(self) -> dict[str, list[Any]]:
+        return {"text": ["The [MASK] was clean and the staff were kind.", "It broke after two [MASK]."]}

@@ -1,0 +1,36 @@
+"""Sentences with entities, made on the spot: words of the tiny vocabulary, and names that its letters spell."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tiny import FILLER
+
+TYPES = ("LOC", "PER")
+NAMES = {
+    "PER": ("Anna", "Anna Berg", "Otto", "Otto Lang", "Ida", "Ida Roth", "Max", "Max Thal"),
+    "LOC": ("Paris", "New York", "Oslo", "Rome", "Bad Ems", "Lima"),
+}
+
+
+def tagged_rows(count: int, seed: int = 0) -> dict[str, list[Any]]:
+    """Columns tokens, tags, text, entities, domain; a row in five has no entity, some are longer than 64 tokens."""
+    draw = random.Random(seed)
+    rows: dict[str, list[Any]] = {"tokens": [], "tags": [], "text": [], "entities": [], "domain": []}
+    seen: set[str] = set()
+    while len(rows["text"]) < count:
+        words = draw.choices(FILLER, k=draw.randint(4, 14))
+        spans = [(draw.choice(NAMES[kind]).split(), kind) for kind in draw.choices(TYPES, k=draw.randint(1, 3))]
+        tokens, tags = list(words), ["O"] * len(words)
+        for name, kind in spans if draw.random() < 0.8 else []:
+            # a word before each: two entities do not touch
+            tokens += [draw.choice(("near", "with", "for")), *name]
+            tags += ["O", f"B-{kind}", *[f"I-{kind}"] * (len(name) - 1)]
+        text = " ".join(tokens)
+        if text not in seen:
+            seen.add(text)
+            row = {"tokens": tokens, "tags": tags, "text": text, "entities": sorted({tag[2:] for tag in tags if tag != "O"})}
+            for name, value in {**row, "domain": draw.choice(("films", "hotels"))}.items():
+                rows[name].append(value)
+    return rows
