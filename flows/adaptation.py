@@ -13,7 +13,7 @@ from tasks.core.errors import ParamsError, WorkspaceError
 from tasks.core.params import Params, save_overrides
 from tasks.core.scratch_model import Shape, make_scratch_model
 from tasks.core.workspace import Workspace, cache_dir
-from tasks.pipeline import write_dvc_yaml
+from tasks.pipeline import check_params, write_dvc_yaml
 from tasks.problems import load_problem
 
 PROBLEM = "masked-lm"
@@ -36,7 +36,7 @@ def prepare(request: Request, shape: Shape | None, overrides: Sequence[str]) -> 
     else:
         workspace = _make(request, shape)
         overrides = (*(SCRATCH if shape else ()), *overrides)
-    workspace.params(overrides)  # wrong values are told before anything is written
+    check_params(workspace.params(overrides), root)  # wrong values are told before anything is written
     save_overrides(workspace.params_file, overrides)
     if shape and not (root / BASE).exists():
         params = workspace.params()
