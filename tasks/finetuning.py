@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+    from tasks.problems.base import Floats
+
 
 def finetune_model(
     tokens: Path,
@@ -60,17 +62,8 @@ def finetune_model(
     base = resolve_model(base_model, root, cache)
     device = pick_device(device)
     base_sha256 = sha256_file(base / "model.safetensors")
-    identity = {
-        "params": finetune.model_dump(mode="json"),
-        "labels": labels,
-        "seed": seed,
-        "device": device,
-        "base": base_sha256,
-        "tokens": [sha256_file(tokens / f"{split}.arrow") for split in ("train", "validation")],
-        "start": start and [*_hashes(start / "checkpoint"), sha256_file(start / "tokens" / "train.arrow")],
-        "adapter": finetune.adapter and _hashes(root / finetune.adapter),
-    }
-    claim_work(work, sha256_json(identity))
+    identity = {"params": finetune.model_dump(mode="json"), "labels": labels, "seed": seed, "device": device, "base": base_sha256}
+    claim_work(work, sha256_json(identity | _contents(tokens, start, root / finetune.adapter if finetune.adapter else None)))
     _check_metric(kind, finetune.early_stopping_metric or kind.metric)
     seed_everything(seed)
     model = kind.load_model(base, labels, finetune.dropout)
@@ -85,9 +78,7 @@ def finetune_model(
         # the reentrant kind gives no gradients to layers above frozen embeddings
         model.activation_checkpointing_enable({"use_reentrant": False})
     validation = read_features(tokens / "validation.arrow")
-    weights = None
-    if finetune.class_weights != "none":
-        weights = kind.class_weights(kind.references(train.select(["references"]).to_pydict()), labels, finetune.class_weights)
+    weights = _class_weights(kind, train, labels, finetune)
     setting = Setting(kind, labels, train, validation, info.pad_token_id, finetune, weights, seed, device, work)
     tuning = apply_method(model, base, finetune, setting.total_steps)
     trained_on = base_sha256 if origin is None else origin["checkpoint_sha256"]
@@ -109,6 +100,21 @@ def finetune_model(
     shutil.copytree(tokens / "tokenizer", checkpoint, dirs_exist_ok=True)  # with it the checkpoint is a base model for others
     origins = {"device": device, "base_sha256": base_sha256, "start": origin, "method": finetune.method}
     write_json(training_report, {**_curves(trainer, progress), **origins, **_costs(trainer, progress, seconds), **counts})
+
+
+def _contents(tokens: Path, start: Path | None, adapter: Path | None) -> dict[str, Any]:
+    """Digests of all files that decide what comes of a run."""
+    return {
+        "tokens": [sha256_file(tokens / f"{split}.arrow") for split in ("train", "validation")],
+        "start": start and [*_hashes(start / "checkpoint"), sha256_file(start / "tokens" / "train.arrow")],
+        "adapter": adapter and _hashes(adapter),
+    }
+
+
+def _class_weights(kind: Problem, train: pa.Table, labels: tuple[str, ...], finetune: FinetuneParams) -> Floats | None:
+    if finetune.class_weights == "none":  # the rows' references need not be read
+        return None
+    return kind.class_weights(kind.references(train.select(["references"]).to_pydict()), labels, finetune.class_weights)
 
 
 def _curves(trainer: Trainer, progress: Progress) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from workspaces import FAST, ratchet, ratchet_json, run
 from tasks.core.bio_checks import orphan
 from tasks.core.bootstrap import Resampling, metric_intervals
 from tasks.core.calibration import Calibration
+from tasks.core.encodings import pad_rows
 from tasks.core.errors import DataError, ParamsError
 from tasks.core.files import read_json, read_jsonl
 from tasks.core.gazetteer import gazetteer
@@ -30,7 +31,7 @@ from tasks.core.span_behaviour import still_found
 from tasks.core.span_metrics import NOTHING
 from tasks.core.spans import find_spans, tag_names
 from tasks.core.tokens import load_tokenizer
-from tasks.core.windows import NO_WORD, pad_rows
+from tasks.core.windows import NO_WORD
 from tasks.core.words import join_words
 from tasks.ingestion import ingest_sources
 from tasks.problems import load_problem

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.section import Positive, Section, Share
 
 Text = Annotated[str, Field(min_length=1)]
@@ -43,3 +45,21 @@ class BehaviourParams(Section):
     names: tuple[str, ...] = ()  # given names to swap for one another, beside the usual English ones
     minimum_functionality: tuple[WrittenCases, ...] = ()
     directional: tuple[Direction, ...] = ()
+
+
+def check_behaviour(behaviour: BehaviourParams, labels: Sequence[str], columns: Sequence[str]) -> None:
+    """ParamsError for labels that there are not, and for cases that do not have a text for each column."""
+    places = [(f"{key}.{i}", entry) for key in ("minimum_functionality", "directional") for i, entry in enumerate(getattr(behaviour, key))]
+    wrong = [
+        f"  evaluate.behaviour.{place}.label: '{entry.label}' is no label.{did_you_mean(entry.label, labels)}"
+        for place, entry in places
+        if entry.label not in labels
+    ]
+    wrong += [
+        f"  evaluate.behaviour.minimum_functionality.{i}.texts.{j}: wanted {' and '.join(columns)}, found {case!r}."
+        for i, cases in enumerate(behaviour.minimum_functionality)
+        for j, case in enumerate(cases.texts)
+        if (1 if isinstance(case, str) else len(case)) != len(columns)
+    ]
+    if wrong:
+        raise ParamsError("\n".join(["params.yaml: behavioural tests that cannot be made:", *wrong]), f"Labels: {', '.join(labels)}.")

@@ -36,15 +36,18 @@ def encode_texts(tokenizer: Tokenizer, columns: Sequence[Sequence[str]]) -> Feat
     return features
 
 
+def pad_rows(rows: Sequence[Sequence[int]], fill: int) -> npt.NDArray[np.int64]:
+    """(rows, longest), filled up to the right."""
+    padded = np.full((len(rows), max(map(len, rows), default=0)), fill, np.int64)
+    for row, values in enumerate(rows):
+        padded[row, : len(values)] = values
+    return padded
+
+
 def pad_features(features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
     """One padded batch of model inputs, (rows, longest) each."""
     token_ids = features["input_ids"]
-    shape = len(token_ids), max(map(len, token_ids))
-    batch = {"input_ids": np.full(shape, pad_token_id, np.int64), "attention_mask": np.zeros(shape, np.int64)}
-    batch |= {name: np.full(shape, padding, np.int64) for name, padding in PADDED.items() if name in features}
-    for row, ids in enumerate(token_ids):
-        batch["attention_mask"][row, : len(ids)] = 1
-        for name, padded in batch.items():
-            if name != "attention_mask":
-                padded[row, : len(ids)] = features[name][row]
-    return batch
+    input_ids, lengths = pad_rows(token_ids, pad_token_id), np.asarray(list(map(len, token_ids)))
+    attention_mask = (np.arange(input_ids.shape[1]) < lengths[:, None]).astype(np.int64)
+    further = {name: pad_rows(features[name], padding) for name, padding in PADDED.items() if name in features}
+    return {"input_ids": input_ids, "attention_mask": attention_mask, **further}

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.encodings import pad_rows
 from tasks.core.errors import SourceError
-from tasks.core.windows import NO_WORD, pad_rows
+from tasks.core.windows import NO_WORD
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

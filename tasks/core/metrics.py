@@ -65,7 +65,7 @@ def resampled_classification_metrics(outputs: Floats, references: Array, weights
     spread = (total**2 - (actual**2).sum(1)) * (total**2 - (guessed**2).sum(1))
     covariance = correct * total - (actual * guessed).sum(1)
     confidence = _confidence(outputs)
-    gaps = summed(right - confidence, _bin_of(confidence), BINS)
+    gaps = summed(right - confidence, bin_of(confidence), BINS)
     return {
         "accuracy": correct / total,
         "macro_f1": f1.sum(1) / (actual + guessed > 0).sum(1),
@@ -109,10 +109,10 @@ def expected_calibration_error(outputs: Floats, references: Array) -> float:
 def reliability_bins(outputs: Floats, references: Array) -> list[dict[str, Any]]:
     """Mean confidence and accuracy of the rows in each bin (low, high] of confidence; bins without rows are left out."""
     confidence = _confidence(outputs)
-    right, bin_of = outputs.argmax(-1) == references, _bin_of(confidence)
+    right, bins = outputs.argmax(-1) == references, bin_of(confidence)
     found = []
-    for number in np.unique(bin_of):
-        rows = bin_of == number
+    for number in np.unique(bins):
+        rows = bins == number
         edges = {"low": float(number / BINS), "high": float((number + 1) / BINS), "rows": int(rows.sum())}
         found.append({**edges, "confidence": float(confidence[rows].mean()), "accuracy": float(right[rows].mean())})
     return found
@@ -150,7 +150,8 @@ def _confidence(outputs: Floats) -> Doubles:
     return confidence
 
 
-def _bin_of(confidence: Doubles) -> npt.NDArray[np.intp]:
+def bin_of(confidence: Doubles) -> npt.NDArray[np.intp]:
+    """The bin of each confidence, in [0, BINS)."""
     return np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
 
 

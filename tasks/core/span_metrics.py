@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.metrics import BINS, reliability_bins
+from tasks.core.metrics import BINS, bin_of, reliability_bins
 from tasks.core.spans import Found, codes, find_spans
 
 if TYPE_CHECKING:
@@ -78,12 +78,11 @@ def count_rows(outputs: Floats, references: Array) -> RowCounts:
     given, actual = word_outputs(outputs, references)
     likelihoods = log_softmax(given.astype(np.float64), -1)
     confidence, right = np.exp(likelihoods.max(-1)), (given.argmax(-1) == actual).astype(np.float64)
-    bins = np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
     losses = -likelihoods[np.arange(len(actual)), actual]
     return RowCounts(
         hits=by_row(found, hit), predicted=by_row(found, slice(None)), actual=by_row(wanted, slice(None)),
         right=_sums(row_of_word, right, rows), words=_sums(row_of_word, np.ones(len(actual)), rows), loss=_sums(row_of_word, losses, rows),
-        gaps=_sums(row_of_word * BINS + bins, right - confidence, rows * BINS).reshape(rows, BINS),
+        gaps=_sums(row_of_word * BINS + bin_of(confidence), right - confidence, rows * BINS).reshape(rows, BINS),
     )  # fmt: skip
 
 

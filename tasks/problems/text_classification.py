@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.behaviour import by_column, invariance_rows, spread_rows
+from tasks.core.behaviour_params import check_behaviour
 from tasks.core.calibration import Calibration
 from tasks.core.checks import COPIES_LABELS, LABEL_ROWS, LABEL_SHARE, Check
+from tasks.core.class_weights import weigh_classes
 from tasks.core.column_kinds import classes, texts
 from tasks.core.encodings import encode_texts, pad_features
-from tasks.core.errors import ParamsError, did_you_mean
+from tasks.core.errors import ParamsError
 from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, resampled_classification_metrics
 from tasks.core.thresholds import best_threshold, describe_threshold
-from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
+from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Problem
 
 if TYPE_CHECKING:
     import torch
@@ -26,10 +28,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.behaviour_params import BehaviourParams
     from tasks.core.params import EvaluateParams, ValidateParams
-
-UNLEARNT = np.float32(20.0)  # logits below a model's lowest, for a label that it never learnt: finite, so that log-loss stays a number
 
 
 class TextClassification(Problem):
@@ -89,30 +88,11 @@ class TextClassification(Problem):
         return np.asarray(features["references"], np.int64)
 
     def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
-        from transformers import AutoConfig, AutoModelForSequenceClassification
+        from transformers import AutoModelForSequenceClassification
 
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-        names = self.output_labels(labels)
-        config.num_labels = len(names)
-        config.id2label = dict(enumerate(names))
-        config.label2id = {label: i for i, label in enumerate(names)}
-        config.problem_type = self.problem_type
-        if dropout is not None:
-            # the names differ between architectures; only those that the base has are set
-            for key in (
-                "hidden_dropout_prob",
-                "attention_probs_dropout_prob",
-                "classifier_dropout",
-                "dropout",
-                "attention_dropout",
-                "seq_classif_dropout",
-            ):
-                if hasattr(config, key):
-                    setattr(config, key, dropout)
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            directory, config=config, trust_remote_code=False, use_safetensors=True, dtype="float32", attn_implementation="eager"
-        )
-        return model
+        from tasks.core.pretrained import load_pretrained
+
+        return load_pretrained(AutoModelForSequenceClassification, directory, dropout, self.output_labels(labels), self.problem_type)
 
     def loss(
         self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
@@ -122,17 +102,7 @@ class TextClassification(Problem):
         return cross_entropy(outputs, references, weight=class_weights, label_smoothing=label_smoothing)
 
     def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
-        if wanted == "none":
-            return None
-        if wanted == "balanced":
-            counts = np.bincount(references, minlength=len(labels))
-            return (len(references) / (len(labels) * np.maximum(counts, 1))).astype(np.float32)
-        assert not isinstance(wanted, str)
-        if set(wanted) != set(labels):
-            raise ParamsError(
-                f"finetune.class_weights: names {sorted(wanted)}, the labels are {sorted(labels)}.", "Give every label one weight."
-            )
-        return np.asarray([wanted[label] for label in labels], np.float32)
+        return weigh_classes(np.bincount(references, minlength=len(labels)), labels, wanted, "label")
 
     def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
         return classification_metrics(outputs, references)
@@ -254,10 +224,8 @@ class TextClassification(Problem):
         return {"Out-of-scope: precision and recall": precision_recall_figure(found)} if found else {}
 
     def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
-        from scipy.special import softmax
-
         predictions = []
-        for probabilities in softmax(calibration.apply(outputs), -1):
+        for probabilities in self.probabilities(calibration.apply(outputs)):
             scores = {label: float(p) for label, p in zip(labels, probabilities, strict=True)}
             best = max(scores, key=scores.__getitem__)
             predictions.append({"label": best, "score": scores[best], "scores": scores})
@@ -272,21 +240,3 @@ def _lead(outputs: Floats, place: int) -> npt.NDArray[np.float64]:
     exact = outputs.astype(np.float64)
     lead: npt.NDArray[np.float64] = exact[:, place] - np.delete(exact, place, axis=1).max(1)
     return lead
-
-
-def check_behaviour(behaviour: BehaviourParams, labels: Sequence[str], columns: Sequence[str]) -> None:
-    """ParamsError for labels that there are not, and for cases that do not have a text for each column."""
-    places = [(f"{key}.{i}", entry) for key in ("minimum_functionality", "directional") for i, entry in enumerate(getattr(behaviour, key))]
-    wrong = [
-        f"  evaluate.behaviour.{place}.label: '{entry.label}' is no label.{did_you_mean(entry.label, labels)}"
-        for place, entry in places
-        if entry.label not in labels
-    ]
-    wrong += [
-        f"  evaluate.behaviour.minimum_functionality.{i}.texts.{j}: wanted {' and '.join(columns)}, found {case!r}."
-        for i, cases in enumerate(behaviour.minimum_functionality)
-        for j, case in enumerate(cases.texts)
-        if (1 if isinstance(case, str) else len(case)) != len(columns)
-    ]
-    if wrong:
-        raise ParamsError("\n".join(["params.yaml: behavioural tests that cannot be made:", *wrong]), f"Labels: {', '.join(labels)}.")

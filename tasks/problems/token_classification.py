@@ -12,20 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.behaviour import spread
+from tasks.core.behaviour_params import check_behaviour
 from tasks.core.bio_checks import bio_checks, bio_facts
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
+from tasks.core.class_weights import weigh_classes
 from tasks.core.column_kinds import lists
+from tasks.core.encodings import pad_rows
 from tasks.core.errors import ParamsError
 from tasks.core.metrics import fit_temperature
 from tasks.core.ragged import as_wide
 from tasks.core.span_behaviour import SWAP, altered_words, have, moves, same_spans, same_tags, still_found
 from tasks.core.span_metrics import count_rows, predicted_tags, span_details, span_metrics, word_outputs, word_tags
 from tasks.core.spans import OUTSIDE, find_spans, tag_ids, tag_names, types_of
-from tasks.core.windows import NO_WORD, Frame, collate_windows, make_windows, merge_windows, pad_rows, window_references
+from tasks.core.windows import NO_WORD, Frame, collate_windows, make_windows, merge_windows, window_references
 from tasks.core.words import align, join_words, special_tokens, sub_words, unknown_token, words_of
-from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
-from tasks.problems.text_classification import UNLEARNT, check_behaviour
+from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -121,13 +123,9 @@ class TokenClassification(Problem):
     def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
         from transformers import AutoModelForTokenClassification
 
-        from tasks.core.base_config import base_config
+        from tasks.core.pretrained import load_pretrained
 
-        model: PreTrainedModel = AutoModelForTokenClassification.from_pretrained(
-            directory, config=base_config(directory, dropout, self.output_labels(labels)),
-            trust_remote_code=False, use_safetensors=True, dtype="float32", attn_implementation="eager",
-        )  # fmt: skip
-        return model
+        return load_pretrained(AutoModelForTokenClassification, directory, dropout, self.output_labels(labels))
 
     def loss(
         self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
@@ -140,15 +138,7 @@ class TokenClassification(Problem):
 
     def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
         tags = self.output_labels(labels)
-        if wanted == "none":
-            return None
-        if wanted == "balanced":
-            counts = np.bincount(references[references >= 0], minlength=len(tags))
-            return np.asarray(counts.sum() / (len(tags) * np.maximum(counts, 1)), np.float32)
-        assert not isinstance(wanted, str)
-        if set(wanted) != set(tags):
-            raise ParamsError(f"finetune.class_weights: names {sorted(wanted)}, the tags are {sorted(tags)}.", "Give every tag one weight.")
-        return np.asarray([wanted[tag] for tag in tags], np.float32)
+        return weigh_classes(np.bincount(references[references >= 0], minlength=len(tags)), tags, wanted, "tag")
 
     def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
         found = self.resampled_metrics(outputs, references, labels, np.ones((1, len(outputs))))
