@@ -53,11 +53,12 @@ def guess(rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping
     found = []
     for name in [problem] if problem else problem_names():
         kind = load_problem(name)
-        unknown = [column for column in named if column not in kind.columns]
+        known = [*kind.columns, *kind.replaceable]
+        unknown = [column for column in named if column not in known]
         guessed = kind.guess_columns(rows) if not unknown else None
         columns = {**(guessed or {}), **named}
         if not unknown and set(columns) >= set(kind.columns):
-            found.append((len(columns), len(kind.types), Guess(name, {column: columns[column] for column in kind.columns})))
+            found.append((len(columns), len(kind.types), Guess(name, {column: columns[column] for column in known if column in columns})))
         elif problem:
             wanted = ", ".join(f"{column} ({what})" for column, what in kind.columns.items())
             wrong = f"{problem} has no column {', '.join(unknown)}" if unknown else "cannot tell which columns are meant"

@@ -96,13 +96,15 @@ def _distinct_names(sources: Sequence[Source], fetched: Sequence[Sequence[LocalF
 
 def _mapping(problem: Problem, ingest: IngestParams) -> dict[str, str]:
     """Column of the result -> the sources' column."""
-    unknown = [f"'{name}'.{did_you_mean(name, problem.columns)}" for name in ingest.columns if name not in problem.columns]
+    known = [*problem.columns, *problem.replaceable]
+    unknown = [f"'{name}'.{did_you_mean(name, known)}" for name in ingest.columns if name not in known]
     if unknown:
         raise ParamsError(
             f"ingest.columns: {problem.name} has no column {' and no '.join(unknown)}",
-            f"Its columns are {', '.join(problem.columns)}; further ones to keep go into `ingest.keep`.",
+            f"Its columns are {', '.join(known)}; further ones to keep go into `ingest.keep`.",
         )
     mapping = {name: ingest.columns.get(name, name) for name in problem.columns}
+    mapping |= {name: column for name, column in ingest.columns.items() if name in problem.replaceable}
     for name in ingest.keep:
         if name == "row" or mapping.get(name, name) != name:
             raise ParamsError(f"ingest.keep: the name '{name}' is taken by another column.", "Rename it with `ingest.query`: SELECT … AS …")
@@ -171,9 +173,9 @@ def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: Ing
             raise DataError(
                 f"column `split`: wanted {', '.join(_SPLITS)}, found {unknown[:5]}.", "Rename the values or the column in `ingest.query`."
             )
-    if taken := [name for name in problem.derived if name in types]:
+    if taken := [name for name in problem.derived if name in types and name not in problem.replaceable]:
         raise ParamsError(f"ingest: {problem.name} makes the column '{taken[0]}' itself.", "Leave it out, or rename it: SELECT … AS …")
-    for name in problem.columns:
+    for name in (*problem.columns, *(name for name in problem.replaceable if name in types)):
         wanted = problem.types.get(name, "VARCHAR")
         if is_nested(types[name]) and not is_nested(wanted):
             raise DataError(
@@ -184,7 +186,7 @@ def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: Ing
         value = f"TRY_CAST({text} AS {wanted})" if text else converted(name, types[name], wanted)
         convert = f"TYPE {wanted} USING {value}"
         connection.execute(f"ALTER TABLE {queries.RESULT} ALTER {quoted(name)} {convert}")
-    for name, expression in problem.derived.items():
+    for name, expression in ((name, value) for name, value in problem.derived.items() if name not in types):
         connection.execute(f"ALTER TABLE {queries.RESULT} ADD COLUMN {quoted(name)} {problem.types.get(name, 'VARCHAR')}")
         connection.execute(f"UPDATE {queries.RESULT} SET {quoted(name)} = {expression}")
     for name in {"_line"} & {*types}:

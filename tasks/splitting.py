@@ -1,7 +1,8 @@
 """Rows to train, validation and test by a hash of the normalized text, so that a row never changes splits when rows are added.
 
-Same normalized text, same hash, same split. Of two near-duplicates in different splits the one further from the test set leaves:
-out of train, or out of validation if the other is in test. So the test set only ever grows.
+Same normalized text, same hash, same split; where a problem keeps rows together (those of a query, say), that is hashed.
+Of two near-duplicates in different splits the one further from the test set leaves: out of train, or out of validation if the other
+is in test. So the test set only ever grows.
 
 {train,validation,test}.parquet   the rows as they came
 quarantine.jsonl                  rows that left, each with the row it resembles; rows in = rows in the splits + rows here
@@ -56,7 +57,8 @@ def split_rows(valid: Path, splits: Path, *, problem: str, labels: tuple[str, ..
     texts = distinct_texts(rows, kind.text_columns)
     report(1, {"progress": 0.3})
     given = SPLIT in rows.column_names
-    tiers = _given_tiers(rows) if given else assign(texts, split)[texts.of_rows]
+    together = distinct_texts(rows, kind.split_columns) if kind.split_columns else texts
+    tiers = _given_tiers(rows) if given else assign(together, split)[together.of_rows]
     text_tiers = np.zeros(len(texts.texts), np.int8)
     np.maximum.at(text_tiers, texts.of_rows, tiers)
     matches = near_duplicates(texts.texts, text_tiers, split.near_duplicate_similarity)
@@ -64,7 +66,8 @@ def split_rows(valid: Path, splits: Path, *, problem: str, labels: tuple[str, ..
     leaving = np.zeros(len(tiers), bool)
     quarantine = []
     if not given:
-        leaving = np.isin(texts.of_rows, [match.text for match in matches])
+        # a text that two groups of rows share may be in two splits
+        leaving = np.isin(texts.of_rows, [match.text for match in matches]) | (tiers < text_tiers[texts.of_rows])
         quarantine = _quarantine(rows, texts, tiers, leaving, matches)
     _require_rows(tiers[~leaving], len(tiers), given)
     described = describe(rows, kind.label_column, labels, tiers, leaving, split, given)
@@ -187,7 +190,7 @@ def _quarantine(rows: pa.Table, texts: Texts, tiers: _Tiers, leaving: npt.NDArra
     by_text = {match.text: match for match in matches}
     first = _first_rows(texts, tiers)
     indices = np.flatnonzero(leaving).tolist()
-    partners = [by_text[int(texts.of_rows[i])] for i in indices]
+    partners = [by_text.get(text, Match(text, text, 1.0)) for text in texts.of_rows[indices].tolist()]
     places = rows.select([name for name in rows.column_names if name in ("row", "_file", "_line")])
     reasons = []
     for i, match in zip(indices, partners, strict=True):

@@ -41,9 +41,24 @@ def _multi_label(count: int) -> Rows:
     return {"text": [f"{a} {b}" for a, b in zip(first["text"], second["text"], strict=True)], "labels": labels}
 
 
+def _pairs(count: int) -> Rows:
+    """Questions of two rows each."""
+    first, second = tiny_rows(count // 2, seed=2), tiny_rows(count)
+    return {"text_a": [text for text in first["text"] for _ in range(2)], "text_b": second["text"], "label": second["label"]}
+
+
+def _scored_pairs(count: int) -> Rows:
+    """The same with a score, by the second text's class."""
+    rows = _pairs(count)
+    scores = [float(label == "positive") for label in rows.pop("label")]
+    return rows | {"score": scores, "query": rows["text_a"]}
+
+
 SAMPLES = {
     "text-classification": Sample(tiny_rows(40), LABELS),
     "multi-label-classification": Sample(_multi_label(40), LABELS),
     "masked-lm": Sample({"text": tiny_rows(40)["text"]}, ()),
+    "text-pair": Sample(_pairs(40), LABELS),
+    "text-pair-score": Sample(_scored_pairs(40), ()),
     "token-classification": Sample(tagged_rows(40), TYPES),
 }

@@ -24,7 +24,7 @@ from tasks.tokenization import pad_token_id
 
 def test_every_problem_type_is_tested() -> None:
     assert set(SAMPLES) == set(problem_names())
-    assert len(SAMPLES) == 4
+    assert len(SAMPLES) == 6
 
 
 def test_an_unknown_problem_is_a_users_mistake() -> None:
@@ -61,6 +61,8 @@ def test_it_says_what_it_is(problem: Problem) -> None:
     assert problem.label_column is None or problem.label_column in known
     assert set(problem.answer_columns) <= known
     assert set(problem.types) <= known
+    assert set(problem.split_columns) <= known
+    assert set(problem.replaceable) <= set(problem.derived)
     assert problem.metric_signs[problem.metric] == 1
     assert set(problem.example()) <= known - set(problem.answer_columns)
     assert type(problem).__doc__
@@ -106,12 +108,16 @@ def test_rows_become_outputs_and_outputs_become_predictions(problem: Problem, sa
 def test_resampled_metrics_are_the_metrics_of_the_resamples(problem: Problem, sample: Sample) -> None:
     features = encoded(problem, sample)
     outputs, references = predict_torch(fresh_model(problem, sample), problem, features, pad(sample)), problem.references(features)
-    weights = np.random.default_rng(0).multinomial(len(sample), np.full(len(sample), 1 / len(sample)), size=5).astype(np.float64)
+    draw, clusters = np.random.default_rng(0), problem.clusters(references)
+    if clusters is None:
+        weights = draw.multinomial(len(sample), np.full(len(sample), 1 / len(sample)), size=5).astype(np.float64)
+    else:  # once at most: a cluster repeated would be one larger cluster to `metrics`
+        weights = draw.integers(0, 2, size=(5, int(clusters.max()) + 1)).astype(np.float64)[:, clusters]
     found = problem.resampled_metrics(outputs, references, sample.labels, weights)
-    for draw, weight in enumerate(weights):
+    for resample, weight in enumerate(weights):
         rows = np.repeat(np.arange(len(sample)), weight.astype(int))
         wanted = problem.metrics(outputs[rows], references[rows], sample.labels)
-        assert {name: values[draw] for name, values in found.items()} == pytest.approx(wanted, abs=1e-5)
+        assert {name: values[resample] for name, values in found.items()} == pytest.approx(wanted, abs=1e-5)
 
 
 def test_inputs_alone_can_be_encoded(problem: Problem, sample: Sample) -> None:

@@ -39,7 +39,7 @@ def metric_intervals(
         found = problem.resampled_metrics(outputs, references, labels, weights)
         return np.stack([found[name] for name in values])
 
-    bounds = _bounds(statistic, np.asarray(list(values.values())), len(references), resampling)
+    bounds = _bounds(statistic, np.asarray(list(values.values())), len(references), resampling, problem.clusters(references))
     return {name: _interval(value, bound) for (name, value), bound in zip(values.items(), bounds, strict=True)}
 
 
@@ -57,14 +57,19 @@ def difference_interval(
         ours, theirs = (problem.resampled_metrics(outputs, references, labels, weights)[name] for outputs in (first, second))
         return (ours - theirs)[None]
 
-    return _interval(value, _bounds(statistic, np.asarray([value]), len(references), resampling)[0])
+    return _interval(value, _bounds(statistic, np.asarray([value]), len(references), resampling, problem.clusters(references))[0])
 
 
-def resample(statistic: Callable[[Doubles], Doubles], rows: int, resampling: Resampling) -> Doubles:
+def resample(
+    statistic: Callable[[Doubles], Doubles], rows: int, resampling: Resampling, clusters: npt.NDArray[np.int64] | None = None
+) -> Doubles:
     """(m, r): m statistics of each resample.
 
     statistic  (r, n) weights of rows, how often each was drawn -> (m, r)
+    clusters   (n,) numbers from 0: those are drawn in place of rows, with all their rows (Davison & Hinkley 1997, ch. 3.8)
     """
+    if clusters is not None:
+        return resample(lambda weights: statistic(weights[:, clusters]), int(clusters.max()) + 1, resampling)
     from scipy.stats import bootstrap
 
     def of_rows(drawn: npt.NDArray[np.int64], axis: int) -> Doubles:
@@ -79,12 +84,14 @@ def resample(statistic: Callable[[Doubles], Doubles], rows: int, resampling: Res
     return found
 
 
-def _bounds(statistic: Callable[[Doubles], Doubles], values: Doubles, rows: int, resampling: Resampling) -> Doubles:
+def _bounds(
+    statistic: Callable[[Doubles], Doubles], values: Doubles, rows: int, resampling: Resampling, clusters: npt.NDArray[np.int64] | None
+) -> Doubles:
     """(m, 2): low and high of each of m statistics, by percentiles."""
-    if rows < 2:  # nothing to draw from
+    if rows < 2 or (clusters is not None and clusters.max() < 1):  # nothing to draw from
         return np.stack([values, values], 1)
     tail = (1 - resampling.confidence) / 2
-    found: Doubles = np.quantile(resample(statistic, rows, resampling), (tail, 1 - tail), axis=1).T
+    found: Doubles = np.quantile(resample(statistic, rows, resampling, clusters), (tail, 1 - tail), axis=1).T
     return found
 
 

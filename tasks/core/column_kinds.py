@@ -10,6 +10,7 @@ Values = Sequence[Any]
 
 TEXT_NAMES = ("text", "sentence", "content", "review", "message", "comment", "body", "tweet", "headline", "title", "question", "document")
 LABEL_NAMES = ("label", "class", "category", "intent", "sentiment", "target", "topic", "mood", "y")
+SCORE_NAMES = ("score", "relevance", "similarity", "rating", "click", "clicked", "grade", "stars")
 MAX_CLASSES = 0.5  # of the values: with more distinct ones a column holds no classes
 
 
@@ -30,6 +31,19 @@ def numbers(rows: Mapping[str, Values]) -> list[str]:
     return [name for name, values in rows.items() if _are(values, Real) or (_are(values, str) and all(map(_is_number, values)))]
 
 
+def scores(rows: Mapping[str, Values]) -> list[str]:
+    """Columns of numbers that say how much, the likeliest first: those with a telling name, then those of fractions."""
+    found = [name for name in numbers(rows) if _rank(name, SCORE_NAMES) < len(SCORE_NAMES) or _has_fractions(rows[name])]
+    return sorted(found, key=lambda name: _rank(name, SCORE_NAMES))
+
+
+def text_pair(rows: Mapping[str, Values]) -> tuple[str, ...]:
+    """Two columns of texts, in the data's order; empty where there are not two. Either may repeat, as a question does with each answer."""
+    taken = {*numbers(rows), *(name for name in rows if name.lower() in ("id", *LABEL_NAMES))}
+    found = [name for name, values in rows.items() if name not in taken and _are(values, str) and _are_sentences(values)]
+    return tuple(found[:2]) if len(found) >= 2 else ()
+
+
 def lists(rows: Mapping[str, Values]) -> list[str]:
     """Columns whose rows hold a list of texts each."""
     return [name for name, values in rows.items() if _are(values, list) and all(_are(value, str) for value in values if value)]
@@ -43,6 +57,16 @@ def _are(values: Values, kind: type | tuple[type, ...]) -> bool:
 def _are_classes(name: str, values: Values) -> bool:
     distinct = len({value for value in values if value not in (None, "")})
     return 1 < distinct <= MAX_CLASSES * len(values) or (distinct > 1 and name.lower() in LABEL_NAMES)
+
+
+def _are_sentences(values: Values) -> bool:
+    """Whether most are of more than one word, or of a script that does not separate words."""
+    present = [value.strip() for value in values if value]
+    return 2 * sum(" " in value or not value.isascii() for value in present) > len(present)
+
+
+def _has_fractions(values: Values) -> bool:
+    return any(float(value) % 1 for value in values if value not in (None, ""))
 
 
 def _is_number(value: str | None) -> bool:

@@ -42,6 +42,7 @@ class FinetuneParams(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     batch_size: Positive = 32  # rows per optimizer step, on average
     accumulation: Positive = 1  # micro-batches an optimizer step is made of
+    loss: str | None = None  # where a problem has several; None: its usual one
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
     evaluations_per_epoch: Positive = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, get_args
 
-from tasks.core.errors import ParamsError
+from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.finetune_params import FinetuneParams, Method
 
 if TYPE_CHECKING:
@@ -23,6 +23,12 @@ def check_method(problem: Problem, params: FinetuneParams, device: str) -> None:
     if reason:
         possible = ", ".join(name for name in get_args(Method) if name not in problem.unsupported_methods)
         raise ParamsError(f"finetune.method: {params.method} does not go with {problem.name}: {reason}", f"Possible: {possible}.")
+    losses = problem.losses()
+    if params.loss is not None and params.loss not in losses:
+        raise ParamsError(
+            f"finetune.loss: {problem.name} has no loss '{params.loss}'.{did_you_mean(params.loss, losses)}",
+            f"Possible: {', '.join(losses)}.",
+        )
     if params.method == "qlora":
         _check_quantization(device)
 

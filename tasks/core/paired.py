@@ -59,7 +59,7 @@ def metric_differences(
         ours, theirs = (problem.resampled_metrics(outputs, references, labels, weights) for outputs in pair)
         return np.stack([ours[name] - theirs[name] for name in first])
 
-    drawn = resample(statistic, len(references), resampling)
+    drawn = resample(statistic, len(references), resampling, problem.clusters(references))
     return {name: _difference(first[name], second[name], drawn[i], resampling.confidence) for i, name in enumerate(first)}
 
 

@@ -85,6 +85,7 @@ class ValidateParams(Section):
     max_class_share: Share = 0.95  # of the most frequent class
     max_duplicate_share: Share = 0.2
     max_conflict_share: Share = 0.02  # of rows whose text also occurs with another label
+    score_range: tuple[float, float] | None = None  # lowest and highest score that a row may have; null: any
     script: str | None = None  # Unicode script most letters should be of, e.g. Latin, Han, Cyrillic
     actions: dict[str, Action] = Field(default={})  # check: error, quarantine, warn or off, where it differs from the default
     expectations: tuple[Expectation, ...] = ()

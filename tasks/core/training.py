@@ -106,6 +106,8 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(tuning.model, optimizer)
         self.progress = Progress(accumulation=params.accumulation)
         weights = setting.class_weights
+        losses = setting.problem.losses()
+        self.loss = losses[params.loss or next(iter(losses))]
         self.class_weights = None if weights is None else torch.from_numpy(weights).to(self.accelerator.device)
 
     def run(self) -> Progress:
@@ -204,12 +206,7 @@ class Trainer:
         references = torch.from_numpy(wanted).to(device)
         with self.accelerator.autocast():
             outputs = self.model(**inputs)[setting.problem.output_name]
-            return setting.problem.loss(
-                outputs.float(),
-                references,
-                label_smoothing=setting.params.label_smoothing,
-                class_weights=self.class_weights,
-            )
+            return self.loss(outputs.float(), references, label_smoothing=setting.params.label_smoothing, class_weights=self.class_weights)
 
     def _learning_rate(self) -> float:
         return float(self.scheduler.get_last_lr()[0])
@@ -233,6 +230,9 @@ class Trainer:
         metrics = setting.problem.metrics(outputs, setting.problem.references(setting.validation), setting.labels)
         progress.evaluations.append({"step": progress.step, "epoch": progress.step / self.steps_per_epoch, **metrics})
         name = setting.params.early_stopping_metric or setting.problem.metric
+        if name not in metrics:
+            remedy = f"Set it to one of {', '.join(metrics)}."
+            raise TrainingError(f"finetune.early_stopping_metric: the validation rows have no {name}.", remedy)
         score = setting.problem.metric_signs[name] * metrics[name]
         if score > progress.best_score:
             progress.best_score, progress.best_step, progress.without_gain = score, progress.step, 0

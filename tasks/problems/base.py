@@ -67,7 +67,9 @@ class Problem(ABC):
     types: ClassVar[Mapping[str, str]] = {}  # of those columns that are no texts: DuckDB's name of the type, such as VARCHAR[]
     from_text: ClassVar[Mapping[str, str]] = {}  # of those columns, where sources hold texts: an SQL expression that makes a value of one
     derived: ClassVar[Mapping[str, str]] = {}  # further columns, each an SQL expression (DuckDB) over `columns`
+    replaceable: ClassVar[tuple[str, ...]] = ()  # of the derived columns, those that sources may hold themselves
     text_columns: ClassVar[tuple[str, ...]]  # texts: hashed to split, checked for damage, measured for length
+    split_columns: ClassVar[tuple[str, ...]] = ()  # rows that agree in these stay in one split; none: those of the same texts do
     label_column: ClassVar[str | None]  # classes: counted and sliced by; a row may hold one, or a list of several
     answer_columns: ClassVar[tuple[str, ...]] = ()  # what a prediction is made without
     metric_signs: ClassVar[Mapping[str, int]]  # names of `metrics`: 1 where higher is better, -1 where lower is
@@ -138,18 +140,26 @@ class Problem(ABC):
     ) -> torch.Tensor:
         """Mean training loss of a batch, a scalar."""
 
+    def losses(self) -> dict[str, Callable[..., torch.Tensor]]:
+        """What `finetune.loss` may name, the usual one first; each is called as `loss` is."""
+        return {"default": self.loss}
+
+    def clusters(self, references: Array) -> npt.NDArray[np.int64] | None:
+        """(n,) numbers of what was sampled as one, where rows depend on each other: resamples take all of it or nothing; None: each row."""
+        return None
+
     @abstractmethod
     def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
         """Weight of each class for the loss ('none', 'balanced', or label -> weight); ParamsError where it makes no sense."""
 
     @abstractmethod
     def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
-        """Headline numbers, each one scalar; `metric` is among them."""
+        """Headline numbers, each one scalar; `metric` is among them, others only where these rows can have them."""
 
     def resampled_metrics(
         self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
     ) -> dict[str, npt.NDArray[np.float64]]:
-        """`metrics` of many resamples, each (r,); `weights` (r, n) says how often each row is in each."""
+        """`metrics` of many resamples, each (r,); `weights` (r, n) says how often each row is in each, alike within `clusters`."""
         drawn = [np.repeat(np.arange(len(outputs)), weight.astype(np.int64)) for weight in weights]
         found = [self.metrics(outputs[rows], references[rows], labels) for rows in drawn]
         return {name: np.asarray([metrics[name] for metrics in found]) for name in self.metric_signs}

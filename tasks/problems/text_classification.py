@@ -36,7 +36,7 @@ class TextClassification(Problem):
 
     name = "text-classification"
     columns = {"text": "the text", "label": "its class"}  # noqa: RUF012 (base.py declares the class variables)
-    text_columns = ("text",)
+    text_columns: ClassVar[tuple[str, ...]] = ("text",)
     label_column = "label"
     answer_columns = ("label",)
     metric_signs = {"accuracy": 1, "macro_f1": 1, "weighted_f1": 1, "mcc": 1, "log_loss": -1, "ece": -1}  # noqa: RUF012
