@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pyarrow", "pydantic", "scipy", "tokenizers")
+REQUIREMENTS = ("jinja2", "mlflow", "numpy", "onnxruntime", "pandas", "pyarrow", "pydantic", "scipy", "tokenizers")
 
 
 @dataclass(frozen=True)

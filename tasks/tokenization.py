@@ -55,7 +55,7 @@ def tokenize_splits(
 
 def _check_length(base: Path, max_length: int) -> None:
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    positions = config.get("max_position_embeddings")
+    positions = config.get("max_position_embeddings", config.get("n_positions"))  # GPT-2's name for it
     if isinstance(positions, int) and max_length > positions:
         raise ParamsError(
             f"tokenize.max_length: {max_length} tokens, the base model reads at most {positions}.",

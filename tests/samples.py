@@ -9,6 +9,7 @@ from typing import Any
 
 from shared import made_once
 from tiny import LABELS, make_base, tiny_rows
+from tiny_chat import chat_rows, make_chat_base
 from tiny_entities import TYPES, tagged_rows
 
 Rows = dict[str, list[Any]]
@@ -55,6 +56,7 @@ def _scored_pairs(count: int) -> Rows:
 
 
 SAMPLES = {
+    "chat": Sample(chat_rows(40), (), make_chat_base),
     "text-classification": Sample(tiny_rows(40), LABELS),
     "multi-label-classification": Sample(_multi_label(40), LABELS),
     "masked-lm": Sample({"text": tiny_rows(40)["text"]}, ()),

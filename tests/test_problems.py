@@ -24,7 +24,7 @@ from tasks.tokenization import pad_token_id
 
 def test_every_problem_type_is_tested() -> None:
     assert set(SAMPLES) == set(problem_names())
-    assert len(SAMPLES) == 6
+    assert len(SAMPLES) == 7
 
 
 def test_an_unknown_problem_is_a_users_mistake() -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tasks.core.encodings import pad_rows
 from tasks.core.errors import SourceError
+from tasks.core.token_losses import likelihoods
 from tasks.core.windows import NO_WORD
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 SHARE = 0.15  # of the tokens
 HIDDEN, OTHER = 0.8, 0.1  # of the masked: those that the mask token hides, those that become any other token
 GUESSES = 5  # the likeliest tokens, kept where a text itself asks
-LIKELIHOOD, LEAD = 0, 1  # of a place: log-probability of the right token, and how far that is above the best of the others
-PLACE = 2 + 2 * GUESSES  # then, where a text asks: the ids of the likeliest tokens, and their log-probabilities; else zeros
+# what is kept of a place: LIKELIHOOD and LEAD of tasks.core.token_losses; then, where a text asks, the ids of the likeliest tokens
+# and their log-probabilities, else zeros
+PLACE = 2 + 2 * GUESSES
 
 
 @dataclass(frozen=True)
@@ -119,13 +121,9 @@ def _places(logits: Floats, tokens: npt.NDArray[np.int64], asked: npt.NDArray[np
     from scipy.special import logsumexp
 
     found = np.zeros((len(tokens), PLACE), np.float32)
-    total, known = logsumexp(logits, -1), tokens != NO_WORD
-    every, right = np.flatnonzero(known), tokens[known]
-    others = logits[known]
-    found[known, LIKELIHOOD] = logits[every, right] - total[known]
-    others[np.arange(len(right)), right] = -np.inf
-    found[known, LEAD] = logits[every, right] - others.max(-1, initial=-np.inf)
-    for place in np.flatnonzero(asked & ~known):
+    found[:, :2] = likelihoods(logits, tokens)
+    total = logsumexp(logits, -1)
+    for place in np.flatnonzero(asked & (tokens == NO_WORD)):
         best = np.argsort(-logits[place], kind="stable")[:GUESSES]
         found[place, 2:] = [*best, *(logits[place, best] - total[place])]
     return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.bundle import MODEL, BundleInfo, open_bundle
 from tasks.core.errors import BundleError
 from tasks.core.session import OnnxModel
+from tasks.core.tokens import load_tokenizer
 
 if TYPE_CHECKING:
     from tasks.problems.base import Columns, Features, Floats, Problem
@@ -21,8 +22,6 @@ class Predictor:
     """
 
     def __init__(self, bundle: Path | BundleInfo, problem: Problem) -> None:
-        from tokenizers import Tokenizer
-
         self.info = bundle if isinstance(bundle, BundleInfo) else open_bundle(bundle)
         settings = self.info.settings
         if settings.problem != problem.name:
@@ -31,9 +30,7 @@ class Predictor:
                 "Load it with its own problem type.",
             )
         self.problem = problem
-        self.tokenizer = Tokenizer.from_file(str(self.info.directory / "tokenizer.json"))
-        self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(settings.max_length)
+        self.tokenizer = load_tokenizer(self.info.directory, settings.max_length)
         self.model = OnnxModel(self.info.directory / MODEL, settings.output_name, settings.threads)
 
     def outputs(self, rows: Columns) -> Floats:

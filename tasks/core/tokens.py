@@ -16,6 +16,7 @@ from tasks.core.files import read_json, write_json
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_DIRECTORY = "ratchet_directory"
 SPLITS = ("train", "validation", "test")
 
 
@@ -74,9 +75,16 @@ def load_tokenizer(directory: Path, max_length: int | None = None) -> Tokenizer:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    setattr(tokenizer, _DIRECTORY, directory)
     tokenizer.no_padding()
     if max_length is None:
         tokenizer.no_truncation()
     else:
         tokenizer.enable_truncation(max_length)
     return tokenizer
+
+
+def directory_of(tokenizer: Tokenizer) -> Path:
+    """Where `load_tokenizer` had it from: what a tokenizer's own file does not say, such as its chat template, lies there."""
+    directory: Path = getattr(tokenizer, _DIRECTORY)
+    return directory

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,17 @@ from tasks.core.checks import Check
 from tasks.core.column_kinds import numbers, texts
 from tasks.core.encodings import encode_texts, pad_features, pad_rows
 from tasks.core.errors import ParamsError
-from tasks.core.masking import GUESSES, LEAD, LIKELIHOOD, Vocabulary, draw_masks, keep_places, mask_row
-from tasks.core.ragged import as_wide
+from tasks.core.masking import GUESSES, Vocabulary, draw_masks, keep_places, mask_row
+from tasks.core.token_losses import (
+    LIKELIHOOD,
+    guess_loss,
+    loss_details,
+    losses_figure,
+    mostly_right,
+    perplexity,
+    same_guesses,
+    token_metrics,
+)  # fmt: skip
 from tasks.core.windows import NO_WORD
 from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
 
@@ -28,8 +36,6 @@ if TYPE_CHECKING:
 
     from tasks.core.params import EvaluateParams, ValidateParams
     from tasks.core.predictor import Predictor
-
-MOST_NATS = 50.0  # a perplexity beyond is not told from this one
 
 
 class MaskedLM(Problem):
@@ -94,12 +100,7 @@ class MaskedLM(Problem):
     def loss(
         self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
     ) -> torch.Tensor:
-        from torch.nn.functional import cross_entropy
-
-        masked = references != NO_WORD
-        if not masked.any():  # texts of nothing but unknown characters: there is nothing to learn, and the mean of nothing is no number
-            return outputs.sum() * 0
-        return cross_entropy(outputs[masked], references[masked], label_smoothing=label_smoothing)
+        return guess_loss(outputs, references, label_smoothing)
 
     def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
         if wanted == "none":
@@ -114,35 +115,19 @@ class MaskedLM(Problem):
         self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
     ) -> dict[str, npt.NDArray[np.float64]]:
         """Over all masked tokens: how many are guessed right, the mean log-loss in nats, and e to it."""
-        masked = references != NO_WORD
-        tokens = np.maximum(weights @ masked.sum(1), 1)
-        losses = -np.where(masked, outputs[..., LIKELIHOOD], 0).astype(np.float64).sum(1)
-        loss = weights @ losses / tokens
-        right = weights @ (masked & (outputs[..., LEAD] > 0)).sum(1) / tokens
-        return {"masked_accuracy": right, "log_loss": loss, "perplexity": np.exp(np.minimum(loss, MOST_NATS))}
+        return dict(zip(self.metric_signs, token_metrics(outputs, references, weights), strict=True))
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
-        """`tokens` masked, and `losses`: how many of them have which log-loss, in nats."""
-        losses = -outputs[..., LIKELIHOOD][references != NO_WORD]
-        counts, edges = np.histogram(losses, bins=20, range=(0, max(float(losses.max(initial=0)), 1.0)))
-        return {"tokens": len(losses), "losses": {"edges": [round(float(edge), 4) for edge in edges], "counts": counts.tolist()}}
+        return loss_details(outputs, references)
 
     def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
         return Calibration()  # outputs are likelihoods already
 
     def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
-        """(share of masked tokens that both guess right or both wrong, largest difference of the right one's probability)."""
-        outputs, others = as_wide(outputs, others)
-        there = ~np.isnan(outputs[..., LIKELIHOOD])
-        same = (outputs[..., LEAD] > 0) == (others[..., LEAD] > 0)
-        moved = np.abs(np.exp(outputs[..., LIKELIHOOD]) - np.exp(others[..., LIKELIHOOD]))
-        return float(same[there].mean()), float(moved[there].max(initial=0.0))
+        return same_guesses(outputs, others)
 
     def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
-        """Rows of whose masked tokens at least half are guessed right."""
-        masked = references != NO_WORD
-        right: npt.NDArray[np.bool_] = 2 * (masked & (outputs[..., LEAD] > 0)).sum(1) >= np.maximum(masked.sum(1), 1)
-        return right
+        return mostly_right(outputs, references)
 
     def align(self, outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
         return outputs
@@ -157,10 +142,7 @@ class MaskedLM(Problem):
         return []
 
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
-        from tasks.core.plots import histogram_figure
-
-        losses = evaluation["details"]["losses"]
-        return {"Log-loss of masked tokens": histogram_figure(losses["edges"], losses["counts"], "log-loss (nats)", "tokens")}
+        return {"Log-loss of masked tokens": losses_figure(evaluation["details"])}
 
     def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
         """Of a text with mask tokens the likeliest for each, by their ids; of any other the perplexity of what was hidden from it."""
@@ -172,9 +154,7 @@ class MaskedLM(Problem):
                 for number, place in enumerate(places[asked])
                 for token, likelihood in zip(place[2 : 2 + GUESSES], place[2 + GUESSES :], strict=True)
             ]
-            loss = -float(places[known, LIKELIHOOD].astype(np.float64).mean()) if known.any() else None
-            perplexity = None if loss is None else math.exp(min(loss, MOST_NATS))
-            predictions.append({"perplexity": perplexity, "fills": fills})
+            predictions.append({"perplexity": perplexity(places[known, LIKELIHOOD]), "fills": fills})
         return predictions
 
     def predict(self, predictor: Predictor, rows: Columns) -> list[dict[str, Any]]:

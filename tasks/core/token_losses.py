@@ -1,0 +1,99 @@
+"""How well a language model guesses tokens: what is kept of its outputs for each, and the numbers over many.
+
+Of a token LIKELIHOOD and LEAD are kept, (rows, tokens, 2 or more): log-probability of the right token, and how far that is above the
+best of the others. References are the right tokens, NO_WORD where there is none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.ragged import as_wide
+from tasks.core.windows import NO_WORD
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+
+    from tasks.problems.base import Array, Floats
+
+LIKELIHOOD, LEAD = 0, 1
+MOST_NATS = 50.0  # a perplexity beyond is not told from this one
+
+
+def likelihoods(logits: Floats, tokens: npt.NDArray[np.int64]) -> Floats:
+    """(tokens, 2) of (tokens, vocabulary); zeros where the right token is NO_WORD."""
+    from scipy.special import logsumexp
+
+    found = np.zeros((len(tokens), 2), np.float32)
+    known = tokens != NO_WORD
+    others, right = logits[known], tokens[known]
+    every = np.arange(len(right))
+    of_right = others[every, right]
+    found[known, LIKELIHOOD] = of_right - logsumexp(others, -1)
+    others[every, right] = -np.inf
+    found[known, LEAD] = of_right - others.max(-1, initial=-np.inf)
+    return found
+
+
+def token_metrics(outputs: Floats, references: Array, weights: npt.NDArray[np.float64]) -> tuple[Array, Array, Array]:
+    """(share guessed right, mean log-loss in nats, e to it) over all tokens of each resample, (r,) each; `weights` (r, rows)."""
+    there = references != NO_WORD
+    tokens = np.maximum(weights @ there.sum(1), 1)
+    losses = -np.where(there, outputs[..., LIKELIHOOD], 0).astype(np.float64).sum(1)
+    loss = weights @ losses / tokens
+    right = weights @ (there & (outputs[..., LEAD] > 0)).sum(1) / tokens
+    return right, loss, np.exp(np.minimum(loss, MOST_NATS))
+
+
+def perplexity(likelihood: Floats) -> float | None:
+    """Of one row's tokens; None where there are none."""
+    return math.exp(min(-float(likelihood.astype(np.float64).mean()), MOST_NATS)) if len(likelihood) else None
+
+
+def loss_details(outputs: Floats, references: Array) -> dict[str, Any]:
+    """`tokens` guessed, and `losses`: how many of them have which log-loss, in nats."""
+    losses = -outputs[..., LIKELIHOOD][references != NO_WORD]
+    counts, edges = np.histogram(losses, bins=20, range=(0, max(float(losses.max(initial=0)), 1.0)))
+    return {"tokens": len(losses), "losses": {"edges": [round(float(edge), 4) for edge in edges], "counts": counts.tolist()}}
+
+
+def same_guesses(outputs: Floats, others: Floats) -> tuple[float, float]:
+    """(share of tokens that both guess right or both wrong, largest difference of the right one's probability)."""
+    outputs, others = as_wide(outputs, others)
+    there = ~np.isnan(outputs[..., LIKELIHOOD])
+    same = (outputs[..., LEAD] > 0) == (others[..., LEAD] > 0)
+    moved = np.abs(np.exp(outputs[..., LIKELIHOOD]) - np.exp(others[..., LIKELIHOOD]))
+    return float(same[there].mean()), float(moved[there].max(initial=0.0))
+
+
+def mostly_right(outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
+    """Rows of whose tokens at least half are guessed right."""
+    there = references != NO_WORD
+    right: npt.NDArray[np.bool_] = 2 * (there & (outputs[..., LEAD] > 0)).sum(1) >= np.maximum(there.sum(1), 1)
+    return right
+
+
+def guess_loss(outputs: torch.Tensor, references: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    """Mean cross-entropy of (rows, tokens, vocabulary) where references are no NO_WORD.
+
+    Where none is, there is nothing to learn, and the mean of nothing is no number: 0.
+    """
+    from torch.nn.functional import cross_entropy
+
+    there = references != NO_WORD
+    if not there.any():
+        return outputs.sum() * 0
+    return cross_entropy(outputs[there], references[there], label_smoothing=label_smoothing)
+
+
+def losses_figure(details: Mapping[str, Any]) -> Figure:
+    """How many tokens have which log-loss."""
+    from tasks.core.plots import histogram_figure
+
+    return histogram_figure(details["losses"]["edges"], details["losses"]["counts"], "log-loss (nats)", "tokens")

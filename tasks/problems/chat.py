@@ -1,0 +1,179 @@
+"""Chat: a causal language model learns to answer as the assistant of dialogues does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.calibration import Calibration
+from tasks.core.checks import Check
+from tasks.core.dialogue_encodings import encode_dialogues, keep_answers, next_tokens
+from tasks.core.dialogues import USER, as_turns, dialogue_checks, dialogue_facts
+from tasks.core.encodings import pad_features, pad_rows
+from tasks.core.errors import ParamsError
+from tasks.core.token_losses import (
+    LIKELIHOOD,
+    guess_loss,
+    loss_details,
+    losses_figure,
+    mostly_right,
+    perplexity,
+    same_guesses,
+    token_metrics,
+)  # fmt: skip
+from tasks.core.windows import NO_WORD
+from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+    from matplotlib.figure import Figure
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+    from tasks.core.params import EvaluateParams, ValidateParams
+    from tasks.core.predictor import Predictor
+
+NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
+TURN = {"role", "content"}
+
+
+class Chat(Problem):
+    """Dialogues of user and assistant: the assistant's tokens alone are learnt and judged, each turn with the token that ends it.
+
+    Outputs have one place for each of them, in the order of the dialogue (tasks.core.dialogue_encodings says which are left of a long one).
+    """
+
+    name = "chat"
+    columns = {"messages": "the turns, a list of {role, content}"}  # noqa: RUF012 (base.py declares the class variables)
+    types = {"messages": "STRUCT(role VARCHAR, content VARCHAR)[]"}  # noqa: RUF012
+    derived = {"text": "array_to_string(list_transform(messages, lambda turn: turn.content), e'\\n')"}  # noqa: RUF012
+    text_columns = ("text",)
+    label_column = None
+    metric_signs = {"token_accuracy": 1, "log_loss": -1, "perplexity": -1}  # noqa: RUF012
+    metric = "token_accuracy"
+    finetune_defaults = {"method": "lora", "learning_rate": 2e-4, "batch_size": 8}  # noqa: RUF012
+    recipes = ("int8-dynamic", "int8-dynamic-per-channel")
+    default_max_length = 512
+    batch_tokens = 512  # each token has an output as wide as the vocabulary
+
+    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
+        found = [name for name, values in rows.items() if _are_dialogues(values)]
+        named = sorted(found, key=lambda name: NAMES.index(name.lower()) if name.lower() in NAMES else len(NAMES))
+        return {"messages": named[0]} if named else None
+
+    def labels_of(self, output_labels: Sequence[str]) -> Sequence[str]:
+        return []  # whatever names a configuration has for them
+
+    def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
+        return dialogue_checks()
+
+    def facts(self, rows: pa.Table) -> pa.Table:
+        return dialogue_facts(rows)
+
+    def encode(self, tokenizer: Tokenizer, rows: Columns, labels: Sequence[str]) -> Features:
+        return encode_dialogues(tokenizer, list(map(as_turns, rows["messages"])))
+
+    def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
+        return pad_features(features, pad_token_id)
+
+    def references(self, features: Features) -> Array:
+        return pad_rows(features["references"], NO_WORD)
+
+    def training_batch(self, features: Features, pad_token_id: int) -> tuple[dict[str, Array], Array]:
+        return {**self.collate(features, pad_token_id)}, next_tokens(features)
+
+    def reduce(self, outputs: Floats, features: Features) -> Floats:
+        return keep_answers(outputs, features)
+
+    def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
+        from transformers import AutoModelForCausalLM
+
+        from tasks.core.pretrained import load_pretrained
+
+        return load_pretrained(AutoModelForCausalLM, directory, dropout)
+
+    def loss(
+        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        return guess_loss(outputs, references, label_smoothing)
+
+    def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
+        if wanted == "none":
+            return None
+        raise ParamsError("finetune.class_weights: chat has no classes to weigh.", "Set it to none.")
+
+    def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
+        found = self.resampled_metrics(outputs, references, labels, np.ones((1, len(outputs))))
+        return {name: float(values[0]) for name, values in found.items()}
+
+    def resampled_metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Over all tokens of the assistant: how many are the likeliest, the mean log-loss in nats, and e to it."""
+        return dict(zip(self.metric_signs, token_metrics(outputs, references, weights), strict=True))
+
+    def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
+        return loss_details(outputs, references)
+
+    def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
+        return Calibration()  # outputs are likelihoods already
+
+    def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
+        return same_guesses(outputs, others)
+
+    def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
+        return mostly_right(outputs, references)
+
+    def align(self, outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
+        return outputs
+
+    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
+        return None
+
+    def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
+        wanted = evaluate.behaviour
+        if wanted.minimum_functionality or wanted.directional:
+            raise ParamsError("evaluate.behaviour: chat has no labels to test.", "Take minimum_functionality and directional out.")
+        return []
+
+    def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
+        return {"Log-loss of the assistant's tokens": losses_figure(evaluation["details"])}
+
+    def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
+        """The perplexity of what the assistant says in a dialogue; None where it says nothing. `predict` adds an answer."""
+        known = [places[np.nan_to_num(places).any(-1), LIKELIHOOD] for places in outputs]
+        return [{"perplexity": perplexity(likelihood), "answer": None} for likelihood in known]
+
+    def predict(self, predictor: Predictor, rows: Columns) -> list[dict[str, Any]]:
+        """`decode`'s predictions; a dialogue that ends with the user is answered, each token the likeliest one."""
+        from tasks.core.generation import answer
+
+        predictions = super().predict(predictor, rows)
+        for prediction, value in zip(predictions, rows["messages"], strict=True):
+            turns = as_turns(value)
+            if turns and turns[-1]["role"] == USER:
+                prediction["answer"] = answer(predictor, turns)
+        return predictions
+
+    def say(self, prediction: Mapping[str, Any]) -> str:
+        if prediction["answer"] is not None:
+            return str(prediction["answer"])
+        return "nothing to judge" if prediction["perplexity"] is None else f"perplexity {prediction['perplexity']:.1f}"
+
+    def prediction_example(self, labels: Sequence[str]) -> dict[str, Any] | None:
+        return {"perplexity": 12.0, "answer": "Good morning!"}
+
+    def example(self) -> dict[str, list[Any]]:
+        return {"messages": [[{"role": "user", "content": "Good morning! How are you?"}], [{"role": "user", "content": "Name a fruit."}]]}
+
+
+def _are_dialogues(values: Sequence[Any]) -> bool:
+    """Whether most values are lists of turns; a few bad ones do not hide them."""
+    there = [value for value in values if value is not None]
+    fitting = [isinstance(value, list) and all(isinstance(turn, dict) and set(turn) >= TURN for turn in value) for value in there]
+    return bool(there) and 2 * sum(fitting) > len(there)
