@@ -111,7 +111,7 @@ def base_model_of(request: Request, kind: Problem) -> dict[str, Any]:
     if request.base_model is None:
         return dict(kind.default_base)
     path = request.base_model
-    if Path(path).is_dir():  # params.yaml counts from the workspace
+    if Path(path).exists():  # params.yaml counts from the workspace
         path = os.path.relpath(Path(path).resolve(), request.directory.resolve())
         path = path if path.startswith(".") else f"./{path}"
     return {"path": path, **({"revision": request.revision} if request.revision else {})}

