@@ -64,8 +64,10 @@ def _start_server() -> None:
     SubprocessASGIServer().start()
 
 
-def require_server() -> None:
-    """ScheduleError where a Prefect server is configured and does not answer."""
+def require_server(workspace: Workspace | None = None) -> None:
+    """ScheduleError where a Prefect server is configured and does not answer; an ephemeral one gets the workspace's store to be in."""
+    if workspace is not None:
+        workspace.store.mkdir(exist_ok=True)
     if has_prefect_server():
         from flows.scheduling import prefect_server
 
@@ -75,7 +77,10 @@ def require_server() -> None:
 
 def promote(workspace: Workspace, version: str, force_reason: str = "") -> dict[str, Any]:
     """Judge a version, and make it champion if it passes or is forced."""
-    require_server()
+    from flows.contestants import Registry
+
+    Registry(workspace).find(version)  # what is not there is told at once, without waiting for a server to start
+    require_server(workspace)
     from flows.promotion import promotion
 
     return promotion(str(workspace.root), version, force_reason)
@@ -83,7 +88,10 @@ def promote(workspace: Workspace, version: str, force_reason: str = "") -> dict[
 
 def roll_back(workspace: Workspace, to: int | None, reason: str) -> dict[str, Any]:
     """Make an earlier champion champion again."""
-    require_server()
+    from flows.contestants import Registry
+
+    Registry(workspace).versions()
+    require_server(workspace)
     from flows.promotion import rolling_back
 
     return rolling_back(str(workspace.root), to, reason)

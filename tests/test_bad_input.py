@@ -169,3 +169,12 @@ def test_a_full_disk_loses_nothing(trained: Path) -> None:
     again = ratchet_json(trained, "train")
     assert (again["state"], again["version"]) == ("trained", 2)
     assert again["content_key"] != first["content_key"]  # a row more is other data
+
+
+@pytest.mark.parametrize("command", ["promote", "rollback"])
+def test_a_workspace_without_versions_is_told_at_once(workspace: Workspace, command: str) -> None:
+    """It has no store yet, in which a Prefect server of its own could start."""
+    done = ratchet(workspace.root, command, code=2, server=False)
+    assert "no version is registered" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not workspace.store.exists()
