@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.core.causal_graph import trace_causal
 from tasks.core.checkpoints import load_checkpoint
 from tasks.core.errors import ExportError, ParamsError, ParityError, did_you_mean
 from tasks.core.files import atomic_path, write_json
@@ -148,7 +149,8 @@ def _trace(model: PreTrainedModel, problem: Problem, tokens: Path, pad: int, exp
     # two rows of different length, so that neither batch nor padding is a constant of the graph
     example = problem.collate(_spread_rows(tokens / "train.arrow", 2), pad)
     try:
-        traced = trace_model(model, example, problem.output_name, export.opset)
+        trace = trace_causal if problem.reads_on else trace_model
+        traced = trace(model, example, problem.output_name, export.opset)
     except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise ExportError(
             f"{type(model).__name__}: cannot be traced to ONNX opset {export.opset}: {_first_line(error)}",

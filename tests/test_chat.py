@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,6 @@ from tasks.core.dialogue_encodings import DialogueEncoder, keep_answers, next_to
 from tasks.core.dialogues import as_turns, dialogue_facts, misplaced, without_oldest
 from tasks.core.errors import DataError, ParamsError, SourceError
 from tasks.core.files import read_json, write_json
-from tasks.core.generation import greedy_tokens
 from tasks.core.params import EvaluateParams, save_overrides
 from tasks.core.tokens import load_tokenizer
 from tasks.core.windows import NO_WORD
@@ -242,14 +243,6 @@ def test_metrics_are_those_of_the_models_own_loss() -> None:
     assert found["perplexity"] == pytest.approx(math.exp(found["log_loss"]))
 
 
-def test_an_answer_ends_where_the_model_ends_it() -> None:
-    def counting(ids: Any) -> Any:
-        return np.eye(10, dtype=np.float32)[ids[-1] + 1]
-
-    assert greedy_tokens(counting, [1, 2], {6}, 10) == [3, 4, 5]
-    assert greedy_tokens(counting, [1, 2], {6}, 2) == [3, 4]
-
-
 def test_dialogues_are_known_by_their_form() -> None:
     rows = {"id": [1, 2], "tags": [["a"], ["b"]], "conversations": [turns("a", "b"), None]}
     assert PROBLEM.guess_columns(rows) == {"messages": "conversations"}
@@ -297,3 +290,27 @@ def test_the_bundle_answers_and_judges(trained: Path) -> None:
     assert judged["perplexity"] > 1
     assert continued["answer"]
     assert ratchet_json(trained, "promote")["decision"]["outcome"] == "promoted"
+
+
+def spoken(space: Path, said: str, *options: str) -> list[str]:
+    """Lines that the bundle of a workspace says to lines."""
+    command = ("-c", "from flows.cli import main; main()", "chat", "--bundle", str(space / "models" / "bundle"), *options)
+    done = subprocess.run([sys.executable, *command], input=said, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_it_talks_remembers_and_forgets(trained: Path) -> None:
+    greedy = ("--temperature", "0", "--max-new-tokens", "12")
+    first, second, again, unknown = "the film was good lovely.", "the door was bad.", "/reset", "/what"
+    lines = spoken(trained, "\n".join([first, second, again, unknown, first, "/exit", "never asked"]) + "\n", *greedy)
+    assert len(lines) == 3
+    assert lines[0] == lines[2]
+    assert spoken(trained, first + "\n", *greedy) == lines[:1]
+    warm = ("--temperature", "2", "--max-new-tokens", "12", "--seed")
+    assert spoken(trained, first, *warm, "1") == spoken(trained, first, *warm, "1") != spoken(trained, first, *warm, "2")
+
+
+def test_a_model_that_does_not_talk_and_answers_without_room_are_told(trained: Path) -> None:
+    told = ratchet(trained, "chat", "--max-new-tokens", "48", code=2)
+    assert "Give a number from 1 to 47" in told.stderr

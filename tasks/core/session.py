@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.batching import inference_batches
+from tasks.core.causal_graph import PAST, PRESENT
 from tasks.core.ragged import gather
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = 4096  # padded tokens of one batch: larger ones leave the cache and gain nothing
 BATCH_ROWS = 64
+
+Cache = dict[str, npt.NDArray[np.float32]]  # keys and values of what a causal model has read, by the names that they go in by
 
 
 class Collator(Protocol):
@@ -48,11 +51,23 @@ class OnnxModel:
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self.output_name = output_name
+        self.past = [(one.name, one.shape[1], one.shape[3]) for one in self.session.get_inputs() if one.name.startswith(PAST)]
 
     def run(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Floats:
         """Outputs of one padded batch."""
-        outputs: Floats = self.session.run([self.output_name], dict(batch))[0]
+        outputs: Floats = self.session.run([self.output_name], {**batch, **self.nothing_read(len(batch["input_ids"]))})[0]
         return outputs
+
+    def nothing_read(self, rows: int) -> Cache:
+        """What goes into a causal model beside texts that begin; no other model has such inputs."""
+        return {name: np.zeros((rows, heads, 0, width), np.float32) for name, heads, width in self.past}
+
+    def read_on(self, ids: Sequence[int], cache: Cache) -> tuple[Floats, Cache]:
+        """(outputs of tokens, (tokens, vocabulary); the cache with them) of one text that the model goes on reading."""
+        before = next(iter(cache.values())).shape[2]
+        batch = {"input_ids": np.asarray([ids], np.int64), "attention_mask": np.ones((1, before + len(ids)), np.int64)}
+        outputs, *present = self.session.run([self.output_name, *(name.replace(PAST, PRESENT) for name in cache)], {**batch, **cache})
+        return outputs[0], dict(zip(cache, present, strict=True))
 
     def outputs(self, features: Features, problem: Collator, pad_token_id: int) -> Floats:
         """Outputs in the rows' order, first axis the rows; no rows give no outputs, shaped as the model has them."""

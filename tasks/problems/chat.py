@@ -61,6 +61,7 @@ class Chat(Problem):
     metric_signs = {"token_accuracy": 1, "log_loss": -1, "perplexity": -1}  # noqa: RUF012
     metric = "token_accuracy"
     finetune_defaults = {"method": "lora", "learning_rate": 2e-4, "batch_size": 8}  # noqa: RUF012
+    reads_on = True
     default_base = SMOLLM2
     recipes = ("int8-dynamic", "int8-dynamic-per-channel")
     default_max_length = 512
