@@ -22,6 +22,7 @@ from tasks.core.quantization import calibrate, plan_inputs, quantize_dynamic, qu
 from tasks.core.ragged import largest_difference
 from tasks.core.session import OnnxModel
 from tasks.core.tokens import TokensInfo, read_tokens, take, token_lengths
+from tasks.core.weight_quantization import quantize_weights
 from tasks.problems import Problem, load_problem
 
 if TYPE_CHECKING:
@@ -92,11 +93,21 @@ def _int8_static_sensitive_fp32(material: Material, target: Path) -> None:
     quantize_static(material.split, target, material.plan, keep)
 
 
+def _int8_weights(material: Material, target: Path) -> None:
+    quantize_weights(material.fused, target, bits=8)
+
+
+def _int4_weights(material: Material, target: Path) -> None:
+    quantize_weights(material.fused, target, bits=4)
+
+
 RECIPES: dict[str, Callable[[Material, Path], None]] = {
     "int8-dynamic": _int8_dynamic,
     "int8-dynamic-per-channel": _int8_dynamic_per_channel,
     "int8-static": _int8_static,
     "int8-static-sensitive-fp32": _int8_static_sensitive_fp32,
+    "int8-weights": _int8_weights,
+    "int4-weights": _int4_weights,
 }
 
 

@@ -22,8 +22,10 @@ from workspaces import FAST, ratchet, ratchet_json
 from tasks.core.chat_template import ChatTemplate
 from tasks.core.dialogue_encodings import DialogueEncoder, keep_answers, next_tokens
 from tasks.core.dialogues import as_turns, dialogue_facts, misplaced, without_oldest
+from tasks.core.encodings import pad_rows
 from tasks.core.errors import DataError, ParamsError, SourceError
 from tasks.core.files import read_json, write_json
+from tasks.core.packing import pack_inputs, plan_rows
 from tasks.core.params import EvaluateParams, save_overrides
 from tasks.core.tokens import load_tokenizer
 from tasks.core.windows import NO_WORD
@@ -101,10 +103,44 @@ def test_a_template_that_rewrites_earlier_answers_has_the_last_one_learnt(tmp_pa
 
 def test_the_reference_of_a_token_stands_where_it_is_predicted() -> None:
     features = PROBLEM.encode(tokenizer(), {"messages": [LONG]}, ())
-    wanted, ids = next_tokens(features)[0], features["input_ids"][0]
+    wanted, ids = np.asarray(next_tokens(features)[0]), features["input_ids"][0]
     there = np.flatnonzero(wanted != NO_WORD)
     assert (there + 1).tolist() == features["places"][0]
     assert wanted[there].tolist() == [ids[place + 1] for place in there]
+
+
+# --- packing ---
+
+
+@pytest.mark.parametrize("make", [make_chat_base, make_plain_base])
+def test_packing_changes_neither_loss_nor_gradients(make: Any) -> None:
+    directory = made_once(make.__name__, make)
+    messages = [*chat_rows(9)["messages"], turns("a", "b"), turns(*SAID * 2), turns("the", "of")]
+    features = PROBLEM.encode(tokenizer(64, directory), {"messages": messages}, ())
+    packed, wanted = PROBLEM.training_batch(features, 0)
+    assert len(packed["input_ids"]) < len(messages)
+    assert (wanted != NO_WORD).sum() == sum(map(len, features["places"]))
+    plain = PROBLEM.collate(features, 0)
+    results = []
+    for batch, references in ((packed, wanted), (plain, pad_rows(next_tokens(features), NO_WORD))):
+        model = PROBLEM.load_model(directory, ()).eval()
+        outputs = model(**{name: torch.from_numpy(values) for name, values in batch.items()})["logits"]
+        loss = PROBLEM.loss(outputs, torch.from_numpy(references), label_smoothing=0.0, class_weights=None)
+        loss.backward()
+        results.append((float(loss.detach()), model.get_input_embeddings().weight.grad))
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
+    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=1e-4)
+
+
+def test_no_token_sees_another_dialogue() -> None:
+    ids = [[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11]]
+    rows = plan_rows(list(map(len, ids)))
+    assert rows == [[0], [2, 1]]
+    mask = pack_inputs(ids, rows, 0)["attention_mask"][1, 0] == 0
+    of = [2, 2, 2, 1, 1, None]
+    wanted = [[of[one] == of[other] and other <= one for other in range(6)] for one in range(6)]
+    assert mask.tolist() == wanted
+    assert pack_inputs(ids, rows, 0)["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 1, 0]]
 
 
 # --- long dialogues ---

@@ -16,10 +16,12 @@ from tasks.core.params import ExportParams
 from tasks.core.progress import silent
 from tasks.core.session import OnnxModel
 from tasks.core.tokens import load_tokenizer, read_features
-from tasks.export import RECIPES, export_candidates
+from tasks.export import export_candidates
 from tasks.problems import Problem, load_problem
 
 PAD = 0
+
+RECIPES = ExportParams().recipes
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from samples import SAMPLES
@@ -16,8 +19,10 @@ from transformers import GenerationConfig
 from tasks.core.causal_graph import trace_causal
 from tasks.core.dialogue_encodings import DialogueEncoder
 from tasks.core.generation import Reader, Sampling, Speaker, choose_token
+from tasks.core.ragged import stack_rows
 from tasks.core.session import OnnxModel
 from tasks.core.tokens import load_tokenizer
+from tasks.core.weight_quantization import quantize_weights
 from tasks.problems import load_problem
 
 PROBLEM = load_problem("chat")
@@ -29,15 +34,17 @@ def base(name: str) -> Path:
     return made_once(BASES[name].__name__, BASES[name])
 
 
-def traced(name: str) -> OnnxModel:
+def graph_file(name: str) -> Path:
     def make(directory: Path) -> None:
-        import onnx
-
         features = PROBLEM.encode(load_tokenizer(base(name), LENGTH), {"messages": chat_rows(2)["messages"]}, ())
         model = PROBLEM.load_model(base(name), ()).eval()
         onnx.save(trace_causal(model, PROBLEM.collate(features, 0), PROBLEM.output_name, 17), directory / "model.onnx")
 
-    return OnnxModel(made_once(f"traced-{name}", make) / "model.onnx", PROBLEM.output_name, 1)
+    return made_once(f"traced-{name}", make) / "model.onnx"
+
+
+def traced(name: str) -> OnnxModel:
+    return OnnxModel(graph_file(name), PROBLEM.output_name, 1)
 
 
 def speaker(name: str, sampling: Sampling) -> Speaker:
@@ -93,3 +100,25 @@ def test_sampling_keeps_to_the_likeliest_and_to_its_seed() -> None:
     ids = DialogueEncoder(load_tokenizer(base("llama"), LENGTH)).encode(SAMPLES["chat"].rows["messages"][0][:1]).input_ids
     first, again, other = (list(speaker("llama", Sampling(12, 1.5, 1.0, seed)).tokens(ids)) for seed in (1, 1, 2))
     assert first == again != other
+
+
+@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize(("bits", "allowed"), [(8, 0.02), (4, 0.2)])
+def test_quantized_weights_say_nearly_the_same_whatever_they_are_batched_with(name: str, bits: int, allowed: float, tmp_path: Path) -> None:
+    exact = traced(name)
+    quantize_weights(onnx.load(graph_file(name)), tmp_path / "model.onnx", bits=bits)
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node)
+    assert kinds["MatMulNBits"] >= 4 * 2 + 1  # products of two layers, and the output layer
+    model = OnnxModel(tmp_path / "model.onnx", PROBLEM.output_name, 1)
+    features = PROBLEM.encode(load_tokenizer(base(name), LENGTH), {"messages": chat_rows(12)["messages"]}, ())
+    outputs = model.outputs(features, PROBLEM, 0)
+    _, moved = PROBLEM.agreement(outputs, exact.outputs(features, PROBLEM, 0))
+    assert moved < allowed
+    alone = [model.outputs({key: values[row : row + 1] for key, values in features.items()}, PROBLEM, 0)[0] for row in range(12)]
+    assert PROBLEM.agreement(stack_rows(alone), outputs)[1] < 1e-4
+
+
+def test_quantizing_weights_leaves_logging_alone(tmp_path: Path) -> None:
+    before = logging.getLogger().level, list(logging.getLogger().handlers)
+    quantize_weights(onnx.load(graph_file("llama")), tmp_path / "model.onnx", bits=4)
+    assert (logging.getLogger().level, list(logging.getLogger().handlers)) == before

@@ -14,15 +14,16 @@ from tiny import LABELS
 from tasks.core.bundle import open_bundle
 from tasks.core.errors import ExportError
 from tasks.core.metrics import fit_temperature
-from tasks.core.params import VerifyParams
+from tasks.core.params import ExportParams, VerifyParams
 from tasks.core.predictor import Predictor
 from tasks.core.progress import silent
 from tasks.core.timing import Timings, turns
 from tasks.core.tokens import read_features
 from tasks.core.workers import Worker, WorkerError
-from tasks.export import RECIPES
 from tasks.problems import load_problem
 from tasks.verification import choose_recipe, verify_candidates
+
+RECIPES = ExportParams().recipes
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,15 @@ end, and where even half of the room does not hold the question, the question it
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from tasks.core.chat_template import ChatTemplate
 from tasks.core.dialogues import ASSISTANT, USER, Turn, without_oldest
-from tasks.core.encodings import pad_rows
 from tasks.core.token_losses import likelihoods
 from tasks.core.windows import NO_WORD
 
@@ -52,11 +51,13 @@ class DialogueEncoder:
 
     def encode(self, turns: Sequence[Turn]) -> Dialogue:
         """The tokens of a dialogue; if it ends with the user, the beginning of an answer is asked for."""
-        kept = list(turns)
+        shorter = [list(turns)]
+        while (rest := without_oldest(shorter[-1])) is not None:
+            shorter.append(rest)
+        # the fewer exchanges the fewer tokens: a search by halves, for dialogues may have a hundred turns
+        fitting = bisect_left(shorter, True, key=lambda some: len(self._tokens(some)[0]) <= self.longest)
+        kept = shorter[min(fitting, len(shorter) - 1)]
         ids, spans = self._tokens(kept)
-        while len(ids) > self.longest and (shorter := without_oldest(kept)) is not None:
-            kept = shorter
-            ids, spans = self._tokens(kept)
         learned = [] if not ids else self._learned(kept, ids, spans)
         given, left = _cut(ids or [0], learned, self.longest)
         return Dialogue(given, left, len(kept) < len(turns) or len(given) < len(ids))
@@ -132,15 +133,15 @@ def encode_dialogues(tokenizer: Tokenizer, dialogues: Sequence[Sequence[Turn]]) 
     return features
 
 
-def next_tokens(features: Features) -> npt.NDArray[np.int64]:
-    """(rows, longest): at each token the one that follows, where that is to be learnt; NO_WORD everywhere else."""
+def next_tokens(features: Features) -> list[list[int]]:
+    """Of each row at each token the one that follows, where that is to be learnt; NO_WORD everywhere else."""
     rows = []
     for ids, places, right in zip(*(features[name] for name in ("input_ids", "places", "references")), strict=True):
         row = [NO_WORD] * len(ids)
         for place, token in zip(places, right, strict=True):
             row[max(place - 1, 0)] = token
         rows.append(row)
-    return pad_rows(rows, NO_WORD)
+    return rows
 
 
 def keep_answers(outputs: Floats, features: Features) -> Floats:

@@ -15,6 +15,7 @@ from tasks.core.dialogue_encodings import encode_dialogues, keep_answers, next_t
 from tasks.core.dialogues import USER, as_turns, dialogue_checks, dialogue_facts
 from tasks.core.encodings import pad_features, pad_rows
 from tasks.core.errors import ParamsError
+from tasks.core.packing import pack_inputs, pack_values, plan_rows
 from tasks.core.token_losses import (
     LIKELIHOOD,
     guess_loss,
@@ -63,7 +64,7 @@ class Chat(Problem):
     finetune_defaults = {"method": "lora", "learning_rate": 2e-4, "batch_size": 8}  # noqa: RUF012
     reads_on = True
     default_base = SMOLLM2
-    recipes = ("int8-dynamic", "int8-dynamic-per-channel")
+    recipes = ("int8-dynamic", "int8-weights", "int4-weights")
     default_max_length = 512
     batch_tokens = 512  # each token has an output as wide as the vocabulary
 
@@ -91,7 +92,9 @@ class Chat(Problem):
         return pad_rows(features["references"], NO_WORD)
 
     def training_batch(self, features: Features, pad_token_id: int) -> tuple[dict[str, Array], Array]:
-        return {**self.collate(features, pad_token_id)}, next_tokens(features)
+        """Short dialogues share a row where a long one would have them padded."""
+        rows = plan_rows(list(map(len, features["input_ids"])))
+        return pack_inputs(features["input_ids"], rows, pad_token_id), pack_values(next_tokens(features), rows, NO_WORD)
 
     def reduce(self, outputs: Floats, features: Features) -> Floats:
         return keep_answers(outputs, features)
