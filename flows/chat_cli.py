@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.console import Directory, app, open_workspace
+from flows.console import AsJson, Directory, app, open_workspace
 from tasks.core.errors import ParamsError
 
 
@@ -23,6 +23,7 @@ def chat(
     version: Annotated[int | None, typer.Option(help="Take this version.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Take this bundle directory; needs no workspace.")] = None,
     directory: Directory = None,
+    as_json: AsJson = False,
 ) -> None:
     """Talk to the champion: a line is a turn; /reset begins anew, /exit (or the end of the input) ends."""
     from flows.conversation import converse
@@ -34,4 +35,6 @@ def chat(
     predictor, called = load_predictor(workspace, bundle=bundle, alias=named, version=version)
     if not predictor.problem.reads_on:
         raise ParamsError(f"chat: a model of {predictor.problem.name} does not talk.", "Use `ratchet predict`.")
-    converse(Speaker(predictor.tokenizer, predictor.model, Sampling(max_new_tokens, temperature, top_p, seed)), called, system)
+    converse(
+        Speaker(predictor.tokenizer, predictor.model, Sampling(max_new_tokens, temperature, top_p, seed)), called, system, as_json=as_json
+    )

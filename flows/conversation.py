@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 RESET, EXITS = "/reset", ("/exit", "/quit")
 
 
-def converse(speaker: Speaker, called: str, system: str) -> None:
-    """Until the input ends. What was said stays part of the dialogue as far as the model has room for it; oldest turns go first."""
+def converse(speaker: Speaker, called: str, system: str, *, as_json: bool = False) -> None:
+    """Until the input ends; with `as_json` each answer is a line of JSON.
+
+    What was said stays part of the dialogue as far as the model has room for it; oldest turns go first.
+    """
     start: list[Turn] = [{"role": SYSTEM, "content": system}] if system else []
     dialogue = list(start)
     print(f"Talking to {called}. {RESET} begins anew, {EXITS[0]} ends.", file=sys.stderr)
@@ -29,7 +33,7 @@ def converse(speaker: Speaker, called: str, system: str) -> None:
             print(f"There is {RESET} and {EXITS[0]}.", file=sys.stderr)
         elif line:
             dialogue.append({"role": USER, "content": line})
-            dialogue.append({"role": ASSISTANT, "content": _say(speaker, dialogue)})
+            dialogue.append({"role": ASSISTANT, "content": _answer(speaker, dialogue) if as_json else _say(speaker, dialogue)})
 
 
 def _lines() -> Iterator[str]:
@@ -39,6 +43,13 @@ def _lines() -> Iterator[str]:
             yield input(prompt).strip()
         except EOFError:
             return
+
+
+def _answer(speaker: Speaker, dialogue: list[Turn]) -> str:
+    """Print an answer when it is complete, for programs."""
+    said = "".join(speaker.answer(dialogue)).strip()
+    print(json.dumps({USER: dialogue[-1]["content"], ASSISTANT: said}, ensure_ascii=False), flush=True)
+    return said
 
 
 def _say(speaker: Speaker, dialogue: list[Turn]) -> str:

@@ -343,10 +343,12 @@ def test_it_talks_remembers_and_forgets(trained: Path) -> None:
     assert len(lines) == 3
     assert lines[0] == lines[2]
     assert spoken(trained, first + "\n", *greedy) == lines[:1]
+    (line,) = spoken(trained, first + "\n", *greedy, "--json")
+    assert json.loads(line) == {"user": first, "assistant": lines[0]}
     warm = ("--temperature", "2", "--max-new-tokens", "12", "--seed")
     assert spoken(trained, first, *warm, "1") == spoken(trained, first, *warm, "1") != spoken(trained, first, *warm, "2")
 
 
 def test_a_model_that_does_not_talk_and_answers_without_room_are_told(trained: Path) -> None:
-    told = ratchet(trained, "chat", "--max-new-tokens", "48", code=2)
+    told = ratchet(trained, "chat", "--alias", "challenger", "--max-new-tokens", "48", code=2)
     assert "Give a number from 1 to 47" in told.stderr
