@@ -32,7 +32,8 @@ def base() -> Path:
 
 def write_gguf(file: Path) -> Any:
     """The tiny Llama as llama.cpp's converter writes one, in float32; returns the model."""
-    gguf = pytest.importorskip("gguf")  # constraints.txt has it
+    import gguf
+
     model = PROBLEM.load_model(base(), ()).eval()
     config, fast = model.config, json.loads((base() / "tokenizer.json").read_text(encoding="utf-8"))
     writer = gguf.GGUFWriter(file, "llama")
@@ -96,7 +97,6 @@ def test_a_gguf_file_becomes_the_model_that_it_was(tmp_path: Path) -> None:
 
 
 def test_what_is_no_gguf_file_is_told(tmp_path: Path) -> None:
-    pytest.importorskip("gguf")
     (tmp_path / "bad.gguf").write_bytes(b"nothing of the kind" * 100)
     with pytest.raises(SourceError, match=r"bad\.gguf: cannot be read as GGUF"):
         resolve_model(BaseModelParams(path="./bad.gguf"), tmp_path, tmp_path / "cache")
