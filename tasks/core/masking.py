@@ -122,8 +122,7 @@ def _places(logits: Floats, tokens: npt.NDArray[np.int64], asked: npt.NDArray[np
 
     found = np.zeros((len(tokens), PLACE), np.float32)
     found[:, :2] = likelihoods(logits, tokens)
-    total = logsumexp(logits, -1)
     for place in np.flatnonzero(asked & (tokens == NO_WORD)):
         best = np.argsort(-logits[place], kind="stable")[:GUESSES]
-        found[place, 2:] = [*best, *(logits[place, best] - total[place])]
+        found[place, 2:] = [*best, *(logits[place, best] - logsumexp(logits[place]))]
     return found

@@ -11,10 +11,12 @@ from tasks.problems.base import Problem
 
 __all__ = ["Problem", "load_problem", "module_name", "problem_names"]
 
+SHARED = frozenset({"base", "unlabelled", "token_guesses"})  # files here that hold no problem type, but what types share
+
 
 def problem_names() -> list[str]:
     """Names as params.yaml spells them, e.g. 'text-classification'; imports none of them."""
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if module.name not in SHARED)
 
 
 def module_name(name: str) -> str:

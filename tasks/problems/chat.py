@@ -7,36 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.dialogue_encodings import encode_dialogues, keep_answers, next_tokens
 from tasks.core.dialogues import USER, as_turns, dialogue_checks, dialogue_facts
-from tasks.core.encodings import pad_features, pad_rows
-from tasks.core.errors import ParamsError
 from tasks.core.packing import pack_inputs, pack_values, plan_rows
-from tasks.core.token_losses import (
-    LIKELIHOOD,
-    guess_loss,
-    loss_details,
-    losses_figure,
-    mostly_right,
-    perplexity,
-    same_guesses,
-    token_metrics,
-)  # fmt: skip
+from tasks.core.token_losses import LIKELIHOOD, losses_figure, perplexity
 from tasks.core.windows import NO_WORD
-from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
+from tasks.problems.base import Array, Columns, Features, Floats
+from tasks.problems.token_guesses import TokenGuesses
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import torch
     from matplotlib.figure import Figure
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.params import EvaluateParams, ValidateParams
+    from tasks.core.params import ValidateParams
     from tasks.core.predictor import Predictor
 
 NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
@@ -47,7 +35,7 @@ SMOLLM2 = {
 }
 
 
-class Chat(Problem):
+class Chat(TokenGuesses):
     """Dialogues of user and assistant: the assistant's tokens alone are learnt and judged, each turn with the token that ends it.
 
     Outputs have one place for each of them, in the order of the dialogue (tasks.core.dialogue_encodings says which are left of a long one).
@@ -58,7 +46,6 @@ class Chat(Problem):
     types = {"messages": "STRUCT(role VARCHAR, content VARCHAR)[]"}  # noqa: RUF012
     derived = {"text": "array_to_string(list_transform(messages, lambda turn: turn.content), e'\\n')"}  # noqa: RUF012
     text_columns = ("text",)
-    label_column = None
     metric_signs = {"token_accuracy": 1, "log_loss": -1, "perplexity": -1}  # noqa: RUF012
     metric = "token_accuracy"
     finetune_defaults = {"method": "lora", "learning_rate": 2e-4, "batch_size": 8}  # noqa: RUF012
@@ -66,15 +53,11 @@ class Chat(Problem):
     default_base = SMOLLM2
     recipes = ("int8-dynamic", "int8-weights", "int4-weights")
     default_max_length = 512
-    batch_tokens = 512  # each token has an output as wide as the vocabulary
 
     def guess_columns(self, rows: Columns) -> dict[str, str] | None:
         found = [name for name, values in rows.items() if _are_dialogues(values)]
         named = sorted(found, key=lambda name: NAMES.index(name.lower()) if name.lower() in NAMES else len(NAMES))
         return {"messages": named[0]} if named else None
-
-    def labels_of(self, output_labels: Sequence[str]) -> Sequence[str]:
-        return []  # whatever names a configuration has for them
 
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
         return dialogue_checks()
@@ -84,12 +67,6 @@ class Chat(Problem):
 
     def encode(self, tokenizer: Tokenizer, rows: Columns, labels: Sequence[str]) -> Features:
         return encode_dialogues(tokenizer, list(map(as_turns, rows["messages"])))
-
-    def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
-        return pad_features(features, pad_token_id)
-
-    def references(self, features: Features) -> Array:
-        return pad_rows(features["references"], NO_WORD)
 
     def training_batch(self, features: Features, pad_token_id: int) -> tuple[dict[str, Array], Array]:
         """Short dialogues share a row where a long one would have them padded."""
@@ -105,50 +82,6 @@ class Chat(Problem):
         from tasks.core.pretrained import load_pretrained
 
         return load_pretrained(AutoModelForCausalLM, directory, dropout)
-
-    def loss(
-        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
-    ) -> torch.Tensor:
-        return guess_loss(outputs, references, label_smoothing)
-
-    def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
-        if wanted == "none":
-            return None
-        raise ParamsError("finetune.class_weights: chat has no classes to weigh.", "Set it to none.")
-
-    def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
-        found = self.resampled_metrics(outputs, references, labels, np.ones((1, len(outputs))))
-        return {name: float(values[0]) for name, values in found.items()}
-
-    def resampled_metrics(
-        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        """Over all tokens of the assistant: how many are the likeliest, the mean log-loss in nats, and e to it."""
-        return dict(zip(self.metric_signs, token_metrics(outputs, references, weights), strict=True))
-
-    def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
-        return loss_details(outputs, references)
-
-    def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
-        return Calibration()  # outputs are likelihoods already
-
-    def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
-        return same_guesses(outputs, others)
-
-    def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
-        return mostly_right(outputs, references)
-
-    def align(self, outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
-        return outputs
-
-    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
-        return None
-
-    def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
-        wanted = evaluate.behaviour
-        if wanted.minimum_functionality or wanted.directional:
-            raise ParamsError("evaluate.behaviour: chat has no labels to test.", "Take minimum_functionality and directional out.")
-        return []
 
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
         return {"Log-loss of the assistant's tokens": losses_figure(evaluation["details"])}

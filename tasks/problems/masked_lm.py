@@ -7,38 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.column_kinds import numbers, texts
-from tasks.core.encodings import encode_texts, pad_features, pad_rows
-from tasks.core.errors import ParamsError
+from tasks.core.encodings import encode_texts
 from tasks.core.masking import GUESSES, Vocabulary, draw_masks, keep_places, mask_row
-from tasks.core.token_losses import (
-    LIKELIHOOD,
-    guess_loss,
-    loss_details,
-    losses_figure,
-    mostly_right,
-    perplexity,
-    same_guesses,
-    token_metrics,
-)  # fmt: skip
+from tasks.core.token_losses import LIKELIHOOD, losses_figure, perplexity
 from tasks.core.windows import NO_WORD
-from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
+from tasks.problems.base import Array, Columns, Features, Floats
+from tasks.problems.token_guesses import TokenGuesses
 
 if TYPE_CHECKING:
-    import torch
     from matplotlib.figure import Figure
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.params import EvaluateParams, ValidateParams
+    from tasks.core.params import ValidateParams
     from tasks.core.predictor import Predictor
 
 
-class MaskedLM(Problem):
+class MaskedLM(TokenGuesses):
     """Texts without labels: some of their tokens are hidden, the model says which they are. Its checkpoint is a base for other problems.
 
     For judging a text's masks rest on its token ids alone; for training they are drawn anew each time.
@@ -47,18 +36,13 @@ class MaskedLM(Problem):
     name = "masked-lm"
     columns = {"text": "the text"}  # noqa: RUF012 (base.py declares the class variables)
     text_columns = ("text",)
-    label_column = None
     metric_signs = {"masked_accuracy": 1, "log_loss": -1, "perplexity": -1}  # noqa: RUF012
     metric = "masked_accuracy"
     finetune_defaults = {"batch_size": 16}  # noqa: RUF012
-    batch_tokens = 512  # each token has an output as wide as the vocabulary
 
     def guess_columns(self, rows: Columns) -> dict[str, str] | None:
         text = next((name for name in texts(rows) if name not in numbers(rows)), None)
         return {"text": text} if text else None
-
-    def labels_of(self, output_labels: Sequence[str]) -> Sequence[str]:
-        return []  # whatever names a configuration has for them
 
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
         return []
@@ -77,12 +61,6 @@ class MaskedLM(Problem):
             features["references"] = [right for _, _, right in masked]
         return features
 
-    def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
-        return pad_features(features, pad_token_id)
-
-    def references(self, features: Features) -> Array:
-        return pad_rows(features["references"], NO_WORD)
-
     def training_batch(self, features: Features, pad_token_id: int) -> tuple[dict[str, Array], Array]:
         input_ids, references = draw_masks(features, pad_token_id)
         return {**self.collate(features, pad_token_id), "input_ids": input_ids}, references
@@ -96,50 +74,6 @@ class MaskedLM(Problem):
         from tasks.core.pretrained import load_pretrained
 
         return load_pretrained(AutoModelForMaskedLM, directory, dropout)
-
-    def loss(
-        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
-    ) -> torch.Tensor:
-        return guess_loss(outputs, references, label_smoothing)
-
-    def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
-        if wanted == "none":
-            return None
-        raise ParamsError("finetune.class_weights: masked-lm has no classes to weigh.", "Set it to none.")
-
-    def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
-        found = self.resampled_metrics(outputs, references, labels, np.ones((1, len(outputs))))
-        return {name: float(values[0]) for name, values in found.items()}
-
-    def resampled_metrics(
-        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        """Over all masked tokens: how many are guessed right, the mean log-loss in nats, and e to it."""
-        return dict(zip(self.metric_signs, token_metrics(outputs, references, weights), strict=True))
-
-    def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
-        return loss_details(outputs, references)
-
-    def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
-        return Calibration()  # outputs are likelihoods already
-
-    def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
-        return same_guesses(outputs, others)
-
-    def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
-        return mostly_right(outputs, references)
-
-    def align(self, outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
-        return outputs
-
-    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
-        return None
-
-    def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
-        wanted = evaluate.behaviour
-        if wanted.minimum_functionality or wanted.directional:
-            raise ParamsError("evaluate.behaviour: masked-lm has no labels to test.", "Take minimum_functionality and directional out.")
-        return []
 
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
         return {"Log-loss of masked tokens": losses_figure(evaluation["details"])}

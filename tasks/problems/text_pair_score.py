@@ -14,9 +14,9 @@ from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.column_kinds import scores, text_pair
 from tasks.core.encodings import encode_texts, pad_features
-from tasks.core.errors import ParamsError
 from tasks.core.pair_scores import METRICS, QUERY, SCORE, order_of_rows, query_number, ranked_right, score_details, score_metrics
-from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
+from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats
+from tasks.problems.unlabelled import Unlabelled
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ USUAL = 10.0  # the largest score that trains well as it is
 MOVED = 0.1  # of the range of scores: how far a small change of a text may move one
 
 
-class TextPairScore(Problem):
+class TextPairScore(Unlabelled):
     """Two texts, a score. Rows of one query (without one: of one first text) are ranked among each other, stay in one split, and are
     drawn together where intervals are made.
 
@@ -48,7 +48,6 @@ class TextPairScore(Problem):
     replaceable = ("query",)
     text_columns = ("text_a", "text_b")
     split_columns = ("query",)
-    label_column = None
     answer_columns = ("score", "query")
     metric_signs = METRICS
     metric = "spearman"
@@ -64,9 +63,6 @@ class TextPairScore(Problem):
 
     def output_labels(self, labels: Sequence[str]) -> Sequence[str]:
         return ["score"]
-
-    def labels_of(self, output_labels: Sequence[str]) -> Sequence[str]:
-        return []
 
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
         between, given = "expect_column_values_to_be_between", validate.score_range
@@ -137,15 +133,6 @@ class TextPairScore(Problem):
     def losses(self) -> dict[str, Callable[..., torch.Tensor]]:
         return {"regression": self.loss, "ranking": self.ranking_loss}
 
-    def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
-        if wanted == "none":
-            return None
-        raise ParamsError("finetune.class_weights: text-pair-score has no classes to weigh.", "Set it to none.")
-
-    def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
-        found = self.resampled_metrics(outputs, references, labels, np.ones((1, len(outputs))))
-        return {name: float(values[0]) for name, values in found.items()}
-
     def resampled_metrics(
         self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
     ) -> dict[str, npt.NDArray[np.float64]]:
@@ -153,9 +140,6 @@ class TextPairScore(Problem):
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return score_details(outputs[:, 0], references)
-
-    def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
-        return Calibration()  # an output is a score, no probability
 
     def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
         """(share of neighbouring rows that both put in the same order, largest difference of a score as a share of the scores' range)."""
@@ -167,9 +151,6 @@ class TextPairScore(Problem):
         """Rows on the right side of most of those that they are compared with."""
         return ranked_right(outputs[:, 0], references)
 
-    def align(self, outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
-        return outputs
-
     def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
         from tasks.core.baseline import tfidf_cosine
 
@@ -178,11 +159,7 @@ class TextPairScore(Problem):
 
     def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
         wanted = evaluate.behaviour
-        if wanted.minimum_functionality or wanted.directional:
-            raise ParamsError(
-                "evaluate.behaviour: text-pair-score has no labels to test.", "Take minimum_functionality and directional out."
-            )
-        return [
+        return super().behaviour_tests(rows, labels, evaluate, seed) + [
             BehaviourTest(altered.name, "invariance", altered.after, _stays, altered.before)
             for altered in invariance_rows(rows, self.text_columns, wanted.names, wanted.rows, seed)
         ]

@@ -1,0 +1,53 @@
+"""What the language models' problem types share: their outputs are how well tokens were guessed (tasks.core.token_losses)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.encodings import pad_features, pad_rows
+from tasks.core.token_losses import guess_loss, loss_details, mostly_right, same_guesses, token_metrics
+from tasks.core.windows import NO_WORD
+from tasks.problems.base import Array, Columns, Features, Floats
+from tasks.problems.unlabelled import Unlabelled
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TokenGuesses(Unlabelled):
+    """A problem whose references are tokens; `metric_signs` are the share guessed right, the log-loss and the perplexity, in this order."""
+
+    batch_tokens = 512  # each token has an output as wide as the vocabulary
+
+    def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
+        return pad_features(features, pad_token_id)
+
+    def references(self, features: Features) -> Array:
+        return pad_rows(features["references"], NO_WORD)
+
+    def loss(
+        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        return guess_loss(outputs, references, label_smoothing)
+
+    def resampled_metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Over all tokens with a reference: how many are guessed right, the mean log-loss in nats, and e to it."""
+        return dict(zip(self.metric_signs, token_metrics(outputs, references, weights), strict=True))
+
+    def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
+        return loss_details(outputs, references)
+
+    def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
+        return same_guesses(outputs, others)
+
+    def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
+        return mostly_right(outputs, references)
+
+    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
+        return None
