@@ -24,7 +24,7 @@ def train(workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = 
                 if not force and run.is_clean() and (found := run.registered()):
                     return found
                 early = _run_while_server_starts(run)
-        require_server()
+        require_server(workspace)
         from flows.training import training
 
         return training(str(workspace.root), list(overrides), force, early)
@@ -64,10 +64,9 @@ def _start_server() -> None:
     SubprocessASGIServer().start()
 
 
-def require_server(workspace: Workspace | None = None) -> None:
+def require_server(workspace: Workspace) -> None:
     """ScheduleError where a Prefect server is configured and does not answer; an ephemeral one gets the workspace's store to be in."""
-    if workspace is not None:
-        workspace.store.mkdir(exist_ok=True)
+    workspace.store.mkdir(exist_ok=True)
     if has_prefect_server():
         from flows.scheduling import prefect_server
 
@@ -90,7 +89,7 @@ def roll_back(workspace: Workspace, to: int | None, reason: str) -> dict[str, An
     """Make an earlier champion champion again."""
     from flows.contestants import Registry
 
-    Registry(workspace).versions()
+    Registry(workspace).versions()  # where there are none, that is told at once
     require_server(workspace)
     from flows.promotion import rolling_back
 
@@ -103,7 +102,7 @@ def retrain(workspace: Workspace) -> dict[str, Any]:
 
     from flows.reasons import look_for_reasons
 
-    require_server()
+    require_server(workspace)
     found: list[dict[str, Any]] | None = None
     if not has_prefect_server():
         with workspace_lock(workspace):

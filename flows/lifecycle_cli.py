@@ -82,7 +82,7 @@ def approve(
     from flows.approval import answer
     from flows.launch import require_server
 
-    require_server()
+    require_server(workspace)
 
     run = answer(workspace, approve=not no, reason=reason)
     if as_json:
