@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import takewhile
 from pathlib import Path
@@ -26,6 +27,8 @@ PROMPTS = (
     "I had a bad day at work.", "How do I boil an egg?", "Tell me a very short story.", "What should I read next?",
 )  # fmt: skip
 ROOM = 512  # tokens
+
+Speaker = Callable[[list[int]], list[int]]  # a question's tokens to its answer's
 
 
 def main() -> None:
@@ -96,14 +99,14 @@ def serve(model: str, graph: str | None, tokens: int) -> None:
     answer_questions({"answer": answer})
 
 
-def onnx_speaker(graph, tokens, threads):
+def onnx_speaker(graph: str, tokens: int, threads: int) -> Speaker:
     from tasks.core.generation import Reader
     from tasks.core.session import OnnxModel
 
     reader = Reader(OnnxModel(Path(graph), "logits", threads))
 
-    def say(ids):
-        said = []
+    def say(ids: list[int]) -> list[int]:
+        said: list[int] = []
         for _ in range(tokens):
             said.append(int(reader.read([*ids, *said]).argmax()))
         return said
@@ -111,7 +114,7 @@ def onnx_speaker(graph, tokens, threads):
     return say
 
 
-def torch_speaker(model, tokens, threads):
+def torch_speaker(model: str, tokens: int, threads: int) -> Speaker:
     import torch
 
     from tasks.problems import load_problem
@@ -119,7 +122,7 @@ def torch_speaker(model, tokens, threads):
     torch.set_num_threads(threads)
     network = load_problem("chat").load_model(Path(model), ()).eval()
 
-    def say(ids):
+    def say(ids: list[int]) -> list[int]:
         said, past, new = [], None, ids
         with torch.inference_mode():
             for _ in range(tokens):  # not `generate`: it would not say what ends texts where an answer may not end
