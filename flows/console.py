@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -13,6 +14,8 @@ from tasks.core.errors import ParamsError, PipelineError, as_storage_error
 
 if TYPE_CHECKING:
     from tasks.core.workspace import Workspace
+
+INTERRUPTED = 128 + signal.SIGINT  # the shells' exit code of it
 
 app = typer.Typer(
     name="ratchet",
@@ -53,23 +56,30 @@ def print_json(value: Any) -> None:
 def run_app() -> NoReturn:
     """Run the command line: a user's mistake ends in one message and exit code 2, a bug in its traceback and 1."""
     wants_json = "--json" in sys.argv
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) == signal.SIG_DFL:  # it would end this process alone and leave its servers and workers behind
+            signal.signal(ending, _end)
     try:
         code = app(standalone_mode=False)  # of a command that ends by itself with another code than 0
     except PipelineError as error:
         _fail(error, wants_json)
     except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        print("\nInterrupted. Finished stages are kept; the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if hasattr(error, "format_message"):  # an option that does not exist, or a value of the wrong kind
-            _fail(ParamsError(error.format_message(), "See `ratchet --help`."), wants_json)
+            context = getattr(error, "ctx", None)
+            _fail(ParamsError(error.format_message(), f"See `{context.command_path if context else 'ratchet'} --help`."), wants_json)
         refusal = as_storage_error(error)
         if refusal is None:
             raise
         _fail(refusal, wants_json)
+    if code == INTERRUPTED:  # typer's answer to Ctrl-C
+        print("\nInterrupted. What was finished is kept; the same command goes on from here.", file=sys.stderr)
     sys.exit(code or 0)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _fail(error: PipelineError, wants_json: bool) -> NoReturn:

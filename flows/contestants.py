@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.errors import BundleError, RegistryError, did_you_mean
+from tasks.core.errors import BundleError, GateError, RegistryError, did_you_mean
 from tasks.core.files import read_json, sha256_file
 from tasks.core.sources import public_address
 from tasks.core.workspace import Workspace
@@ -103,8 +103,10 @@ class Registry:
                 return self.contestant(version)
         if Path(name).is_dir():
             return Contestant(name, Path(name).resolve())
+        if not known:
+            raise RegistryError(f"{self.name}: no version is registered yet.", "Run `ratchet train`.")
         aliases = [alias for version in known for alias in version.aliases]
-        there = ", ".join([*(f"version {version.version}" for version in reversed(known)), *aliases]) or "nothing yet"
+        there = ", ".join([*(f"version {version.version}" for version in reversed(known)), *aliases])
         raise RegistryError(
             f"{self.name}: '{name}' is no version, alias or bundle directory.{did_you_mean(name, aliases)} Registered: {there}.",
             "See `ratchet status`.",
@@ -146,3 +148,22 @@ class Registry:
             return {
                 name: read_json(Path(self.client.download_artifacts(version.run_id, f"reports/{name}.json", scratch))) for name in names
             }
+
+
+def rollback_target(registry: Registry, decisions: list[Decision], to: int | None) -> int:
+    """The earlier champion to go back to, the previous one where `to` is None; GateError where there is none, or `to` never was one."""
+    from tasks.core.ledger import standing
+
+    past, current = standing(decisions).champions, registry.champion()
+    earlier = past[:-1] if past and past[-1] == current else past  # an alias that was moved by hand goes back to what the ledger says
+    there = {int(version.version) for version in registry.versions()}
+    left = [version for version in earlier if version in there and version != current]
+    if not left:
+        only = f"version {current} is the only champion so far" if current else "no version was ever promoted"
+        raise GateError(f"{registry.name}: {only}, so there is nothing to roll back to.", "See `ratchet history`; promote a version.")
+    if to is not None and to not in left:
+        raise GateError(
+            f"{registry.name}: version {to} was not champion before; earlier champions: {', '.join(map(str, left))}.",
+            "Name one of those, or `ratchet promote` it.",
+        )
+    return to or left[-1]

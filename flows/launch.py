@@ -86,14 +86,26 @@ def promote(workspace: Workspace, version: str, force_reason: str = "") -> dict[
 
 
 def roll_back(workspace: Workspace, to: int | None, reason: str) -> dict[str, Any]:
-    """Make an earlier champion champion again."""
-    from flows.contestants import Registry
+    """Make an earlier champion champion again.
 
-    Registry(workspace).versions()  # where there are none, that is told at once
+    to  its number; None: the one before the present champion
+    """
+    from dataclasses import asdict
+
+    from flows.contestants import Registry, rollback_target
+
+    registry = Registry(workspace)
+    decisions = registry.decisions()  # completes what a crash cut short
+    current, completed = registry.champion(), registry.ledger.completed
+    if to is None and completed and completed.outcome == "rolled back":  # what a killed rollback had begun
+        return {"state": "rolled back", "model": registry.name, "version": current, "champion": current, "decision": asdict(completed)}
+    if to is not None and to == current:
+        return {"state": "unchanged", "model": registry.name, "version": to, "champion": to, "decision": None}
+    target = rollback_target(registry, decisions, to)  # where there is none, that is told without waiting for a server to start
     require_server(workspace)
     from flows.promotion import rolling_back
 
-    return rolling_back(str(workspace.root), to, reason)
+    return rolling_back(str(workspace.root), target, reason)
 
 
 def retrain(workspace: Workspace) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from tasks.core.errors import ParamsError
 @app.command()
 def compare(
     context: typer.Context,
-    first: Annotated[str, typer.Argument(metavar="[A]", help="Version number, alias or bundle directory.")] = "challenger",
-    second: Annotated[str, typer.Argument(metavar="[B]", help="What A is held against.")] = "champion",
+    first: Annotated[str, typer.Argument(metavar="A", help="Version number, alias or bundle directory.")] = "challenger",
+    second: Annotated[str, typer.Argument(metavar="B", help="What A is held against.")] = "champion",
     html: Annotated[Path | None, typer.Option("--html", help="Write a page with plots there.")] = None,
     directory: Directory = None,
     as_json: AsJson = False,
@@ -43,7 +43,7 @@ def compare(
 @app.command()
 def promote(
     context: typer.Context,
-    version: Annotated[str, typer.Argument(metavar="[VERSION]", help="Version number or alias.")] = "challenger",
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="Version number or alias.")] = "challenger",
     force: Annotated[bool, typer.Option("--force", help="Promote it whatever the gates say; wants --reason, and is recorded.")] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why, for the ledger.", show_default=False)] = "",
     directory: Directory = None,

@@ -66,7 +66,7 @@ def print_promotion(result: Mapping[str, Any]) -> None:
     if skipped:
         console.print(f"Not applicable: {'; '.join(skipped)}.", markup=False)
     champion = "no version is" if result["champion"] is None else f"version {result['champion']} is"
-    console.print(f"{decision['outcome'].capitalize()}: {decision['reason']}. {champion.capitalize()} champion.", markup=False)
+    console.print(f"{decision['outcome'].capitalize()}: {decision['reason'].rstrip('.')}. {champion.capitalize()} champion.", markup=False)
 
 
 def print_retraining(result: Mapping[str, Any]) -> None:

@@ -104,9 +104,11 @@ def _registered_bundle(workspace: Workspace, alias: str | None, version: int | N
     with mlflow_errors(uri):
         known = versions(client, name)
         wanted = [v for v in known if (alias is None or alias in v.aliases) and (version is None or int(v.version) == version)]
+    if not known:
+        raise RegistryError(f"{name}: no version is registered.", remedy)
     if not wanted:
         asked = " and ".join([f"alias '{alias}'"] * (alias is not None) + [f"number {version}"] * (version is not None))
-        there = ", ".join(f"{v.version} ({', '.join(v.aliases)})" if v.aliases else str(v.version) for v in known) or "none"
+        there = ", ".join(f"{v.version} ({', '.join(v.aliases)})" if v.aliases else str(v.version) for v in known)
         raise RegistryError(f"{name}: no version{' with ' + asked if asked else ''} is registered. There is: {there}.", remedy)
     with mlflow_errors(uri):
         return download_bundle(client, wanted[0], workspace.store / "downloads"), str(wanted[0].version)

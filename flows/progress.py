@@ -62,7 +62,8 @@ def stage_line(name: str, state: str, seconds: float) -> None:
 
 
 def _note(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name in ("loss", "validation_macro_f1"))
+    validated = [name for name in metrics if name.startswith("validation_")][:1]  # the one that the checkpoint is chosen by comes first
+    return "  ".join(f"{name} {metrics[name]:.4g}" for name in ["loss", *validated] if name in metrics)
 
 
 def _plain_lines(stage: str) -> Report:
@@ -72,6 +73,6 @@ def _plain_lines(stage: str) -> Report:
         nonlocal told
         if time.monotonic() - told >= PLAIN_SECONDS:
             told = time.monotonic()
-            print(f"{stage:<10} {metrics.get('progress', 0.0):4.0%}  {_note(metrics)}", file=sys.stderr, flush=True)
+            print(f"{stage:<10} {metrics.get('progress', 0.0):4.0%}  {_note(metrics)}".rstrip(), file=sys.stderr, flush=True)
 
     return report

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import FlowPauseTimeout
 from prefect.input import RunInput
 
-from flows.contestants import Contestant, Registry
+from flows.contestants import Contestant, Registry, rollback_target
 from flows.judgement import Judgement, judge_version
 from flows.launch import workspace_lock
 from tasks.core.errors import BundleError, GateError, RegistryError
@@ -63,22 +63,15 @@ def promotion(workspace: str, version: str = "challenger", force_reason: str = "
 
 
 @flow(name="rollback", persist_result=False)
-def rolling_back(workspace: str, to: int | None = None, reason: str = "") -> dict[str, Any]:
-    """Make the champion before the present one champion again.
+def rolling_back(workspace: str, to: int, reason: str = "") -> dict[str, Any]:
+    """Make an earlier champion champion again.
 
     workspace  its directory
-    to         an earlier champion's number; None: the previous one
+    to         its number
     """
     place = Workspace.find(Path(workspace))
     registry = Registry(place)
-    past = standing(registry.decisions()).champions
-    current, completed = registry.champion(), registry.ledger.completed
-    if to is None and completed and completed.outcome == "rolled back":  # what a killed rollback had begun
-        return {"state": "rolled back", "model": registry.name, "version": current, "champion": current, "decision": asdict(completed)}
-    if to is not None and to == current:
-        return {"state": "unchanged", "model": registry.name, "version": to, "champion": to, "decision": None}
-    earlier = past[:-1] if past and past[-1] == current else past  # an alias that was moved by hand goes back to what the ledger says
-    target = _rollback_target(registry, current, earlier, to)
+    target, current = rollback_target(registry, registry.decisions(), to), registry.champion()
     decision = Decision("rolled back", target, current, reason or f"back from version {current or 'none'} to version {target}")
     decision = carry_out(place, registry, registry.find(str(target)), decision)
     create_markdown_artifact(_summary(registry.name, decision), key="rollback", description=decision.reason[:200])
@@ -160,20 +153,6 @@ def _ask_person(registry: Registry, judgement: Judgement, hours: float) -> Appro
         return pause_flow_run(wait_for_input=Approval.with_initial_data(description=asked), timeout=int(hours * 3600), poll_interval=2)
     except FlowPauseTimeout:
         return Approval(approve=False, reason=f"nobody answered within {hours:g} h")
-
-
-def _rollback_target(registry: Registry, current: int | None, earlier: list[int], to: int | None) -> int:
-    there = {int(version.version) for version in registry.versions()}
-    left = [version for version in earlier if version in there and version != current]
-    if not left:
-        only = f"version {current} is the only champion so far" if current else "no version was ever promoted"
-        raise GateError(f"{registry.name}: {only}, so there is nothing to roll back to.", "See `ratchet history`; promote a version.")
-    if to is not None and to not in left:
-        raise GateError(
-            f"{registry.name}: version {to} was not champion before; earlier champions: {', '.join(map(str, left))}.",
-            "Name one of those, or `ratchet promote` it.",
-        )
-    return to or left[-1]
 
 
 def _summary(name: str, decision: Decision) -> str:

@@ -36,13 +36,18 @@ def schedule(
 ) -> None:
     """Retrain by the clock or on an event, with a Prefect server.
 
-    Without --work-pool this process stays and runs what is due, until it is stopped. A new schedule replaces the workspace's old one.
+    Without --work-pool this process stays and runs what is due, until it is
+    stopped. A new schedule replaces the workspace's old one.
 
-    Daylight saving (Prefect's cron): a time in the hour that is skipped is run once that night, an hour off; one that comes twice is
-    run the first time only. --every counts elapsed time from midnight UTC, 1 January 2020, whatever the clocks do.
+    Daylight saving (Prefect's cron): a time in the hour that is skipped is
+    run once that night, an hour off; one that comes twice is run the first
+    time only. --every counts elapsed time from midnight UTC, 1 January
+    2020, whatever the clocks do.
 
-    Missed runs: of those due while the server, this process or the workers were down, one is made up for and the others are
-    cancelled. So is a run that is due while another one of this workspace is at work; one that an event started waits for it.
+    Missed runs: of those due while the server, this process or the workers
+    were down, one is made up for and the others are cancelled. So is a run
+    that is due while another one of this workspace is at work; one that an
+    event started waits for it.
     """
     actions = [name for name, wanted in (("list", show), ("pause", pause), ("resume", resume), ("remove", remove)) if wanted]
     timing = [value for value in (cron, timezone, every, on_event, work_pool) if value is not None]

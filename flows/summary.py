@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flows.initialization import Made
 
 NEXT = """Next, in this workspace:
-  ratchet predict "Some text of yours."           what the new version says
+  {predict:<47} what the new version says
   ratchet promote                                 make it champion, if the gates let it through
   ratchet status                                  stages and versions
   ratchet train -S finetune.learning_rate=3e-5    another try; going back costs nothing
@@ -39,7 +39,16 @@ def print_training(workspace: Workspace, result: TrainResult, wall_s: float, ove
         console.print(note, markup=False)
     console.print(f"\nReport: {workspace.root / 'reports' / 'report.html'}")
     console.print(f"{wall_s:.0f} s in all, {overhead_s:.1f} s of it outside the stages.\n")
-    console.print(NEXT, markup=False)
+    console.print(NEXT.format(predict=_predict_command(workspace)), markup=False)
+
+
+def _predict_command(workspace: Workspace) -> str:
+    """A call that the problem's inputs fit into."""
+    from tasks.problems import load_problem
+
+    inputs = load_problem(workspace.params().problem).example()
+    texts = all(isinstance(values[0], str) for values in inputs.values())
+    return " ".join(["ratchet predict", *['"Some text."'] * len(inputs)]) if texts else "ratchet predict --input FILE"
 
 
 def print_status(status: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+import pytest
 from shared import prefect_server
 from workspaces import STAGES, clean_environment, ratchet_json, states
 
@@ -59,3 +61,28 @@ def test_a_run_killed_twice_is_completed_by_a_repeat(trained: Path) -> None:
     assert result["version"] == 2
     assert len({version["content_key"] for version in versions}) == 2
     assert states(ratchet_json(trained, "train", *overrides)) == dict.fromkeys(STAGES, "cached")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_end_leaves_no_process(trained: Path, ending: signal.Signals) -> None:
+    kept = trained / ".ratchet" / "work" / "finetune" / "last"
+    with (trained.parent / "told").open("wb") as log:
+        process = subprocess.Popen(
+            ["ratchet", "train", "-S", "finetune.epochs=200"],
+            cwd=trained,
+            env=clean_environment(),
+            stdout=log,
+            stderr=log,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+        )
+    started: list[psutil.Process] = []
+    while process.poll() is None and not kept.exists():
+        started = psutil.Process(process.pid).children(recursive=True)
+        time.sleep(0.02)
+    process.send_signal(ending)
+    assert process.wait(timeout=60) == 128 + ending
+    told = (trained.parent / "told").read_text()
+    assert ("Interrupted. What was finished is kept" in told) == (ending == signal.SIGINT)
+    assert "Traceback" not in told
+    assert started, "no ephemeral server was seen"
+    assert psutil.wait_procs(started, timeout=20)[1] == []

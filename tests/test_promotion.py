@@ -228,8 +228,11 @@ def test_a_page_does_not_replace_a_directory(with_champion: Path) -> None:
 
 
 def test_a_prefect_server_that_is_away_is_told(with_champion: Path) -> None:
+    away = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    assert "only champion so far" in error_of(with_champion, "rollback", **away)["message"]  # told without a server
+    ratchet_json(with_champion, "promote", "2", "--force", "--reason", "to have one to go back to")
     for command in ("promote", "rollback", "approve", "retrain"):
-        assert "cannot be reached" in error_of(with_champion, command, PREFECT_API_URL="http://127.0.0.1:9/api")["message"]
+        assert "cannot be reached" in error_of(with_champion, command, **away)["message"]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 200) -> None:

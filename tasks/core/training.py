@@ -242,10 +242,8 @@ class Trainer:
             progress.without_gain += 1
         patience = setting.params.early_stopping_patience
         progress.stopped_early = bool(patience) and progress.without_gain >= patience
-        self.report(
-            progress.step,
-            {"progress": progress.step / self.total_steps} | {f"validation_{name}": value for name, value in metrics.items()},
-        )
+        told = {f"validation_{one}": value for one, value in ({name: metrics[name]} | metrics).items()}
+        self.report(progress.step, {"progress": progress.step / self.total_steps} | told)
 
     def _save(self) -> None:
         import torch
