@@ -16,14 +16,17 @@ from tasks.core.checkpoints import load_checkpoint
 from tasks.core.device import pick_device
 from tasks.core.errors import ParamsError, TrainingError, did_you_mean
 from tasks.core.files import write_json
-from tasks.core.params import EvaluateParams
+from tasks.core.params import BaseModelParams, EvaluateParams
 from tasks.core.progress import Report
 from tasks.core.ragged import is_finite, stack_rows
 from tasks.core.slices import Slice, slice_rows
+from tasks.core.sources import resolve_model
 from tasks.core.tokens import TokensInfo, load_tokenizer, read_features
 from tasks.problems import load_problem
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
 
 LENGTH = "length (tokens)"
@@ -57,9 +60,12 @@ def evaluate_checkpoint(
     problem: str,
     labels: Sequence[str],
     out_of_scope: str | None,
+    base_model: BaseModelParams,
     evaluate: EvaluateParams,
     seed: int,
     device: str,
+    root: Path,
+    cache: Path,
     report: Report,
 ) -> None:
     """Write the evaluation of the checkpoint on the test split as JSON.
@@ -70,7 +76,11 @@ def evaluate_checkpoint(
     check_slice_columns(splits / "test.parquet", evaluate.slices)
     test = pq.read_table(splits / "test.parquet").to_pydict()
     tests = kind.behaviour_tests(test, labels, evaluate, seed)  # before the model runs: it says what is wrong in params.yaml
-    predictor = Predictor(kind, labels, tokens, checkpoint, pick_device(device))
+    device = pick_device(device)
+    predictor = Predictor(kind, labels, tokens, load_checkpoint(kind, checkpoint, labels), device)
+    base = None
+    if evaluate.baseline and kind.baseline_is_base:
+        base = Predictor(kind, labels, tokens, _load_base(kind, labels, resolve_model(base_model, root, cache), seed), device)
 
     validation = read_features(tokens / "validation.arrow")
     validation_references = kind.references(validation)
@@ -101,21 +111,28 @@ def evaluate_checkpoint(
     found["slices"] = [judge_slice(judged, part, evaluate.min_slice_rows) for part in slices]
     found["behaviour"] = [_judge_behaviour(kind, labels, test, altered, calibration) for test in tests]
     report(3, {"progress": 0.93})
-    train = pq.read_table(splits / "train.parquet", columns=[*kind.columns, *kind.derived]).to_pydict() if evaluate.baseline else None
-    found["baseline"] = train and compare_baseline(judged, train, test, seed)
+    plain = None
+    if base is not None:
+        plain = base.outputs(features, report, (0.93, 0.96))
+    elif evaluate.baseline:
+        train = pq.read_table(splits / "train.parquet", columns=[*kind.columns, *kind.derived]).to_pydict()
+        plain = kind.baseline(train, test, labels, seed)
+    found["baseline"] = None if plain is None else compare_baseline(judged, plain)
+    models = {**({"before": base.model} if base else {}), "after": predictor.model}
+    found["answers"] = kind.compare_answers(models, predictor.tokenizer, test, evaluate)
     write_json(evaluation_report, found)
     report(4, {"progress": 1.0})
 
 
 class Predictor:
-    """The checkpoint, ready to put out what it makes of features or rows."""
+    """A model, ready to put out what it makes of features or rows."""
 
-    def __init__(self, problem: Problem, labels: Sequence[str], tokens: Path, checkpoint: Path, device: str) -> None:
+    def __init__(self, problem: Problem, labels: Sequence[str], tokens: Path, model: PreTrainedModel, device: str) -> None:
         info = TokensInfo.read(tokens)
         self.problem, self.labels, self.device = problem, labels, device
         self.pad_token_id = info.pad_token_id
         self.tokenizer = load_tokenizer(tokens / "tokenizer", info.max_length)
-        self.model = load_checkpoint(problem, checkpoint, labels).to(device)
+        self.model = model.to(device).eval()
         self.known: dict[str, Array] = {}  # outputs by features: what tokenizes alike is computed once
 
     def outputs(self, features: Features, report: Report, progress: tuple[float, float]) -> Floats:
@@ -148,6 +165,14 @@ class Predictor:
             names = _inputs(next(iter(missing.values()))[0])
             self.outputs({name: [features[name][row] for features, row in missing.values()] for name in names}, report, progress)
         return [stack_rows([self.known[key] for key in _keys(features)]) for features in encoded]
+
+
+def _load_base(kind: Problem, labels: Sequence[str], directory: Path, seed: int) -> PreTrainedModel:
+    """The base model as training starts from it: where it has no head, that is drawn."""
+    from tasks.core.training import seed_everything
+
+    seed_everything(seed)
+    return kind.load_model(directory, labels)
 
 
 def check_slice_columns(table: Path, columns: Sequence[str]) -> None:
@@ -191,12 +216,9 @@ def judge_slice(judged: Judged, part: Slice, min_rows: int) -> dict[str, Any]:
     return entry
 
 
-def compare_baseline(judged: Judged, train: Columns, test: Columns, seed: int) -> dict[str, Any] | None:
-    """The plain method's metrics, and by how much the model is better; None where the problem has no such method."""
+def compare_baseline(judged: Judged, outputs: Floats) -> dict[str, Any]:
+    """The metrics of a plain method's outputs, and by how much the model is better."""
     kind = judged.problem
-    outputs = kind.baseline(train, test, judged.labels, seed)
-    if outputs is None:
-        return None
     pair = (judged.outputs, outputs)
     return {
         "name": kind.baseline_name,

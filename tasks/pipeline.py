@@ -87,7 +87,7 @@ STAGES = (
         "evaluate", "tasks.evaluation", "evaluate_checkpoint",
         deps={"splits": "data/splits", "tokens": "data/tokens", "checkpoint": "models/checkpoint"},
         outs={"evaluation_report": "reports/evaluation.json"},
-        params=("problem", "labels", "out_of_scope", "evaluate", "seed", "device"),
+        params=("problem", "labels", "out_of_scope", "base_model", "evaluate", "seed", "device"),
     ),
     Stage(
         "export", "tasks.export", "export_candidates",

@@ -315,6 +315,18 @@ def test_training_lowers_the_perplexity(trained: Path) -> None:
     assert read_json(trained / "reports" / "metrics.json")["token_accuracy"] > 0.3
 
 
+def test_the_report_holds_the_base_models_answers_beside_its_own(trained: Path) -> None:
+    evaluation = read_json(trained / "reports" / "evaluation.json")
+    before, after = (evaluation["answers"]["metrics"][when] for when in ("before", "after"))
+    assert after["chrf"] > before["chrf"]
+    assert after["rouge_l"] > before["rouge_l"]
+    assert all(answer["before"] != answer["after"] for answer in evaluation["answers"]["prompts"])
+    baseline = evaluation["baseline"]
+    assert baseline["name"] == "the base model"
+    assert baseline["metrics"]["perplexity"]["value"] > 2 * evaluation["metrics"]["perplexity"]["value"]
+    assert "Answers" in (trained / "reports" / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_bundle_answers_and_judges(trained: Path) -> None:
     (answered,) = ratchet_json(trained, "predict", "the film was good lovely.")
     assert answered["answer"]

@@ -13,7 +13,7 @@ from tiny import LABELS, make_tokenizer, tiny_rows
 
 from tasks.core.errors import ParamsError, TrainingError
 from tasks.core.files import read_json
-from tasks.core.params import EvaluateParams, parse
+from tasks.core.params import BaseModelParams, EvaluateParams, parse
 from tasks.core.progress import silent
 from tasks.core.slices import MAX_VALUES, slice_rows
 from tasks.core.tokens import SPLITS, TokensInfo, load_tokenizer
@@ -57,8 +57,8 @@ def write_checkpoint(root: Path, base: Path, bias: Sequence[float] | None = None
 def evaluate(root: Path, **params: Any) -> Any:
     evaluate_checkpoint(
         root / "splits", root / "tokens", root / "checkpoint", root / "evaluation.json",
-        problem=PROBLEM.name, labels=LABELS, out_of_scope=None, evaluate=EvaluateParams.model_validate({**QUICK, **params}),
-        seed=1, device="cpu", report=silent,
+        problem=PROBLEM.name, labels=LABELS, out_of_scope=None, base_model=BaseModelParams(path="./unread"),
+        evaluate=EvaluateParams.model_validate({**QUICK, **params}), seed=1, device="cpu", root=root, cache=root, report=silent,
     )  # fmt: skip
     return read_json(root / "evaluation.json")
 
@@ -79,7 +79,7 @@ def evaluation(workspace: Path) -> Any:
 def test_it_holds_everything(evaluation: Any) -> None:
     assert set(evaluation) == {
         "split", "rows", "metric", "confidence", "metrics", "validation_metrics", "temperature", "bias", "details", "calibrated", "slices",
-        "validation_thresholds", "behaviour", "baseline",
+        "validation_thresholds", "behaviour", "baseline", "answers",
     }  # fmt: skip
     assert evaluation["rows"] == 60
     assert set(evaluation["metrics"]) == set(evaluation["validation_metrics"]) == set(PROBLEM.metric_signs)

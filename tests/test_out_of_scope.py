@@ -16,7 +16,7 @@ from tiny import LABELS, tiny_rows
 from tasks.core.bundle import open_bundle
 from tasks.core.errors import ParamsError
 from tasks.core.files import read_json
-from tasks.core.params import EvaluateParams, VerifyParams, parse
+from tasks.core.params import BaseModelParams, EvaluateParams, VerifyParams, parse
 from tasks.core.predictor import Predictor
 from tasks.core.progress import silent
 from tasks.core.thresholds import CURVE_POINTS, best_threshold, describe_threshold
@@ -134,7 +134,8 @@ def test_the_evaluation_holds_the_curve_of_validation_and_of_test(exported: Expo
     quick = EvaluateParams.model_validate({"bootstrap_resamples": 100, "behaviour": {"rows": 5}})
     evaluate_checkpoint(
         tmp_path / "splits", tokens, exported.checkpoint, tmp_path / "evaluation.json",
-        problem=PROBLEM.name, labels=LABELS, out_of_scope=OUT, evaluate=quick, seed=1, device="cpu", report=silent,
+        problem=PROBLEM.name, labels=LABELS, out_of_scope=OUT, base_model=BaseModelParams(path="./unread"), evaluate=quick,
+        seed=1, device="cpu", root=tmp_path, cache=tmp_path, report=silent,
     )  # fmt: skip
     evaluation = read_json(tmp_path / "evaluation.json")
     threshold = float(expit(-evaluation["bias"][LABELS.index(OUT)]))

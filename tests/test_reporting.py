@@ -77,6 +77,10 @@ def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
             ],
             "behaviour": [{"name": EVIL, "kind": "invariance", "rows": 10, "passed": 9, "pass_rate": 0.9, "examples": [example]}],
             "baseline": {"name": "plain", "metrics": metrics, "difference": gain},
+            "answers": {
+                "rows": 1, "max_new_tokens": 8, "metrics": {"before": {"chrf": 10.5}, "after": {"chrf": 20.5}},
+                "prompts": [{"prompt": EVIL, "before": EVIL, "after": EVIL, "reference": None}], "examples": [],
+            },
         },
         "verification": {
             "checkpoint": {"metric": 0.701, "size_bytes": 91e6, **speed}, "metric": "macro_f1", "shipped": "int8",
@@ -171,7 +175,7 @@ def test_the_same_findings_make_the_same_bytes(text: str, tmp_path: Path) -> Non
 
 def test_parts_that_may_be_absent_may_be_absent(tmp_path: Path) -> None:
     found = findings()
-    found["evaluation"] |= {"baseline": None, "slices": [], "behaviour": []}
+    found["evaluation"] |= {"baseline": None, "slices": [], "behaviour": [], "answers": None}
     found["training"] |= {"curve": [], "evaluations": []}
     found["validation"] = {"rows_in": 5}
     del found["split"]["classes"]

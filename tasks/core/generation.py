@@ -109,7 +109,12 @@ class Speaker:
             yield token
 
 
+def answer_tokens(wanted: int, room: int) -> int:
+    """How many tokens an answer may have of a model that has room for so many."""
+    return max(1, min(wanted, int(ANSWER_SHARE * room)))
+
+
 def answer(predictor: Predictor, turns: Sequence[Turn]) -> str:
     """What a bundle's model answers to a dialogue that ends with the user, each token the likeliest."""
-    tokens = max(1, min(ANSWER_TOKENS, int(ANSWER_SHARE * predictor.info.settings.max_length)))
+    tokens = answer_tokens(ANSWER_TOKENS, predictor.info.settings.max_length)
     return "".join(Speaker(predictor.tokenizer, predictor.model, Sampling(tokens)).answer(turns)).strip()

@@ -111,6 +111,16 @@ class TokenizeParams(Section):
     max_length: Annotated[int, Field(ge=8, le=131_072)] = 128  # tokens; what is longer is cut
 
 
+class GenerationParams(Section):
+    """What a model that writes is asked, before and after training."""
+
+    rows: Annotated[int, Field(ge=0, le=10_000)] = 32  # answered test rows
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 48  # of an answer
+    prompts: tuple[str, ...] = (
+        "Hello! How are you?", "What do you like to do at the weekend?", "I had a bad day.", "Tell me about yourself.",
+    )  # fmt: skip
+
+
 class EvaluateParams(Section):
     """How the checkpoint is judged."""
 
@@ -118,8 +128,9 @@ class EvaluateParams(Section):
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     slices: tuple[str, ...] = ()  # columns; the label and the length are always sliced by
     min_slice_rows: Positive = 20  # smaller slices are counted, not judged
-    baseline: bool = True  # TF-IDF and logistic regression beside the model
+    baseline: bool = True  # a plain method beside the model; beside one that guesses tokens its own base model
     behaviour: BehaviourParams = BehaviourParams()
+    generation: GenerationParams = GenerationParams()
 
 
 class ExportParams(Section):

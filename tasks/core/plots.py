@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 INK = "#010203"  # stands for the page's text colour
 BLUE, ORANGE, GREY = "#3d85c6", "#e07b39", "#8b9098"
 MAX_ANNOTATED, MAX_NAMED, MAX_BARS = 12, 40, 25  # labels that a confusion matrix has room for numbers of, for names of; bars of a plot
-_NAMES = {"mcc": "MCC", "ece": "ECE", "log_loss": "log-loss"}
+_NAMES = {"mcc": "MCC", "ece": "ECE", "log_loss": "log-loss", "chrf": "chrF", "rouge_l": "ROUGE-L"}
 _STYLE = {
     "text.parse_math": False,  # a label may hold a dollar sign
     "svg.fonttype": "none", "svg.hashsalt": "ratchet", "font.size": 10, "axes.titlesize": 11,

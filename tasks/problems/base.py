@@ -77,6 +77,7 @@ class Problem(ABC):
     output_name: ClassVar[str] = "logits"  # of the model and of its ONNX graph
     reads_on: ClassVar[bool] = False  # its ONNX graph can go on from what it has read before (core/causal_graph.py)
     label_metrics: ClassVar[tuple[str, ...] | None] = None  # those of `metrics` that mean something over rows of one label; None: all
+    baseline_is_base: ClassVar[bool] = False  # the plain method is the base model, as it was before it was trained on the rows
     baseline_name: ClassVar[str] = "baseline"  # of the method of `baseline`
     default_base: ClassVar[Mapping[str, str]] = MINILM  # `base_model` of params.yaml that `ratchet init` writes
     finetune_defaults: ClassVar[Mapping[str, Any]] = {}  # values of `finetune` that it writes, where they differ from the usual
@@ -200,6 +201,12 @@ class Problem(ABC):
     @abstractmethod
     def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
         """What a plain method, trained on `train`, puts out for `test`; None where there is no such method."""
+
+    def compare_answers(
+        self, models: Mapping[str, PreTrainedModel], tokenizer: Tokenizer, rows: Columns, evaluate: EvaluateParams
+    ) -> dict[str, Any] | None:
+        """What each model writes to rows and how good that is, as plain JSON values; None for a problem that writes nothing."""
+        return None
 
     @abstractmethod
     def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.params import ValidateParams
+    from tasks.core.params import EvaluateParams, ValidateParams
     from tasks.core.predictor import Predictor
 
 NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
@@ -82,6 +82,13 @@ class Chat(TokenGuesses):
         from tasks.core.pretrained import load_pretrained
 
         return load_pretrained(AutoModelForCausalLM, directory, dropout)
+
+    def compare_answers(
+        self, models: Mapping[str, PreTrainedModel], tokenizer: Tokenizer, rows: Columns, evaluate: EvaluateParams
+    ) -> dict[str, Any] | None:
+        from tasks.core.answers import compare_answers
+
+        return compare_answers(models, tokenizer, list(map(as_turns, rows["messages"])), evaluate.generation)
 
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
         return {"Log-loss of the assistant's tokens": losses_figure(evaluation["details"])}

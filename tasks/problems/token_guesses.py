@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class TokenGuesses(Unlabelled):
     """A problem whose references are tokens; `metric_signs` are the share guessed right, the log-loss and the perplexity, in this order."""
 
+    baseline_is_base = True
+    baseline_name = "the base model"
     batch_tokens = 512  # each token has an output as wide as the vocabulary
 
     def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
