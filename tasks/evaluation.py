@@ -19,6 +19,7 @@ from tasks.core.files import write_json
 from tasks.core.params import BaseModelParams, EvaluateParams
 from tasks.core.progress import Report
 from tasks.core.ragged import is_finite, stack_rows
+from tasks.core.random_state import seed_everything
 from tasks.core.slices import Slice, slice_rows
 from tasks.core.sources import resolve_model
 from tasks.core.tokens import TokensInfo, load_tokenizer, read_features
@@ -169,8 +170,6 @@ class Predictor:
 
 def _load_base(kind: Problem, labels: Sequence[str], directory: Path, seed: int) -> PreTrainedModel:
     """The base model as training starts from it: where it has no head, that is drawn."""
-    from tasks.core.training import seed_everything
-
     seed_everything(seed)
     return kind.load_model(directory, labels)
 

@@ -20,10 +20,12 @@ from tasks.core.method_checks import check_positions
 from tasks.core.methods import apply_method
 from tasks.core.params import BaseModelParams
 from tasks.core.progress import Report
+from tasks.core.random_state import seed_everything
 from tasks.core.replay import replayed_rows
+from tasks.core.setting import Progress, Setting
 from tasks.core.sources import resolve_model
 from tasks.core.tokens import TokensInfo, load_tokenizer, read_features, read_tokens
-from tasks.core.training import BEST, Progress, Setting, Trainer, claim_work, seed_everything
+from tasks.core.training import BEST, Trainer, claim_work
 from tasks.core.weights import load_trained
 from tasks.problems import Problem, load_problem
 

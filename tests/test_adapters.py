@@ -22,8 +22,10 @@ from tasks.core.finetune_params import FinetuneParams
 from tasks.core.inference import predict_torch
 from tasks.core.params import BaseModelParams
 from tasks.core.progress import silent
+from tasks.core.random_state import seed_everything
+from tasks.core.setting import Setting
 from tasks.core.tokens import TokensInfo, read_features
-from tasks.core.training import BEST, Setting, Trainer, claim_work, seed_everything
+from tasks.core.training import BEST, Trainer, claim_work
 from tasks.core.tuning import Tuning
 from tasks.core.weights import load_trained
 from tasks.finetuning import finetune_model

@@ -23,8 +23,8 @@ from tasks.core.head import carry_over, checkpoint_labels, label_axes
 from tasks.core.inference import predict_torch
 from tasks.core.params import BaseModelParams
 from tasks.core.progress import silent
+from tasks.core.random_state import seed_everything
 from tasks.core.tokens import TokensInfo, load_tokenizer, read_features, read_tokens
-from tasks.core.training import seed_everything
 from tasks.finetuning import finetune_model
 from tasks.problems import load_problem
 

@@ -17,7 +17,7 @@ from tasks.core.finetune_params import FinetuneParams, Method
 from tasks.core.method_checks import check_method, check_positions
 from tasks.core.methods import apply_method
 from tasks.core.optimizer import parameter_groups
-from tasks.core.training import seed_everything
+from tasks.core.random_state import seed_everything
 from tasks.core.tuning import Tuning
 from tasks.core.weights import trained_parameters
 from tasks.problems import load_problem

@@ -15,8 +15,8 @@ from tasks.core.errors import ParamsError
 from tasks.core.inference import predict_torch
 from tasks.core.params import EvaluateParams, ValidateParams
 from tasks.core.ragged import largest_difference
+from tasks.core.random_state import seed_everything
 from tasks.core.tokens import load_tokenizer
-from tasks.core.training import seed_everything
 from tasks.problems import Problem, load_problem, problem_names
 from tasks.problems.base import Features
 from tasks.tokenization import pad_token_id

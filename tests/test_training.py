@@ -9,15 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from tiny import LABELS, tiny_rows
+from tiny_chat import make_chat_base, make_plain_base
 
-from tasks.core.architecture import freeze
+from tasks.core.architecture import freeze, frozen_depth
 from tasks.core.batching import inference_batches, training_batches
 from tasks.core.errors import ParamsError, TrainingError
 from tasks.core.files import sha256_file
 from tasks.core.finetune_params import FinetuneParams
 from tasks.core.progress import silent
+from tasks.core.random_state import seed_everything
+from tasks.core.setting import Progress, Setting
 from tasks.core.tokens import load_tokenizer
-from tasks.core.training import BEST, Progress, Setting, Trainer, claim_work, seed_everything
+from tasks.core.training import BEST, FROZEN, Trainer, claim_work
 from tasks.core.tuning import Tuning
 from tasks.problems import load_problem
 
@@ -37,7 +40,7 @@ def setting(base: Path, work: Path, *, rows: int = 192, shuffle_labels: bool = F
     return Setting(PROBLEM, LABELS, tables[0], tables[1].to_pydict(), 0, finetune, None, 7, "cpu", work)
 
 
-def train(given: Setting, base: Path, stop_after: int | None = None) -> Progress:
+def train(given: Setting, base: Path, stop_after: int | None = None, frozen: int = 0) -> Progress:
     class Killed(BaseException):
         pass
 
@@ -48,6 +51,7 @@ def train(given: Setting, base: Path, stop_after: int | None = None) -> Progress
     claim_work(given.work, "same inputs")
     seed_everything(given.seed)
     model = PROBLEM.load_model(base, LABELS, given.params.dropout)
+    freeze(model, embeddings=False, layers=frozen)
     try:
         return Trainer(Tuning(model), given, report).run()
     except Killed:
@@ -141,6 +145,48 @@ def test_frozen_parts_do_not_move(base_dir: Path) -> None:
     assert any("layer.1." in name for name in trained)
     with pytest.raises(ParamsError, match="has 2"):
         freeze(model, embeddings=False, layers=3)
+
+
+def test_all_that_works_below_a_frozen_layer_is_frozen_with_it(tmp_path: Path) -> None:
+    for make in (make_plain_base, make_chat_base):
+        model = load_problem("chat").load_model(make(tmp_path / make.__name__), ())
+        freeze(model, embeddings=True, layers=0)
+        freeze(model, embeddings=False, layers=1)
+        assert frozen_depth(model) == 1
+        assert not any(parameter.requires_grad for name, parameter in model.named_parameters() if ".wpe." in name)
+        model.requires_grad_(True)
+        assert frozen_depth(model) == 0
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_frozen_layers_read_from_disk_learn_as_frozen_layers_that_are_computed(base_dir: Path, tmp_path: Path, layers: int) -> None:
+    found = {}
+    for megabytes in (0, 100):
+        given = setting(base_dir, tmp_path / str(megabytes), frozen_cache_mb=megabytes)
+        progress = train(given, base_dir, frozen=layers)
+        found[megabytes] = [point["loss"] for point in progress.curve]
+        assert (given.work / FROZEN / "index.npz").is_file() == bool(megabytes)
+    epoch = len(found[0]) // 5
+    assert found[100][:epoch] == found[0][:epoch]
+    np.testing.assert_allclose(found[100], found[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("stop_after", [5, 17, 40])
+def test_a_killed_run_with_frozen_layers_ends_like_one_that_was_not(base_dir: Path, tmp_path: Path, stop_after: int) -> None:
+    whole, killed = (setting(base_dir, tmp_path / name) for name in ("whole", "killed"))
+    train(whole, base_dir, frozen=1)
+    train(killed, base_dir, stop_after, frozen=1)
+    train(killed, base_dir, frozen=1)
+    assert sha256_file(killed.work / BEST) == sha256_file(whole.work / BEST)
+
+
+@pytest.mark.parametrize(("rows", "fits"), [(200, True), (1500, False)])
+def test_frozen_layers_take_no_more_disk_than_they_may(base_dir: Path, tmp_path: Path, rows: int, fits: bool) -> None:
+    given = setting(base_dir, tmp_path / "work", rows=rows, frozen_cache_mb=1, epochs=2, batch_size=64)
+    tokens = sum(map(len, given.train["input_ids"].to_pylist()))
+    assert (tokens * PROBLEM.load_model(base_dir, LABELS).config.hidden_size * 4 <= 1e6) == fits
+    train(given, base_dir, frozen=1)
+    assert (given.work / FROZEN).exists() == fits
 
 
 def test_every_row_is_in_one_batch_and_batches_are_of_one_length() -> None:

@@ -82,18 +82,54 @@ def parameter_depths(model: PreTrainedModel) -> dict[int, int]:
 
 
 def freeze(model: PreTrainedModel, *, embeddings: bool, layers: int) -> None:
-    """Stop training the input embeddings, or the lowest `layers` of the body (and with them the embeddings below)."""
+    """Stop training the input embeddings, or the lowest `layers` of the body (and with them all that lies below)."""
     stack = layer_stack(model)
     if layers > len(stack):
         raise ParamsError(
             f"finetune.freeze_layers: {layers} layers, the base model has {len(stack)}.",
             f"Set it to {len(stack)} or less.",
         )
-    frozen: list[nn.Module] = list(stack[:layers])
-    if embeddings or layers:
-        frozen.append(embedding_block(model))
-    for module in frozen:
+    for module in [*stack[:layers], *([embedding_block(model)] if embeddings else [])]:
         module.requires_grad_(False)
+    for parameter in below_layers(model) if layers else ():
+        parameter.requires_grad_(False)
+
+
+def frozen_depth(model: PreTrainedModel) -> int:
+    """How many of the lowest layers say the same of a text however long is trained: nothing in or below them is."""
+
+    layers = list(layer_stack(model))
+    if any(parameter.requires_grad for parameter in below_layers(model)):
+        return 0
+    return next((depth for depth, layer in enumerate(layers) if any(one.requires_grad for one in layer.parameters())), len(layers))
+
+
+def below_layers(model: PreTrainedModel) -> list[nn.Parameter]:
+    """Parameters that work before the lowest layer does: the model is run on two tokens to see which."""
+    import torch
+
+    called: list[nn.Module] = []
+    watched = list(model.base_model.modules())
+    hooks = [module.register_forward_pre_hook(lambda module, inputs: called.append(module)) for module in watched]
+    was_training = model.training
+    with torch.no_grad():
+        model.eval().base_model(input_ids=torch.tensor([[1, 2]], device=model.get_input_embeddings().weight.device))
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    before = called[: called.index(layer_stack(model)[0])]
+    return [parameter for module in before for parameter in module.parameters(recurse=False)]
+
+
+def without_dropout(model: PreTrainedModel, depth: int) -> None:
+    """Take dropout from the lowest `depth` layers of a body in training, and from what is neither in a layer nor in the head."""
+    stack = layer_stack(model)
+    for layer in stack[:depth]:
+        layer.eval()
+    inside = {module for layer in stack for module in layer.modules()}
+    for module in model.base_model.modules():
+        if module not in inside and not any(module.children()):
+            module.eval()
 
 
 def reads_left_to_right(model: PreTrainedModel) -> bool:

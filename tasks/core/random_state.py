@@ -1,9 +1,21 @@
-"""Torch's random states, to go on from where a draw would have gone on."""
+"""Random states: seeded once, and torch's kept, to go on from where a draw would have gone on."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's global random states."""
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def random_state() -> dict[str, Any]:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import math
-import random
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
+from tasks.core.architecture import frozen_depth, without_dropout
 from tasks.core.batching import Indices, training_batches
 from tasks.core.device import mixed_precision
 from tasks.core.errors import TrainingError
 from tasks.core.files import atomic_path, read_json, write_json
-from tasks.core.finetune_params import FinetuneParams
+from tasks.core.frozen_prefix import FrozenPrefix
 from tasks.core.inference import predict_torch
 from tasks.core.memory import free_cached_memory, is_out_of_memory
 from tasks.core.optimizer import parameter_groups
 from tasks.core.progress import Report
 from tasks.core.random_state import random_state, set_random_state
+from tasks.core.setting import Progress, Setting
 from tasks.core.tokens import take, token_lengths
 from tasks.core.tuning import Tuning
 from tasks.core.weights import load_trained, save_trained
@@ -31,59 +32,11 @@ from tasks.core.weights import load_trained, save_trained
 if TYPE_CHECKING:
     import torch
 
-    from tasks.problems.base import Features, Floats, Problem
 
 CURVE_POINTS = 200  # of the learning curve over the whole run
 BEST = "best/trained.safetensors"  # in the run's directory: the weights that were trained, at the best evaluation
 LAST = "last"  # where a killed run goes on from
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a training run works on; `work` survives a kill."""
-
-    problem: Problem
-    labels: tuple[str, ...]
-    train: pa.Table
-    validation: Features
-    pad_token_id: int
-    params: FinetuneParams
-    class_weights: Floats | None
-    seed: int
-    device: str
-    work: Path
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps that every row takes part in one of."""
-        return math.ceil(len(self.train) / self.params.batch_size)
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return max(1, round(self.steps_per_epoch * self.params.epochs))
-
-
-@dataclass
-class Progress:
-    """Where a run stands; saved with every checkpoint as plain JSON.
-
-    curve        {"step", "epoch", "loss", "learning_rate"} every few steps; the loss is the mean since the last point
-    evaluations  {"step", "epoch", validation metrics}
-    accumulation  parts that a batch is computed in
-    out_of_memory  {"step", "accumulation"} each time that memory did not suffice, and what it was raised to
-    """
-
-    step: int = 0
-    curve: list[dict[str, float]] = field(default_factory=list)
-    evaluations: list[dict[str, float]] = field(default_factory=list)
-    pending_losses: list[float] = field(default_factory=list)
-    best_step: int = 0
-    best_score: float = -math.inf
-    without_gain: int = 0
-    stopped_early: bool = False
-    accumulation: int = 1
-    out_of_memory: list[dict[str, int]] = field(default_factory=list)
+FROZEN = "frozen"  # what frozen layers make of the rows
 
 
 class Trainer:
@@ -105,6 +58,8 @@ class Trainer:
         self.scheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=self.total_steps)
         self.model, self.optimizer = self.accelerator.prepare(tuning.model, optimizer)
         self.progress = Progress(accumulation=params.accumulation)
+        self.frozen = 0 if params.adds else frozen_depth(tuning.model)
+        self.prefix = self._open_prefix() if self.frozen else None
         weights = setting.class_weights
         losses = setting.problem.losses()
         self.loss = losses[params.loss or next(iter(losses))]
@@ -116,7 +71,7 @@ class Trainer:
         self.first_step = self.progress.step + 1
         evaluate_every = max(1, self.steps_per_epoch // self.setting.params.evaluations_per_epoch)
         save_every = max(1, self.steps_per_epoch // self.setting.params.checkpoints_per_epoch)
-        self.model.train()
+        self._train_mode()
         for rows in self._remaining_batches():
             self._step(rows)
             step = self.progress.step
@@ -127,7 +82,26 @@ class Trainer:
                 self._save()
             if self.progress.stopped_early:
                 break
+        if self.prefix:
+            self.prefix.detach()
         return self.progress
+
+    def _train_mode(self) -> None:
+        """Dropout where something is trained; what is frozen below says the same in every epoch."""
+        self.model.train()
+        if self.frozen:
+            without_dropout(self.tuning.model, self.frozen)
+
+    def _open_prefix(self) -> FrozenPrefix | None:
+        """Where what the frozen layers make of the rows is kept; None where no later epoch would read it."""
+        setting, model = self.setting, self.tuning.model
+        if self.total_steps <= self.steps_per_epoch or setting.problem.draws_inputs:
+            return None
+        room = int(setting.params.frozen_cache_mb * 1e6 / (4 * model.config.hidden_size))  # tokens
+        wanted = int(self.lengths.sum())
+        if wanted > room:
+            return None
+        return FrozenPrefix(model, self.frozen, setting.work / FROZEN, min(room, 2 * wanted))  # windows may overlap
 
     def _remaining_batches(self) -> Iterator[Indices]:
         if self.progress.stopped_early:
@@ -204,7 +178,7 @@ class Trainer:
         device = self.accelerator.device
         inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
         references = torch.from_numpy(wanted).to(device)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), self.prefix.over(batch, device) if self.prefix else nullcontext():
             outputs = self.model(**inputs)[setting.problem.output_name]
             return self.loss(outputs.float(), references, label_smoothing=setting.params.label_smoothing, class_weights=self.class_weights)
 
@@ -227,6 +201,7 @@ class Trainer:
         setting, progress = self.setting, self.progress
         model = self.accelerator.unwrap_model(self.model)
         outputs = predict_torch(model, setting.problem, setting.validation, setting.pad_token_id, str(self.accelerator.device))
+        self._train_mode()
         metrics = setting.problem.metrics(outputs, setting.problem.references(setting.validation), setting.labels)
         progress.evaluations.append({"step": progress.step, "epoch": progress.step / self.steps_per_epoch, **metrics})
         name = setting.params.early_stopping_metric or setting.problem.metric
@@ -248,6 +223,8 @@ class Trainer:
     def _save(self) -> None:
         import torch
 
+        if self.prefix:
+            self.prefix.save()
         with atomic_path(self.setting.work / LAST) as new:
             save_trained(self.tuning.model, new / "trained.safetensors")
             state = {
@@ -273,15 +250,6 @@ class Trainer:
         set_random_state(state["random"])
         saved: Mapping[str, Any] = read_json(last / "progress.json")
         self.progress = Progress(**{**saved, "best_score": float(saved["best_score"])})
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's global random states."""
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def claim_work(work: Path, identity: str) -> None:

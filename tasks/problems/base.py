@@ -75,6 +75,7 @@ class Problem(ABC):
     metric_signs: ClassVar[Mapping[str, int]]  # names of `metrics`: 1 where higher is better, -1 where lower is
     metric: ClassVar[str]  # one of them, higher is better: judges recipes, and checkpoints unless params.yaml says otherwise
     output_name: ClassVar[str] = "logits"  # of the model and of its ONNX graph
+    draws_inputs: ClassVar[bool] = False  # `training_batch` makes other inputs of a row each time
     reads_on: ClassVar[bool] = False  # its ONNX graph can go on from what it has read before (core/causal_graph.py)
     label_metrics: ClassVar[tuple[str, ...] | None] = None  # those of `metrics` that mean something over rows of one label; None: all
     baseline_is_base: ClassVar[bool] = False  # the plain method is the base model, as it was before it was trained on the rows

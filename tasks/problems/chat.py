@@ -49,6 +49,7 @@ class Chat(TokenGuesses):
     metric_signs = {"token_accuracy": 1, "log_loss": -1, "perplexity": -1}  # noqa: RUF012
     metric = "token_accuracy"
     finetune_defaults = {"method": "lora", "learning_rate": 2e-4, "batch_size": 8}  # noqa: RUF012
+    draws_inputs = True  # packed with others each time
     reads_on = True
     default_base = SMOLLM2
     recipes = ("int8-dynamic", "int8-weights", "int4-weights")

@@ -34,6 +34,7 @@ class MaskedLM(TokenGuesses):
     """
 
     name = "masked-lm"
+    draws_inputs = True
     columns = {"text": "the text"}  # noqa: RUF012 (base.py declares the class variables)
     text_columns = ("text",)
     metric_signs = {"masked_accuracy": 1, "log_loss": -1, "perplexity": -1}  # noqa: RUF012
