@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run demo test lint docs-check clean
+.PHONY: run demo test bench lint docs-check clean
 
 run: $(READY)
 	@$(BIN)/ratchet train
@@ -14,6 +14,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest -q --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks $(QUICK)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.adapters import AdapterFacts, load_adapter, save_adapter
+from tasks.core.architecture import untrained_parameters
 from tasks.core.checkpoints import ADAPTER, save_checkpoint, take_additions
 from tasks.core.device import pick_device
 from tasks.core.errors import ParamsError, did_you_mean
@@ -81,6 +82,8 @@ def finetune_model(
         model.activation_checkpointing_enable({"use_reentrant": False})
     validation = read_features(tokens / "validation.arrow")
     weights = _class_weights(kind, train, labels, finetune)
+    if start is None:
+        kind.start_head(untrained_parameters(model, base), train, weights)
     setting = Setting(kind, labels, train, validation, info.pad_token_id, finetune, weights, seed, device, work)
     tuning = apply_method(model, base, finetune, setting.total_steps)
     trained_on = base_sha256 if origin is None else origin["checkpoint_sha256"]

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from scipy.special import expit
 from sklearn import metrics as sklearn_metrics
 from tiny import tiny_rows
 
+from tasks.core.architecture import untrained_parameters
 from tasks.core.calibration import Calibration
 from tasks.core.errors import DataError
 from tasks.core.files import read_json, read_jsonl
@@ -107,6 +110,25 @@ def test_the_fitted_temperature_lowers_the_loss_and_thresholds_the_f1s_of_valida
     before, after = binary_log_loss(outputs * 6, references), binary_log_loss(outputs * 6 / calibration.temperature, references)
     assert after < before
     assert (calibration.decide(outputs * 6) > 0).tolist() == (calibration.apply(outputs * 6) > 0).tolist()
+
+
+@pytest.mark.parametrize("weights", [None, np.asarray([1, 3, 0.5], np.float32)])
+def test_a_new_head_starts_from_how_frequent_labels_are(base_dir: Path, weights: Any) -> None:
+    """There no constant lowers the loss any more; a head that the base model has is left alone."""
+    references = np.asarray([[1, 0, 1], [1, 0, 0], [1, 1, 0], [0, 0, 0]] * 50, np.float32)
+    train = pa.table({"references": references.tolist()})
+    model = PROBLEM.load_model(base_dir, ("a", "b", "c"))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    PROBLEM.start_head(untrained_parameters(model, base_dir), train, weights)
+    changed = {name: parameter for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    (bias,) = changed.values()
+    settled = bias.detach().clone()
+    logits = bias.detach().repeat(len(references), 1).requires_grad_(True)
+    class_weights = None if weights is None else torch.from_numpy(weights)
+    PROBLEM.loss(logits, torch.from_numpy(references), label_smoothing=0, class_weights=class_weights).backward()
+    np.testing.assert_allclose(logits.grad.sum(0).numpy(), 0, atol=5e-3)
+    PROBLEM.start_head({}, train, weights)
+    assert torch.equal(bias, settled)
 
 
 def test_what_a_model_never_learnt_it_never_gives() -> None:

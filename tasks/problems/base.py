@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
     from tokenizers import Tokenizer
+    from torch import nn
     from transformers import PreTrainedModel
 
     from tasks.core.params import EvaluateParams, ValidateParams
@@ -136,6 +137,15 @@ class Problem(ABC):
 
         A base model's missing head is drawn from torch's global random state.
         """
+
+    def start_head(self, new: Mapping[str, nn.Parameter], train: pa.Table, class_weights: Floats | None) -> None:
+        """Bring what was drawn of a model to where training had better start.
+
+        new            parameters that the base model does not have, by name
+        train          tokenized rows to train on, with `references`
+        class_weights  of `class_weights`
+        """
+        return
 
     @abstractmethod
     def loss(

@@ -1,0 +1,88 @@
+"""All benchmarks, one after the other, and what came of them: benchmarks/RESULTS.md with its plots.
+
+make bench                             # the better part of an hour; keep the machine quiet
+make bench QUICK=--quick               # minutes: whether they work; RESULTS.md is left as it is
+python -m benchmarks training frozen   # some of them; the others' sections stay
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import sys
+from datetime import UTC, datetime
+from importlib import import_module, metadata
+from pathlib import Path
+
+from benchmarks.sections import Section
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "RESULTS.md"
+NAMES = ("training", "frozen", "inference", "data", "overhead", "comparing")
+LIBRARIES = ("torch", "transformers", "onnxruntime", "tokenizers", "prefect", "mlflow", "dvc", "great_expectations", "duckdb")
+HEAD = """# Results of the benchmarks
+
+Written by `make bench`. Each variant has a process of its own; they take turns, and ratios are of one round: the median, with the lowest
+and the highest in brackets. What each is for, and how to run it alone, stands in its file.
+"""
+
+
+def main() -> None:
+    """Run what is asked for; write the sections unless it is quick."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="default: all")
+    parser.add_argument("--quick", action="store_true")
+    given = parser.parse_args()
+    from tasks.core.quiet import quiet_libraries
+
+    quiet_libraries()
+    for name in given.names or NAMES:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        section = import_module(f"benchmarks.{name}").measure(given.quick)
+        print(section.markdown(), flush=True)
+        if not given.quick:
+            keep(name, section)
+
+
+def keep(name: str, section: Section) -> None:
+    """Put a section in its place in RESULTS.md, those of the other benchmarks left as they are."""
+    from tasks.core.files import write_text
+
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else ""
+    found = dict(re.findall(r"<!-- (\w+) -->\n(.*?)(?=<!-- \w+ -->|\Z)", text, re.S))
+    plot = f"\n![{section.title}]({draw(name, section).name})\n" if section.bars else ""
+    found[name] = f"{section.markdown()}{plot}\n{machine()}\n\n"
+    body = "".join(f"<!-- {one} -->\n{found[one]}" for one in NAMES if one in found)
+    write_text(RESULTS, f"{HEAD}\n{body.rstrip()}\n")
+
+
+def machine() -> str:
+    """Where and when, in a line."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    what = f"{cores} {platform.machine()} cores, {memory:.0f} GB, {platform.system()}, Python {platform.python_version()}"
+    return f"*{datetime.now(UTC):%Y-%m-%d}, {what}; {versions}.*"
+
+
+def draw(name: str, section: Section) -> Path:
+    """Its bars as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 0.6 + 0.45 * len(section.bars)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(list(section.bars), list(section.bars.values()), color="#4477aa")
+    axes.bar_label(bars, fmt="%.0f", padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel(section.unit)
+    axes.spines[["top", "right"]].set_visible(False)
+    path = HERE / f"{name}.png"
+    figure.savefig(path, dpi=110)
+    return path
+
+
+if __name__ == "__main__":
+    main()
