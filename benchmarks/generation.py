@@ -14,7 +14,6 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import takewhile
 from pathlib import Path
@@ -27,8 +26,6 @@ PROMPTS = (
     "I had a bad day at work.", "How do I boil an egg?", "Tell me a very short story.", "What should I read next?",
 )  # fmt: skip
 ROOM = 512  # tokens
-
-Speaker = Callable[[list[int]], list[int]]  # a question's tokens to its answer's
 
 
 def main() -> None:
@@ -81,57 +78,30 @@ def export(model: Path, scratch: Path) -> dict[str, Path | None]:
 
 def serve(model: str, graph: str | None, tokens: int) -> None:
     """A variant's own process."""
+    import torch
+
+    from tasks.core.decoding import onnx_writer, torch_writer
     from tasks.core.dialogue_encodings import DialogueEncoder
-    from tasks.core.session import physical_cores
+    from tasks.core.session import OnnxModel, physical_cores
     from tasks.core.tokens import load_tokenizer
     from tasks.core.workers import answer_questions
+    from tasks.problems import load_problem
 
     encoder = DialogueEncoder(load_tokenizer(Path(model), ROOM), reserve=tokens)
-    say = onnx_speaker(graph, tokens, physical_cores()) if graph else torch_speaker(model, tokens, physical_cores())
-    say([1, 2, 3])  # what is made on first use
+    torch.set_num_threads(physical_cores())
+    if graph:
+        write = onnx_writer(OnnxModel(Path(graph), "logits", physical_cores()))
+    else:
+        write = torch_writer(load_problem("chat").load_model(Path(model), ()).eval())
+    write([1, 2, 3], tokens)  # what is made on first use
 
     def answer(prompt: str) -> dict[str, object]:
         ids = encoder.encode([{"role": "user", "content": prompt}]).input_ids
         started = time.perf_counter()
-        said = say(ids)
+        said = write(ids, tokens)
         return {"seconds": time.perf_counter() - started, "count": len(said), "ids": said}
 
     answer_questions({"answer": answer})
-
-
-def onnx_speaker(graph: str, tokens: int, threads: int) -> Speaker:
-    from tasks.core.generation import Reader
-    from tasks.core.session import OnnxModel
-
-    reader = Reader(OnnxModel(Path(graph), "logits", threads))
-
-    def say(ids: list[int]) -> list[int]:
-        said: list[int] = []
-        for _ in range(tokens):
-            said.append(int(reader.read([*ids, *said]).argmax()))
-        return said
-
-    return say
-
-
-def torch_speaker(model: str, tokens: int, threads: int) -> Speaker:
-    import torch
-
-    from tasks.problems import load_problem
-
-    torch.set_num_threads(threads)
-    network = load_problem("chat").load_model(Path(model), ()).eval()
-
-    def say(ids: list[int]) -> list[int]:
-        said, past, new = [], None, ids
-        with torch.inference_mode():
-            for _ in range(tokens):  # not `generate`: it would not say what ends texts where an answer may not end
-                outputs = network(input_ids=torch.tensor([new]), past_key_values=past, use_cache=True)
-                past, new = outputs["past_key_values"], [int(outputs["logits"][0, -1].argmax())]
-                said += new
-        return said
-
-    return say
 
 
 if __name__ == "__main__":

@@ -102,23 +102,34 @@ def _metrics_table(metrics: dict[str, dict[str, float]]) -> Table:
 
 def _recipes_table(verified: dict[str, Any]) -> Table:
     lost = f"{verified['metric']} lost"
+    writes = ["writes"] if "tokens_per_second" in verified["checkpoint"] else []
     table = Table(
-        "recipe", lost, "agrees", "size", "batch 1 p50", "batch 32", "", title="What could ship, on validation", title_justify="left"
+        "recipe",
+        lost,
+        "agrees",
+        "size",
+        "batch 1 p50",
+        "batch 32",
+        *writes,
+        "",
+        title="What could ship, on validation",
+        title_justify="left",
     )
     torch = verified["checkpoint"]
     table.add_row("PyTorch", "", "", _megabytes(torch["size_bytes"]), *_speed(torch), "")
     for found in verified["candidates"]:
         verdict = "ships" if found["recipe"] == verified["shipped"] else "passed" if found["passed"] else "no"
         if found["metric"] is None:
-            table.add_row(found["recipe"], "", "", "", "", "", "failed")
+            table.add_row(found["recipe"], *[""] * (5 + len(writes)), "failed")
             continue
         measured = (f"{found['metric_loss']:+.4f}", f"{found['agreement']:.1%}", _megabytes(found["size_bytes"]), *_speed(found))
         table.add_row(found["recipe"], *measured, verdict)
     return table
 
 
-def _speed(found: dict[str, Any]) -> tuple[str, str]:
-    return f"{found['latency_ms_p50']:.1f} ms", f"{found['throughput']:.0f} rows/s"
+def _speed(found: dict[str, Any]) -> list[str]:
+    writes = [f"{found['tokens_per_second']:.1f} tokens/s"] if "tokens_per_second" in found else []
+    return [f"{found['latency_ms_p50']:.1f} ms", f"{found['throughput']:.0f} rows/s", *writes]
 
 
 def _recipe_notes(verified: dict[str, Any]) -> list[str]:

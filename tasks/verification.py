@@ -2,7 +2,8 @@
 
 A recipe passes if it loses at most `max_metric_loss` of the problem's metric on validation, is faster than fp32 ONNX, and says
 the same of a row whatever it is batched with (dynamic int8 takes its ranges from the whole batch, so neighbours can move it).
-The fastest that passes ships, by the geometric mean of its gains in batch-1 latency and batch-32 throughput; else fp32 ships.
+The fastest that passes ships, by the geometric mean of its gains in batch-1 latency and batch-32 throughput, or by the tokens that it
+writes a second where it writes; else fp32 ships.
 Times are of rows that are tokenized already, in the order they come: making the padded batch and running the model.
 """
 
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ import numpy.typing as npt
 
 from tasks.core.bootstrap import Interval, Resampling, metric_intervals
 from tasks.core.calibration import Calibration
+from tasks.core.candidates import TORCH, Judge, Variant, choose_recipe
 from tasks.core.checkpoints import load_checkpoint
+from tasks.core.decoding import Writer, onnx_writer, tokens_per_second, torch_writer
 from tasks.core.errors import ExportError
 from tasks.core.files import read_json, write_json
 from tasks.core.params import VerifyParams
@@ -32,38 +35,20 @@ from tasks.core.progress import Report
 from tasks.core.ragged import stack_rows
 from tasks.core.session import OnnxModel, physical_cores, take_rows
 from tasks.core.shipping import assemble_bundle, seal_bundle
-from tasks.core.timing import Timings, time_turn, turns
+from tasks.core.timing import time_turn, turns
 from tasks.core.tokens import TokensInfo, read_features
 from tasks.core.workers import Worker, WorkerError, answer_questions
 from tasks.problems import Problem, load_problem
-from tasks.problems.base import Array, Features, Floats
-
-FP32 = "fp32"
-TORCH = "pytorch"
-
-# of each candidate: on validation, against the checkpoint; and how far a probability moves between batches of 1 and of many
-FOUND = ("metric", "metric_loss", "agreement", "max_probability_difference", "max_batch_difference")
+from tasks.problems.base import Features, Floats
 
 TIMING_SECONDS = 60.0  # after which no new turn of timing is begun
 MIN_TURNS = 3
+DECODING_ROUNDS = 5
 ALONE_ROWS = 64  # run one by one as well as in batches
-MAX_BATCH_DIFFERENCE = 0.01  # of a probability between the two
 
 Indices = npt.NDArray[np.int64]
 Batch = Mapping[str, Indices]
-Runners = tuple[Callable[[Batch], Floats], Callable[[Features, int], Floats]]  # of one batch, and of all rows
-
-
-@dataclass
-class Variant:
-    """One way to compute the model, and what was found of it. `failure` is empty while nothing went wrong."""
-
-    name: str
-    size_bytes: int = 0
-    failure: str = ""
-    outputs: Floats | None = None  # of all validation rows
-    alone: Floats | None = None  # of the first timing rows, each by itself
-    timings: Timings = field(default_factory=Timings)
+Runners = tuple[Callable[[Batch], Floats], Callable[[Features, int], Floats], Writer]  # of one batch, of all rows, of what it writes
 
 
 def verify_candidates(
@@ -89,7 +74,9 @@ def verify_candidates(
     features = read_features(tokens / "validation.arrow")
     references = kind.references(features)
     rows = _timing_rows(len(references), verify.timing_rows, seed)
-    setting = {"tokens": str(tokens), "problem": problem, "labels": labels, "threads": verify.threads or physical_cores()}
+    setting = {
+        "tokens": str(tokens), "problem": problem, "labels": labels, "threads": verify.threads or physical_cores(), "writes": kind.reads_on,
+    }  # fmt: skip
     variants = _measure(checkpoint, candidates, setting, rows, report)
     torch, *others = variants
     assert torch.outputs is not None
@@ -108,7 +95,7 @@ def verify_candidates(
     seal_bundle(bundle, {name: interval["value"] for name, interval in test_metrics.items()})
     rows_used = {"validation": len(references), "test": TokensInfo.read(tokens).rows["test"], "timing": torch.timings.rows}
     found = {
-        "checkpoint": {"metric": judge.metric(torch), "size_bytes": torch.size_bytes, **torch.timings.summary()},
+        "checkpoint": {"metric": judge.metric(torch), "size_bytes": torch.size_bytes, **torch.speed()},
         "metric": kind.metric, "candidates": judged, "shipped": shipped, "reason": reason,
         **asdict(calibration), "test_metrics": test_metrics, "rows": rows_used, "threads": setting["threads"],
     }  # fmt: skip
@@ -120,23 +107,10 @@ def _flat_metrics(found: Mapping[str, Any]) -> dict[str, Any]:
     """One number a name, of what ships, for `dvc metrics show`."""
     chosen = next(entry for entry in found["candidates"] if entry["recipe"] == found["shipped"])
     quality = {name: interval["value"] for name, interval in found["test_metrics"].items()}
-    speed = {name: chosen[name] for name in ("latency_ms_p50", "latency_ms_p95", "throughput", "speedup")}
+    names = ("latency_ms_p50", "latency_ms_p95", "throughput", "tokens_per_second", "speedup")
+    speed = {name: chosen[name] for name in names if name in chosen}
     size = round(chosen["size_bytes"] / 1e6, 3)
     return {**quality, "size_mb": size, **speed, "temperature": found["temperature"], "recipe": found["shipped"]}
-
-
-def choose_recipe(judged: list[dict[str, Any]], metric: str, verify: VerifyParams) -> tuple[str, str]:
-    """(the recipe that ships, why); writes into each candidate why it does not."""
-    passing = sorted((entry for entry in judged if entry["passed"] and entry["recipe"] != FP32), key=lambda entry: -entry["speedup"])
-    if not passing:
-        tried = "; ".join(f"{entry['recipe']}: {entry['reason']}" for entry in judged if entry["recipe"] != FP32)
-        return FP32, f"fp32 ONNX ships, no recipe passed. {tried or 'No recipe was asked for.'}"
-    best, *slower = passing
-    for entry in slower:
-        entry["reason"] = f"passed; {best['recipe']} is faster ({best['speedup']:.2f}x against {entry['speedup']:.2f}x fp32 ONNX)"
-    loss = f"{metric} on validation {-best['metric_loss']:+.4f} against the checkpoint (budget -{verify.max_metric_loss:g})"
-    best["reason"] = f"the fastest within the budget: {best['speedup']:.2f}x fp32 ONNX, {loss}"
-    return best["recipe"], f"{best['recipe']} is {best['reason']}."
 
 
 def _timing_rows(available: int, wanted: int, seed: int) -> list[int]:
@@ -169,6 +143,9 @@ def _measure(checkpoint: Path, candidates: Path, setting: Mapping[str, Any], row
             for variant in variants if done % 2 else reversed(variants):
                 _ask_turn(variant, workers.get(variant.name), turn)
             report(len(variants) + done, {"progress": 0.6 + 0.35 * done / len(rounds)})
+        for done in range(DECODING_ROUNDS if setting["writes"] else 0):
+            for variant in variants if done % 2 else reversed(variants):
+                _ask_decoding(variant, workers.get(variant.name), rows[done % len(rows)])
     _demand(variants[:2])
     return variants
 
@@ -198,52 +175,13 @@ def _ask_turn(variant: Variant, worker: Worker | None, turn: list[int]) -> None:
         variant.failure = str(error)
 
 
-@dataclass(frozen=True)
-class Judge:
-    """What all are held against: `torch` and its thresholds for what is computed, `fp32` for speed; `rows` are those that were timed."""
-
-    kind: Problem
-    references: Array
-    labels: tuple[str, ...]
-    verify: VerifyParams
-    rows: list[int]
-    torch: Variant
-    fp32: Variant
-    thresholds: Calibration
-
-    def metric(self, variant: Variant) -> float:
-        """The problem's metric on validation."""
-        assert variant.outputs is not None
-        return self.kind.metrics(self.thresholds.decide(variant.outputs), self.references, self.labels)[self.kind.metric]
-
-    def verdict(self, variant: Variant) -> dict[str, Any]:
-        """Everything the report says of a candidate; `reason` says why it did not pass."""
-        if variant.failure or variant.outputs is None or variant.alone is None or self.torch.outputs is None:
-            nothing = dict.fromkeys((*FOUND, "latency_ms_p50", "latency_ms_p95", "throughput", "speedup"))
-            size = variant.size_bytes or None
-            return {"recipe": variant.name, **nothing, "size_bytes": size, "passed": False, "reason": f"failed: {variant.failure}"}
-        metric = self.metric(variant)
-        outputs, alone = self.thresholds.decide(variant.outputs), self.thresholds.decide(variant.alone)
-        agreement, difference = self.kind.agreement(outputs, self.thresholds.decide(self.torch.outputs))
-        _, moved = self.kind.agreement(outputs[self.rows[: len(alone)]], alone)
-        found = dict(zip(FOUND, (metric, self.metric(self.torch) - metric, agreement, difference, moved), strict=True))
-        speedup = variant.timings.speedup_over(self.fp32.timings)
-        wrong = self._shortcomings(variant.name, found, speedup)
-        speed = {**variant.timings.summary(), "speedup": speedup}
-        return {
-            "recipe": variant.name, **found, "size_bytes": variant.size_bytes, **speed,
-            "passed": not wrong, "reason": "; ".join(wrong) or "passed",
-        }  # fmt: skip
-
-    def _shortcomings(self, name: str, found: Mapping[str, float], speedup: float) -> list[str]:
-        wrong, loss, moved = [], found["metric_loss"], found["max_batch_difference"]
-        if not loss <= self.verify.max_metric_loss:
-            wrong.append(f"loses {loss:.4f} of {self.kind.metric} on validation, the budget is {self.verify.max_metric_loss:g}")
-        if not moved <= MAX_BATCH_DIFFERENCE:
-            wrong.append(f"a probability moves by {moved:.3f} with the rows it is batched with, allowed are {MAX_BATCH_DIFFERENCE:g}")
-        if name != FP32 and not speedup > self.verify.min_speedup:
-            wrong.append(f"not faster: {speedup:.2f}x fp32 ONNX, wanted more than {self.verify.min_speedup:g}x")
-        return wrong
+def _ask_decoding(variant: Variant, worker: Worker | None, row: int) -> None:
+    if variant.failure or worker is None:
+        return
+    try:
+        variant.decoding.append(float(worker.ask(do="decode", row=str(row))["rate"]))
+    except WorkerError as error:
+        variant.failure = str(error)
 
 
 def _test_metrics(
@@ -260,8 +198,9 @@ def _serve(setting: Mapping[str, Any]) -> None:
     kind = load_problem(setting["problem"])
     tokens, model = Path(setting["tokens"]), Path(setting["model"])
     features = read_features(tokens / "validation.arrow")
-    pad = TokensInfo.read(tokens).pad_token_id
-    run, run_all = _load_torch(model, setting, kind) if model.is_dir() else _load_onnx(model, setting, kind)
+    info = TokensInfo.read(tokens)
+    pad = info.pad_token_id
+    run, run_all, write = _load_torch(model, setting, kind) if model.is_dir() else _load_onnx(model, setting, kind)
 
     def run_rows(rows: Indices) -> Floats:
         chosen = take_rows(features, rows)
@@ -272,12 +211,15 @@ def _serve(setting: Mapping[str, Any]) -> None:
         np.savez(file, outputs=run_all(features, pad), alone=stack_rows(by_itself) if alone else [])
         return {}
 
-    answer_questions({"outputs": outputs, "turn": lambda rows: time_turn(run_rows, rows)})
+    def decode(row: str) -> dict[str, Any]:
+        return {"rate": tokens_per_second(write, features["input_ids"][int(row)], info.max_length)}
+
+    answer_questions({"outputs": outputs, "turn": lambda rows: time_turn(run_rows, rows), "decode": decode})
 
 
 def _load_onnx(model: Path, setting: Mapping[str, Any], kind: Problem) -> Runners:
     onnx = OnnxModel(model, kind.output_name, setting["threads"])
-    return onnx.run, lambda features, pad: onnx.outputs(features, kind, pad)
+    return onnx.run, lambda features, pad: onnx.outputs(features, kind, pad), onnx_writer(onnx)
 
 
 def _load_torch(model: Path, setting: Mapping[str, Any], kind: Problem) -> Runners:
@@ -293,7 +235,7 @@ def _load_torch(model: Path, setting: Mapping[str, Any], kind: Problem) -> Runne
             outputs: Floats = network(**{name: torch.from_numpy(values) for name, values in batch.items()})[kind.output_name].numpy()
             return outputs
 
-    return run, lambda features, pad: predict_torch(network, kind, features, pad)
+    return run, lambda features, pad: predict_torch(network, kind, features, pad), torch_writer(network)
 
 
 if __name__ == "__main__":

@@ -324,6 +324,11 @@ def test_the_report_holds_the_base_models_answers_beside_its_own(trained: Path) 
     baseline = evaluation["baseline"]
     assert baseline["name"] == "the base model"
     assert baseline["metrics"]["perplexity"]["value"] > 2 * evaluation["metrics"]["perplexity"]["value"]
+    verified = read_json(trained / "reports" / "verification.json")
+    assert all(found["tokens_per_second"] > 0 for found in [verified["checkpoint"], *verified["candidates"]])
+    fp32, *others = verified["candidates"]
+    assert fp32["speedup"] == 1
+    assert all(found["speedup"] > 0 for found in others)
     assert "Answers" in (trained / "reports" / "report.html").read_text(encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ from exported import PROBLEM, ROWS, Exported
 from tiny import LABELS
 
 from tasks.core.bundle import open_bundle
+from tasks.core.candidates import choose_recipe
 from tasks.core.errors import ExportError
 from tasks.core.metrics import fit_temperature
 from tasks.core.params import ExportParams, VerifyParams
@@ -21,7 +22,7 @@ from tasks.core.timing import Timings, turns
 from tasks.core.tokens import read_features
 from tasks.core.workers import Worker, WorkerError
 from tasks.problems import load_problem
-from tasks.verification import choose_recipe, verify_candidates
+from tasks.verification import verify_candidates
 
 RECIPES = ExportParams().recipes
 
