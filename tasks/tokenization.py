@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.core.errors import DataError, ParamsError, SourceError
+from tasks.core.files import read_json
 from tasks.core.params import BaseModelParams, TokenizeParams
 from tasks.core.progress import Report
 from tasks.core.sources import resolve_model
@@ -40,8 +41,9 @@ def tokenize_splits(
     Raises ParamsError if the model cannot read that many tokens.
     """
     base = resolve_model(base_model, root, cache)
-    _check_length(base, tokenize.max_length)
-    pad_token_id = _save_tokenizer(base, tokens / "tokenizer")
+    config = read_json(base / "config.json")
+    _check_length(config, tokenize.max_length)
+    pad_token_id = _save_tokenizer(base, config, tokens / "tokenizer")
     kind = load_problem(problem)
     rows: dict[str, int] = {}
     truncated: dict[str, float] = {}
@@ -53,8 +55,7 @@ def tokenize_splits(
     TokensInfo(tokenize.max_length, pad_token_id, rows, truncated).write(tokens)
 
 
-def _check_length(base: Path, max_length: int) -> None:
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+def _check_length(config: Mapping[str, Any], max_length: int) -> None:
     positions = config.get("max_position_embeddings", config.get("n_positions"))  # GPT-2's name for it
     if isinstance(positions, int) and max_length > positions:
         raise ParamsError(
@@ -63,13 +64,19 @@ def _check_length(base: Path, max_length: int) -> None:
         )
 
 
-def _save_tokenizer(base: Path, directory: Path) -> int:
-    """Save the base model's fast tokenizer and return the id that pads."""
+def _save_tokenizer(base: Path, config: Mapping[str, Any], directory: Path) -> int:
+    """Save the base model's fast tokenizer and return the id that pads; SourceError for one that is not the model's."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False, use_fast=True)
     if not tokenizer.is_fast:
         raise SourceError(f"{base.name}: its tokenizer has no fast form (tokenizer.json).", "Take a base model that has one.")
+    tokens, known = max(tokenizer.get_vocab().values()) + 1, config.get("vocab_size")
+    if isinstance(known, int) and tokens > known:
+        raise SourceError(
+            f"{base.name}: its tokenizer has {tokens} tokens, its model knows {known}: they do not belong together.",
+            "Put the tokenizer's files beside the model that it was made for, or take another base model.",
+        )
     tokenizer.save_pretrained(directory)
     return pad_token_id(tokenizer)
 

@@ -6,16 +6,17 @@ import csv
 import io
 import json
 import resource
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from shared import prefect_server
 from tiny import tiny_rows
-from workspaces import clean_environment, make_workspace, ratchet, ratchet_json, run
+from workspaces import clean_environment, make_workspace, ratchet, ratchet_json, run, write_csv
 
 from tasks.core.errors import PipelineError
-from tasks.core.files import read_json, read_jsonl
+from tasks.core.files import read_json, read_jsonl, write_json
 from tasks.core.progress import silent
 from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES, run_stage
@@ -178,3 +179,12 @@ def test_a_workspace_without_versions_is_told_at_once(workspace: Workspace, comm
     assert "no version is registered" in done.stderr
     assert "Traceback" not in done.stderr
     assert not workspace.store.exists()
+
+
+def test_a_tokenizer_that_is_not_the_models_is_told(workspace: Workspace, base_dir: Path, tmp_path: Path) -> None:
+    write_csv(workspace.root / "reviews.csv", tiny_rows(150))
+    shutil.copytree(base_dir, tmp_path / "foreign")
+    config = read_json(base_dir / "config.json")
+    write_json(tmp_path / "foreign" / "config.json", config | {"vocab_size": 10})
+    done = ratchet(workspace.root, "train", "-S", f"base_model.path={tmp_path / 'foreign'}", code=2)
+    assert f"its tokenizer has {config['vocab_size']} tokens, its model knows 10" in done.stderr
