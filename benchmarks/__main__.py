@@ -32,9 +32,11 @@ and the highest in brackets. What each is for, and how to run it alone, stands i
 def main() -> None:
     """Run what is asked for; write the sections unless it is quick."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="default: all")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; default: all")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
+    if unknown := set(given.names) - set(NAMES):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
     from tasks.core.quiet import quiet_libraries
 
     quiet_libraries()
