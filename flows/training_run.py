@@ -134,7 +134,7 @@ class TrainingRun:
         from tasks.export import check_recipes
 
         params = self._runner.params
-        check_recipes(params.export.recipes)
+        check_recipes(params.export.recipes or ())
         check_slice_columns(self.workspace.root / "data" / "splits" / "test.parquet", params.evaluate.slices)
         self._client()
 

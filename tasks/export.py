@@ -128,8 +128,8 @@ def export_candidates(
     reason as `failure` and stops nothing.
     Raises ParamsError for an unknown recipe, ExportError if fp32 cannot be built, ParityError if it computes something else.
     """
-    recipes = check_recipes(export.recipes)
     kind = load_problem(problem)
+    recipes = check_recipes(kind.recipes if export.recipes is None else export.recipes)
     pad = TokensInfo.read(tokens).pad_token_id
     model = load_checkpoint(kind, checkpoint, labels).eval()
     material, seconds = _trace(model, kind, tokens, pad, export, seed)

@@ -21,7 +21,7 @@ from tasks.problems import Problem, load_problem
 
 PAD = 0
 
-RECIPES = ExportParams().recipes
+RECIPES = load_problem(PROBLEM).recipes
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tasks.core.bundle import open_bundle
 from tasks.core.candidates import choose_recipe
 from tasks.core.errors import ExportError
 from tasks.core.metrics import fit_temperature
-from tasks.core.params import ExportParams, VerifyParams
+from tasks.core.params import VerifyParams
 from tasks.core.predictor import Predictor
 from tasks.core.progress import silent
 from tasks.core.timing import Timings, turns
@@ -24,7 +24,7 @@ from tasks.core.workers import Worker, WorkerError
 from tasks.problems import load_problem
 from tasks.verification import verify_candidates
 
-RECIPES = ExportParams().recipes
+RECIPES = load_problem(PROBLEM).recipes
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class ExportParams(Section):
     """ONNX graphs to choose from."""
 
     opset: Annotated[int, Field(ge=14, le=24)] = 17
-    recipes: tuple[str, ...] = ("int8-dynamic", "int8-dynamic-per-channel", "int8-static", "int8-static-sensitive-fp32")
+    recipes: tuple[str, ...] | None = None  # None: those that suit the problem
     calibration_rows: Annotated[int, Field(ge=8, le=100_000)] = 256  # of the training split, for static recipes
 
 
