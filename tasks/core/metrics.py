@@ -46,32 +46,31 @@ def resampled_classification_metrics(outputs: Floats, references: Array, weights
     """`classification_metrics` of many resamples at once, each (r,).
 
     weights  (r, n): how often each row is in each resample
-    Everything is made from sums over rows, so that a thousand resamples cost a few matrix products.
+    Everything is made from sums over rows, so that a thousand resamples cost a matrix product.
     """
-    from scipy.sparse import csr_array
-
-    predicted, total = outputs.argmax(-1), weights.sum(1)
-    every, classes = np.arange(len(outputs)), outputs.shape[1]
+    predicted, classes = outputs.argmax(-1), outputs.shape[1]
     right = (predicted == references).astype(np.float64)
-
-    def summed(values: Doubles, groups: Array, count: int) -> Doubles:
-        found: Doubles = weights @ csr_array((values, (every, groups)), shape=(len(outputs), count))
-        return found
-
-    ones = np.ones(len(outputs))
-    hits, actual, guessed = summed(right, references, classes), summed(ones, references, classes), summed(ones, predicted, classes)
+    confidence = _confidence(outputs)
+    every = np.arange(len(outputs))
+    columns = np.zeros((len(outputs), 3 * classes + BINS + 2))
+    columns[every, references] = right
+    columns[every, classes + references] = 1
+    columns[every, 2 * classes + predicted] = 1
+    columns[every, 3 * classes + bin_of(confidence)] = right - confidence
+    columns[:, -2], columns[:, -1] = _row_losses(outputs, references), 1
+    sums = weights @ columns
+    hits, actual, guessed, gaps = np.split(sums[:, :-2], [classes, 2 * classes, 3 * classes], axis=1)
+    losses, total = sums[:, -2], sums[:, -1]
     f1 = 2 * hits / np.maximum(actual + guessed, 1)
     correct = hits.sum(1)
     spread = (total**2 - (actual**2).sum(1)) * (total**2 - (guessed**2).sum(1))
     covariance = correct * total - (actual * guessed).sum(1)
-    confidence = _confidence(outputs)
-    gaps = summed(right - confidence, bin_of(confidence), BINS)
     return {
         "accuracy": correct / total,
         "macro_f1": f1.sum(1) / (actual + guessed > 0).sum(1),
         "weighted_f1": (f1 * actual).sum(1) / total,
         "mcc": np.divide(covariance, np.sqrt(spread), out=np.zeros_like(total), where=spread > 0),
-        "log_loss": weights @ _row_losses(outputs, references) / total,
+        "log_loss": losses / total,
         "ece": np.abs(gaps).sum(1) / total,
     }
 
