@@ -81,6 +81,16 @@ def parameter_depths(model: PreTrainedModel) -> dict[int, int]:
     return depths
 
 
+def run_on_two_tokens(model: PreTrainedModel) -> None:
+    """The body, once, for what is to be seen on the way; it is left in the mode it was in."""
+    import torch
+
+    was_training = model.training
+    with torch.no_grad():
+        model.eval().base_model(input_ids=torch.tensor([[1, 2]], device=model.get_input_embeddings().weight.device))
+    model.train(was_training)
+
+
 def freeze(model: PreTrainedModel, *, embeddings: bool, layers: int) -> None:
     """Stop training the input embeddings, or the lowest `layers` of the body (and with them all that lies below)."""
     stack = layer_stack(model)
@@ -106,15 +116,10 @@ def frozen_depth(model: PreTrainedModel) -> int:
 
 def below_layers(model: PreTrainedModel) -> list[nn.Parameter]:
     """Parameters that work before the lowest layer does: the model is run on two tokens to see which."""
-    import torch
-
     called: list[nn.Module] = []
     watched = list(model.base_model.modules())
     hooks = [module.register_forward_pre_hook(lambda module, inputs: called.append(module)) for module in watched]
-    was_training = model.training
-    with torch.no_grad():
-        model.eval().base_model(input_ids=torch.tensor([[1, 2]], device=model.get_input_embeddings().weight.device))
-    model.train(was_training)
+    run_on_two_tokens(model)
     for hook in hooks:
         hook.remove()
     before = called[: called.index(layer_stack(model)[0])]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.architecture import layer_stack
+from tasks.core.architecture import layer_stack, run_on_two_tokens
 from tasks.core.files import atomic_path
 
 if TYPE_CHECKING:
@@ -42,9 +42,10 @@ class FrozenPrefix:
         self.given: torch.Tensor | None = None  # of the batch under way, what the layers would make of it
         self.made: torch.Tensor | None = None  # of the batch under way, what they made of it
         self.recording = False
-        self.in_tuple = [False] * depth  # some architectures' layers return a tuple
+        self.in_tuple = [False] * depth  # some architectures' layers return a tuple: seen when the model is run
         for number, layer in enumerate(self.layers):
             layer.forward = partial(self._forward, number, layer.forward)
+        run_on_two_tokens(model)
         if self.index.is_file():
             with np.load(self.index, allow_pickle=False) as saved:
                 digests = [row.tobytes() for row in saved["digests"]]
