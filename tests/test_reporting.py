@@ -79,7 +79,7 @@ def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
             "baseline": {"name": "plain", "metrics": metrics, "difference": gain},
             "answers": {
                 "rows": 1, "max_new_tokens": 8, "metrics": {"before": {"chrf": 10.5}, "after": {"chrf": 20.5}},
-                "prompts": [{"prompt": EVIL, "before": EVIL, "after": EVIL, "reference": None}], "examples": [],
+                "prompts": [{"prompt": EVIL, "before": EVIL, "after": EVIL}], "examples": [],
             },
         },
         "verification": {

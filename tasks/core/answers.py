@@ -40,7 +40,7 @@ def compare_answers(
         "rows": len(asked),
         "max_new_tokens": tokens,
         "metrics": {name: answer_metrics(answers[: len(asked)], references) for name, answers in written.items()} if asked else {},
-        "prompts": examples[len(asked) :],
+        "prompts": [{name: said for name, said in one.items() if name != "reference"} for one in examples[len(asked) :]],
         "examples": examples[: len(asked)],
     }
 
