@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tasks.core.calibration import Calibration
 from tasks.core.params import VerifyParams
 from tasks.core.timing import Timings
-from tasks.problems import Problem
-from tasks.problems.base import Array, Floats
+
+if TYPE_CHECKING:
+    from tasks.problems.base import Array, Floats, Problem
 
 FP32 = "fp32"
 TORCH = "pytorch"
