@@ -79,6 +79,18 @@ def test_a_mistake_ends_in_one_message(workspace: Path, arguments: tuple[str, ..
     assert says in error_of(workspace, *arguments)["message"]
 
 
+def test_a_wrong_option_names_its_commands_help(workspace: Path) -> None:
+    assert error_of(workspace, "promote", "--no-such-option")["remedy"] == "See `ratchet promote --help`."
+
+
+def test_nothing_registered_is_told_as_such(workspace: Path) -> None:
+    """Not as a fault of `challenger`, which nobody typed."""
+    for command in ("promote", "compare"):
+        error = error_of(workspace, command)
+        assert "challenger" not in error["message"]
+        assert error["remedy"].startswith("Run `ratchet train`")
+
+
 def test_an_offline_hub_id_says_what_to_do(workspace: Path) -> None:
     arguments = ("train", "-S", "base_model.path=owner/model", "-S", "base_model.revision=" + "c0ffee" * 6)
     done = ratchet(workspace, *arguments, "--json", code=2, HF_ENDPOINT="http://127.0.0.1:9")
