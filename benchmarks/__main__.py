@@ -25,7 +25,8 @@ LIBRARIES = ("torch", "transformers", "onnxruntime", "tokenizers", "prefect", "m
 HEAD = """# Results of the benchmarks
 
 Written by `make bench`. Each variant has a process of its own; they take turns, and ratios are of one round: the median, with the lowest
-and the highest in brackets. What each is for, and how to run it alone, stands in its file.
+and the highest in brackets. What each is for, and how to run it alone, stands in its file; what was tried and why it stops, in
+[TRIED.md](TRIED.md); what changes with size, in [SCALING.md](SCALING.md).
 """
 
 

@@ -31,7 +31,7 @@ def measure(quick: bool) -> Section:
 
     from benchmarks.material import SHORT, default_workspace
 
-    rounds, many, single = (2, 64, 8) if quick else (9, 2400, 64)
+    rounds, many, single = (2, 64, 8) if quick else (5, 2365, 64)
     with tempfile.TemporaryDirectory() as scratch:
         workspace = default_workspace(Path(scratch), "verify", *SHORT)
         plain = export_plain(workspace.root)

@@ -28,7 +28,7 @@ def measure(quick: bool) -> Section:
     """Steps of each variant in turns, on the same rows."""
     from benchmarks.material import default_workspace
 
-    rounds, steps = (2, 4) if quick else (7, 16)
+    rounds, steps = (2, 4) if quick else (5, 8)
     with tempfile.TemporaryDirectory() as scratch:
         workspace = default_workspace(Path(scratch), "tokenize")
         common = {"root": str(workspace.root), "steps": steps}
