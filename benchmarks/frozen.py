@@ -58,16 +58,11 @@ def measure(quick: bool) -> Section:
             each = setting.steps_per_epoch
             # the step after an evaluation holds its time, so the middle of an epoch's steps is what counts
             seconds = [float(np.median(steps[epoch * each : (epoch + 1) * each - 1])) for epoch in range(EPOCHS)]
-            size = loop.prefix.tokens * model_width(tuning.model) * 4 / 1e6 if loop.prefix else 0
+            size = loop.prefix.tokens * tuning.model.config.hidden_size * 4 / 1e6 if loop.prefix else 0
             ratio = seconds[0] / seconds[1]
             table.append([str(layers), *(f"{1000 * one:.0f}" for one in seconds), f"{ratio:.2f}x", f"{size:.0f} MB"])
     note = f"{rows} rows of the default set, batches of 32; wanted: 1.5x. Median milliseconds of a step."
     return Section("Frozen layers", ("layers frozen of 6", "epoch 1", "epoch 2", "epoch 3", "epoch 1 over 2", "on disk"), table, [note])
-
-
-def model_width(model: object) -> int:
-    """Numbers in a token's state."""
-    return int(model.config.hidden_size)  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

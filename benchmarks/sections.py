@@ -6,6 +6,8 @@ Two noisy cores: only ratios within a round count, and of those the median with 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -58,12 +60,16 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
     return f"{np.median(found):.2f}x ({found.min():.2f} to {found.max():.2f})"
 
 
-def run_alone(doc: str, measure: Callable[[bool], Section]) -> None:
-    """The command line of one benchmark."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="less of everything: whether it works at all")
+def run_alone(doc: str, measure: Callable[[bool], Section], serve: Callable[..., None] | None = None) -> None:
+    """The command line of one benchmark; a worker's process is started with its setting as JSON, and goes to `serve`."""
     from tasks.core.quiet import quiet_libraries
 
+    if serve is not None and len(sys.argv) == 2 and sys.argv[1].startswith("{"):
+        quiet_libraries()
+        serve(**json.loads(sys.argv[1]))
+        return
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="less of everything: whether it works at all")
     given = parser.parse_args()
     quiet_libraries()
     print(measure(given.quick).markdown())

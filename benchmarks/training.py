@@ -6,8 +6,6 @@ python -m benchmarks.training --quick
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -149,10 +147,4 @@ def trainer(root: Path, variant: str) -> Callable[[np.ndarray], None]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2 and sys.argv[1].startswith("{"):
-        from tasks.core.quiet import quiet_libraries
-
-        quiet_libraries()
-        serve(**json.loads(sys.argv[1]))
-    else:
-        run_alone(__doc__ or "", measure)
+    run_alone(__doc__ or "", measure, serve)

@@ -103,18 +103,8 @@ def _metrics_table(metrics: dict[str, dict[str, float]]) -> Table:
 def _recipes_table(verified: dict[str, Any]) -> Table:
     lost = f"{verified['metric']} lost"
     writes = ["writes"] if "tokens_per_second" in verified["checkpoint"] else []
-    table = Table(
-        "recipe",
-        lost,
-        "agrees",
-        "size",
-        "batch 1 p50",
-        "batch 32",
-        *writes,
-        "",
-        title="What could ship, on validation",
-        title_justify="left",
-    )
+    columns = ("recipe", lost, "agrees", "size", "batch 1 p50", "batch 32", *writes, "")
+    table = Table(*columns, title="What could ship, on validation", title_justify="left")
     torch = verified["checkpoint"]
     table.add_row("PyTorch", "", "", _megabytes(torch["size_bytes"]), *_speed(torch), "")
     for found in verified["candidates"]:
