@@ -11,6 +11,7 @@ from tiny import LABELS, tiny_rows
 from tasks.core.baseline import tfidf_logistic_regression
 from tasks.core.behaviour import change_contractions, change_full_stop, invariance_texts, swap_letters, swap_names
 from tasks.core.bootstrap import Resampling, difference_interval, metric_intervals
+from tasks.core.draws import Draws
 from tasks.core.metrics import (
     classification_details,
     classification_metrics,
@@ -52,7 +53,7 @@ def test_resampled_metrics_are_the_metrics_of_each_resample(rows: int, classes: 
     outputs, references = random_outputs(rows, classes, seed=1)
     draws = np.random.default_rng(0).integers(0, rows, (20, rows))
     weights = np.stack([np.bincount(drawn, minlength=rows) for drawn in draws]).astype(np.float64)
-    found = resampled_classification_metrics(outputs, references, weights)
+    found = resampled_classification_metrics(outputs, references)(Draws(weights))
     for number, drawn in enumerate(draws):
         alone = classification_metrics(outputs[drawn], references[drawn])
         assert {name: values[number] for name, values in found.items()} == pytest.approx(alone, abs=1e-12)
@@ -61,8 +62,8 @@ def test_resampled_metrics_are_the_metrics_of_each_resample(rows: int, classes: 
 def test_the_slow_default_of_resampled_metrics_agrees_with_the_fast_one() -> None:
     outputs, references = random_outputs(50, 3, seed=1)
     weights = np.random.default_rng(0).multinomial(50, np.full(50, 1 / 50), 10).astype(np.float64)
-    slow = super(type(PROBLEM), PROBLEM).resampled_metrics(outputs, references, LABELS, weights)
-    fast = PROBLEM.resampled_metrics(outputs, references, LABELS, weights)
+    slow = super(type(PROBLEM), PROBLEM).resampled_metrics(outputs, references, LABELS)(Draws(weights))
+    fast = PROBLEM.resampled_metrics(outputs, references, LABELS)(Draws(weights))
     assert set(slow) == set(fast) == set(PROBLEM.metric_signs)
     for name, values in slow.items():
         np.testing.assert_allclose(values, fast[name], atol=1e-12)

@@ -17,6 +17,7 @@ from tiny import tiny_rows
 
 from tasks.core.architecture import untrained_parameters
 from tasks.core.calibration import Calibration
+from tasks.core.draws import Draws
 from tasks.core.errors import DataError
 from tasks.core.files import read_json, read_jsonl
 from tasks.core.multi_label import PRIOR, binary_log_loss, multi_label_metrics, resampled_multi_label_metrics, tune_thresholds
@@ -55,7 +56,7 @@ def test_resampled_metrics_are_the_metrics_of_each_resample() -> None:
     outputs, references = random_rows(40, 6, seed=1)
     draws = np.random.default_rng(0).integers(0, 40, (20, 40))
     weights = np.stack([np.bincount(drawn, minlength=40) for drawn in draws]).astype(np.float64)
-    found = resampled_multi_label_metrics(outputs, references, weights)
+    found = resampled_multi_label_metrics(outputs, references)(Draws(weights))
     for number, drawn in enumerate(draws):
         alone = multi_label_metrics(outputs[drawn], references[drawn])
         assert {name: values[number] for name, values in found.items()} == pytest.approx(alone, abs=1e-12)

@@ -21,6 +21,7 @@ from flows.guessing import guess
 from flows.initialization import Request, guess_problem, make_workspace
 from tasks.core.baseline import tfidf_cosine
 from tasks.core.bootstrap import Resampling, metric_intervals
+from tasks.core.draws import Draws
 from tasks.core.errors import DataError, ParamsError
 from tasks.core.finetune_params import FinetuneParams
 from tasks.core.method_checks import check_method
@@ -42,7 +43,7 @@ def judged(queries: int = 30, each: int = 8, seed: int = 0, grades: int = 2) -> 
 
 
 def found(outputs: Any, references: Any) -> dict[str, float]:
-    return {name: float(values[0]) for name, values in score_metrics(outputs, references, np.ones((1, len(outputs)))).items()}
+    return {name: float(values[0]) for name, values in score_metrics(outputs, references)(Draws.once(len(outputs))).items()}
 
 
 def test_metrics_are_those_of_scipy_and_scikit_learn() -> None:
@@ -88,7 +89,7 @@ def test_a_query_drawn_twice_counts_twice() -> None:
     weights[0, references[:, QUERY] == 0] = 2
     again = references[references[:, QUERY] == 0] + [0, 1000]
     wanted = found(np.concatenate([outputs, outputs[references[:, QUERY] == 0]]), np.concatenate([references, again]))
-    resampled = {name: float(values[0]) for name, values in score_metrics(outputs, references, weights).items()}
+    resampled = {name: float(values[0]) for name, values in score_metrics(outputs, references)(Draws(weights)).items()}
     assert resampled == pytest.approx(wanted, abs=1e-9)
 
 

@@ -11,6 +11,7 @@ import torch
 from samples import SAMPLES, Sample
 from transformers import AutoTokenizer
 
+from tasks.core.draws import Draws
 from tasks.core.errors import ParamsError
 from tasks.core.inference import predict_torch
 from tasks.core.params import EvaluateParams, ValidateParams
@@ -113,7 +114,7 @@ def test_resampled_metrics_are_the_metrics_of_the_resamples(problem: Problem, sa
         weights = draw.multinomial(len(sample), np.full(len(sample), 1 / len(sample)), size=5).astype(np.float64)
     else:  # once at most: a cluster repeated would be one larger cluster to `metrics`
         weights = draw.integers(0, 2, size=(5, int(clusters.max()) + 1)).astype(np.float64)[:, clusters]
-    found = problem.resampled_metrics(outputs, references, sample.labels, weights)
+    found = problem.resampled_metrics(outputs, references, sample.labels)(Draws(weights))
     for resample, weight in enumerate(weights):
         rows = np.repeat(np.arange(len(sample)), weight.astype(int))
         wanted = problem.metrics(outputs[rows], references[rows], sample.labels)

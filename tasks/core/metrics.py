@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.draws import Doubles, Resampled
+
 if TYPE_CHECKING:
     from tasks.problems.base import Array, Floats
-
-Doubles = npt.NDArray[np.float64]
 
 BINS = 15  # of confidence, equally wide
 TEMPERATURES = (0.25, 20.0)  # rows that are all right would pull it to nothing, and every probability to 1
@@ -42,10 +42,9 @@ def classification_metrics(outputs: Floats, references: Array) -> dict[str, floa
     }
 
 
-def resampled_classification_metrics(outputs: Floats, references: Array, weights: Doubles) -> dict[str, Doubles]:
-    """`classification_metrics` of many resamples at once, each (r,).
+def resampled_classification_metrics(outputs: Floats, references: Array) -> Resampled:
+    """`classification_metrics` of many resamples at once.
 
-    weights  (r, n): how often each row is in each resample
     Everything is made from sums over rows, so that a thousand resamples cost a matrix product.
     """
     predicted, classes = outputs.argmax(-1), outputs.shape[1]
@@ -58,7 +57,10 @@ def resampled_classification_metrics(outputs: Floats, references: Array, weights
     columns[every, 2 * classes + predicted] = 1
     columns[every, 3 * classes + bin_of(confidence)] = right - confidence
     columns[:, -2], columns[:, -1] = _row_losses(outputs, references), 1
-    sums = weights @ columns
+    return lambda draws: _metrics_of_sums(draws.sums(columns), classes)
+
+
+def _metrics_of_sums(sums: Doubles, classes: int) -> dict[str, Doubles]:
     hits, actual, guessed, gaps = np.split(sums[:, :-2], [classes, 2 * classes, 3 * classes], axis=1)
     losses, total = sums[:, -2], sums[:, -1]
     f1 = 2 * hits / np.maximum(actual + guessed, 1)

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.draws import Doubles, Draws, Resampled
 from tasks.core.metrics import best_temperature
 from tasks.core.thresholds import best_threshold
 
 if TYPE_CHECKING:
     from tasks.problems.base import Array, Floats
-
-Doubles = npt.NDArray[np.float64]
 
 METRICS = {"mean_average_precision": 1, "macro_f1": 1, "micro_f1": 1, "subset_accuracy": 1, "hamming_loss": -1}
 PRIOR = 5  # rows: a label with as many validation rows of its own has a threshold halfway between its own best and that of all labels
@@ -26,37 +25,38 @@ PRIOR = 5  # rows: a label with as many validation rows of its own has a thresho
 
 def multi_label_metrics(outputs: Floats, references: Array) -> dict[str, float]:
     """METRICS of these rows; see `resampled_multi_label_metrics`."""
-    found = resampled_multi_label_metrics(outputs, references, np.ones((1, len(outputs))))
+    found = resampled_multi_label_metrics(outputs, references)(Draws.once(len(outputs)))
     return {name: float(values[0]) for name, values in found.items()}
 
 
-def resampled_multi_label_metrics(outputs: Floats, references: Array, weights: Doubles) -> dict[str, Doubles]:
-    """METRICS of many resamples, each (r,).
+def resampled_multi_label_metrics(outputs: Floats, references: Array) -> Resampled:
+    """METRICS of many resamples.
 
-    weights  (r, n): how often each row is in each resample
     Macro F1 is the mean over the labels that occur, as a reference or as a prediction; mean average precision over those that occur
     as a reference, and 0 where none does. Subset accuracy: rows whose labels are all right and none too many; Hamming loss: share
     of wrong decisions among all rows and labels.
     """
-    given, actual = outputs > 0, references > 0.5
-    total, classes = weights.sum(1), outputs.shape[1]
-    hits = weights @ (given & actual).astype(np.float64)
-    either = weights @ (given.astype(np.float64) + actual)
-    occur = either > 0
-    f1 = np.divide(2 * hits, either, out=np.zeros_like(either), where=occur)
-    wrong = weights @ (given != actual).sum(1).astype(np.float64)
-    precisions, counted = np.zeros(len(weights)), np.zeros(len(weights))
-    for label in range(classes):
-        found, positives = _average_precisions(outputs[:, label], actual[:, label], weights)
-        precisions += found
-        counted += positives
-    return {
-        "mean_average_precision": precisions / np.maximum(counted, 1),
-        "macro_f1": f1.sum(1) / np.maximum(occur.sum(1), 1),
-        "micro_f1": 2 * hits.sum(1) / np.maximum(either.sum(1), 1),
-        "subset_accuracy": weights @ (given == actual).all(1).astype(np.float64) / total,
-        "hamming_loss": wrong / (total * classes),
-    }
+    given, actual, classes = outputs > 0, references > 0.5, outputs.shape[1]
+    decisions = np.stack([given & actual, given, actual], 1, dtype=np.float64)
+    columns = np.column_stack([decisions.reshape(len(outputs), -1), (given != actual).sum(1), (given == actual).all(1)])
+
+    def of(draws: Draws) -> dict[str, Doubles]:
+        sums, total, weights = draws.sums(columns), draws.sizes(), draws.of_rows()
+        hits, claimed, there = np.split(sums[:, :-2], 3, axis=1)
+        either = claimed + there
+        occur = either > 0
+        f1 = np.divide(2 * hits, either, out=np.zeros_like(either), where=occur)
+        found = [_average_precisions(outputs[:, label], actual[:, label], weights) for label in range(classes)]
+        precisions, counted = (np.sum(values, 0) for values in zip(*found, strict=True))
+        return {
+            "mean_average_precision": precisions / np.maximum(counted, 1),
+            "macro_f1": f1.sum(1) / np.maximum(occur.sum(1), 1),
+            "micro_f1": 2 * hits.sum(1) / np.maximum(either.sum(1), 1),
+            "subset_accuracy": sums[:, -1] / total,
+            "hamming_loss": sums[:, -2] / (total * classes),
+        }
+
+    return of
 
 
 def multi_label_details(outputs: Floats, references: Array, labels: Sequence[str], thresholds: Array | None = None) -> dict[str, Any]:

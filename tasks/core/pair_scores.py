@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Doubles = npt.NDArray[np.float64]
+from tasks.core.draws import Doubles, Draws, Resampled
+
 Bools = npt.NDArray[np.bool_]
 Outputs = npt.NDArray[np.float32]
 
@@ -43,28 +44,31 @@ def query_number(query: str) -> float:
     return float(int.from_bytes(hashlib.sha256(str(query).encode("utf-8", "surrogatepass")).digest()[:6], "big"))
 
 
-def score_metrics(outputs: Outputs, references: Doubles, weights: Doubles) -> dict[str, Doubles]:
-    """METRICS of many resamples, each (r,); without `auc` unless the scores are of two kinds, without the last two unless queries rank.
+def score_metrics(outputs: Outputs, references: Doubles) -> Resampled:
+    """METRICS of many resamples; without `auc` unless the scores are of two kinds, without the last two unless queries rank.
 
-    outputs   (n,)
-    weights   (r, n), the same for all rows of a query
+    outputs   (n,); all rows of a query must be drawn together
     """
     given, said = references[:, SCORE], outputs.astype(np.float64)
-    found = {
-        "pearson": _correlation(given[None], said[None], weights),
-        "spearman": _correlation(_mid_ranks(given, weights), _mid_ranks(said, weights), weights),
-        "mean_absolute_error": weights @ np.abs(said - given) / np.maximum(weights.sum(1), 1),
-    }
-    kinds = np.unique(given)
-    if len(kinds) == 2:
-        found["auc"] = _auc(said, given == kinds[1], weights)
-    ranked = rank_queries(outputs, references)
-    if len(ranked.row):
-        of_queries = weights[:, ranked.row]
-        total = np.maximum(of_queries.sum(1), 1e-9)
-        found["ndcg_at_10"] = of_queries @ ranked.ndcg / total
-        found["mrr"] = of_queries @ (1 / ranked.rank) / total
-    return found
+    errors, kinds, ranked = np.abs(said - given), np.unique(given), rank_queries(outputs, references)
+
+    def of(draws: Draws) -> dict[str, Doubles]:
+        weights = draws.of_rows()
+        found = {
+            "pearson": _correlation(given[None], said[None], weights),
+            "spearman": _correlation(_mid_ranks(given, weights), _mid_ranks(said, weights), weights),
+            "mean_absolute_error": draws.sums(errors) / np.maximum(draws.sizes(), 1),
+        }
+        if len(kinds) == 2:
+            found["auc"] = _auc(said, given == kinds[1], weights)
+        if len(ranked.row):
+            of_queries = weights[:, ranked.row]
+            total = np.maximum(of_queries.sum(1), 1e-9)
+            found["ndcg_at_10"] = of_queries @ ranked.ndcg / total
+            found["mrr"] = of_queries @ (1 / ranked.rank) / total
+        return found
+
+    return of
 
 
 def rank_queries(outputs: Outputs, references: Doubles) -> Ranked:

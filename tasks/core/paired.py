@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.bootstrap import Doubles, Resampling, resample
+from tasks.core.bootstrap import Resampling, resample
+from tasks.core.draws import Doubles, Draws
 
 if TYPE_CHECKING:
     from tasks.problems.base import Array, Floats, Problem
@@ -54,10 +55,11 @@ def metric_differences(
 ) -> dict[str, Difference]:
     """Every metric's difference; `pair` holds both models' outputs of the same rows, columns in the order of `labels`."""
     first, second = (problem.metrics(outputs, references, labels) for outputs in pair)
+    ours, theirs = (problem.resampled_metrics(outputs, references, labels) for outputs in pair)
 
-    def statistic(weights: Doubles) -> Doubles:
-        ours, theirs = (problem.resampled_metrics(outputs, references, labels, weights) for outputs in pair)
-        return np.stack([ours[name] - theirs[name] for name in first])
+    def statistic(draws: Draws) -> Doubles:
+        found, other = ours(draws), theirs(draws)
+        return np.stack([found[name] - other[name] for name in first])
 
     drawn = resample(statistic, len(references), resampling, problem.clusters(references))
     return {name: _difference(first[name], second[name], drawn[i], resampling.confidence) for i, name in enumerate(first)}

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.draws import Doubles, Draws
 from tasks.core.metrics import BINS, bin_of, reliability_bins
 from tasks.core.spans import Found, codes, find_spans
 
 if TYPE_CHECKING:
     from tasks.problems.base import Array, Floats
-
-Doubles = npt.NDArray[np.float64]
 
 NOTHING = "(none)"  # no entity there, in a confusion matrix
 BOUNDARIES = ("too short", "too long", "shifted")
@@ -90,15 +89,14 @@ def _sums(groups: Array, values: Doubles, count: int) -> Doubles:
     return np.bincount(groups, values, count).astype(np.float64)
 
 
-def span_metrics(counts: RowCounts, weights: Doubles) -> dict[str, Doubles]:
+def span_metrics(counts: RowCounts, draws: Draws) -> dict[str, Doubles]:
     """Metrics of many resamples, each (r,).
 
-    weights  (r, n): how often each row is in each resample
     Precision, recall and F1 are over all entities (micro); macro F1 is the mean over the types that occur, as a reference or as a
     prediction. Where there is nothing to divide by, they are 0. Accuracy, log-loss (nats) and calibration error are those of words.
     """
-    hits, predicted, actual = (weights @ values for values in (counts.hits, counts.predicted, counts.actual))
-    words = np.maximum(weights @ counts.words, 1)
+    hits, predicted, actual = (draws.sums(values) for values in (counts.hits, counts.predicted, counts.actual))
+    words = np.maximum(draws.sums(counts.words), 1)
     each = 2 * hits / np.maximum(predicted + actual, 1)
     hit, claimed, there = hits.sum(1), predicted.sum(1), actual.sum(1)
     return {
@@ -106,9 +104,9 @@ def span_metrics(counts: RowCounts, weights: Doubles) -> dict[str, Doubles]:
         "precision": hit / np.maximum(claimed, 1),
         "recall": hit / np.maximum(there, 1),
         "macro_f1": each.sum(1) / np.maximum((predicted + actual > 0).sum(1), 1),
-        "accuracy": weights @ counts.right / words,
-        "log_loss": weights @ counts.loss / words,
-        "ece": np.abs(weights @ counts.gaps).sum(1) / words,
+        "accuracy": draws.sums(counts.right) / words,
+        "log_loss": draws.sums(counts.loss) / words,
+        "ece": np.abs(draws.sums(counts.gaps)).sum(1) / words,
     }
 
 

@@ -7,12 +7,13 @@ best of the others. References are the right tokens, NO_WORD where there is none
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.draws import Doubles, Draws
 from tasks.core.ragged import as_wide
 from tasks.core.windows import NO_WORD
 
@@ -41,14 +42,18 @@ def likelihoods(logits: Floats, tokens: npt.NDArray[np.int64]) -> Floats:
     return found
 
 
-def token_metrics(outputs: Floats, references: Array, weights: npt.NDArray[np.float64]) -> tuple[Array, Array, Array]:
-    """(share guessed right, mean log-loss in nats, e to it) over all tokens of each resample, (r,) each; `weights` (r, rows)."""
+def token_metrics(outputs: Floats, references: Array) -> Callable[[Draws], tuple[Doubles, Doubles, Doubles]]:
+    """(share guessed right, mean log-loss in nats, e to it) over all tokens of each resample, (r,) each."""
     there = references != NO_WORD
-    tokens = np.maximum(weights @ there.sum(1), 1)
     losses = -np.where(there, outputs[..., LIKELIHOOD], 0).astype(np.float64).sum(1)
-    loss = weights @ losses / tokens
-    right = weights @ (there & (outputs[..., LEAD] > 0)).sum(1) / tokens
-    return right, loss, np.exp(np.minimum(loss, MOST_NATS))
+    columns = np.stack([there.sum(1), losses, (there & (outputs[..., LEAD] > 0)).sum(1)], 1)
+
+    def of(draws: Draws) -> tuple[Doubles, Doubles, Doubles]:
+        tokens, loss, right = draws.sums(columns).T
+        tokens = np.maximum(tokens, 1)
+        return right / tokens, loss / tokens, np.exp(np.minimum(loss / tokens, MOST_NATS))
+
+    return of
 
 
 def perplexity(likelihood: Floats) -> float | None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
+from tasks.core.draws import Draws, Resampled
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -169,13 +170,15 @@ class Problem(ABC):
     def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
         """Headline numbers, each one scalar; `metric` is among them, others only where these rows can have them."""
 
-    def resampled_metrics(
-        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        """`metrics` of many resamples, each (r,); `weights` (r, n) says how often each row is in each, alike within `clusters`."""
-        drawn = [np.repeat(np.arange(len(outputs)), weight.astype(np.int64)) for weight in weights]
-        found = [self.metrics(outputs[rows], references[rows], labels) for rows in drawn]
-        return {name: np.asarray([metrics[name] for metrics in found]) for name in self.metric_signs}
+    def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled:
+        """What makes `metrics` of many resamples of these rows, which hold all or none of the rows of one of `clusters`."""
+
+        def of(draws: Draws) -> dict[str, npt.NDArray[np.float64]]:
+            drawn = [np.repeat(np.arange(len(outputs)), weight.astype(np.int64)) for weight in draws.of_rows()]
+            found = [self.metrics(outputs[rows], references[rows], labels) for rows in drawn]
+            return {name: np.asarray([metrics[name] for metrics in found]) for name in self.metric_signs}
+
+        return of
 
     @abstractmethod
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tasks.core.calibration import Calibration
 from tasks.core.checks import LABEL_PRESENT, LABEL_UNKNOWN, Check
 from tasks.core.column_kinds import lists, texts
+from tasks.core.draws import Resampled
 from tasks.core.multi_label import (
     METRICS,
     fit_sigmoid_temperature,
@@ -111,10 +112,8 @@ class MultiLabelClassification(TextClassification):
     def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
         return multi_label_metrics(outputs, references)
 
-    def resampled_metrics(
-        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        return resampled_multi_label_metrics(outputs, references, weights)
+    def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled:
+        return resampled_multi_label_metrics(outputs, references)
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return multi_label_details(outputs, references, labels)

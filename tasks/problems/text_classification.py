@@ -16,6 +16,7 @@ from tasks.core.calibration import Calibration
 from tasks.core.checks import COPIES_LABELS, LABEL_ROWS, LABEL_SHARE, Check
 from tasks.core.class_weights import weigh_classes
 from tasks.core.column_kinds import classes, texts
+from tasks.core.draws import Resampled
 from tasks.core.encodings import encode_texts, pad_features
 from tasks.core.errors import ParamsError
 from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, resampled_classification_metrics
@@ -107,10 +108,8 @@ class TextClassification(Problem):
     def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
         return classification_metrics(outputs, references)
 
-    def resampled_metrics(
-        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        return resampled_classification_metrics(outputs, references, weights)
+    def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled:
+        return resampled_classification_metrics(outputs, references)
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return classification_details(outputs, references, labels)

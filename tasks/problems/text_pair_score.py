@@ -13,6 +13,7 @@ from tasks.core.behaviour import invariance_rows
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.column_kinds import scores, text_pair
+from tasks.core.draws import Resampled
 from tasks.core.encodings import encode_texts, pad_features
 from tasks.core.pair_scores import METRICS, QUERY, SCORE, order_of_rows, query_number, ranked_right, score_details, score_metrics
 from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats
@@ -133,10 +134,8 @@ class TextPairScore(Unlabelled):
     def losses(self) -> dict[str, Callable[..., torch.Tensor]]:
         return {"regression": self.loss, "ranking": self.ranking_loss}
 
-    def resampled_metrics(
-        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        return score_metrics(outputs[:, 0], references, weights)
+    def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled:
+        return score_metrics(outputs[:, 0], references)
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return score_details(outputs[:, 0], references)

@@ -18,6 +18,7 @@ from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.class_weights import weigh_classes
 from tasks.core.column_kinds import lists
+from tasks.core.draws import Draws, Resampled
 from tasks.core.encodings import pad_rows
 from tasks.core.errors import ParamsError
 from tasks.core.metrics import fit_temperature
@@ -141,13 +142,12 @@ class TokenClassification(Problem):
         return weigh_classes(np.bincount(references[references >= 0], minlength=len(tags)), tags, wanted, "tag")
 
     def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
-        found = self.resampled_metrics(outputs, references, labels, np.ones((1, len(outputs))))
+        found = self.resampled_metrics(outputs, references, labels)(Draws.once(len(outputs)))
         return {name: float(values[0]) for name, values in found.items()}
 
-    def resampled_metrics(
-        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        return span_metrics(count_rows(outputs, references), weights)
+    def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled:
+        counts = count_rows(outputs, references)
+        return lambda draws: span_metrics(counts, draws)
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return span_details(outputs, references, labels)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.draws import Resampled
 from tasks.core.encodings import pad_features, pad_rows
 from tasks.core.token_losses import guess_loss, loss_details, mostly_right, same_guesses, token_metrics
 from tasks.core.windows import NO_WORD
@@ -36,11 +37,10 @@ class TokenGuesses(Unlabelled):
     ) -> torch.Tensor:
         return guess_loss(outputs, references, label_smoothing)
 
-    def resampled_metrics(
-        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
-    ) -> dict[str, npt.NDArray[np.float64]]:
+    def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled:
         """Over all tokens with a reference: how many are guessed right, the mean log-loss in nats, and e to it."""
-        return dict(zip(self.metric_signs, token_metrics(outputs, references, weights), strict=True))
+        of = token_metrics(outputs, references)
+        return lambda draws: dict(zip(self.metric_signs, of(draws), strict=True))
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return loss_details(outputs, references)

@@ -6,10 +6,8 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from tasks.core.calibration import Calibration
+from tasks.core.draws import Draws, Resampled
 from tasks.core.errors import ParamsError
 from tasks.problems.base import Array, BehaviourTest, Columns, Floats, Problem
 
@@ -32,13 +30,11 @@ class Unlabelled(Problem):
 
     def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
         """Those of the resample that has every row once."""
-        found = self.resampled_metrics(outputs, references, labels, np.ones((1, len(outputs))))
+        found = self.resampled_metrics(outputs, references, labels)(Draws.once(len(outputs)))
         return {name: float(values[0]) for name, values in found.items()}
 
     @abstractmethod
-    def resampled_metrics(
-        self, outputs: Floats, references: Array, labels: Sequence[str], weights: npt.NDArray[np.float64]
-    ) -> dict[str, npt.NDArray[np.float64]]: ...
+    def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled: ...
 
     def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
         return Calibration()
