@@ -20,9 +20,9 @@ def train(workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = 
         early: dict[str, dict[str, Any]] = {}
         if not has_prefect_server():
             with TrainingRun(workspace, overrides, rerun=ALL if force else ()) as run:
-                run.open_mlflow()
-                if not force and run.is_clean() and (found := run.registered()):
+                if not force and (found := run.standing()):
                     return found
+                run.open_mlflow()
                 early = _run_while_server_starts(run)
         require_server(workspace)
         from flows.training import training

@@ -11,7 +11,7 @@ from flows.progress import Listener
 from flows.stage_cache import Lineage, StageCache, StageStatus
 from tasks.core.params import parse
 from tasks.core.workspace import Workspace
-from tasks.pipeline import STAGES, Stage, find_stage, run_stage
+from tasks.pipeline import Stage, find_stage, run_stage
 
 StageState = Literal["ran", "cached", "restored"]
 
@@ -54,7 +54,7 @@ class StageRunner:
 
     def statuses(self) -> dict[str, StageStatus]:
         """Every stage's status, in order."""
-        return {stage.name: self._cache.status(stage.name) for stage in STAGES}
+        return self._cache.statuses()
 
     def lineage(self) -> Lineage:
         """The content key and data version of what this workspace makes."""

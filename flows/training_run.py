@@ -12,6 +12,7 @@ from flows.background import in_background
 from flows.progress import listener, stage_line
 from flows.stage_cache import Lineage, StageCache
 from flows.stage_runner import StageOutcome, StageRunner
+from flows.standing import Standing
 from flows.starting_point import settle_start
 from tasks.core.bundle import MANIFEST
 from tasks.core.files import read_json, sha256_file
@@ -66,10 +67,6 @@ class TrainingRun:
     def __exit__(self, *error: object) -> None:
         self._runner.close()
 
-    def is_clean(self) -> bool:
-        """Whether no stage has anything to do."""
-        return all(status == "clean" for status in self._runner.statuses().values())
-
     def open_mlflow(self) -> None:
         """Connect in the background; what fails is raised where the connection is first used."""
         if self._mlflow is None:
@@ -81,25 +78,20 @@ class TrainingRun:
 
     def stage(self, name: str) -> StageOutcome:
         """Make one stage clean and say so."""
-        outcome = self._runner.run(name)
-        self.outcomes[name] = outcome
-        stage_line(name, outcome.state, outcome.seconds)
-        return outcome
+        return self._note(self._runner.run(name))
 
-    def registered(self) -> TrainResult | None:
-        """The result of a run with nothing to do, if its model is registered."""
-        from tasks.core.registry import CHALLENGER, find_version, mlflow_errors
+    def standing(self) -> TrainResult | None:
+        """The result of a run with nothing to do: every stage is clean, and the model is registered."""
         from tasks.registration import Registered
 
-        client, _ = self._client()
-        params = self._runner.params
-        with mlflow_errors(self._uri):
-            version = find_version(client, params.model_name, self._runner.lineage().content_key)
-        if version is None or CHALLENGER not in version.aliases:
+        if any(status != "clean" for status in self._runner.statuses().values()):
+            return None
+        key = self._runner.lineage().content_key
+        if (said := self._said(key)) is None:
             return None
         for stage in STAGES:
-            self.stage(stage.name)
-        return self.result(Registered(params.model_name, int(version.version), str(version.run_id), created=False))
+            self._note(StageOutcome(stage.name, "cached", 0.0))
+        return self.result(Registered(self._runner.params.model_name, said["version"], said["run_id"], key, created=False))
 
     def register(self, flow_run_id: str) -> Registered:
         """Register what the stages made."""
@@ -109,7 +101,9 @@ class TrainingRun:
         tags = self._tags(lineage) | {"prefect.flow_run_id": flow_run_id}
         params, values, store = self._runner.params, self._runner.values, self.workspace.store
         self._client()  # where no stage had anything to do, the connection is still being made: two would each make the experiment
-        return register_model(self.workspace.root, store, self._uri, params, values, lineage.content_key, tags)
+        registered = register_model(self.workspace.root, store, self._uri, params, values, lineage.content_key, tags)
+        self._said(lineage.content_key)  # kept, for the next run
+        return registered
 
     def result(self, registered: Registered) -> TrainResult:
         """The whole run in one record."""
@@ -122,11 +116,27 @@ class TrainingRun:
             model=registered.name,
             version=registered.version,
             mlflow_run_id=registered.mlflow_run_id,
-            content_key=self._runner.lineage().content_key,
+            content_key=registered.content_key,
             recipe=str(read_json(reports / "verification.json")["shipped"]),
             metrics=metrics,
             stages=outcomes,
         )
+
+    def _note(self, outcome: StageOutcome) -> StageOutcome:
+        self.outcomes[outcome.name] = outcome
+        stage_line(outcome.name, outcome.state, outcome.seconds)
+        return outcome
+
+    def _said(self, content_key: str) -> dict[str, Any] | None:
+        """The version that stands for it."""
+        standing = Standing(self._uri, self.workspace.store, self._runner.params.model_name, content_key)
+        if said := standing.recall():
+            return said
+        from tasks.core.registry import mlflow_errors
+
+        client, _ = self._client()
+        with mlflow_errors(self._uri):
+            return standing.ask(client)
 
     def _check_ahead(self) -> None:
         """What would fail after the training fails before it: an unreachable registry, recipes and slices that do not exist."""

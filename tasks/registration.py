@@ -27,6 +27,7 @@ class Registered:
     name: str
     version: int
     mlflow_run_id: str
+    content_key: str
     created: bool
 
 
@@ -59,7 +60,7 @@ def register_model(
             client.set_terminated(run_id, "FINISHED")
         if CHALLENGER not in version.aliases:
             client.set_registered_model_alias(params.model_name, CHALLENGER, version.version)
-    return Registered(params.model_name, int(version.version), str(version.run_id), created)
+    return Registered(params.model_name, int(version.version), str(version.run_id), content_key, created)
 
 
 def _log_run(client: MlflowClient, run_id: str, root: Path, params: Params, values: Mapping[str, Any], tags: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from workspaces import copy_workspace, ratchet_json
 
+from flows.standing import Standing
 from tasks import registration
 from tasks.core.errors import RegistryError
 from tasks.core.registry import CONTENT_KEY, connect, versions
@@ -157,3 +158,30 @@ def test_the_flow_notices_an_unreachable_registry_before_it_trains(template: Pat
     )
     assert error["error"]["type"] == "RegistryError"
     assert not list((root / ".ratchet").glob("work/finetune/last"))
+
+
+def test_what_stands_is_recalled_until_somebody_writes_to_the_registry(
+    register: Callable[..., Registered], client: Any, uri: str, tmp_path: Path
+) -> None:
+    made = register()
+    standing = Standing(uri, tmp_path / "store", "tiny", KEY)
+    assert standing.recall() is None  # nobody asked yet
+    said = standing.ask(client)
+    assert said == {"version": made.version, "run_id": made.mlflow_run_id}
+    assert standing.recall() == said
+    assert Standing(uri, tmp_path / "store", "tiny", "e" * 64).recall() is None
+    client.search_model_versions("name = 'tiny'")  # reading changes nothing
+    assert standing.recall() == said
+    client.delete_registered_model_alias("tiny", "challenger")
+    assert standing.recall() is None
+    assert standing.ask(client) is None
+    register()
+    assert standing.recall() is None
+    assert standing.ask(client) == standing.recall() == said
+    client.delete_model_version("tiny", str(made.version))
+    assert standing.recall() is None
+    assert standing.ask(client) is None
+
+
+def test_a_registry_elsewhere_is_asked_every_time(tmp_path: Path) -> None:
+    assert Standing("http://127.0.0.1:1", tmp_path, "tiny", KEY).recall() is None

@@ -49,5 +49,6 @@ def _imports(file: Path) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             # `from a.b import c`: c may be a module or a name in a.b
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        pending += ast.iter_child_nodes(node)
+        # an import is a statement, and expressions hold none
+        pending += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case)]
     return tuple(names)
