@@ -21,7 +21,7 @@ from tasks.core.draws import Draws
 from tasks.core.errors import DataError
 from tasks.core.files import read_json, read_jsonl
 from tasks.core.multi_label import PRIOR, binary_log_loss, multi_label_metrics, resampled_multi_label_metrics, tune_thresholds
-from tasks.core.params import IngestParams, ValidateParams
+from tasks.core.params import EvaluateParams, IngestParams, ValidateParams
 from tasks.core.progress import silent
 from tasks.ingestion import ingest_sources
 from tasks.problems import load_problem
@@ -210,3 +210,11 @@ def test_splits_count_each_label(tmp_path: Path) -> None:
     assert {label: found["all"]["rows"] for label, found in read_json(tmp_path / "splits" / "split.json")["classes"].items()} == {
         "a": 80, "b": 40,
     }  # fmt: skip
+
+
+def test_a_text_stays_what_it_was_if_half_of_its_labels_do() -> None:
+    rows = {"text": ["Where is my card now?"], "labels": [["a", "b"]]}
+    test = PROBLEM.behaviour_tests(rows, ("a", "b", "c"), EvaluateParams(), seed=0)[0]
+    before = np.asarray([[1, 1, -1], [1, 1, -1], [1, 1, -1], [-1, -1, -1], [-1, -1, -1]], np.float32)
+    after = np.asarray([[1, 1, -1], [1, -1, -1], [1, -1, 1], [-1, -1, -1], [1, -1, -1]], np.float32)
+    assert test.passes(after, before).tolist() == [True, True, False, True, False]

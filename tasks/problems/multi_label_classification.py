@@ -144,6 +144,13 @@ class MultiLabelClassification(TextClassification):
         given: npt.NDArray[np.bool_] = outputs > 0
         return given
 
+    def _same(self, outputs: Floats, others: Floats | None) -> npt.NDArray[np.bool_]:
+        """True where both give at least half of the labels that either gives: one of several that goes is no other answer."""
+        assert others is not None
+        given, before = self.given(outputs), self.given(others)
+        same: npt.NDArray[np.bool_] = 2 * (given & before).sum(-1) >= (given | before).sum(-1)
+        return same
+
     def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
         right: npt.NDArray[np.bool_] = (self.given(outputs) == (references > 0.5)).all(-1)
         return right
