@@ -31,7 +31,7 @@ def evidence(**changes: Any) -> Evidence:
     reports = {
         "validation": {"checks": [{"name": "null_text", "action": "error", "success": True}], "rows_in": 10, "rows_out": 10},
         "verification": {"shipped": "int8-static", "candidates": [{"recipe": "int8-static", "agreement": 0.99}]},
-        "evaluation": {"behaviour": [{"name": "one typo", "kind": "invariance", "pass_rate": 0.9}]},
+        "evaluation": {"behaviour": [{"name": "one typo", "kind": "invariance", "rows": 250, "pass_rate": 0.9}]},
     }
     known = Evidence(
         metric="macro_f1", challenger=challenger, comparison=comparison(), high_water=None, mark_gone="", rows=2000, look=1,
@@ -152,3 +152,10 @@ def test_a_mark_that_is_gone_is_said_to_be() -> None:
 
 def test_unclear_lineage_warns_unless_it_is_asked_for() -> None:
     assert verdict("lineage", evidence(lineage=("no remote has the data",))).status == "warned"
+
+
+def test_an_invariance_test_of_few_rows_is_not_judged_but_a_written_one_is() -> None:
+    for kind, rows, wanted in (("invariance", 19, "passed"), ("invariance", 20, "failed"), ("minimum-functionality", 2, "failed")):
+        test = {"name": "one", "kind": kind, "rows": rows, "pass_rate": 0.4}
+        found = evidence(reports=reports(evaluation={"behaviour": [test]}))
+        assert verdict("behaviour", found).status == wanted, (kind, rows)

@@ -9,7 +9,7 @@ from sklearn import metrics as sklearn_metrics
 from tiny import LABELS, tiny_rows
 
 from tasks.core.baseline import tfidf_logistic_regression
-from tasks.core.behaviour import change_contractions, change_full_stop, invariance_texts, swap_letters, swap_names
+from tasks.core.behaviour import AlteredRows, change_contractions, change_full_stop, invariance_rows, swap_letters, swap_names
 from tasks.core.bootstrap import Resampling, difference_interval, metric_intervals
 from tasks.core.draws import Draws
 from tasks.core.metrics import (
@@ -208,11 +208,25 @@ def test_changes_are_small_and_the_same_every_time() -> None:
     assert [swap_letters(same, draw) for same in ("a bc def", "我们很高兴认识你", "")] == ["a bc def", "我们很高兴认识你", ""]
 
 
-def test_altered_texts_rest_on_the_text_alone() -> None:
+def test_altered_rows_rest_on_the_rows_alone() -> None:
     texts = [*tiny_rows(60)["text"], "Anna likes it", "Zork likes it", "Bork likes it"]
-    found = invariance_texts(texts, ["Zork", "Bork", "Gork"], 20, seed=1)
-    assert invariance_texts(texts[::-1] + texts[:5], ["Zork", "Bork", "Gork"], 20, seed=1) == found
-    assert all(0 < len(altered.before) <= 20 for altered in found)
-    assert all(before != after for altered in found for before, after in zip(altered.before, altered.after, strict=True))
+
+    def alter(texts: list[str]) -> list[AlteredRows]:
+        return invariance_rows({"text": texts}, ["text"], ["Zork", "Bork", "Gork"], 20, seed=1)
+
+    found = alter(texts)
+    assert alter(texts[::-1] + texts[:5]) == found
+    assert all(0 < len(altered.before["text"]) <= 20 for altered in found)
+    for altered in found:
+        assert all(before != after for before, after in zip(altered.before["text"], altered.after["text"], strict=True))
     named = next(altered for altered in found if altered.name == "other names")
-    assert len(named.before) == 3
+    assert len(named.before["text"]) == 3
+
+
+def test_a_text_that_many_rows_share_is_altered_in_each_of_them() -> None:
+    rows = {"text_a": tiny_rows(60)["text"], "text_b": ["Does somebody like it?", "Is it broken already?"] * 30}
+    found = {altered.name: altered for altered in invariance_rows(rows, ["text_a", "text_b"], [], 40, seed=0)}
+    typos = found["one typo (text_b)"]
+    assert len(typos.before["text_b"]) == 40
+    assert len(set(typos.after["text_b"])) > 10
+    assert typos.before["text_a"] == typos.after["text_a"]

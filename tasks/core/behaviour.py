@@ -1,6 +1,6 @@
-"""Small changes of a text that leave its class as it was (CheckList, Ribeiro et al. 2020).
+"""Small changes of a row's text that leave its class as it was (CheckList, Ribeiro et al. 2020).
 
-Each change rests on the text and the seed alone, so that neither the rows' order nor their number matters.
+Each change rests on the row and the seed alone, so that neither the rows' order nor their number matters.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 Change = Callable[[str, random.Random], str]  # gives the text back where it does not apply
 
@@ -43,27 +44,21 @@ _BLANK = re.compile(r"(?<=\S) (?=\S)")
 
 
 @dataclass(frozen=True)
-class Altered:
-    """Texts and what became of them, in the same order."""
-
-    name: str
-    before: list[str]
-    after: list[str]
-
-
-@dataclass(frozen=True)
 class AlteredRows:
-    """The same of rows, by column."""
+    """Rows and what became of them by column, in the same order."""
 
     name: str
     before: dict[str, list[str]]
     after: dict[str, list[str]]
 
 
-def invariance_texts(texts: Iterable[str], names: Sequence[str], rows: int, seed: int) -> list[Altered]:
-    """Each kind of change on at most `rows` of the texts that it applies to; kinds that apply to none are left out.
+def invariance_rows(
+    rows: Mapping[str, Sequence[str]], columns: Sequence[str], names: Sequence[str], count: int, seed: int
+) -> list[AlteredRows]:
+    """Each kind of change in each of the columns, the others left as they are, of at most `count` distinct rows that it applies to.
 
     names   given names to swap, beside the usual English ones
+    Kinds that apply to no row are left out.
     """
     changes: dict[str, Change] = {
         "lower case": lambda text, draw: text.lower(),
@@ -74,24 +69,14 @@ def invariance_texts(texts: Iterable[str], names: Sequence[str], rows: int, seed
         "final full stop": change_full_stop,
         "extra blanks": add_blanks,
     }
-    ordered = spread(texts, seed)
-    found = [_alter(name, change, ordered, rows, seed) for name, change in changes.items()]
-    return [altered for altered in found if altered.before]
-
-
-def invariance_rows(
-    rows: Mapping[str, Sequence[str]], columns: Sequence[str], names: Sequence[str], count: int, seed: int
-) -> list[AlteredRows]:
-    """`invariance_texts` of each of the columns, whatever else a row has in the others left as it is."""
-    ordered = sorted(set(zip(*(rows[column] for column in columns), strict=True)))
+    ordered = spread_rows(zip(*(rows[column] for column in columns), strict=True), seed)
     found = []
     for place, column in enumerate(columns):
-        of_text = {row[place]: row for row in reversed(ordered)}
-        for altered in invariance_texts(rows[column], names, count, seed):
-            before = [of_text[text] for text in altered.before]
-            after = [(*row[:place], text, *row[place + 1 :]) for row, text in zip(before, altered.after, strict=True)]
-            name = altered.name if len(columns) == 1 else f"{altered.name} ({column})"
-            found.append(AlteredRows(name, by_column(columns, before), by_column(columns, after)))
+        for kind, change in changes.items():
+            altered = list(islice(_altered(kind, change, ordered, place, seed), count))
+            if altered:
+                before, after = (by_column(columns, part) for part in zip(*altered, strict=True))
+                found.append(AlteredRows(kind if len(columns) == 1 else f"{kind} ({column})", before, after))
     return found
 
 
@@ -158,16 +143,14 @@ def add_blanks(text: str, draw: random.Random) -> str:
     return f"{text[:place]} {text[place:]} "
 
 
-def _alter(name: str, change: Change, ordered: Sequence[str], rows: int, seed: int) -> Altered:
-    altered = Altered(name, [], [])
-    for text in ordered:
-        if len(altered.before) == rows:
-            break
-        changed = change(text, random.Random(f"{seed} {name} {text}"))
-        if changed != text and changed.strip():
-            altered.before.append(text)
-            altered.after.append(changed)
-    return altered
+def _altered(
+    name: str, change: Change, ordered: Sequence[tuple[str, ...]], place: int, seed: int
+) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """(row, the row with one of its texts changed) for each row that the change applies to."""
+    for row in ordered:
+        changed = change(row[place], random.Random(f"{seed} {name} {' '.join(row)}"))
+        if changed != row[place] and changed.strip():
+            yield row, (*row[:place], changed, *row[place + 1 :])
 
 
 def _like(model: str, words: str) -> str:

@@ -31,7 +31,7 @@ class PromotionParams(Section):
     resamples: Annotated[int, Field(ge=1000, le=100_000)] = 10_000  # of the paired bootstrap
     max_slice_fall: Share = 0.03  # of a slice's accuracy, or of an old class's recall: the forgetting budget
     slice_falls: dict[str, Share] = Field(default={})  # 'domain=tweets' or 'label=positive': allowance, where it differs
-    min_slice_rows: Positive = 20  # smaller slices are counted, not judged
+    min_slice_rows: Positive = 20  # smaller slices, and invariance tests of fewer rows, are counted, not judged
     min_agreement: Share | None = 0.95  # of labels, what ships against its checkpoint, on validation
     max_ece: Share | None = 0.1  # expected calibration error on the test rows
     max_latency_ms_p95: Ratio | None = None  # of one row

@@ -24,12 +24,15 @@ _BATCH_CHARACTERS = 2**22
 _THREADS = min(4, os.cpu_count() or 1)
 _BATCH_TEXTS = 2**16  # a text's number in its batch has to fit beside a token
 _COUNTERS = 2**22  # a power of 2
+_COUNTED_TEXTS = 200_000  # nearly so many of the texts are counted
+_TABLE_BITS = (22, 27)  # least and most
 _CHUNK_PAIRS = 2**21
 _MAX_PAIRS = 200_000_000  # candidates looked at in one call, all together
 _FIRST_LOOK = 64  # candidates of each text looked at first: in a crowd of look-alikes that settles it
 
 _U64 = npt.NDArray[np.uint64]
 _I64 = npt.NDArray[np.int64]
+_I32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Prefixes:
     texts: Sequence[str]
     similarity: float
     keys: _U64
-    owners: _I64
+    owners: _I32
     early: npt.NDArray[np.bool_]
     sizes: _I64
     bitmaps: _U64
@@ -78,9 +81,10 @@ def make_prefixes(texts: Sequence[str], similarity: float) -> Prefixes:
     counts = np.zeros(_COUNTERS, np.int64)
     # numpy lets go of the interpreter's lock while it computes
     with ThreadPoolExecutor(_THREADS) as pool:
-        for count in pool.map(_count_tokens, batches):
-            counts += count
         # the order has to be the same for all texts, but a rough idea of what is rare is enough
+        every = max(1, len(texts) // _COUNTED_TEXTS)
+        for count in pool.map(lambda batch: _count_tokens(batch[::every]), batches):
+            counts += count
         levels = np.minimum(np.log2(np.maximum(counts, 1)) * 2, 63).astype(np.uint64)
         parts = list(pool.map(lambda first, batch: _batch_prefixes(first, batch, levels, similarity), starts, batches))
     keys, owners, early, sizes, bitmaps = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -133,7 +137,7 @@ def _ranges(starts: _I64, counts: _I64) -> _I64:
 
 def _batch_prefixes(
     first: int, texts: Sequence[str], levels: _U64, similarity: float
-) -> tuple[_U64, _I64, npt.NDArray[np.bool_], _I64, _U64]:
+) -> tuple[_U64, _I32, npt.NDArray[np.bool_], _I64, _U64]:
     tokens, lengths = _tokens(texts)
     order = (levels[tokens & np.uint64(_COUNTERS - 1)] << np.uint64(_TOKEN_BITS)) | tokens
     batch_text = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
@@ -145,10 +149,10 @@ def _batch_prefixes(
     bitmaps: _U64 = np.bitwise_xor.reduceat(np.uint64(1) << (distinct & np.uint64(63)), starts)
     late, early = _prefix_lengths(sizes, similarity)
     where = _ranges(starts, late)
-    owners: _I64 = number[where]
+    owners: _I32 = number[where].astype(np.int32)
     kept: _U64 = distinct[where] << np.uint64(_SIZE_BITS) | _clipped(sizes)[owners]
     is_early: npt.NDArray[np.bool_] = where - starts[owners] < early[owners]
-    return kept, owners + first, is_early, sizes, bitmaps
+    return kept, owners + np.int32(first), is_early, sizes, bitmaps
 
 
 def _prefix_lengths(sizes: _I64, similarity: float) -> tuple[_I64, _I64]:
@@ -164,9 +168,8 @@ def _clipped(sizes: _I64) -> _U64:
     return clipped
 
 
-def _low_bits(keys: _U64) -> _I64:
-    bits: _I64 = (keys >> np.uint64(_SIZE_BITS) & np.uint64(_COUNTERS - 1)).astype(np.int64)
-    return bits
+def _low_bits(keys: _U64, bits: int) -> _U64:
+    return keys >> np.uint64(_SIZE_BITS) & np.uint64(2**bits - 1)
 
 
 def find_matches(prefixes: Prefixes, seekers: npt.NDArray[np.bool_], others: npt.NDArray[np.bool_]) -> list[Match]:
@@ -211,11 +214,11 @@ class _Candidates:
         self._prefixes = prefixes
         sought = seekers[prefixes.owners]
         indexed = others[prefixes.owners]
-        sizes = prefixes.sizes[prefixes.owners]
+        sizes = prefixes.sizes
         smallest = np.ceil(prefixes.similarity * sizes - 1e-9).astype(np.int64)
         largest = np.floor(sizes / prefixes.similarity + 1e-9).astype(np.int64)
         # a partner of at most the own size is found by its early shingles, a larger one by the own early ones
-        self._owners: list[_I64] = []
+        self._owners: list[_I32] = []
         ranges = [
             self._look_up(indexed & prefixes.early, sought, smallest, sizes),
             self._look_up(indexed, sought & prefixes.early, sizes + 1, largest),
@@ -228,20 +231,27 @@ class _Candidates:
     def _look_up(
         self, indexed: npt.NDArray[np.bool_], sought: npt.NDArray[np.bool_], smallest: _I64, largest: _I64
     ) -> tuple[_I64, _I64, _I64, _I64]:
+        """Where in the index the entries begin and end that a sought one goes with, whose text that is, and the index's number.
+
+        smallest, largest  (texts,) sizes of the sets that each text goes with
+        """
         p = self._prefixes
         order = np.argsort(p.keys[indexed], kind="stable")
         index = p.keys[indexed][order]
         self._owners.append(p.owners[indexed][order])
-        # most shingles sought are in no other text: a look at a small table spares the search
-        present = np.zeros(_COUNTERS, bool)
-        present[_low_bits(index)] = True
-        sought = sought.copy()
-        sought[sought] = present[_low_bits(p.keys[sought])]
-        tokens = p.keys[sought] >> np.uint64(_SIZE_BITS) << np.uint64(_SIZE_BITS)
-        low = np.searchsorted(index, tokens | _clipped(smallest[sought]), "left")
-        high = np.maximum(low, np.searchsorted(index, tokens | _clipped(largest[sought]), "right"))
+        # most shingles sought are in no other text: a look at a table with few collisions spares the search
+        bits = int(np.clip(np.ceil(np.log2(16 * max(len(index), 1))), *_TABLE_BITS))
+        present = np.zeros(2**bits, bool)
+        present[_low_bits(index, bits)] = True
+        keys, owners = p.keys[sought], p.owners[sought]
+        known = np.flatnonzero(present[_low_bits(keys, bits)])
+        known = known[np.argsort(keys[known])]  # in the order of the index, searching takes a third of the time
+        keys, owners = keys[known], owners[known]
+        tokens = keys >> np.uint64(_SIZE_BITS) << np.uint64(_SIZE_BITS)
+        low = np.searchsorted(index, tokens | _clipped(smallest[owners]), "left")
+        high = np.maximum(low, np.searchsorted(index, tokens | _clipped(largest[owners]), "right"))
         hit = high > low
-        return low[hit], high[hit], p.owners[sought][hit], np.full(int(hit.sum()), len(self._owners) - 1)
+        return low[hit], high[hit], owners[hit].astype(np.int64), np.full(int(hit.sum()), len(self._owners) - 1)
 
     def pairs(self, texts: _I64, limit: int) -> Iterator[tuple[int, list[int]]]:
         """(text, others that it may resemble) for each of `texts` that has any, from its first `limit` candidates."""
