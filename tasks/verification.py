@@ -41,7 +41,7 @@ from tasks.core.workers import Worker, WorkerError, answer_questions
 from tasks.problems import Problem, load_problem
 from tasks.problems.base import Features, Floats
 
-TIMING_SECONDS = 60.0  # after which no new turn of timing is begun
+TIMING_SECONDS = 60.0  # after which no new turn of timing is begun, if the budget is not over before
 MIN_TURNS = 3
 DECODING_ROUNDS = 5
 ALONE_ROWS = 64  # run one by one as well as in batches
@@ -77,7 +77,7 @@ def verify_candidates(
     setting = {
         "tokens": str(tokens), "problem": problem, "labels": labels, "threads": verify.threads or physical_cores(), "writes": kind.reads_on,
     }  # fmt: skip
-    variants = _measure(checkpoint, candidates, setting, rows, report)
+    variants = _measure(checkpoint, candidates, setting, rows, verify.budget_seconds, report)
     torch, *others = variants
     assert torch.outputs is not None
     thresholds = kind.fit_calibration(torch.outputs, references, labels, out_of_scope)
@@ -118,11 +118,14 @@ def _timing_rows(available: int, wanted: int, seed: int) -> list[int]:
     return drawn
 
 
-def _measure(checkpoint: Path, candidates: Path, setting: Mapping[str, Any], rows: list[int], report: Report) -> list[Variant]:
-    """PyTorch, fp32 ONNX, then the recipes."""
+def _measure(
+    checkpoint: Path, candidates: Path, setting: Mapping[str, Any], rows: list[int], budget: float, report: Report
+) -> list[Variant]:
+    """PyTorch, fp32 ONNX, then the recipes; those that `budget`, in seconds, leaves no time for have that as their failure."""
+    exported = read_json(candidates / "export.json")["recipes"]
     variants = [Variant(TORCH, (checkpoint / "model.safetensors").stat().st_size)]
-    variants += [Variant(entry["recipe"], entry["bytes"], entry["failure"]) for entry in read_json(candidates / "export.json")["recipes"]]
-    rounds = turns(rows)
+    variants += [Variant(entry["recipe"], entry["bytes"], entry["failure"]) for entry in exported]
+    rounds, end = turns(rows), time.monotonic() + budget - sum(entry["seconds"] for entry in exported)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         workers: dict[str, Worker] = {}
@@ -132,13 +135,15 @@ def _measure(checkpoint: Path, candidates: Path, setting: Mapping[str, Any], row
                 workers[variant.name] = Worker("tasks.verification", {**setting, "model": str(model)})
                 stack.callback(workers[variant.name].close)
         for done, variant in enumerate(variants, 1):
-            if variant.name in workers:
+            if done > 2 and not variant.failure and time.monotonic() > end:
+                variant.failure = f"the search's {budget:g} s (verify.budget_seconds) were over before it was looked at"
+            elif variant.name in workers:
                 _ask_outputs(variant, workers[variant.name], scratch / f"{done}.npz", [] if variant.name == TORCH else rows[:ALONE_ROWS])
             report(done, {"progress": 0.6 * done / len(variants)})
         _demand(variants[:2])
-        started = time.monotonic()
+        end = min(end, time.monotonic() + TIMING_SECONDS)
         for done, turn in enumerate(rounds, 1):
-            if done > MIN_TURNS and time.monotonic() - started > TIMING_SECONDS:
+            if done > MIN_TURNS and time.monotonic() > end:
                 break  # a busy machine: the ratios are as good, and the run goes on
             for variant in variants if done % 2 else reversed(variants):
                 _ask_turn(variant, workers.get(variant.name), turn)

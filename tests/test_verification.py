@@ -201,3 +201,10 @@ def test_a_worker_that_is_killed_says_by_what() -> None:
             worker.ask(do="turn", rows=[0])
     finally:
         worker.close()
+
+
+def test_without_time_left_fp32_ships_and_the_report_says_why(exported: Exported, few: Path, tmp_path: Path) -> None:
+    found = verify(exported, tmp_path, few, max_metric_loss=1.0, budget_seconds=0)
+    assert found.report["shipped"] == "fp32"
+    assert "the search's 0 s (verify.budget_seconds) were over" in found.candidate("int8-static")["reason"]
+    assert found.candidate("fp32")["throughput"] > 0

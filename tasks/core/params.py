@@ -148,6 +148,7 @@ class VerifyParams(Section):
     min_speedup: Annotated[float, Field(ge=1)] = 1.0  # over fp32 ONNX, geometric mean of batch-1 latency and batch-32 throughput
     timing_rows: Annotated[int, Field(ge=8, le=100_000)] = 256
     threads: Annotated[int, Field(ge=0)] = 0  # of onnxruntime; 0: one a physical core
+    budget_seconds: Annotated[float, Field(ge=0)] = 120  # of building and judging recipes; what is over by then is not looked at
 
 
 class Params(Section):

@@ -84,7 +84,7 @@ class Problem(ABC):
     baseline_name: ClassVar[str] = "baseline"  # of the method of `baseline`
     default_base: ClassVar[Mapping[str, str]] = MINILM  # `base_model` of params.yaml that `ratchet init` writes
     finetune_defaults: ClassVar[Mapping[str, Any]] = {}  # values of `finetune` that it writes, where they differ from the usual
-    recipes: ClassVar[tuple[str, ...]] = ("int8-dynamic", "int8-dynamic-per-channel", "int8-static", "int8-static-sensitive-fp32")
+    recipes: ClassVar[tuple[str, ...]] = ("int8-static", "int8-static-sensitive-fp32", "int8-dynamic", "int8-dynamic-per-channel")
     default_max_length: ClassVar[int] = 128  # tokens
     unsupported_methods: ClassVar[Mapping[str, str]] = {}  # values of finetune.method that do not go with it: why not
     batch_tokens: ClassVar[int] = 8192  # padded tokens that PyTorch computes at a time when it does not train
