@@ -27,7 +27,7 @@ from tasks.core.files import read_json, read_jsonl
 from tasks.core.gazetteer import gazetteer
 from tasks.core.params import EvaluateParams, IngestParams, ValidateParams, save_overrides
 from tasks.core.progress import silent
-from tasks.core.span_behaviour import still_found
+from tasks.core.span_behaviour import mostly_found, still_found
 from tasks.core.span_metrics import NOTHING
 from tasks.core.spans import find_spans, tag_names
 from tasks.core.tokens import load_tokenizer
@@ -270,6 +270,12 @@ def test_a_replaced_entity_has_to_be_found_if_the_one_before_was() -> None:
     after = outputs_of([["B-PER", "O", "O"], ["O", "O", "O"], ["B-LOC", "O", "O"], ["B-PER", "O", "B-LOC"], ["B-PER", "O", "O"]])
     person = (0, 1, KINDS.index("PER"))
     assert still_found(after, before, replaced=[person] * 5).tolist() == [True, False, False, False, True]
+
+
+def test_words_stay_what_they_were_if_half_of_their_entities_do() -> None:
+    before = outputs_of([["B-PER", "B-LOC", "O"]] * 3 + [["O", "O", "O"]] * 2)
+    after = outputs_of([["O", "B-LOC", "O"], ["B-PER", "B-PER", "O"], ["B-PER", "B-LOC", "B-LOC"], ["O", "O", "O"], ["B-PER", "O", "O"]])
+    assert mostly_found(after, before).tolist() == [True, False, True, True, False]
 
 
 def test_columns_are_known_by_what_they_hold() -> None:

@@ -6,9 +6,9 @@ Each change rests on the words, the tags and the seed alone, so that neither the
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,24 +106,25 @@ def _misspell(words: Words, spans: Sequence[tuple[int, int, int]], draw: random.
 
 
 def still_found(outputs: Floats, others: Floats | None, *, replaced: Sequence[tuple[int, int, int] | None]) -> npt.NDArray[np.bool_]:
-    """True where the words beside the entity that was replaced have the same tags, and it is found if the one before was."""
-    assert others is not None
-    tags, before = (predicted_tags(some).copy() for some in as_wide(outputs, others))
-    found, was_found = (find_spans(some).by_row(len(tags)) for some in (tags, before))
-    kept = np.asarray([span is None or span not in old or span in new for span, old, new in zip(replaced, was_found, found, strict=True)])
-    for row, span in enumerate(replaced):
-        if span is not None:
-            tags[row, span[0] : span[1]] = before[row, span[0] : span[1]] = 0
-    same: npt.NDArray[np.bool_] = (tags == before).all(-1) & kept
-    return same
+    """True where the entity that was replaced is found if the one before was, and of the others at least half are in both."""
+    found, before = _spans(outputs, others)
+    rows = zip(replaced, found, before, strict=True)
+    return np.asarray([(span not in old or span in new) and _mostly_same(new - {span}, old - {span}) for span, new, old in rows], bool)
 
 
-def same_tags(outputs: Floats, others: Floats | None) -> npt.NDArray[np.bool_]:
-    """True where every word has the same tag."""
+def mostly_found(outputs: Floats, others: Floats | None) -> npt.NDArray[np.bool_]:
+    """True where at least half of the entities of either are in both: one of several that goes is no other answer."""
+    return np.asarray([_mostly_same(new, old) for new, old in zip(*_spans(outputs, others), strict=True)], bool)
+
+
+def _spans(outputs: Floats, others: Floats | None) -> list[list[set[tuple[int, int, int] | None]]]:
+    """(those of each row now, those before)."""
     assert others is not None
-    tags, before = map(predicted_tags, as_wide(outputs, others))
-    same: npt.NDArray[np.bool_] = (tags == before).all(-1)
-    return same
+    return [[set(row) for row in find_spans(predicted_tags(some)).by_row(len(some))] for some in as_wide(outputs, others)]
+
+
+def _mostly_same(new: Set[Any], old: Set[Any]) -> bool:
+    return 2 * len(new & old) >= len(new | old)
 
 
 def same_spans(outputs: Floats, others: Floats | None, *, texts: Sequence[str], tokens: Sequence[Sequence[str]]) -> npt.NDArray[np.bool_]:
