@@ -1,64 +1,73 @@
-"""Tokens a second of a chat model at batch 1, PyTorch beside every ONNX recipe, and whether they say the same, as a Markdown table.
+"""Tokens a second of a chat model at batch 1: every ONNX recipe beside PyTorch's `generate`, and whether they say the same.
 
-    python benchmarks/generation.py MODEL              # a checkpoint's or a base model's directory; keep the machine quiet
-    python benchmarks/generation.py MODEL --tokens 16  # shorter answers
+python -m benchmarks.generation         # SmolLM2-135M-Instruct
+python -m benchmarks.generation --quick # shorter answers
 
-Each variant has a process of its own; they answer in turns, so that a busy machine slows all of them alike. Answers are greedy and
-not ended early. The time is from the question to the last token, what the variant reads of the question included.
+Answers are greedy and not ended early. The time is from the question to the last token, reading the question included.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
-from tasks.core.quiet import quiet_libraries
+import numpy as np
 
+from benchmarks.sections import Section, alternate, ratios, run_alone
+
+TORCH = "PyTorch fp32, generate"
 RECIPES = ("int8-dynamic", "int8-weights", "int4-weights")
 PROMPTS = (
     "Good morning! How are you today?", "What is a good name for a cat?", "Name three fruits.", "Why is the sky blue?",
     "I had a bad day at work.", "How do I boil an egg?", "Tell me a very short story.", "What should I read next?",
 )  # fmt: skip
 ROOM = 512  # tokens
+MODULE = "benchmarks.generation"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--tokens", type=int, default=48, help="of an answer")
-    given = parser.parse_args()
-    quiet_libraries()
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        graphs = export(given.model.resolve(), Path(scratch))
-        from tasks.core.workers import Worker
-
-        setting = {"model": str(given.model.resolve()), "tokens": given.tokens}
-        workers = {name: Worker("benchmarks.generation", setting | {"graph": graph and str(graph)}) for name, graph in graphs.items()}
-        for worker in workers.values():
-            stack.callback(worker.close)
-        print("| variant | size (MB) | tokens/s | tokens as PyTorch's, from the first on |\n| --- | --- | --- | --- |")
-        found = {name: [] for name in graphs}
-        for turn in range(len(PROMPTS)):
-            for name, worker in workers.items() if turn % 2 else reversed(workers.items()):
-                found[name].append(worker.ask(do="answer", prompt=PROMPTS[turn]))
-        for name, answers in found.items():
-            seconds, tokens = (sum(answer[key] for answer in answers) for key in ("seconds", "count"))
-            same = sum(
-                sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one["ids"], other["ids"], strict=True)))
-                for one, other in zip(answers, found["pytorch"], strict=True)
-            )
-            size = (graphs[name] or given.model / "model.safetensors").stat().st_size / 1e6
-            print(f"| {name} | {size:.0f} | {tokens / seconds:.1f} | {same / tokens:.1%} |")
+def measure(quick: bool) -> Section:
+    """A question a round to each variant."""
+    rounds, tokens = (2, 8) if quick else (len(PROMPTS), 48)
+    with tempfile.TemporaryDirectory() as scratch:
+        graphs = export(base_model(), Path(scratch))
+        settings = {name: {"graph": str(graph), "tokens": tokens} for name, graph in graphs.items()}
+        found = alternate(MODULE, {TORCH: {"graph": "", "tokens": tokens}} | settings, rounds)
+        sizes = {name: graph.stat().st_size for name, graph in graphs.items()}
+    sizes[TORCH] = (base_model() / "model.safetensors").stat().st_size
+    rates = {name: [tokens / turn["seconds"] for turn in turns] for name, turns in found.items()}
+    rows = []
+    for name, turns in found.items():
+        speed = [f"{np.median(rates[name]):.1f}", ratios(rates[TORCH], rates[name])]
+        rows.append([name, f"{sizes[name] / 1e6:.0f}", *speed, f"{same(turns, found[TORCH]):.0%}"])
+    note = f"Answers of {tokens} tokens to {rounds} questions. Wanted of int8 or int4: 3x."
+    header = ("variant", "MB", "tokens/s", "over PyTorch", "tokens as PyTorch's, from the first on")
+    return Section("Chat: writing", header, rows, [note], {name: float(np.median(values)) for name, values in rates.items()}, "tokens/s")
 
 
-def export(model: Path, scratch: Path) -> dict[str, Path | None]:
-    """The graph of each variant; None for PyTorch."""
+def same(turns: list[dict[str, Any]], others: list[dict[str, Any]]) -> float:
+    """The share of tokens up to the first that differs."""
+    counts = [
+        sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one["ids"], other["ids"], strict=True)))
+        for one, other in zip(turns, others, strict=True)
+    ]
+    return sum(counts) / sum(len(turn["ids"]) for turn in turns)
+
+
+def base_model() -> Path:
+    """SmolLM2's directory, downloaded and converted once."""
+    from tasks.core.params import BaseModelParams
+    from tasks.core.sources import resolve_model
+    from tasks.core.workspace import cache_dir
+    from tasks.problems.chat import SMOLLM2
+
+    return resolve_model(BaseModelParams.model_validate(SMOLLM2), Path.cwd(), cache_dir())
+
+
+def export(model: Path, scratch: Path) -> dict[str, Path]:
+    """The graph of each recipe, fp32 among them."""
     from tasks.core.causal_graph import trace_causal
     from tasks.core.tokens import load_tokenizer
     from tasks.export import RECIPES as BUILD
@@ -69,44 +78,46 @@ def export(model: Path, scratch: Path) -> dict[str, Path | None]:
     network = kind.load_model(model, ()).eval()
     example = kind.collate(kind.encode(load_tokenizer(model, ROOM), kind.example(), ()), 0)
     material = Material(trace_causal(network, example, kind.output_name, 17), network.config, [], 0)
-    graphs: dict[str, Path | None] = {"pytorch": None}
+    graphs = {}
     for name, build in {"fp32": _fp32, **{name: BUILD[name] for name in RECIPES}}.items():
         graphs[name] = scratch / f"{name}.onnx"
-        build(material, scratch / f"{name}.onnx")
+        build(material, graphs[name])
     return graphs
 
 
-def serve(model: str, graph: str | None, tokens: int) -> None:
+def serve(graph: str, tokens: int) -> None:
     """A variant's own process."""
     import torch
 
-    from tasks.core.decoding import onnx_writer, torch_writer
+    from tasks.core.decoding import onnx_writer
     from tasks.core.dialogue_encodings import DialogueEncoder
     from tasks.core.session import OnnxModel, physical_cores
     from tasks.core.tokens import load_tokenizer
     from tasks.core.workers import answer_questions
     from tasks.problems import load_problem
 
-    encoder = DialogueEncoder(load_tokenizer(Path(model), ROOM), reserve=tokens)
+    encoder = DialogueEncoder(load_tokenizer(base_model(), ROOM), reserve=tokens)
     torch.set_num_threads(physical_cores())
     if graph:
         write = onnx_writer(OnnxModel(Path(graph), "logits", physical_cores()))
     else:
-        write = torch_writer(load_problem("chat").load_model(Path(model), ()).eval())
-    write([1, 2, 3], tokens)  # what is made on first use
+        network = load_problem("chat").load_model(base_model(), ()).eval()
 
-    def answer(prompt: str) -> dict[str, object]:
-        ids = encoder.encode([{"role": "user", "content": prompt}]).input_ids
+        def write(ids: list[int], count: int) -> list[int]:
+            with torch.inference_mode():
+                given = torch.tensor([ids])
+                return network.generate(
+                    given, attention_mask=torch.ones_like(given), max_new_tokens=count, min_new_tokens=count, do_sample=False
+                )[0, len(ids) :].tolist()
+
+    def turn(number: int) -> dict[str, object]:
+        ids = encoder.encode([{"role": "user", "content": PROMPTS[number % len(PROMPTS)]}]).input_ids
         started = time.perf_counter()
         said = write(ids, tokens)
-        return {"seconds": time.perf_counter() - started, "count": len(said), "ids": said}
+        return {"seconds": time.perf_counter() - started, "ids": said}
 
-    answer_questions({"answer": answer})
+    answer_questions({"turn": turn})
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2 and sys.argv[1].startswith("{"):
-        quiet_libraries()
-        serve(**json.loads(sys.argv[1]))
-    else:
-        main()
+    run_alone(__doc__ or "", measure, serve)

@@ -1,9 +1,12 @@
-"""The repository's default workspace in a scratch directory, as far as a benchmark needs it."""
+"""What benchmarks work on: the default workspace, or an example, in a scratch directory; and the training loop's own steps."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from tasks.core.workspace import Workspace
 
@@ -15,15 +18,43 @@ SHORT = (
 )  # fmt: skip
 
 
-def default_workspace(scratch: Path, last: str, *overrides: str) -> Workspace:
-    """Its stages run up to `last`, in this process."""
+def default_workspace(scratch: Path, last: str, *overrides: str, example: str = "") -> Workspace:
+    """Its stages run up to `last`, in this process; `example` names one of examples/ in its place."""
     from tasks.core.params import save_overrides
     from tasks.core.progress import silent
     from tasks.pipeline import STAGES, run_stage
 
     workspace = Workspace(scratch)
-    shutil.copyfile(ROOT / "params.yaml", workspace.params_file)
+    shutil.copyfile((ROOT / "examples" / example if example else ROOT) / "params.yaml", workspace.params_file)
     save_overrides(workspace.params_file, overrides)
     for stage in STAGES[: [stage.name for stage in STAGES].index(last) + 1]:
         run_stage(stage, workspace, workspace.params(), silent)
     return workspace
+
+
+def training_steps(root: Path, batch: int, *overrides: str) -> Callable[[np.ndarray], None]:
+    """What trains on some of the workspace's tokenized rows, by number, in batches of `batch`, and goes on from there when called again."""
+    from tasks.core.batching import training_batches
+    from tasks.core.methods import apply_method
+    from tasks.core.progress import silent
+    from tasks.core.setting import Setting
+    from tasks.core.sources import resolve_model
+    from tasks.core.tokens import TokensInfo, read_features, read_tokens
+    from tasks.core.training import Trainer
+    from tasks.core.workspace import cache_dir
+    from tasks.problems import load_problem
+
+    params = Workspace(root).params(overrides)
+    kind, base, tokens = load_problem(params.problem), resolve_model(params.base_model, root, cache_dir()), root / "data" / "tokens"
+    model = kind.load_model(base, params.labels, params.finetune.dropout)
+    train, validation = read_tokens(tokens / "train.arrow"), read_features(tokens / "validation.arrow")
+    pad = TokensInfo.read(tokens).pad_token_id
+    setting = Setting(kind, params.labels, train, validation, pad, params.finetune, None, 0, "cpu", root / "work")
+    loop = Trainer(apply_method(model, base, params.finetune, setting.total_steps), setting, silent)
+    loop.model.train()
+
+    def run(rows: np.ndarray) -> None:
+        for places in training_batches(loop.lengths[rows], batch, seed=0, epoch=0):
+            loop._step(rows[places])
+
+    return run

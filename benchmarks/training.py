@@ -88,30 +88,9 @@ def serve(root: str, variant: str, steps: int) -> None:
 
 def ours(root: Path, frozen: bool) -> Callable[[np.ndarray], None]:
     """The training loop's own steps."""
-    from tasks.core.batching import training_batches
-    from tasks.core.methods import apply_method
-    from tasks.core.progress import silent
-    from tasks.core.setting import Setting
-    from tasks.core.sources import resolve_model
-    from tasks.core.tokens import read_features, read_tokens
-    from tasks.core.training import Trainer
-    from tasks.core.workspace import Workspace, cache_dir
-    from tasks.problems import load_problem
+    from benchmarks.material import training_steps
 
-    params = Workspace(root).params([f"finetune.freeze_embeddings={str(frozen).lower()}", "finetune.epochs=100"])
-    kind, base = load_problem(params.problem), resolve_model(params.base_model, root, cache_dir())
-    tokens = root / "data" / "tokens"
-    model = kind.load_model(base, params.labels)
-    train, validation = read_tokens(tokens / "train.arrow"), read_features(tokens / "validation.arrow")
-    setting = Setting(kind, params.labels, train, validation, 0, params.finetune, None, 0, "cpu", root / "work")
-    loop = Trainer(apply_method(model, base, params.finetune, setting.total_steps), setting, silent)
-    loop.model.train()
-
-    def run(rows: np.ndarray) -> None:
-        for batch in training_batches(loop.lengths[rows], BATCH, seed=0, epoch=0):
-            loop._step(rows[batch])
-
-    return run
+    return training_steps(root, BATCH, f"finetune.freeze_embeddings={str(frozen).lower()}", "finetune.epochs=100")
 
 
 def trainer(root: Path, variant: str) -> Callable[[np.ndarray], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,21 @@ def test_its_loss_falls_when_outputs_get_better(problem: Problem, sample: Sample
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
+
+
+def test_leaving_out_outputs_that_are_not_needed_changes_neither_loss_nor_gradients(problem: Problem, sample: Sample) -> None:
+    model = fresh_model(problem, sample).eval()
+    batch, wanted = problem.training_batch(encoded(problem, sample, 16), pad(sample))
+    inputs, references = {name: torch.from_numpy(values) for name, values in batch.items()}, torch.from_numpy(wanted)
+    found = []
+    for needed in (nullcontext(), problem.outputs_needed(model, references)):
+        with needed:
+            outputs = model(**inputs)[problem.output_name]
+        loss = problem.loss(outputs, references, label_smoothing=0.1, class_weights=None)
+        gradients = torch.autograd.grad(loss, [one for one in model.parameters() if one.requires_grad], allow_unused=True)
+        found.append((loss.detach(), [torch.zeros(()) if one is None else one for one in gradients]))
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
+    assert model(**inputs)[problem.output_name].shape[:1] == next(iter(inputs.values())).shape[:1]  # as it was again
 
 
 def test_its_behaviour_tests_can_be_judged(problem: Problem, sample: Sample) -> None:

@@ -7,7 +7,8 @@ best of the others. References are the right tokens, NO_WORD where there is none
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from tasks.core.windows import NO_WORD
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
+    from torch import nn
+    from transformers import PreTrainedModel
 
     from tasks.problems.base import Array, Floats
 
@@ -85,7 +88,7 @@ def mostly_right(outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
 
 
 def guess_loss(outputs: torch.Tensor, references: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-    """Mean cross-entropy of (rows, tokens, vocabulary) where references are no NO_WORD.
+    """Mean cross-entropy where references are no NO_WORD; `outputs` are (rows, tokens, vocabulary), or those of such tokens alone.
 
     Where none is, there is nothing to learn, and the mean of nothing is no number: 0.
     """
@@ -94,7 +97,28 @@ def guess_loss(outputs: torch.Tensor, references: torch.Tensor, label_smoothing:
     there = references != NO_WORD
     if not there.any():
         return outputs.sum() * 0
-    return cross_entropy(outputs[there], references[there], label_smoothing=label_smoothing)
+    guessed = outputs[there] if outputs.ndim > references.ndim else outputs
+    return cross_entropy(guessed, references[there], label_smoothing=label_smoothing)
+
+
+@contextmanager
+def vocabulary_only_where(model: PreTrainedModel, there: torch.Tensor) -> Iterator[None]:
+    """Within, the layer that makes a vocabulary of a state is given those of the tokens `there`, (rows, tokens), and no others.
+
+    It is as much work as all of a small encoder's layers, and one token in seven is masked: their training step takes half the time
+    (benchmarks/TRIED.md). The outputs are (those tokens, vocabulary).
+    """
+
+    def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
+        return inputs[0][there] if inputs[0].shape[:-1] == there.shape else None
+
+    layer = model.get_output_embeddings()
+    handle = layer.register_forward_pre_hook(keep) if layer is not None else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 def losses_figure(details: Mapping[str, Any]) -> Figure:

@@ -178,7 +178,8 @@ class Trainer:
         device = self.accelerator.device
         inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
         references = torch.from_numpy(wanted).to(device)
-        with self.accelerator.autocast(), self.prefix.over(batch, device) if self.prefix else nullcontext():
+        needed = setting.problem.outputs_needed(self.tuning.model, references)
+        with self.accelerator.autocast(), needed, self.prefix.over(batch, device) if self.prefix else nullcontext():
             outputs = self.model(**inputs)[setting.problem.output_name]
             return self.loss(outputs.float(), references, label_smoothing=setting.params.label_smoothing, class_weights=self.class_weights)
 

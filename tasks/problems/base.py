@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -153,6 +154,10 @@ class Problem(ABC):
         self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
     ) -> torch.Tensor:
         """Mean training loss of a batch, a scalar."""
+
+    def outputs_needed(self, model: PreTrainedModel, references: torch.Tensor) -> AbstractContextManager[None]:
+        """While it lasts, the model may leave out what `loss` of these references does not look at."""
+        return nullcontext()
 
     def losses(self) -> dict[str, Callable[..., torch.Tensor]]:
         """What `finetune.loss` may name, the usual one first; each is called as `loss` is."""

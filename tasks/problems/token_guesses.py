@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,13 +11,14 @@ import numpy.typing as npt
 
 from tasks.core.draws import Resampled
 from tasks.core.encodings import pad_features, pad_rows
-from tasks.core.token_losses import guess_loss, loss_details, mostly_right, same_guesses, token_metrics
+from tasks.core.token_losses import guess_loss, loss_details, mostly_right, same_guesses, token_metrics, vocabulary_only_where
 from tasks.core.windows import NO_WORD
 from tasks.problems.base import Array, Columns, Features, Floats
 from tasks.problems.unlabelled import Unlabelled
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 
 class TokenGuesses(Unlabelled):
@@ -36,6 +38,9 @@ class TokenGuesses(Unlabelled):
         self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
     ) -> torch.Tensor:
         return guess_loss(outputs, references, label_smoothing)
+
+    def outputs_needed(self, model: PreTrainedModel, references: torch.Tensor) -> AbstractContextManager[None]:
+        return vocabulary_only_where(model, references != NO_WORD)
 
     def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled:
         """Over all tokens with a reference: how many are guessed right, the mean log-loss in nats, and e to it."""

@@ -1,0 +1,97 @@
+"""Fine-tuning a chat model by LoRA, tokens a second: ours (dialogues packed) beside transformers' Trainer, which pads them.
+
+python -m benchmarks.chat         # SmolLM2-135M-Instruct on small talk
+python -m benchmarks.chat --quick
+
+Both see the same dialogues, eight a batch, learn the assistant's tokens alone, and train the same LoRA weights. Padding is not counted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.sections import Section, alternate, ratios, run_alone
+
+BATCH = 8
+OURS, TRAINER = "ours", "Trainer's defaults, padded to the longest"
+MODULE = "benchmarks.chat"
+
+
+def measure(quick: bool) -> Section:
+    """Steps of each in turns."""
+    from benchmarks.material import default_workspace
+
+    rounds, steps = (2, 1) if quick else (5, 3)
+    with tempfile.TemporaryDirectory() as scratch:
+        workspace = default_workspace(Path(scratch), "tokenize", example="chat")
+        common = {"root": str(workspace.root), "steps": steps}
+        found = alternate(MODULE, {name: common | {"variant": name} for name in (OURS, TRAINER)}, rounds)
+    rates = {name: [turn["tokens"] / turn["seconds"] for turn in turns] for name, turns in found.items()}
+    rows = [[name, f"{np.median(rates[name]):.0f}", ratios(rates[TRAINER], rates[name])] for name in rates]
+    return Section("Chat: fine-tuning", ("variant", "tokens/s", "over Trainer's"), rows, ["Wanted: 2x."])
+
+
+def serve(root: str, variant: str, steps: int) -> None:
+    """A variant's own process."""
+    from tasks.core.tokens import read_tokens, token_lengths
+    from tasks.core.workers import answer_questions
+
+    train = {OURS: ours, TRAINER: trainer}[variant](Path(root))
+    lengths = token_lengths(read_tokens(Path(root) / "data" / "tokens" / "train.arrow"))
+
+    def turn(number: int) -> dict[str, Any]:
+        rows = np.random.default_rng(number + 1).permutation(len(lengths))[: BATCH * (1 if number < 0 else steps)]
+        started = time.perf_counter()
+        train(rows)
+        return {"tokens": int(lengths[rows].sum()), "seconds": time.perf_counter() - started}
+
+    answer_questions({"turn": turn})
+
+
+def ours(root: Path) -> Callable[[np.ndarray], None]:
+    """The training loop's own steps."""
+    from benchmarks.material import training_steps
+
+    return training_steps(root, BATCH, "finetune.epochs=100")
+
+
+def trainer(root: Path) -> Callable[[np.ndarray], None]:
+    """transformers' Trainer as it comes, with peft's LoRA of the same rank on the same layers."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, TrainingArguments
+    from transformers import Trainer as Loop
+
+    from tasks.core.dialogue_encodings import next_tokens
+    from tasks.core.sources import resolve_model
+    from tasks.core.tokens import read_tokens
+    from tasks.core.workspace import Workspace, cache_dir
+
+    params = Workspace(root).params()
+    base, sizes = resolve_model(params.base_model, root, cache_dir()), params.finetune.sizes
+    adapter = LoraConfig(r=sizes.rank, lora_alpha=sizes.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, use_safetensors=True), adapter)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    features = read_tokens(root / "data" / "tokens" / "train.arrow").to_pydict()
+    # ours stand where a token is guessed, transformers moves them there itself
+    labels = [[-100, *(wanted if wanted >= 0 else -100 for wanted in row[:-1])] for row in next_tokens(features)]
+    arguments = TrainingArguments(
+        output_dir=str(root / "trainer"), per_device_train_batch_size=BATCH, num_train_epochs=1, report_to=[], save_strategy="no",
+        logging_strategy="no", disable_tqdm=True, use_cpu=True,
+    )  # fmt: skip
+
+    def run(rows: np.ndarray) -> None:
+        ids = features["input_ids"]
+        data = [{"input_ids": ids[row], "attention_mask": [1] * len(ids[row]), "labels": labels[row]} for row in rows]
+        Loop(model=model, args=arguments, train_dataset=data, data_collator=DataCollatorForSeq2Seq(tokenizer)).train()
+
+    return run
+
+
+if __name__ == "__main__":
+    run_alone(__doc__ or "", measure, serve)
