@@ -20,7 +20,7 @@ from benchmarks.sections import Section
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
-NAMES = ("training", "frozen", "chat", "inference", "generation", "data", "overhead", "comparing")
+NAMES = ("training", "quality", "frozen", "chat", "inference", "generation", "data", "overhead", "comparing")
 LIBRARIES = ("torch", "transformers", "onnxruntime", "tokenizers", "prefect", "mlflow", "dvc", "great_expectations", "duckdb")
 HEAD = """# Results of the benchmarks
 

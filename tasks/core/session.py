@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -16,8 +18,9 @@ from tasks.core.ragged import gather
 if TYPE_CHECKING:
     from tasks.problems.base import Features, Floats
 
-BATCH_TOKENS = 4096  # padded tokens of one batch: larger ones leave the cache and gain nothing
-BATCH_ROWS = 64
+BATCH_TOKENS = 1024  # padded tokens of one batch: larger ones leave the cache and gain nothing
+BATCH_ROWS = 32
+MANY_BATCHES = 8  # from which each has a thread of its own: 1.1 times as many texts a second as one after the other on all threads
 
 Cache = dict[str, npt.NDArray[np.float32]]  # keys and values of what a causal model has read, by the names that they go in by
 
@@ -44,8 +47,9 @@ class OnnxModel:
 
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        self.file, self.threads = file, threads or physical_cores()
         # 0 would let onnxruntime pin its threads to cores, which fights with other processes and fails in containers
-        options.intra_op_num_threads = threads or physical_cores()
+        options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # patterns are kept for every shape ever seen, and ours all differ
         options.log_severity_level = 3
@@ -74,11 +78,21 @@ class OnnxModel:
         lengths = np.fromiter(map(len, features["input_ids"]), np.int64, len(features["input_ids"]))
         if not len(lengths):
             return self._nothing()
-        outputs, places = [], list(inference_batches(lengths, min(BATCH_TOKENS, problem.batch_tokens), BATCH_ROWS))
-        for rows in places:
+        places = list(inference_batches(lengths, min(BATCH_TOKENS, problem.batch_tokens), BATCH_ROWS))[::-1]  # the longest first
+        many = self.threads > 1 and len(places) >= MANY_BATCHES
+        model = self.on_one_thread if many else self
+
+        def compute(rows: npt.NDArray[np.int64]) -> Floats:
             chosen = take_rows(features, rows)
-            outputs.append(problem.reduce(self.run(problem.collate(chosen, pad_token_id)), chosen))
-        return gather(outputs, places)
+            return problem.reduce(model.run(problem.collate(chosen, pad_token_id)), chosen)
+
+        with ThreadPoolExecutor(self.threads if many else 1) as pool:
+            return gather(list(pool.map(compute, places)), places)
+
+    @cached_property
+    def on_one_thread(self) -> OnnxModel:
+        """The same for calls that come from several threads at once."""
+        return OnnxModel(self.file, self.output_name, 1)
 
     def _nothing(self) -> Floats:
         shape = next(output.shape for output in self.session.get_outputs() if output.name == self.output_name)
