@@ -15,12 +15,16 @@ import sys
 from datetime import UTC, datetime
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.sections import Section
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
-NAMES = ("training", "quality", "frozen", "chat", "inference", "generation", "data", "overhead", "comparing")
+NAMES = ("training", "quality", "frozen", "chat", "inference", "generation", "data", "scaling", "overhead", "comparing")
 LIBRARIES = ("torch", "transformers", "onnxruntime", "tokenizers", "prefect", "mlflow", "dvc", "great_expectations", "duckdb")
 HEAD = """# Results of the benchmarks
 
@@ -55,7 +59,7 @@ def keep(name: str, section: Section) -> None:
 
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else ""
     found = dict(re.findall(r"<!-- (\w+) -->\n(.*?)(?=<!-- \w+ -->|\Z)", text, re.S))
-    plot = f"\n![{section.title}]({draw(name, section).name})\n" if section.bars else ""
+    plot = f"\n![{section.title}]({draw(name, section).name})\n" if section.bars or section.curves else ""
     found[name] = f"{section.markdown()}{plot}\n{machine()}\n\n"
     body = "".join(f"<!-- {one} -->\n{found[one]}" for one in NAMES if one in found)
     write_text(RESULTS, f"{HEAD}\n{body.rstrip()}\n")
@@ -71,7 +75,15 @@ def machine() -> str:
 
 
 def draw(name: str, section: Section) -> Path:
-    """Its bars as a PNG."""
+    """Its bars or curves as a PNG."""
+    figure = draw_bars(section) if section.bars else draw_curves(section)
+    path = HERE / f"{name}.png"
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def draw_bars(section: Section) -> Figure:
+    """One panel."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 0.6 + 0.45 * len(section.bars)), layout="constrained")
@@ -82,9 +94,23 @@ def draw(name: str, section: Section) -> Path:
     axes.margins(x=0.12)
     axes.set_xlabel(section.unit)
     axes.spines[["top", "right"]].set_visible(False)
-    path = HERE / f"{name}.png"
-    figure.savefig(path, dpi=110)
-    return path
+    return figure
+
+
+def draw_curves(section: Section) -> Figure:
+    """A panel for each thing that was measured."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * len(section.curves), 4), layout="constrained")
+    panels = figure.subplots(1, len(section.curves), squeeze=False)[0]
+    for axes, (what, curves) in zip(panels, section.curves.items(), strict=True):
+        for label, points in curves.items():
+            axes.loglog(*zip(*points, strict=True), marker="o", label=label)
+        axes.set(xlabel="rows", ylabel=what)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
 
 
 if __name__ == "__main__":

@@ -18,7 +18,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Section:
-    """A table and what is to be said of it; `bars` are drawn: label -> value."""
+    """A table and what is to be said of it.
+
+    bars    drawn, in `unit`: label -> value
+    curves  drawn, a panel each: what it shows -> label -> points (x, y), both scales logarithmic
+    """
 
     title: str
     header: Sequence[str]
@@ -26,6 +30,7 @@ class Section:
     notes: Sequence[str] = ()
     bars: Mapping[str, float] = field(default_factory=dict)
     unit: str = ""
+    curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]] = field(default_factory=dict)
 
     def markdown(self) -> str:
         """The section's text."""

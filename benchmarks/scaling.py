@@ -1,0 +1,39 @@
+"""Seconds and peak memory of every stage against the number of rows, each stage in a process of its own.
+
+python -m benchmarks.scaling         # 1,000 and 10,000 rows through all stages, 100,000 and 1,000,000 through those of the data
+python -m benchmarks.scaling --quick # 500 and 1,000
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from benchmarks.data import STAGES as DATA_STAGES
+from benchmarks.data import make_workspace, timed
+from benchmarks.sections import Section, run_alone
+
+
+def measure(quick: bool) -> Section:
+    """Made-up sentences, as in benchmarks.data."""
+    from tasks.pipeline import STAGES
+
+    every = [stage.name for stage in STAGES]
+    sizes = {500: every, 1_000: DATA_STAGES} if quick else {1_000: every, 10_000: every, 100_000: DATA_STAGES, 1_000_000: DATA_STAGES}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in every}
+    megabytes: dict[str, list[tuple[float, float]]] = {name: [] for name in every}
+    table = []
+    for rows, stages in sizes.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            root = make_workspace(Path(scratch), rows)
+            found = {stage: timed(root, "-m", "tasks", stage) for stage in stages}
+        for stage, (took, peak) in found.items():
+            seconds[stage].append((rows, took))
+            megabytes[stage].append((rows, peak))
+        table.append([f"{rows:,}", *(f"{found[name][0]:.1f} s, {found[name][1]:.0f} MB" if name in found else "–" for name in every)])
+    note = "A process a stage, so that its start and its imports are in it; sentences of 5 to 30 words, two classes, one epoch."
+    return Section("Scaling", ("rows", *every), table, [note], curves={"seconds": seconds, "peak memory (MB)": megabytes})
+
+
+if __name__ == "__main__":
+    run_alone(__doc__ or "", measure)
