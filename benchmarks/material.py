@@ -32,6 +32,20 @@ def default_workspace(scratch: Path, last: str, *overrides: str, example: str = 
     return workspace
 
 
+def keep_rows(root: Path, rows: int) -> None:
+    """Leave so many of the workspace's tokenized training rows, drawn at random."""
+    import pyarrow as pa
+
+    from tasks.core.files import atomic_path
+    from tasks.core.tokens import read_tokens
+
+    file = root / "data" / "tokens" / "train.arrow"
+    table = read_tokens(file)
+    kept = table.take(pa.array(np.sort(np.random.default_rng(0).permutation(len(table))[:rows])))
+    with atomic_path(file) as new, pa.OSFile(str(new), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(kept)
+
+
 def training_steps(root: Path, batch: int, *overrides: str) -> Callable[[np.ndarray], None]:
     """What trains on some of the workspace's tokenized rows, by number, in batches of `batch`, and goes on from there when called again."""
     from tasks.core.batching import training_batches

@@ -1,7 +1,7 @@
 """Every fine-tuning method on the repository's default workspace: what it trains, takes and comes to, as a Markdown table.
 
-    python benchmarks/methods.py --rows 2000 --seeds 3     # one process a run; keep the machine quiet
-    python benchmarks/methods.py --quick                   # 200 rows, one seed: whether it works at all
+    python -m benchmarks.methods --rows 2000 --seeds 3     # one process a run; keep the machine quiet
+    python -m benchmarks.methods --quick                   # 200 rows, one seed: whether it works at all
 
 Data, base model, epochs and all else are params.yaml's; the method and its learning rate are the table below's. Metrics are of the
 whole test split. Peak memory is of the process that trains, libraries included (of the card on CUDA).
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import subprocess
 import sys
@@ -19,11 +18,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from benchmarks.material import ROOT, default_workspace, keep_rows
 from tasks.core.quiet import quiet_libraries
 
-ROOT = Path(__file__).resolve().parent.parent
 # the less a method trains, and the further from the output, the larger its steps. No search: of one to three rates each was taken the
 # one that did best in one epoch of 1,000 rows, 32 steps, which are too few for bitfit, p-tuning and rslora to tell (theirs are guesses)
 LEARNING_RATES = {
@@ -49,7 +46,9 @@ def main() -> None:
         return
     rows, seeds = (200, 1) if given.quick else (given.rows, given.seeds)
     with tempfile.TemporaryDirectory() as scratch:
-        tokens = prepare(Path(scratch), rows)
+        workspace = default_workspace(Path(scratch), "tokenize")
+        keep_rows(workspace.root, rows)
+        tokens = workspace.root / "data" / "tokens"
         print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS), flush=True)
         for method in given.methods:
             setting = {"tokens": str(tokens), "method": method, "epochs": given.epochs}
@@ -57,32 +56,10 @@ def main() -> None:
             print(line(method, found), flush=True)
 
 
-def prepare(scratch: Path, rows: int) -> Path:
-    """The default workspace's tokens, with so many of its training rows."""
-    import pyarrow as pa
-
-    from tasks.core.progress import silent
-    from tasks.core.tokens import read_tokens
-    from tasks.core.workspace import Workspace
-    from tasks.pipeline import STAGES, run_stage
-
-    workspace = Workspace(scratch)
-    shutil.copyfile(ROOT / "params.yaml", workspace.params_file)
-    for stage in STAGES[: [stage.name for stage in STAGES].index("finetune")]:
-        run_stage(stage, workspace, workspace.params(), silent)
-    tokens = scratch / "data" / "tokens"
-    table = read_tokens(tokens / "train.arrow")
-    drawn = np.sort(np.random.default_rng(0).permutation(len(table))[:rows])
-    with pa.OSFile(str(scratch / "train.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table.take(pa.array(drawn)))
-    (scratch / "train.arrow").replace(tokens / "train.arrow")
-    return tokens
-
-
 def run(setting: dict[str, Any]) -> dict[str, float]:
     """`measure` in a process of its own, for the memory is the process's."""
-    command = [sys.executable, __file__, "--run", json.dumps(setting)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "benchmarks.methods", "--run", json.dumps(setting)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{setting}: {done.stderr[-2000:]}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -8,6 +8,7 @@ Macro-F1 on the whole test split, mean ± standard deviation over seeds. The Tra
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -20,19 +21,13 @@ OURS, SHIPPED, TRAINER = "ours, PyTorch", "ours, what ships (int8-static)", "Tra
 
 def measure(quick: bool) -> Section:
     """A training of each a seed."""
-    import pyarrow as pa
-
-    from benchmarks.material import SHORT, default_workspace
-    from tasks.core.tokens import read_tokens
+    from benchmarks.material import SHORT, default_workspace, keep_rows
 
     rows, seeds = (200, 1) if quick else (6000, 3)
     scores: dict[str, list[float]] = {OURS: [], SHIPPED: [], TRAINER: []}
     with tempfile.TemporaryDirectory() as scratch:
         workspace = default_workspace(Path(scratch), "tokenize", *(override for override in SHORT if "epochs" not in override))
-        file = workspace.root / "data" / "tokens" / "train.arrow"
-        train = read_tokens(file)
-        some = train.take(pa.array(np.sort(np.random.default_rng(0).permutation(len(train))[:rows])))
-        write_tokens(some, file)
+        keep_rows(workspace.root, rows)
         for seed in range(seeds):
             checkpoint, shipped = train_ours(workspace.root, seed)
             scores[OURS].append(checkpoint)
@@ -47,21 +42,8 @@ def measure(quick: bool) -> Section:
     return Section("Quality", ("variant", "macro-F1"), table, notes)
 
 
-def write_tokens(table: object, file: Path) -> None:
-    """In place of what is there, which is memory-mapped."""
-    import pyarrow as pa
-
-    from tasks.core.files import atomic_path
-
-    assert isinstance(table, pa.Table)
-    with atomic_path(file) as new, pa.OSFile(str(new), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-
-
 def train_ours(root: Path, seed: int) -> tuple[float, float]:
     """(of the checkpoint, of the bundle) by the workspace's own stages."""
-    import shutil
-
     from tasks.core.files import read_json
     from tasks.core.progress import silent
     from tasks.core.workspace import Workspace
