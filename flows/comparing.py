@@ -14,6 +14,7 @@ from flows.progress import listener
 from tasks.core.bootstrap import Resampling
 from tasks.core.errors import RegistryError
 from tasks.core.files import write_json, write_text
+from tasks.core.params import SplitParams
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from tasks.comparison import Scored, TestRows
 
-SPLIT_KEYS = ("split.validation", "split.test")
 FROZEN = "These test rows were held out by a hash of their text, so neither model was trained on them."
 FOREIGN = "{title} is in no registry: whether it was trained on these rows cannot be known."
 OTHER_SPLIT = "{title} was split with other shares ({found}): it may have been trained on some of these rows."
@@ -142,11 +142,18 @@ def _notes(registry: Registry, contestant: Contestant) -> list[str]:
     """Why it cannot be known that the contestant never saw the test rows."""
     if contestant.version is None:
         return [FOREIGN.format(title=contestant.title)]
-    split = registry.workspace.params().split
-    now = {"split.validation": str(split.validation), "split.test": str(split.test)}
-    then = registry.run_params(contestant.version)
-    found = ", ".join(f"{key} {then.get(key, 'unknown')}, now {now[key]}" for key in SPLIT_KEYS if then.get(key) != now[key])
+    found = other_shares(registry.run_params(contestant.version), registry.workspace.params().split)
     return [OTHER_SPLIT.format(title=contestant.title, found=found)] if found else []
+
+
+def other_shares(then: Mapping[str, str], split: SplitParams) -> str:
+    """The shares of a run's params that are others now, in words; what params.yaml did not say had its default."""
+    found = []
+    for name in ("validation", "test"):
+        before, now = then.get(f"split.{name}", str(getattr(SplitParams(), name))), str(getattr(split, name))
+        if before != now:
+            found.append(f"split.{name} {before}, now {now}")
+    return ", ".join(found)
 
 
 def _frozen(workspace: Workspace) -> str:

@@ -56,7 +56,8 @@ def guess(rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping
         known = [*kind.columns, *kind.replaceable]
         unknown = [column for column in named if column not in known]
         guessed = kind.guess_columns(rows) if not unknown else None
-        columns = {**(guessed or {}), **named}
+        same = {column: column for column in kind.columns if column in rows} if named else {}
+        columns = {**same, **(guessed or {}), **named}
         if not unknown and set(columns) >= set(kind.columns):
             found.append((len(columns), len(kind.types), Guess(name, {column: columns[column] for column in known if column in columns})))
         elif problem:

@@ -10,7 +10,10 @@ from flows.comparing import describe_pair, describe_rows, log_comparison, score
 from flows.contestants import Contestant, Registry
 from flows.progress import listener
 from tasks.core.bootstrap import Resampling
+from tasks.core.bundle import MANIFEST
 from tasks.core.errors import BundleError, DataError, ParamsError, did_you_mean
+from tasks.core.files import sha256_file
+from tasks.core.registry import BUNDLE_SHA256
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -93,8 +96,11 @@ def lineage_gaps(workspace: Workspace, contestant: Contestant) -> list[str]:
     elif tags.get("ratchet.git_dirty") == "true":
         gaps.append("code or params differed from the commit when it was trained")
     with closing(StageRunner(workspace, (), listener.get())) as runner:
-        if runner.lineage().content_key != tags.get("ratchet.content_key"):
-            return [*gaps, "this workspace holds another model's data now: whether a remote has this one's is not known"]
+        # by what lies here, not by the content key: that of params.yaml is another where it was trained with `-S`
+        bundle = workspace.root / "models" / "bundle" / MANIFEST
+        here = bundle.is_file() and sha256_file(bundle) == tags.get(BUNDLE_SHA256)
+        if not here or runner.lineage().data_hash != tags.get("ratchet.data_hash"):
+            return [*gaps, "this workspace holds another model now: whether a remote has this one's data is not known"]
         missing = runner.unpushed()
     return [*gaps, "what it was made from is on no DVC remote yet (`dvc push`)"] if missing else gaps
 

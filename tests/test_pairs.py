@@ -217,6 +217,13 @@ def test_pairs_are_guessed_from_foreign_columns() -> None:
     assert (classed.problem, classed.columns) == ("text-pair", {"text_a": "question", "text_b": "answer", "label": "label"})
 
 
+def test_what_is_not_named_has_its_own_name() -> None:
+    rows = pair_rows()
+    foreign = {"utterance": rows["text_a"], "intent": rows["text_b"], "score": [int(score > 0.5) for score in rows["score"]]}
+    found = guess(foreign, "text-pair-score", {"text_a": "utterance", "text_b": "intent"})
+    assert found.columns == {"text_a": "utterance", "text_b": "intent", "score": "score"}
+
+
 def write(path: Path, rows: dict[str, list[Any]]) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

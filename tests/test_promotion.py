@@ -17,8 +17,9 @@ import pytest
 from shared import prefect_server
 from workspaces import clean_environment, copy_workspace, ratchet, ratchet_json
 
+from flows.comparing import other_shares
 from tasks.core.files import read_json, sha256_file, write_json
-from tasks.core.params import save_overrides
+from tasks.core.params import SplitParams, save_overrides
 from tasks.core.registry import BUNDLE_SHA256, connect, versions
 
 
@@ -93,6 +94,12 @@ def test_a_comparison_is_the_same_here_and_in_mlflow(with_champion: Path, tmp_pa
     )
 
 
+def test_shares_that_nobody_wrote_down_were_the_usual_ones() -> None:
+    assert other_shares({}, SplitParams()) == ""
+    assert other_shares({"split.test": "0.1"}, SplitParams(test=0.2)) == "split.test 0.1, now 0.2"
+    assert other_shares({}, SplitParams(validation=0.2)) == "split.validation 0.1, now 0.2"
+
+
 def test_a_foreign_bundle_is_compared_with_a_warning(with_champion: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle_of(with_champion, 1), tmp_path / "foreign")
     found = ratchet_json(with_champion, "compare", str(tmp_path / "foreign"), "1")
@@ -110,7 +117,9 @@ def test_a_refusal_leaves_the_alias_and_is_written_down(with_champion: Path) -> 
     assert champion_of(with_champion) == 1
     last = ratchet_json(with_champion, "history")[-1]
     assert (last["outcome"], last["version"], last["previous"]) == ("refused", 2, 1)
-    assert {gate["name"]: gate["status"] for gate in last["gates"]}["minimum value"] == "failed"
+    gates = {gate["name"]: gate for gate in last["gates"]}
+    assert gates["minimum value"]["status"] == "failed"
+    assert "on no DVC remote yet" in gates["lineage"]["reason"]  # version 2 lies here, trained with `-S`
 
     assert error_of(with_champion, "promote", "--force")["type"] == "ParamsError"
     forced = ratchet_json(with_champion, "promote", "--force", "--reason", "the old one is broken")
