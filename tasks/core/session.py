@@ -86,7 +86,9 @@ class OnnxModel:
             chosen = take_rows(features, rows)
             return problem.reduce(model.run(problem.collate(chosen, pad_token_id)), chosen)
 
-        with ThreadPoolExecutor(self.threads if many else 1) as pool:
+        if not many:
+            return gather(list(map(compute, places)), places)
+        with ThreadPoolExecutor(self.threads) as pool:
             return gather(list(pool.map(compute, places)), places)
 
     @cached_property
