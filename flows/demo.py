@@ -16,6 +16,7 @@ from typing import Any
 from flows.demo_material import BAD_LINES, Story, shuffle_labels, write_rows
 from flows.training_run import TrainResult
 from tasks.core.files import read_json, read_jsonl, write_text
+from tasks.core.paired import say_p
 from tasks.core.workspace import Workspace
 
 MODEL_NAME = "demo"
@@ -178,7 +179,7 @@ def better_model(tale: Tale) -> Step:
     told = [
         f"train.csv arrives with {rows} good rows in place of {tale.story.first}, and version {run.version} is trained.",
         f"macro F1 {gate['numbers']['challenger']:.4f} against the champion's {gate['numbers']['other']:.4f}: "
-        f"{gate['numbers']['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, p {gate['numbers']['p_value']:.4f}.",
+        f"{gate['numbers']['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, p {say_p(gate['numbers']['p_value'])}.",
         *_verdict(decision),
     ]
     held = decision["outcome"] == "promoted" and decision["champion"] == run.version and low > 0

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.summary import console
+from tasks.core.paired import say_p
 
 if TYPE_CHECKING:
     from tasks.core.ledger import Decision
@@ -28,14 +29,15 @@ def print_comparison(found: Mapping[str, Any], page: Path | None) -> None:
     console.print(table)
     test = found["mcnemar"]
     console.print(
-        f"McNemar's exact test: A alone is right on {test['only_first']} rows, B alone on {test['only_second']}, p {test['p_value']:.4f}. "
+        f"McNemar's exact test: A alone is right on {test['only_first']} rows, B alone on {test['only_second']}, "
+        f"p {say_p(test['p_value'])}. "
         f"They agree on {found['agreement']:.1%}."
     )
     slices = Table("slice", "rows", "A", "B", "A - B", "95% interval", "p of a fall", title="Accuracy by slice", title_justify="left")
     for part in found["slices"]:
         if part["judged"]:
             numbers = _numbers(part["difference"])[:-1]
-            slices.add_row(escape(f"{part['column']}={part['value']}"), str(part["rows"]), *numbers, f"{part['fall_p_adjusted']:.4f}")
+            slices.add_row(escape(f"{part['column']}={part['value']}"), str(part["rows"]), *numbers, say_p(part["fall_p_adjusted"]))
     console.print(slices if slices.rows else "No slice has enough rows to be judged (promotion.min_slice_rows).")
     speed = Table("side by side", "A", "B", title_justify="left")
     for name, key, scale, digits in (
@@ -107,7 +109,7 @@ def print_history(name: str, decisions: Sequence[Decision]) -> None:
 def _numbers(difference: Mapping[str, float]) -> tuple[str, str, str, str, str]:
     return (
         f"{difference['first']:.4f}", f"{difference['second']:.4f}", f"{difference['value']:+.4f}",
-        f"{difference['low']:+.4f} to {difference['high']:+.4f}", f"{difference['p_value']:.4f}",
+        f"{difference['low']:+.4f} to {difference['high']:+.4f}", say_p(difference["p_value"]),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 from tasks.core import bootstrap
 from tasks.core.bootstrap import Resampling
 from tasks.core.draws import Draws
-from tasks.core.paired import accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences
+from tasks.core.paired import accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences, say_p
 from tasks.problems import load_problem
 
 KIND = load_problem("text-classification")
@@ -105,3 +105,7 @@ def test_sums_of_units_are_sums_of_their_rows() -> None:
     np.testing.assert_allclose(draws.sums(values), alone.sums(values))
     np.testing.assert_allclose(draws.sums(values[:, 0]), alone.sums(values)[:, 0])
     np.testing.assert_allclose(draws.sizes(), alone.sizes())
+
+
+def test_a_small_p_value_is_not_said_to_be_none() -> None:
+    assert [say_p(p) for p in (1.0, 0.0123, 0.00005, 0.00004, 0.0)] == ["1.0000", "0.0123", "0.0001", "<0.0001", "<0.0001"]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from tasks.core.lifecycle_params import PromotionParams
 from tasks.core.looks import level_of_look
-from tasks.core.paired import Difference, error_under
+from tasks.core.paired import Difference, error_under, say_p
 
 Status = Literal["passed", "failed", "warned", "not applicable"]
 KINDS = {"invariance": "invariance", "directional": "directional", "minimum-functionality": "minimum_functionality"}
@@ -135,7 +135,7 @@ def _bounded(name: str, pair: tuple[str, Difference, int], above: float, evidenc
     relation = "above" if bound > above else "not above"
     words = (
         f"{evidence.metric} {difference.first:.4f} against {difference.second:.4f} of {against}: {difference.value:+.4f}, "
-        f"lower bound {bound:+.4f} {relation} {above:+.4f} (p {difference.p_value:.4f}, look {evidence.look}, level {level:.4f})"
+        f"lower bound {bound:+.4f} {relation} {above:+.4f} (p {say_p(difference.p_value)}, look {evidence.look}, level {level:.4f})"
     )
     return Gate(name, "passed" if bound > above else "failed", words, numbers)
 
@@ -153,7 +153,7 @@ def _slices(evidence: Evidence, params: PromotionParams) -> Gate:
             fallen.append({"slice": name, "rows": part["rows"], "allowance": allowance, "p": part["fall_p_adjusted"], **part["difference"]})
     if fallen:
         words = [
-            f"{f['slice']} ({f['rows']} rows) {f['value']:+.3f}, allowed -{f['allowance']:g}, corrected p {f['p']:.4f}" for f in fallen
+            f"{f['slice']} ({f['rows']} rows) {f['value']:+.3f}, allowed -{f['allowance']:g}, corrected p {say_p(f['p'])}" for f in fallen
         ]
         return Gate("forgetting", "failed", "; ".join(words), {"fallen": fallen, "judged": len(judged)})
     worst = min(judged, key=lambda part: float(part["difference"]["value"]), default=None)

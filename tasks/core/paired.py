@@ -91,6 +91,11 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, both).pvalue) if both else 1.0
 
 
+def say_p(p_value: float) -> str:
+    """With four digits; what those cannot tell from 0 is no 0."""
+    return f"{p_value:.4f}" if p_value >= 0.00005 else "<0.0001"
+
+
 def error_under(difference: float, discordant_rows: int, rows: int) -> float:
     """Standard error of a difference of shares if it were truly `difference`, given how many rows the two are apart on.
 
