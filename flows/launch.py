@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from flows.background import in_background
@@ -48,7 +49,7 @@ def _run_while_server_starts(run: TrainingRun) -> dict[str, dict[str, Any]]:
 
     An ephemeral server takes 7 s to start, 15 s on a new database: the first stages need not wait for it.
     """
-    server = in_background(_start_server)
+    server = in_background(partial(_start_server, run))
     for stage in STAGES:
         if server.done():
             break
@@ -57,7 +58,9 @@ def _run_while_server_starts(run: TrainingRun) -> dict[str, dict[str, Any]]:
     return {name: {"state": outcome.state, "seconds": outcome.seconds} for name, outcome in run.outcomes.items()}
 
 
-def _start_server() -> None:
+def _start_server(run: TrainingRun) -> None:
+    # each of MLflow's stores, when it is opened, sets up the classes of every database that is imported, Prefect's half of them as well
+    run.wait_for_mlflow()
     from prefect.server.api.server import SubprocessASGIServer
 
     # the flow's own client finds this very server: the class keeps one instance a process

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -75,6 +75,12 @@ class TrainingRun:
             import sqlalchemy.orm  # noqa: F401
 
             self._mlflow = in_background(self._connect)
+
+    def wait_for_mlflow(self) -> None:
+        """Until it is connected or has failed, which is told where the connection is first used."""
+        self.open_mlflow()
+        assert self._mlflow is not None
+        wait([self._mlflow])
 
     def stage(self, name: str) -> StageOutcome:
         """Make one stage clean and say so."""
@@ -149,9 +155,12 @@ class TrainingRun:
         self._client()
 
     def _connect(self) -> tuple[MlflowClient, str]:
-        from tasks.core.registry import connect
+        from tasks.core.registry import connect, mlflow_errors
 
-        return connect(self._uri, self.workspace.store, self._runner.params.model_name)
+        client, experiment_id = connect(self._uri, self.workspace.store, self._runner.params.model_name)
+        with mlflow_errors(self._uri):
+            client.search_registered_models(max_results=1)  # the registry is a store of its own, opened when it is first asked
+        return client, experiment_id
 
     def _client(self) -> tuple[MlflowClient, str]:
         self.open_mlflow()

@@ -12,6 +12,8 @@ import pytest
 from shared import prefect_server
 from workspaces import ratchet_json
 
+from flows import launch
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[httpx.Client]:
@@ -61,3 +63,17 @@ def test_a_users_mistake_fails_the_flow_in_one_message(trained: Path, server: ht
     error = ratchet_json(trained, "train", "-S", "ingest.columns.text=txet", code=2)["error"]
     assert error["type"] == "DataError"
     assert flow_run_of(server, trained)["state"]["name"] == "Failed"
+
+
+def test_prefects_server_is_imported_when_mlflow_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.server.api.server import SubprocessASGIServer
+
+    told: list[str] = []
+    monkeypatch.setattr(SubprocessASGIServer, "start", lambda server: told.append("prefect"))
+
+    class Run:
+        def wait_for_mlflow(self) -> None:
+            told.append("mlflow")
+
+    launch._start_server(Run())  # type: ignore[arg-type]
+    assert told == ["mlflow", "prefect"]
