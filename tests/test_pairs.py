@@ -224,6 +224,14 @@ def test_what_is_not_named_has_its_own_name() -> None:
     assert found.columns == {"text_a": "utterance", "text_b": "intent", "score": "score"}
 
 
+def test_identifiers_are_no_texts() -> None:
+    ids, prompts = [f"{number:08x}" for number in range(0, 400, 10)], ["Who are you?", "What do you like?"] * 20
+    with pytest.raises(ParamsError, match="fit no problem type"):
+        guess({"id": ids, "prompt": prompts}, None, {})
+    found = guess({"id": ids, "prompt": prompts, "answer": [f"it is {number}" for number in range(40)]}, None, {})
+    assert found.columns == {"text": "answer", "label": "prompt"}
+
+
 def write(path: Path, rows: dict[str, list[Any]]) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

@@ -16,7 +16,8 @@ MAX_CLASSES = 0.5  # of the values: with more distinct ones a column holds no cl
 
 def texts(rows: Mapping[str, Values]) -> list[str]:
     """Columns that hold free text, the likeliest first: by name, then by length."""
-    found = [name for name, values in rows.items() if _are(values, str) and len(set(values)) > MAX_CLASSES * len(values)]
+    strings = [name for name, values in rows.items() if _are(values, str) and not _are_identifiers(values)]
+    found = [name for name in strings if len(set(rows[name])) > MAX_CLASSES * len(rows[name])]
     return sorted(found, key=lambda name: (_rank(name, TEXT_NAMES), -sum(len(value or "") for value in rows[name])))
 
 
@@ -57,6 +58,13 @@ def _are(values: Values, kind: type | tuple[type, ...]) -> bool:
 def _are_classes(name: str, values: Values) -> bool:
     distinct = len({value for value in values if value not in (None, "")})
     return 1 < distinct <= MAX_CLASSES * len(values) or (distinct > 1 and name.lower() in LABEL_NAMES)
+
+
+def _are_identifiers(values: Values) -> bool:
+    """Whether all differ, are of one length and of one piece, as hashes and numbered names are."""
+    present = [value for value in values if value]
+    same_length = len({len(value) for value in present}) == 1 < len(set(present)) == len(present)
+    return same_length and all(value.isascii() and not any(map(str.isspace, value)) for value in present)
 
 
 def _are_sentences(values: Values) -> bool:
