@@ -42,7 +42,11 @@ def measure(quick: bool) -> Section:
     for name, turns in found.items():
         speed = [f"{np.median(rates[name]):.1f}", ratios(rates[TORCH], rates[name])]
         rows.append([name, f"{sizes[name] / 1e6:.0f}", *speed, f"{same(turns, found[TORCH]):.0%}"])
-    note = f"Answers of {tokens} tokens to {rounds} questions. Wanted of int8 or int4: 3x."
+    note = (
+        f"Answers of {tokens} tokens to {rounds} questions. Wanted of int8 or int4: 3x. "
+        "`generate` has to be kept from ending early, and says something else where an answer would end: "
+        "from there on no other variant says the same."
+    )
     header = ("variant", "MB", "tokens/s", "over PyTorch", "tokens as PyTorch's, from the first on")
     return Section("Chat: writing", header, rows, [note], {name: float(np.median(values)) for name, values in rates.items()}, "tokens/s")
 
