@@ -64,9 +64,10 @@ def ours(root: Path) -> Callable[[np.ndarray], None]:
 def trainer(root: Path) -> Callable[[np.ndarray], None]:
     """transformers' Trainer as it comes, with peft's LoRA of the same rank on the same layers."""
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, TrainingArguments
+    from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq
     from transformers import Trainer as Loop
 
+    from benchmarks.material import trainer_arguments
     from tasks.core.dialogue_encodings import next_tokens
     from tasks.core.sources import resolve_model
     from tasks.core.tokens import read_tokens
@@ -80,10 +81,7 @@ def trainer(root: Path) -> Callable[[np.ndarray], None]:
     features = read_tokens(root / "data" / "tokens" / "train.arrow").to_pydict()
     # ours stand where a token is guessed, transformers moves them there itself
     labels = [[-100, *(wanted if wanted >= 0 else -100 for wanted in row[:-1])] for row in next_tokens(features)]
-    arguments = TrainingArguments(
-        output_dir=str(root / "trainer"), per_device_train_batch_size=BATCH, num_train_epochs=1, report_to=[], save_strategy="no",
-        logging_strategy="no", disable_tqdm=True, use_cpu=True,
-    )  # fmt: skip
+    arguments = trainer_arguments(root, per_device_train_batch_size=BATCH)
 
     def run(rows: np.ndarray) -> None:
         ids = features["input_ids"]

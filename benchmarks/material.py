@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tasks.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 ROOT = Path(__file__).resolve().parent.parent
 # a bundle as it ships, without what only says how good it is
@@ -72,3 +76,13 @@ def training_steps(root: Path, batch: int, *overrides: str) -> Callable[[np.ndar
             loop._step(rows[places])
 
     return run
+
+
+def trainer_arguments(root: Path, **named: Any) -> TrainingArguments:
+    """transformers' defaults but for what is `named`: one epoch on the CPU, nothing said and nothing kept."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=str(root / "trainer"), num_train_epochs=1, report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
+        use_cpu=True, **named,
+    )  # fmt: skip

@@ -60,9 +60,10 @@ def train_ours(root: Path, seed: int) -> tuple[float, float]:
 def train_theirs(root: Path, seed: int) -> float:
     """Of the Trainer's model."""
     from sklearn.metrics import f1_score
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer
     from transformers import set_seed as seed_everything
 
+    from benchmarks.material import trainer_arguments
     from tasks.core.sources import resolve_model
     from tasks.core.tokens import read_features
     from tasks.core.workspace import Workspace, cache_dir
@@ -71,10 +72,7 @@ def train_theirs(root: Path, seed: int) -> float:
     base = resolve_model(params.base_model, root, cache_dir())
     seed_everything(seed)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(params.labels), use_safetensors=True)
-    arguments = TrainingArguments(
-        output_dir=str(root / "trainer"), num_train_epochs=1, seed=seed, report_to=[], save_strategy="no", logging_strategy="no",
-        disable_tqdm=True, use_cpu=True, per_device_eval_batch_size=32,
-    )  # fmt: skip
+    arguments = trainer_arguments(root, seed=seed, per_device_eval_batch_size=32)
 
     def rows(split: str) -> list[dict[str, object]]:
         found = read_features(root / "data" / "tokens" / f"{split}.arrow")

@@ -95,9 +95,10 @@ def ours(root: Path, frozen: bool) -> Callable[[np.ndarray], None]:
 
 def trainer(root: Path, variant: str) -> Callable[[np.ndarray], None]:
     """transformers' Trainer as it comes, but for the size and padding of batches; rows are tokenized already."""
-    from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, TrainingArguments
+    from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
     from transformers import Trainer as Loop
 
+    from benchmarks.material import trainer_arguments
     from tasks.core.sources import resolve_model
     from tasks.core.tokens import read_tokens
     from tasks.core.workspace import Workspace, cache_dir
@@ -113,10 +114,7 @@ def trainer(root: Path, variant: str) -> Callable[[np.ndarray], None]:
     padded = variant == PADDED
     collate = DataCollatorWithPadding(tokenizer, padding="max_length" if padded else True, max_length=128 if padded else None)
     size = 8 if variant == DEFAULTS else BATCH
-    arguments = TrainingArguments(
-        output_dir=str(root / "trainer"), per_device_train_batch_size=size, num_train_epochs=1, report_to=[], save_strategy="no",
-        logging_strategy="no", disable_tqdm=True, use_cpu=True,
-    )  # fmt: skip
+    arguments = trainer_arguments(root, per_device_train_batch_size=size)
 
     def run(rows: np.ndarray) -> None:
         data = [{"input_ids": ids[row], "attention_mask": [1] * len(ids[row]), "labels": labels[row]} for row in rows]
