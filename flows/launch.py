@@ -1,4 +1,7 @@
-"""Starts a training run: at once if there is nothing to do, else with a Prefect server, the configured one or an ephemeral one."""
+"""Starts a training run: at once if there is nothing to do, else with a Prefect server, the configured one or an ephemeral one.
+
+Either way the first stages are run while Prefect gets ready, and the flow takes them as they are.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 from flows.background import in_background
 from flows.environment import has_prefect_server
-from flows.training_run import ALL, TrainingRun, TrainResult
+from flows.training_run import ALL, TrainingRun, TrainResult, may_pass
 from tasks.core.errors import WorkspaceError
 from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES
@@ -18,14 +21,12 @@ from tasks.pipeline import STAGES
 def train(workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = False) -> TrainResult:
     """Every stage, then register; with nothing changed, what stands is returned and no flow is run."""
     with workspace_lock(workspace):
-        early: dict[str, dict[str, Any]] = {}
-        if not has_prefect_server():
-            with TrainingRun(workspace, overrides, rerun=ALL if force else ()) as run:
-                if not force and (found := run.standing()):
-                    return found
-                run.open_mlflow()
-                early = _run_while_server_starts(run)
-        require_server(workspace)
+        with TrainingRun(workspace, overrides, rerun=ALL if force else ()) as run:
+            # a configured server is to hear of a run with nothing to do as well
+            if not force and not has_prefect_server() and (found := run.standing()):
+                return found
+            run.open_mlflow()
+            early = _run_while_prefect_starts(run)
         from flows.training import training
 
         return training(str(workspace.root), list(overrides), force, early)
@@ -44,27 +45,35 @@ def workspace_lock(workspace: Workspace) -> Iterator[None]:
         raise WorkspaceError(f"{workspace.root}: another `ratchet` run is at work here.", "Wait for it to end, or stop it.") from None
 
 
-def _run_while_server_starts(run: TrainingRun) -> dict[str, dict[str, Any]]:
+def _run_while_prefect_starts(run: TrainingRun) -> dict[str, dict[str, Any]]:
     """State and seconds of each stage that was run meanwhile.
 
-    An ephemeral server takes 7 s to start, 15 s on a new database: the first stages need not wait for it.
+    Its imports take 2 s, an ephemeral server 7 s to start, 15 s on a new database: the first stages need not wait for it.
     """
-    server = in_background(partial(_start_server, run))
+    prefect = in_background(partial(_start_prefect, run))
     for stage in STAGES:
-        if server.done():
+        if prefect.done():
             break
-        run.stage(stage.name)
-    server.result()
+        try:
+            run.stage(stage.name)
+        except Exception as error:
+            if has_prefect_server() or may_pass(error):
+                break  # the flow tries it again, and the server hears of it
+            raise
+    prefect.result()
     return {name: {"state": outcome.state, "seconds": outcome.seconds} for name, outcome in run.outcomes.items()}
 
 
-def _start_server(run: TrainingRun) -> None:
+def _start_prefect(run: TrainingRun) -> None:
     # each of MLflow's stores, when it is opened, sets up the classes of every database that is imported, Prefect's half of them as well
     run.wait_for_mlflow()
-    from prefect.server.api.server import SubprocessASGIServer
+    require_server(run.workspace)
+    if not has_prefect_server():
+        from prefect.server.api.server import SubprocessASGIServer
 
-    # the flow's own client finds this very server: the class keeps one instance a process
-    SubprocessASGIServer().start()
+        # the flow's own client finds this very server: the class keeps one instance a process
+        SubprocessASGIServer().start()
+    import flows.training  # noqa: F401
 
 
 def require_server(workspace: Workspace) -> None:

@@ -14,17 +14,15 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.stage_runner import StageOutcome
-from flows.training_run import ALL, TrainingRun, TrainResult
+from flows.training_run import ALL, TrainingRun, TrainResult, may_pass
 from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES
 from tasks.registration import Registered
 
 
 def _is_passing(task: Any, run: Any, state: State[Any]) -> bool:
-    """Whether a retry may help: the network or a busy database, never a user's mistake or a bug."""
     error = state.result(raise_on_failure=False)
-    cause = getattr(error, "__cause__", None)
-    return any(isinstance(e, ConnectionError | TimeoutError) or "database is locked" in str(e) for e in (error, cause))
+    return isinstance(error, Exception) and may_pass(error)
 
 
 @task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_is_passing, cache_policy=NO_CACHE)
@@ -54,7 +52,7 @@ def training(
     workspace   its directory
     overrides   'finetune.learning_rate=3e-5' and the like
     force       run every stage, also those that are clean
-    early       state and seconds of the stages that were run while the ephemeral server started
+    early       state and seconds of the stages that were run while Prefect got ready
     rerun       stages to run whether or not they are clean
     trigger     what called for this training, for the version's tags
     """

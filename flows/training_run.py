@@ -44,6 +44,11 @@ class TrainResult:
 ALL = tuple(stage.name for stage in STAGES)
 
 
+def may_pass(error: Exception) -> bool:
+    """Whether a retry may help: the network or a busy database, never a user's mistake or a bug."""
+    return any(isinstance(e, ConnectionError | TimeoutError) or "database is locked" in str(e) for e in (error, error.__cause__))
+
+
 class TrainingRun:
     """The stages and effects of one run; opens MLflow in the background, for the first use of a database takes seconds.
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tasks.core.errors import PipelineError, as_storage_error
+from tasks.core.memory import collect_rarely
 from tasks.core.progress import Report
 from tasks.core.quiet import quiet_libraries
 from tasks.core.workspace import Workspace
@@ -25,6 +26,7 @@ def main() -> int:
     dvc_yaml.add_argument("--check", action="store_true", help="fail if dvc.yaml is stale, write nothing")
     arguments = parser.parse_args()
     quiet_libraries()
+    collect_rarely()
     try:
         workspace = Workspace.find(Path.cwd())
         if arguments.command == "dvc-yaml":

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.core.architecture import layer_stack
 from tasks.core.causal_graph import trace_causal
-from tasks.core.checkpoints import load_checkpoint
+from tasks.core.checkpoints import ADDITIONS, load_checkpoint
 from tasks.core.errors import ExportError, ParamsError, ParityError, did_you_mean
 from tasks.core.files import atomic_path, write_json
 from tasks.core.onnx_graph import fuse_graph, trace_model
@@ -41,12 +42,16 @@ SENSITIVE_SHARE = 0.1  # of the products, those with the largest error: int8-sta
 
 @dataclass(frozen=True)
 class Material:
-    """What every recipe is made from; each graph is made once, when a recipe first wants it."""
+    """What every recipe is made from; each graph is made once, when a recipe first wants it.
+
+    distil  trains a model with fewer layers to say the same: its own material, and the seconds that took
+    """
 
     traced: onnx.ModelProto
     config: PretrainedConfig
     batches: Sequence[dict[str, Any]]
     seed: int
+    distil: Callable[[], tuple[Material, float]] | None = None
 
     @cached_property
     def fused(self) -> onnx.ModelProto:
@@ -93,6 +98,13 @@ def _int8_static_sensitive_fp32(material: Material, target: Path) -> None:
     quantize_static(material.split, target, material.plan, keep)
 
 
+def _int8_static_distilled(material: Material, target: Path) -> float:
+    assert material.distil is not None
+    student, seconds = material.distil()
+    quantize_static(student.split, target, student.plan, embedding_bits=4)
+    return seconds
+
+
 def _int8_weights(material: Material, target: Path) -> None:
     quantize_weights(material.fused, target, bits=8)
 
@@ -101,11 +113,13 @@ def _int4_weights(material: Material, target: Path) -> None:
     quantize_weights(material.fused, target, bits=4)
 
 
-RECIPES: dict[str, Callable[[Material, Path], None]] = {
+# each writes its graph, and returns the seconds that it trained for it, if it did
+RECIPES: dict[str, Callable[[Material, Path], float | None]] = {
     "int8-dynamic": _int8_dynamic,
     "int8-dynamic-per-channel": _int8_dynamic_per_channel,
     "int8-static": _int8_static,
     "int8-static-sensitive-fp32": _int8_static_sensitive_fp32,
+    "int8-static-distilled": _int8_static_distilled,
     "int8-weights": _int8_weights,
     "int4-weights": _int4_weights,
 }
@@ -124,15 +138,20 @@ def export_candidates(
 ) -> None:
     """Write candidates/RECIPE/model.onnx for fp32 and every recipe asked for, and candidates/export.json.
 
-    export.json: {"opset", "recipes": [{"recipe", "bytes", "seconds", "failure"}]}; a recipe that cannot be built has its
-    reason as `failure` and stops nothing.
+    export.json: {"opset", "recipes": [{"recipe", "bytes", "seconds", "training_seconds", "failure"}]}; a recipe that cannot be built
+    has its reason as `failure` and stops nothing.
     Raises ParamsError for an unknown recipe, ExportError if fp32 cannot be built, ParityError if it computes something else.
     """
     kind = load_problem(problem)
     recipes = check_recipes(kind.recipes if export.recipes is None else export.recipes)
     pad = TokensInfo.read(tokens).pad_token_id
     model = load_checkpoint(kind, checkpoint, labels).eval()
-    material, seconds = _trace(model, kind, tokens, pad, export, seed)
+    started = time.perf_counter()
+    material = replace(
+        _material(model, kind, tokens, pad, export, seed),
+        distil=partial(_distil, model, kind, tokens, checkpoint, pad, export, seed, report),
+    )
+    seconds = time.perf_counter() - started
     built = [_build(FP32, _fp32, material, candidates)]
     if built[0]["failure"]:
         remedy = "Try another `export.opset`, or another base model."
@@ -155,8 +174,7 @@ def check_recipes(names: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != FP32]
 
 
-def _trace(model: PreTrainedModel, problem: Problem, tokens: Path, pad: int, export: ExportParams, seed: int) -> tuple[Material, float]:
-    started = time.perf_counter()
+def _material(model: PreTrainedModel, problem: Problem, tokens: Path, pad: int, export: ExportParams, seed: int) -> Material:
     # two rows of different length, so that neither batch nor padding is a constant of the graph
     example = problem.collate(_spread_rows(tokens / "train.arrow", 2), pad)
     try:
@@ -172,21 +190,39 @@ def _trace(model: PreTrainedModel, problem: Problem, tokens: Path, pad: int, exp
     features = take(table, np.sort(rows))
     # one row a batch: the ranges are of the text, not of padding
     batches = [problem.collate({name: values[i : i + 1] for name, values in features.items()}, pad) for i in range(len(rows))]
-    return Material(traced, model.config, batches, seed), time.perf_counter() - started
+    return Material(traced, model.config, batches, seed)
 
 
-def _build(name: str, recipe: Callable[[Material, Path], None], material: Material, candidates: Path) -> dict[str, Any]:
+def _distil(
+    model: PreTrainedModel, problem: Problem, tokens: Path, checkpoint: Path, pad: int, export: ExportParams, seed: int, report: Report
+) -> tuple[Material, float]:
+    """Of a student of the model, and the seconds it took to train; ValueError where there can be none."""
+    from tasks.core.distillation import distill, make_student
+
+    if problem.draws_inputs:
+        raise ValueError(f"{problem.name} has outputs as wide as the vocabulary, too many to learn from")
+    if (checkpoint / ADDITIONS).is_file():
+        raise ValueError("what finetune.method adds belongs to layers that would be left out")
+    started = time.perf_counter()
+    student = make_student(model, export.distilled_layers or len(layer_stack(model)) // 2)
+    rows, epochs = read_tokens(tokens / "train.arrow"), export.distillation_epochs
+    distill(student, model, problem, rows, pad, epochs=epochs, seed=seed, report=report)
+    return _material(student, problem, tokens, pad, export, seed), time.perf_counter() - started
+
+
+def _build(name: str, recipe: Callable[[Material, Path], float | None], material: Material, candidates: Path) -> dict[str, Any]:
     started = time.perf_counter()
     target = candidates / name / MODEL
-    failure = ""
+    failure, trained = "", 0.0
     try:
-        recipe(material, target)
+        trained = recipe(material, target) or 0.0
     except OSError:
         raise  # a full disk is no fault of the recipe
     except Exception as error:  # whatever a quantizer stumbles over: the other recipes may still ship
         failure = f"{type(error).__name__}: {_first_line(error)}"
     size = 0 if failure else target.stat().st_size
-    return {"recipe": name, "bytes": size, "seconds": round(time.perf_counter() - started, 3), "failure": failure}
+    seconds = time.perf_counter() - started - trained
+    return {"recipe": name, "bytes": size, "seconds": round(seconds, 3), "training_seconds": round(trained, 3), "failure": failure}
 
 
 def _check_parity(model: PreTrainedModel, problem: Problem, features: Features, pad: int, file: Path) -> None:

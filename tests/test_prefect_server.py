@@ -13,6 +13,7 @@ from shared import prefect_server
 from workspaces import ratchet_json
 
 from flows import launch
+from tasks.core.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +66,17 @@ def test_a_users_mistake_fails_the_flow_in_one_message(trained: Path, server: ht
     assert flow_run_of(server, trained)["state"]["name"] == "Failed"
 
 
-def test_prefects_server_is_imported_when_mlflow_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefects_server_is_imported_when_mlflow_is_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from prefect.server.api.server import SubprocessASGIServer
 
     told: list[str] = []
     monkeypatch.setattr(SubprocessASGIServer, "start", lambda server: told.append("prefect"))
 
     class Run:
+        workspace = Workspace(tmp_path)
+
         def wait_for_mlflow(self) -> None:
             told.append("mlflow")
 
-    launch._start_server(Run())  # type: ignore[arg-type]
+    launch._start_prefect(Run())  # type: ignore[arg-type]
     assert told == ["mlflow", "prefect"]

@@ -1,7 +1,8 @@
-"""Memory: whether an error says that there is not enough, and the most that was used."""
+"""Memory: whether an error says that there is not enough, the most that was used, and how often Python looks for garbage."""
 
 from __future__ import annotations
 
+import gc
 import resource
 import sys
 
@@ -34,3 +35,12 @@ def peak_memory_mb(device: str) -> float:
         return round(torch.cuda.max_memory_allocated() / 1e6, 1)
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+def collect_rarely() -> None:
+    """Let Python look for cycles of garbage less often.
+
+    Imports and lists of token ids make hundreds of thousands of objects that stay: at the usual 700 it looks through them again and
+    again. A command that has nothing to do takes a tenth less, lists of ids a half (benchmarks/TRIED.md).
+    """
+    gc.set_threshold(50_000, 20, 20)

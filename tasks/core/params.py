@@ -139,6 +139,8 @@ class ExportParams(Section):
     opset: Annotated[int, Field(ge=14, le=24)] = 17
     recipes: tuple[str, ...] | None = None  # None: those that suit the problem
     calibration_rows: Annotated[int, Field(ge=8, le=100_000)] = 256  # of the training split, for static recipes
+    distilled_layers: Positive | None = None  # that int8-static-distilled keeps; None: half of them
+    distillation_epochs: Positive = 3  # over the training split
 
 
 class VerifyParams(Section):
@@ -148,7 +150,9 @@ class VerifyParams(Section):
     min_speedup: Annotated[float, Field(ge=1)] = 1.0  # over fp32 ONNX, geometric mean of batch-1 latency and batch-32 throughput
     timing_rows: Annotated[int, Field(ge=8, le=100_000)] = 256
     threads: Annotated[int, Field(ge=0)] = 0  # of onnxruntime; 0: one a physical core
-    budget_seconds: Annotated[float, Field(ge=0)] = 120  # of building and judging recipes; what is over by then is not looked at
+    budget_seconds: Annotated[float, Field(ge=0)] = (
+        120  # of building and judging recipes, not of training for them; then no more are looked at
+    )
 
 
 class Params(Section):

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.embedding_quantization import quantize_embeddings
 from tasks.core.files import atomic_path
+from tasks.core.onnx_constants import constants, replace_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 VECTORS_A_BATCH = 4  # activations kept for calibration, of each tensor
 CLIPS = (1.0, 0.75)  # shares of the full range that are tried
-MIN_EMBEDDING = 4096  # values; smaller tables are left as they are
 
 
 @dataclass
@@ -113,7 +114,7 @@ def constant_products(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 def plan_inputs(graph: onnx.ModelProto, seen: Mapping[str, Activation]) -> dict[str, QuantizedInput]:
     """How each product's input is best quantized, by name."""
-    weights = _constants(graph)
+    weights = constants(graph)
     readers: dict[str, list[Floats]] = {}
     for node in constant_products(graph):
         readers.setdefault(node.input[0], []).append(weights[node.input[1]])
@@ -124,14 +125,16 @@ def sensitive_products(
     graph: onnx.ModelProto, seen: Mapping[str, Activation], plan: Mapping[str, QuantizedInput], share: float
 ) -> list[str]:
     """Names of the outputs of those products that int8 hurts most: largest relative error of the output on calibration vectors."""
-    weights = _constants(graph)
+    weights = constants(graph)
     inputs = {node.output[0]: node.input for node in constant_products(graph)}
     errors = {output: plan[name].error(weights[weight], seen[name].vectors) for output, (name, weight) in inputs.items()}
     count = int(np.ceil(share * len(errors)))
     return sorted(errors, key=errors.__getitem__, reverse=True)[:count]
 
 
-def quantize_static(graph: onnx.ModelProto, target: Path, plan: Mapping[str, QuantizedInput], keep: Collection[str] = ()) -> None:
+def quantize_static(
+    graph: onnx.ModelProto, target: Path, plan: Mapping[str, QuantizedInput], keep: Collection[str] = (), embedding_bits: int = 8
+) -> None:
     """Write the graph with int8 products in QDQ form, their activation ranges fixed.
 
     keep  outputs of products that stay fp32
@@ -140,7 +143,7 @@ def quantize_static(graph: onnx.ModelProto, target: Path, plan: Mapping[str, Qua
 
     model = onnx.ModelProto()
     model.CopyFrom(graph)
-    weights = _constants(model)
+    weights = constants(model)
     products = {node.output[0]: node for node in constant_products(model) if node.output[0] not in keep}
     shared: set[str] = set()
     nodes: list[onnx.NodeProto] = []
@@ -149,39 +152,10 @@ def quantize_static(graph: onnx.ModelProto, target: Path, plan: Mapping[str, Qua
         if node.op_type == "MatMul" and node.output[0] in products:
             nodes += _quantize_product(node, plan[node.input[0]], weights[node.input[1]], shared, tensors)
         nodes.append(node)
-    _replace_nodes(model, nodes, tensors)
-    quantize_embeddings(model)
+    replace_nodes(model, nodes, tensors)
+    quantize_embeddings(model, embedding_bits)
     with atomic_path(target) as new:
         onnx.save(model, new)
-
-
-def quantize_embeddings(model: onnx.ModelProto) -> None:
-    """In place: tables that only Gather reads become int8 with one scale a row."""
-    from onnx import TensorProto, helper
-
-    weights = {name: table for name, table in _constants(model).items() if table.ndim == 2 and table.dtype == np.float32}
-    kept = {output.name for output in model.graph.output}
-    for node in model.graph.node:
-        by_row = node.op_type == "Gather" and not any(attribute.name == "axis" and attribute.i for attribute in node.attribute)
-        kept |= set(node.input[1 if by_row else 0 :])
-    nodes: list[onnx.NodeProto] = []
-    tensors: dict[str, Any] = {}
-    for node in model.graph.node:
-        name = node.input[0] if node.op_type == "Gather" else ""
-        if name not in weights or name in kept or weights[name].size < MIN_EMBEDDING:
-            nodes.append(node)
-            continue
-        scales = _symmetric_scales(weights[name], axis=1)
-        tensors[f"{name}_int8"] = np.rint(weights[name] / scales).astype(np.int8)
-        tensors[f"{name}_scale"] = scales
-        rows, output = node.input[1], node.output[0]
-        nodes += [
-            helper.make_node("Gather", [f"{name}_int8", rows], [f"{output}_int8"]),
-            helper.make_node("Cast", [f"{output}_int8"], [f"{output}_steps"], to=TensorProto.FLOAT),
-            helper.make_node("Gather", [f"{name}_scale", rows], [f"{output}_scale"]),
-            helper.make_node("Mul", [f"{output}_steps", f"{output}_scale"], [output]),
-        ]
-    _replace_nodes(model, nodes, tensors)
 
 
 def _plan_input(activation: Activation, matrices: Sequence[Floats]) -> QuantizedInput:
@@ -253,23 +227,3 @@ def _quantize_product(
     parts = [f"{output}_weight_{part}" for part in ("int8", "scale", "zero")]
     yield helper.make_node("DequantizeLinear", parts, [f"{output}_weight"], axis=1)
     node.input[0], node.input[1] = f"{output}_input", f"{output}_weight"
-
-
-def _constants(model: onnx.ModelProto) -> dict[str, Floats]:
-    from onnx import numpy_helper
-
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-
-
-def _replace_nodes(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, Any]) -> None:
-    """In place: these nodes instead, these constants too, and none that nothing reads."""
-    from onnx import numpy_helper
-
-    nodes = list(nodes)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(values), name) for name, values in tensors.items())
-    read = {name for node in nodes for name in node.input} | {output.name for output in model.graph.output}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)

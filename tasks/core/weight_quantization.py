@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.core.embedding_quantization import quantize_embeddings
 from tasks.core.files import atomic_path
-from tasks.core.quantization import quantize_embeddings
 
 if TYPE_CHECKING:
     import onnx
