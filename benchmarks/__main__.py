@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module, metadata
 from pathlib import Path
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
-NAMES = ("training", "quality", "frozen", "chat", "inference", "generation", "data", "scaling", "overhead", "comparing")
+NAMES = ("training", "quality", "distillation", "frozen", "chat", "inference", "generation", "data", "scaling", "overhead", "comparing")
 LIBRARIES = ("torch", "transformers", "onnxruntime", "tokenizers", "prefect", "mlflow", "dvc", "great_expectations", "duckdb")
 HEAD = """# Results of the benchmarks
 
 Written by `make bench`. Each variant has a process of its own; they take turns, and ratios are of one round: the median, with the lowest
-and the highest in brackets. What each is for, and how to run it alone, stands in its file; what was tried and why it stops, in
-[TRIED.md](TRIED.md); what changes with size, in [SCALING.md](SCALING.md).
+and the highest in brackets. Each kind of machine, told by its vector instructions, has sections of its own. What each is for, and how to
+run it alone, stands in its file; what was tried and why it stops, in [TRIED.md](TRIED.md); what changes with size, in
+[SCALING.md](SCALING.md).
 """
 
 
@@ -54,30 +56,35 @@ def main() -> None:
 
 
 def keep(name: str, section: Section) -> None:
-    """Put a section in its place in RESULTS.md, those of the other benchmarks left as they are."""
+    """Put a section in its place in RESULTS.md; those of the other benchmarks, and of other kinds of machine, are left as they are."""
+    from torch.backends.cpu import get_cpu_capability
+
     from tasks.core.files import write_text
 
+    kind = get_cpu_capability()
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else ""
-    found = dict(re.findall(r"<!-- (\w+) -->\n(.*?)(?=<!-- \w+ -->|\Z)", text, re.S))
-    plot = f"\n![{section.title}]({draw(name, section).name})\n" if section.bars or section.curves else ""
-    found[name] = f"{section.markdown()}{plot}\n{machine()}\n\n"
-    body = "".join(f"<!-- {one} -->\n{found[one]}" for one in NAMES if one in found)
+    found = dict(re.findall(r"<!-- (\w+ \w+) -->\n(.*?)(?=<!-- \w+ \w+ -->|\Z)", text, re.S))
+    section = replace(section, title=f"{section.title}, {kind}")
+    plot = f"\n![{section.title}]({draw(f'{name}-{kind.lower()}', section).name})\n" if section.bars or section.curves else ""
+    found[f"{name} {kind}"] = f"{section.markdown()}{plot}\n{machine()}\n\n"
+    places = sorted(found, key=lambda place: (NAMES.index(place.split()[0]), place))
+    body = "".join(f"<!-- {place} -->\n{found[place].rstrip()}\n\n" for place in places)
     write_text(RESULTS, f"{HEAD}\n{body.rstrip()}\n")
 
 
 def machine() -> str:
     """Where and when, in a line."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    what = f"{cores} {platform.machine()} cores, {memory:.0f} GB, {platform.system()}, Python {platform.python_version()}"
+    what = f"{cores} {platform.machine()} cores, {memory:.0f} GB, {platform.system()}"
+    versions = f"Python {platform.python_version()}, " + ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
     return f"*{datetime.now(UTC):%Y-%m-%d}, {what}; {versions}.*"
 
 
-def draw(name: str, section: Section) -> Path:
+def draw(stem: str, section: Section) -> Path:
     """Its bars or curves as a PNG."""
     figure = draw_bars(section) if section.bars else draw_curves(section)
-    path = HERE / f"{name}.png"
+    path = HERE / f"{stem}.png"
     figure.savefig(path, dpi=110)
     return path
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,29 +39,30 @@ def measure(quick: bool) -> Section:
 
 def serve(root: str, variant: str, steps: int) -> None:
     """A variant's own process."""
+    from benchmarks.material import epoch_batches, some_batches
     from tasks.core.tokens import read_tokens, token_lengths
     from tasks.core.workers import answer_questions
 
-    train = {OURS: ours, TRAINER: trainer}[variant](Path(root))
+    train, every = {OURS: ours, TRAINER: trainer}[variant](Path(root)), epoch_batches(Path(root), BATCH)
     lengths = token_lengths(read_tokens(Path(root) / "data" / "tokens" / "train.arrow"))
 
     def turn(number: int) -> dict[str, Any]:
-        rows = np.random.default_rng(number + 1).permutation(len(lengths))[: BATCH * (1 if number < 0 else steps)]
+        batches = some_batches(every, 1 if number < 0 else steps, number + 1)
         started = time.perf_counter()
-        train(rows)
-        return {"tokens": int(lengths[rows].sum()), "seconds": time.perf_counter() - started}
+        train(batches)
+        return {"tokens": int(lengths[np.concatenate(batches)].sum()), "seconds": time.perf_counter() - started}
 
     answer_questions({"turn": turn})
 
 
-def ours(root: Path) -> Callable[[np.ndarray], None]:
+def ours(root: Path) -> Callable[[Sequence[np.ndarray]], None]:
     """The training loop's own steps."""
     from benchmarks.material import training_steps
 
-    return training_steps(root, BATCH, "finetune.epochs=100")
+    return training_steps(root, "finetune.epochs=100")
 
 
-def trainer(root: Path) -> Callable[[np.ndarray], None]:
+def trainer(root: Path) -> Callable[[Sequence[np.ndarray]], None]:
     """transformers' Trainer as it comes, with peft's LoRA of the same rank on the same layers."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq
@@ -83,8 +84,8 @@ def trainer(root: Path) -> Callable[[np.ndarray], None]:
     labels = [[-100, *(wanted if wanted >= 0 else -100 for wanted in row[:-1])] for row in next_tokens(features)]
     arguments = trainer_arguments(root, per_device_train_batch_size=BATCH)
 
-    def run(rows: np.ndarray) -> None:
-        ids = features["input_ids"]
+    def run(batches: Sequence[np.ndarray]) -> None:
+        ids, rows = features["input_ids"], np.concatenate(batches)
         data = [{"input_ids": ids[row], "attention_mask": [1] * len(ids[row]), "labels": labels[row]} for row in rows]
         Loop(model=model, args=arguments, train_dataset=data, data_collator=DataCollatorForSeq2Seq(tokenizer)).train()
 

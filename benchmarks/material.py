@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +50,21 @@ def keep_rows(root: Path, rows: int) -> None:
         writer.write_table(kept)
 
 
-def training_steps(root: Path, batch: int, *overrides: str) -> Callable[[np.ndarray], None]:
-    """What trains on some of the workspace's tokenized rows, by number, in batches of `batch`, and goes on from there when called again."""
+def epoch_batches(root: Path, batch: int) -> list[np.ndarray]:
+    """The numbers of the tokenized rows of each batch of an epoch, as the training loop draws them."""
     from tasks.core.batching import training_batches
+    from tasks.core.tokens import read_tokens, token_lengths
+
+    return training_batches(token_lengths(read_tokens(root / "data" / "tokens" / "train.arrow")), batch, seed=0, epoch=0)
+
+
+def some_batches(batches: Sequence[np.ndarray], count: int, seed: int) -> list[np.ndarray]:
+    """Drawn without repeats."""
+    return [batches[number] for number in np.random.default_rng(seed).permutation(len(batches))[:count]]
+
+
+def training_steps(root: Path, *overrides: str) -> Callable[[Sequence[np.ndarray]], None]:
+    """What trains on batches of the workspace's tokenized rows, by number, and goes on from there when called again."""
     from tasks.core.methods import apply_method
     from tasks.core.progress import silent
     from tasks.core.setting import Setting
@@ -71,9 +83,9 @@ def training_steps(root: Path, batch: int, *overrides: str) -> Callable[[np.ndar
     loop = Trainer(apply_method(model, base, params.finetune, setting.total_steps), setting, silent)
     loop.model.train()
 
-    def run(rows: np.ndarray) -> None:
-        for places in training_batches(loop.lengths[rows], batch, seed=0, epoch=0):
-            loop._step(rows[places])
+    def run(batches: Sequence[np.ndarray]) -> None:
+        for rows in batches:
+            loop._step(rows)
 
     return run
 

@@ -35,10 +35,15 @@ def test_a_section_takes_its_place_and_the_others_stay(tmp_path: Path, monkeypat
     everything.keep(second, Section("Second", ("a", "b"), [("1", "2")]))
     everything.keep(first, Section("First", ("a",), [("x",)], ["A note."], {"x": 1.0, "y": 2.0}, "rows/s"))
     everything.keep(second, Section("Second", ("a", "b"), [("3", "4")]))
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "OTHER")
+    everything.keep(second, Section("Second", ("a", "b"), [("5", "6")]))
     text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert text.index("| 3 | 4 |") < text.index("| 5 | 6 |")  # another kind of machine
     assert text.index("## First") < text.index("## Second")
     assert "| 3 | 4 |" in text
     assert "| 1 | 2 |" not in text
     assert "A note." in text
-    assert (tmp_path / f"{first}.png").read_bytes().startswith(b"\x89PNG")
+    (plot,) = tmp_path.glob("*.png")
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert f"({plot.name})" in text
     assert str(tmp_path) not in text
