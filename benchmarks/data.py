@@ -6,11 +6,11 @@ python -m benchmarks.data              # 1,000,000
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -61,16 +61,24 @@ def make_workspace(scratch: Path, rows: int) -> Path:
     return scratch / "space"
 
 
+# a process is charged with the memory of the one that it was forked from, so a small one starts it
+_WATCH = """
+import json, os, sys, time
+started = time.perf_counter()
+_, status, usage = os.wait4(os.posix_spawn(sys.executable, [sys.executable, *sys.argv[1:]], os.environ), 0)
+print(json.dumps([status, time.perf_counter() - started, usage.ru_maxrss]))
+"""
+
+
 def timed(root: Path, *arguments: str) -> tuple[float, float]:
     """(seconds, MB at the peak) of a Python process in the workspace."""
     code = Path(__file__).resolve().parent.parent
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], cwd=root, env=os.environ | {"PYTHONPATH": str(code)}, stderr=subprocess.PIPE)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
+    watch = [sys.executable, "-c", _WATCH, *arguments]
+    done = subprocess.run(watch, cwd=root, env=os.environ | {"PYTHONPATH": str(code)}, capture_output=True, text=True, check=True)
+    status, seconds, peak = json.loads(done.stdout.splitlines()[-1])
     if status:
-        raise SystemExit(f"{' '.join(arguments)}: {process.stderr.read().decode()[-2000:] if process.stderr else ''}")
-    return seconds, usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+        raise SystemExit(f"{' '.join(arguments)}: {done.stderr[-2000:]}")
+    return seconds, peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def tokenize_alone(root: Path) -> None:
