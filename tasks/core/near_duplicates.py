@@ -20,13 +20,14 @@ import numpy.typing as npt
 SHINGLE = 5  # characters
 _TOKEN_BITS = 42
 _SIZE_BITS = 16
-_BATCH_CHARACTERS = 2**22
+_BATCH_CHARACTERS = 2**20
 _THREADS = min(4, os.cpu_count() or 1)
 _BATCH_TEXTS = 2**16  # a text's number in its batch has to fit beside a token
 _COUNTERS = 2**22  # a power of 2
 _COUNTED_TEXTS = 200_000  # nearly so many of the texts are counted
 _TABLE_BITS = (22, 27)  # least and most
 _CHUNK_PAIRS = 2**21
+_CHUNK_ENTRIES = 2**21
 _MAX_PAIRS = 200_000_000  # candidates looked at in one call, all together
 _FIRST_LOOK = 64  # candidates of each text looked at first: in a crowd of look-alikes that settles it
 
@@ -243,10 +244,15 @@ class _Candidates:
         bits = int(np.clip(np.ceil(np.log2(16 * max(len(index), 1))), *_TABLE_BITS))
         present = np.zeros(2**bits, bool)
         present[_low_bits(index, bits)] = True
-        keys, owners = p.keys[sought], p.owners[sought]
-        known = np.flatnonzero(present[_low_bits(keys, bits)])
-        known = known[np.argsort(keys[known])]  # in the order of the index, searching takes a third of the time
-        keys, owners = keys[known], owners[known]
+        found = []
+        for start in range(0, len(p.keys), _CHUNK_ENTRIES):
+            part = slice(start, start + _CHUNK_ENTRIES)
+            keys, owners = p.keys[part][sought[part]], p.owners[part][sought[part]]
+            known = present[_low_bits(keys, bits)]
+            found.append((keys[known], owners[known]))
+        keys, owners = (np.concatenate(part) for part in zip(*found, strict=True)) if found else (p.keys, p.owners)
+        by_key = np.argsort(keys)  # in the order of the index, searching takes a third of the time
+        keys, owners = keys[by_key], owners[by_key]
         tokens = keys >> np.uint64(_SIZE_BITS) << np.uint64(_SIZE_BITS)
         low = np.searchsorted(index, tokens | _clipped(smallest[owners]), "left")
         high = np.maximum(low, np.searchsorted(index, tokens | _clipped(largest[owners]), "right"))

@@ -150,9 +150,7 @@ class VerifyParams(Section):
     min_speedup: Annotated[float, Field(ge=1)] = 1.0  # over fp32 ONNX, geometric mean of batch-1 latency and batch-32 throughput
     timing_rows: Annotated[int, Field(ge=8, le=100_000)] = 256
     threads: Annotated[int, Field(ge=0)] = 0  # of onnxruntime; 0: one a physical core
-    budget_seconds: Annotated[float, Field(ge=0)] = (
-        120  # of building and judging recipes, not of training for them; then no more are looked at
-    )
+    budget_seconds: Annotated[float, Field(ge=0)] = 120  # of building and judging recipes; training for one is not counted
 
 
 class Params(Section):
