@@ -6,6 +6,7 @@ python -m benchmarks.scaling --quick # 500 and 1,000
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -27,13 +28,21 @@ def measure(quick: bool) -> Section:
     megabytes: dict[str, list[tuple[float, float]]] = {name: [] for name in every}
     table = []
     for rows, stages in sizes.items():
+        cells = dict.fromkeys(every, "–")
         with tempfile.TemporaryDirectory() as scratch:
             root = make_workspace(Path(scratch), rows)
-            found = {stage: timed(root, "-m", "tasks", stage) for stage in stages}
-        for stage, (took, peak) in found.items():
-            seconds[stage].append((rows, took))
-            megabytes[stage].append((rows, peak))
-        table.append([f"{rows:,}", *(f"{found[name][0]:.1f} s, {found[name][1]:.0f} MB" if name in found else "–" for name in every)])
+            for stage in stages:
+                try:
+                    took, peak = timed(root, "-m", "tasks", stage)
+                except SystemExit as error:  # the machine's memory, most likely; what is known is worth keeping
+                    print(error, file=sys.stderr)
+                    cells[stage] = "failed"
+                    break
+                seconds[stage].append((rows, took))
+                megabytes[stage].append((rows, peak))
+                cells[stage] = f"{took:.1f} s, {peak:.0f} MB"
+                print(f"{rows:,} {stage}: {cells[stage]}", file=sys.stderr, flush=True)
+        table.append([f"{rows:,}", *cells.values()])
     note = "A process a stage, so that its start and its imports are in it; sentences of 5 to 30 words, two classes, one epoch."
     return Section("Scaling", ("rows", *every), table, [note], curves={"seconds": seconds, "peak memory (MB)": megabytes})
 
