@@ -1,6 +1,6 @@
 """Seconds and peak memory of every stage against the number of rows, each stage in a process of its own.
 
-python -m benchmarks.scaling         # 1,000 and 10,000 rows through all stages, up to 10,000,000 through those of the data
+python -m benchmarks.scaling         # 1,000 and 3,000 rows through all stages, up to 10,000,000 through those of the data
 python -m benchmarks.scaling --quick # 500 and 1,000
 """
 
@@ -15,15 +15,16 @@ from benchmarks.data import make_workspace, timed
 from benchmarks.sections import Section, run_alone
 
 # ten million are not tokenized: that is linear
-MANY = {100_000: DATA_STAGES, 1_000_000: DATA_STAGES, 10_000_000: DATA_STAGES[:3]}
+MANY = {10_000: DATA_STAGES, 100_000: DATA_STAGES, 1_000_000: DATA_STAGES, 10_000_000: DATA_STAGES[:3]}
 
 
 def measure(quick: bool) -> Section:
     """Made-up sentences, as in benchmarks.data."""
+    from tasks.core.params import save_overrides
     from tasks.pipeline import STAGES
 
     every = [stage.name for stage in STAGES]
-    sizes = {500: every, 1_000: DATA_STAGES} if quick else {1_000: every, 10_000: every, **MANY}
+    sizes = {500: every, 1_000: DATA_STAGES} if quick else {1_000: every, 3_000: every, **MANY}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in every}
     megabytes: dict[str, list[tuple[float, float]]] = {name: [] for name in every}
     table = []
@@ -31,6 +32,7 @@ def measure(quick: bool) -> Section:
         cells = dict.fromkeys(every, "–")
         with tempfile.TemporaryDirectory() as scratch:
             root = make_workspace(Path(scratch), rows)
+            save_overrides(root / "params.yaml", ["finetune.epochs=1"])
             for stage in stages:
                 try:
                     took, peak = timed(root, "-m", "tasks", stage)
