@@ -40,6 +40,12 @@ def quantize_embeddings(model: onnx.ModelProto, bits: int = 8) -> None:
     replace_nodes(model, nodes, tensors)
 
 
+def symmetric_scales(values: Floats, axis: int, most: int = 127) -> Floats:
+    """The size of a step for which whole numbers from -most to most hold all values along the axis, which is kept."""
+    scales: Floats = np.maximum(np.abs(values).max(axis, keepdims=True), 1e-8).astype(np.float32) / np.float32(most)
+    return scales
+
+
 def round_rows(table: Floats) -> Floats:
     """A table as 4 bits hold it, (rows, width); as it is where `quantize_embeddings` leaves it in more."""
     if table.shape[1] % BLOCK or table.size < MIN_SIZE:
@@ -52,7 +58,7 @@ def round_rows(table: Floats) -> Floats:
 def _steps(table: Floats) -> tuple[Floats, Floats]:
     """(rows, blocks, BLOCK) whole numbers from -7 to 7, and (rows, blocks, 1) their scales."""
     blocks = table.reshape(len(table), -1, BLOCK)
-    scales: Floats = np.maximum(np.abs(blocks).max(-1, keepdims=True), 1e-8).astype(np.float32) / np.float32(7)
+    scales = symmetric_scales(blocks, axis=-1, most=7)
     return np.rint(blocks / scales), scales
 
 
@@ -72,7 +78,7 @@ def _in_4_bits(name: str, table: Floats, rows: str, output: str) -> tuple[list[o
 def _in_8_bits(name: str, table: Floats, rows: str, output: str) -> tuple[list[onnx.NodeProto], Mapping[str, Any]]:
     from onnx import TensorProto, helper
 
-    scales: Floats = np.maximum(np.abs(table).max(1, keepdims=True), 1e-8).astype(np.float32) / np.float32(127)
+    scales = symmetric_scales(table, axis=1)
     tensors = {f"{name}_int8": np.rint(table / scales).astype(np.int8), f"{name}_scale": scales}
     nodes = [
         helper.make_node("Gather", [f"{name}_int8", rows], [f"{output}_int8"]),

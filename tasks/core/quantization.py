@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.embedding_quantization import quantize_embeddings
+from tasks.core.embedding_quantization import quantize_embeddings, symmetric_scales
 from tasks.core.files import atomic_path
 from tasks.core.onnx_constants import constants, replace_nodes
 
@@ -54,7 +54,7 @@ class QuantizedInput:
         """
         smooth = np.float32(1) if self.smooth is None else self.smooth
         scaled = weight if self.smooth is None else weight * self.smooth[:, None]
-        scales = _symmetric_scales(scaled, axis=0)
+        scales = symmetric_scales(scaled, axis=0)
         exact = vectors @ weight
         found = _round_trip(vectors / smooth, self.scale, self.zero) @ (np.rint(scaled / scales) * scales)
         relative = np.square(found - exact).sum(1) / np.maximum(np.square(exact).sum(1), 1e-12)
@@ -195,11 +195,6 @@ def _round_trip(values: Floats, scale: np.float32, zero: np.uint8) -> Floats:
     return restored
 
 
-def _symmetric_scales(weight: Floats, axis: int) -> Floats:
-    scales: Floats = np.maximum(np.abs(weight).max(axis, keepdims=True), 1e-8).astype(np.float32) / np.float32(127)
-    return scales
-
-
 def _quantize_product(
     node: onnx.NodeProto, how: QuantizedInput, weight: Floats, shared: set[str], tensors: dict[str, Any]
 ) -> Iterator[onnx.NodeProto]:
@@ -219,7 +214,7 @@ def _quantize_product(
         yield helper.make_node("QuantizeLinear", [source, scale, zero], [f"{activation}_uint8"])
     yield helper.make_node("DequantizeLinear", [f"{activation}_uint8", scale, zero], [f"{output}_input"])
     scaled = weight if how.smooth is None else weight * how.smooth[:, None]
-    scales = _symmetric_scales(scaled, axis=0)
+    scales = symmetric_scales(scaled, axis=0)
     # the names rest on the output: one weight may be read through two activations
     tensors[f"{output}_weight_int8"] = np.rint(scaled / scales).astype(np.int8)
     tensors[f"{output}_weight_scale"] = scales[0]
