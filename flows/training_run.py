@@ -44,9 +44,14 @@ class TrainResult:
 ALL = tuple(stage.name for stage in STAGES)
 
 
+# SQLite's and PostgreSQL's words, which MLflow passes on, also through its server: busy, or another machine wrote the same row meanwhile
+BUSY = ("database is locked", "UNIQUE constraint failed", "UniqueViolation", "DeadlockDetected")
+
+
 def may_pass(error: Exception) -> bool:
     """Whether a retry may help: the network or a busy database, never a user's mistake or a bug."""
-    return any(isinstance(e, ConnectionError | TimeoutError) or "database is locked" in str(e) for e in (error, error.__cause__))
+    chain = [e for e in (error, error.__cause__) if e]
+    return any(isinstance(e, ConnectionError | TimeoutError) or any(words in str(e) for words in BUSY) for e in chain)
 
 
 class TrainingRun:

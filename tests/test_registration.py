@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 from workspaces import copy_workspace, ratchet_json
 
 from flows.standing import Standing
+from flows.training_run import may_pass
 from tasks import registration
 from tasks.core.errors import RegistryError
-from tasks.core.registry import CONTENT_KEY, connect, versions
+from tasks.core.registry import CONTENT_KEY, connect, mlflow_errors, versions
 from tasks.core.workspace import Workspace
 from tasks.registration import Registered, register_model
 
@@ -143,6 +145,23 @@ def test_an_unreachable_registry_is_told_without_the_password(tmp_path: Path, mo
     assert "refused" in caught.value.message
     assert "secret" not in str(caught.value)
     assert "MLFLOW_TRACKING_URI" in caught.value.remedy
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "postgresql+psycopg2"])
+def test_a_row_that_another_machine_wrote_meanwhile_is_worth_a_retry_and_a_mistake_is_not(
+    tmp_path: Path, request: pytest.FixtureRequest, scheme: str
+) -> None:
+    uri = f"sqlite:///{tmp_path}/rows.db" if scheme == "sqlite" else f"{scheme}://{request.getfixturevalue('postgres').make_database()}"
+    engine = create_engine(uri)
+
+    def failing(*statements: str) -> RegistryError:
+        with pytest.raises(RegistryError) as caught, mlflow_errors(uri), engine.begin() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+        return caught.value
+
+    assert may_pass(failing("CREATE TABLE rows (key TEXT PRIMARY KEY)", *["INSERT INTO rows VALUES ('a')"] * 2))
+    assert not may_pass(failing("INSERT INTO elsewhere VALUES ('a')"))
 
 
 def test_a_database_without_its_driver_is_told(tmp_path: Path) -> None:
