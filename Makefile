@@ -13,7 +13,7 @@ demo: $(READY)
 	@$(BIN)/ratchet demo
 
 test: $(READY)
-	$(BIN)/pytest -q --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered
+	$(BIN)/pytest -q --numprocesses 3 --dist worksteal
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(QUICK)
@@ -29,7 +29,7 @@ docs-check: $(READY)
 	$(BIN)/pytest -q tests/test_readme.py
 
 clean:
-	rm -rf $(VENV) .ratchet data reports models/checkpoint models/candidates models/bundle .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf $(VENV) .ratchet data reports models/checkpoint models/candidates models/bundle .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
 # what is installed is what constraints.txt pins; a change of either file installs anew
 $(READY): pyproject.toml constraints.txt
