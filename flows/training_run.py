@@ -44,7 +44,7 @@ class TrainResult:
 ALL = tuple(stage.name for stage in STAGES)
 
 
-# SQLite's and PostgreSQL's words, which MLflow passes on, also through its server: busy, or another machine wrote the same row meanwhile
+# SQLite's and PostgreSQL's words, which MLflow passes on: busy, or another machine wrote the same row meanwhile
 BUSY = ("database is locked", "UNIQUE constraint failed", "UniqueViolation", "DeadlockDetected")
 
 
