@@ -13,7 +13,7 @@ demo: $(READY)
 	@$(BIN)/ratchet demo
 
 test: $(READY)
-	$(BIN)/pytest -q --numprocesses 3 --dist worksteal
+	$(BIN)/pytest -q --numprocesses 2 --dist worksteal
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(QUICK)

@@ -42,15 +42,13 @@ class TrainResult:
 
 
 ALL = tuple(stage.name for stage in STAGES)
-
-
 # SQLite's and PostgreSQL's words, which MLflow passes on: busy, or another machine wrote the same row meanwhile
 BUSY = ("database is locked", "UNIQUE constraint failed", "UniqueViolation", "DeadlockDetected")
 
 
 def may_pass(error: Exception) -> bool:
     """Whether a retry may help: the network or a busy database, never a user's mistake or a bug."""
-    chain = [e for e in (error, error.__cause__) if e]
+    chain = (error, error.__cause__)
     return any(isinstance(e, ConnectionError | TimeoutError) or any(words in str(e) for words in BUSY) for e in chain)
 
 
