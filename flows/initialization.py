@@ -13,12 +13,12 @@ from typing import Any
 from flows.guessing import Guess, guess, sample_rows
 from tasks.core.errors import DataError, ParamsError, WorkspaceError
 from tasks.core.files import write_text
+from tasks.core.loaded import SPLITS
 from tasks.core.params import Params, Source, parse
 from tasks.core.workspace import Workspace, cache_dir
 from tasks.pipeline import write_dvc_yaml
 from tasks.problems import Problem, load_problem, module_name
 
-SPLITS = ("train", "validation", "test")
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 IGNORED = ("/.ratchet/", "/data/", "/reports/", "/models/")
 

@@ -22,7 +22,7 @@ from tasks.core.bootstrap import Resampling, metric_intervals
 from tasks.core.bundle import BundleInfo, open_bundle
 from tasks.core.errors import BundleError, DataError
 from tasks.core.looks import fingerprint_rows, sketch_rows
-from tasks.core.normalization import normalize_rows, positions
+from tasks.core.normalization import digests, normalize_rows, positions
 from tasks.core.paired import Bools, accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences
 from tasks.core.predictor import Predictor
 from tasks.core.progress import Report
@@ -80,7 +80,7 @@ def read_test_rows(file: Path, problem: str, labels: Sequence[str], slices: Sequ
         count = "no rows" if not len(table) else "one row only"
         raise DataError(f"{file}: the test split has {count}, there is nothing to compare on.", remedy)
     kind = load_problem(problem)
-    found = positions(normalize_rows([table[column] for column in kind.text_columns]))
+    found = positions(digests(normalize_rows([table[column] for column in kind.text_columns])))
     present = tuple(name for name in slices if name in table.column_names and name != kind.label_column)
     return TestRows(kind, tuple(labels), table.to_pydict(), present, fingerprint_rows(found), sketch_rows(found))
 

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 from tasks.core import queries, tables
 from tasks.core.errors import DataError, ParamsError, StorageError, did_you_mean
 from tasks.core.files import atomic_path, sha256_file, write_json, write_jsonl
-from tasks.core.loaded import FILE, LINE, SPLIT, Loaded, converted, is_nested, no_fault_of_data, one_line, quoted
+from tasks.core.loaded import FILE, LINE, SPLIT, SPLITS, Loaded, converted, is_nested, no_fault_of_data, one_line, quoted
 from tasks.core.params import IngestParams, Source
 from tasks.core.progress import Report
+from tasks.core.row_store import ROW_GROUP
 from tasks.core.sources import LocalFile, fetch, public_address
 from tasks.problems import load_problem
+
+MEMORY = "512MB"  # enough to copy columns; what a user's own query needs, only DuckDB can tell
 
 if TYPE_CHECKING:
     import duckdb
 
     from tasks.problems.base import Problem
-
-_ROW_GROUP = 65_536
-_SPLITS = ("train", "validation", "test")
 
 
 def ingest_sources(raw: Path, *, problem: str, ingest: IngestParams, root: Path, cache: Path, report: Report) -> None:
@@ -42,7 +42,7 @@ def ingest_sources(raw: Path, *, problem: str, ingest: IngestParams, root: Path,
     fetched = [fetch(source, root, cache, report) for source in ingest.sources]
     names = _distinct_names(ingest.sources, fetched)
     wanted = None if ingest.query else {*_mapping(kind, ingest).values()}
-    with atomic_path(raw) as new, _database(raw.parent) as (connection, scratch):
+    with atomic_path(raw) as new, _database(raw.parent, None if ingest.query else MEMORY) as (connection, scratch):
         new.mkdir()
         loaded: list[list[Loaded]] = []
         for i, (source, files) in enumerate(zip(ingest.sources, fetched, strict=True)):
@@ -59,8 +59,11 @@ def ingest_sources(raw: Path, *, problem: str, ingest: IngestParams, root: Path,
 
 
 @contextmanager
-def _database(place: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """A DuckDB database on disk, so that data may be larger than memory, and a directory; both gone afterwards."""
+def _database(place: Path, memory: str | None) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """A DuckDB database on disk, so that data may be larger than memory, and a directory; both gone afterwards.
+
+    memory   what the database may take before it writes to disk; None: nearly all that there is
+    """
     import duckdb
 
     place.mkdir(parents=True, exist_ok=True)
@@ -71,6 +74,8 @@ def _database(place: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
             "autoload_known_extensions": "false",
             "preserve_insertion_order": "true",
         }
+        if memory:
+            config["memory_limit"] = memory
         connection = duckdb.connect(str(Path(directory) / "rows.duckdb"), config=config)
         try:
             connection.execute("SET enable_progress_bar=false")
@@ -169,9 +174,9 @@ def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: Ing
         raise ParamsError("ingest.query: the sources name splits, but it does not return `split`.", "Add the column `split` to the SELECT.")
     if SPLIT in types:
         found = [row[0] for row in connection.execute(f"SELECT DISTINCT {SPLIT} FROM {queries.RESULT} ORDER BY 1").fetchall()]
-        if unknown := [value for value in found if value not in _SPLITS]:
+        if unknown := [value for value in found if value not in SPLITS]:
             raise DataError(
-                f"column `split`: wanted {', '.join(_SPLITS)}, found {unknown[:5]}.", "Rename the values or the column in `ingest.query`."
+                f"column `split`: wanted {', '.join(SPLITS)}, found {unknown[:5]}.", "Rename the values or the column in `ingest.query`."
             )
     if taken := [name for name in problem.derived if name in types and name not in problem.replaceable]:
         raise ParamsError(f"ingest: {problem.name} makes the column '{taken[0]}' itself.", "Leave it out, or rename it: SELECT … AS …")
@@ -199,7 +204,7 @@ def _write_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     import pyarrow.parquet as pq
 
     relation = connection.sql(f"SELECT rowid AS row, * FROM {queries.RESULT} ORDER BY rowid")
-    reader = relation.to_arrow_reader(_ROW_GROUP)
+    reader = relation.to_arrow_reader(ROW_GROUP)
     count = 0
     with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
         for batch in reader:

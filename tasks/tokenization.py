@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from tasks.core.ahead import map_ahead
 from tasks.core.errors import DataError, ParamsError, SourceError
 from tasks.core.files import read_json
+from tasks.core.loaded import SPLITS
 from tasks.core.params import BaseModelParams, TokenizeParams
 from tasks.core.progress import Report
 from tasks.core.sources import resolve_model
-from tasks.core.tokens import SPLITS, TokensInfo, load_tokenizer
+from tasks.core.tokens import TokensInfo, load_tokenizer
 from tasks.problems import Problem, load_problem
 
 if TYPE_CHECKING:

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -26,7 +28,8 @@ from tasks.core.files import write_json, write_jsonl, write_text
 from tasks.core.judging import PHASES, Judged, phase_of
 from tasks.core.params import ValidateParams
 from tasks.core.progress import Report
-from tasks.core.quarantine import say_place, set_aside
+from tasks.core.quarantine import say_place
+from tasks.core.row_store import RowStore
 from tasks.problems import Problem, load_problem
 
 
@@ -37,26 +40,36 @@ def validate_rows(
     """Judge raw/rows.parquet and write the outs; the reports also when the rows are not fit, then DataError names every failed check."""
     kind = load_problem(problem)
     checks = resolve_checks(kind, labels, validate)
-    rows = pq.read_table(raw / "rows.parquet")
-    judged = Judged(rows, kind.text_columns, kind.label_column, labels, validate.script, kind.facts(rows))
+    rows = RowStore(raw / "rows.parquet")
+    judged = Judged(rows, kind.text_columns, kind.label_column, labels, validate.script, kind.facts)
     report(1, {"progress": 0.3})
     for phase in range(PHASES):
         judged.run([check for check in checks if phase_of(check) == phase], phase)
-        report(2 + phase, {"progress": 0.4 + 0.1 * phase})
+        report(2 + phase, {"progress": 0.6 + 0.1 * phase})
     outcomes = sorted(judged.outcomes, key=lambda outcome: checks.index(outcome.check))
-    kept = rows.filter(pa.array(judged.alive))
     valid.mkdir(parents=True)
-    pq.write_table(kept, valid / "rows.parquet", compression="zstd")
+    kept = write_alive(rows, judged.alive, valid / "rows.parquet")
     write_jsonl(valid / "quarantine.jsonl", judged.quarantine())
     off = sorted(name for name, action in validate.actions.items() if action == "off")
     entries = [describe(outcome, judged) for outcome in outcomes]
+    columns = [*kind.columns, *kind.derived]
     write_json(validation_report, {
-        "rows_in": len(rows), "rows_out": len(kept), "quarantined": len(rows) - len(kept),
-        "checks": entries, "off": off, "profile": profile(kept, kind.text_columns, kind.label_column, [*kind.columns, *kind.derived]),
+        "rows_in": len(rows), "rows_out": kept, "quarantined": len(rows) - kept,
+        "checks": entries, "off": off, "profile": profile(valid / "rows.parquet", kind.text_columns, kind.label_column, columns),
     })  # fmt: skip
     write_text(data_docs / "index.html", render_page(outcomes, len(rows)))
     _raise_failures(entries, judged, kept, valid, validation_report)
-    report(6, {"progress": 1.0, "rows": len(kept), "quarantined": len(rows) - len(kept)})
+    report(6, {"progress": 1.0, "rows": kept, "quarantined": len(rows) - kept})
+
+
+def write_alive(rows: RowStore, alive: npt.NDArray[np.bool_], path: Path) -> int:
+    """Write the rows that stay, as they came; returns how many."""
+    with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
+        for first, batch in rows.batches():
+            stay = alive[first : first + len(batch)]
+            if stay.any():
+                writer.write_table(batch.filter(pa.array(stay)))
+    return int(alive.sum())
 
 
 def resolve_checks(kind: Problem, labels: Sequence[str], validate: ValidateParams) -> list[Check]:
@@ -110,21 +123,18 @@ def _message(outcome: Outcome) -> str:
     return f"{check.says}: {found:.4g}" if isinstance(found, float) else f"{check.says}: {found}"
 
 
-def _raise_failures(entries: Sequence[Mapping[str, Any]], judged: Judged, kept: pa.Table, valid: Path, report: Path) -> None:
+def _raise_failures(entries: Sequence[Mapping[str, Any]], judged: Judged, kept: int, valid: Path, report: Path) -> None:
     """One DataError that names every failed check whose action is `error`, and the first of its rows."""
     failed = [entry for entry in entries if entry["action"] == "error" and not entry["success"]]
     lines = [f"  {entry['name']}: {entry['message']}{_say_rows(entry, judged)}" for entry in failed]
-    if not len(kept):
+    if not kept:
         causes = sorted({entry["name"] for entry in entries if entry["action"] == "quarantine" and entry["unexpected"]})
         lines.append(f"  no row is left: all {len(judged.rows)} were set aside ({', '.join(causes)})")
     if not lines:
         return
-    missed = {
-        place: outcome.check for outcome in judged.outcomes if outcome.check.name in {e["name"] for e in failed} for place in outcome.missed
-    }
-    reasons = [{"check": check.name, "reason": check.says} for _, check in sorted(missed.items())]
-    write_jsonl(valid / "failed.jsonl", set_aside(judged.rows, sorted(missed), reasons))
-    aside = len(judged.rows) - len(kept)
+    names = {entry["name"] for entry in failed}
+    write_jsonl(valid / "failed.jsonl", judged.missing([outcome for outcome in judged.outcomes if outcome.check.name in names]))
+    aside = len(judged.rows) - kept
     raise DataError(
         f"the data is not fit to train on ({len(judged.rows)} rows read, {aside} set aside):\n" + "\n".join(lines),
         "Mend the rows, or params.yaml (`labels`; `validate.actions: {CHECK: quarantine}` sets rows aside, `warn` lets them pass), then "

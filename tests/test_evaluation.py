@@ -13,11 +13,12 @@ from tiny import LABELS, make_tokenizer, tiny_rows
 
 from tasks.core.errors import ParamsError, TrainingError
 from tasks.core.files import read_json
+from tasks.core.loaded import SPLITS
 from tasks.core.params import BaseModelParams, EvaluateParams, parse
 from tasks.core.progress import silent
 from tasks.core.random_state import seed_everything
 from tasks.core.slices import MAX_VALUES, slice_rows
-from tasks.core.tokens import SPLITS, TokensInfo, load_tokenizer
+from tasks.core.tokens import TokensInfo, load_tokenizer
 from tasks.evaluation import evaluate_checkpoint
 from tasks.problems import load_problem
 

@@ -15,13 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import tiny_rows
 
+from tasks.core.distinct_texts import DistinctTexts, write_texts
 from tasks.core.errors import DataError
 from tasks.core.files import read_json, read_jsonl
-from tasks.core.near_duplicates import find_matches, jaccard, make_prefixes, shingles
-from tasks.core.normalization import normalize_rows, positions
+from tasks.core.loaded import SPLITS
+from tasks.core.near_duplicates import NearDuplicates
+from tasks.core.normalization import _normalize, _normalize_unicode, digests, normalize_rows, positions
 from tasks.core.params import SplitParams
 from tasks.core.progress import silent
-from tasks.splitting import SPLITS, split_rows
+from tasks.core.shingles import jaccard, shingles
+from tasks.splitting import split_rows
 
 LABELS = ("negative", "neutral", "positive")
 SIMILARITY = 0.85
@@ -36,10 +39,10 @@ def table(texts: list[str | None], labels: list[str] | None = None, **columns: l
     )
 
 
-def run(root: Path, rows: pa.Table, labels: tuple[str, ...] = LABELS, **values: float) -> Path:
+def run(root: Path, rows: pa.Table, labels: tuple[str, ...] = LABELS, row_group: int = 1_000_000, **values: float) -> Path:
     """The directory that splitting makes of the rows."""
     (root / "valid").mkdir(parents=True)
-    pq.write_table(rows, root / "valid" / "rows.parquet")
+    pq.write_table(rows, root / "valid" / "rows.parquet", row_group_size=row_group)
     split = SplitParams.model_validate(values)
     split_rows(root / "valid", root / "splits", problem="text-classification", labels=labels, split=split, report=silent)
     return root / "splits"
@@ -114,6 +117,22 @@ def test_order_of_rows_does_not_matter(tmp_path: Path) -> None:
     assert assignment(run(tmp_path / "b", table(texts), validation=0.2, test=0.2)) == first
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_rows_in_batches_are_split_as_all_at_once(given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = with_near_duplicates(200, 7)
+    rows = table(texts, **({"split": [SPLITS[i % 3] for i in range(len(texts))]} if given else {}))
+    whole = run(tmp_path / "whole", rows, validation=0.2, test=0.2)
+    monkeypatch.setattr("tasks.core.row_store.BATCH_ROWS", 50)
+    monkeypatch.setattr("tasks.core.distinct_texts.MAX_CHARACTERS", 2000)
+    monkeypatch.setattr("tasks.core.near_duplicates._INDEXED", 500)
+    parts = run(tmp_path / "parts", rows, row_group=9, validation=0.2, test=0.2)
+    for name in SPLITS:
+        assert read(parts, name).equals(read(whole, name))
+    for file in ("split.json", "quarantine.jsonl"):
+        assert (parts / file).read_bytes() == (whole / file).read_bytes()
+    assert read_json(parts / "split.json")["warnings"]
+
+
 def test_added_rows_never_move_a_row_and_the_test_set_only_grows(tmp_path: Path) -> None:
     texts = with_near_duplicates(400, 5)
     before = assignment(run(tmp_path / "a", table(texts[:300]), validation=0.2, test=0.2))
@@ -139,7 +158,7 @@ def test_assignment_is_what_it_was_when_this_was_written() -> None:
     expected = ["theroomwasclean"] * 2 + ["fullwidth", "naiveunicode", "οδοσοδοσ", "👍👍", "!?", "中文测试", "हिन्दी", "224"]
     assert normalized(texts) == expected
     wanted = [int(hashlib.sha256(text.encode()).hexdigest()[:13], 16) / 2**52 for text in expected]
-    np.testing.assert_array_equal(positions(pa.chunked_array([pa.array(expected)])), wanted)
+    np.testing.assert_array_equal(positions(digests(pa.chunked_array([pa.array(expected)]))), wanted)
     assert wanted[0] == pytest.approx(0.96608888, abs=1e-8)
 
 
@@ -154,6 +173,18 @@ def test_normalizing_agrees_with_pythons_unicode_tables() -> None:
     assert normalized(texts) == [reference(text) for text in texts]
 
 
+def test_the_quick_way_of_ascii_is_the_careful_one() -> None:
+    draw = random.Random(0)
+    ascii_, others = [chr(i) for i in range(128)], list("éßſςΣﬁ½Ⅷ中👍\u0301\u200b")
+    texts = [
+        None if draw.random() < 0.05 else "".join(draw.choices(ascii_ if draw.random() < 0.7 else ascii_ + others, k=draw.randint(0, 12)))
+        for _ in range(20_000)
+    ]
+    column = pa.array(texts, pa.large_string())
+    for some in (column, column.slice(7, 100), column.slice(0, 0)):
+        assert _normalize(some).equals(_normalize_unicode(some))
+
+
 def test_null_texts_stay_null_and_columns_do_not_run_together() -> None:
     columns = [pa.chunked_array([pa.array(values, pa.string())]) for values in (["ab", "a", None], ["c", "bc", "x"])]
     first, second, third = normalize_rows(columns).to_pylist()
@@ -161,9 +192,21 @@ def test_null_texts_stay_null_and_columns_do_not_run_together() -> None:
     assert third is None
 
 
+def search(root: Path, texts: list[str], similarity: float) -> tuple[NearDuplicates, list[str]]:
+    """A search among distinct texts, and they by their numbers."""
+    column = pa.chunked_array([pa.array(texts, pa.large_string())])
+    distinct = DistinctTexts(root / "texts", write_texts(root / "texts", [column.slice(0, 100), column.slice(100)], len(texts)))
+    assert len(distinct) == len(texts)
+    return NearDuplicates(distinct, similarity, root / "shingles"), [texts[row] for row in distinct.first]
+
+
+@pytest.mark.parametrize("indexed", [4_000_000, 100])
 @pytest.mark.parametrize("similarity", [0.5, 0.7, 0.85, 0.95, 1.0])
 @pytest.mark.parametrize("alphabet", ["abc", "abcdefghijklmnopqrstuvwxyz0123456789", "好坏天气中文字"])
-def test_every_similar_pair_is_found(similarity: float, alphabet: str) -> None:
+def test_every_similar_pair_is_found(
+    similarity: float, alphabet: str, indexed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.core.near_duplicates._INDEXED", indexed)
     draw = random.Random(f"{similarity}{alphabet}")
     texts = {"".join(draw.choices(alphabet, k=draw.randint(1, 90))) for _ in range(60)}
     for text in sorted(texts):
@@ -171,22 +214,23 @@ def test_every_similar_pair_is_found(similarity: float, alphabet: str) -> None:
             at = draw.randrange(len(text))
             texts.add(text[:at] + draw.choice(alphabet) + text[at + draw.randint(0, 2) :])
         texts.add(text + text[: draw.randint(0, 30)])
-    ordered = sorted(texts)
+    searched, ordered = search(tmp_path, sorted(texts), similarity)
     seekers = np.array([draw.random() < 0.6 for _ in ordered])
     sets = [shingles(text) for text in ordered]
     others = np.flatnonzero(~seekers)
     expected = [i for i in np.flatnonzero(seekers) if any(jaccard(sets[i], sets[j]) >= similarity for j in others)]
-    found = find_matches(make_prefixes(ordered, similarity), seekers, ~seekers)
+    found = searched.find(seekers, ~seekers)
     assert [match.text for match in found] == expected
     assert all(match.partner is not None and not seekers[match.partner] for match in found)
 
 
-def test_a_crowd_of_look_alikes_is_settled_without_comparing_all() -> None:
+def test_a_crowd_of_look_alikes_is_settled_without_comparing_all(tmp_path: Path) -> None:
     texts = sorted(
         f"your order {number:07} has left our warehouse and will arrive at your door tomorrow morning" * 2 for number in range(4000)
     )
     held_out = np.arange(len(texts)) % 5 == 0
-    assert len(find_matches(make_prefixes(texts, 0.8), ~held_out, held_out)) == (~held_out).sum()
+    searched, _ = search(tmp_path, texts, 0.8)
+    assert len(searched.find(~held_out, held_out)) == (~held_out).sum()
 
 
 def test_what_cannot_be_compared_leaves_rather_than_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import unicodedata
+
 import pyarrow as pa
 import pytest
 
@@ -27,6 +30,17 @@ def test_a_masked_text_shows_no_personal_data_and_is_short() -> None:
     assert len(mask("word " * 1000)) == 80
     assert mask("x" * 75 + "someone@example.com").startswith("x")
     assert "@example" not in mask("y " * 38 + "someone@example.com")
+
+
+def test_a_quick_look_at_plain_texts_tells_what_the_search_does() -> None:
+    draw = random.Random(0)
+    characters = [*map(chr, range(0x20, 0x80)), "\t", "\n", "\x00", "\x1b", "\x9f", "é", "\u200b", "\u3000", "中"]
+    texts = ["".join(draw.choices(characters[: draw.choice([95, 96, len(characters)])], k=draw.randint(0, 9))) for _ in range(5000)]
+    facts = text_facts(pa.table({"text": pa.array(texts)}), "text", None).to_pydict()
+    controls = [sum(unicodedata.category(c) == "Cc" and c not in "\t\n\r" for c in text) for text in texts]
+    visible = [sum(unicodedata.category(c)[0] not in "ZC" for c in text) for text in texts]
+    assert facts["text.control_characters"] == controls
+    assert facts["text.visible"] == visible
 
 
 def test_facts_of_texts() -> None:

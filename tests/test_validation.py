@@ -38,14 +38,17 @@ def table(changes: Mapping[int, Mapping[str, Any]] | None = None, count: int = C
 class Run:
     """The outs of one validation."""
 
-    def __init__(self, root: Path, rows: pa.Table, labels: tuple[str, ...] = LABELS, **values: Any) -> None:
+    def __init__(
+        self, root: Path, rows: pa.Table, labels: tuple[str, ...] = LABELS, row_group: int = 1_000_000,
+        problem: str = "text-classification", **values: Any,
+    ) -> None:  # fmt: skip
         self.rows = rows
         self.valid, self.report_file, self.docs = root / "valid", root / "reports" / "validation.json", root / "reports" / "data_docs"
         (root / "raw").mkdir(parents=True)
-        pq.write_table(rows, root / "raw" / "rows.parquet")
+        pq.write_table(rows, root / "raw" / "rows.parquet", row_group_size=row_group)
         validate_rows(
             root / "raw", self.valid, self.report_file, self.docs,
-            problem="text-classification", labels=labels, validate=ValidateParams.model_validate(values), report=silent,
+            problem=problem, labels=labels, validate=ValidateParams.model_validate(values), report=silent,
         )  # fmt: skip
         self.aside: list[dict[str, Any]] = read_jsonl(self.valid / "quarantine.jsonl")
         self.page = (self.docs / "index.html").read_text(encoding="utf-8")

@@ -3,7 +3,8 @@
 Beside the rows' own columns an expectation may name these: of a text column `text` the facts `text.characters` and so on (see
 core/text_facts.py); of a row among the others `copies.first` and `copies.labels`, and of its label `label.rows` and `label.share`
 (see core/row_facts.py). Where a row has a list of labels, `label.rows` and `label.share` are those of its rarest and of its most
-frequent label, and there are `label.unknown`, its first that is not known, and `label.present`, the labels that rows have, one a row.
+frequent label, and there is `label.unknown`, its first that is not known. What is said of `label.present`, the labels that rows have,
+or of `label.share` as a whole is judged on a table of the labels, one a row.
 """
 
 from __future__ import annotations

@@ -1,66 +1,94 @@
-"""Rows in numbers, for the report: labels, lengths, sources and further columns."""
+"""Rows in numbers, for the report: labels, lengths, sources and further columns; counted on disk by DuckDB."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from tasks.core.label_lists import flat
-from tasks.core.loaded import FILE, LINE
+from tasks.core.loaded import FILE, LINE, literal, quoted, scalar
 from tasks.core.personal_data import mask
 
 _BINS = 20
 _TOP = 20  # values of a column
+_LOOKED_AT = 10_000  # its most frequent values, of which several may be shown as one
+_PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 
 
-def profile(rows: pa.Table, texts: Sequence[str], label: str | None, columns: Sequence[str]) -> dict[str, Any]:
+def profile(file: Path, texts: Sequence[str], label: str | None, columns: Sequence[str]) -> dict[str, Any]:
     """Plain JSON.
 
+    file      the rows, Parquet
     texts     names of the text columns
     columns   names of all columns that the problem wants; the others are counted by value
     """
-    extras = [name for name in rows.column_names if name not in {*columns, "row", FILE, LINE}]
-    return {
-        "rows": len(rows),
-        "labels": None if label is None else _counts(flat(rows[label]), len(rows)),
-        "lengths": {name: _lengths(rows[name]) for name in texts},
-        "files": _counts(rows[FILE], len(rows)) if FILE in rows.column_names else {},
-        "columns": {name: _extra(rows[name]) for name in extras},
-    }
+    schema = pq.read_schema(file)
+    nested = {field.name for field in schema if pa.types.is_nested(field.type)}
+    with _rows(file) as connection:
+        count = scalar(connection, "SELECT count(*) FROM rows")
+        labels = None if label is None else f"unnest({quoted(label)})" if label in nested else quoted(label)
+        return {
+            "rows": count,
+            "labels": None if labels is None else _counts(connection, labels, count),
+            "lengths": {name: _lengths(connection, name) for name in texts},
+            "files": _counts(connection, FILE, count) if FILE in schema.names else {},
+            "columns": {
+                name: _extra(connection, name, name in nested) for name in schema.names if name not in {*columns, "row", FILE, LINE}
+            },
+        }
 
 
-def _counts(column: pa.ChunkedArray, top: int, show: Callable[[str], str] = str) -> dict[str, int]:
+@contextmanager
+def _rows(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as connection:
+        connection.execute(f"SET enable_progress_bar=false; SET memory_limit='500MB'; SET temp_directory={literal(str(file.parent))}")
+        connection.execute(f"CREATE VIEW rows AS SELECT * FROM read_parquet({literal(str(file))})")
+        yield connection
+
+
+def _counts(connection: duckdb.DuckDBPyConnection, value: str, top: int, show: Callable[[str], str] = str) -> dict[str, int]:
     """value -> rows, most frequent first."""
-    pairs = [(show(str(entry["values"])), int(entry["counts"])) for entry in pc.value_counts(column).to_pylist()]
+    query = f"SELECT value, count(*) AS n FROM (SELECT {value} AS value FROM rows) GROUP BY 1 ORDER BY n DESC, value::VARCHAR"
     counts: dict[str, int] = {}
-    for value, count in sorted(pairs, key=lambda pair: (-pair[1], pair[0])):
-        if value in counts or len(counts) < top:
-            counts[value] = counts.get(value, 0) + count
+    for found, count in connection.execute(f"{query} LIMIT {_LOOKED_AT}").fetchall():
+        shown = show(str(found))
+        if shown in counts or len(counts) < top:
+            counts[shown] = counts.get(shown, 0) + count
     return counts
 
 
-def _extra(column: pa.ChunkedArray) -> dict[str, Any]:
-    if pa.types.is_nested(column.type):
-        return {"distinct": None, "nulls": column.null_count, "top": {}}
-    return {"distinct": pc.count_distinct(column).as_py(), "nulls": column.null_count, "top": _counts(column, _TOP, mask)}
+def _extra(connection: duckdb.DuckDBPyConnection, name: str, nested: bool) -> dict[str, Any]:
+    column = quoted(name)
+    nulls = scalar(connection, f"SELECT count(*) - count({column}) FROM rows")
+    if nested:
+        return {"distinct": None, "nulls": nulls, "top": {}}
+    distinct = scalar(connection, f"SELECT count(DISTINCT {column}) FROM rows")
+    return {"distinct": distinct, "nulls": nulls, "top": _counts(connection, column, _TOP, mask)}
 
 
-def _lengths(column: pa.ChunkedArray) -> dict[str, Any]:
+def _lengths(connection: duckdb.DuckDBPyConnection, column: str) -> dict[str, Any]:
     """Characters a text: `counts[i]` texts are in [`edges[i]`, `edges[i + 1]`); the last bin takes all that are longer."""
-    lengths = pc.utf8_length(column.drop_null()).to_numpy()
+    text = quoted(column)
+    query = f"SELECT length({text}) AS n, count(*) AS texts FROM rows WHERE {text} IS NOT NULL GROUP BY 1 ORDER BY 1"
+    found = connection.execute(query).fetchnumpy()
+    lengths, texts = (np.asarray(found[name], np.int64) for name in ("n", "texts"))
     if not len(lengths):
         return {"mean": None, "percentiles": {}, "edges": [], "counts": []}
-    percentiles = {f"p{p}": int(np.percentile(lengths, p, method="lower")) for p in (0, 5, 25, 50, 75, 95, 99, 100)}
+    ends = np.cumsum(texts)
+    places = [int(p / 100 * (ends[-1] - 1)) for p in _PERCENTILES]
+    percentiles = {f"p{p}": int(lengths[np.searchsorted(ends, place, "right")]) for p, place in zip(_PERCENTILES, places, strict=True)}
     # a few very long texts must not squeeze the others into one bin
     width = max(1, -(-(percentiles["p99"] + 1) // _BINS))
-    counts = np.bincount(np.minimum(lengths // width, _BINS - 1), minlength=_BINS)
+    counts = np.bincount(np.minimum(lengths // width, _BINS - 1), texts, minlength=_BINS)
     return {
-        "mean": round(float(lengths.mean()), 2),
+        "mean": round(float(lengths @ texts / ends[-1]), 2),
         "percentiles": percentiles,
         "edges": [i * width for i in range(_BINS)] + [max(_BINS * width, percentiles["p100"] + 1)],
-        "counts": counts.tolist(),
+        "counts": counts.astype(np.int64).tolist(),
     }

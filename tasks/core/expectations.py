@@ -1,4 +1,7 @@
-"""Checks judged by Great Expectations: columns in, for each check whether it holds and which rows miss it."""
+"""Checks judged by Great Expectations: columns in, for each check whether it holds and which rows miss it.
+
+What is said of single rows is judged a batch at a time, what is said of the table as a whole on all rows of the columns it names.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,31 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.core.checks import Check
 from tasks.core.errors import ParamsError, did_you_mean
+from tasks.core.merged_results import Merged
 
 if TYPE_CHECKING:
     from great_expectations.data_context import EphemeralDataContext
 
-_INDEX = "row_index"  # a row's place in the table given, beside its own columns
+PLACE = "row_index"  # the column of the rows' numbers
+_ROW_COUNT = "expect_table_row_count_to_"
+# a row misses these or not, whatever the others are
+_BY_ROW = {
+    "expect_column_values_to_be_between", "expect_column_values_to_be_in_set", "expect_column_values_to_be_null",
+    "expect_column_values_to_not_be_null", "expect_column_values_to_not_be_in_set", "expect_column_values_to_match_regex",
+    "expect_column_values_to_not_match_regex", "expect_column_values_to_match_regex_list",
+    "expect_column_values_to_not_match_regex_list", "expect_column_value_lengths_to_be_between",
+    "expect_column_value_lengths_to_equal", "expect_column_pair_values_to_be_equal", "expect_column_pair_values_to_be_in_set",
+    "expect_column_pair_values_a_to_be_greater_than_b",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,15 +43,17 @@ class Outcome:
     """What became of a check.
 
     judged     rows that were looked at
-    missed     places, in the table given, of the rows that miss it; empty for what concerns the table as a whole
+    missed     places, ascending, of the rows that miss it; empty for what concerns the table as a whole
+    examples   some of those places and the values that were judged there
     observed   what was found in the table as a whole, plain JSON; None for checks of single rows
-    details    Great Expectations' own account, plain JSON
+    details    Great Expectations' own account, plain JSON, without its lists of all rows
     """
 
     check: Check
     success: bool
     judged: int
-    missed: list[int] = field(default_factory=list)
+    missed: npt.NDArray[np.int64]
+    examples: Mapping[int, Any] = field(default_factory=dict)
     observed: Any = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -61,25 +80,93 @@ def require_known(checks: Sequence[Check]) -> None:
         )
 
 
-def judge(rows: pa.Table, checks: Sequence[Check]) -> list[Outcome]:
-    """The outcome of each check, in order. Raises ParamsError where an expectation cannot be computed on these columns."""
-    if not checks:
-        return []
-    import great_expectations as gx
+class Judge:
+    """Judges checks on rows that come in batches.
 
-    suite = gx.ExpectationSuite("ratchet", expectations=[_expectation(check, number) for number, check in enumerate(checks)])
-    columns = [name for name in rows.column_names if any(_mentions(check, name) for check in checks)]
-    frame = rows.select(columns).append_column(_INDEX, pa.array(range(len(rows)), pa.int64())).to_pandas()
-    with _quiet():
-        source = _context().data_sources.add_pandas("rows")
-        batch = source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("rows").get_batch({"dataframe": frame})
-        result = batch.validate(
-            suite,
-            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [_INDEX], "return_unexpected_index_query": False},
-        )
-    # Great Expectations returns them in an order of its own
-    found = {one.expectation_config.meta["number"]: one.to_json_dict() for one in result.results}
-    return [_outcome(check, found[number], len(rows)) for number, check in enumerate(checks)]
+    labels   a table of the rows' labels, one a row: what a check says of one of its columns as a whole is judged on it
+    """
+
+    def __init__(self, checks: Sequence[Check], labels: pa.Table) -> None:
+        self._checks, self._labels = list(checks), labels
+        self._by_row = [check for check in checks if check.type in _BY_ROW]
+        self._of_labels = [check for check in checks if not concerns_rows(check) and check.kwargs.get("column") in labels.column_names]
+        self._of_count = [check for check in checks if check.type.startswith(_ROW_COUNT)]
+        judged = [*self._by_row, *self._of_labels, *self._of_count]
+        self._whole = [check for check in checks if check not in judged]
+        self._found: dict[int, Merged] = {}
+        self._parts: list[pa.Table] = []  # what the whole is judged on
+        self._rows = 0
+
+    def mentions(self, column: str) -> bool:
+        """Whether a check may be about the column's rows."""
+        return any(_mentions(check, column) for check in (*self._by_row, *self._whole))
+
+    def see(self, rows: pa.Table) -> None:
+        """The next rows, with the column PLACE. Raises ParamsError where an expectation cannot be computed on these columns."""
+        self._rows += len(rows)
+        self._judge(self._by_row, rows)
+        if self._whole:
+            self._parts.append(rows.select(_named(self._whole, rows)))
+
+    def outcomes(self) -> list[Outcome]:
+        """The outcome of each check, in order, when all rows were seen."""
+        if not self._rows:
+            return []
+        self._judge(self._of_labels, self._labels)
+        self._judge(self._of_count, pa.table({PLACE: np.zeros(self._rows, np.int8)}))
+        if self._parts:
+            self._judge(self._whole, pa.concat_tables(self._parts))
+        return [self._outcome(number, check) for number, check in enumerate(self._checks)]
+
+    def _judge(self, checks: Sequence[Check], rows: pa.Table) -> None:
+        import great_expectations as gx
+
+        if not checks:
+            return
+        numbers = [self._checks.index(check) for check in checks]
+        suite = gx.ExpectationSuite("ratchet", expectations=[_expectation(self._checks[number], number) for number in numbers])
+        result_format = {"result_format": "COMPLETE", "unexpected_index_column_names": [PLACE], "return_unexpected_index_query": False}
+        with _quiet():
+            batch = self._batches.get_batch({"dataframe": rows.select(_named(checks, rows)).to_pandas()})
+            result = batch.validate(suite, result_format=result_format)
+        for one in result.results:  # in an order of Great Expectations' own
+            found = one.to_json_dict()
+            number = found["expectation_config"]["meta"]["number"]
+            check = self._checks[number]
+            if message := _exception(found["exception_info"]):
+                raise ParamsError(
+                    f"validate.expectations: {check.type} cannot be computed: {message}", "Check its `kwargs` and the columns they name."
+                )
+            places = np.unique(np.array([entry[PLACE] for entry in found["result"].pop("unexpected_index_list", None) or []], np.int64))
+            merged = self._found.setdefault(number, Merged(check))
+            merged.add(found, places, _values(check, rows, places))
+
+    @cached_property
+    def _batches(self) -> Any:
+        """Great Expectations' way from a data frame to what it judges."""
+        return _context().data_sources.add_pandas("rows").add_dataframe_asset("rows").add_batch_definition_whole_dataframe("rows")
+
+    def _outcome(self, number: int, check: Check) -> Outcome:
+        merged = self._found[number]
+        result = merged.details["result"]
+        observed = result.get("observed_value")
+        for key in ("missing_list", "partial_missing_list"):  # of a set that should be there; comes in no order
+            if result.get(key):
+                result[key] = sorted(result[key], key=str)
+                observed = {"missing": result[key]}
+        return Outcome(check, merged.details["success"], self._rows, merged.places, merged.examples, observed, merged.details)
+
+
+def _named(checks: Sequence[Check], rows: pa.Table) -> list[str]:
+    return [name for name in rows.column_names if name == PLACE or any(_mentions(check, name) for check in checks)]
+
+
+def _values(check: Check, rows: pa.Table, places: npt.NDArray[np.int64]) -> pa.ChunkedArray | None:
+    """What was judged at these places; None where it was not one column, or where there are none."""
+    column = check.kwargs.get("column")
+    if column not in rows.column_names or not len(places):
+        return None
+    return rows[column].take(pa.array(np.searchsorted(rows[PLACE].to_numpy(), places)))
 
 
 def _context() -> EphemeralDataContext:
@@ -128,23 +215,8 @@ def _expectation(check: Check, number: int = 0) -> object:
 
 def _mentions(check: Check, column: str) -> bool:
     if not any(key.startswith("column") for key in check.kwargs):
-        return not check.kwargs.keys() <= {"min_value", "max_value", "value"}  # of the table's columns, or its rows' number
+        return not check.type.startswith(_ROW_COUNT)  # of the table's columns
     return json.dumps(column, ensure_ascii=False)[1:-1] in json.dumps(dict(check.kwargs), ensure_ascii=False, default=str)
-
-
-def _outcome(check: Check, found: Mapping[str, Any], judged: int) -> Outcome:
-    if message := _exception(found["exception_info"]):
-        raise ParamsError(
-            f"validate.expectations: {check.type} cannot be computed: {message}", "Check its `kwargs` and the columns they name."
-        )
-    result = found["result"]
-    missed = sorted({int(entry[_INDEX]) for entry in result.get("unexpected_index_list") or []})
-    observed = result.get("observed_value")
-    for key in ("missing_list", "partial_missing_list"):  # of a set that should be there; comes in no order
-        if result.get(key):
-            result[key] = sorted(result[key], key=str)
-            observed = {"missing": result[key]}
-    return Outcome(check, bool(found["success"]), judged, missed, observed, found)
 
 
 def _exception(info: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,13 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write one JSON object a line; no rows make an empty file."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write one JSON object a line, as they come, and return how many; no rows make an empty file."""
+    count = 0
+    with atomic_path(path) as new, new.open("w", encoding="utf-8", newline="\n") as file:
+        for count, row in enumerate(rows, 1):  # noqa: B007 (what it is at last is returned)
+            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+    return count
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -1,11 +1,10 @@
-"""Rows on their way through the checks."""
+"""Rows on their way through the checks, a batch at a time: what is kept of each is a few numbers."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,18 +12,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.core.checks import COPIES_LABELS, FIRST_COPY, LABEL_PRESENT, LABEL_ROWS, LABEL_SHARE, LABEL_UNKNOWN, Check
-from tasks.core.expectations import Outcome, concerns_rows, judge
+from tasks.core.ahead import map_ahead
+from tasks.core.checks import COPIES_LABELS, FIRST_COPY, LABEL_PRESENT, LABEL_ROWS, LABEL_SHARE, LABEL_UNKNOWN, Check, fact
+from tasks.core.expectations import PLACE, Judge, Outcome, concerns_rows
 from tasks.core.label_lists import is_list
-from tasks.core.normalization import normalize_rows
+from tasks.core.normalization import digests, normalize_rows, number_texts
 from tasks.core.personal_data import mask
 from tasks.core.quarantine import place_of, set_aside
-from tasks.core.row_facts import duplicate_of, label_lists, labels_of_text, rows_of_label, text_codes
-from tasks.core.text_facts import text_facts
+from tasks.core.row_facts import Codes, Copies, LabelCounts, SetCounts, unknown_labels
+from tasks.core.row_store import RowStore
+from tasks.core.text_facts import FACTS, text_facts
 
-EXAMPLES = 20  # rows of a check that the report shows
-_ALIKE = 4  # of them with the same value; a message names three
 PHASES = 4
+Facts = Callable[[pa.Table], "pa.Table | None"]
+_Places = npt.NDArray[np.int64]
+_FactsOf = Callable[[int, int], "dict[str, pa.Array]"]
 
 
 def phase_of(check: Check) -> int:
@@ -39,123 +41,144 @@ class Judged:
     """The rows, and what the checks so far have made of them.
 
     texts      names of the text columns;  label  the label column's, if there is one;  labels  those that are known
-    own_facts  the problem's, a row each
+    own_facts  makes the problem's facts of some rows, a row each
     alive      (rows,) bool: not quarantined
-    outcomes   of the checks so far; their rows are places in `rows`
+    outcomes   of the checks so far
     """
 
     def __init__(
-        self, rows: pa.Table, texts: Sequence[str], label: str | None, labels: Sequence[str], script: str | None,
-        own_facts: pa.Table | None = None,
-    ) -> None:  # fmt: skip
+        self, rows: RowStore, texts: Sequence[str], label: str | None, labels: Sequence[str], script: str | None, own_facts: Facts
+    ) -> None:
         self.rows = rows
         self.alive: npt.NDArray[np.bool_] = np.ones(len(rows), bool)
         self.outcomes: list[Outcome] = []
-        self._texts, self._label, self._labels = texts, label, labels
-        self._found: dict[str, dict[int, Any]] = {}  # a check's name -> some places that miss it, and the value judged
-        self._reasons: dict[int, list[Check]] = {}
-        self._facts = rows
-        for column in texts:
-            self._facts = _beside(self._facts, text_facts(rows, column, script))
-        if own_facts is not None:
-            self._facts = _beside(self._facts, own_facts)
-        self._single = label is not None and not is_list(rows[label])
-        if label is not None and self._single:  # a blank label is a missing one
-            blank = pc.equal(pc.utf8_trim_whitespace(rows[label]), "")
-            named = pc.if_else(blank, pa.scalar(None, rows[label].type), rows[label])
-            self._facts = self._facts.set_column(rows.column_names.index(label), label, named)
-        elif label is not None:
-            unknown = pa.array(label_lists(rows[label], labels).unknown, pa.string())
-            self._facts = self._facts.append_column(LABEL_UNKNOWN, unknown)
-        self._codes = text_codes(normalize_rows([rows[column] for column in texts]))
+        self._texts, self._label, self._labels, self._script, self._own_facts = texts, label, labels, script, own_facts
+        self._single = label is not None and not is_list(rows.schema.field(label))
+        self._counts = LabelCounts(labels)
+        self._codes = self._survey()
+
+    def _survey(self) -> Codes:
+        """Which rows have the same text, and the same labels."""
+        found, missing = np.empty((2, len(self.rows)), np.uint64), np.empty(len(self.rows), bool)
+        for first, rows in self.rows.batches([*self._texts, *([self._label] if self._label else [])]):
+            normalized = normalize_rows([rows[column] for column in self._texts])
+            here = slice(first, first + len(rows))
+            found[:, here] = digests(normalized)
+            missing[here] = pc.is_null(normalized).to_numpy()
+            if self._label is not None:
+                self._counts.see(self._named(rows)[self._label])
+        codes, _ = number_texts(found)
+        codes[missing] = -1
+        return codes
 
     def run(self, checks: Sequence[Check], phase: int) -> None:
         """Judge the rows that are alive; those that miss a check whose action is `quarantine` are not any more."""
         alive = np.flatnonzero(self.alive)
         if not len(alive) or not checks:
             return
-        facts = self._facts if len(alive) == len(self.rows) else self._facts.take(pa.array(alive))
-        facts = self._with_facts_of(phase, facts, alive)
-        for outcome in judge(facts, checks):
-            found = replace(outcome, missed=alive[outcome.missed].tolist())
-            column = outcome.check.kwargs.get("column")
-            if column in facts.column_names:
-                self._found[found.check.name] = _varied(found.missed, facts[column].take(pa.array(outcome.missed, pa.int64())))
-            self.outcomes.append(found)
-            if found.check.action == "quarantine":
-                for place in found.missed:
-                    self._reasons.setdefault(place, []).append(found.check)
-                self.alive[found.missed] = False
+        judge = Judge(checks, self._label_table(alive))
+        for rows in self._batches(judge, alive, self._facts_of(phase, alive)):
+            judge.see(rows)
+        for outcome in judge.outcomes():
+            self.outcomes.append(outcome)
+            if outcome.check.action == "quarantine":
+                self.alive[outcome.missed] = False
 
-    def _with_facts_of(self, phase: int, facts: pa.Table, alive: npt.NDArray[np.int64]) -> pa.Table:
-        """The rows with facts that depend on which rows there are."""
+    def _batches(self, judge: Judge, alive: _Places, facts: _FactsOf) -> Iterator[pa.Table]:
+        """The rows that are alive, with what the checks may be about."""
+        own = self._own_facts(self.rows.schema.empty_table())
+        names = [fact(column, name) for column in self._texts for name in FACTS] + (own.column_names if own else []) + [LABEL_UNKNOWN]
+        by_themselves = any(judge.mentions(name) for name in names)
+        columns = None if by_themselves else ["row", *(name for name in self.rows.column_names if name != "row" and judge.mentions(name))]
+
+        def prepare(batch: tuple[int, pa.Table]) -> pa.Table:
+            first, rows = batch
+            places = np.flatnonzero(self.alive[first : first + len(rows)])
+            found = self._with_facts(rows) if by_themselves else self._named(rows)
+            found = found.take(pa.array(places)) if len(places) < len(rows) else found
+            done = int(np.searchsorted(alive, first))
+            for name, values in facts(done, len(places)).items():
+                found = found.append_column(name, values)
+            return found.append_column(PLACE, pa.array(places + first))
+
+        # DuckDB finds the facts of one batch while Great Expectations, which is Python, judges the one before
+        return (rows for rows in map_ahead(prepare, self.rows.batches(columns), 2) if len(rows))
+
+    def _with_facts(self, rows: pa.Table) -> pa.Table:
+        """The rows with what can be said of each by itself."""
+        parts = [text_facts(rows, column, self._script) for column in self._texts]
+        parts += [own for own in [self._own_facts(rows)] if own is not None]
+        if self._label is not None and not self._single:
+            parts.append(pa.table({LABEL_UNKNOWN: unknown_labels(rows[self._label], self._labels)}))
+        rows = self._named(rows)
+        for facts in parts:
+            for name in facts.column_names:
+                rows = rows.append_column(name, facts[name])
+        return rows
+
+    def _named(self, rows: pa.Table) -> pa.Table:
+        """The rows, null where a label is blank."""
+        label = self._label
+        if label is None or label not in rows.column_names or not self._single:
+            return rows
+        blank = pc.equal(pc.utf8_trim_whitespace(rows[label]), "")
+        return rows.set_column(rows.column_names.index(label), label, pc.if_else(blank, pa.scalar(None, rows[label].type), rows[label]))
+
+    def _facts_of(self, phase: int, alive: _Places) -> _FactsOf:
+        """What depends on which rows there are: a function of the first of the rows that are alive and of how many are wanted."""
+        labels = None if self._label is None else self._counts.codes[alive]
         if phase == 1:
-            codes = self._codes.take(pa.array(alive))
-            facts = facts.append_column(FIRST_COPY, duplicate_of(codes, facts["row"]))
-            if self._label is not None:
-                labels = facts[self._label]
-                joined = labels if self._single else pa.chunked_array([pa.array(label_lists(labels, self._labels).labels, pa.string())])
-                facts = facts.append_column(COPIES_LABELS, labels_of_text(codes, joined))
-        elif phase > 1 and self._label is not None:
-            facts = self._with_counts(facts, self._label)
-        return facts
+            numbers = np.concatenate([rows["row"].to_numpy().astype(np.int32) for _, rows in self.rows.batches(["row"])])
+            return Copies(self._codes[alive], numbers[alive], labels).facts
+        if phase == 0 or labels is None:
+            return lambda start, count: {}
+        return partial(self._label_facts, labels, self._counts.of(labels))
 
-    def _with_counts(self, facts: pa.Table, label: str) -> pa.Table:
-        """The rows with how many have their labels."""
-        if self._single:
-            counts = most = rows_of_label(facts[label], self._labels)
-        else:
-            found = label_lists(facts[label], self._labels)
-            counts, most = pa.array(found.rows, pa.int64()), pa.array(found.most_rows, pa.int64())
-            present = [*found.present, *[None] * len(facts)][: len(facts)]
-            facts = facts.append_column(LABEL_PRESENT, pa.array(present, pa.string()))
-        shares = pc.divide(pc.cast(most, pa.float64()), float(len(facts)))
-        return facts.append_column(LABEL_ROWS, counts).append_column(LABEL_SHARE, shares)
+    def _label_facts(self, codes: Codes, counts: SetCounts, start: int, count: int) -> dict[str, pa.Array]:
+        some = pa.array(codes[start : start + count])  # where there is none -1 is, the last
+        sets = pc.if_else(pc.less(some, 0), len(counts.rarest) - 1, some)
+        share = pc.divide(pc.cast(counts.most_frequent.take(sets), pa.float64()), float(len(codes)))
+        return {LABEL_ROWS: counts.rarest.take(sets), LABEL_SHARE: share}
 
-    def quarantine(self) -> list[dict[str, Any]]:
+    def _label_table(self, alive: _Places) -> pa.Table:
+        """The labels that rows have, known or not, and of those that are known the share of the rows."""
+        if self._label is None:
+            return pa.table({})
+        counts = self._counts.of(self._counts.codes[alive]).labels
+        shares = [count / len(alive) if label in self._labels else None for label, count in counts.items()]
+        return pa.table({LABEL_PRESENT: pa.array([*counts], pa.string()), LABEL_SHARE: pa.array(shares, pa.float64())})
+
+    def quarantine(self) -> Iterator[dict[str, Any]]:
         """The rows that do not stay, in order."""
-        missed = [checks for _, checks in sorted(self._reasons.items())]
-        reasons = [{"check": checks[0].name, "reason": "; ".join(check.says for check in checks)} for checks in missed]
-        return set_aside(self.rows, sorted(self._reasons), reasons)
+        return self.missing([outcome for outcome in self.outcomes if outcome.check.action == "quarantine"])
+
+    def missing(self, outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
+        """The rows that miss one of these checks, in order, with what is wrong with them."""
+        for first, rows in self.rows.batches() if any(len(outcome.missed) for outcome in outcomes) else ():
+            missed: dict[int, list[Check]] = {}
+            for outcome in outcomes:
+                start, stop = np.searchsorted(outcome.missed, (first, first + len(rows)))
+                for place in (outcome.missed[start:stop] - first).tolist():
+                    missed.setdefault(place, []).append(outcome.check)
+            reasons = [
+                {"check": checks[0].name, "reason": "; ".join(check.says for check in checks)} for _, checks in sorted(missed.items())
+            ]
+            yield from set_aside(rows, sorted(missed), reasons)
 
     def examples(self, outcome: Outcome) -> list[dict[str, Any]]:
         """The first rows that miss a check: where they came from, what was found, and an excerpt, both masked."""
         columns = [name for name in self.rows.column_names if _concerns(outcome.check, name)] or list(self._texts)
-        found = self._found.get(outcome.check.name) or dict.fromkeys(outcome.missed[:EXAMPLES])
-        places = list(found)
-        rows = self.rows.take(pa.array(places, pa.int64())).to_pylist()
+        rows = self.rows.take(np.array([*outcome.examples], np.int64)).to_pylist()
         excerpts = [" | ".join("(none)" if row[name] is None else str(row[name]) for name in columns) for row in rows]
         return [
             place_of(row) | {"found": _plain(value), "excerpt": mask(excerpt)}
-            for row, value, excerpt in zip(rows, found.values(), excerpts, strict=True)
+            for row, value, excerpt in zip(rows, outcome.examples.values(), excerpts, strict=True)
         ]
-
-
-def _beside(rows: pa.Table, facts: pa.Table) -> pa.Table:
-    for name in facts.column_names:
-        rows = rows.append_column(name, facts[name])
-    return rows
 
 
 def _concerns(check: Check, column: str) -> bool:
     named = check.kwargs.get("column")
     return isinstance(named, str) and (named == column or named.startswith(f"{column}."))
-
-
-def _varied(places: Sequence[int], values: pa.ChunkedArray) -> dict[int, Any]:
-    """Up to EXAMPLES places and their values, the first few of each value."""
-    seen: Counter[int | None] = Counter()
-    chosen: dict[int, Any] = {}
-    if pa.types.is_nested(values.type):
-        values = pa.chunked_array([pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())])
-    codes = values.combine_chunks().dictionary_encode()
-    for place, code in zip(places, codes.indices.to_pylist(), strict=True):
-        seen[code] += 1
-        if seen[code] <= _ALIKE:
-            chosen[place] = None if code is None else codes.dictionary[code].as_py()
-            if len(chosen) == EXAMPLES:
-                break
-    return chosen
 
 
 def _plain(value: object) -> int | float | str | None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE, LINE, SPLIT = "_file", "_line", "split"  # the columns that every table gets
+SPLITS = ("train", "validation", "test")
 BATCH = 50_000  # rows handed over at once
 CONTENT = 200  # characters of a quarantined record that are kept
 

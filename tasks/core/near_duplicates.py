@@ -1,58 +1,49 @@
-"""Texts that are nearly the same: Jaccard similarity of their character 5-grams, found without comparing every pair, and none missed.
+"""Texts that are nearly the same: Jaccard similarity of their shingles, found without comparing every pair, and none missed.
 
-Prefix filtering (Chaudhuri et al. 2006; Xiao et al. 2011, PPJoin): in any order of all shingles, two sets of similarity t or more
-share one of their first few, so only texts that do are compared. The rarest shingles stand first, which leaves few to compare.
-Unlike MinHash it finds every pair; a bitmap of each set (Sandes et al. 2020) turns most of the others away before they are read.
+Texts that share one of their first shingles (core/shingles.py) are compared. Unlike MinHash that finds every pair; a bitmap of each
+set (Sandes et al. 2020) turns most of the others away before they are read. What is made of each text lies on disk, and those that are
+sought among are held in memory some at a time, so that many texts take no more memory than few.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-SHINGLE = 5  # characters
-_TOKEN_BITS = 42
-_SIZE_BITS = 16
-_BATCH_CHARACTERS = 2**20
+from tasks.core.ahead import map_ahead
+from tasks.core.distinct_texts import DistinctTexts
+from tasks.core.shingles import (
+    I32,
+    I64,
+    LATE,
+    SIZE_BITS,
+    Prefixes,
+    clipped,
+    count_shingles,
+    jaccard,
+    make_prefixes,
+    ranges,
+    rarity,
+    shingles,
+)
+
 _THREADS = min(4, os.cpu_count() or 1)
-_BATCH_TEXTS = 2**16  # a text's number in its batch has to fit beside a token
-_COUNTERS = 2**22  # a power of 2
 _COUNTED_TEXTS = 200_000  # nearly so many of the texts are counted
-_TABLE_BITS = (22, 27)  # least and most
+_INDEXED = 4_000_000  # entries of an index, nearly
+_TABLE_BITS = (20, 26)  # least and most
 _CHUNK_PAIRS = 2**21
-_CHUNK_ENTRIES = 2**21
-_MAX_PAIRS = 200_000_000  # candidates looked at in one call, all together
+_MAX_PAIRS = 200_000_000  # candidates looked at in one search, nearly, all together
 _FIRST_LOOK = 64  # candidates of each text looked at first: in a crowd of look-alikes that settles it
 
-_U64 = npt.NDArray[np.uint64]
-_I64 = npt.NDArray[np.int64]
-_I32 = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Prefixes:
-    """The first few shingles of each text, in the common order, with what is known of its whole set.
-
-    keys     (entries,) a shingle's place in the common order, then the size of the set
-    owners   (entries,) the text's number, ascending
-    early    (entries,) bool: also among the fewer shingles that matter for a larger partner
-    sizes    (texts,) distinct shingles;  bitmaps  (texts,) parity of the shingles by their last 6 bits
-    """
-
-    texts: Sequence[str]
-    similarity: float
-    keys: _U64
-    owners: _I32
-    early: npt.NDArray[np.bool_]
-    sizes: _I64
-    bitmaps: _U64
+_Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -64,205 +55,149 @@ class Match:
     similarity: float
 
 
-def shingles(text: str) -> frozenset[str]:
-    """The distinct character 5-grams; a shorter text is its own."""
-    return frozenset(text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1)))
+class NearDuplicates:
+    """Searches among texts; `scratch` is a file for what is made of each."""
 
-
-def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    """Size of the intersection over size of the union, in [0, 1]."""
-    shared = len(a & b)
-    return shared / (len(a) + len(b) - shared)
-
-
-def make_prefixes(texts: Sequence[str], similarity: float) -> Prefixes:
-    """Prepare texts for `find_matches`; linear in their length, `similarity` in (0, 1]."""
-    starts = _batch_starts(texts)
-    batches = [texts[start:stop] for start, stop in pairwise(starts)]
-    counts = np.zeros(_COUNTERS, np.int64)
-    # numpy lets go of the interpreter's lock while it computes
-    with ThreadPoolExecutor(_THREADS) as pool:
-        # the order has to be the same for all texts, but a rough idea of what is rare is enough
+    def __init__(self, texts: DistinctTexts, similarity: float, scratch: Path) -> None:
+        self._texts, self._similarity, self._scratch = texts, similarity, scratch
         every = max(1, len(texts) // _COUNTED_TEXTS)
-        for count in pool.map(lambda batch: _count_tokens(batch[::every]), batches):
-            counts += count
-        levels = np.minimum(np.log2(np.maximum(counts, 1)) * 2, 63).astype(np.uint64)
-        parts = list(pool.map(lambda first, batch: _batch_prefixes(first, batch, levels, similarity), starts, batches))
-    keys, owners, early, sizes, bitmaps = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Prefixes(texts, similarity, keys, owners, early, sizes, bitmaps)
+        counts = count_shingles([])
+        for numbers, some in texts:
+            counts += count_shingles(some.filter(pa.array(numbers % every == 0)).to_pylist())
+        levels = rarity(counts)
+        self._entries = 0
+        with scratch.open("wb") as file:
+            # numpy lets go of the interpreter's lock while it computes
+            for numbers, prefixes in map_ahead(
+                lambda batch: (batch[0], make_prefixes(batch[1].to_pylist(), levels, similarity)), texts, _THREADS
+            ):
+                self._entries += len(prefixes.keys)
+                for part in (numbers, prefixes.keys, prefixes.owners.astype(np.uint16), prefixes.sizes, prefixes.bitmaps):
+                    np.save(file, part, allow_pickle=False)
+                batches = file.tell()
+        self._end = batches if len(texts) else 0
 
+    def _prepared(self) -> Iterator[tuple[int, I32, Prefixes]]:
+        """(batch, its texts' numbers, what was made of them)."""
+        with self._scratch.open("rb") as file:
+            batch = 0
+            while file.tell() < self._end:
+                numbers, keys, owners, sizes, bitmaps = (np.load(file, allow_pickle=False) for _ in range(5))
+                yield batch, numbers, Prefixes(keys, owners.astype(np.int32), sizes, bitmaps)
+                batch += 1
 
-def _batch_starts(texts: Sequence[str]) -> list[int]:
-    """Numbers of the texts that batches start with, and the number of texts."""
-    starts = [0]
-    characters = 0
-    for i, text in enumerate(texts):
-        if i > starts[-1] and (characters + len(text) > _BATCH_CHARACTERS or i - starts[-1] >= _BATCH_TEXTS):
-            starts.append(i)
-            characters = 0
-        characters += len(text)
-    return [*starts, len(texts)]
+    def find(self, seekers: _Mask, others: _Mask) -> list[Match]:
+        """Of the texts in `seekers` those that resemble one in `others`, each with one such; the masks must not overlap.
 
-
-def _count_tokens(texts: Sequence[str]) -> _I64:
-    tokens, _ = _tokens(texts)
-    return np.bincount((tokens & np.uint64(_COUNTERS - 1)).astype(np.int64), minlength=_COUNTERS)
-
-
-def _tokens(texts: Sequence[str]) -> tuple[_U64, _I64]:
-    """The tokens of all shingles, text after text, and how many each text has."""
-    padding = "\0" * (SHINGLE - 1)  # so that a short text has a window too
-    codes = np.frombuffer((padding.join(texts) + padding).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    counts = np.maximum(1, lengths - SHINGLE + 1)
-    starts = np.cumsum(lengths + len(padding)) - (lengths + len(padding))
-    where = _ranges(starts, counts)
-    windows = len(codes) - SHINGLE + 1
-    rolling = np.zeros(windows, np.uint64)
-    for i in range(SHINGLE):
-        rolling *= np.uint64(0x9E3779B97F4A7C15)
-        rolling += codes[i : i + windows]
-    tokens = rolling[where]
-    # splitmix64's finish: every bit of the result depends on every character
-    tokens = (tokens ^ (tokens >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    tokens = (tokens ^ (tokens >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (tokens ^ (tokens >> np.uint64(31))) >> np.uint64(64 - _TOKEN_BITS), counts
-
-
-def _ranges(starts: _I64, counts: _I64) -> _I64:
-    """start, start + 1, … for each start, `count` of them, one after the other."""
-    ends = np.cumsum(counts)
-    every: _I64 = np.arange(ends[-1] if len(ends) else 0, dtype=np.int64) + np.repeat(starts - (ends - counts), counts)
-    return every
-
-
-def _batch_prefixes(
-    first: int, texts: Sequence[str], levels: _U64, similarity: float
-) -> tuple[_U64, _I32, npt.NDArray[np.bool_], _I64, _U64]:
-    tokens, lengths = _tokens(texts)
-    order = (levels[tokens & np.uint64(_COUNTERS - 1)] << np.uint64(_TOKEN_BITS)) | tokens
-    batch_text = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
-    ordered = np.sort((batch_text << np.uint64(64 - _SIZE_BITS)) | order)
-    distinct = ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
-    number: _I64 = (distinct >> np.uint64(64 - _SIZE_BITS)).astype(np.int64)
-    sizes: _I64 = np.bincount(number, minlength=len(lengths)).astype(np.int64)
-    starts = np.cumsum(sizes) - sizes
-    bitmaps: _U64 = np.bitwise_xor.reduceat(np.uint64(1) << (distinct & np.uint64(63)), starts)
-    late, early = _prefix_lengths(sizes, similarity)
-    where = _ranges(starts, late)
-    owners: _I32 = number[where].astype(np.int32)
-    kept: _U64 = distinct[where] << np.uint64(_SIZE_BITS) | _clipped(sizes)[owners]
-    is_early: npt.NDArray[np.bool_] = where - starts[owners] < early[owners]
-    return kept, owners + np.int32(first), is_early, sizes, bitmaps
-
-
-def _prefix_lengths(sizes: _I64, similarity: float) -> tuple[_I64, _I64]:
-    """How many first shingles matter: for a partner that is smaller, and for one that is not."""
-    slack = 1e-9  # rounding must not make a prefix too short
-    late = sizes - np.ceil(similarity * sizes - slack).astype(np.int64) + 1
-    early = sizes - np.ceil(2 * similarity / (1 + similarity) * sizes - slack).astype(np.int64) + 1
-    return np.minimum(late, sizes), np.minimum(early, sizes)
-
-
-def _clipped(sizes: _I64) -> _U64:
-    clipped: _U64 = np.clip(sizes, 0, 2**_SIZE_BITS - 1).astype(np.uint64)
-    return clipped
-
-
-def _low_bits(keys: _U64, bits: int) -> _U64:
-    return keys >> np.uint64(_SIZE_BITS) & np.uint64(2**bits - 1)
-
-
-def find_matches(prefixes: Prefixes, seekers: npt.NDArray[np.bool_], others: npt.NDArray[np.bool_]) -> list[Match]:
-    """Of the texts in `seekers` those that resemble one in `others`, each with one such; the masks must not overlap.
-
-    Bounded: a text with very many candidates comes back without a partner.
-    """
-    candidates = _Candidates(prefixes, seekers, others)
-    found: dict[int, Match] = {}
-    for limit in (_FIRST_LOOK, max(4 * _FIRST_LOOK, _MAX_PAIRS // max(1, int(seekers.sum())))):
-        open_texts = np.flatnonzero(candidates.totals > 0)
-        open_texts = open_texts[~np.isin(open_texts, list(found))]
-        if limit > _FIRST_LOOK:
-            open_texts = open_texts[candidates.totals[open_texts] > _FIRST_LOOK]
-        for text, partners in candidates.pairs(open_texts, limit):
-            if match := _best(prefixes, text, partners):
-                found[text] = match
-    crowded = np.flatnonzero(candidates.totals > limit)
-    for text in crowded.tolist():
-        found.setdefault(text, Match(text, None, 0.0))
-    return [found[text] for text in sorted(found)]
-
-
-def _best(prefixes: Prefixes, text: int, partners: Sequence[int]) -> Match | None:
-    own = shingles(prefixes.texts[text])
-    for partner in partners:
-        similarity = jaccard(own, _cached_shingles(prefixes.texts[partner]))
-        if similarity >= prefixes.similarity:
-            return Match(text, partner, similarity)
-    return None
-
-
-@lru_cache(maxsize=4096)
-def _cached_shingles(text: str) -> frozenset[str]:
-    return shingles(text)
-
-
-class _Candidates:
-    """For each seeker the entries of the others' index that share a shingle of a fitting size."""
-
-    def __init__(self, prefixes: Prefixes, seekers: npt.NDArray[np.bool_], others: npt.NDArray[np.bool_]) -> None:
-        self._prefixes = prefixes
-        sought = seekers[prefixes.owners]
-        indexed = others[prefixes.owners]
-        sizes = prefixes.sizes
-        smallest = np.ceil(prefixes.similarity * sizes - 1e-9).astype(np.int64)
-        largest = np.floor(sizes / prefixes.similarity + 1e-9).astype(np.int64)
-        # a partner of at most the own size is found by its early shingles, a larger one by the own early ones
-        self._owners: list[_I32] = []
-        ranges = [
-            self._look_up(indexed & prefixes.early, sought, smallest, sizes),
-            self._look_up(indexed, sought & prefixes.early, sizes + 1, largest),
-        ]
-        low, high, text, table = (np.concatenate(part) for part in zip(*ranges, strict=True))
-        by_text = np.lexsort((table, text))
-        self._low, self._counts, self._text, self._table = low[by_text], (high - low)[by_text], text[by_text], table[by_text]
-        self.totals = np.bincount(self._text, self._counts, len(prefixes.sizes)).astype(np.int64)
-
-    def _look_up(
-        self, indexed: npt.NDArray[np.bool_], sought: npt.NDArray[np.bool_], smallest: _I64, largest: _I64
-    ) -> tuple[_I64, _I64, _I64, _I64]:
-        """Where in the index the entries begin and end that a sought one goes with, whose text that is, and the index's number.
-
-        smallest, largest  (texts,) sizes of the sets that each text goes with
+        Bounded: a text with very many candidates comes back without a partner.
         """
-        p = self._prefixes
-        order = np.argsort(p.keys[indexed], kind="stable")
-        index = p.keys[indexed][order]
-        self._owners.append(p.owners[indexed][order])
+        limit = max(4 * _FIRST_LOOK, _MAX_PAIRS // max(1, int(seekers.sum())))
+        open_ = np.ones(len(seekers), bool)
+        found: dict[int, Match] = {}
+        parts = -(-int(others.sum()) * self._entries // (_INDEXED * max(1, len(self._texts))))
+        for block in np.array_split(np.flatnonzero(others), max(1, parts)):
+            for match in self._find_in(block, seekers & open_, limit):
+                if match.partner is not None or match.text not in found:
+                    found[match.text] = match
+            open_[[match.text for match in found.values() if match.partner is not None]] = False
+        return [found[text] for text in sorted(found)]
+
+    def _find_in(self, block: I64, seekers: _Mask, limit: int) -> Iterator[Match]:
+        """Of the seekers those that resemble a text with one of these numbers."""
+        index = self._index(block)
+
+        def look(batch: tuple[int, I32, Prefixes]) -> list[Match]:
+            place, numbers, prefixes = batch
+            wanted = seekers[numbers]
+            matches = index.search(prefixes.of(wanted), limit, lambda: self._texts.batch(place).filter(pa.array(wanted)))
+            own = numbers[wanted]
+            return [Match(int(own[i]), None if j is None else int(block[j]), similarity) for i, j, similarity in matches]
+
+        for matches in map_ahead(look, self._prepared(), _THREADS):
+            yield from matches
+
+    def _index(self, block: I64) -> _Index:
+        """Of the texts with these numbers, ascending."""
+        member = np.zeros(len(self._texts), bool)
+        member[block] = True
+        keys, owners, texts, places = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)], [pa.array([], pa.large_string())], [block[:0]]
+        sizes, bitmaps = np.zeros(len(block), np.int32), np.zeros(len(block), np.uint64)
+        for batch, numbers, prefixes in self._prepared():
+            here = member[numbers]
+            if not here.any():
+                continue
+            part, where = prefixes.of(here), np.searchsorted(block, numbers[here])
+            keys.append(part.keys)
+            owners.append(where[part.owners].astype(np.int32))
+            sizes[where], bitmaps[where] = part.sizes, part.bitmaps
+            texts.append(self._texts.batch(batch).filter(pa.array(here)))
+            places.append(where)
+        in_order = pa.concat_arrays(texts).take(pa.array(np.argsort(np.concatenate(places))))
+        return _Index(in_order, Prefixes(np.concatenate(keys), np.concatenate(owners), sizes, bitmaps), self._similarity)
+
+
+class _Index:
+    """Texts to search among, by the shingles of their prefixes."""
+
+    def __init__(self, texts: pa.Array, prefixes: Prefixes, similarity: float) -> None:
+        self._texts, self._similarity = texts, similarity
+        self._sizes, self._bitmaps = prefixes.sizes, prefixes.bitmaps
+        order = np.lexsort((prefixes.owners, prefixes.keys))
+        self._keys, self._owners = prefixes.keys[order], prefixes.owners[order]
         # most shingles sought are in no other text: a look at a table with few collisions spares the search
-        bits = int(np.clip(np.ceil(np.log2(16 * max(len(index), 1))), *_TABLE_BITS))
-        present = np.zeros(2**bits, bool)
-        present[_low_bits(index, bits)] = True
-        found = []
-        for start in range(0, len(p.keys), _CHUNK_ENTRIES):
-            part = slice(start, start + _CHUNK_ENTRIES)
-            keys, owners = p.keys[part][sought[part]], p.owners[part][sought[part]]
-            known = present[_low_bits(keys, bits)]
-            found.append((keys[known], owners[known]))
-        keys, owners = (np.concatenate(part) for part in zip(*found, strict=True)) if found else (p.keys, p.owners)
+        self._mask = np.uint64(2 ** int(np.clip(np.ceil(np.log2(8 * max(len(order), 1))), *_TABLE_BITS)) - 1)
+        self._present = np.zeros(int(self._mask) + 1, bool)
+        self._present[self._keys >> np.uint64(SIZE_BITS + 1) & self._mask] = True
+
+    def search(self, prefixes: Prefixes, limit: int, read: Callable[[], pa.Array]) -> list[tuple[int, int | None, float]]:
+        """(text sought, one that it resembles or None, similarity), by the places of both; `read` gives the texts sought.
+
+        None stands for more than `limit` candidates of which none was found to be one.
+        """
+        low, counts, text = self._candidates(prefixes)
+        if not len(low):
+            return []
+        totals = np.bincount(text, counts, len(prefixes.sizes)).astype(np.int64)
+        texts = read()
+        found: dict[int, tuple[int, int | None, float]] = {}
+        for least, most in ((0, _FIRST_LOOK), (_FIRST_LOOK, limit)):
+            wanted = totals > least
+            wanted[[*found]] = False
+            for own, partners in self._pairs(prefixes, low, counts, text, wanted, most):
+                if match := self._best(texts[own].as_py(), partners):
+                    found[own] = (own, *match)
+        for own in np.flatnonzero(totals > limit).tolist():
+            found.setdefault(own, (own, None, 0.0))
+        return [found[own] for own in sorted(found)]
+
+    def _candidates(self, p: Prefixes) -> tuple[I64, I64, I64]:
+        """Where in the index the entries begin that a shingle sought goes with, how many they are, and whose it is; text after text."""
+        known = self._present[p.keys >> np.uint64(SIZE_BITS + 1) & self._mask]
+        keys, owners = p.keys[known], p.owners[known]
         by_key = np.argsort(keys)  # in the order of the index, searching takes a third of the time
         keys, owners = keys[by_key], owners[by_key]
-        tokens = keys >> np.uint64(_SIZE_BITS) << np.uint64(_SIZE_BITS)
-        low = np.searchsorted(index, tokens | _clipped(smallest[owners]), "left")
-        high = np.maximum(low, np.searchsorted(index, tokens | _clipped(largest[owners]), "right"))
-        hit = high > low
-        return low[hit], high[hit], owners[hit].astype(np.int64), np.full(int(hit.sum()), len(self._owners) - 1)
+        sizes = p.sizes.astype(np.int64)[owners]
+        smallest = clipped(np.ceil(self._similarity * sizes - 1e-9).astype(np.int64))
+        largest = clipped(np.floor(sizes / self._similarity + 1e-9).astype(np.int64))
+        tokens, early = keys >> np.uint64(SIZE_BITS + 1) << np.uint64(SIZE_BITS + 1), keys & LATE == 0
+        # a partner of at most the own size is found by its early shingles, a larger one by the own early ones
+        bounds = (
+            (tokens | smallest, tokens | np.where(early, largest, clipped(sizes)), owners),
+            ((tokens | LATE | clipped(sizes + 1))[early], (tokens | LATE | largest)[early], owners[early]),
+        )
+        found = []
+        for first, last, whose in bounds:
+            low = np.searchsorted(self._keys, first, "left")
+            count = np.searchsorted(self._keys, last, "right") - low
+            found.append((low[count > 0], count[count > 0], whose[count > 0]))
+        low, counts, text = (np.concatenate(part) for part in zip(*found, strict=True))
+        by_text = np.argsort(text, kind="stable")
+        return low[by_text], counts[by_text], text[by_text].astype(np.int64)
 
-    def pairs(self, texts: _I64, limit: int) -> Iterator[tuple[int, list[int]]]:
+    def _pairs(self, p: Prefixes, low: I64, counts: I64, text: I64, texts: _Mask, limit: int) -> Iterator[tuple[int, list[int]]]:
         """(text, others that it may resemble) for each of `texts` that has any, from its first `limit` candidates."""
-        wanted = np.isin(self._text, texts)
-        low, counts, text, table = (part[wanted] for part in (self._low, self._counts, self._text, self._table))
+        wanted = texts[text]
+        low, counts, text = low[wanted], counts[wanted], text[wanted]
         before = np.cumsum(counts) - counts
         first = np.searchsorted(text, text, "left")
         counts = np.clip(limit - (before - before[first] if len(before) else before), 0, counts)
@@ -270,19 +205,29 @@ class _Candidates:
         # a text's candidates must not lie in two chunks
         cuts = np.unique(np.concatenate((first[np.minimum(cuts, len(first) - 1)], [len(first)]))) if len(first) else cuts[:0]
         for start, stop in pairwise(cuts.tolist()):
-            yield from self._chunk(*(part[start:stop] for part in (low, counts, text, table)))
+            yield from self._chunk(p, *(part[start:stop] for part in (low, counts, text)))
 
-    def _chunk(self, low: _I64, counts: _I64, text: _I64, table: _I64) -> Iterator[tuple[int, list[int]]]:
-        p = self._prefixes
-        where, tables = _ranges(low, counts), np.repeat(table, counts)
-        a = np.repeat(text, counts)
-        b = np.empty(len(where), np.int64)
-        for number, owners in enumerate(self._owners):
-            b[tables == number] = owners[where[tables == number]]
+    def _chunk(self, p: Prefixes, low: I64, counts: I64, text: I64) -> Iterator[tuple[int, list[int]]]:
+        a, b = np.repeat(text, counts), self._owners[ranges(low, counts)].astype(np.int64)
         # at most this many shingles can be shared, going by the parities that differ
-        shared = (p.sizes[a] + p.sizes[b] - np.bitwise_count(p.bitmaps[a] ^ p.bitmaps[b])) // 2
-        needed = p.similarity / (1 + p.similarity) * (p.sizes[a] + p.sizes[b])
-        pairs = np.unique(np.stack((a, b), 1)[shared >= needed - 1e-9], axis=0)
-        starts = np.flatnonzero(np.concatenate(([True], pairs[1:, 0] != pairs[:-1, 0]))) if len(pairs) else np.zeros(0, np.int64)
-        for partners in np.split(pairs, starts[1:]) if len(pairs) else []:
-            yield int(partners[0, 0]), partners[:, 1].tolist()
+        sizes = p.sizes[a].astype(np.int64) + self._sizes[b]
+        shared = (sizes - np.bitwise_count(p.bitmaps[a] ^ self._bitmaps[b])) // 2
+        likely = shared >= self._similarity / (1 + self._similarity) * sizes - 1e-9
+        pairs = np.unique(a[likely] << 32 | b[likely])
+        a, b = pairs >> 32, pairs & (2**32 - 1)
+        starts = np.flatnonzero(np.diff(a, prepend=-1))
+        for start, stop in pairwise([*starts.tolist(), len(a)]):
+            yield int(a[start]), b[start:stop].tolist()
+
+    def _best(self, text: str, partners: Sequence[int]) -> tuple[int, float] | None:
+        own = shingles(text)
+        for partner in partners:
+            similarity = jaccard(own, _cached_shingles(self._texts[partner].as_py()))
+            if similarity >= self._similarity:
+                return partner, similarity
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _cached_shingles(text: str) -> frozenset[str]:
+    return shingles(text)

@@ -21,6 +21,10 @@ SEPARATOR = "\x1f"  # between the columns of a row with several texts
 _DROPPED = r"[^\p{L}\p{M}\p{N}\p{So}]+|[\x{300}-\x{36f}\x{fe00}-\x{fe0f}]+"  # accents and variation selectors are marks too
 _BLANKS = r"[\s\p{Z}\p{C}]+"
 _BATCH_ROWS = 50_000
+# what an ASCII character becomes: a letter its lower case, a digit itself, all others nothing
+_ASCII = bytes(ord(chr(i).lower()) if i < 128 and chr(i).isalnum() else 0 for i in range(256))
+
+_Digests = npt.NDArray[np.uint64]
 
 
 def normalize_rows(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -29,7 +33,7 @@ def normalize_rows(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     columns   text columns of the same table
     """
     table = pa.table([column.cast(pa.large_string()) for column in columns], [str(i) for i in range(len(columns))])
-    # pyarrow lets go of the interpreter's lock while it computes
+    # pyarrow and numpy let go of the interpreter's lock while they compute
     with ThreadPoolExecutor() as pool:
         batches = list(pool.map(_normalize_batch, table.to_batches(_BATCH_ROWS)))
     return pa.chunked_array(batches, pa.large_string())
@@ -41,6 +45,27 @@ def _normalize_batch(batch: pa.RecordBatch) -> pa.Array:
 
 
 def _normalize(texts: pa.Array) -> pa.Array:
+    """By tables of bytes where a text is ASCII, which takes a third of the time, and as Unicode has it where it is not."""
+    quick = _normalize_ascii(texts)
+    careful = pc.fill_null(pc.invert(pc.and_(pc.string_is_ascii(texts), pc.not_equal(quick, ""))), False)
+    return pc.replace_with_mask(quick, careful, _normalize_unicode(texts.filter(careful))) if pc.any(careful).as_py() else quick
+
+
+def _normalize_ascii(texts: pa.Array) -> pa.Array:
+    """Right for ASCII texts of which something is kept; for others any text."""
+    offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    content = memoryview(texts.buffers()[2] or b"")[offsets[0] : offsets[-1]]
+    folded = np.frombuffer(bytes(content).translate(_ASCII), np.uint8)
+    kept = folded != 0
+    lengths = np.add.reduceat(np.append(kept, False).view(np.uint8), offsets[:-1] - offsets[0], dtype=np.int64)
+    lengths = np.where(offsets[1:] > offsets[:-1], lengths, 0)  # reduceat takes one byte for none
+    ends = np.concatenate(([0], np.cumsum(lengths)))
+    validity = pa.array(pc.is_valid(texts).to_numpy(zero_copy_only=False)).buffers()[1] if texts.null_count else None
+    buffers = [validity, pa.py_buffer(ends), pa.py_buffer(folded[kept])]
+    return pa.Array.from_buffers(pa.large_string(), len(texts), buffers, texts.null_count)
+
+
+def _normalize_unicode(texts: pa.Array) -> pa.Array:
     # up, then down again: ς, σ and Σ become one
     folded = pc.utf8_lower(pc.utf8_upper(pc.utf8_normalize(texts, form="NFKD")))
     kept = pc.replace_substring_regex(folded, _DROPPED, "")
@@ -48,10 +73,31 @@ def _normalize(texts: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(kept, ""), bare, kept)
 
 
-def positions(normalized: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) for each text, evenly spread: the first 52 bits of SHA-256 of its UTF-8."""
+def digests(normalized: pa.ChunkedArray) -> _Digests:
+    """(2, texts): the first 128 bits of SHA-256 of each text's UTF-8, in two halves, by which texts are told apart.
+
+    Null counts as no characters.
+    """
+    halves = "('0x' || digest[:16])::UBIGINT AS high, ('0x' || digest[17:32])::UBIGINT AS low"
     with duckdb.connect() as connection:
-        connection.register("rows", pa.table({"text": normalized}))
-        found = connection.sql("SELECT ('0x' || sha256(text)[:13])::BIGINT AS bits FROM rows").to_arrow_table()
-    bits: npt.NDArray[np.int64] = found["bits"].to_numpy()
-    return bits / 2.0**52
+        connection.register("rows", pa.table({"text": pc.fill_null(normalized, "")}))
+        found = connection.sql(f"SELECT {halves} FROM (SELECT sha256(text) AS digest FROM rows)").to_arrow_table()
+    return np.stack((found["high"].to_numpy(), found["low"].to_numpy()))
+
+
+def positions(found: _Digests) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for each digest, evenly spread: its first 52 bits."""
+    numbers: npt.NDArray[np.float64] = (found[0] >> np.uint64(12)).astype(np.float64)
+    return numbers / 2.0**52
+
+
+def number_texts(found: _Digests) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """(rows,) the number of each row's text, in an order that does not depend on the rows'; and (texts,) the first row of each."""
+    order = np.lexsort((found[1], found[0]))
+    starts = np.ones(len(order), bool)
+    for half in (0, 1):  # by halves, for rows may be many
+        ordered = found[half][order]
+        starts[1:] = (ordered[1:] != ordered[:-1]) | (starts[1:] if half else False)
+    numbers = np.empty(len(order), np.int32)
+    numbers[order] = np.cumsum(starts, dtype=np.int32) - 1
+    return numbers, order[starts]

@@ -1,81 +1,117 @@
-"""What can be said of a row only beside the others: copies of its text, and how its label fares."""
+"""What can be said of a row only beside the others: copies of its text, and how its label fares.
+
+Texts and labels come as numbers, a row each, -1 where there is none (`Codes`): many rows take little memory so.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.core.checks import COPIES_LABELS, FIRST_COPY
+from tasks.core.label_lists import is_list
 
-def text_codes(normalized: pa.ChunkedArray) -> pa.Array:
-    """A number for each distinct normalized text; null where there is none."""
-    return normalized.combine_chunks().dictionary_encode().indices
-
-
-def duplicate_of(codes: pa.Array, numbers: pa.ChunkedArray) -> pa.Array:
-    """For each row that repeats an earlier one's text, the number of the first such row; null for the others."""
-    order = np.flatnonzero(pc.is_valid(codes).to_numpy(zero_copy_only=False))
-    found = codes.drop_null().to_numpy()
-    _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
-    original = order[first[inverse]]
-    repeats = original != order
-    values = np.zeros(len(codes), np.int64)
-    values[order] = numbers.to_numpy()[original]
-    missing = np.ones(len(codes), bool)
-    missing[order[repeats]] = False
-    return pa.array(values, mask=missing)
+_BETWEEN = "\x1f"  # the labels of one row
+Codes = npt.NDArray[np.int32]
 
 
-def labels_of_text(codes: pa.Array, labels: pa.ChunkedArray) -> pa.Array:
-    """How many different labels the row's text has among all rows; null where text or label is."""
-    encoded = labels.combine_chunks().dictionary_encode().indices
-    valid = pc.and_(pc.is_valid(codes), pc.is_valid(encoded)).to_numpy(zero_copy_only=False)
-    texts, label = (pc.fill_null(part, 0).to_numpy()[valid].astype(np.int64) for part in (codes, encoded))
-    pairs = np.unique(np.stack((texts, label), 1), axis=0)
-    counts = np.bincount(pairs[:, 0], minlength=len(codes) + 1)
-    values = np.zeros(len(codes), np.int64)
-    values[valid] = counts[texts]
-    return pa.array(values, mask=~valid)
+class Copies:
+    """Which of some rows have the text of others among them, and with which labels.
+
+    numbers   of the rows, for people;  labels   None where rows have none
+    """
+
+    def __init__(self, codes: Codes, numbers: Codes, labels: Codes | None) -> None:
+        self._codes, self._numbers, self._labels = codes, numbers, labels
+        rows = np.arange(len(codes), dtype=np.int32)
+        texts = int(codes.max(initial=-1)) + 1
+        first = np.zeros(texts + 1, np.int32)  # -1 has a place too, the last
+        first[codes[::-1]] = rows[::-1]  # of several values the last stays
+        self._original = np.where(codes >= 0, first[codes], rows)
+        if labels is not None:
+            repeated = np.zeros(texts + 1, bool)
+            repeated[codes[self._original != rows]] = True
+            involved = np.flatnonzero(repeated[codes] & (labels >= 0))
+            kinds = int(labels.max(initial=0)) + 1
+            pairs = np.unique(codes[involved].astype(np.int64) * kinds + labels[involved])
+            several, counts = np.unique(pairs // kinds, return_counts=True)
+            self._label_counts = np.ones(texts + 1, np.int32)
+            self._label_counts[several] = counts
+
+    def facts(self, start: int, count: int) -> dict[str, pa.Array]:
+        """Of `count` rows from `start` on.
+
+        copies.first    the number of the first row with the row's text; null for that row itself
+        copies.labels   how many different labels the row's text has among all rows; null where text or label is
+        """
+        here = slice(start, start + count)
+        original, codes = self._original[here], self._codes[here]
+        numbers = self._numbers[original].astype(np.int64)
+        found = {FIRST_COPY: pa.array(numbers, mask=original == np.arange(start, start + count))}
+        if self._labels is None:
+            return found
+        labels = self._label_counts[codes].astype(np.int64)
+        return found | {COPIES_LABELS: pa.array(labels, mask=(codes < 0) | (self._labels[here] < 0))}
+
+
+class LabelCounts:
+    """The labels of rows, one each or several, seen a batch at a time."""
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._known = set(known)
+        self._numbers: dict[str, int] = {}
+        self._parts: list[Codes] = []
+
+    def see(self, column: pa.ChunkedArray) -> None:
+        """The labels of the next rows."""
+        if is_list(column):
+            column = pa.chunked_array([pa.array(map(_joined, column.to_pylist()), pa.string())])
+        encoded = column.combine_chunks().dictionary_encode()
+        numbers = [self._numbers.setdefault(value, len(self._numbers)) for value in encoded.dictionary.to_pylist()]
+        self._parts.append(np.array([*numbers, -1], np.int32)[pc.fill_null(encoded.indices, -1).to_numpy()])
+
+    @property
+    def codes(self) -> Codes:
+        """(rows,) the number of each row's set of labels."""
+        self._parts = [np.concatenate([*self._parts, np.zeros(0, np.int32)])]
+        return self._parts[0]
+
+    def of(self, codes: Codes) -> SetCounts:
+        """Of some rows, by their sets of labels."""
+        sets = [value.split(_BETWEEN) if value else [] for value in self._numbers]
+        counts: Counter[str] = Counter()
+        for labels, count in zip(sets, np.bincount(codes[codes >= 0], minlength=len(sets)).tolist(), strict=True):
+            if count:
+                counts.update(dict.fromkeys(labels, count))
+        known = [[counts[label] for label in labels if label in self._known] for labels in sets]
+        least, most = (pa.array([*(choose(found, default=None) for found in known), None], pa.int64()) for choose in (min, max))
+        return SetCounts(least, most, counts)
 
 
 @dataclass(frozen=True)
-class LabelLists:
-    """A column of lists of labels, as facts of its rows.
+class SetCounts:
+    """How many rows have the labels of each set, its rarest known one and its most frequent; and how many have each label, known or not.
 
-    labels   which labels each row has, joined to one text; null where the list is
-    unknown  the first label that is not known, None where all are
-    rows     of the row's rarest label, None where it has none that is known;  most_rows  of its most frequent one
-    present  labels that rows have, known or not
+    A set without a known label has null, as has no set at all, which is the last.
     """
 
-    labels: list[str | None]
-    unknown: list[str | None]
-    rows: list[int | None]
-    most_rows: list[int | None]
-    present: list[str]
+    rarest: pa.Array
+    most_frequent: pa.Array
+    labels: Mapping[str, int]
 
 
-def label_lists(column: pa.ChunkedArray, known: Sequence[str]) -> LabelLists:
-    """The facts of these rows."""
-    lists, allowed = column.to_pylist(), set(known)
-    sets = [None if items is None else {str(item) for item in items} for items in lists]
-    counts = Counter(label for labels in sets for label in labels or ())
-    of_rows = [[counts[label] for label in labels or () if label in allowed] for labels in sets]
-    return LabelLists(
-        [None if labels is None else "\x1f".join(sorted(labels)) for labels in sets],
-        [next((str(item) for item in items or () if str(item) not in allowed), None) for items in lists],
-        [min(found, default=None) for found in of_rows],
-        [max(found, default=None) for found in of_rows],
-        list(counts),
-    )
+def _joined(labels: Sequence[str] | None) -> str | None:
+    return None if labels is None else _BETWEEN.join(sorted({str(label) for label in labels}))
 
 
-def rows_of_label(labels: pa.ChunkedArray, known: Sequence[str]) -> pa.Array:
-    """How many rows have the row's label; null for labels that are not known."""
-    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(labels).to_pylist()}
-    place = pc.index_in(labels, pa.array(list(known), labels.type))
-    return pa.array([counts.get(label, 0) for label in known], pa.int64()).take(place.combine_chunks())
+def unknown_labels(column: pa.ChunkedArray, known: Sequence[str]) -> pa.Array:
+    """The first of a row's labels that is not known, null where all are."""
+    allowed = set(known)
+    lists = column.to_pylist()
+    return pa.array([next((str(label) for label in labels or () if str(label) not in allowed), None) for labels in lists], pa.string())

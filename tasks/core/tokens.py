@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _DIRECTORY = "ratchet_directory"
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.calibration import Calibration
-from tasks.core.checks import LABEL_PRESENT, LABEL_UNKNOWN, Check
+from tasks.core.checks import LABEL_UNKNOWN, Check
 from tasks.core.column_kinds import lists, texts
 from tasks.core.draws import Resampled
 from tasks.core.multi_label import (
@@ -69,7 +69,7 @@ class MultiLabelClassification(TextClassification):
                     says="a label is not in `labels` of params.yaml"),
             replace(checks["conflicts"], says="the same text also has other labels"),
             replace(checks["rows_per_class"], says=f"one of its labels has fewer than {few} rows (validate.min_rows_per_class)"),
-            replace(checks["missing_class"], kwargs={**checks["missing_class"].kwargs, "column": LABEL_PRESENT}),
+            checks["missing_class"],
         ]  # fmt: skip
 
     def answers(self, given: Sequence[Any], labels: Sequence[str]) -> list[Any]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tasks.core.behaviour import by_column, invariance_rows, spread_rows
 from tasks.core.behaviour_params import check_behaviour
 from tasks.core.calibration import Calibration
-from tasks.core.checks import COPIES_LABELS, LABEL_ROWS, LABEL_SHARE, Check
+from tasks.core.checks import COPIES_LABELS, LABEL_PRESENT, LABEL_ROWS, LABEL_SHARE, Check
 from tasks.core.class_weights import weigh_classes
 from tasks.core.column_kinds import classes, texts
 from tasks.core.draws import Resampled
@@ -64,8 +64,9 @@ class TextClassification(Problem):
             Check("conflicts", between, conflicts, "warn", "the same text also has another label"),
             Check("rows_per_class", between, {"column": LABEL_ROWS, "min_value": few}, "error",
                   f"the label has fewer than {few} rows (validate.min_rows_per_class)"),
-            Check("missing_class", "expect_column_distinct_values_to_contain_set", known, "error", "labels of params.yaml have no rows"),
-            Check("one_class", "expect_column_unique_value_count_to_be_between", {"column": "label", "min_value": 2}, "error",
+            Check("missing_class", "expect_column_distinct_values_to_contain_set", known | {"column": LABEL_PRESENT}, "error",
+                  "labels of params.yaml have no rows"),
+            Check("one_class", "expect_column_unique_value_count_to_be_between", {"column": LABEL_PRESENT, "min_value": 2}, "error",
                   "two classes or more are needed to tell apart"),
             Check("class_share", "expect_column_max_to_be_between", {"column": LABEL_SHARE, "max_value": most}, "warn",
                   f"the most frequent label has more than {most:.0%} of the rows (validate.max_class_share)"),

@@ -1,0 +1,79 @@
+"""The normalized texts of many rows, on disk, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.core.normalization import digests, number_texts
+from tasks.core.shingles import MAX_CHARACTERS, MAX_TEXTS
+
+
+def write_texts(path: Path, normalized: Iterable[pa.ChunkedArray], rows: int) -> npt.NDArray[np.uint64]:
+    """Write the texts of so many rows, which come some at a time, null as no characters; returns their digests, (2, rows)."""
+    found, done = np.empty((2, rows), np.uint64), 0
+    schema = pa.schema([("text", pa.large_string())])
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        for column in normalized:
+            texts = pc.fill_null(column, "").combine_chunks()
+            found[:, done : done + len(texts)] = digests(pa.chunked_array([texts]))
+            done += len(texts)
+            for part in _cut(texts):
+                writer.write_batch(pa.record_batch([part], schema=schema))
+    return found
+
+
+class DistinctTexts:
+    """Texts by number, in an order that does not depend on the rows'; read in batches that shingles can be made of.
+
+    of_rows  (rows,) the number of each row's text;  first  (texts,) the first row of each
+    """
+
+    def __init__(self, path: Path, found: npt.NDArray[np.uint64]) -> None:
+        """Of the texts that were written to `path`, with their digests."""
+        self.of_rows, self.first = number_texts(found)
+        self._reader = pa.ipc.open_file(pa.OSFile(str(path)))
+        self._lock = Lock()
+        self._starts = [0]
+        self._is_first = np.zeros(len(self.of_rows), bool)
+        self._is_first[self.first] = True
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __iter__(self) -> Iterator[tuple[npt.NDArray[np.int32], pa.Array]]:
+        """(numbers, texts), batch after batch, each text once."""
+        start, self._starts = 0, []
+        for i in range(self._reader.num_record_batches):
+            self._starts.append(start)
+            texts = self._read(i)
+            here = slice(start, start + len(texts))
+            kept = self._is_first[here]
+            start += len(texts)
+            yield self.of_rows[here][kept], texts.filter(pa.array(kept))
+
+    def batch(self, i: int) -> pa.Array:
+        """The texts of one of the batches, once all were read."""
+        texts = self._read(i)
+        return texts.filter(pa.array(self._is_first[self._starts[i] : self._starts[i] + len(texts)]))
+
+    def _read(self, i: int) -> pa.Array:
+        with self._lock:
+            return self._reader.get_batch(i).column(0)
+
+
+def _cut(texts: pa.Array) -> Iterator[pa.Array]:
+    """Parts of at most MAX_TEXTS texts, and no more than MAX_CHARACTERS bytes before the last of them."""
+    weights = pc.fill_null(pc.binary_length(texts), 0).to_numpy() + MAX_CHARACTERS // MAX_TEXTS
+    parts = np.cumsum(weights) // MAX_CHARACTERS
+    cuts = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(texts)]
+    for start, stop in pairwise(cuts):
+        if stop > start:
+            yield texts.slice(start, stop - start)

@@ -1,0 +1,62 @@
+"""Rows that come in batches are judged as they are when all come at once."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from test_validation import COUNT, Run, table
+from tiny import LABELS
+
+OWN = [
+    {"type": "expect_column_values_to_be_unique", "kwargs": {"column": "text"}, "action": "warn"},
+    {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "domain", "value_set": ["films"], "mostly": 0.9}, "action": "warn"},
+    {"type": "expect_column_values_to_not_match_regex", "kwargs": {"column": "text", "regex": "a"}, "action": "warn"},
+    {"type": "expect_column_values_to_be_null", "kwargs": {"column": "domain", "mostly": 0.5}, "action": "warn"},
+    {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "text.characters", "max_value": 1}, "action": "warn"},
+    {"type": "expect_column_pair_values_to_be_equal", "kwargs": {"column_A": "text", "column_B": "label"}, "action": "warn"},
+    {"type": "expect_column_unique_value_count_to_be_between", "kwargs": {"column": "domain", "max_value": 1}, "action": "warn"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_in_batches_are_judged_as_all_at_once(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(seed)
+    texts = [None, "", "same text", "Same, TEXT!", "\x00", "y" * 900, "tel. (212) 566-8082", "Ã©tÃ©", "中文"]
+    spoiled = {
+        place: {"text": draw.choice(texts), "label": draw.choice([None, "", "new", *LABELS]), "domain": draw.choice([None, "films", "x"])}
+        for place in draw.sample(range(200), 120)
+    }
+    actions = {"duplicates": draw.choice(["quarantine", "warn"]), "unknown_label": "warn", "conflicts": "quarantine"}
+    rows = table(spoiled, 200)
+    whole = Run(tmp_path / "whole", rows, script="Latin", actions=actions, expectations=OWN)
+    monkeypatch.setattr("tasks.core.row_store.BATCH_ROWS", 30)
+    parts = Run(tmp_path / "parts", rows, script="Latin", actions=actions, expectations=OWN, row_group=7)
+    assert parts.report == whole.report
+    assert parts.page == whole.page
+    assert parts.aside == whole.aside
+    assert parts.kept.equals(whole.kept)
+    assert {check["name"] for check in parts.report["checks"] if not check["success"]} >= {f"expectations.{i}" for i in range(len(OWN))}
+
+
+def test_lists_of_labels_in_batches_are_judged_as_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(0)
+    known = ("a", "b", "c")
+    lists = [draw.choice([None, [], ["a"], ["b", "a"], ["c", "b"], ["new", "a"], ["b"]]) for _ in range(COUNT)]
+    rows = table({4: {"text": "one text"}, 5: {"text": "one text"}}).drop_columns("label").append_column("labels", pa.array(lists))
+    actions = dict.fromkeys(("unknown_label", "rows_per_class", "missing_class"), "warn")
+    runs = {}
+    for name, batch in (("whole", 1000), ("parts", 10)):
+        monkeypatch.setattr("tasks.core.row_store.BATCH_ROWS", batch)
+        runs[name] = Run(
+            tmp_path / name, rows, known, 5, "multi-label-classification", actions=actions, min_rows_per_class=40, max_class_share=0.1
+        )
+    assert runs["parts"].report == runs["whole"].report
+    assert runs["parts"].aside == runs["whole"].aside
+    counts = {label: sum(label in (some or ()) for some in lists) for label in known}
+    few = {label for label, count in counts.items() if count < 40}
+    assert few
+    expected = sum(any(label in few for label in some) for some in lists if some)
+    assert runs["whole"].check("rows_per_class")["unexpected"] == expected
