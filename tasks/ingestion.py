@@ -52,7 +52,7 @@ def ingest_sources(raw: Path, *, problem: str, ingest: IngestParams, root: Path,
                 tables.load(connection, file.path, loaded[i][j], source, wanted, scratch)
             report(i + 1, {"progress": (i + 1) / (len(fetched) + 1), "rows": sum(one.rows for some in loaded for one in some)})
         quarantine = _map(connection, kind, ingest, loaded)
-        rows = _write_rows(connection, new / "rows.parquet")
+        rows = _write_rows(connection, _converted(connection, kind, ingest), new / "rows.parquet")
         write_jsonl(new / "quarantine.jsonl", quarantine)
         write_json(new / "sources.json", {"rows": rows, "sources": _provenance(ingest.sources, fetched, loaded, quarantine)})
     report(len(fetched) + 1, {"progress": 1.0, "rows": rows, "quarantined": len(quarantine)})
@@ -120,10 +120,10 @@ def _mapping(problem: Problem, ingest: IngestParams) -> dict[str, str]:
 def _map(
     connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: IngestParams, loaded: Sequence[Sequence[Loaded]]
 ) -> list[dict[str, Any]]:
-    """Make the result table with the query, or by name; returns the quarantine, in the order of the sources."""
+    """Make the table `result` with the query, or a view of that name; returns the quarantine, in the order of the sources."""
     quarantine = [entry for some in loaded for one in some for entry in one.quarantine]
-    queries.confine(connection)
     if ingest.query:
+        queries.confine(connection)
         stacks: dict[str, list[str]] = {}
         for source, some in zip(ingest.sources, loaded, strict=True):
             stacks.setdefault(source.table, []).extend(one.table for one in some)
@@ -139,8 +139,7 @@ def _map(
         queries.stack(connection, "data", [one.table for some in loaded for one in some])
         columns = ", ".join(f"{quoted(column)} AS {quoted(name)}" for name, column in mapping.items())
         split = f", {SPLIT}" if ingest.sources[0].split else ""
-        queries.run(connection, f"SELECT {columns}, {FILE}, {LINE}{split} FROM data", ["data"])
-    _finish(connection, problem, ingest)
+        connection.execute(f"CREATE VIEW {queries.RESULT} AS SELECT {columns}, {FILE}, {LINE}{split} FROM data")
     return quarantine
 
 
@@ -159,8 +158,8 @@ def _require_columns(mapping: dict[str, str], loaded: Sequence[Sequence[Loaded]]
         )
 
 
-def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: IngestParams) -> None:
-    """Check the result table, give its columns the problem's types, and add those that the problem derives."""
+def _converted(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: IngestParams) -> str:
+    """SQL of the result with the problem's types and with the columns that the problem derives, once it was checked."""
     types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {queries.RESULT}").fetchall()}
     missing = [name for name in problem.columns if name not in types]
     if missing:
@@ -180,6 +179,7 @@ def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: Ing
             )
     if taken := [name for name in problem.derived if name in types and name not in problem.replaceable]:
         raise ParamsError(f"ingest: {problem.name} makes the column '{taken[0]}' itself.", "Leave it out, or rename it: SELECT … AS …")
+    values = {name: quoted(name) for name in types}
     for name in (*problem.columns, *(name for name in problem.replaceable if name in types)):
         wanted = problem.types.get(name, "VARCHAR")
         if is_nested(types[name]) and not is_nested(wanted):
@@ -188,28 +188,32 @@ def _finish(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: Ing
             )
         # what cannot be converted becomes NULL, which validation sets aside
         text = problem.from_text.get(name) if types[name] == "VARCHAR" else None
-        value = f"TRY_CAST({text} AS {wanted})" if text else converted(name, types[name], wanted)
-        convert = f"TYPE {wanted} USING {value}"
-        connection.execute(f"ALTER TABLE {queries.RESULT} ALTER {quoted(name)} {convert}")
-    for name, expression in ((name, value) for name, value in problem.derived.items() if name not in types):
-        connection.execute(f"ALTER TABLE {queries.RESULT} ADD COLUMN {quoted(name)} {problem.types.get(name, 'VARCHAR')}")
-        connection.execute(f"UPDATE {queries.RESULT} SET {quoted(name)} = {expression}")
-    for name in {"_line"} & {*types}:
-        connection.execute(f"ALTER TABLE {queries.RESULT} ALTER {quoted(name)} TYPE BIGINT")
+        values[name] = f"TRY_CAST({text} AS {wanted})" if text else converted(name, types[name], wanted)
+    if LINE in types:
+        values[LINE] = f"{LINE}::BIGINT"
+    columns = ", ".join(f"{value} AS {quoted(name)}" for name, value in values.items())
+    derived = "".join(
+        f", ({expression})::{problem.types.get(name, 'VARCHAR')} AS {quoted(name)}"
+        for name, expression in problem.derived.items()
+        if name not in types
+    )
+    return f"SELECT *{derived} FROM (SELECT {columns} FROM {queries.RESULT})"
 
 
-def _write_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
-    """Write the result table with its row numbers; returns how many rows there are."""
+def _write_rows(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
+    """Write what the query returns, in its order, with row numbers; returns how many rows there are."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    relation = connection.sql(f"SELECT rowid AS row, * FROM {queries.RESULT} ORDER BY rowid")
-    reader = relation.to_arrow_reader(ROW_GROUP)
+    # DuckDB keeps the order of what it reads (preserve_insertion_order)
+    reader = connection.sql(query).to_arrow_reader(ROW_GROUP)
+    schema = reader.schema.insert(0, pa.field("row", pa.int64()))
     count = 0
-    with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in reader:
+            numbers = pa.array(range(count, count + batch.num_rows), pa.int64())
             count += batch.num_rows
-            writer.write_table(pa.Table.from_batches([batch]))
+            writer.write_table(pa.Table.from_arrays([numbers, *batch.columns], schema=schema))
     if not count:
         raise DataError("ingest: the sources hold no rows.", "Give files with rows below the header, or check `ingest.query`.")
     return count

@@ -10,6 +10,7 @@ data_docs/index.html       the same as Great Expectations shows it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,12 @@ def validate_rows(
 ) -> None:  # fmt: skip
     """Judge raw/rows.parquet and write the outs; the reports also when the rows are not fit, then DataError names every failed check."""
     kind = load_problem(problem)
-    checks = resolve_checks(kind, labels, validate)
     rows = RowStore(raw / "rows.parquet")
-    judged = Judged(rows, kind.text_columns, kind.label_column, labels, validate.script, kind.facts)
+    with ThreadPoolExecutor(1) as pool:
+        # Great Expectations takes seconds to import: meanwhile the texts are read
+        reading = pool.submit(Judged, rows, kind.text_columns, kind.label_column, labels, validate.script, kind.facts)
+        checks = resolve_checks(kind, labels, validate)
+        judged = reading.result()
     report(1, {"progress": 0.3})
     for phase in range(PHASES):
         judged.run([check for check in checks if phase_of(check) == phase], phase)
