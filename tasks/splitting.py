@@ -53,16 +53,14 @@ def split_rows(valid: Path, splits: Path, *, problem: str, labels: tuple[str, ..
         tiers = given_tiers(rows) if given else assign(position, split)
         del position
         report(1, {"progress": 0.3})
-        text_tiers = np.zeros(len(texts), np.int8)
-        np.maximum.at(text_tiers, texts.of_rows, tiers)
-        matches = near_duplicates(texts, text_tiers, split.near_duplicate_similarity, Path(scratch) / "shingles")
+        claims = Claims(texts, tiers)
+        matches = near_duplicates(texts, claims.text_tiers, split.near_duplicate_similarity, Path(scratch) / "shingles")
     report(2, {"progress": 0.8})
     leaving = np.zeros(len(tiers), bool)
     if not given:
         # a text that two groups of rows share may be in two splits
-        leaving = np.isin(texts.of_rows, [match.text for match in matches]) | (tiers < text_tiers[texts.of_rows])
+        leaving = np.isin(texts.of_rows, [match.text for match in matches]) | claims.outdone
     _require_rows(tiers[~leaving], len(tiers), given)
-    claims = Claims(texts, tiers, text_tiers)
     splits.mkdir(parents=True)
     described = describe(write_splits(rows, splits, kind.label_column, tiers, leaving), labels, tiers, leaving, split, given)
     quarantined = write_jsonl(splits / "quarantine.jsonl", quarantined_rows(rows, claims, leaving, matches))

@@ -200,7 +200,7 @@ def search(root: Path, texts: list[str], similarity: float) -> tuple[NearDuplica
     return NearDuplicates(distinct, similarity, root / "shingles"), [texts[row] for row in distinct.first]
 
 
-@pytest.mark.parametrize("indexed", [4_000_000, 100])
+@pytest.mark.parametrize("indexed", [8_000_000, 100])
 @pytest.mark.parametrize("similarity", [0.5, 0.7, 0.85, 0.95, 1.0])
 @pytest.mark.parametrize("alphabet", ["abc", "abcdefghijklmnopqrstuvwxyz0123456789", "好坏天气中文字"])
 def test_every_similar_pair_is_found(

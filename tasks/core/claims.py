@@ -28,7 +28,13 @@ class Claims:
 
     texts: DistinctTexts
     tiers: Tiers
-    text_tiers: Tiers
+
+    @cached_property
+    def text_tiers(self) -> Tiers:
+        """(texts,) the split that has the claim on each."""
+        found = np.zeros(len(self.texts), np.int8)
+        np.maximum.at(found, self.texts.of_rows, self.tiers)
+        return found
 
     @property
     def outdone(self) -> Mask:
@@ -36,10 +42,10 @@ class Claims:
         return self.tiers < self.text_tiers[self.texts.of_rows]
 
     @cached_property
-    def first(self) -> npt.NDArray[np.int64]:
+    def first(self) -> npt.NDArray[np.int32]:
         """(texts,) the first of each text's rows that are in the split of its claim."""
-        rows = np.flatnonzero(~self.outdone)[::-1]
-        found = np.zeros(len(self.texts), np.int64)
+        rows = np.flatnonzero(~self.outdone)[::-1].astype(np.int32)
+        found = np.zeros(len(self.texts), np.int32)
         found[self.texts.of_rows[rows]] = rows  # of several values the last stays
         return found
 

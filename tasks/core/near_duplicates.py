@@ -37,7 +37,7 @@ from tasks.core.shingles import (
 
 _THREADS = min(4, os.cpu_count() or 1)
 _COUNTED_TEXTS = 200_000  # nearly so many of the texts are counted
-_INDEXED = 4_000_000  # entries of an index, nearly
+_INDEXED = 8_000_000  # entries of an index, nearly
 _TABLE_BITS = (20, 26)  # least and most
 _CHUNK_PAIRS = 2**21
 _MAX_PAIRS = 200_000_000  # candidates looked at in one search, nearly, all together
@@ -74,8 +74,7 @@ class NearDuplicates:
                 self._entries += len(prefixes.keys)
                 for part in (numbers, prefixes.keys, prefixes.owners.astype(np.uint16), prefixes.sizes, prefixes.bitmaps):
                     np.save(file, part, allow_pickle=False)
-                batches = file.tell()
-        self._end = batches if len(texts) else 0
+            self._end = file.tell()
 
     def _prepared(self) -> Iterator[tuple[int, I32, Prefixes]]:
         """(batch, its texts' numbers, what was made of them)."""
@@ -108,10 +107,8 @@ class NearDuplicates:
 
         def look(batch: tuple[int, I32, Prefixes]) -> list[Match]:
             place, numbers, prefixes = batch
-            wanted = seekers[numbers]
-            matches = index.search(prefixes.of(wanted), limit, lambda: self._texts.batch(place).filter(pa.array(wanted)))
-            own = numbers[wanted]
-            return [Match(int(own[i]), None if j is None else int(block[j]), similarity) for i, j, similarity in matches]
+            matches = index.search(prefixes, seekers[numbers], limit, lambda: self._texts.batch(place))
+            return [Match(int(numbers[i]), None if j is None else int(block[j]), similarity) for i, j, similarity in matches]
 
         for matches in map_ahead(look, self._prepared(), _THREADS):
             yield from matches
@@ -149,30 +146,33 @@ class _Index:
         self._present = np.zeros(int(self._mask) + 1, bool)
         self._present[self._keys >> np.uint64(SIZE_BITS + 1) & self._mask] = True
 
-    def search(self, prefixes: Prefixes, limit: int, read: Callable[[], pa.Array]) -> list[tuple[int, int | None, float]]:
-        """(text sought, one that it resembles or None, similarity), by the places of both; `read` gives the texts sought.
+    def search(self, prefixes: Prefixes, sought: _Mask, limit: int, read: Callable[[], pa.Array]) -> list[tuple[int, int | None, float]]:
+        """(text, one that it resembles or None, similarity), by the places of both.
 
+        sought   (texts,) which of those with the prefixes;  read   gives all of them
         None stands for more than `limit` candidates of which none was found to be one.
         """
-        low, counts, text = self._candidates(prefixes)
+        low, counts, text = self._candidates(prefixes, sought)
         if not len(low):
             return []
         totals = np.bincount(text, counts, len(prefixes.sizes)).astype(np.int64)
-        texts = read()
+        texts: pa.Array = None
         found: dict[int, tuple[int, int | None, float]] = {}
         for least, most in ((0, _FIRST_LOOK), (_FIRST_LOOK, limit)):
             wanted = totals > least
             wanted[[*found]] = False
             for own, partners in self._pairs(prefixes, low, counts, text, wanted, most):
+                texts = read() if texts is None else texts
                 if match := self._best(texts[own].as_py(), partners):
                     found[own] = (own, *match)
         for own in np.flatnonzero(totals > limit).tolist():
             found.setdefault(own, (own, None, 0.0))
         return [found[own] for own in sorted(found)]
 
-    def _candidates(self, p: Prefixes) -> tuple[I64, I64, I64]:
+    def _candidates(self, p: Prefixes, sought: _Mask) -> tuple[I64, I64, I64]:
         """Where in the index the entries begin that a shingle sought goes with, how many they are, and whose it is; text after text."""
-        known = self._present[p.keys >> np.uint64(SIZE_BITS + 1) & self._mask]
+        known = np.flatnonzero(self._present[p.keys >> np.uint64(SIZE_BITS + 1) & self._mask])
+        known = known[sought[p.owners[known]]]
         keys, owners = p.keys[known], p.owners[known]
         by_key = np.argsort(keys)  # in the order of the index, searching takes a third of the time
         keys, owners = keys[by_key], owners[by_key]
@@ -188,8 +188,9 @@ class _Index:
         found = []
         for first, last, whose in bounds:
             low = np.searchsorted(self._keys, first, "left")
-            count = np.searchsorted(self._keys, last, "right") - low
-            found.append((low[count > 0], count[count > 0], whose[count > 0]))
+            hit = np.flatnonzero(self._keys.take(low, mode="clip") <= last) if len(self._keys) else low[:0]
+            hit = hit[low[hit] < len(self._keys)]
+            found.append((low[hit], np.searchsorted(self._keys, last[hit], "right") - low[hit], whose[hit]))
         low, counts, text = (np.concatenate(part) for part in zip(*found, strict=True))
         by_text = np.argsort(text, kind="stable")
         return low[by_text], counts[by_text], text[by_text].astype(np.int64)

@@ -91,7 +91,7 @@ def positions(found: _Digests) -> npt.NDArray[np.float64]:
     return numbers / 2.0**52
 
 
-def number_texts(found: _Digests) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+def number_texts(found: _Digests) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """(rows,) the number of each row's text, in an order that does not depend on the rows'; and (texts,) the first row of each."""
     order = np.lexsort((found[1], found[0]))
     starts = np.ones(len(order), bool)
@@ -100,4 +100,4 @@ def number_texts(found: _Digests) -> tuple[npt.NDArray[np.int32], npt.NDArray[np
         starts[1:] = (ordered[1:] != ordered[:-1]) | (starts[1:] if half else False)
     numbers = np.empty(len(order), np.int32)
     numbers[order] = np.cumsum(starts, dtype=np.int32) - 1
-    return numbers, order[starts]
+    return numbers, order[starts].astype(np.int32)
