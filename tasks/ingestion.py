@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +40,19 @@ def ingest_sources(raw: Path, *, problem: str, ingest: IngestParams, root: Path,
     """
     kind = load_problem(problem)
     fetched = [fetch(source, root, cache, report) for source in ingest.sources]
+    if not ingest.query:
+        with suppress(StorageError):  # records may be so large that it takes more
+            _ingest(raw, kind, ingest, fetched, MEMORY, report)
+            return
+    _ingest(raw, kind, ingest, fetched, None, report)
+
+
+def _ingest(
+    raw: Path, kind: Problem, ingest: IngestParams, fetched: Sequence[Sequence[LocalFile]], memory: str | None, report: Report
+) -> None:
     names = _distinct_names(ingest.sources, fetched)
     wanted = None if ingest.query else {*_mapping(kind, ingest).values()}
-    with atomic_path(raw) as new, _database(raw.parent, None if ingest.query else MEMORY) as (connection, scratch):
+    with atomic_path(raw) as new, _database(raw.parent, memory) as (connection, scratch):
         new.mkdir()
         loaded: list[list[Loaded]] = []
         for i, (source, files) in enumerate(zip(ingest.sources, fetched, strict=True)):

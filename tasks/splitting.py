@@ -85,7 +85,7 @@ def read_texts(
     found = write_texts(scratch, normalized(rows, columns), len(rows))
     texts = DistinctTexts(scratch, found)
     if together:
-        found = np.concatenate([digests(some) for some in normalized(rows, together)], 1)
+        found = np.concatenate([np.empty((2, 0), np.uint64), *(digests(some) for some in normalized(rows, together))], 1)
     return texts, positions(found)
 
 

@@ -41,6 +41,38 @@ def test_rows_in_batches_are_judged_as_all_at_once(seed: int, tmp_path: Path, mo
     assert {check["name"] for check in parts.report["checks"] if not check["success"]} >= {f"expectations.{i}" for i in range(len(OWN))}
 
 
+def test_numbers_with_nulls_are_matched_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = pa.array([None if i in (5, 40) else i for i in range(COUNT)], pa.int64())
+    rows = table().append_column("number", numbers).append_column("row_index", numbers)
+    own = [{"type": "expect_column_values_to_match_regex", "kwargs": {"column": "number", "regex": "^[0-9]$"}, "action": "warn"}]
+    for name, batch in (("whole", 1000), ("parts", 20)):
+        monkeypatch.setattr("tasks.core.row_store.BATCH_ROWS", batch)
+        assert Run(tmp_path / name, rows, row_group=5, expectations=own).check("expectations.0")["unexpected"] == COUNT - 11
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated as of GX Core 1.9.0:DeprecationWarning")
+def test_what_is_said_of_the_table_is_judged_on_the_users_columns_and_rows(tmp_path: Path) -> None:
+    few = {"min_value": 1, "max_value": 2, "row_condition": 'domain=="x"', "condition_parser": "pandas"}
+    own = [
+        {"type": "expect_table_column_count_to_equal", "kwargs": {"value": 3}, "action": "error"},
+        {"type": "expect_table_columns_to_match_set", "kwargs": {"column_set": ["text", "label", "domain"]}, "action": "error"},
+        {"type": "expect_table_row_count_to_be_between", "kwargs": few, "action": "error"},
+    ]
+    run = Run(tmp_path, table({3: {"domain": "x"}, 9: {"domain": "x"}}), expectations=own)
+    assert [run.check(f"expectations.{i}")["observed"] for i in (0, 2)] == [3, 2]
+
+
+def test_the_profile_reads_its_own_file_and_long_values(tmp_path: Path) -> None:
+    """In a directory that DuckDB would take for a pattern, or for a column's value."""
+    bodies = [f"{i} " * 20_000 for i in range(COUNT)]
+    rows = table().append_column("body", pa.array(bodies))
+    for name in ("[1]", "1", "domain=zzz"):
+        profile = Run(tmp_path / name, rows.slice(0, 60 if name == "[1]" else COUNT)).report["profile"]
+        assert profile["rows"] == sum(profile["labels"].values()) == (60 if name == "[1]" else COUNT)
+        assert profile["columns"]["body"]["distinct"] == profile["rows"]
+        assert "zzz" not in profile["columns"]["domain"]["top"]
+
+
 def test_lists_of_labels_in_batches_are_judged_as_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(0)
     known = ("a", "b", "c")

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import tasks.ingestion
 from tasks.core.errors import DataError, ParamsError, PipelineError, SourceError
 from tasks.core.files import read_json, read_jsonl, sha256_file
 from tasks.core.params import IngestParams
@@ -135,6 +136,22 @@ def test_records_in_are_rows_and_quarantined_for_any_text(bench: Workbench) -> N
         filled = [n for n, line in enumerate(content.split("\n"), 1) if line.strip("\r") and n > 1]
         assert len(covered) == len(set(covered))
         assert set(filled) <= set(covered)
+
+
+def test_what_needs_more_memory_than_is_planned_gets_it(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.write("rows.csv", "text,label\n" + "".join(f"{'long text ' * 50}{i},p\n" for i in range(20_000)))
+    expected = bench.ingest("rows.csv")
+    given: list[str | None] = []
+    opened = tasks.ingestion._database
+
+    def open_database(place: Path, memory: str | None) -> Any:
+        given.append(memory)
+        return opened(place, memory)
+
+    monkeypatch.setattr(tasks.ingestion, "_database", open_database)
+    monkeypatch.setattr(tasks.ingestion, "MEMORY", "1MB")
+    assert bench.ingest("rows.csv") == expected
+    assert given == ["1MB", None]
 
 
 def test_quick_and_careful_reading_agree(bench: Workbench) -> None:

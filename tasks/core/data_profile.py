@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.core.loaded import FILE, LINE, literal, quoted, scalar
+from tasks.core.loaded import FILE, LINE, escape_glob, literal, quoted, scalar
 from tasks.core.personal_data import mask
 
 _BINS = 20
 _TOP = 20  # values of a column
 _LOOKED_AT = 10_000  # its most frequent values, of which several may be shown as one
+_READ = 321  # characters of a value: one more than `mask` reads
 _PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 
 
@@ -38,9 +39,7 @@ def profile(file: Path, texts: Sequence[str], label: str | None, columns: Sequen
             "labels": None if labels is None else _counts(connection, labels, count),
             "lengths": {name: _lengths(connection, name) for name in texts},
             "files": _counts(connection, FILE, count) if FILE in schema.names else {},
-            "columns": {
-                name: _extra(connection, name, name in nested) for name in schema.names if name not in {*columns, "row", FILE, LINE}
-            },
+            "columns": {field.name: _extra(connection, field) for field in schema if field.name not in {*columns, "row", FILE, LINE}},
         }
 
 
@@ -48,7 +47,8 @@ def profile(file: Path, texts: Sequence[str], label: str | None, columns: Sequen
 def _rows(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as connection:
         connection.execute(f"SET enable_progress_bar=false; SET memory_limit='500MB'; SET temp_directory={literal(str(file.parent))}")
-        connection.execute(f"CREATE VIEW rows AS SELECT * FROM read_parquet({literal(str(file))})")
+        reading = f"read_parquet({literal(escape_glob(file))}, hive_partitioning=false, filename=false)"
+        connection.execute(f"CREATE VIEW rows AS SELECT * FROM {reading}")
         yield connection
 
 
@@ -56,20 +56,22 @@ def _counts(connection: duckdb.DuckDBPyConnection, value: str, top: int, show: C
     """value -> rows, most frequent first."""
     query = f"SELECT value, count(*) AS n FROM (SELECT {value} AS value FROM rows) GROUP BY 1 ORDER BY n DESC, value::VARCHAR"
     counts: dict[str, int] = {}
-    for found, count in connection.execute(f"{query} LIMIT {_LOOKED_AT}").fetchall():
+    for found, count in connection.execute(f"{query} LIMIT {max(_LOOKED_AT, top)}").fetchall():
         shown = show(str(found))
         if shown in counts or len(counts) < top:
             counts[shown] = counts.get(shown, 0) + count
     return counts
 
 
-def _extra(connection: duckdb.DuckDBPyConnection, name: str, nested: bool) -> dict[str, Any]:
-    column = quoted(name)
+def _extra(connection: duckdb.DuckDBPyConnection, field: pa.Field) -> dict[str, Any]:
+    column = quoted(field.name)
     nulls = scalar(connection, f"SELECT count(*) - count({column}) FROM rows")
-    if nested:
+    if pa.types.is_nested(field.type):
         return {"distinct": None, "nulls": nulls, "top": {}}
-    distinct = scalar(connection, f"SELECT count(DISTINCT {column}) FROM rows")
-    return {"distinct": distinct, "nulls": nulls, "top": _counts(connection, column, _TOP, mask)}
+    # values may be long: hashes tell them apart, and no more of a text is read than is shown
+    distinct = scalar(connection, f"SELECT count(DISTINCT hash({column})) FROM rows WHERE {column} IS NOT NULL")
+    shown = f"left({column}, {_READ})" if pa.types.is_string(field.type) or pa.types.is_large_string(field.type) else column
+    return {"distinct": distinct, "nulls": nulls, "top": _counts(connection, shown, _TOP, mask)}
 
 
 def _lengths(connection: duckdb.DuckDBPyConnection, column: str) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class DistinctTexts:
 
 
 def _cut(texts: pa.Array) -> Iterator[pa.Array]:
-    """Parts of at most MAX_TEXTS texts, and no more than MAX_CHARACTERS bytes before the last of them."""
+    """Parts of at most MAX_TEXTS texts, and no more than MAX_CHARACTERS bytes after the first of them."""
     weights = pc.fill_null(pc.binary_length(texts), 0).to_numpy() + MAX_CHARACTERS // MAX_TEXTS
     parts = np.cumsum(weights) // MAX_CHARACTERS
     cuts = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(texts)]

@@ -25,8 +25,8 @@ from tasks.core.merged_results import Merged
 if TYPE_CHECKING:
     from great_expectations.data_context import EphemeralDataContext
 
-PLACE = "row_index"  # the column of the rows' numbers
-_ROW_COUNT = "expect_table_row_count_to_"
+PLACE = "\x1frow_index"  # the column of the rows' numbers, by a name that no source has
+_ROW_COUNT, _COLUMNS = "expect_table_row_count_to_", "expect_table_column"
 # a row misses these or not, whatever the others are
 _BY_ROW = {
     "expect_column_values_to_be_between", "expect_column_values_to_be_in_set", "expect_column_values_to_be_null",
@@ -84,14 +84,16 @@ class Judge:
     """Judges checks on rows that come in batches.
 
     labels   a table of the rows' labels, one a row: what a check says of one of its columns as a whole is judged on it
+    columns  the columns that a user knows: what a check says of the table's columns is judged on them
     """
 
-    def __init__(self, checks: Sequence[Check], labels: pa.Table) -> None:
-        self._checks, self._labels = list(checks), labels
+    def __init__(self, checks: Sequence[Check], labels: pa.Table, columns: pa.Table) -> None:
+        self._checks, self._labels, self._columns = list(checks), labels, columns
         self._by_row = [check for check in checks if check.type in _BY_ROW]
         self._of_labels = [check for check in checks if not concerns_rows(check) and check.kwargs.get("column") in labels.column_names]
-        self._of_count = [check for check in checks if check.type.startswith(_ROW_COUNT)]
-        judged = [*self._by_row, *self._of_labels, *self._of_count]
+        self._of_count = [check for check in checks if check.type.startswith(_ROW_COUNT) and "row_condition" not in check.kwargs]
+        self._of_columns = [check for check in checks if check.type.startswith(_COLUMNS)]
+        judged = [*self._by_row, *self._of_labels, *self._of_count, *self._of_columns]
         self._whole = [check for check in checks if check not in judged]
         self._found: dict[int, Merged] = {}
         self._parts: list[pa.Table] = []  # what the whole is judged on
@@ -113,6 +115,7 @@ class Judge:
         if not self._rows:
             return []
         self._judge(self._of_labels, self._labels)
+        self._judge(self._of_columns, self._columns)
         self._judge(self._of_count, pa.table({PLACE: np.zeros(self._rows, np.int8)}))
         if self._parts:
             self._judge(self._whole, pa.concat_tables(self._parts))
@@ -127,7 +130,9 @@ class Judge:
         suite = gx.ExpectationSuite("ratchet", expectations=[_expectation(self._checks[number], number) for number in numbers])
         result_format = {"result_format": "COMPLETE", "unexpected_index_column_names": [PLACE], "return_unexpected_index_query": False}
         with _quiet():
-            batch = self._batches.get_batch({"dataframe": rows.select(_named(checks, rows)).to_pandas()})
+            # a batch with nulls must not make fractions of whole numbers, nor one without nulls leave them whole
+            frame = rows.select(_named(checks, rows)).to_pandas(integer_object_nulls=True)
+            batch = self._batches.get_batch({"dataframe": frame})
             result = batch.validate(suite, result_format=result_format)
         for one in result.results:  # in an order of Great Expectations' own
             found = one.to_json_dict()
@@ -215,7 +220,7 @@ def _expectation(check: Check, number: int = 0) -> object:
 
 def _mentions(check: Check, column: str) -> bool:
     if not any(key.startswith("column") for key in check.kwargs):
-        return not check.type.startswith(_ROW_COUNT)  # of the table's columns
+        return not check.type.startswith(_ROW_COUNT) or "row_condition" in check.kwargs
     return json.dumps(column, ensure_ascii=False)[1:-1] in json.dumps(dict(check.kwargs), ensure_ascii=False, default=str)
 
 

@@ -16,6 +16,7 @@ from tasks.core.ahead import map_ahead
 from tasks.core.checks import COPIES_LABELS, FIRST_COPY, LABEL_PRESENT, LABEL_ROWS, LABEL_SHARE, LABEL_UNKNOWN, Check, fact
 from tasks.core.expectations import PLACE, Judge, Outcome, concerns_rows
 from tasks.core.label_lists import is_list
+from tasks.core.loaded import FILE, LINE
 from tasks.core.normalization import digests, normalize_rows, number_texts
 from tasks.core.personal_data import mask
 from tasks.core.quarantine import place_of, set_aside
@@ -76,7 +77,8 @@ class Judged:
         alive = np.flatnonzero(self.alive)
         if not len(alive) or not checks:
             return
-        judge = Judge(checks, self._label_table(alive))
+        theirs = [name for name in self.rows.column_names if name not in ("row", FILE, LINE)]
+        judge = Judge(checks, self._label_table(alive), self.rows.schema.empty_table().select(theirs))
         for rows in self._batches(judge, alive, self._facts_of(phase, alive)):
             judge.see(rows)
         for outcome in judge.outcomes():

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from tasks.core.checks import COPIES_LABELS, FIRST_COPY
 from tasks.core.label_lists import is_list
 
-_BETWEEN = "\x1f"  # the labels of one row
+_END = "\x1f"  # of each label of a row
 Codes = npt.NDArray[np.int32]
 
 
@@ -70,10 +70,12 @@ class LabelCounts:
 
     def see(self, column: pa.ChunkedArray) -> None:
         """The labels of the next rows."""
-        if is_list(column):
+        several = is_list(column)
+        if several:
             column = pa.chunked_array([pa.array(map(_joined, column.to_pylist()), pa.string())])
         encoded = column.combine_chunks().dictionary_encode()
-        numbers = [self._numbers.setdefault(value, len(self._numbers)) for value in encoded.dictionary.to_pylist()]
+        values = [value if several else value + _END for value in encoded.dictionary.to_pylist()]
+        numbers = [self._numbers.setdefault(value, len(self._numbers)) for value in values]
         self._parts.append(np.array([*numbers, -1], np.int32)[pc.fill_null(encoded.indices, -1).to_numpy()])
 
     @property
@@ -84,7 +86,7 @@ class LabelCounts:
 
     def of(self, codes: Codes) -> SetCounts:
         """Of some rows, by their sets of labels."""
-        sets = [value.split(_BETWEEN) if value else [] for value in self._numbers]
+        sets = [value.split(_END)[:-1] for value in self._numbers]
         counts: Counter[str] = Counter()
         for labels, count in zip(sets, np.bincount(codes[codes >= 0], minlength=len(sets)).tolist(), strict=True):
             if count:
@@ -107,7 +109,7 @@ class SetCounts:
 
 
 def _joined(labels: Sequence[str] | None) -> str | None:
-    return None if labels is None else _BETWEEN.join(sorted({str(label) for label in labels}))
+    return None if labels is None else "".join(label + _END for label in sorted({str(label) for label in labels}))
 
 
 def unknown_labels(column: pa.ChunkedArray, known: Sequence[str]) -> pa.Array:
