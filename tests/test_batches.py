@@ -57,9 +57,11 @@ def test_what_is_said_of_the_table_is_judged_on_the_users_columns_and_rows(tmp_p
         {"type": "expect_table_column_count_to_equal", "kwargs": {"value": 3}, "action": "error"},
         {"type": "expect_table_columns_to_match_set", "kwargs": {"column_set": ["text", "label", "domain"]}, "action": "error"},
         {"type": "expect_table_row_count_to_be_between", "kwargs": few, "action": "error"},
+        {"type": "expect_table_columns_to_match_set", "kwargs": {"column_set": ["text", "label"]}, "action": "warn"},
     ]
     run = Run(tmp_path, table({3: {"domain": "x"}, 9: {"domain": "x"}}), expectations=own)
     assert [run.check(f"expectations.{i}")["observed"] for i in (0, 2)] == [3, 2]
+    assert not run.check("expectations.3")["success"]
 
 
 def test_the_profile_reads_its_own_file_and_long_values(tmp_path: Path) -> None:
