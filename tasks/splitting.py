@@ -82,8 +82,8 @@ def read_texts(
 
     together   columns that rows of one split have in common; none: the texts
     """
-    found = write_texts(scratch, normalized(rows, columns), len(rows))
-    texts = DistinctTexts(scratch, found)
+    found, starts = write_texts(scratch, normalized(rows, columns), len(rows))
+    texts = DistinctTexts(scratch, found, starts)
     if together:
         found = np.concatenate([np.empty((2, 0), np.uint64), *(digests(some) for some in normalized(rows, together))], 1)
     return texts, positions(found)

@@ -195,7 +195,7 @@ def test_null_texts_stay_null_and_columns_do_not_run_together() -> None:
 def search(root: Path, texts: list[str], similarity: float) -> tuple[NearDuplicates, list[str]]:
     """A search among distinct texts, and they by their numbers."""
     column = pa.chunked_array([pa.array(texts, pa.large_string())])
-    distinct = DistinctTexts(root / "texts", write_texts(root / "texts", [column.slice(0, 100), column.slice(100)], len(texts)))
+    distinct = DistinctTexts(root / "texts", *write_texts(root / "texts", [column.slice(0, 100), column.slice(100)], len(texts)))
     assert len(distinct) == len(texts)
     return NearDuplicates(distinct, similarity, root / "shingles"), [texts[row] for row in distinct.first]
 

@@ -54,8 +54,9 @@ def quarantined_rows(rows: RowStore, claims: Claims, leaving: Mask, matches: Seq
     """The rows that leave, in order, each with the row that it resembles."""
     by_text = {match.text: match for match in matches}
     of_rows = claims.texts.of_rows
-    partners = [by_text.get(text, Match(text, text, 1.0)) for text in np.unique(of_rows[leaving]).tolist()]
-    like = {match.text: int(claims.first[match.partner]) for match in partners if match.partner is not None}
+    # what no search found has its own text in a later split
+    found = {text: by_text.get(text, Match(text, text, 1.0)) for text in np.unique(of_rows[leaving]).tolist()}
+    like = {text: int(claims.first[match.partner]) for text, match in found.items() if match.partner is not None}
     places = _places(rows, [*like.values()])
     for first, some in rows.batches() if leaving.any() else ():
         indices = np.flatnonzero(leaving[first : first + len(some)]).tolist()
@@ -64,9 +65,8 @@ def quarantined_rows(rows: RowStore, claims: Claims, leaving: Mask, matches: Seq
             reason: dict[str, Any] = {"check": "near_duplicates", "split": SPLITS[tier]}
             if text in like:
                 place = places[like[text]] | {"split": SPLITS[claims.tiers[like[text]]]}
-                similarity = by_text[text].similarity if text in by_text else 1.0
                 reason["reason"] = f"nearly the same text as {say_place(place)}, which is in {place['split']}"
-                reason |= {"similarity": round(similarity, 4), "like": place}
+                reason |= {"similarity": round(found[text].similarity, 4), "like": place}
             else:
                 reason |= {
                     "reason": "it shares rare shingles with too many held-out texts to compare it with each",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -16,18 +16,22 @@ from tasks.core.normalization import digests, number_texts
 from tasks.core.shingles import MAX_CHARACTERS, MAX_TEXTS
 
 
-def write_texts(path: Path, normalized: Iterable[pa.ChunkedArray], rows: int) -> npt.NDArray[np.uint64]:
-    """Write the texts of so many rows, which come some at a time, null as no characters; returns their digests, (2, rows)."""
-    found, done = np.empty((2, rows), np.uint64), 0
+def write_texts(path: Path, normalized: Iterable[pa.ChunkedArray], rows: int) -> tuple[npt.NDArray[np.uint64], list[int]]:
+    """Write the texts of so many rows, which come some at a time, null as no characters.
+
+    Returns their digests, (2, rows), and the first row of each batch that was written.
+    """
+    found, starts, done = np.empty((2, rows), np.uint64), [], 0
     schema = pa.schema([("text", pa.large_string())])
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for column in normalized:
             texts = pc.fill_null(column, "").combine_chunks()
             found[:, done : done + len(texts)] = digests(pa.chunked_array([texts]))
-            done += len(texts)
             for part in _cut(texts):
                 writer.write_batch(pa.record_batch([part], schema=schema))
-    return found
+                starts.append(done)
+                done += len(part)
+    return found, starts
 
 
 class DistinctTexts:
@@ -36,12 +40,12 @@ class DistinctTexts:
     of_rows  (rows,) the number of each row's text;  first  (texts,) the first row of each
     """
 
-    def __init__(self, path: Path, found: npt.NDArray[np.uint64]) -> None:
-        """Of the texts that were written to `path`, with their digests."""
+    def __init__(self, path: Path, found: npt.NDArray[np.uint64], starts: Sequence[int]) -> None:
+        """Of the texts that `write_texts` wrote to `path`, with what it returned."""
         self.of_rows, self.first = number_texts(found)
         self._reader = pa.ipc.open_file(pa.OSFile(str(path)))
         self._lock = Lock()
-        self._starts = [0]
+        self._starts = starts
         self._is_first = np.zeros(len(self.of_rows), bool)
         self._is_first[self.first] = True
 
@@ -50,23 +54,19 @@ class DistinctTexts:
 
     def __iter__(self) -> Iterator[tuple[npt.NDArray[np.int32], pa.Array]]:
         """(numbers, texts), batch after batch, each text once."""
-        start, self._starts = 0, []
-        for i in range(self._reader.num_record_batches):
-            self._starts.append(start)
-            texts = self._read(i)
-            here = slice(start, start + len(texts))
-            kept = self._is_first[here]
-            start += len(texts)
-            yield self.of_rows[here][kept], texts.filter(pa.array(kept))
+        for i in range(len(self._starts)):
+            yield self._read(i)
 
     def batch(self, i: int) -> pa.Array:
-        """The texts of one of the batches, once all were read."""
-        texts = self._read(i)
-        return texts.filter(pa.array(self._is_first[self._starts[i] : self._starts[i] + len(texts)]))
+        """The texts of one of the batches."""
+        return self._read(i)[1]
 
-    def _read(self, i: int) -> pa.Array:
+    def _read(self, i: int) -> tuple[npt.NDArray[np.int32], pa.Array]:
         with self._lock:
-            return self._reader.get_batch(i).column(0)
+            texts = self._reader.get_batch(i).column(0)
+        here = slice(self._starts[i], self._starts[i] + len(texts))
+        kept = self._is_first[here]
+        return self.of_rows[here][kept], texts.filter(pa.array(kept))
 
 
 def _cut(texts: pa.Array) -> Iterator[pa.Array]:

@@ -78,8 +78,10 @@ class Judged:
         if not len(alive) or not checks:
             return
         theirs = [name for name in self.rows.column_names if name not in ("row", FILE, LINE)]
-        judge = Judge(checks, self._label_table(alive), self.rows.schema.empty_table().select(theirs))
-        for rows in self._batches(judge, alive, self._facts_of(phase, alive)):
+        labels = None if self._label is None else self._counts.codes[alive]
+        counts = None if labels is None else self._counts.of(labels)
+        judge = Judge(checks, self._label_table(counts, len(alive)), self.rows.schema.empty_table().select(theirs))
+        for rows in self._batches(judge, alive, self._facts_of(phase, alive, labels, counts)):
             judge.see(rows)
         for outcome in judge.outcomes():
             self.outcomes.append(outcome)
@@ -126,15 +128,14 @@ class Judged:
         blank = pc.equal(pc.utf8_trim_whitespace(rows[label]), "")
         return rows.set_column(rows.column_names.index(label), label, pc.if_else(blank, pa.scalar(None, rows[label].type), rows[label]))
 
-    def _facts_of(self, phase: int, alive: _Places) -> _FactsOf:
+    def _facts_of(self, phase: int, alive: _Places, labels: Codes | None, counts: SetCounts | None) -> _FactsOf:
         """What depends on which rows there are: a function of the first of the rows that are alive and of how many are wanted."""
-        labels = None if self._label is None else self._counts.codes[alive]
         if phase == 1:
             numbers = np.concatenate([rows["row"].to_numpy().astype(np.int32) for _, rows in self.rows.batches(["row"])])
             return Copies(self._codes[alive], numbers[alive], labels).facts
-        if phase == 0 or labels is None:
+        if phase == 0 or labels is None or counts is None:
             return lambda start, count: {}
-        return partial(self._label_facts, labels, self._counts.of(labels))
+        return partial(self._label_facts, labels, counts)
 
     def _label_facts(self, codes: Codes, counts: SetCounts, start: int, count: int) -> dict[str, pa.Array]:
         some = pa.array(codes[start : start + count])  # where there is none -1 is, the last
@@ -142,13 +143,12 @@ class Judged:
         share = pc.divide(pc.cast(counts.most_frequent.take(sets), pa.float64()), float(len(codes)))
         return {LABEL_ROWS: counts.rarest.take(sets), LABEL_SHARE: share}
 
-    def _label_table(self, alive: _Places) -> pa.Table:
+    def _label_table(self, counts: SetCounts | None, rows: int) -> pa.Table:
         """The labels that rows have, known or not, and of those that are known the share of the rows."""
-        if self._label is None:
+        if counts is None:
             return pa.table({})
-        counts = self._counts.of(self._counts.codes[alive]).labels
-        shares = [count / len(alive) if label in self._labels else None for label, count in counts.items()]
-        return pa.table({LABEL_PRESENT: pa.array([*counts], pa.string()), LABEL_SHARE: pa.array(shares, pa.float64())})
+        shares = [count / rows if label in self._labels else None for label, count in counts.labels.items()]
+        return pa.table({LABEL_PRESENT: pa.array([*counts.labels], pa.string()), LABEL_SHARE: pa.array(shares, pa.float64())})
 
     def quarantine(self) -> Iterator[dict[str, Any]]:
         """The rows that do not stay, in order."""

@@ -91,14 +91,14 @@ class NearDuplicates:
         Bounded: a text with very many candidates comes back without a partner.
         """
         limit = max(4 * _FIRST_LOOK, _MAX_PAIRS // max(1, int(seekers.sum())))
-        open_ = np.ones(len(seekers), bool)
+        seekers = seekers.copy()  # those that have no partner yet
         found: dict[int, Match] = {}
         parts = -(-int(others.sum()) * self._entries // (_INDEXED * max(1, len(self._texts))))
         for block in np.array_split(np.flatnonzero(others), max(1, parts)):
-            for match in self._find_in(block, seekers & open_, limit):
+            for match in self._find_in(block, seekers, limit):
                 if match.partner is not None or match.text not in found:
                     found[match.text] = match
-            open_[[match.text for match in found.values() if match.partner is not None]] = False
+            seekers[[match.text for match in found.values() if match.partner is not None]] = False
         return [found[text] for text in sorted(found)]
 
     def _find_in(self, block: I64, seekers: _Mask, limit: int) -> Iterator[Match]:
