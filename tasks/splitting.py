@@ -20,22 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.core.claims import Claims, Mask, Tiers, quarantined_rows, say_leaks, say_left
-from tasks.core.distinct_texts import DistinctTexts, write_texts
+from tasks.core.distinct_texts import DistinctTexts
 from tasks.core.errors import DataError
 from tasks.core.files import write_json, write_jsonl
 from tasks.core.label_lists import flat
 from tasks.core.loaded import SPLIT, SPLITS
 from tasks.core.near_duplicates import Match, NearDuplicates
-from tasks.core.normalization import digests, normalize_rows, positions
+from tasks.core.normalization import normalize_rows, positions
 from tasks.core.params import SplitParams
 from tasks.core.progress import Report
 from tasks.core.row_store import RowStore
+from tasks.core.same_texts import SameTexts
 from tasks.problems import load_problem
 
 MAX_CLASS_DEVIATION = 0.05  # of a class's share in a split from its share of all rows; above it is a warning
@@ -49,9 +49,8 @@ def split_rows(valid: Path, splits: Path, *, problem: str, labels: tuple[str, ..
     given = SPLIT in rows.column_names
     splits.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".split.", dir=splits.parent) as scratch:
-        texts, position = read_texts(rows, kind.text_columns, kind.split_columns, Path(scratch) / "texts")
-        tiers = given_tiers(rows) if given else assign(position, split)
-        del position
+        texts = DistinctTexts(Path(scratch), normalized(rows, kind.text_columns))
+        tiers = given_tiers(rows) if given else assign(_together(rows, kind.split_columns, texts, Path(scratch)), split)
         report(1, {"progress": 0.3})
         claims = Claims(texts, tiers)
         matches = near_duplicates(texts, claims.text_tiers, split.near_duplicate_similarity, Path(scratch) / "shingles")
@@ -75,23 +74,22 @@ def normalized(rows: RowStore, columns: Sequence[str]) -> Iterator[pa.ChunkedArr
     return (normalize_rows([some[column] for column in columns]) for _, some in rows.batches(columns))
 
 
-def read_texts(
-    rows: RowStore, columns: Sequence[str], together: Sequence[str], scratch: Path
-) -> tuple[DistinctTexts, npt.NDArray[np.float64]]:
-    """The texts of the rows, and for each row a number in [0, 1) that decides its split.
-
-    together   columns that rows of one split have in common; none: the texts
-    """
-    found, starts = write_texts(scratch, normalized(rows, columns), len(rows))
-    texts = DistinctTexts(scratch, found, starts)
-    if together:
-        found = np.concatenate([np.empty((2, 0), np.uint64), *(digests(some) for some in normalized(rows, together))], 1)
-    return texts, positions(found)
+def _together(rows: RowStore, columns: Sequence[str], texts: DistinctTexts, scratch: Path) -> SameTexts:
+    """The rows by what those of one split have in common: by these columns, or by their texts where there are none."""
+    if not columns:
+        return texts.rows
+    found = SameTexts(scratch / "together")
+    for some in normalized(rows, columns):
+        found.add(some)
+    return found
 
 
-def assign(position: npt.NDArray[np.float64], split: SplitParams) -> Tiers:
+def assign(rows: SameTexts, split: SplitParams) -> Tiers:
     """The split of each row, as an index into SPLITS."""
-    return np.select([position < split.test, position < split.test + split.validation], [2, 1], 0).astype(np.int8)
+    tiers = [np.zeros(0, np.int8)]
+    for found in map(positions, rows.digests()):
+        tiers.append(np.select([found < split.test, found < split.test + split.validation], [2, 1], 0).astype(np.int8))
+    return np.concatenate(tiers)
 
 
 def given_tiers(rows: RowStore) -> Tiers:

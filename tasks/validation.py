@@ -9,6 +9,7 @@ data_docs/index.html       the same as Great Expectations shows it
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -41,9 +42,11 @@ def validate_rows(
     """Judge raw/rows.parquet and write the outs; the reports also when the rows are not fit, then DataError names every failed check."""
     kind = load_problem(problem)
     rows = RowStore(raw / "rows.parquet")
-    with ThreadPoolExecutor(1) as pool:
+    valid.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".validate.", dir=valid.parent) as scratch, ThreadPoolExecutor(1) as pool:
         # Great Expectations takes seconds to import: meanwhile the texts are read
-        reading = pool.submit(Judged, rows, kind.text_columns, kind.label_column, labels, validate.script, kind.facts)
+        texts, label = kind.text_columns, kind.label_column
+        reading = pool.submit(Judged, rows, texts, label, labels, validate.script, kind.facts, Path(scratch) / "texts")
         checks = resolve_checks(kind, labels, validate)
         judged = reading.result()
     report(1, {"progress": 0.3})
@@ -59,7 +62,7 @@ def validate_rows(
     columns = [*kind.columns, *kind.derived]
     write_json(validation_report, {
         "rows_in": len(rows), "rows_out": kept, "quarantined": len(rows) - kept,
-        "checks": entries, "off": off, "profile": profile(valid / "rows.parquet", kind.text_columns, kind.label_column, columns),
+        "checks": entries, "off": off, "profile": profile(valid / "rows.parquet", texts, label, columns),
     })  # fmt: skip
     write_text(data_docs / "index.html", render_page(outcomes, len(rows)))
     _raise_failures(entries, judged, kept, valid, validation_report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pyarrow as pa
 import pytest
 from test_validation import COUNT, Run, table
 from tiny import LABELS
+
+from tasks.core.same_texts import SameTexts
 
 OWN = [
     {"type": "expect_column_values_to_be_unique", "kwargs": {"column": "text"}, "action": "warn"},
@@ -94,3 +97,19 @@ def test_lists_of_labels_in_batches_are_judged_as_all_at_once(tmp_path: Path, mo
     assert few
     expected = sum(any(label in few for label in some) for some in lists if some)
     assert runs["whole"].check("rows_per_class")["unexpected"] == expected
+
+
+def test_texts_are_numbered_in_parts_as_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.core.same_texts._PART", 7)
+    draw = random.Random(0)
+    texts = [draw.choice("abcdefghijklmnopqrstuvwxyz") * draw.randint(1, 3) for _ in range(100)]
+    same = SameTexts(tmp_path / "digests")
+    for start, stop in ((0, 40), (40, 45), (45, 100)):
+        same.add(pa.chunked_array([pa.array(texts[start:stop])]))
+    ordered = sorted({*texts}, key=lambda text: hashlib.sha256(text.encode()).digest())
+    numbers, first = same.number()
+    assert [ordered[number] for number in numbers] == texts
+    assert first.tolist() == [texts.index(text) for text in ordered]
+    rows, originals = same.repeated()
+    assert rows.tolist() == [row for row, text in enumerate(texts) if texts.count(text) > 1]
+    assert originals.tolist() == [texts.index(texts[row]) for row in rows]

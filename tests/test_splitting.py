@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import tiny_rows
 
-from tasks.core.distinct_texts import DistinctTexts, write_texts
+from tasks.core.distinct_texts import DistinctTexts
 from tasks.core.errors import DataError
 from tasks.core.files import read_json, read_jsonl
 from tasks.core.loaded import SPLITS
@@ -195,7 +195,7 @@ def test_null_texts_stay_null_and_columns_do_not_run_together() -> None:
 def search(root: Path, texts: list[str], similarity: float) -> tuple[NearDuplicates, list[str]]:
     """A search among distinct texts, and they by their numbers."""
     column = pa.chunked_array([pa.array(texts, pa.large_string())])
-    distinct = DistinctTexts(root / "texts", *write_texts(root / "texts", [column.slice(0, 100), column.slice(100)], len(texts)))
+    distinct = DistinctTexts(root, [column.slice(0, 100), column.slice(100)])
     assert len(distinct) == len(texts)
     return NearDuplicates(distinct, similarity, root / "shingles"), [texts[row] for row in distinct.first]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -12,42 +12,40 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.core.normalization import digests, number_texts
+from tasks.core.same_texts import SameTexts
 from tasks.core.shingles import MAX_CHARACTERS, MAX_TEXTS
-
-
-def write_texts(path: Path, normalized: Iterable[pa.ChunkedArray], rows: int) -> tuple[npt.NDArray[np.uint64], list[int]]:
-    """Write the texts of so many rows, which come some at a time, null as no characters.
-
-    Returns their digests, (2, rows), and the first row of each batch that was written.
-    """
-    found, starts, done = np.empty((2, rows), np.uint64), [], 0
-    schema = pa.schema([("text", pa.large_string())])
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-        for column in normalized:
-            texts = pc.fill_null(column, "").combine_chunks()
-            found[:, done : done + len(texts)] = digests(pa.chunked_array([texts]))
-            for part in _cut(texts):
-                writer.write_batch(pa.record_batch([part], schema=schema))
-                starts.append(done)
-                done += len(part)
-    return found, starts
 
 
 class DistinctTexts:
     """Texts by number, in an order that does not depend on the rows'; read in batches that shingles can be made of.
 
     of_rows  (rows,) the number of each row's text;  first  (texts,) the first row of each
+    rows     the rows, by their texts
     """
 
-    def __init__(self, path: Path, found: npt.NDArray[np.uint64], starts: Sequence[int]) -> None:
-        """Of the texts that `write_texts` wrote to `path`, with what it returned."""
-        self.of_rows, self.first = number_texts(found)
-        self._reader = pa.ipc.open_file(pa.OSFile(str(path)))
+    def __init__(self, directory: Path, normalized: Iterable[pa.ChunkedArray]) -> None:
+        """Of the rows' texts, which come some at a time, null as no characters; `directory` is for what lies on disk."""
+        self.rows = SameTexts(directory / "digests")
+        self._starts: list[int] = []
+        self._write(directory / "texts", normalized)
+        self.of_rows, self.first = self.rows.number()
+        self._reader = pa.ipc.open_file(pa.OSFile(str(directory / "texts")))
         self._lock = Lock()
-        self._starts = starts
         self._is_first = np.zeros(len(self.of_rows), bool)
         self._is_first[self.first] = True
+
+    def _write(self, path: Path, normalized: Iterable[pa.ChunkedArray]) -> None:
+        """The texts to `path`; `_starts` are the first row of each batch there."""
+        done = 0
+        schema = pa.schema([("text", pa.large_string())])
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+            for column in normalized:
+                texts = pc.fill_null(column, "").combine_chunks()
+                self.rows.add(pa.chunked_array([texts]))
+                for part in _cut(texts):
+                    writer.write_batch(pa.record_batch([part], schema=schema))
+                    self._starts.append(done)
+                    done += len(part)
 
     def __len__(self) -> int:
         return len(self.first)

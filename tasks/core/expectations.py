@@ -116,7 +116,7 @@ class Judge:
             return []
         self._judge(self._of_labels, self._labels)
         self._judge(self._of_columns, self._columns)
-        self._judge(self._of_count, pa.table({PLACE: np.zeros(self._rows, np.int8)}))
+        self._count()
         if self._parts:
             self._judge(self._whole, pa.concat_tables(self._parts))
         return [self._outcome(number, check) for number, check in enumerate(self._checks)]
@@ -145,6 +145,16 @@ class Judge:
             places = np.unique(np.array([entry[PLACE] for entry in found["result"].pop("unexpected_index_list", None) or []], np.int64))
             merged = self._found.setdefault(number, Merged(check))
             merged.add(found, places, _values(check, rows, places))
+
+    def _count(self) -> None:
+        """What is said of how many rows there are: Great Expectations is told the number, for it makes a hash of a frame, rows and all."""
+        for check in self._of_count:
+            number = self._checks.index(check)
+            expectation = _expectation(check, number)
+            needed = expectation.get_validation_dependencies(runtime_configuration={}).get_metric_configurations()
+            result = expectation.metrics_validate({configuration.id: self._rows for configuration in needed})
+            merged = self._found.setdefault(number, Merged(check))
+            merged.add(result.to_json_dict(), np.zeros(0, np.int64), None)
 
     @cached_property
     def _batches(self) -> Any:
@@ -206,7 +216,7 @@ def _kind(check: Check) -> type:
         raise ParamsError(f"no expectation is called '{check.type}'.{near}") from None
 
 
-def _expectation(check: Check, number: int = 0) -> object:
+def _expectation(check: Check, number: int = 0) -> Any:
     kind = _kind(check)
     known = getattr(kind, "__fields__", {}) or inspect.signature(kind).parameters
     unknown = [key for key in check.kwargs if key not in known]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,17 +17,17 @@ from tasks.core.checks import COPIES_LABELS, FIRST_COPY, LABEL_PRESENT, LABEL_RO
 from tasks.core.expectations import PLACE, Judge, Outcome, concerns_rows
 from tasks.core.label_lists import is_list
 from tasks.core.loaded import FILE, LINE
-from tasks.core.normalization import digests, normalize_rows, number_texts
+from tasks.core.normalization import normalize_rows
 from tasks.core.personal_data import mask
 from tasks.core.quarantine import place_of, set_aside
-from tasks.core.row_facts import Codes, Copies, LabelCounts, SetCounts, unknown_labels
+from tasks.core.row_facts import Codes, Copies, LabelCounts, Mask, Places, SetCounts, unknown_labels
 from tasks.core.row_store import RowStore
+from tasks.core.same_texts import SameTexts
 from tasks.core.text_facts import FACTS, text_facts
 
 PHASES = 4
 Facts = Callable[[pa.Table], "pa.Table | None"]
-_Places = npt.NDArray[np.int64]
-_FactsOf = Callable[[int, int], "dict[str, pa.Array]"]
+_FactsOf = Callable[[Places], "dict[str, pa.Array]"]
 
 
 def phase_of(check: Check) -> int:
@@ -43,52 +43,58 @@ class Judged:
 
     texts      names of the text columns;  label  the label column's, if there is one;  labels  those that are known
     own_facts  makes the problem's facts of some rows, a row each
+    scratch    a file for what is known of the texts
     alive      (rows,) bool: not quarantined
     outcomes   of the checks so far
     """
 
     def __init__(
-        self, rows: RowStore, texts: Sequence[str], label: str | None, labels: Sequence[str], script: str | None, own_facts: Facts
+        self,
+        rows: RowStore,
+        texts: Sequence[str],
+        label: str | None,
+        labels: Sequence[str],
+        script: str | None,
+        own_facts: Facts,
+        scratch: Path,
     ) -> None:
         self.rows = rows
-        self.alive: npt.NDArray[np.bool_] = np.ones(len(rows), bool)
+        self.alive: Mask = np.ones(len(rows), bool)
         self.outcomes: list[Outcome] = []
         self._texts, self._label, self._labels, self._script, self._own_facts = texts, label, labels, script, own_facts
         self._single = label is not None and not is_list(rows.schema.field(label))
         self._counts = LabelCounts(labels)
-        self._codes = self._survey()
+        self._missing: Mask = np.empty(len(rows), bool)  # no text
+        self._copies = self._survey(SameTexts(scratch))
 
-    def _survey(self) -> Codes:
-        """Which rows have the same text, and the same labels."""
-        found, missing = np.empty((2, len(self.rows)), np.uint64), np.empty(len(self.rows), bool)
+    def _survey(self, same: SameTexts) -> tuple[Codes, Codes]:
+        """See every row's texts and labels; returns the rows whose text others have, and for each the first that has it."""
         for first, rows in self.rows.batches([*self._texts, *([self._label] if self._label else [])]):
             normalized = normalize_rows([rows[column] for column in self._texts])
-            here = slice(first, first + len(rows))
-            found[:, here] = digests(normalized)
-            missing[here] = pc.is_null(normalized).to_numpy()
+            same.add(normalized)
+            self._missing[first : first + len(rows)] = pc.is_null(normalized).to_numpy()
             if self._label is not None:
                 self._counts.see(self._named(rows)[self._label])
-        codes, _ = number_texts(found)
-        codes[missing] = -1
-        return codes
+        copies, originals = same.repeated()
+        there = ~self._missing[copies]
+        return copies[there], originals[there]
 
     def run(self, checks: Sequence[Check], phase: int) -> None:
         """Judge the rows that are alive; those that miss a check whose action is `quarantine` are not any more."""
-        alive = np.flatnonzero(self.alive)
-        if not len(alive) or not checks:
+        if not self.alive.any() or not checks:
             return
         theirs = [name for name in self.rows.column_names if name not in ("row", FILE, LINE)]
-        labels = None if self._label is None else self._counts.codes[alive]
-        counts = None if labels is None else self._counts.of(labels)
-        judge = Judge(checks, self._label_table(counts, len(alive)), self.rows.schema.empty_table().select(theirs))
-        for rows in self._batches(judge, alive, self._facts_of(phase, alive, labels, counts)):
+        labels = None if self._label is None else self._counts.codes
+        counts = None if labels is None else self._counts.of(labels[self.alive])
+        judge = Judge(checks, self._label_table(counts), self.rows.schema.empty_table().select(theirs))
+        for rows in self._batches(judge, self._facts_of(phase, labels, counts)):
             judge.see(rows)
         for outcome in judge.outcomes():
             self.outcomes.append(outcome)
             if outcome.check.action == "quarantine":
                 self.alive[outcome.missed] = False
 
-    def _batches(self, judge: Judge, alive: _Places, facts: _FactsOf) -> Iterator[pa.Table]:
+    def _batches(self, judge: Judge, facts: _FactsOf) -> Iterator[pa.Table]:
         """The rows that are alive, with what the checks may be about."""
         own = self._own_facts(self.rows.schema.empty_table())
         names = [fact(column, name) for column in self._texts for name in FACTS] + (own.column_names if own else []) + [LABEL_UNKNOWN]
@@ -100,10 +106,10 @@ class Judged:
             places = np.flatnonzero(self.alive[first : first + len(rows)])
             found = self._with_facts(rows) if by_themselves else self._named(rows)
             found = found.take(pa.array(places)) if len(places) < len(rows) else found
-            done = int(np.searchsorted(alive, first))
-            for name, values in facts(done, len(places)).items():
+            places += first
+            for name, values in facts(places).items():
                 found = found.append_column(name, values)
-            return found.append_column(PLACE, pa.array(places + first))
+            return found.append_column(PLACE, pa.array(places))
 
         # DuckDB finds the facts of one batch while Great Expectations, which is Python, judges the one before
         return (rows for rows in map_ahead(prepare, self.rows.batches(columns), 2) if len(rows))
@@ -128,25 +134,27 @@ class Judged:
         blank = pc.equal(pc.utf8_trim_whitespace(rows[label]), "")
         return rows.set_column(rows.column_names.index(label), label, pc.if_else(blank, pa.scalar(None, rows[label].type), rows[label]))
 
-    def _facts_of(self, phase: int, alive: _Places, labels: Codes | None, counts: SetCounts | None) -> _FactsOf:
-        """What depends on which rows there are: a function of the first of the rows that are alive and of how many are wanted."""
+    def _facts_of(self, phase: int, labels: Codes | None, counts: SetCounts | None) -> _FactsOf:
+        """What depends on which rows there are, of those of them that are at some places."""
         if phase == 1:
-            numbers = np.concatenate([rows["row"].to_numpy().astype(np.int32) for _, rows in self.rows.batches(["row"])])
-            return Copies(self._codes[alive], numbers[alive], labels).facts
+            copies = Copies(*self._copies, self.alive, labels)
+            numbers = self.rows.take(copies.originals, ["row"])["row"].to_numpy()
+            return lambda places: copies.facts(places, self._missing, numbers)
         if phase == 0 or labels is None or counts is None:
-            return lambda start, count: {}
-        return partial(self._label_facts, labels, counts)
+            return lambda places: {}
+        return partial(self._label_facts, labels, counts, int(self.alive.sum()))
 
-    def _label_facts(self, codes: Codes, counts: SetCounts, start: int, count: int) -> dict[str, pa.Array]:
-        some = pa.array(codes[start : start + count])  # where there is none -1 is, the last
+    def _label_facts(self, codes: Codes, counts: SetCounts, rows: int, places: Places) -> dict[str, pa.Array]:
+        some = pa.array(codes[places])  # where there is none -1 is, the last
         sets = pc.if_else(pc.less(some, 0), len(counts.rarest) - 1, some)
-        share = pc.divide(pc.cast(counts.most_frequent.take(sets), pa.float64()), float(len(codes)))
+        share = pc.divide(pc.cast(counts.most_frequent.take(sets), pa.float64()), float(rows))
         return {LABEL_ROWS: counts.rarest.take(sets), LABEL_SHARE: share}
 
-    def _label_table(self, counts: SetCounts | None, rows: int) -> pa.Table:
+    def _label_table(self, counts: SetCounts | None) -> pa.Table:
         """The labels that rows have, known or not, and of those that are known the share of the rows."""
         if counts is None:
             return pa.table({})
+        rows = int(self.alive.sum())
         shares = [count / rows if label in self._labels else None for label, count in counts.labels.items()]
         return pa.table({LABEL_PRESENT: pa.array([*counts.labels], pa.string()), LABEL_SHARE: pa.array(shares, pa.float64())})
 

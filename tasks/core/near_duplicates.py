@@ -37,7 +37,7 @@ from tasks.core.shingles import (
 
 _THREADS = min(4, os.cpu_count() or 1)
 _COUNTED_TEXTS = 200_000  # nearly so many of the texts are counted
-_INDEXED = 8_000_000  # entries of an index, nearly
+_INDEXED = 3_000_000  # entries of an index, nearly
 _TABLE_BITS = (20, 26)  # least and most
 _CHUNK_PAIRS = 2**21
 _MAX_PAIRS = 200_000_000  # candidates looked at in one search, nearly, all together
@@ -130,7 +130,9 @@ class NearDuplicates:
             texts.append(self._texts.batch(batch).filter(pa.array(here)))
             places.append(where)
         in_order = pa.concat_arrays(texts).take(pa.array(np.argsort(np.concatenate(places))))
-        return _Index(in_order, Prefixes(np.concatenate(keys), np.concatenate(owners), sizes, bitmaps), self._similarity)
+        whole = Prefixes(np.concatenate(keys), np.concatenate(owners), sizes, bitmaps)
+        del texts, keys, owners  # as large again
+        return _Index(in_order, whole, self._similarity)
 
 
 class _Index:

@@ -8,6 +8,7 @@ version to version.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,11 +21,12 @@ import pyarrow.compute as pc
 SEPARATOR = "\x1f"  # between the columns of a row with several texts
 _DROPPED = r"[^\p{L}\p{M}\p{N}\p{So}]+|[\x{300}-\x{36f}\x{fe00}-\x{fe0f}]+"  # accents and variation selectors are marks too
 _BLANKS = r"[\s\p{Z}\p{C}]+"
-_BATCH_ROWS = 50_000
+_BATCH_ROWS = 10_000  # few, for each thread's allocator keeps what it once had
+_THREADS = min(4, os.cpu_count() or 1)
 # what an ASCII character becomes: a letter its lower case, a digit itself, all others nothing
 _ASCII = bytes(ord(chr(i).lower()) if i < 128 and chr(i).isalnum() else 0 for i in range(256))
 
-_Digests = npt.NDArray[np.uint64]
+Digests = npt.NDArray[np.uint64]  # (texts, 2)
 
 
 def normalize_rows(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -34,7 +36,7 @@ def normalize_rows(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     """
     table = pa.table([column.cast(pa.large_string()) for column in columns], [str(i) for i in range(len(columns))])
     # pyarrow and numpy let go of the interpreter's lock while they compute
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         batches = list(pool.map(_normalize_batch, table.to_batches(_BATCH_ROWS)))
     return pa.chunked_array(batches, pa.large_string())
 
@@ -73,8 +75,8 @@ def _normalize_unicode(texts: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(kept, ""), bare, kept)
 
 
-def digests(normalized: pa.ChunkedArray) -> _Digests:
-    """(2, texts): the first 128 bits of SHA-256 of each text's UTF-8, in two halves, by which texts are told apart.
+def digests(normalized: pa.ChunkedArray) -> Digests:
+    """(texts, 2): the first 128 bits of SHA-256 of each text's UTF-8, in two halves, by which texts are told apart.
 
     Null counts as no characters.
     """
@@ -82,22 +84,10 @@ def digests(normalized: pa.ChunkedArray) -> _Digests:
     with duckdb.connect() as connection:
         connection.register("rows", pa.table({"text": pc.fill_null(normalized, "")}))
         found = connection.sql(f"SELECT {halves} FROM (SELECT sha256(text) AS digest FROM rows)").to_arrow_table()
-    return np.stack((found["high"].to_numpy(), found["low"].to_numpy()))
+    return np.column_stack((found["high"].to_numpy(), found["low"].to_numpy()))
 
 
-def positions(found: _Digests) -> npt.NDArray[np.float64]:
+def positions(found: Digests) -> npt.NDArray[np.float64]:
     """A number in [0, 1) for each digest, evenly spread: its first 52 bits."""
-    numbers: npt.NDArray[np.float64] = (found[0] >> np.uint64(12)).astype(np.float64)
+    numbers: npt.NDArray[np.float64] = (found[:, 0] >> np.uint64(12)).astype(np.float64)
     return numbers / 2.0**52
-
-
-def number_texts(found: _Digests) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """(rows,) the number of each row's text, in an order that does not depend on the rows'; and (texts,) the first row of each."""
-    order = np.lexsort((found[1], found[0]))
-    starts = np.ones(len(order), bool)
-    for half in (0, 1):  # by halves, for rows may be many
-        ordered = found[half][order]
-        starts[1:] = (ordered[1:] != ordered[:-1]) | (starts[1:] if half else False)
-    numbers = np.empty(len(order), np.int32)
-    numbers[order] = np.cumsum(starts, dtype=np.int32) - 1
-    return numbers, order[starts].astype(np.int32)

@@ -18,46 +18,50 @@ from tasks.core.checks import COPIES_LABELS, FIRST_COPY
 from tasks.core.label_lists import is_list
 
 _END = "\x1f"  # of each label of a row
-Codes = npt.NDArray[np.int32]
+_TOGETHER = 1_000_000  # rows counted at a time
+Codes = npt.NDArray[np.signedinteger]
+Places = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 class Copies:
-    """Which of some rows have the text of others among them, and with which labels.
+    """Which rows have the text of others that are alive, and with which labels.
 
-    numbers   of the rows, for people;  labels   None where rows have none
+    places   of rows whose text others have, ascending;  texts   (places,) a number for each one's text
+    labels   (rows,) None where rows have none
     """
 
-    def __init__(self, codes: Codes, numbers: Codes, labels: Codes | None) -> None:
-        self._codes, self._numbers, self._labels = codes, numbers, labels
-        rows = np.arange(len(codes), dtype=np.int32)
-        texts = int(codes.max(initial=-1)) + 1
-        first = np.zeros(texts + 1, np.int32)  # -1 has a place too, the last
-        first[codes[::-1]] = rows[::-1]  # of several values the last stays
-        self._original = np.where(codes >= 0, first[codes], rows)
+    def __init__(self, places: Codes, texts: Codes, alive: Mask, labels: Codes | None) -> None:
+        here = alive[places]
+        self._places, self._labels = places[here], labels
+        _, first, text = np.unique(texts[here], return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        self.originals = self._places[first[order]]  # the first row of each text, ascending
+        self._text = text = np.argsort(order)[text]
         if labels is not None:
-            repeated = np.zeros(texts + 1, bool)
-            repeated[codes[self._original != rows]] = True
-            involved = np.flatnonzero(repeated[codes] & (labels >= 0))
-            kinds = int(labels.max(initial=0)) + 1
-            pairs = np.unique(codes[involved].astype(np.int64) * kinds + labels[involved])
-            several, counts = np.unique(pairs // kinds, return_counts=True)
-            self._label_counts = np.ones(texts + 1, np.int32)
-            self._label_counts[several] = counts
+            own = labels[self._places].astype(np.int64)
+            kinds = int(own.max(initial=0)) + 1
+            pairs = np.unique((text * kinds + own)[own >= 0])
+            self._label_counts = np.bincount(pairs // kinds, minlength=len(first))
 
-    def facts(self, start: int, count: int) -> dict[str, pa.Array]:
-        """Of `count` rows from `start` on.
+    def facts(self, places: Places, missing: Mask, numbers: Places) -> dict[str, pa.Array]:
+        """Of the rows that are alive in one stretch, by their places.
 
+        missing         (rows,) whether a row has no text;  numbers   of the originals, for people
         copies.first    the number of the first row with the row's text; null for that row itself
         copies.labels   how many different labels the row's text has among all rows; null where text or label is
         """
-        here = slice(start, start + count)
-        original, codes = self._original[here], self._codes[here]
-        numbers = self._numbers[original].astype(np.int64)
-        found = {FIRST_COPY: pa.array(numbers, mask=original == np.arange(start, start + count))}
+        low, high = np.searchsorted(self._places, (places[0], places[-1] + 1)) if len(places) else (0, 0)
+        copies, text = self._places[low:high], self._text[low:high]
+        where = np.searchsorted(places, copies)
+        first, itself = np.zeros(len(places), np.int64), np.ones(len(places), bool)
+        first[where], itself[where] = numbers[text], self.originals[text] == copies
+        found = {FIRST_COPY: pa.array(first, mask=itself)}
         if self._labels is None:
             return found
-        labels = self._label_counts[codes].astype(np.int64)
-        return found | {COPIES_LABELS: pa.array(labels, mask=(codes < 0) | (self._labels[here] < 0))}
+        counts = np.ones(len(places), np.int64)
+        counts[where] = self._label_counts[text]
+        return found | {COPIES_LABELS: pa.array(counts, mask=missing[places] | (self._labels[places] < 0))}
 
 
 class LabelCounts:
@@ -76,19 +80,23 @@ class LabelCounts:
         encoded = column.combine_chunks().dictionary_encode()
         values = [value if several else value + _END for value in encoded.dictionary.to_pylist()]
         numbers = [self._numbers.setdefault(value, len(self._numbers)) for value in values]
-        self._parts.append(np.array([*numbers, -1], np.int32)[pc.fill_null(encoded.indices, -1).to_numpy()])
+        kind = np.min_scalar_type(-len(self._numbers) - 1)  # there are many rows, and mostly few sets of labels
+        self._parts.append(np.array([*numbers, -1], kind)[pc.fill_null(encoded.indices, -1).to_numpy()])
 
     @property
     def codes(self) -> Codes:
         """(rows,) the number of each row's set of labels."""
-        self._parts = [np.concatenate([*self._parts, np.zeros(0, np.int32)])]
+        self._parts = [np.concatenate([*self._parts, np.zeros(0, np.int8)])]
         return self._parts[0]
 
     def of(self, codes: Codes) -> SetCounts:
         """Of some rows, by their sets of labels."""
         sets = [value.split(_END)[:-1] for value in self._numbers]
         counts: Counter[str] = Counter()
-        for labels, count in zip(sets, np.bincount(codes[codes >= 0], minlength=len(sets)).tolist(), strict=True):
+        rows = np.zeros(len(sets) + 1, np.int64)
+        for start in range(0, len(codes), _TOGETHER):
+            rows += np.bincount(codes[start : start + _TOGETHER].astype(np.int64) + 1, minlength=len(rows))
+        for labels, count in zip(sets, rows[1:].tolist(), strict=True):
             if count:
                 counts.update(dict.fromkeys(labels, count))
         known = [[counts[label] for label in labels if label in self._known] for labels in sets]

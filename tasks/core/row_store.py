@@ -33,13 +33,14 @@ class RowStore:
         batches = self._starts[:-1] // BATCH_ROWS
         cuts = np.searchsorted(batches, np.unique(batches)).tolist()
         for first, last in pairwise([*cuts, len(batches)]):
-            yield int(self._starts[first]), self._file.read_row_groups(list(range(first, last)), columns)
+            # one thread: as fast for so few rows, and what several once allocated takes twice the memory
+            yield int(self._starts[first]), self._file.read_row_groups(list(range(first, last)), columns, use_threads=False)
 
     def take(self, places: npt.NDArray[np.int64], columns: Sequence[str] | None = None) -> pa.Table:
         """The rows at these places, in ascending order."""
         found = [pa.table({name: pa.array([], self.schema.field(name).type) for name in columns or self.column_names})]
         groups = np.searchsorted(self._starts, places, "right") - 1
         for group in np.unique(groups).tolist():
-            rows = self._file.read_row_group(group, columns)
+            rows = self._file.read_row_group(group, columns, use_threads=False)
             found.append(rows.take(pa.array(places[groups == group] - self._starts[group])))
         return pa.concat_tables(found)
