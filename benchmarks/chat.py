@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,20 @@ from benchmarks.sections import Section, alternate, ratios, run_alone
 
 BATCH = 8
 OURS, TRAINER = "ours", "Trainer's defaults, padded to the longest"
+BFLOAT16 = "ours in bfloat16"  # finetune.precision: bf16
 MODULE = "benchmarks.chat"
 
 
 def measure(quick: bool) -> Section:
     """Steps of each in turns."""
-    from benchmarks.material import default_workspace
+    from benchmarks.material import computes_bfloat16, default_workspace
 
     rounds, steps = (2, 1) if quick else (5, 3)
     with tempfile.TemporaryDirectory() as scratch:
         workspace = default_workspace(Path(scratch), "tokenize", example="chat")
         common = {"root": str(workspace.root), "steps": steps}
-        found = alternate(MODULE, {name: common | {"variant": name} for name in (OURS, TRAINER)}, rounds)
+        variants = (OURS, *([BFLOAT16] if computes_bfloat16() else []), TRAINER)
+        found = alternate(MODULE, {name: common | {"variant": name} for name in variants}, rounds)
     rates = {name: [turn["tokens"] / turn["seconds"] for turn in turns] for name, turns in found.items()}
     rows = [[name, f"{np.median(rates[name]):.0f}", ratios(rates[TRAINER], rates[name])] for name in rates]
     return Section("Chat: fine-tuning", ("variant", "tokens/s", "over Trainer's"), rows, ["Wanted: 2x."])
@@ -43,7 +46,8 @@ def serve(root: str, variant: str, steps: int) -> None:
     from tasks.core.tokens import read_tokens, token_lengths
     from tasks.core.workers import answer_questions
 
-    train, every = {OURS: ours, TRAINER: trainer}[variant](Path(root)), epoch_batches(Path(root), BATCH)
+    makers = {OURS: ours, BFLOAT16: partial(ours, precision="bf16"), TRAINER: trainer}
+    train, every = makers[variant](Path(root)), epoch_batches(Path(root), BATCH)
     lengths = token_lengths(read_tokens(Path(root) / "data" / "tokens" / "train.arrow"))
 
     def turn(number: int) -> dict[str, Any]:
@@ -55,11 +59,11 @@ def serve(root: str, variant: str, steps: int) -> None:
     answer_questions({"turn": turn})
 
 
-def ours(root: Path) -> Callable[[Sequence[np.ndarray]], None]:
+def ours(root: Path, precision: str = "auto") -> Callable[[Sequence[np.ndarray]], None]:
     """The training loop's own steps."""
     from benchmarks.material import training_steps
 
-    return training_steps(root, "finetune.epochs=100")
+    return training_steps(root, "finetune.epochs=100", f"finetune.precision={precision}")
 
 
 def trainer(root: Path) -> Callable[[Sequence[np.ndarray]], None]:

@@ -36,6 +36,13 @@ def default_workspace(scratch: Path, last: str, *overrides: str, example: str = 
     return workspace
 
 
+def computes_bfloat16() -> bool:
+    """Whether the processor has products in bfloat16 (AMX); others would be slower in it."""
+    import torch
+
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
 def keep_rows(root: Path, rows: int) -> None:
     """Leave so many of the workspace's tokenized training rows, drawn at random."""
     import pyarrow as pa

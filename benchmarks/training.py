@@ -19,6 +19,7 @@ from benchmarks.sections import Section, alternate, ratios, run_alone
 
 BATCH = 32
 OURS, FROZEN = "ours", "ours, embeddings frozen (the default workspace)"
+BFLOAT16 = "the same in bfloat16"  # finetune.precision: bf16
 DEFAULTS, DYNAMIC, PADDED = "Trainer's defaults, batches of 8", "Trainer, batches of 32", "Trainer, batches of 32 padded to 128"
 PRODUCTS = "the layers' matrix products alone"  # the machine's limit: sgemm at the model's shapes, forward and backward
 MODULE = "benchmarks.training"
@@ -26,13 +27,13 @@ MODULE = "benchmarks.training"
 
 def measure(quick: bool) -> Section:
     """Steps of each variant in turns, on the same rows: some batches of an epoch of ours, which the Trainer's shuffle as it would."""
-    from benchmarks.material import default_workspace
+    from benchmarks.material import computes_bfloat16, default_workspace
 
     rounds, steps = (2, 4) if quick else (5, 8)
     with tempfile.TemporaryDirectory() as scratch:
         workspace = default_workspace(Path(scratch), "tokenize")
         common = {"root": str(workspace.root), "steps": steps}
-        variants = (OURS, FROZEN, DEFAULTS, DYNAMIC, PADDED, PRODUCTS)
+        variants = (OURS, FROZEN, *([BFLOAT16] if computes_bfloat16() else []), DEFAULTS, DYNAMIC, PADDED, PRODUCTS)
         found = alternate(MODULE, {name: common | {"variant": name} for name in variants}, rounds)
         tokens, flops = work_a_row(workspace.root)
     rates = {name: [turn["rows"] / turn["seconds"] for turn in turns] for name, turns in found.items()}
@@ -91,7 +92,13 @@ def serve(root: str, variant: str, steps: int) -> None:
     from tasks.core.workers import answer_questions
 
     place = Path(root)
-    makers = {OURS: partial(ours, place, False), FROZEN: partial(ours, place, True), PRODUCTS: partial(products, place)}
+    frozen = "finetune.freeze_embeddings=true"
+    makers = {
+        OURS: partial(ours, place, "finetune.freeze_embeddings=false"),
+        FROZEN: partial(ours, place, frozen),
+        BFLOAT16: partial(ours, place, frozen, "finetune.precision=bf16"),
+        PRODUCTS: partial(products, place),
+    }
     train = makers.get(variant, partial(trainer, place, variant))()
 
     every = epoch_batches(place, BATCH)
@@ -105,11 +112,11 @@ def serve(root: str, variant: str, steps: int) -> None:
     answer_questions({"turn": turn})
 
 
-def ours(root: Path, frozen: bool) -> Callable[[Sequence[np.ndarray]], None]:
+def ours(root: Path, *overrides: str) -> Callable[[Sequence[np.ndarray]], None]:
     """The training loop's own steps."""
     from benchmarks.material import training_steps
 
-    return training_steps(root, f"finetune.freeze_embeddings={str(frozen).lower()}", "finetune.epochs=100")
+    return training_steps(root, "finetune.epochs=100", *overrides)
 
 
 def trainer(root: Path, variant: str) -> Callable[[Sequence[np.ndarray]], None]:

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny import LABELS, tiny_rows
 from tiny_chat import make_chat_base, make_plain_base
 
 from tasks.core.architecture import freeze, frozen_depth
 from tasks.core.batching import inference_batches, training_batches
+from tasks.core.device import in_bfloat16
 from tasks.core.errors import ParamsError, TrainingError
 from tasks.core.files import sha256_file
 from tasks.core.finetune_params import FinetuneParams
@@ -83,6 +86,21 @@ def test_a_run_killed_anywhere_ends_like_one_that_was_not(
     weights, whole = uninterrupted
     assert sha256_file(given.work / BEST) == weights
     assert progress == whole
+
+
+def test_bfloat16_learns_too_and_the_same_each_time(base_dir: Path, tmp_path: Path, uninterrupted: tuple[str, Progress]) -> None:
+    once, killed = (setting(base_dir, tmp_path / name, precision="bf16") for name in ("once", "killed"))
+    assert train(once, base_dir).best_score > 0.9
+    train(killed, base_dir, stop_after=17)
+    train(killed, base_dir)
+    weights = sha256_file(once.work / BEST)
+    assert sha256_file(killed.work / BEST) == weights
+    assert weights != uninterrupted[0]
+    assert {tensor.dtype for tensor in load_file(once.work / BEST).values()} == {torch.float32}
+
+
+def test_a_processor_computes_in_full_precision_unless_told() -> None:
+    assert [in_bfloat16(wanted, "cpu") for wanted in ("auto", "fp32", "bf16")] == [False, False, True]
 
 
 def test_a_completed_run_is_not_redone(base_dir: Path, tmp_path: Path) -> None:

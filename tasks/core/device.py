@@ -21,8 +21,11 @@ def pick_device(wanted: str) -> str:
     return wanted
 
 
-def mixed_precision(device: str) -> str:
-    """'bf16' on a card that computes in it, else 'no' (accelerate's words)."""
+def in_bfloat16(wanted: str, device: str) -> bool:
+    """Whether a training computes in bfloat16, by `finetune.precision`; ParamsError for a card that cannot."""
     import torch
 
-    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    card = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if wanted == "bf16" and device == "cuda" and not card:
+        raise ParamsError("finetune.precision: this card does not compute in bfloat16.", "Set it to auto or fp32.")
+    return wanted == "bf16" or (wanted == "auto" and card)

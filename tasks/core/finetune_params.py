@@ -52,6 +52,7 @@ class FinetuneParams(Section):
     freeze_embeddings: bool = False
     freeze_layers: Annotated[int, Field(ge=0)] | Literal["all"] = 0  # lowest layers, and with them the embeddings; all: all but the head
     frozen_cache_mb: Annotated[int, Field(ge=0)] = 4096  # of disk, for what frozen lowest layers make of the rows; 0: computed each epoch
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of what is computed, weights stay fp32; auto: bf16 on a card that has it
     gradient_checkpointing: bool = False  # less memory, more time
     start_from: Literal["base", "champion"] = "base"  # champion: its checkpoint; the first training starts from the base all the same
     replay_share: Share = 1.0  # with start_from champion: share of the rows it was trained on already that are trained on again

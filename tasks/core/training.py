@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from tasks.core.architecture import frozen_depth, without_dropout
 from tasks.core.batching import Indices, training_batches
-from tasks.core.device import mixed_precision
+from tasks.core.device import in_bfloat16
 from tasks.core.errors import TrainingError
 from tasks.core.files import atomic_path, read_json, write_json
 from tasks.core.frozen_prefix import FrozenPrefix
@@ -51,7 +52,10 @@ class Trainer:
         params = setting.params
         self.lengths = token_lengths(setting.train)
         self.steps_per_epoch, self.total_steps = setting.steps_per_epoch, setting.total_steps
-        self.accelerator = Accelerator(mixed_precision=mixed_precision(setting.device), cpu=setting.device == "cpu")
+        # accelerate has one precision for all of a process's trainings: _loss sets ours
+        self.accelerator = Accelerator(mixed_precision="no", cpu=setting.device == "cpu")
+        bfloat16 = in_bfloat16(params.precision, setting.device)
+        self.precision = partial(torch.autocast, self.accelerator.device.type, torch.bfloat16, enabled=bfloat16)
         optimizer = torch.optim.AdamW(parameter_groups(tuning, params), fused=setting.device != "mps")
         name = "constant_with_warmup" if params.scheduler == "constant" else params.scheduler
         warmup_steps = round(params.warmup_share * self.total_steps)
@@ -179,7 +183,7 @@ class Trainer:
         inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
         references = torch.from_numpy(wanted).to(device)
         needed = setting.problem.outputs_needed(self.tuning.model, references)
-        with self.accelerator.autocast(), needed, self.prefix.over(batch, device) if self.prefix else nullcontext():
+        with self.precision(), needed, self.prefix.over(batch, device) if self.prefix else nullcontext():
             outputs = self.model(**inputs)[setting.problem.output_name]
             return self.loss(outputs.float(), references, label_smoothing=setting.params.label_smoothing, class_weights=self.class_weights)
 
