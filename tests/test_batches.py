@@ -104,6 +104,7 @@ def test_texts_are_numbered_in_parts_as_all_at_once(tmp_path: Path, monkeypatch:
     draw = random.Random(0)
     texts = [draw.choice("abcdefghijklmnopqrstuvwxyz") * draw.randint(1, 3) for _ in range(100)]
     same = SameTexts(tmp_path / "digests")
+    assert [len(found) for found in (*same.number(), *same.repeated())] == [0, 0, 0, 0]
     for start, stop in ((0, 40), (40, 45), (45, 100)):
         same.add(pa.chunked_array([pa.array(texts[start:stop])]))
     ordered = sorted({*texts}, key=lambda text: hashlib.sha256(text.encode()).digest())

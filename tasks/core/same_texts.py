@@ -22,6 +22,7 @@ class SameTexts:
 
     def __init__(self, path: Path) -> None:
         """`path` is a file for the digests."""
+        path.write_bytes(b"")
         self._path = path
         self._rows = 0
 
