@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
-NAMES = ("training", "quality", "distillation", "frozen", "chat", "inference", "generation", "data", "scaling", "overhead", "comparing")
+NAMES = ("training", "quality", "distillation", "frozen", "chat", "inference", "generation", "data", "scaling", "overhead", "comparing", "robustness")
 LIBRARIES = ("torch", "transformers", "onnxruntime", "tokenizers", "prefect", "mlflow", "dvc", "great_expectations", "duckdb")
 HEAD = """# Results of the benchmarks
 

@@ -1,0 +1,27 @@
+"""How the product takes what is broken: tables, deliveries, kills, pauses and tampering, and how often that went wrong.
+
+python -m benchmarks robustness           # every campaign
+python -m benchmarks.robustness --quick   # a few inputs of each
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from benchmarks.robustness.tally import Tally
+from benchmarks.sections import Section
+
+CAMPAIGNS: tuple[str, ...] = ()  # modules beside this one, each with campaign(quick) -> list[Tally]
+MOST_SHOWN = 5  # failures of each tally that are named
+
+
+def measure(quick: bool) -> Section:
+    """A line a tally; failures are named below the table."""
+    tallies: list[Tally] = []
+    for name in CAMPAIGNS:
+        print(f"  {name} …", file=sys.stderr, flush=True)
+        tallies += import_module(f"benchmarks.robustness.{name}").campaign(quick)
+    rows = [(tally.what, f"{tally.tried:,}", tally.must_not, str(len(tally.failures))) for tally in tallies]
+    named = [f"- {tally.what}: {failure}" for tally in tallies for failure in tally.failures[:MOST_SHOWN]]
+    return Section("Robustness", ("what was tried", "how many", "what must not happen", "how often it did"), rows, named)

@@ -1,0 +1,7 @@
+"""The command line of these campaigns alone."""
+
+from benchmarks.robustness import __doc__ as doc
+from benchmarks.robustness import measure
+from benchmarks.sections import run_alone
+
+run_alone(doc or "", measure)
