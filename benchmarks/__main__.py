@@ -25,7 +25,20 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
-NAMES = ("training", "quality", "distillation", "frozen", "chat", "inference", "generation", "data", "scaling", "overhead", "comparing", "robustness")
+NAMES = (
+    "training",
+    "quality",
+    "distillation",
+    "frozen",
+    "chat",
+    "inference",
+    "generation",
+    "data",
+    "scaling",
+    "overhead",
+    "comparing",
+    "robustness",
+)
 LIBRARIES = ("torch", "transformers", "onnxruntime", "tokenizers", "prefect", "mlflow", "dvc", "great_expectations", "duckdb")
 HEAD = """# Results of the benchmarks
 

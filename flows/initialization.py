@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.defaults import TrainingSize, finetune_values
 from flows.guessing import Guess, guess, sample_rows
 from tasks.core.errors import DataError, ParamsError, WorkspaceError
 from tasks.core.files import write_text
-from tasks.core.loaded import SPLITS
+from tasks.core.loaded import SPLIT, SPLITS
 from tasks.core.params import Params, Source, parse
 from tasks.core.workspace import Workspace, cache_dir
 from tasks.pipeline import write_dvc_yaml
@@ -78,10 +79,10 @@ def make_workspace(request: Request, found: Guess) -> Made:
         "ingest": {"sources": data_sources(request.data, root), "columns": dict(found.columns)},
     }
     params = parse(values, "init")
-    rows, labels, quarantined = _look(params, root)
-    usual = {"epochs": 3, "learning_rate": 5e-5, "batch_size": 32}
+    rows, to_train_on, labels, quarantined = _look(params, root)
+    size = TrainingSize(to_train_on, len(labels), values["base_model"] == dict(kind.default_base))
     settings = {
-        "metric": kind.metric, "recipes": kind.recipes, "finetune": {**usual, **kind.finetune_defaults},
+        "metric": kind.metric, "recipes": kind.recipes, "finetune": finetune_values(size, kind.finetune_defaults), "size": size,
         "max_length": kind.default_max_length, "out_of_scope": request.out_of_scope,
     }  # fmt: skip
     text = _render(values | {"labels": labels} | settings)
@@ -149,8 +150,8 @@ def _address(name: str, root: Path) -> str:
     return name if "://" in name else os.path.relpath(Path(name).resolve(), root)
 
 
-def _look(params: Params, root: Path) -> tuple[int, list[str], int]:
-    """(rows, labels, rows that could not be read) of the data."""
+def _look(params: Params, root: Path) -> tuple[int, int, list[str], int]:
+    """(rows, those of them to train on, labels, rows that could not be read) of the data."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -163,10 +164,14 @@ def _look(params: Params, root: Path) -> tuple[int, list[str], int]:
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "raw"
         ingest_sources(raw, problem=params.problem, ingest=params.ingest, root=root, cache=cache_dir(), report=silent)
-        table = pq.read_table(raw / "rows.parquet", columns=[column] if column else None)
+        table = pq.read_table(raw / "rows.parquet")
         quarantined = len(read_jsonl(raw / "quarantine.jsonl"))
     labels = [] if column is None else sorted(str(label) for label in pc.unique(flat(table[column])).to_pylist() if label not in (None, ""))
-    return table.num_rows, labels, quarantined
+    if SPLIT in table.column_names:
+        to_train_on = pc.sum(pc.equal(table[SPLIT], SPLITS[0])).as_py()
+    else:
+        to_train_on = round(table.num_rows * (1 - params.split.validation - params.split.test))
+    return table.num_rows, to_train_on, labels, quarantined
 
 
 def _render(values: Mapping[str, Any]) -> str:

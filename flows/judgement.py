@@ -18,9 +18,8 @@ from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from tasks.comparison import Scored, TestRows
-    from tasks.core.gates import Gate
+    from tasks.core.evidence import Gate, PairedDifference
     from tasks.core.ledger import Decision
-    from tasks.core.paired import Difference
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,9 @@ def judge_version(
 ) -> Judgement:
     """Every gate's verdict on a registered version; the comparison is logged, nothing else outside is changed."""
     from tasks.comparison import describe_model
-    from tasks.core.gates import Evidence, judge
+    from tasks.core.chance import only_answer
+    from tasks.core.evidence import Evidence, ModelEvidence
+    from tasks.core.gates import judge
     from tasks.core.ledger import looks, standing
     from tasks.core.looks import next_look
 
@@ -67,15 +68,24 @@ def judge_version(
         comparison = describe_pair(workspace, registry, rows, {challenger: scored["challenger"], champion: scored["champion"]})
         log_comparison(registry, comparison, [challenger, champion])
     resampling = Resampling(params.promotion.resamples, seed=params.seed)
+    models = {
+        place: ModelEvidence(describe_model(scored[place], rows, Resampling(seed=params.seed)), registry.reports(contestant.version))
+        for place, contestant in contestants.items()
+        if contestant and contestant.version and place != "mark"
+    }
     evidence = Evidence(
         metric=metric,
-        challenger=describe_model(scored["challenger"], rows, Resampling(seed=params.seed)),
+        challenger=models["challenger"],
+        champion=models.get("champion"),
         comparison=comparison,
-        high_water=(mark.title, *_against_mark(scored, rows, metric, resampling)) if mark else None,
+        chance=None if champion else _against_chance(scored["challenger"], rows, metric, resampling),
+        only_answer=""
+        if rows.problem.baseline_is_base
+        else only_answer(rows.problem, scored["challenger"].outputs, rows.columns, rows.labels),
+        high_water=_against_mark(mark.title, scored, rows, metric, resampling) if mark else None,
         mark_gone=gone,
         rows=rows.count,
         look=next_look(rows.sketch, looks(decisions)),
-        reports=registry.reports(challenger.version),
         lineage=lineage_gaps(workspace, challenger),
         rolled_back=challenger.number in stands.rolled_back,
     )
@@ -147,14 +157,23 @@ def _require_labels(challenger: Contestant, scored: dict[str, Scored], rows: Tes
         )
 
 
-def _against_mark(scored: dict[str, Scored], rows: TestRows, metric: str, resampling: Resampling) -> tuple[Difference, int]:
-    """The challenger's difference to the mark, and the number of rows that one of the two alone is right on."""
+def _against_mark(title: str, scored: dict[str, Scored], rows: TestRows, metric: str, resampling: Resampling) -> PairedDifference:
+    from tasks.core.evidence import PairedDifference
     from tasks.core.paired import discordant, metric_differences
 
     ours, theirs = scored["challenger"], scored["mark"]
     found = metric_differences(rows.problem, (ours.outputs, theirs.outputs), ours.references, rows.labels, resampling)
     right = (rows.problem.right(model.outputs, ours.references) for model in (ours, theirs))
-    return found[metric], sum(discordant(*right))
+    return PairedDifference(title, found[metric], sum(discordant(*right)))
+
+
+def _against_chance(scored: Scored, rows: TestRows, metric: str, resampling: Resampling) -> PairedDifference | None:
+    """None for a problem whose plain method is its base model, which already knows something."""
+    from tasks.core.chance import difference_to_chance
+
+    if rows.problem.baseline_is_base:
+        return None
+    return difference_to_chance(rows.problem, metric, scored.outputs, scored.references, rows.labels, resampling)
 
 
 def _best(rows: TestRows, metric: str, scored: dict[int, Scored]) -> int:

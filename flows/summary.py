@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.training_run import TrainResult
@@ -33,7 +34,10 @@ def print_training(workspace: Workspace, result: TrainResult, wall_s: float, ove
         return
     verified = read_json(workspace.root / "reports" / "verification.json")
     console.print(f"\n[bold]{result.model} version {result.version}[/bold] (alias challenger)\n\nShips: {verified['reason']}\n")
-    console.print(_metrics_table(verified["test_metrics"]))
+    evaluation = read_json(workspace.root / "reports" / "evaluation.json")
+    console.print(_metrics_table(verified["test_metrics"], evaluation["baseline"]))
+    for note in evaluation["notes"]:
+        console.print(f"[bold yellow]![/] {escape(note)}")
     console.print(_recipes_table(verified))
     for note in [*_recipe_notes(verified), *_data_notes(workspace)]:
         console.print(note, markup=False)
@@ -93,10 +97,12 @@ def print_workspace(made: Made) -> None:
     console.print(f"Next: look through {made.workspace}/params.yaml, then run  ratchet -C {made.workspace} train", markup=False)
 
 
-def _metrics_table(metrics: dict[str, dict[str, float]]) -> Table:
-    table = Table("test metric", "value", "95% interval", title="The shipped bundle on the test split", title_justify="left")
+def _metrics_table(metrics: dict[str, dict[str, float]], plain: dict[str, Any] | None) -> Table:
+    beside = [plain["name"]] if plain else []
+    table = Table("test metric", "value", "95% interval", *beside, title="The shipped bundle on the test split", title_justify="left")
     for name, interval in metrics.items():
-        table.add_row(name, f"{interval['value']:.4f}", f"{interval['low']:.4f} to {interval['high']:.4f}")
+        other = [f"{plain['metrics'][name]['value']:.4f}" if name in plain["metrics"] else ""] if plain else []
+        table.add_row(name, f"{interval['value']:.4f}", f"{interval['low']:.4f} to {interval['high']:.4f}", *other)
     return table
 
 

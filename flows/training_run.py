@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `ratchet train` made, or found made; `state` is 'trained' or 'cached'."""
+    """What `ratchet train` made, or found made; `state` is 'trained' or 'cached'.
+
+    plain  the plain method's `name` and `metrics`, and the checkpoint's paired `difference` to it, on the test rows; None without one
+    notes  what must be heard of the model before its numbers are believed
+    """
 
     state: str
     model: str
@@ -38,6 +42,8 @@ class TrainResult:
     content_key: str
     recipe: str
     metrics: dict[str, float]
+    plain: dict[str, Any] | None
+    notes: list[str]
     stages: list[StageOutcome]
 
 
@@ -123,6 +129,7 @@ class TrainingRun:
         """The whole run in one record."""
         reports = self.workspace.root / "reports"
         metrics = {name: value for name, value in read_json(reports / "metrics.json").items() if isinstance(value, int | float)}
+        evaluation = read_json(reports / "evaluation.json")
         outcomes = [self.outcomes[stage.name] for stage in STAGES]
         cached = not registered.created and all(outcome.state == "cached" for outcome in outcomes)
         return TrainResult(
@@ -133,6 +140,8 @@ class TrainingRun:
             content_key=registered.content_key,
             recipe=str(read_json(reports / "verification.json")["shipped"]),
             metrics=metrics,
+            plain=evaluation["baseline"],
+            notes=evaluation["notes"],
             stages=outcomes,
         )
 

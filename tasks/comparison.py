@@ -143,6 +143,7 @@ def describe_model(scored: Scored, rows: TestRows, resampling: Resampling) -> di
         "labels": list(info.labels),
         "size_bytes": info.size_bytes,
         **scored.timings.summary(),
+        **scored.timings.ranges(),
         "metrics": metric_intervals(kind, scored.outputs, scored.references, rows.labels, resampling),
         "details": details,
     }
@@ -161,7 +162,7 @@ def compare_scored(first: Scored, second: Scored, rows: TestRows, resampling: Re
         "mcnemar": {"only_first": only_first, "only_second": only_second, "p_value": mcnemar(only_first, only_second)},
         "agreement": agreement,
         "max_probability_difference": moved,
-        "latency_p95_ratio": first.timings.latency_p95_ratio_to(second.timings),
+        **first.timings.latency_p95_ratio_to(second.timings),
         "speedup": first.timings.speedup_over(second.timings),
         "slices": _compare_slices(_slices(rows, old), (ours, theirs), resampling, kind.label_column, min_slice_rows),
     }

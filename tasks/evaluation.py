@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow.parquet as pq
 
+from tasks.core.behaviour_judging import judge_behaviour, row_sets
 from tasks.core.bootstrap import Interval, Resampling, difference_interval, metric_intervals
 from tasks.core.calibration import Calibration
+from tasks.core.chance import only_answer
 from tasks.core.checkpoints import load_checkpoint
 from tasks.core.device import pick_device
 from tasks.core.errors import ParamsError, TrainingError, did_you_mean
 from tasks.core.files import write_json
+from tasks.core.model_notes import model_notes
 from tasks.core.params import BaseModelParams, EvaluateParams
 from tasks.core.progress import Report
 from tasks.core.ragged import is_finite, stack_rows
@@ -28,10 +30,9 @@ from tasks.problems import load_problem
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Problem
+    from tasks.problems.base import Array, Columns, Features, Floats, Problem
 
 LENGTH = "length (tokens)"
-MAX_EXAMPLES = 5  # failures of a behavioural test that are kept
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def evaluate_checkpoint(
     validation_outputs = predictor.outputs(validation, report, (0.0, 0.35))
     features = read_features(tokens / "test.arrow")
     outputs = predictor.outputs(features, report, (0.35, 0.7))
-    altered = iter(predictor.outputs_of_rows([rows for test in tests for rows in _row_sets(test)], report, (0.7, 0.85)))
+    altered = predictor.outputs_of_rows([rows for test in tests for rows in row_sets(test)], report, (0.7, 0.85))
 
     resampling = Resampling(evaluate.bootstrap_resamples, evaluate.confidence, seed)
     references = kind.references(features)
@@ -110,7 +111,7 @@ def evaluate_checkpoint(
     report(2, {"progress": 0.87})
     slices = _slices(kind, test, features, evaluate.slices, labels)
     found["slices"] = [judge_slice(judged, part, evaluate.min_slice_rows) for part in slices]
-    found["behaviour"] = [_judge_behaviour(kind, labels, test, altered, calibration) for test in tests]
+    found["behaviour"] = judge_behaviour(kind, labels, tests, altered, calibration)
     report(3, {"progress": 0.93})
     plain = None
     if base is not None:
@@ -119,6 +120,7 @@ def evaluate_checkpoint(
         train = pq.read_table(splits / "train.parquet", columns=[*kind.columns, *kind.derived]).to_pydict()
         plain = kind.baseline(train, test, labels, seed)
     found["baseline"] = None if plain is None else compare_baseline(judged, plain)
+    found["notes"] = model_notes(found, only_answer(kind, judged.outputs, test, labels))
     models = {**({"before": base.model} if base else {}), "after": predictor.model}
     found["answers"] = kind.compare_answers(models, predictor.tokenizer, test, evaluate)
     write_json(evaluation_report, found)
@@ -231,50 +233,6 @@ def _slices(problem: Problem, test: Columns, features: Features, columns: Sequen
     if problem.label_column:
         found += slice_rows(problem.label_column, test[problem.label_column], labels)
     return found + slice_rows(LENGTH, list(map(len, features["input_ids"])))
-
-
-def _row_sets(test: BehaviourTest) -> list[Columns]:
-    return [test.rows] if test.against is None else [test.rows, test.against]
-
-
-def _judge_behaviour(
-    problem: Problem, labels: Sequence[str], test: BehaviourTest, computed: Iterator[Floats], calibration: Calibration
-) -> dict[str, Any]:
-    """One test's pass rate and first failures; takes its own outputs from `computed`."""
-    after = next(computed)
-    before = next(computed) if test.against is not None else None
-    passed = test.passes(calibration.decide(after), None if before is None else calibration.decide(before))
-    failed = np.flatnonzero(~passed)[:MAX_EXAMPLES]
-    predictions = problem.decode(after[failed], _some(test.rows, failed), labels, calibration) if len(failed) else []
-    predictions_before: Sequence[Mapping[str, Any] | None] = [None] * len(failed)
-    if before is not None and test.against is not None and len(failed):
-        predictions_before = problem.decode(before[failed], _some(test.against, failed), labels, calibration)
-    examples = [
-        {
-            "before": None if test.against is None else _row(test.against, row),
-            "after": _row(test.rows, row),
-            "prediction_before": _brief(problem, prediction_before),
-            "prediction_after": _brief(problem, prediction),
-        }
-        for row, prediction, prediction_before in zip(failed, predictions, predictions_before, strict=True)
-    ]
-    rates = {"rows": len(passed), "passed": int(passed.sum()), "pass_rate": float(passed.mean())}
-    return {"name": test.name, "kind": test.kind, **rates, "examples": examples}
-
-
-def _some(rows: Columns, places: Array) -> Columns:
-    return {name: [values[place] for place in places] for name, values in rows.items()}
-
-
-def _row(rows: Columns, row: int) -> dict[str, Any]:
-    return {name: values[row] for name, values in rows.items()}
-
-
-def _brief(problem: Problem, prediction: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if prediction is None:
-        return None
-    short = {name: value for name, value in prediction.items() if not isinstance(value, (dict, list))}
-    return short or {"prediction": problem.say(prediction)}
 
 
 def _inputs(features: Features) -> list[str]:

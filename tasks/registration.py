@@ -92,7 +92,10 @@ def _headline(root: Path) -> dict[str, float]:
     }
     for name, interval in read_json(root / "reports" / "verification.json")["test_metrics"].items():
         numbers |= {f"test_{name}_low": interval["low"], f"test_{name}_high": interval["high"]}
-    answers = read_json(root / "reports" / "evaluation.json")["answers"] or {"metrics": {}}
+    evaluation = read_json(root / "reports" / "evaluation.json")
+    if plain := evaluation["baseline"]:
+        numbers |= {f"plain_{name}": interval["value"] for name, interval in plain["metrics"].items()}
+    answers = evaluation["answers"] or {"metrics": {}}
     for when, metrics in answers["metrics"].items():
         numbers |= {f"answers_{when}_{name}": value for name, value in metrics.items()}
     return numbers

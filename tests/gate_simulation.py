@@ -1,4 +1,4 @@
-"""How often the gates err, by simulation: `python tests/gate_simulation.py` prints the rates that the README shows.
+"""How often the gates err, by simulation: `python tests/gate_simulation.py` prints the rates that docs/gates.md shows.
 
 A simulated model is right or wrong on each test row. Rows differ in difficulty and models share it, as real ones do, so that two
 models of the same true accuracy agree on most rows and are exchangeable: whatever the gates make of the difference is chance.
@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.bootstrap import Resampling
-from tasks.core.gates import Evidence, judge
+from tasks.core.evidence import Evidence, ModelEvidence, PairedDifference
+from tasks.core.gates import judge
 from tasks.core.lifecycle_params import PromotionParams
 from tasks.core.paired import Difference, accuracy_difference
 
@@ -38,14 +39,19 @@ def draw_model(draw: np.random.Generator, difficulty: npt.NDArray[np.float64], w
 
 def evidence(difference: Difference, look: int = 1, high_water: Difference | None = None, rows: int = ROWS) -> Evidence:
     """What the gates are shown of a simulated challenger: nothing but its difference to the champion and to the mark."""
-    challenger: dict[str, Any] = {
-        "metrics": {"accuracy": {"value": difference.first}}, "latency_ms_p95": 1.0, "throughput": 1.0, "size_bytes": 1,
+    measured: dict[str, Any] = {
+        "metrics": {}, "latency_ms_p95": 1.0, "latency_ms_p95_range": [1.0, 1.0], "throughput": 1.0, "throughput_range": [1.0, 1.0],
+        "size_bytes": 1,
     }  # fmt: skip
+    model = ModelEvidence(measured, {})
     # the models are apart on more rows than the least that the difference takes; the bootstrap's error knows how many
     apart = {"only_first": 0, "only_second": 0}
-    comparison = {"metrics": {"accuracy": asdict(difference)}, "slices": [], "latency_p95_ratio": 1.0, "mcnemar": apart}
-    mark = None if high_water is None else ("the mark", high_water, 0)
-    return Evidence("accuracy", challenger, comparison, mark, "", rows, look, {}, (), rolled_back=False)
+    comparison = {
+        "metrics": {"accuracy": asdict(difference)}, "slices": [], "latency_p95_ratio": 1.0, "latency_p95_ratio_range": [1.0, 1.0],
+        "mcnemar": apart,
+    }  # fmt: skip
+    mark = None if high_water is None else PairedDifference("the mark", high_water, 0)
+    return Evidence("accuracy", model, model, comparison, None, "", mark, "", rows, look, (), rolled_back=False)
 
 
 def verdicts(shown: Evidence, params: PromotionParams = PARAMS) -> dict[str, str]:

@@ -80,7 +80,7 @@ def evaluation(workspace: Path) -> Any:
 def test_it_holds_everything(evaluation: Any) -> None:
     assert set(evaluation) == {
         "split", "rows", "metric", "confidence", "metrics", "validation_metrics", "temperature", "bias", "details", "calibrated", "slices",
-        "validation_thresholds", "behaviour", "baseline", "answers",
+        "validation_thresholds", "behaviour", "baseline", "notes", "answers",
     }  # fmt: skip
     assert evaluation["rows"] == 60
     assert set(evaluation["metrics"]) == set(evaluation["validation_metrics"]) == set(PROBLEM.metric_signs)

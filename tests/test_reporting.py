@@ -75,7 +75,10 @@ def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
                 {"column": "domain", "value": "small", "rows": 10, "judged": False, "metrics": {}},
                 {"column": "label", "value": labels[0], "rows": 90, "judged": True, "metrics": {"accuracy": metrics["accuracy"]}},
             ],
-            "behaviour": [{"name": EVIL, "kind": "invariance", "rows": 10, "passed": 9, "pass_rate": 0.9, "examples": [example]}],
+            "behaviour": [
+                {"name": EVIL, "kind": "invariance", "rows": 10, "passed": 9, "pass_rate": 0.9, "one_answer": False, "examples": [example]}
+            ],
+            "notes": ["98 test rows: intervals are wide."],
             "baseline": {"name": "plain", "metrics": metrics, "difference": gain},
             "answers": {
                 "rows": 1, "max_new_tokens": 8, "metrics": {"before": {"chrf": 10.5}, "after": {"chrf": 20.5}},

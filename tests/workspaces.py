@@ -20,7 +20,8 @@ from tiny import tiny_rows
 STAGES = ["ingest", "validate", "split", "tokenize", "finetune", "evaluate", "export", "verify", "report"]
 ROWS = 400
 FAST = (
-    "finetune.epochs=6", "finetune.learning_rate=0.005", "finetune.batch_size=16", "tokenize.max_length=32",
+    "finetune.epochs=6", "finetune.learning_rate=0.005", "finetune.head_learning_rate=null", "finetune.batch_size=16",
+    "tokenize.max_length=32",
     "evaluate.bootstrap_resamples=100", "verify.timing_rows=16", "verify.max_metric_loss=0.05", "export.calibration_rows=32",
     "export.recipes=[int8-dynamic]", "device=cpu",
 )  # fmt: skip

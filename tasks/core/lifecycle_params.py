@@ -20,10 +20,13 @@ class PassRates(Section):
 
 
 class PromotionParams(Section):
-    """What a challenger must show before it becomes champion; null: not asked."""
+    """What a challenger must show before it becomes champion; null: not asked.
+
+    A limit is broken where the whole interval of what was measured lies beyond it.
+    """
 
     metric: str | None = None  # one of the problem's where more is better; null: its own
-    min_value: float | None = None  # least value of the metric on the test rows
+    min_value: float | None = None  # the whole interval of the metric on the test rows must be at least this
     margin: Annotated[float, Field(gt=0, le=1)] = 0.02  # non-inferiority: the lower bound of the difference must be above -margin
     min_improvement: Annotated[float, Field(ge=0, le=1)] | None = None  # the lower bound must be above this; 0: shown to be better
     significance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05  # one-sided, spent over all looks at the same test rows
@@ -31,7 +34,7 @@ class PromotionParams(Section):
     resamples: Annotated[int, Field(ge=1000, le=100_000)] = 10_000  # of the paired bootstrap
     max_slice_fall: Share = 0.03  # of a slice's accuracy, or of an old class's recall: the forgetting budget
     slice_falls: dict[str, Share] = Field(default={})  # 'domain=tweets' or 'label=positive': allowance, where it differs
-    min_slice_rows: Positive = 20  # smaller slices, and invariance tests of fewer rows, are counted, not judged
+    min_slice_rows: Positive = 20  # smaller slices are counted, not judged
     min_agreement: Share | None = 0.95  # of labels, what ships against its checkpoint, on validation
     max_ece: Share | None = 0.1  # expected calibration error on the test rows
     max_latency_ms_p95: Ratio | None = None  # of one row

@@ -62,7 +62,7 @@ def metric_differences(
         return np.stack([found[name] - other[name] for name in first])
 
     drawn = resample(statistic, len(references), resampling, problem.clusters(references))
-    return {name: _difference(first[name], second[name], drawn[i], resampling.confidence) for i, name in enumerate(first)}
+    return {name: describe_difference(first[name], second[name], drawn[i], resampling.confidence) for i, name in enumerate(first)}
 
 
 def accuracy_difference(first: Bools, second: Bools, resampling: Resampling) -> Difference:
@@ -74,7 +74,7 @@ def accuracy_difference(first: Bools, second: Bools, resampling: Resampling) -> 
     shares = np.asarray([only_first, only_second, rows - only_first - only_second]) / rows
     counts = np.random.default_rng(resampling.seed).multinomial(rows, shares, size=resampling.resamples)
     drawn = (counts[:, 0] - counts[:, 1]) / rows
-    found = _difference(float(first.mean()), float(second.mean()), drawn, resampling.confidence)
+    found = describe_difference(float(first.mean()), float(second.mean()), drawn, resampling.confidence)
     return Difference(**{**vars(found), "p_value": mcnemar(only_first, only_second)})
 
 
@@ -123,7 +123,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def _difference(first: float, second: float, drawn: Doubles, confidence: float) -> Difference:
+def describe_difference(first: float, second: float, drawn: Doubles, confidence: float) -> Difference:
+    """First minus second, with what its bootstrap resamples `drawn`, (r,), say of it."""
     low, high = np.quantile(drawn, ((1 - confidence) / 2, (1 + confidence) / 2))
     # plus one: the rows as they are count as a draw, so that no p-value is 0 (Davison & Hinkley 1997, ch. 4.2)
     tails = [(1 + int((drawn <= 0).sum())) / (len(drawn) + 1), (1 + int((drawn >= 0).sum())) / (len(drawn) + 1)]

@@ -43,10 +43,17 @@ class Timings:
         rows, seconds = (sum(column) for column in zip(*self.batches, strict=True))
         return {"latency_ms_p50": round(float(p50), 3), "latency_ms_p95": round(float(p95), 3), "throughput": round(rows / seconds, 1)}
 
-    def latency_p95_ratio_to(self, other: Timings) -> float:
-        """The other's p95 latency is 1: the median over turns, so that a disturbed turn does not decide."""
+    def ranges(self) -> dict[str, list[float]]:
+        """Lowest and highest of a turn: of k turns they hold the median of all turns with probability 1 - 2^(1-k)."""
+        latencies = [float(np.percentile(turn, 95)) * 1e3 for turn in self.latencies]
+        rates = [rows / seconds for rows, seconds in self.batches]
+        return {"latency_ms_p95_range": _range(latencies), "throughput_range": _range(rates)}
+
+    def latency_p95_ratio_to(self, other: Timings) -> dict[str, Any]:
+        """The other's p95 latency is 1: the median over turns, so that a disturbed turn does not decide, and the range over turns."""
         pairs = zip(self.latencies, other.latencies, strict=True)
-        return round(float(np.median([np.percentile(mine, 95) / np.percentile(theirs, 95) for mine, theirs in pairs])), 3)
+        ratios = [float(np.percentile(mine, 95) / np.percentile(theirs, 95)) for mine, theirs in pairs]
+        return {"latency_p95_ratio": round(float(np.median(ratios)), 3), "latency_p95_ratio_range": _range(ratios)}
 
     def speedup_over(self, other: Timings) -> float:
         """How many times faster: the median over turns of the geometric mean of latency's and throughput's ratios."""
@@ -63,6 +70,10 @@ def time_turn(run: Callable[[npt.NDArray[np.int64]], Any], rows: Sequence[int]) 
     batch = np.asarray(rows)
     run(batch)
     return {"latencies": latencies, "rows": len(rows), "seconds": min(_seconds(run, batch) for _ in range(BATCH_REPEATS))}
+
+
+def _range(values: Sequence[float]) -> list[float]:
+    return [round(min(values), 3), round(max(values), 3)]
 
 
 def turns(rows: Sequence[int]) -> list[list[int]]:

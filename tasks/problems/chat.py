@@ -48,7 +48,7 @@ class Chat(TokenGuesses):
     text_columns = ("text",)
     metric_signs = {"token_accuracy": 1, "log_loss": -1, "perplexity": -1}  # noqa: RUF012
     metric = "token_accuracy"
-    finetune_defaults = {"method": "lora", "learning_rate": 2e-4, "batch_size": 8}  # noqa: RUF012
+    finetune_defaults = {"method": "lora", "epochs": 3, "learning_rate": 2e-4, "head_learning_rate": None, "batch_size": 8}  # noqa: RUF012
     draws_inputs = True  # packed with others each time
     reads_on = True
     default_base = SMOLLM2

@@ -39,7 +39,7 @@ class MaskedLM(TokenGuesses):
     text_columns = ("text",)
     metric_signs = {"masked_accuracy": 1, "log_loss": -1, "perplexity": -1}  # noqa: RUF012
     metric = "masked_accuracy"
-    finetune_defaults = {"batch_size": 16}  # noqa: RUF012
+    finetune_defaults = {"epochs": 3, "learning_rate": 5e-5, "head_learning_rate": None, "batch_size": 16}  # noqa: RUF012
 
     def guess_columns(self, rows: Columns) -> dict[str, str] | None:
         text = next((name for name in texts(rows) if name not in numbers(rows)), None)

@@ -24,6 +24,7 @@ class TextPair(TextClassification):
     }
     text_columns = ("text_a", "text_b")
     split_columns = ("text_a",)
+    finetune_defaults = {"learning_rate": 1e-4, "head_learning_rate": None}  # noqa: RUF012
 
     def guess_columns(self, rows: Columns) -> dict[str, str] | None:
         pair = text_pair(rows)

@@ -53,6 +53,7 @@ class TextPairScore(Unlabelled):
     metric_signs = METRICS
     metric = "spearman"
     baseline_name = "cosine of TF-IDF"
+    finetune_defaults = {"learning_rate": 1e-4, "head_learning_rate": None}  # noqa: RUF012
 
     def guess_columns(self, rows: Columns) -> dict[str, str] | None:
         pair = text_pair(rows)

@@ -62,7 +62,6 @@ class TokenClassification(Problem):
         "f1": 1, "precision": 1, "recall": 1, "macro_f1": 1, "accuracy": 1, "log_loss": -1, "ece": -1,
     }  # fmt: skip
     metric = "f1"
-    finetune_defaults = {"epochs": 4, "learning_rate": 2e-4}  # noqa: RUF012, a tag for each word is learnt anew
     label_metrics = ("accuracy", "log_loss")  # rows that have one type have others too: `per_class` of the details tells types apart
     baseline_name = "list of the training entities"
 
