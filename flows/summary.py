@@ -36,7 +36,7 @@ def print_training(workspace: Workspace, result: TrainResult, wall_s: float, ove
     console.print(f"\n[bold]{result.model} version {result.version}[/bold] (alias challenger)\n\nShips: {verified['reason']}\n")
     evaluation = read_json(workspace.root / "reports" / "evaluation.json")
     console.print(_metrics_table(verified["test_metrics"], evaluation["baseline"]))
-    for note in evaluation["notes"]:
+    for note in result.notes:
         console.print(f"[bold yellow]![/] {escape(note)}")
     console.print(_recipes_table(verified))
     for note in [*_recipe_notes(verified), *_data_notes(workspace)]:
@@ -114,12 +114,11 @@ def _recipes_table(verified: dict[str, Any]) -> Table:
     torch = verified["checkpoint"]
     table.add_row("PyTorch", "", "", _megabytes(torch["size_bytes"]), *_speed(torch), "")
     for found in verified["candidates"]:
-        verdict = "ships" if found["recipe"] == verified["shipped"] else "passed" if found["passed"] else "no"
         if found["metric"] is None:
-            table.add_row(found["recipe"], *[""] * (5 + len(writes)), "failed")
+            table.add_row(found["recipe"], *[""] * (5 + len(writes)), found["verdict"])
             continue
         measured = (f"{found['metric_loss']:+.4f}", f"{found['agreement']:.1%}", _megabytes(found["size_bytes"]), *_speed(found))
-        table.add_row(found["recipe"], *measured, verdict)
+        table.add_row(found["recipe"], *measured, found["verdict"])
     return table
 
 
@@ -129,7 +128,7 @@ def _speed(found: dict[str, Any]) -> list[str]:
 
 
 def _recipe_notes(verified: dict[str, Any]) -> list[str]:
-    return [f"{found['recipe']}: {found['reason']}" for found in verified["candidates"] if not found["passed"]]
+    return [f"{found['recipe']}: {found['reason']}" for found in verified["candidates"] if found["verdict"] not in ("ships", "passed")]
 
 
 def _data_notes(workspace: Workspace) -> list[str]:

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `ratchet train` made, or found made; `state` is 'trained' or 'cached'.
+    """What `ratchet train` made, or found made.
 
+    state  'trained' or 'cached'
     plain  the plain method's `name` and `metrics`, and the checkpoint's paired `difference` to it, on the test rows; None without one
+    ships  {recipe, why, candidates: [{recipe, verdict, reason, ...}]}
     notes  what must be heard of the model before its numbers are believed
     """
 
@@ -45,6 +47,7 @@ class TrainResult:
     plain: dict[str, Any] | None
     notes: list[str]
     stages: list[StageOutcome]
+    ships: dict[str, Any]
 
 
 ALL = tuple(stage.name for stage in STAGES)
@@ -131,6 +134,7 @@ class TrainingRun:
         metrics = {name: value for name, value in read_json(reports / "metrics.json").items() if isinstance(value, int | float)}
         evaluation = read_json(reports / "evaluation.json")
         outcomes = [self.outcomes[stage.name] for stage in STAGES]
+        verified = read_json(reports / "verification.json")
         cached = not registered.created and all(outcome.state == "cached" for outcome in outcomes)
         return TrainResult(
             state="cached" if cached else "trained",
@@ -138,11 +142,12 @@ class TrainingRun:
             version=registered.version,
             mlflow_run_id=registered.mlflow_run_id,
             content_key=registered.content_key,
-            recipe=str(read_json(reports / "verification.json")["shipped"]),
+            recipe=str(verified["shipped"]),
             metrics=metrics,
             plain=evaluation["baseline"],
-            notes=evaluation["notes"],
+            notes=[*evaluation["notes"], *verified["notes"]],
             stages=outcomes,
+            ships={"recipe": verified["shipped"], "why": verified["reason"], "candidates": verified["candidates"]},
         )
 
     def _note(self, outcome: StageOutcome) -> StageOutcome:

@@ -163,7 +163,7 @@ def compare_scored(first: Scored, second: Scored, rows: TestRows, resampling: Re
         "agreement": agreement,
         "max_probability_difference": moved,
         **first.timings.latency_p95_ratio_to(second.timings),
-        "speedup": first.timings.speedup_over(second.timings),
+        "speedup": round(first.timings.speedup_over(second.timings).value, 3),
         "slices": _compare_slices(_slices(rows, old), (ours, theirs), resampling, kind.label_column, min_slice_rows),
     }
 

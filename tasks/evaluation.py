@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from tasks.core.behaviour_judging import judge_behaviour, row_sets
 from tasks.core.bootstrap import Interval, Resampling, difference_interval, metric_intervals
 from tasks.core.calibration import Calibration
+from tasks.core.calibration_notes import calibration_notes
 from tasks.core.chance import only_answer
 from tasks.core.checkpoints import load_checkpoint
 from tasks.core.device import pick_device
@@ -108,6 +109,7 @@ def evaluate_checkpoint(
         "validation_thresholds": kind.threshold_details(validation_outputs, validation_references, labels, calibration, out_of_scope),
     }
     found["calibrated"] = calibrate_outputs(judged, outputs, calibration, found["details"], set(thresholds))
+    found["calibration_notes"] = calibration_notes(kind, outputs, references, calibration)
     report(2, {"progress": 0.87})
     slices = _slices(kind, test, features, evaluate.slices, labels)
     found["slices"] = [judge_slice(judged, part, evaluate.min_slice_rows) for part in slices]

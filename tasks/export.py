@@ -216,8 +216,8 @@ def _build(name: str, recipe: Callable[[Material, Path], float | None], material
     failure, trained = "", 0.0
     try:
         trained = recipe(material, target) or 0.0
-    except OSError:
-        raise  # a full disk is no fault of the recipe
+    except (OSError, MemoryError):
+        raise  # a full disk or short memory is no fault of the recipe
     except Exception as error:  # whatever a quantizer stumbles over: the other recipes may still ship
         failure = f"{type(error).__name__}: {_first_line(error)}"
     size = 0 if failure else target.stat().st_size

@@ -1,9 +1,9 @@
 """Which candidate ships: each in its own process against PyTorch, for agreement, metric, size and speed.
 
-A recipe passes if it loses at most `max_metric_loss` of the problem's metric on validation, is faster than fp32 ONNX, and says
-the same of a row whatever it is batched with (dynamic int8 takes its ranges from the whole batch, so neighbours can move it).
-The fastest that passes ships, by the geometric mean of its gains in batch-1 latency and batch-32 throughput, or by the tokens that it
-writes a second where it writes; else fp32 ships.
+A recipe passes if it loses at most `max_metric_loss` of the problem's metric on validation and says the same of a row whatever it
+is batched with (dynamic int8 takes its ranges from the whole batch, so neighbours can move it). The first of `export.recipes` that
+passes ships, else fp32; the recipes after it are not examined unless `examine_all` asks. Speed is measured and reported, and decides
+nothing: a busy machine ships what an idle one does.
 Times are of rows that are tokenized already, in the order they come: making the padded batch and running the model.
 """
 
@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,9 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.bootstrap import Interval, Resampling, metric_intervals
-from tasks.core.calibration import Calibration
-from tasks.core.candidates import TORCH, Judge, Variant, choose_recipe
+from tasks.core.bootstrap import Resampling, metric_intervals
+from tasks.core.calibration_notes import calibration_notes
+from tasks.core.candidates import TORCH, Judge, Variant, choose_recipe, first_passing, speed_notes
 from tasks.core.checkpoints import load_checkpoint
 from tasks.core.decoding import Writer, onnx_writer, tokens_per_second, torch_writer
 from tasks.core.errors import ExportError
@@ -35,16 +32,12 @@ from tasks.core.progress import Report
 from tasks.core.ragged import stack_rows
 from tasks.core.session import OnnxModel, physical_cores, take_rows
 from tasks.core.shipping import assemble_bundle, seal_bundle
-from tasks.core.timing import time_turn, turns
+from tasks.core.timing import time_turn
 from tasks.core.tokens import TokensInfo, read_features
-from tasks.core.workers import Worker, WorkerError, answer_questions
+from tasks.core.workbench import Workbench
+from tasks.core.workers import answer_questions
 from tasks.problems import Problem, load_problem
-from tasks.problems.base import Features, Floats
-
-TIMING_SECONDS = 60.0  # after which no new turn of timing is begun, if the budget is not over before
-MIN_TURNS = 3
-DECODING_ROUNDS = 5
-ALONE_ROWS = 64  # run one by one as well as in batches
+from tasks.problems.base import Array, Features, Floats
 
 Indices = npt.NDArray[np.int64]
 Batch = Mapping[str, Indices]
@@ -68,36 +61,42 @@ def verify_candidates(
 ) -> None:
     """Write the bundle that ships, the report of all candidates, and the flat metrics of what ships.
 
-    Raises ExportError if fp32 ONNX or PyTorch themselves cannot be measured.
+    Raises ExportError if fp32 ONNX or PyTorch themselves cannot be measured, or a process is killed from outside.
     """
     kind = load_problem(problem)
-    features = read_features(tokens / "validation.arrow")
-    references = kind.references(features)
+    references = kind.references(read_features(tokens / "validation.arrow"))
     rows = _timing_rows(len(references), verify.timing_rows, seed)
-    setting = {
-        "tokens": str(tokens), "problem": problem, "labels": labels, "threads": verify.threads or physical_cores(), "writes": kind.reads_on,
-    }  # fmt: skip
-    variants = _measure(checkpoint, candidates, setting, rows, verify.budget_seconds, report)
-    torch, *others = variants
-    assert torch.outputs is not None
-    thresholds = kind.fit_calibration(torch.outputs, references, labels, out_of_scope)
-    judge = Judge(kind, references, labels, verify, rows, torch, others[0], thresholds)
-    judged = [judge.verdict(variant) for variant in others]
+    threads = verify.threads or physical_cores()
+    setting = {"tokens": str(tokens), "problem": problem, "labels": labels, "threads": threads, "writes": kind.reads_on}
+    torch, *others = _variants(checkpoint, candidates)
+    with Workbench("tasks.verification", setting, rows) as bench:
+        bench.start([torch, *others[:2]])
+        _examine_references(bench, torch, others[0])
+        assert torch.outputs is not None
+        thresholds = kind.fit_calibration(torch.outputs, references, labels, out_of_scope)
+        judge = Judge(kind, references, labels, verify, rows, torch, thresholds)
+        judged = _judge_in_order(bench, judge, others, report)
+        examined = [torch, *(variant for variant in others if variant.outputs is not None)]
+        bench.time(examined, lambda share: report(len(others) + 1, {"progress": 0.6 + 0.35 * share}))
+    _add_speed(judged, others)
     shipped, reason = choose_recipe(judged, kind.metric, verify)
-    outputs = next(variant.outputs for variant in others if variant.name == shipped)
-    assert outputs is not None
-    calibration = kind.fit_calibration(outputs, references, labels, out_of_scope)
+    chosen = next(variant for variant in others if variant.name == shipped)
+    assert chosen.outputs is not None
+    calibration = kind.fit_calibration(chosen.outputs, references, labels, out_of_scope)
     assemble_bundle(
-        bundle, candidates / shipped / "model.onnx", tokens, checkpoint,
+        bundle, chosen.model, tokens, checkpoint,
         problem=kind, labels=labels, recipe=shipped, calibration=calibration, threads=verify.threads,
     )  # fmt: skip
-    test_metrics = _test_metrics(bundle, kind, tokens / "test.arrow", labels, calibration, seed)
+    outputs, test_references = _test_outputs(bundle, kind, tokens / "test.arrow")
+    test_metrics = metric_intervals(kind, calibration.apply(outputs), test_references, labels, Resampling(seed=seed))
     seal_bundle(bundle, {name: interval["value"] for name, interval in test_metrics.items()})
-    rows_used = {"validation": len(references), "test": TokensInfo.read(tokens).rows["test"], "timing": torch.timings.rows}
+    notes = calibration_notes(kind, outputs, test_references, calibration)
+    rows_used = {"validation": len(references), "test": len(outputs), "timing": torch.timings.rows}
     found = {
         "checkpoint": {"metric": judge.metric(torch), "size_bytes": torch.size_bytes, **torch.speed()},
         "metric": kind.metric, "candidates": judged, "shipped": shipped, "reason": reason,
-        **asdict(calibration), "test_metrics": test_metrics, "rows": rows_used, "threads": setting["threads"],
+        "notes": [*notes, *speed_notes(shipped, chosen.speedup_over(others[0]))],
+        **asdict(calibration), "test_metrics": test_metrics, "rows": rows_used, "threads": threads,
     }  # fmt: skip
     write_json(verification_report, found)
     write_json(metrics, _flat_metrics(found))
@@ -107,8 +106,8 @@ def _flat_metrics(found: Mapping[str, Any]) -> dict[str, Any]:
     """One number a name, of what ships, for `dvc metrics show`."""
     chosen = next(entry for entry in found["candidates"] if entry["recipe"] == found["shipped"])
     quality = {name: interval["value"] for name, interval in found["test_metrics"].items()}
-    names = ("latency_ms_p50", "latency_ms_p95", "throughput", "tokens_per_second", "speedup")
-    speed = {name: chosen[name] for name in names if name in chosen}
+    names = ("latency_ms_p50", "latency_ms_p95", "throughput", "tokens_per_second")
+    speed = {name: chosen[name] for name in names if name in chosen} | {"speedup": chosen["speedup"]["value"]}
     size = round(chosen["size_bytes"] / 1e6, 3)
     return {**quality, "size_mb": size, **speed, "temperature": found["temperature"], "recipe": found["shipped"]}
 
@@ -118,84 +117,44 @@ def _timing_rows(available: int, wanted: int, seed: int) -> list[int]:
     return drawn
 
 
-def _measure(
-    checkpoint: Path, candidates: Path, setting: Mapping[str, Any], rows: list[int], budget: float, report: Report
-) -> list[Variant]:
-    """PyTorch, fp32 ONNX, then the recipes; those that `budget`, in seconds, leaves no time for have that as their failure."""
+def _variants(checkpoint: Path, candidates: Path) -> list[Variant]:
+    """PyTorch, fp32 ONNX, then the recipes in the order of `export.recipes`."""
+    torch = Variant(TORCH, checkpoint, (checkpoint / "model.safetensors").stat().st_size)
     exported = read_json(candidates / "export.json")["recipes"]
-    variants = [Variant(TORCH, (checkpoint / "model.safetensors").stat().st_size)]
-    variants += [Variant(entry["recipe"], entry["bytes"], entry["failure"]) for entry in exported]
-    rounds, end = turns(rows), time.monotonic() + budget - sum(entry["seconds"] for entry in exported)
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        workers: dict[str, Worker] = {}
-        for variant in variants:  # all at once: their imports overlap
-            if not variant.failure:
-                model = checkpoint if variant.name == TORCH else candidates / variant.name / "model.onnx"
-                workers[variant.name] = Worker("tasks.verification", {**setting, "model": str(model)})
-                stack.callback(workers[variant.name].close)
-        for done, variant in enumerate(variants, 1):
-            if done > 2 and not variant.failure and time.monotonic() > end:
-                variant.failure = f"the search's {budget:g} s (verify.budget_seconds) were over before it was looked at"
-            elif variant.name in workers:
-                _ask_outputs(variant, workers[variant.name], scratch / f"{done}.npz", [] if variant.name == TORCH else rows[:ALONE_ROWS])
-            report(done, {"progress": 0.6 * done / len(variants)})
-        _demand(variants[:2])
-        end = min(end, time.monotonic() + TIMING_SECONDS)
-        for done, turn in enumerate(rounds, 1):
-            if done > MIN_TURNS and time.monotonic() > end:
-                break  # a busy machine: the ratios are as good, and the run goes on
-            for variant in variants if done % 2 else reversed(variants):
-                _ask_turn(variant, workers.get(variant.name), turn)
-            report(len(variants) + done, {"progress": 0.6 + 0.35 * done / len(rounds)})
-        for done in range(DECODING_ROUNDS if setting["writes"] else 0):
-            for variant in variants if done % 2 else reversed(variants):
-                _ask_decoding(variant, workers.get(variant.name), rows[done % len(rows)])
-    _demand(variants[:2])
-    return variants
+    return [torch, *(Variant(one["recipe"], candidates / one["recipe"] / "model.onnx", one["bytes"], one["failure"]) for one in exported)]
 
 
-def _demand(variants: list[Variant]) -> None:
+def _examine_references(bench: Workbench, *variants: Variant) -> None:
+    """What all others are held against."""
     for variant in variants:
+        bench.examine(variant)
         if variant.failure:
             remedy = "Without it nothing can be compared; mend it and run again."
             raise ExportError(f"{variant.name} cannot be measured: {variant.failure}.", remedy)
 
 
-def _ask_outputs(variant: Variant, worker: Worker, file: Path, alone: list[int]) -> None:
-    try:
-        worker.ask(do="outputs", file=str(file), alone=alone)
-        with np.load(file, allow_pickle=False) as found:
-            variant.outputs, variant.alone = found["outputs"], found["alone"]
-    except WorkerError as error:
-        variant.failure = str(error)
+def _judge_in_order(bench: Workbench, judge: Judge, variants: list[Variant], report: Report) -> list[dict[str, Any]]:
+    """Each one's verdict; after the first recipe that passes, the others are examined only where `examine_all` asks."""
+    judged: list[dict[str, Any]] = []
+    for done, variant in enumerate(variants, 1):
+        wanted = judge.verify.examine_all or first_passing(judged) is None
+        if wanted and variant.outputs is None and not variant.failure:
+            bench.examine(variant)
+        judged.append(judge.verdict(variant))
+        report(done, {"progress": 0.6 * done / len(variants)})
+    return judged
 
 
-def _ask_turn(variant: Variant, worker: Worker | None, turn: list[int]) -> None:
-    if variant.failure or worker is None:
-        return
-    try:
-        variant.timings.add(worker.ask(do="turn", rows=turn))
-    except WorkerError as error:
-        variant.failure = str(error)
+def _add_speed(judged: list[dict[str, Any]], variants: list[Variant]) -> None:
+    for entry, variant in zip(judged, variants, strict=True):
+        if variant.outputs is not None:
+            entry |= {**variant.speed(), "speedup": variant.speedup_over(variants[0]).as_dict()}
 
 
-def _ask_decoding(variant: Variant, worker: Worker | None, row: int) -> None:
-    if variant.failure or worker is None:
-        return
-    try:
-        variant.decoding.append(float(worker.ask(do="decode", row=str(row))["rate"]))
-    except WorkerError as error:
-        variant.failure = str(error)
-
-
-def _test_metrics(
-    bundle: Path, kind: Problem, test: Path, labels: tuple[str, ...], calibration: Calibration, seed: int
-) -> dict[str, Interval]:
-    """The finished bundle's own metrics, each with its bootstrap interval."""
+def _test_outputs(bundle: Path, kind: Problem, test: Path) -> tuple[Floats, Array]:
+    """The finished bundle's own outputs, before calibration, and what is right."""
     features = read_features(test)
-    outputs = Predictor(bundle, kind).outputs_of_features(features)
-    return metric_intervals(kind, calibration.apply(outputs), kind.references(features), labels, Resampling(seed=seed))
+    return Predictor(bundle, kind).outputs_of_features(features), kind.references(features)
 
 
 def _serve(setting: Mapping[str, Any]) -> None:
@@ -214,6 +173,8 @@ def _serve(setting: Mapping[str, Any]) -> None:
     def outputs(file: str, alone: list[int]) -> dict[str, Any]:
         by_itself = [run_rows(np.asarray([row]))[0] for row in alone]
         np.savez(file, outputs=run_all(features, pad), alone=stack_rows(by_itself) if alone else [])
+        if setting["writes"]:
+            decode("0")  # a recipe that cannot write fails before it is judged
         return {}
 
     def decode(row: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
         "agreement": 0.99,
         "max_probability_difference": 0.1,
         "size_bytes": 23e6,
-        "speedup": 1.7,
+        "speedup": {"value": 1.7, "low": 1.5, "high": 1.9},
         **speed,
     }
     nothing = dict.fromkeys(recipe)
@@ -69,6 +69,7 @@ def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
         },
         "evaluation": {
             "rows": 400, "confidence": 0.95, "metrics": metrics, "temperature": 0.5, "details": details,
+            "calibration_notes": ["The temperature ended at its bound", EVIL],
             "calibrated": {"log_loss": {"before": 0.5, "after": 0.4}, "details": {"reliability": scaled["reliability"]}},
             "slices": [
                 {"column": "domain", "value": EVIL, "rows": 390, "judged": True, "metrics": metrics},
@@ -87,10 +88,11 @@ def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
         },
         "verification": {
             "checkpoint": {"metric": 0.701, "size_bytes": 91e6, **speed}, "metric": "macro_f1", "shipped": "int8",
-            "reason": "int8 is the fastest.", "test_metrics": metrics,
+            "reason": "int8 is accurate enough.", "notes": [EVIL, "slower than fp32"], "test_metrics": metrics,
             "candidates": [
-                {"recipe": "int8", "passed": True, "reason": "the fastest", **recipe},
-                {"recipe": "broken", "passed": False, "reason": EVIL, **nothing},
+                {"recipe": "int8", "verdict": "ships", "reason": "accurate enough", **recipe},
+                {"recipe": "broken", "verdict": "failed", "reason": EVIL, **nothing},
+                {"recipe": "later", "verdict": "not examined", "reason": "int8 comes first", **nothing},
             ],
         },
     }  # fmt: skip
@@ -168,7 +170,18 @@ def test_every_plot_says_in_words_what_it_shows(text: str) -> None:
 def test_it_shows_what_shipped_with_its_intervals(text: str) -> None:
     found = findings()["verification"]["test_metrics"]["macro_f1"]
     assert f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})" in text
-    for part in ("int8 is the fastest.", "few rows", "+0.100", "quarantine", "90.0%", "23.0 MB", "cut at 16"):
+    for part in (
+        "int8 is accurate enough.",
+        "slower than fp32",
+        "ended at its bound",
+        "later: int8 comes first",
+        "few rows",
+        "+0.100",
+        "quarantine",
+        "90.0%",
+        "23.0 MB",
+        "cut at 16",
+    ):
         assert part in text
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 BATCH_ROWS = 32
 WARM_UP_ROWS = 4  # of each turn: caches and threads have gone cold while others ran
 BATCH_REPEATS = 2  # the faster one counts
+CONFIDENCE = 0.95
 
 
 @dataclass
@@ -55,11 +56,45 @@ class Timings:
         ratios = [float(np.percentile(mine, 95) / np.percentile(theirs, 95)) for mine, theirs in pairs]
         return {"latency_p95_ratio": round(float(np.median(ratios)), 3), "latency_p95_ratio_range": _range(ratios)}
 
-    def speedup_over(self, other: Timings) -> float:
-        """How many times faster: the median over turns of the geometric mean of latency's and throughput's ratios."""
+    def speedup_over(self, other: Timings) -> Speedup:
+        """How many times faster: of each turn the geometric mean of latency's and throughput's ratios."""
         pairs = zip(self.latencies, self.batches, other.latencies, other.batches, strict=True)
-        ratios = [np.sqrt(np.median(their) / np.median(mine) * theirs[1] / batch[1]) for mine, batch, their, theirs in pairs]
-        return round(float(np.median(ratios)), 3)
+        return Speedup.of([np.sqrt(np.median(their) / np.median(mine) * theirs[1] / batch[1]) for mine, batch, their, theirs in pairs])
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """The median over turns of how many times faster one variant was than another in the same turn.
+
+    low, high  distribution-free 95% interval of the median (order statistics); None with fewer turns than that takes, six
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, ratios: Sequence[float]) -> Self:
+        """From the ratio of each turn."""
+        from scipy.stats import binom
+
+        ordered = np.sort(ratios)
+        rank = int(binom.ppf((1 - CONFIDENCE) / 2, len(ordered), 0.5))  # of `low` from below and of `high` from above
+        bounds = (float(ordered[rank - 1]), float(ordered[-rank])) if rank else (None, None)
+        return cls(float(np.median(ordered)), *bounds)
+
+    def as_dict(self) -> dict[str, float | None]:
+        """For a report."""
+        return {name: None if value is None else round(value, 3) for name, value in asdict(self).items()}
+
+    @property
+    def shown_slower(self) -> bool:
+        """Whether the whole interval lies below 1."""
+        return self.high is not None and self.high < 1
+
+    def __str__(self) -> str:
+        bounds = "" if self.low is None else f" ({self.low:.2f} to {self.high:.2f})"
+        return f"{self.value:.2f}x{bounds}"
 
 
 def time_turn(run: Callable[[npt.NDArray[np.int64]], Any], rows: Sequence[int]) -> dict[str, Any]:

@@ -15,8 +15,15 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # sent by the kernel short of memory, or by people
+
+
 class WorkerError(Exception):
-    """The worker failed or died; the text says how, for people."""
+    """The worker failed or died; the text says how, for people. `from_outside`: by no fault of what it computed."""
+
+    def __init__(self, message: str, *, from_outside: bool) -> None:
+        super().__init__(message)
+        self.from_outside = from_outside
 
 
 class Worker:
@@ -42,10 +49,10 @@ class Worker:
             self.process.stdin.write(json.dumps(question) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            raise WorkerError(self._last_words()) from None
+            raise self._last_words() from None
         line = self.process.stdout.readline()
         if not line:
-            raise WorkerError(self._last_words())
+            raise self._last_words()
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -63,12 +70,13 @@ class Worker:
         except BrokenPipeError:
             pass  # nobody reads what was left to write
 
-    def _last_words(self) -> str:
+    def _last_words(self) -> WorkerError:
         code = self.process.wait()
         self.errors.seek(0)
         lines = self.errors.read().decode("utf-8", "replace").strip().splitlines()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"its process {how}" + (f": {lines[-1][:300]}" if lines else "")
+        message = f"its process {how}" + (f": {lines[-1][:300]}" if lines else "")
+        return WorkerError(message, from_outside=-code in FROM_OUTSIDE)
 
 
 def answer_questions(handlers: Mapping[str, Callable[..., dict[str, Any]]]) -> None:

@@ -85,6 +85,7 @@ class Problem(ABC):
     baseline_name: ClassVar[str] = "baseline"  # of the method of `baseline`
     default_base: ClassVar[Mapping[str, str]] = MINILM  # `base_model` of params.yaml that `ratchet init` writes
     finetune_defaults: ClassVar[Mapping[str, Any]] = {}  # values of `finetune` that it writes, where they differ from the usual
+    # the one most wanted first; before the dynamic ones, whose answers may depend on the batch, those whose do not
     recipes: ClassVar[tuple[str, ...]] = ("int8-static", "int8-static-sensitive-fp32", "int8-dynamic", "int8-dynamic-per-channel")
     default_max_length: ClassVar[int] = 128  # tokens
     unsupported_methods: ClassVar[Mapping[str, str]] = {}  # values of finetune.method that do not go with it: why not
@@ -204,6 +205,10 @@ class Problem(ABC):
 
         out_of_scope  the label that stands for none of the others
         """
+
+    def calibration_loss(self, outputs: Floats, references: Array) -> float | None:
+        """Mean negative log-likelihood, in nats, that the temperature is fitted to lower; None where none is fitted."""
+        return None
 
     @abstractmethod
     def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:

@@ -52,7 +52,7 @@ class Chat(TokenGuesses):
     draws_inputs = True  # packed with others each time
     reads_on = True
     default_base = SMOLLM2
-    recipes = ("int8-dynamic", "int8-weights", "int4-weights")
+    recipes = ("int8-weights", "int8-dynamic", "int4-weights")
     default_max_length = 512
 
     def guess_columns(self, rows: Columns) -> dict[str, str] | None:

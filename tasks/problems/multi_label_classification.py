@@ -15,6 +15,7 @@ from tasks.core.column_kinds import lists, texts
 from tasks.core.draws import Resampled
 from tasks.core.multi_label import (
     METRICS,
+    binary_log_loss,
     fit_sigmoid_temperature,
     multi_label_details,
     multi_label_metrics,
@@ -133,6 +134,9 @@ class MultiLabelClassification(TextClassification):
     def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
         temperature = fit_sigmoid_temperature(outputs, references)
         return Calibration(temperature, tune_thresholds(outputs / temperature, references))
+
+    def calibration_loss(self, outputs: Floats, references: Array) -> float | None:
+        return binary_log_loss(outputs, references)
 
     def probabilities(self, outputs: Floats) -> Floats:
         from scipy.special import expit

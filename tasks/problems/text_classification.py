@@ -19,7 +19,7 @@ from tasks.core.column_kinds import classes, texts
 from tasks.core.draws import Resampled
 from tasks.core.encodings import encode_texts, pad_features
 from tasks.core.errors import ParamsError
-from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, resampled_classification_metrics
+from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, log_loss, resampled_classification_metrics
 from tasks.core.thresholds import best_threshold, describe_threshold
 from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Problem
 
@@ -124,6 +124,9 @@ class TextClassification(Problem):
         bias = np.zeros(len(labels))
         bias[place] = -(threshold or 0.0)  # without rows of both kinds there is nothing to tune on: the most probable label wins
         return Calibration(temperature, tuple(bias.tolist()))
+
+    def calibration_loss(self, outputs: Floats, references: Array) -> float | None:
+        return log_loss(outputs, references)
 
     def threshold_details(
         self, outputs: Floats, references: Array, labels: Sequence[str], calibration: Calibration, out_of_scope: str | None

@@ -21,7 +21,7 @@ from tasks.core.column_kinds import lists
 from tasks.core.draws import Draws, Resampled
 from tasks.core.encodings import pad_rows
 from tasks.core.errors import ParamsError
-from tasks.core.metrics import fit_temperature
+from tasks.core.metrics import fit_temperature, log_loss
 from tasks.core.ragged import as_wide
 from tasks.core.span_behaviour import SWAP, altered_words, have, mostly_found, moves, same_spans, still_found
 from tasks.core.span_metrics import count_rows, predicted_tags, span_details, span_metrics, word_outputs, word_tags
@@ -153,6 +153,9 @@ class TokenClassification(Problem):
 
     def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
         return Calibration(fit_temperature(*word_outputs(outputs, references)))
+
+    def calibration_loss(self, outputs: Floats, references: Array) -> float | None:
+        return log_loss(*word_outputs(outputs, references))
 
     def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
         from scipy.special import softmax
