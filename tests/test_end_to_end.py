@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from workspaces import STAGES, copy_workspace, git, ratchet, ratchet_json, run, states
 
+from tasks.core.workspace import Workspace
+
 
 def test_the_first_run_trains_and_registers_version_1(template: Path) -> None:
     first = json.loads((template / ".ratchet" / "first.json").read_text())
@@ -17,6 +19,27 @@ def test_the_first_run_trains_and_registers_version_1(template: Path) -> None:
     assert first["metrics"]["macro_f1"] > 0.9
     assert first["wall_s"] >= sum(stage["seconds"] for stage in first["stages"])
     assert (template / "reports" / "report.html").is_file()
+
+
+def test_train_says_what_ships_why_and_what_to_know(template: Path) -> None:
+    from flows.summary import console, print_training
+    from flows.training_run import TrainResult
+
+    first = json.loads((template / ".ratchet" / "first.json").read_text())
+    verified = json.loads((template / "reports" / "verification.json").read_text())
+    ships = first["ships"]
+    assert ships["recipe"] == first["recipe"] == verified["shipped"]
+    assert ships["why"] == verified["reason"]
+    assert first["notes"] == verified["notes"]
+    assert [one["recipe"] for one in ships["candidates"]] == ["fp32", "int8-dynamic"]
+    assert [one["recipe"] for one in ships["candidates"] if one["verdict"] == "ships"] == [ships["recipe"]]
+    assert all(one["reason"] and one["verdict"] in ("ships", "passed", "rejected") for one in ships["candidates"])
+    fields = TrainResult.__dataclass_fields__
+    result = TrainResult(**{name: first[name] for name in fields} | {"notes": ["The temperature ended at its bound."]})
+    with console.capture() as captured:
+        print_training(Workspace(template), result, 1.0, 0.5)
+    assert f"Ships: {verified['reason']}" in captured.get()
+    assert "\nThe temperature ended at its bound.\n" in captured.get()
 
 
 @pytest.mark.parametrize("server", [True, False], ids=["with a server", "without a server"])

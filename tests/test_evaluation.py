@@ -80,7 +80,7 @@ def evaluation(workspace: Path) -> Any:
 def test_it_holds_everything(evaluation: Any) -> None:
     assert set(evaluation) == {
         "split", "rows", "metric", "confidence", "metrics", "validation_metrics", "temperature", "bias", "details", "calibrated", "slices",
-        "validation_thresholds", "behaviour", "baseline", "notes", "answers",
+        "validation_thresholds", "behaviour", "baseline", "answers", "notes", "calibration_notes",
     }  # fmt: skip
     assert evaluation["rows"] == 60
     assert set(evaluation["metrics"]) == set(evaluation["validation_metrics"]) == set(PROBLEM.metric_signs)

@@ -45,6 +45,12 @@ def test_every_mistake_is_reported_at_once() -> None:
         assert part in message
 
 
+@pytest.mark.parametrize("key", ["verify.min_speedup", "verify.budget_seconds"])
+def test_a_key_of_an_earlier_version_says_what_became_of_it(key: str) -> None:
+    with pytest.raises(ParamsError, match=f"{key}: no longer a setting: .* ships, however fast; delete the line"):
+        parse(apply_overrides(MINIMAL, [f"{key}=1"]))
+
+
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(ParamsError, match="base_model: missing"):
         parse({key: value for key, value in MINIMAL.items() if key != "base_model"})
