@@ -327,8 +327,8 @@ def test_the_report_holds_the_base_models_answers_beside_its_own(trained: Path) 
     verified = read_json(trained / "reports" / "verification.json")
     assert all(found["tokens_per_second"] > 0 for found in [verified["checkpoint"], *verified["candidates"]])
     fp32, *others = verified["candidates"]
-    assert fp32["speedup"] == 1
-    assert all(found["speedup"] > 0 for found in others)
+    assert fp32["speedup"] == {"value": 1, "low": 1, "high": 1}  # of six rounds of writing
+    assert all(0 < found["speedup"]["low"] <= found["speedup"]["value"] <= found["speedup"]["high"] for found in others)
     assert "Answers" in (trained / "reports" / "report.html").read_text(encoding="utf-8")
 
 
