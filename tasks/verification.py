@@ -29,6 +29,7 @@ from tasks.core.checkpoints import load_checkpoint
 from tasks.core.decoding import Writer, onnx_writer, tokens_per_second, torch_writer
 from tasks.core.errors import ExportError
 from tasks.core.files import read_json, write_json
+from tasks.core.modelfiles import weight_files
 from tasks.core.params import VerifyParams
 from tasks.core.predictor import Predictor
 from tasks.core.progress import Report
@@ -123,7 +124,7 @@ def _measure(
 ) -> list[Variant]:
     """PyTorch, fp32 ONNX, then the recipes; those that `budget`, in seconds, leaves no time for have that as their failure."""
     exported = read_json(candidates / "export.json")["recipes"]
-    variants = [Variant(TORCH, (checkpoint / "model.safetensors").stat().st_size)]
+    variants = [Variant(TORCH, sum(file.stat().st_size for file in weight_files(checkpoint)))]
     variants += [Variant(entry["recipe"], entry["bytes"], entry["failure"]) for entry in exported]
     rounds, end = turns(rows), time.monotonic() + budget - sum(entry["seconds"] for entry in exported)
     with ExitStack() as stack:

