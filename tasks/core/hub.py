@@ -35,7 +35,7 @@ def download_model(name: str, revision: str, cache: Path) -> Path:
             damaged += _drop_damaged(directory)
             if gone := [file.name for file in damaged if not offline and not file.is_file()]:
                 raise SourceError(
-                    f"base_model.path: {name}@{revision}: its {', '.join(gone)} was damaged in the cache, and the hub did not give it again.",
+                    f"base_model.path: {name}@{revision}: {', '.join(gone)} was damaged in the cache, and the hub did not give it again.",
                     "Connect to the network and run the command again.",
                 )
             # only a commit never changes; a branch is asked for again
