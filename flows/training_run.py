@@ -71,6 +71,7 @@ class TrainingRun:
         self.outcomes: dict[str, StageOutcome] = {}
         self._runner = StageRunner(workspace, overrides, self._listen, settle=self._settle, rerun=rerun)
         check_params(self._runner.params, workspace.root)
+        self._runner.read_inputs()
         self._trigger = trigger
         self._uri = os.environ["MLFLOW_TRACKING_URI"]
         self._mlflow: Future[tuple[MlflowClient, str]] | None = None
