@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.errors import BundleError, GateError, RegistryError, did_you_mean
-from tasks.core.files import read_json, sha256_file
+from tasks.core.errors import GateError, RegistryError, did_you_mean
+from tasks.core.files import read_json
 from tasks.core.sources import public_address
 from tasks.core.workspace import Workspace
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+    from tasks.core.bundle import BundleInfo
     from tasks.core.ledger import Decision, Ledger
 
 REPORTS = ("validation", "evaluation", "verification")
@@ -36,17 +37,13 @@ class Contestant:
         """Its number in the registry."""
         return None if self.version is None else int(self.version.version)
 
-    def check(self) -> None:
-        """BundleError unless the directory holds what was registered."""
-        from tasks.core.bundle import MANIFEST
-        from tasks.core.registry import BUNDLE_SHA256
+    def open(self) -> BundleInfo:
+        """The bundle, checked; BundleError unless the directory holds what was registered."""
+        from tasks.core.bundle import open_bundle
+        from tasks.core.registry import registered_sha256
+        from tasks.problems import problem_names
 
-        registered = self.version.tags.get(BUNDLE_SHA256) if self.version else None
-        manifest = self.directory / MANIFEST
-        if registered and manifest.is_file() and sha256_file(manifest) != registered:
-            raise BundleError(
-                f"{self.directory}: is not the bundle that was registered as {self.title}.", "Register it again, or name another version."
-            )
+        return open_bundle(self.directory, problem_names(), None if self.version is None else registered_sha256(self.version))
 
 
 class Registry:

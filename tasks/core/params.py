@@ -15,7 +15,7 @@ from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.files import atomic_path
 from tasks.core.finetune_params import FinetuneParams
 from tasks.core.lifecycle_params import NotifyParams, PromotionParams, RetrainParams
-from tasks.core.section import Positive, Section, Share
+from tasks.core.section import MOST_THREADS, MOST_TOKENS, Positive, Section, Share
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Action = Literal["error", "quarantine", "warn", "off"]
@@ -115,7 +115,7 @@ class SplitParams(Section):
 class TokenizeParams(Section):
     """Text to token ids."""
 
-    max_length: Annotated[int, Field(ge=8, le=131_072)] = 128  # tokens; what is longer is cut
+    max_length: Annotated[int, Field(ge=8, le=MOST_TOKENS)] = 128  # tokens; what is longer is cut
 
 
 class GenerationParams(Section):
@@ -156,7 +156,7 @@ class VerifyParams(Section):
     max_metric_loss: Annotated[float, Field(ge=0, le=1)] = 0.005  # of the problem's metric on validation, against the checkpoint
     min_speedup: Annotated[float, Field(ge=1)] = 1.0  # over fp32 ONNX, geometric mean of batch-1 latency and batch-32 throughput
     timing_rows: Annotated[int, Field(ge=8, le=100_000)] = 256
-    threads: Annotated[int, Field(ge=0)] = 0  # of onnxruntime; 0: one a physical core
+    threads: Annotated[int, Field(ge=0, le=MOST_THREADS)] = 0  # of onnxruntime; 0: one a physical core; never more than there are cores
     budget_seconds: Annotated[float, Field(ge=0)] = 120  # of building and judging recipes; training for one is not counted
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks.core.errors import RegistryError
+from tasks.core.errors import BundleError, RegistryError
 from tasks.core.files import atomic_path
 
 if TYPE_CHECKING:
@@ -199,6 +199,17 @@ class LiveCurves:
         for start in range(0, len(pending), 1000):
             self._client.log_batch(self._run_id, metrics=pending[start : start + 1000])
         self._flushed = time.monotonic()
+
+
+def registered_sha256(version: ModelVersion) -> str:
+    """Of the manifest of the version's bundle; BundleError where the registry does not know it, for then nothing could be checked."""
+    found = version.tags.get(BUNDLE_SHA256)
+    if not found:
+        raise BundleError(
+            f"{version.name} version {version.version}: its tag {BUNDLE_SHA256} is gone, so its files cannot be checked.",
+            "Name another version, or register it again with `ratchet train`.",
+        )
+    return str(found)
 
 
 def download_bundle(client: MlflowClient, version: ModelVersion, downloads: Path) -> Path:
