@@ -68,8 +68,13 @@ class Registry:
         """Every decision about this model."""
         from tasks.core.ledger import Ledger
 
-        place = hashlib.sha256(public_address(self.uri).encode()).hexdigest()[:8]  # another registry counts its versions anew
-        return Ledger(self.client, self.name, self.workspace.store / "ledger" / f"{self.name}-{place}.jsonl")
+        folder = self.workspace.store / "ledger"
+        own, place = (folder / f"{self.name}{end}.jsonl" for end in ("", f"-{_place(self.uri)}"))  # another registry counts versions anew
+        if self.uri != self.workspace.default_tracking_uri:
+            return Ledger(self.client, self.name, place)
+        if place.is_file() and not own.exists():  # of a time when a workspace that was moved lost it
+            place.rename(own)
+        return Ledger(self.client, self.name, own)
 
     def decisions(self) -> list[Decision]:
         """The ledger, oldest first; a move that a crash cut short is completed."""
@@ -145,6 +150,10 @@ class Registry:
             return {
                 name: read_json(Path(self.client.download_artifacts(version.run_id, f"reports/{name}.json", scratch))) for name in names
             }
+
+
+def _place(uri: str) -> str:
+    return hashlib.sha256(public_address(uri).encode()).hexdigest()[:8]
 
 
 def rollback_target(registry: Registry, decisions: list[Decision], to: int | None) -> int:

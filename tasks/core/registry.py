@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tasks.core.errors import BundleError, RegistryError
 from tasks.core.files import atomic_path
+from tasks.core.moved import ARTIFACTS, follow_move
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,7 +63,10 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
 
     with mlflow_errors(uri):
         if uri.startswith("sqlite:///"):
-            _make_database(Path(uri.removeprefix("sqlite:///")))
+            database = Path(uri.removeprefix("sqlite:///"))
+            _make_database(database)
+            if database.parent == store:
+                follow_move(database, store, experiment)
         elif not uri.startswith("http"):
             _reach_database(uri)
         mlflow.set_tracking_uri(uri)
@@ -71,7 +75,7 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
         if found is not None:
             return client, str(found.experiment_id)
         # a server decides for itself where artifacts lie; beside a bare database they would land in the working directory
-        location = None if uri.startswith("http") else (store / "mlartifacts").as_uri()
+        location = None if uri.startswith("http") else (store / ARTIFACTS).as_uri()
         try:
             return client, str(client.create_experiment(experiment, artifact_location=location))
         except MlflowException as error:
