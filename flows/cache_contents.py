@@ -5,7 +5,8 @@ These are DVC's internals (dvc is pinned for that); flows/stage_cache.py alone u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,24 +38,28 @@ def find_run(repo: Any, stage: Any) -> Any | None:
         entry = to_single_stage_lockfile(stage)
     else:
         stage.save_deps()
-        entry = next(_runs(repo.stage_cache, stage), None)
+        entry = next(iter(sound_runs(repo.stage_cache, stage)), None)
     return repo.stage_cache._create_stage(entry, wdir=stage.wdir) if entry else None
 
 
-def _runs(runs: Any, stage: Any) -> Iterator[Any]:
+def sound_runs(runs: Any, stage: Any) -> list[Any]:
     """The run cache's entries for these inputs, newest first; one that is not what its name says is removed."""
-    from dvc.stage.cache import _get_cache_hash, _get_stage_hash
+    from dvc.exceptions import DvcException
+    from dvc.stage.cache import _can_hash, _get_cache_hash, _get_stage_hash
 
-    key = _get_stage_hash(stage)
+    if not _can_hash(stage):
+        return []
+    key, sound = _get_stage_hash(stage), []
     files = [file for file in Path(runs._get_cache_dir(key)).glob("*") if file.is_file()]
     for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
-        entry = runs._load_cache(key, file.name)
-        if entry is None:
-            continue
-        if _get_cache_hash(entry) == file.name and _get_cache_hash(dict(entry), key=True) == key:
-            yield entry
+        entry = None
+        with suppress(DvcException, ValueError):
+            entry = runs._load_cache(key, file.name)
+        if entry and _get_cache_hash(entry) == file.name and _get_cache_hash(dict(entry), key=True) == key:
+            sound.append(entry)
         else:
-            file.unlink()
+            file.unlink(missing_ok=True)
+    return sound
 
 
 def _is_sound(out: Any) -> bool:

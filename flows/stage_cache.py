@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.cache_contents import drop_damaged, find_run, forget_hashes
+from flows.cache_contents import drop_damaged, find_run, forget_hashes, sound_runs
 from tasks.core.errors import PipelineError, WorkspaceError
 from tasks.core.files import sha256_json
 from tasks.core.workspace import Workspace
@@ -249,6 +249,8 @@ class StageCache:
         return True
 
     def _save(self, stage: Any) -> None:
+        stage.save_deps()
+        sound_runs(self._repo.stage_cache, stage)  # DVC takes an entry that is there for what it would write
         stage.save()
         stage.commit()
         stage.dump(update_pipeline=False)

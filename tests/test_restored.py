@@ -128,3 +128,17 @@ def test_a_pinned_source_that_changed_under_the_same_size_and_time_stops_the_tra
         training.read_inputs()
         with pytest.raises(SourceError, match="not the one that is pinned"):
             training.run("ingest")
+
+
+@pytest.mark.parametrize("content", [b"", b"cmd: x\n", b"\xff\xfe", b"[1]", b"{", b"deps: 3\nouts: 4\n"])
+def test_a_run_cache_entry_that_is_none_is_replaced(trained: Path, runner: Callable[..., StageRunner], content: bytes) -> None:
+    tokens = trained / "data" / "tokens"
+    whole, right = contents(tokens), locked(trained, "tokenize", "data/tokens")
+    entries = [file for file in (trained / ".dvc" / "cache" / "runs").rglob("*") if file.is_file() and right in file.read_text()]
+    kept = {file: file.read_bytes() for file in entries}
+    for file in entries:
+        rewrite(file, content)
+    shutil.rmtree(tokens)
+    assert runner().run("tokenize").state == "restored"  # dvc.lock knows it too
+    assert contents(tokens) == whole
+    assert any(file.is_file() and file.read_bytes() == kept[file] for file in entries)
