@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tasks.core.bundle import open_bundle
 from tasks.core.errors import BundleError, RegistryError
 from tasks.core.files import atomic_path
 from tasks.core.moved import ARTIFACTS, follow_move
@@ -227,8 +229,18 @@ def download_bundle(client: MlflowClient, version: ModelVersion, downloads: Path
     if location.startswith(("file:", "/")):
         return Path(local_file_uri_to_path(location)) / "artifacts" / "bundle"
     target = downloads / model_id  # not the number: another registry has versions 1 and 2 as well
+    if target.is_dir() and not _is_sound(target / "bundle", version):
+        shutil.rmtree(target)
     if not target.is_dir():
         with atomic_path(target) as new:
             new.mkdir()
             download_artifacts(f"{location}/artifacts/bundle", dst_path=str(new))
     return target / "bundle"
+
+
+def _is_sound(copy: Path, version: ModelVersion) -> bool:
+    try:
+        open_bundle(copy, registered=registered_sha256(version))
+    except BundleError:
+        return False
+    return True
