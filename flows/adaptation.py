@@ -20,7 +20,9 @@ PROBLEM = "masked-lm"
 CHECKPOINT = Path("models") / "checkpoint"
 BASE = "./base"  # of a workspace that starts from scratch
 # random weights want larger steps, and more of them, than weights that know a language
-SCRATCH = (f"base_model.path={BASE}", "base_model.sha256=null", "finetune.learning_rate=0.0005", "finetune.epochs=10")
+SCRATCH = (
+    f"base_model.path={BASE}", "base_model.sha256=null", "base_model.files=null", "finetune.learning_rate=0.0005", "finetune.epochs=10",
+)  # fmt: skip
 
 
 def prepare(request: Request, shape: Shape | None, overrides: Sequence[str]) -> Workspace:

@@ -66,14 +66,13 @@ def score(workspace: Workspace, contestants: Mapping[str, Contestant]) -> tuple[
     """The workspace's test rows, and every contestant's outputs on them."""
     from dataclasses import replace
 
-    from tasks.comparison import all_labels, open_bundles, read_test_rows, score_bundles
+    from tasks.comparison import all_labels, check_problem, read_test_rows, score_bundles
 
     params = workspace.params()
     file = workspace.root / "data" / "splits" / "test.parquet"
-    for contestant in contestants.values():
-        contestant.check()
+    bundles = {place: contestant.open() for place, contestant in contestants.items()}
+    check_problem(bundles, params.problem)
     rows = read_test_rows(file, params.problem, params.labels, params.evaluate.slices)
-    bundles = open_bundles({place: contestant.directory for place, contestant in contestants.items()}, params.problem)
     rows = replace(rows, labels=all_labels(params.labels, list(bundles.values())))
     return rows, score_bundles(bundles, file, rows, params.seed, listener.get()("compare"))
 

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.errors import BundleError, GateError, RegistryError, did_you_mean
-from tasks.core.files import read_json, sha256_file
+from tasks.core.errors import GateError, RegistryError, did_you_mean
+from tasks.core.files import read_json
 from tasks.core.sources import public_address
 from tasks.core.workspace import Workspace
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+    from tasks.core.bundle import BundleInfo
     from tasks.core.ledger import Decision, Ledger
 
 REPORTS = ("validation", "evaluation", "verification")
@@ -36,17 +37,13 @@ class Contestant:
         """Its number in the registry."""
         return None if self.version is None else int(self.version.version)
 
-    def check(self) -> None:
-        """BundleError unless the directory holds what was registered."""
-        from tasks.core.bundle import MANIFEST
-        from tasks.core.registry import BUNDLE_SHA256
+    def open(self) -> BundleInfo:
+        """The bundle, checked; BundleError unless the directory holds what was registered."""
+        from tasks.core.bundle import open_bundle
+        from tasks.core.registry import registered_sha256
+        from tasks.problems import problem_names
 
-        registered = self.version.tags.get(BUNDLE_SHA256) if self.version else None
-        manifest = self.directory / MANIFEST
-        if registered and manifest.is_file() and sha256_file(manifest) != registered:
-            raise BundleError(
-                f"{self.directory}: is not the bundle that was registered as {self.title}.", "Register it again, or name another version."
-            )
+        return open_bundle(self.directory, problem_names(), None if self.version is None else registered_sha256(self.version))
 
 
 class Registry:
@@ -71,8 +68,13 @@ class Registry:
         """Every decision about this model."""
         from tasks.core.ledger import Ledger
 
-        place = hashlib.sha256(public_address(self.uri).encode()).hexdigest()[:8]  # another registry counts its versions anew
-        return Ledger(self.client, self.name, self.workspace.store / "ledger" / f"{self.name}-{place}.jsonl")
+        folder = self.workspace.store / "ledger"
+        own, place = (folder / f"{self.name}{end}.jsonl" for end in ("", f"-{_place(self.uri)}"))  # another registry counts versions anew
+        if self.uri != self.workspace.default_tracking_uri:
+            return Ledger(self.client, self.name, place)
+        if place.is_file() and not own.exists():  # of a time when a workspace that was moved lost it
+            place.rename(own)
+        return Ledger(self.client, self.name, own)
 
     def decisions(self) -> list[Decision]:
         """The ledger, oldest first; a move that a crash cut short is completed."""
@@ -148,6 +150,10 @@ class Registry:
             return {
                 name: read_json(Path(self.client.download_artifacts(version.run_id, f"reports/{name}.json", scratch))) for name in names
             }
+
+
+def _place(uri: str) -> str:
+    return hashlib.sha256(public_address(uri).encode()).hexdigest()[:8]
 
 
 def rollback_target(registry: Registry, decisions: list[Decision], to: int | None) -> int:

@@ -117,8 +117,6 @@ def lineage_gaps(workspace: Workspace, contestant: Contestant) -> list[str]:
 
 def _find_mark(registry: Registry, version: int | None, champion: Contestant | None) -> tuple[Contestant | None, str]:
     """The best champion so far, if it is not the present one, or why it cannot be scored any more."""
-    from tasks.core.bundle import open_bundle
-
     if version is None or (champion and champion.number == version):
         return None, ""
     found = next((known for known in registry.versions() if int(known.version) == version), None)
@@ -126,8 +124,7 @@ def _find_mark(registry: Registry, version: int | None, champion: Contestant | N
         return None, f"version {version}, the best champion so far, was deleted: small losses since cannot be told"
     try:
         mark = registry.contestant(found)
-        mark.check()
-        open_bundle(mark.directory)
+        mark.open()
     except BundleError as error:
         return None, f"version {version}, the best champion so far, cannot be scored: {error.message.splitlines()[0]}"
     return mark, ""

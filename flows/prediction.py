@@ -32,12 +32,12 @@ def load_predictor(workspace: Workspace | None, *, bundle: Path | None, alias: s
     from tasks.core.predictor import Predictor
     from tasks.problems import load_problem, problem_names
 
-    number = None
+    number = registered = None
     if bundle is None:
         assert workspace is not None
-        bundle, number = _registered_bundle(workspace, alias, version)
-    info = open_bundle(bundle, problem_names())
-    return Predictor(info, load_problem(info.problem)), number or f"bundle {info.files[MODEL]['sha256'][:12]}"
+        bundle, number, registered = _registered_bundle(workspace, alias, version)
+    info = open_bundle(bundle, problem_names(), registered)
+    return Predictor(info, load_problem(info.problem)), number or f"bundle {info.files[MODEL].sha256[:12]}"
 
 
 def make_log(workspace: Workspace, predictor: Predictor, version: str) -> Log:
@@ -92,8 +92,9 @@ def predict_file(predictor: Predictor, source: Path, target: Path | None, log: L
     return count, []
 
 
-def _registered_bundle(workspace: Workspace, alias: str | None, version: int | None) -> tuple[Path, str]:
-    from tasks.core.registry import connect, download_bundle, mlflow_errors, versions
+def _registered_bundle(workspace: Workspace, alias: str | None, version: int | None) -> tuple[Path, str, str]:
+    """(directory, number, sha256 of its manifest)."""
+    from tasks.core.registry import connect, download_bundle, mlflow_errors, registered_sha256, versions
 
     name = workspace.params().model_name
     uri = os.environ["MLFLOW_TRACKING_URI"]
@@ -111,7 +112,8 @@ def _registered_bundle(workspace: Workspace, alias: str | None, version: int | N
         there = ", ".join(f"{v.version} ({', '.join(v.aliases)})" if v.aliases else str(v.version) for v in known)
         raise RegistryError(f"{name}: no version{' with ' + asked if asked else ''} is registered. There is: {there}.", remedy)
     with mlflow_errors(uri):
-        return download_bundle(client, wanted[0], workspace.store / "downloads"), str(wanted[0].version)
+        directory = download_bundle(client, wanted[0], workspace.store / "downloads")
+    return directory, str(wanted[0].version), registered_sha256(wanted[0])
 
 
 def _predictions(predictor: Predictor, source: Path, log: Log | None) -> Iterator[Rows]:

@@ -102,12 +102,10 @@ def carry_out(place: Workspace, registry: Registry, target: Contestant, decision
 
 def try_bundle(target: Contestant) -> None:
     """BundleError unless the version's files are those that were registered, load, and predict."""
-    from tasks.core.bundle import open_bundle
     from tasks.core.predictor import Predictor
-    from tasks.problems import load_problem, problem_names
+    from tasks.problems import load_problem
 
-    target.check()
-    info = open_bundle(target.directory, problem_names())
+    info = target.open()
     kind = load_problem(info.problem)
     example = kind.example()
     predictions = Predictor(info, kind).predict(example)

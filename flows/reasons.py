@@ -65,11 +65,10 @@ def _has_registry(registry: Registry) -> bool:
 
 
 def _load(champion: Contestant) -> Predictor:
-    from tasks.core.bundle import open_bundle
     from tasks.core.predictor import Predictor
-    from tasks.problems import load_problem, problem_names
+    from tasks.problems import load_problem
 
-    info = open_bundle(champion.directory, problem_names())
+    info = champion.open()
     return Predictor(info, load_problem(info.problem))
 
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from flows.cache_contents import drop_damaged, find_run, forget_hashes, sound_runs
 from tasks.core.errors import PipelineError, WorkspaceError
 from tasks.core.files import sha256_json
 from tasks.core.workspace import Workspace
-from tasks.pipeline import STAGES, START, START_FILE, START_OUTS, code_files, code_fingerprint, write_dvc_yaml
+from tasks.pipeline import STAGES, START, START_FILE, START_OUTS, code_files, code_fingerprint, find_stage, write_dvc_yaml
 
 StageStatus = Literal["clean", "stale", "missing"]
 Snapshot = Mapping[str, Any]
@@ -77,19 +80,45 @@ class StageCache:
             return {stage.name: _status(stages[stage.name]) for stage in STAGES}
 
     def restore(self, name: str) -> bool:
-        """Bring back outs that these very inputs made before; False if they never did, or are gone."""
-        from dvc.stage.cache import RunCacheNotFoundError
+        """Bring back outs that these very inputs made before; False if they never did, are gone, or are not what they were.
 
+        What is brought back is read and compared with its hash; a damaged copy is dropped from the cache.
+        """
         with self._locked():
             stage = self._stage(name)
             if not all(dep.exists for dep in stage.deps):
                 return False
-            try:
-                self._repo.stage_cache.restore(stage)
-            except RunCacheNotFoundError:
+            made = find_run(self._repo, stage)
+            if made is None:
                 return False
+            if damaged := drop_damaged(made.outs):
+                _say(name, f"the copy of {', '.join(damaged)} in DVC's cache is damaged and was dropped; the stage runs again")
+            if not made.outs_cached():
+                return False
+            forget_hashes(self._repo, [self._root / path for path in find_stage(name).outs.values()])
+            made.checkout(force=True)
             self._save(stage)
             return True
+
+    def read_inputs(self) -> None:
+        """Read local sources, base models and adapters in full, whatever their size and time say, before the next status."""
+        with self._locked():
+            forget_hashes(self._repo, {Path(dep.fs_path) for stage in self._stages().values() for dep in self._foreign_deps(stage)})
+
+    def inputs(self, name: str) -> Snapshot:
+        """The stage's inputs before it runs, read in full; PipelineError if one is not what the stage before made of it."""
+        with self._locked():
+            stages = self._stages()
+            made = {out.fs_path: (before, out) for before, stage in stages.items() for out in stage.outs}
+            forget_hashes(self._repo, [Path(dep.fs_path) for dep in stages[name].deps if dep.fs_path in made])
+            for dep in stages[name].deps:
+                before, out = made.get(dep.fs_path, ("", None))
+                if out is not None and dep.exists and dep.get_hash() != out.hash_info:
+                    raise PipelineError(
+                        f"{name}: {dep} is not what {before} made: it was changed, and its size and time were not.",
+                        "Run the command again: what was made is brought back from the cache, or made anew.",
+                    )
+        return self.snapshot(name)
 
     def snapshot(self, name: str) -> Snapshot:
         """The stage's inputs as they are now; None for one that is not there, which the stage itself will complain of."""
@@ -148,17 +177,13 @@ class StageCache:
     def lineage(self) -> Lineage:
         """The content key and data version; ingest must be clean."""
         inputs: dict[str, Any] = {}
-        code = {file.resolve() for stage in STAGES for file in code_files(stage, self._problem)}
-        made = {(self._root / path).resolve() for stage in STAGES for path in stage.outs.values()}
         local: set[str] = set()  # sources and base models on this disk: by content, wherever they lie
         with self._locked():
             stages = self._stages()
             for stage in (stages[name] for name in MODEL_STAGES):
-                for dep in stage.deps:
-                    if dep in stage.params:
-                        inputs |= dep.get_hash().value
-                    elif Path(dep.fs_path).resolve() not in code | made:
-                        local.add(dep.get_hash().value)
+                for dep in stage.params:
+                    inputs |= dep.get_hash().value
+                local |= {dep.get_hash().value for dep in self._foreign_deps(stage)}
             data_hash = str(stages["ingest"].outs[0].hash_info.value)
         fingerprints = [code_fingerprint(stage, self._problem) for stage in STAGES if stage.name in MODEL_STAGES]
         return Lineage(sha256_json(inputs | {"local": sorted(local), "code": fingerprints, "data": data_hash}), data_hash)
@@ -179,6 +204,15 @@ class StageCache:
     def _stages(self) -> dict[str, Any]:
         """All of them by name, from one reading of dvc.yaml and dvc.lock, which takes a fiftieth of a second."""
         return {stage.name: self._with_values(stage) for stage in self._repo.stage.load_all(path=str(self._root / "dvc.yaml"))}
+
+    def _foreign_deps(self, stage: Any) -> list[Any]:
+        """Deps that neither Ratchet's code nor a stage makes: sources, base models and adapters on this disk."""
+        return [dep for dep in stage.deps if dep not in stage.params and Path(dep.fs_path).resolve() not in self._ours]
+
+    @cached_property
+    def _ours(self) -> set[Path]:
+        code = {file.resolve() for stage in STAGES for file in code_files(stage, self._problem)}
+        return code | {(self._root / path).resolve() for stage in STAGES for path in stage.outs.values()}
 
     def _with_values(self, stage: Any) -> Any:
         for dep in stage.params:
@@ -204,16 +238,19 @@ class StageCache:
         from dvc.exceptions import DvcException
 
         for out in stage.outs:
-            if out.changed_cache():
+            if drop_damaged([out]) or out.changed_cache():
                 with suppress(DvcException, FileNotFoundError):  # judged by what came, not by what was said
                     for store, objects in out.get_used_objs(force=True).items():
                         self._repo.cloud.pull(objects, odb=store)
-                if out.changed_cache():
+                if drop_damaged([out]) or out.changed_cache():
                     return False
+        forget_hashes(self._repo, [Path(out.fs_path) for out in stage.outs])
         stage.checkout(force=True)
         return True
 
     def _save(self, stage: Any) -> None:
+        stage.save_deps()
+        sound_runs(self._repo.stage_cache, stage)  # DVC takes an entry that is there for what it would write
         stage.save()
         stage.commit()
         stage.dump(update_pipeline=False)
@@ -242,6 +279,10 @@ class StageCache:
             pass
         except ValueError:
             file.unlink(missing_ok=True)
+
+
+def _say(stage: str, what: str) -> None:
+    print(f"{stage:<10} {what}", file=sys.stderr, flush=True)
 
 
 def _status(stage: Any) -> StageStatus:

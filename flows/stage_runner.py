@@ -52,6 +52,10 @@ class StageRunner:
         """Let go of DVC's databases."""
         self._cache.close()
 
+    def read_inputs(self) -> None:
+        """Have the next status read local sources and base models in full: size and time can be the same of other bytes."""
+        self._cache.read_inputs()
+
     def statuses(self) -> dict[str, StageStatus]:
         """Every stage's status, in order."""
         return self._cache.statuses()
@@ -84,7 +88,7 @@ class StageRunner:
         moved = stage.start and not clean and self._settle is not None and self._settle(self._cache)
         if moved and stage.name not in self._rerun and self._cache.restore(stage.name):
             return "restored"
-        before = self._cache.snapshot(stage.name)
+        before = self._cache.inputs(stage.name)
         run_stage(stage, self.workspace, self.params, self._listener(stage.name))
         self._cache.commit(stage.name, before)
         return "ran"

@@ -15,7 +15,7 @@ from flows.stage_runner import StageOutcome, StageRunner
 from flows.standing import Standing
 from flows.starting_point import settle_start
 from tasks.core.bundle import MANIFEST
-from tasks.core.files import read_json, sha256_file
+from tasks.core.files import read_json, sha256_file, sha256_json
 from tasks.core.git import git_state
 from tasks.core.progress import Report
 from tasks.core.workspace import Workspace
@@ -74,6 +74,7 @@ class TrainingRun:
         self.outcomes: dict[str, StageOutcome] = {}
         self._runner = StageRunner(workspace, overrides, self._listen, settle=self._settle, rerun=rerun)
         check_params(self._runner.params, workspace.root)
+        self._runner.read_inputs()
         self._trigger = trigger
         self._uri = os.environ["MLFLOW_TRACKING_URI"]
         self._mlflow: Future[tuple[MlflowClient, str]] | None = None
@@ -227,6 +228,7 @@ class TrainingRun:
             "ratchet.git_dirty": str(state.dirty or bool(self.overrides)).lower(),
             "ratchet.base_model": params.base_model.path,
             "ratchet.base_model_sha256": training["base_sha256"],
+            "ratchet.base_model_files_sha256": sha256_json(training["base_files"]),
             "ratchet.start_sha256": (training["start"] or {}).get("checkpoint_sha256", "none"),
             BUNDLE_SHA256: sha256_file(self.workspace.root / "models" / "bundle" / MANIFEST),
             "ratchet.recipe": read_json(reports / "verification.json")["shipped"],

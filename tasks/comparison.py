@@ -30,7 +30,7 @@ from tasks.core.session import take_rows
 from tasks.core.slices import Slice, slice_rows
 from tasks.core.timing import Timings, time_turn, turns
 from tasks.core.workers import Worker, WorkerError, answer_questions
-from tasks.problems import load_problem, problem_names
+from tasks.problems import load_problem
 from tasks.problems.base import Array, Floats, Problem
 
 LENGTH = "length (characters)"
@@ -85,15 +85,13 @@ def read_test_rows(file: Path, problem: str, labels: Sequence[str], slices: Sequ
     return TestRows(kind, tuple(labels), table.to_pydict(), present, fingerprint_rows(found), sketch_rows(found))
 
 
-def open_bundles(bundles: Mapping[str, Path], problem: str) -> dict[str, BundleInfo]:
-    """Every bundle checked; BundleError for one that was altered or is of another problem type."""
-    opened = {name: open_bundle(directory, problem_names()) for name, directory in bundles.items()}
-    for name, info in opened.items():
+def check_problem(bundles: Mapping[str, BundleInfo], problem: str) -> None:
+    """BundleError for a bundle of another problem type."""
+    for name, info in bundles.items():
         if info.problem != problem:
             raise BundleError(
                 f"{name}: a bundle of the problem '{info.problem}', this workspace is '{problem}'.", "Compare models of one problem type."
             )
-    return opened
 
 
 def check_labels(first: BundleInfo, second: BundleInfo) -> None:
@@ -120,7 +118,7 @@ def score_bundles(bundles: Mapping[str, BundleInfo], test_file: Path, rows: Test
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         workers = {}
         for name, info in bundles.items():
-            setting = {"bundle": str(info.directory), "test": str(test_file), "labels": rows.labels}
+            setting = {"bundle": str(info.directory), "sha256": info.sha256, "test": str(test_file), "labels": rows.labels}
             workers[name] = Worker("tasks.comparison", setting)
             stack.callback(workers[name].close)
         scored = {}
@@ -218,7 +216,7 @@ def _ask(info: BundleInfo, worker: Worker, **question: str | list[int]) -> dict[
 
 def _serve(setting: Mapping[str, Any]) -> None:
     """A bundle's own process."""
-    info = open_bundle(Path(setting["bundle"]))
+    info = open_bundle(Path(setting["bundle"]), registered=setting["sha256"])
     kind, wanted = load_problem(info.problem), setting["labels"]
     predictor = Predictor(info, kind)
     names = [*kind.columns, *kind.derived]

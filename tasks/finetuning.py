@@ -19,6 +19,7 @@ from tasks.core.head import carry_over, checkpoint_labels
 from tasks.core.memory import peak_memory_mb
 from tasks.core.method_checks import check_positions
 from tasks.core.methods import apply_method
+from tasks.core.modelfiles import other_sha256, weights_sha256
 from tasks.core.params import BaseModelParams
 from tasks.core.progress import Report
 from tasks.core.random_state import seed_everything
@@ -64,8 +65,9 @@ def finetune_model(
     kind = load_problem(problem)
     base = resolve_model(base_model, root, cache)
     device = pick_device(device)
-    base_sha256 = sha256_file(base / "model.safetensors")
-    identity = {"params": finetune.model_dump(mode="json"), "labels": labels, "seed": seed, "device": device, "base": base_sha256}
+    base_sha256, base_files = weights_sha256(base), other_sha256(base)
+    identity = {"params": finetune.model_dump(mode="json"), "labels": labels, "seed": seed, "device": device}
+    identity |= {"base": base_sha256, "base_files": base_files}
     claim_work(work, sha256_json(identity | _contents(tokens, start, root / finetune.adapter if finetune.adapter else None)))
     _check_metric(kind, finetune.early_stopping_metric or kind.metric)
     seed_everything(seed)
@@ -103,7 +105,7 @@ def finetune_model(
         save_adapter(tuning.model, checkpoint / ADAPTER, facts)
     save_checkpoint(tuning, checkpoint)
     shutil.copytree(tokens / "tokenizer", checkpoint, dirs_exist_ok=True)  # with it the checkpoint is a base model for others
-    origins = {"device": device, "base_sha256": base_sha256, "start": origin, "method": finetune.method}
+    origins = {"device": device, "base_sha256": base_sha256, "base_files": base_files, "start": origin, "method": finetune.method}
     write_json(training_report, {**_curves(trainer, progress), **origins, **_costs(trainer, progress, seconds), **counts})
 
 
@@ -181,7 +183,7 @@ def _continue(
     renumbered = [new_labels.index(label) if label in new_labels else None for label in old_labels]
     rows, counts = replayed_rows(train, read_tokens(start / "tokens" / "train.arrow"), renumbered, finetune.replay_share, seed)
     return rows, {
-        "checkpoint_sha256": sha256_file(start / "checkpoint" / "model.safetensors"),
+        "checkpoint_sha256": weights_sha256(start / "checkpoint"),
         "labels": asdict(carried),
         "rows": asdict(counts),
     }

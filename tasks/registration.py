@@ -151,20 +151,23 @@ def _log_model(run_id: str, root: Path, params: Params) -> str:
     import pandas as pd
     from mlflow.models import infer_signature
 
+    from tasks.core.bundle import open_bundle
     from tasks.core.predictor import Predictor
 
     package = Path(__file__).resolve().parent
     problem = load_problem(params.problem)
     example = problem.example()
     complete = problem.prediction_example(params.labels)
-    predictions = pd.DataFrame([complete] if complete else Predictor(root / "models" / "bundle", problem).predict(example))
+    bundle = open_bundle(root / "models" / "bundle")
+    predictions = pd.DataFrame([complete] if complete else Predictor(bundle, problem).predict(example))
     frame = pd.DataFrame(example)
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's own use of pandas
         model = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "serving.py"),
-            artifacts={"bundle": str(root / "models" / "bundle")},
+            artifacts={"bundle": str(bundle.directory)},
+            model_config={"bundle_sha256": bundle.sha256},
             code_paths=[str(package)],
             signature=infer_signature(frame, predictions),
             input_example=frame,

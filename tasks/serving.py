@@ -1,4 +1,7 @@
-"""What MLflow loads: a pyfunc model whose artifact is a bundle (models from code, no pickle)."""
+"""What MLflow loads: a pyfunc model whose artifact is a bundle (models from code, no pickle).
+
+The bundle's hash stands beside its directory, in MLmodel, under `model_config`; docs/trust.md says what that is good for.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,23 @@ import mlflow
 import pandas as pd  # at run time: MLflow reads the type hints of `predict`
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+BUNDLE_SHA256 = "bundle_sha256"
+
 
 class BundleModel(PythonModel):  # type: ignore[misc]
     """Rows in (a data frame with the problem's input columns), predictions out, one row each."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Open the bundle; its hashes are checked."""
+        """Open the bundle; its hashes are checked, and it must be the one that was registered."""
         from tasks.core.bundle import open_bundle
         from tasks.core.predictor import Predictor
-        from tasks.problems import load_problem
+        from tasks.problems import load_problem, problem_names
 
-        directory = Path(context.artifacts["bundle"])
-        problem = load_problem(open_bundle(directory).problem)
+        registered = str((context.model_config or {}).get(BUNDLE_SHA256))
+        info = open_bundle(Path(context.artifacts["bundle"]), problem_names(), registered)
+        problem = load_problem(info.problem)
         self.columns = list(problem.example())
-        self.predictor = Predictor(directory, problem)
+        self.predictor = Predictor(info, problem)
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predictions in the rows' order."""

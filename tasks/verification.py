@@ -26,6 +26,7 @@ from tasks.core.checkpoints import load_checkpoint
 from tasks.core.decoding import Writer, onnx_writer, tokens_per_second, torch_writer
 from tasks.core.errors import ExportError
 from tasks.core.files import read_json, write_json
+from tasks.core.modelfiles import weight_files
 from tasks.core.params import VerifyParams
 from tasks.core.predictor import Predictor
 from tasks.core.progress import Report
@@ -119,7 +120,7 @@ def _timing_rows(available: int, wanted: int, seed: int) -> list[int]:
 
 def _variants(checkpoint: Path, candidates: Path) -> list[Variant]:
     """PyTorch, fp32 ONNX, then the recipes in the order of `export.recipes`."""
-    torch = Variant(TORCH, checkpoint, (checkpoint / "model.safetensors").stat().st_size)
+    torch = Variant(TORCH, checkpoint, sum(file.stat().st_size for file in weight_files(checkpoint)))
     exported = read_json(candidates / "export.json")["recipes"]
     return [torch, *(Variant(one["recipe"], candidates / one["recipe"] / "model.onnx", one["bytes"], one["failure"]) for one in exported)]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,14 +13,16 @@ import pytest
 from exported import MAX_LENGTH, PROBLEM, Exported
 from tiny import LABELS, tiny_rows
 
-from tasks.core.bundle import open_bundle, write_manifest
+from tasks.core.bundle import Limits, open_bundle, write_manifest
 from tasks.core.calibration import Calibration
 from tasks.core.errors import BundleError
+from tasks.core.files import sha256_file
 from tasks.core.predictor import Predictor
 from tasks.core.shipping import assemble_bundle, seal_bundle
 from tasks.problems import load_problem, problem_names
 
 ROWS = {"text": [*tiny_rows(50, seed=3)["text"], "", "good " * 5000, "🙂 שלום\u2028", "a\x00b", "[SEP]"]}
+LIMITS = Limits(max_length=MAX_LENGTH, labels=LABELS)
 REPAIRS_IN_VAIN = ("missing", "altered", "truncated")
 
 
@@ -50,7 +53,7 @@ def test_a_bundle_says_what_it_is(shipped: Path) -> None:
     info = open_bundle(shipped, problem_names())
     assert (info.problem, info.recipe, info.labels) == (PROBLEM, "int8-static", LABELS)
     assert info.metrics == {"macro_f1": 0.9}
-    assert info.limits == {"max_length": MAX_LENGTH, "labels": list(LABELS)}
+    assert info.limits == LIMITS
     assert info.settings.temperature == 1.5
     assert set(info.files) == {file.name for file in shipped.iterdir()} - {"manifest.json"}
 
@@ -138,17 +141,129 @@ def test_a_manifest_that_is_none_is_refused(bundle: Path, text: str) -> None:
         open_bundle(bundle)
 
 
-@pytest.mark.parametrize("key", [{"temperature": 0}, {"temperature": "1"}, {"max_length": 0}, {"labels": None}, {"surprise": 1}])
-def test_settings_that_cannot_be_used_are_refused(bundle: Path, key: dict) -> None:
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ({"temperature": 0}, "temperature"), ({"temperature": "1"}, "temperature"), ({"temperature": 1e9}, "temperature"),
+        ({"temperature": True}, "temperature"), ({"max_length": 0}, "max_length"), ({"max_length": 10**9}, "max_length"),
+        ({"max_length": 1.5}, "max_length"), ({"threads": 10_000}, "threads"), ({"threads": -1}, "threads"),
+        ({"pad_token_id": -1}, "pad_token_id"), ({"pad_token_id": 2**40}, "pad_token_id"),
+        ({"bias": [1e300]}, "bias"), ({"bias": "x"}, "bias"), ({"labels": None}, "labels"), ({"labels": ["x" * 2000]}, "labels"),
+        ({"output_name": ""}, "output_name"), ({"problem": 3}, "problem"), ({"surprise": 1}, "surprise: unknown key"),
+    ],
+)  # fmt: skip
+def test_settings_out_of_bounds_are_refused_by_name(bundle: Path, key: dict, says: str) -> None:
     edit_json(bundle / "config.json", lambda config: config["ratchet"].update(key))
-    write_manifest(bundle, recipe="fp32", metrics={}, limits={})
-    with pytest.raises(BundleError, match="`ratchet` key"):
+    write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
+    with pytest.raises(BundleError, match=rf"config.json: 1 of its values cannot be used:\n  ratchet\.{says}"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_are_none_are_refused(bundle: Path, value: str) -> None:
+    text = (bundle / "config.json").read_text()
+    (bundle / "config.json").write_text(text.replace('"temperature": 1.5', f'"temperature": {value}'))
+    write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
+    with pytest.raises(BundleError, match=r"config\.json: 1 of its values cannot be used"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"format": 2}, "format"), ({"recipe": ""}, "recipe"), ({"metrics": {"f1": "0.9"}}, "metrics.f1"),
+        ({"limits": {"max_length": 0, "labels": []}}, "limits.max_length"), ({"limits": {}}, "limits.max_length"),
+        ({"extra": 1}, "extra: unknown key"), ({"files": []}, "files"),
+        ({"files": {"model.onnx": {"sha256": "x", "bytes": 1}}}, "files.model.onnx.sha256"),
+        ({"files": {"model.onnx": {"sha256": "0" * 64, "bytes": -1}}}, "files.model.onnx.bytes"),
+        ({"files": {f"{n}": {"sha256": "0" * 64, "bytes": 1} for n in range(2000)}}, "files"),
+    ],
+)  # fmt: skip
+def test_a_manifest_out_of_bounds_is_refused_by_name(bundle: Path, change: dict, says: str) -> None:
+    edit_json(bundle / "manifest.json", lambda manifest: manifest.update(change))
+    with pytest.raises(BundleError, match=rf"manifest.json: \d+ of its values cannot be used:\n  {says}"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "\xff", '{"format": 1e999}', " " * (65 * 2**20)], ids=["deep", "bytes", "number", "long"])
+@pytest.mark.parametrize("name", ["manifest.json", "config.json"])
+def test_json_that_nobody_wrote_is_refused(bundle: Path, name: str, text: str) -> None:
+    (bundle / name).write_text(text, encoding="latin-1")
+    if name == "config.json":
+        write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
+    with pytest.raises(BundleError):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"labels": ["negative", "positive"]}, "config.json has labels for 2 outputs, the model has 3"),
+        ({"bias": [0.0, 1.0]}, "config.json has 2 biases, the model has 3 outputs"),
+        ({"output_name": "loss"}, "the model has no output 'loss'"),
+        ({"pad_token_id": 100_000}, "the tokenizer has no token 100000"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_told(bundle: Path, change: dict, says: str) -> None:
+    edit_json(bundle / "config.json", lambda config: config["ratchet"].update(change))
+    write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
+    with pytest.raises(BundleError, match=says):
+        Predictor(bundle, load_problem(PROBLEM))
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+@pytest.mark.parametrize("content", [b"", b"junk", b"{}"])
+def test_a_model_or_tokenizer_that_is_none_is_told(bundle: Path, name: str, content: bytes) -> None:
+    (bundle / name).write_bytes(content)
+    write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
+    with pytest.raises(BundleError, match=r"onnxruntime cannot run its model|its tokenizer\.json cannot be read"):
+        Predictor(bundle, load_problem(PROBLEM))
+
+
+def test_a_bundle_gets_no_more_threads_than_there_are_cores(bundle: Path) -> None:
+    edit_json(bundle / "config.json", lambda config: config["ratchet"].update({"threads": 256}))
+    write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
+    assert Predictor(bundle, load_problem(PROBLEM)).model.threads <= (os.cpu_count() or 1)
+
+
+def test_a_manifest_made_anew_is_not_the_registered_one(bundle: Path) -> None:
+    registered = open_bundle(bundle).sha256
+    assert open_bundle(bundle, registered=registered).sha256 == registered == sha256_file(bundle / "manifest.json")
+    edit_json(bundle / "config.json", lambda config: config["ratchet"].update({"labels": list(LABELS)[::-1]}))
+    write_manifest(bundle, recipe="int8-static", metrics={"macro_f1": 0.9}, limits=LIMITS)
+    assert open_bundle(bundle).labels == LABELS[::-1]  # by itself it is sound
+    with pytest.raises(BundleError, match="is not the bundle that was registered"):
+        open_bundle(bundle, registered=registered)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+def test_what_is_used_was_hashed_as_it_was_read(bundle: Path, name: str) -> None:
+    """A file that is replaced between the check and its use is refused, not used."""
+    info = open_bundle(bundle)
+    content = (bundle / name).read_bytes()
+    (bundle / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(BundleError, match=f"{name}: altered"):
+        Predictor(info, load_problem(PROBLEM))
+
+
+def test_the_model_for_many_texts_is_checked_again_as_it_is_read(bundle: Path) -> None:
+    predictor = Predictor(bundle, load_problem(PROBLEM))
+    (bundle / "model.onnx").write_bytes(b"other")
+    with pytest.raises(BundleError, match=r"model\.onnx: altered"):
+        _ = predictor.model.on_one_thread
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    os.mkfifo(bundle / name)
+    with pytest.raises(BundleError, match=rf"{name}: missing|there is no {name}"):
         open_bundle(bundle)
 
 
 def test_a_bundle_of_an_unknown_problem_is_refused(bundle: Path) -> None:
     edit_json(bundle / "config.json", lambda config: config["ratchet"].update({"problem": "mind-reading"}))
-    write_manifest(bundle, recipe="fp32", metrics={}, limits={})
+    write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
     with pytest.raises(BundleError, match=r"unknown problem type 'mind-reading', known: .*text-classification"):
         open_bundle(bundle, problem_names())
     with pytest.raises(BundleError, match="mind-reading"):

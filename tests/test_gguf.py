@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from shared import made_once
+from tampered import flip
 from tiny_chat import CHATML, make_chat_base
 
 from tasks.core.errors import SourceError
@@ -30,8 +31,8 @@ def base() -> Path:
     return made_once("make_chat_base", make_chat_base)
 
 
-def write_gguf(file: Path) -> Any:
-    """The tiny Llama as llama.cpp's converter writes one, in float32; returns the model."""
+def write_gguf(file: Path, without: tuple[str, ...] = ("lm_head.weight",)) -> Any:
+    """The tiny Llama as llama.cpp's converter writes one, in float32; returns the model. Its output layer is the embedding's."""
     import gguf
 
     model = PROBLEM.load_model(base(), ()).eval()
@@ -55,7 +56,7 @@ def write_gguf(file: Path) -> Any:
     writer.add_eos_token_id(2)
     writer.add_chat_template(CHATML)
     for name, tensor in model.state_dict().items():
-        if name != "lm_head.weight":
+        if name not in without:
             writer.add_tensor(_name(name), _permuted(name, tensor, config).contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -79,6 +80,24 @@ def _permuted(name: str, tensor: torch.Tensor, config: Any) -> torch.Tensor:
         if part in name:
             return tensor.reshape(count, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
     return tensor
+
+
+def test_a_weight_that_a_gguf_file_lacks_is_told(tmp_path: Path) -> None:
+    lost = "model.layers.1.mlp.down_proj.weight"
+    write_gguf(tmp_path / "tiny.gguf", ("lm_head.weight", lost))
+    with pytest.raises(SourceError, match=rf"tiny\.gguf: 1 of the \d+ weights that LlamaForCausalLM wants are not in its files: {lost}"):
+        resolve_model(BaseModelParams(path="./tiny.gguf"), tmp_path, tmp_path / "cache")
+
+
+def test_a_damaged_conversion_is_made_anew(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf")
+    base = BaseModelParams(path="./tiny.gguf")
+    directory = resolve_model(base, tmp_path, tmp_path / "cache")
+    whole = {file.name: file.read_bytes() for file in directory.iterdir()}
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        flip(directory / name)
+        assert resolve_model(base, tmp_path, tmp_path / "cache") == directory
+        assert {file.name: file.read_bytes() for file in directory.iterdir()} == whole
 
 
 def test_a_gguf_file_becomes_the_model_that_it_was(tmp_path: Path) -> None:

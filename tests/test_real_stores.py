@@ -16,6 +16,7 @@ import psycopg2
 import pytest
 from postgres import Postgres
 from servers import Server, mlflow_server, prefect_server, task_states
+from tampered import flip
 from workspaces import STAGES, clean_environment, git, ratchet_json, run, states
 
 from tasks.core.files import sha256_file
@@ -112,8 +113,10 @@ def test_two_machines_that_register_one_model_at_once_on_postgresql_make_one_ver
 def test_the_bundle_comes_through_the_server_where_the_disk_has_none(shared: Path, stores: Stores, tmp_path: Path) -> None:
     root = copied(shared, tmp_path)
     shutil.rmtree(root / "models")
-    assert ratchet_json(root, "predict", "a good day", "--alias", "challenger", **stores.environment)[0]["label"]
-    assert list((root / ".ratchet" / "downloads").glob("*/bundle/model.onnx"))
+    said = ratchet_json(root, "predict", "a good day", "--alias", "challenger", **stores.environment)
+    (copy,) = (root / ".ratchet" / "downloads").glob("*/bundle/model.onnx")
+    flip(copy)  # a damaged copy is downloaded again
+    assert ratchet_json(root, "predict", "a good day", "--alias", "challenger", **stores.environment) == said
 
 
 @pytest.mark.usefixtures("shared")

@@ -6,10 +6,8 @@ import csv
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -98,18 +96,9 @@ def make_workspace(root: Path, base: Path, rows: int = ROWS) -> None:
 def copy_workspace(template: Path, root: Path) -> Path:
     """A copy with its stores, which shares nothing with the template."""
     shutil.copytree(template, root, symlinks=True)
-    _move_mlflow(root / ".ratchet" / "mlflow.db", str(template), str(root))
     # dvc.yaml names the code's files from where the workspace lies
     run(root, sys.executable, "-m", "tasks", "dvc-yaml")
     return root
-
-
-def _move_mlflow(database: Path, old: str, new: str) -> None:
-    """MLflow holds absolute addresses: without this, a copy's artifacts would land in the template."""
-    with closing(sqlite3.connect(database)) as connection, connection:
-        columns = connection.execute("SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'")
-        for table, column in columns.fetchall():
-            connection.execute(f'UPDATE "{table}" SET "{column}" = replace("{column}", ?1, ?2) WHERE instr("{column}", ?1)', (old, new))
 
 
 def states(result: dict[str, Any]) -> dict[str, str]:

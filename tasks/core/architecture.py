@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import ParamsError
+from tasks.core.modelfiles import weight_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,10 +38,11 @@ def head_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
 
 def untrained_parameters(model: PreTrainedModel, base: Path) -> dict[str, nn.Parameter]:
     """What above the layers has no weights in the base model's files and was drawn at random, by name."""
-    stored = {_plain_name(name, model.base_model_prefix) for name in _stored_names(base)}
+    prefix = model.base_model_prefix
+    stored = {(_plain_name(name, prefix), shape) for name, shape in _stored_shapes(base).items()}
     below = {id(parameter) for part in (layer_stack(model), embedding_block(model)) for parameter in part.parameters()}
     above = {name: parameter for name, parameter in model.named_parameters() if id(parameter) not in below}
-    return {name: parameter for name, parameter in above.items() if _plain_name(name, model.base_model_prefix) not in stored}
+    return {name: parameter for name, parameter in above.items() if (_plain_name(name, prefix), tuple(parameter.shape)) not in stored}
 
 
 def linear_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
@@ -149,14 +151,14 @@ def reads_left_to_right(model: PreTrainedModel) -> bool:
     return bool(torch.equal(one, other))
 
 
-def _stored_names(directory: Path) -> set[str]:
+def _stored_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
     from safetensors import safe_open
 
-    names: set[str] = set()
-    for file in directory.glob("*.safetensors"):
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(directory):
         with safe_open(file, "pt") as opened:
-            names.update(opened.keys())
-    return names
+            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118, it is no mapping
+    return shapes
 
 
 def _plain_name(name: str, prefix: str) -> str:

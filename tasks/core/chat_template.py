@@ -6,16 +6,15 @@ base model without a template needs no token that it has not.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.dialogues import Turn
 from tasks.core.errors import DataError, SourceError
-from tasks.core.files import read_json
-from tasks.core.tokens import directory_of
+from tasks.core.tokens import Files, files_of
 from tasks.core.words import special_tokens
 
 if TYPE_CHECKING:
@@ -38,8 +37,8 @@ class ChatTemplate:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> ChatTemplate:
-        """That of the directory that the tokenizer was loaded from. Raises SourceError where texts have no end that it could use."""
-        own, tokens = _read(directory_of(tokenizer))
+        """That beside the tokenizer where it was loaded from. Raises SourceError where texts have no end that it could use."""
+        own, tokens = _read(files_of(tokenizer))
         if own is not None:
             return cls(_compile(own), tokens)
         if "eos_token" not in tokens:
@@ -64,16 +63,16 @@ class ChatTemplate:
             ) from None
 
 
-def _read(directory: Path) -> tuple[str | None, dict[str, str]]:
+def _read(files: Files) -> tuple[str | None, dict[str, str]]:
     """(chat template, special tokens by name) of a Hugging Face directory."""
-    config = read_json(directory / "tokenizer_config.json") if (directory / "tokenizer_config.json").is_file() else {}
+    config = json.loads(files("tokenizer_config.json") or b"{}")
     tokens = {
         name: value["content"] if isinstance(value, dict) else value
         for name, value in config.items()
         if name.endswith("_token") and isinstance(value, (str, dict))
     }
-    file = directory / "chat_template.jinja"
-    own = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
+    file = files("chat_template.jinja")
+    own = config.get("chat_template") if file is None else file.decode()
     if isinstance(own, list):  # several, by name
         own = next((one["template"] for one in own if one["name"] == "default"), None)
     return own, tokens

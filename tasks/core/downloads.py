@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from tasks.core.errors import SourceError, as_storage_error
 from tasks.core.files import atomic_path, read_json, sha256_file, write_json
+from tasks.core.pins import compare_sha256, sha256_once
 from tasks.core.progress import Report
 from tasks.core.sources import LocalFile, has_glob, public_address, scheme_of
 
@@ -43,7 +44,7 @@ def kept(
     validator: Mapping[str, str] | None = None,
     address: str = "",
 ) -> Path:
-    """The file called `name` that `fill` makes, made only if the cache has none that will do.
+    """The file called `name` that `fill` makes, made only if the cache has none that will do: one whose bytes changed will not.
 
     key         what the content depends on, for example the address
     sha256      wanted; checked before the file takes its place
@@ -53,8 +54,9 @@ def kept(
     mark = place.parent / "about.json"
     with lock(place.parent):
         about = read_json(mark) if mark.is_file() and place.is_file() else {}
-        if about and about["validator"] == (dict(validator) if validator is not None else None) and about["size"] == place.stat().st_size:
-            _compare(about["sha256"], sha256, address or key)
+        known = dict(validator) if validator is not None else None
+        if about and about["validator"] == known and about["sha256"] == sha256_once(place):
+            compare_sha256(about["sha256"], sha256, address or key)
             return place
         for left in place.parent.glob(f".{name}.*"):  # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)
@@ -62,8 +64,8 @@ def kept(
         with atomic_path(place) as new:
             fill(new)
             found = sha256_file(new)
-            _compare(found, sha256, address or key)
-        write_json(mark, {"sha256": found, "size": place.stat().st_size, "validator": dict(validator) if validator is not None else None})
+            compare_sha256(found, sha256, address or key)
+        write_json(mark, {"sha256": found, "validator": known})
     return place
 
 
@@ -75,25 +77,6 @@ def lock(directory: Path) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / ".lock"):
         yield
-
-
-def check_sha256(file: Path, wanted: str, address: str, cache: Path) -> None:
-    """Raise SourceError if a file is not what was pinned; a file that has not changed since is not read again."""
-    status = file.stat()
-    mark = cache / "checked" / f"{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:24]}.json"
-    about = read_json(mark) if mark.is_file() else {}
-    if (about.get("size"), about.get("mtime_ns")) != (status.st_size, status.st_mtime_ns):
-        about = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256_file(file)}
-        write_json(mark, about)
-    _compare(about["sha256"], wanted, address)
-
-
-def _compare(found: str, wanted: str | None, address: str) -> None:
-    if wanted and found != wanted:
-        raise SourceError(
-            f"{address}: its sha256 is not the one that is pinned.\n  expected {wanted}\n  found    {found}",
-            "Somebody changed the file, or the pin is wrong: find out which, then put the right sha256 into params.yaml.",
-        )
 
 
 def fetch_remote(url: str, sha256: str | None, cache: Path, report: Report) -> list[LocalFile]:

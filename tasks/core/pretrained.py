@@ -1,10 +1,14 @@
-"""A problem type's model from a base model's or a checkpoint's directory."""
+"""A problem type's model from a base model's or a checkpoint's directory; no weight of it is drawn at random unless it is the head's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import SourceError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
 _DROPOUTS = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout", "seq_classif_dropout",
 )  # fmt: skip
+_SHOWN = 3  # weights that a message names
 
 
 def load_pretrained(
@@ -23,14 +28,87 @@ def load_pretrained(
     kind          one of transformers' Auto classes
     labels        of its outputs; empty: it has none
     problem_type  as Hugging Face calls it, of a classifier
+    Raises SourceError for files that cannot be read, and for weights that are missing or of another shape, the head's aside.
     """
-    config = _config(directory, dropout, labels)
-    if problem_type is not None:
-        config.problem_type = problem_type
-    model: PreTrainedModel = kind.from_pretrained(
-        directory, config=config, trust_remote_code=False, use_safetensors=True, dtype="float32", attn_implementation="eager"
-    )
-    return model
+    with _read_errors(directory):
+        config = _config(directory, dropout, labels)
+        if problem_type is not None:
+            config.problem_type = problem_type
+        declared = tuple(config.architectures or ())
+        # a head for other labels has another shape, and is drawn anew; `check_weights` refuses any other difference
+        model, loading = kind.from_pretrained(
+            directory, config=config, trust_remote_code=False, use_safetensors=True, dtype="float32", attn_implementation="eager",
+            output_loading_info=True, ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    check_weights(model, loading, str(directory), complete=type(model).__name__ in declared)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def check_weights(model: PreTrainedModel, loading: Mapping[str, Any], where: str, *, complete: bool) -> None:
+    """Raise SourceError where a weight that the files should hold was drawn at random instead.
+
+    loading   transformers' loading info
+    complete  the files say that they hold this very model, head included; else the head may be missing, and a pooler that
+              transformers builds such a body without as well. A head of other shapes is a head for other labels.
+    """
+    body = {id(parameter) for parameter in model.base_model.parameters()}
+    names = dict(model.named_parameters())
+    inside = {name for name, parameter in names.items() if id(parameter) in body}
+    wanted = set(names) if complete else inside - _optional(model)
+    lost = sorted(wanted & set(loading["missing_keys"]))
+    reshaped = sorted((name, tuple(found), tuple(made)) for name, found, made in loading["mismatched_keys"] if name in inside)
+    if lost:
+        unused = sorted(loading["unexpected_keys"])
+        raise SourceError(
+            f"{where}: {len(lost)} of the {len(wanted)} weights that {type(model).__name__} wants are not in its files: {_some(lost)}."
+            f"{f' They hold {len(unused)} that it does not know: {_some(unused)}.' if unused else ''}",
+            "Training would start them at random. Take the model's complete files, as `save_pretrained` writes them.",
+        )
+    if reshaped:
+        shapes = [f"{name} {list(found)}, wanted {list(made)}" for name, found, made in reshaped]
+        raise SourceError(
+            f"{where}: {len(shapes)} of its weights do not have the shapes that its config.json says: {_some(shapes)}.",
+            "Take config.json and the weights of one model.",
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _optional(model: PreTrainedModel) -> set[str]:
+    """Weights of the body that transformers itself can build it without: a pooler, which a base may lack by design."""
+    import torch
+
+    body: Any = model.base_model
+    if "add_pooling_layer" not in inspect.signature(type(body).__init__).parameters:
+        return set()
+    with torch.device("meta"):
+        plain = {name for name, _ in type(body)(body.config, add_pooling_layer=False).named_parameters()}
+    ours = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {ours[id(parameter)] for name, parameter in body.named_parameters() if name not in plain}
+
+
+@contextmanager
+def _read_errors(directory: Path) -> Iterator[None]:
+    """What transformers and safetensors say of files that they cannot read, as a SourceError."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
+        raise _unreadable(directory, error) from error
+    except OSError as error:
+        if error.errno is not None:  # the system's own refusal, such as no permission
+            raise
+        raise _unreadable(directory, error) from error
+
+
+def _unreadable(directory: Path, error: Exception) -> SourceError:
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    return SourceError(f"{directory}: its files cannot be read as a model: {said}", "Take a model as `save_pretrained` writes it.")
 
 
 def _config(directory: Path, dropout: float | None, labels: Sequence[str]) -> PretrainedConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks.core.errors import RegistryError
+from tasks.core.bundle import open_bundle
+from tasks.core.errors import BundleError, RegistryError
 from tasks.core.files import atomic_path
+from tasks.core.moved import ARTIFACTS, follow_move
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,7 +65,10 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
 
     with mlflow_errors(uri):
         if uri.startswith("sqlite:///"):
-            _make_database(Path(uri.removeprefix("sqlite:///")))
+            database = Path(uri.removeprefix("sqlite:///"))
+            _make_database(database)
+            if database.parent == store:
+                follow_move(database, store, experiment)
         elif not uri.startswith("http"):
             _reach_database(uri)
         mlflow.set_tracking_uri(uri)
@@ -71,7 +77,7 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
         if found is not None:
             return client, str(found.experiment_id)
         # a server decides for itself where artifacts lie; beside a bare database they would land in the working directory
-        location = None if uri.startswith("http") else (store / "mlartifacts").as_uri()
+        location = None if uri.startswith("http") else (store / ARTIFACTS).as_uri()
         try:
             return client, str(client.create_experiment(experiment, artifact_location=location))
         except MlflowException as error:
@@ -201,6 +207,17 @@ class LiveCurves:
         self._flushed = time.monotonic()
 
 
+def registered_sha256(version: ModelVersion) -> str:
+    """Of the manifest of the version's bundle; BundleError where the registry does not know it, for then nothing could be checked."""
+    found = version.tags.get(BUNDLE_SHA256)
+    if not found:
+        raise BundleError(
+            f"{version.name} version {version.version}: its tag {BUNDLE_SHA256} is gone, so its files cannot be checked.",
+            "Name another version, or register it again with `ratchet train`.",
+        )
+    return str(found)
+
+
 def download_bundle(client: MlflowClient, version: ModelVersion, downloads: Path) -> Path:
     """A local directory with the version's bundle; a copy in `downloads` where MLflow's artifacts are not on this disk."""
     from mlflow.artifacts import download_artifacts
@@ -212,8 +229,18 @@ def download_bundle(client: MlflowClient, version: ModelVersion, downloads: Path
     if location.startswith(("file:", "/")):
         return Path(local_file_uri_to_path(location)) / "artifacts" / "bundle"
     target = downloads / model_id  # not the number: another registry has versions 1 and 2 as well
+    if target.is_dir() and not _is_sound(target / "bundle", version):
+        shutil.rmtree(target)
     if not target.is_dir():
         with atomic_path(target) as new:
             new.mkdir()
             download_artifacts(f"{location}/artifacts/bundle", dst_path=str(new))
     return target / "bundle"
+
+
+def _is_sound(copy: Path, version: ModelVersion) -> bool:
+    try:
+        open_bundle(copy, registered=registered_sha256(version))
+    except BundleError:
+        return False
+    return True

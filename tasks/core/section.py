@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+MOST_TOKENS = 131_072  # of a text
+MOST_THREADS = 256  # of onnxruntime; it never gets more than there are cores
 
 
 class Section(BaseModel):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -12,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.batching import inference_batches
+from tasks.core.bundle import REMEDY
 from tasks.core.causal_graph import PAST, PRESENT
+from tasks.core.errors import BundleError
 from tasks.core.ragged import gather
 
 if TYPE_CHECKING:
@@ -40,26 +44,35 @@ class Collator(Protocol):
 
 
 class OnnxModel:
-    """An onnxruntime session on the CPU; safe to call from several threads."""
+    """An onnxruntime session on the CPU; safe to call from several threads.
 
-    def __init__(self, file: Path, output_name: str, threads: int = 0) -> None:
+    source   the graph's file, or what reads it, each time that it is asked
+    threads  0: one a physical core; never more than there are cores
+    bundle   the bundle that it is of, which a BundleError names where onnxruntime refuses it; of a graph of our own that is a bug
+    """
+
+    def __init__(self, source: Path | Callable[[], bytes], output_name: str, threads: int = 0, bundle: Path | None = None) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        self.file, self.threads = file, threads or physical_cores()
+        self.source, self.threads = source, min(threads, os.cpu_count() or 1) or physical_cores()
         # 0 would let onnxruntime pin its threads to cores, which fights with other processes and fails in containers
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # patterns are kept for every shape ever seen, and ours all differ
         options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self.bundle = bundle
+        graph = str(source) if isinstance(source, Path) else source()
+        with self._refusals():
+            self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self.output_name = output_name
         self.past = [(one.name, one.shape[1], one.shape[3]) for one in self.session.get_inputs() if one.name.startswith(PAST)]
 
     def run(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Floats:
         """Outputs of one padded batch."""
-        outputs: Floats = self.session.run([self.output_name], {**batch, **self.nothing_read(len(batch["input_ids"]))})[0]
+        with self._refusals():
+            outputs: Floats = self.session.run([self.output_name], {**batch, **self.nothing_read(len(batch["input_ids"]))})[0]
         return outputs
 
     def nothing_read(self, rows: int) -> Cache:
@@ -70,7 +83,8 @@ class OnnxModel:
         """(outputs of tokens, (tokens, vocabulary); the cache with them) of one text that the model goes on reading."""
         before = next(iter(cache.values())).shape[2]
         batch = {"input_ids": np.asarray([ids], np.int64), "attention_mask": np.ones((1, before + len(ids)), np.int64)}
-        outputs, *present = self.session.run([self.output_name, *(name.replace(PAST, PRESENT) for name in cache)], {**batch, **cache})
+        with self._refusals():
+            outputs, *present = self.session.run([self.output_name, *(name.replace(PAST, PRESENT) for name in cache)], {**batch, **cache})
         return outputs[0], dict(zip(cache, present, strict=True))
 
     def outputs(self, features: Features, problem: Collator, pad_token_id: int) -> Floats:
@@ -94,11 +108,28 @@ class OnnxModel:
     @cached_property
     def on_one_thread(self) -> OnnxModel:
         """The same for calls that come from several threads at once."""
-        return OnnxModel(self.file, self.output_name, 1)
+        return OnnxModel(self.source, self.output_name, 1, self.bundle)
+
+    @property
+    def output_shape(self) -> list[int | str | None] | None:
+        """Of `output_name`, a name or None for each size that is not fixed; None where the graph has no such output."""
+        return next((list(output.shape) for output in self.session.get_outputs() if output.name == self.output_name), None)
 
     def _nothing(self) -> Floats:
-        shape = next(output.shape for output in self.session.get_outputs() if output.name == self.output_name)
+        shape = self.output_shape or [0]
         return np.zeros((0, *(size if isinstance(size, int) else 0 for size in shape[1:])), np.float32)
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if self.bundle is None or not (
+                type(error).__module__.startswith("onnxruntime.") or isinstance(error, ValueError | RuntimeError)
+            ):
+                raise
+            said = " ".join(str(error).split())[:300]
+            raise BundleError(f"{self.bundle}: onnxruntime cannot run its model: {said}", REMEDY) from error
 
 
 def take_rows(features: Features, rows: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
@@ -108,8 +139,6 @@ def take_rows(features: Features, rows: npt.NDArray[np.int64]) -> dict[str, list
 
 def physical_cores() -> int:
     """Cores this process may use, hyper-threads of one core counted once; at least 1."""
-    import os
-
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     siblings = {_read(Path(topology.format(cpu))) or str(cpu) for cpu in allowed}

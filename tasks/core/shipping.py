@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.bundle import MODEL, Settings, open_bundle, write_config, write_manifest
+from tasks.core.bundle import MODEL, Limits, Settings, open_bundle, write_config, write_manifest
 from tasks.core.calibration import Calibration
 from tasks.core.files import read_json
 from tasks.core.tokens import TokensInfo
@@ -35,11 +35,11 @@ def assemble_bundle(
         shutil.copyfile(file, bundle / file.name)
     shutil.copyfile(model, bundle / MODEL)
     settings = Settings(
-        problem.name, tuple(labels), info.max_length, info.pad_token_id,
-        calibration.temperature, problem.output_name, threads, calibration.bias,
+        problem=problem.name, labels=tuple(labels), max_length=info.max_length, pad_token_id=info.pad_token_id,
+        temperature=calibration.temperature, output_name=problem.output_name, threads=threads, bias=calibration.bias,
     )  # fmt: skip
     write_config(bundle, read_json(checkpoint / "config.json"), settings)
-    write_manifest(bundle, recipe=recipe, metrics={}, limits={"max_length": info.max_length, "labels": list(labels)})
+    write_manifest(bundle, recipe=recipe, metrics={}, limits=Limits(max_length=info.max_length, labels=tuple(labels)))
 
 
 def seal_bundle(bundle: Path, metrics: dict[str, float]) -> None:

