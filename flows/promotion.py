@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,15 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import FlowPauseTimeout
 from prefect.input import RunInput
+from prefect.logging import get_run_logger
 
 from flows.contestants import Contestant, Registry, rollback_target
 from flows.judgement import Judgement, judge_version
 from flows.launch import workspace_lock
+from flows.run_page import run_name, shown_in_prefect
 from tasks.core.errors import BundleError, GateError, RegistryError
 from tasks.core.ledger import Decision, standing
+from tasks.core.progress import LINES
 from tasks.core.workspace import Workspace
 
 
@@ -29,7 +31,7 @@ class Approval(RunInput):
     who: str = ""
 
 
-@flow(name="promote", persist_result=False)
+@flow(name="promote", flow_run_name=run_name("promote {model} {version}"), persist_result=False)
 def promotion(workspace: str, version: str = "challenger", force_reason: str = "", trigger: str = "") -> dict[str, Any]:
     """Make a version champion if every gate lets it through; the decision is written down either way.
 
@@ -62,7 +64,7 @@ def promotion(workspace: str, version: str = "challenger", force_reason: str = "
     }  # fmt: skip
 
 
-@flow(name="rollback", persist_result=False)
+@flow(name="rollback", flow_run_name=run_name("rollback {model} to v{to}"), persist_result=False)
 def rolling_back(workspace: str, to: int, reason: str = "") -> dict[str, Any]:
     """Make an earlier champion champion again.
 
@@ -78,16 +80,16 @@ def rolling_back(workspace: str, to: int, reason: str = "") -> dict[str, Any]:
     return {"state": "rolled back", "model": registry.name, "version": target, "champion": target, "decision": asdict(decision)}
 
 
-@task(name="judge", cache_policy=NO_CACHE)
+@task(name="judge", task_run_name="judge", cache_policy=NO_CACHE)
 def judge_candidate(
     place: Workspace, registry: Registry, challenger: Contestant, champion: Contestant | None, decisions: list[Decision]
 ) -> Judgement:
     """Score and judge, alone in the workspace: a training must not change the test rows meanwhile."""
-    with workspace_lock(place):
+    with workspace_lock(place), shown_in_prefect():
         return judge_version(place, registry, challenger, champion, decisions)
 
 
-@task(name="carry out", cache_policy=NO_CACHE)
+@task(name="carry out", task_run_name="carry out", cache_policy=NO_CACHE)
 def carry_out(place: Workspace, registry: Registry, target: Contestant, decision: Decision) -> Decision:
     """Write the decision down; where it moves the alias, the target is tried first."""
     from tasks.core.registry import mlflow_errors
@@ -148,7 +150,9 @@ def _decide(place: Workspace, registry: Registry, judgement: Judgement, force_re
 def _ask_person(registry: Registry, judgement: Judgement, hours: float) -> Approval:
     """Pause the flow until somebody answers, at most `hours`."""
     asked = f"Make version {judgement.version} of {registry.name} champion in place of {judgement.champion or 'none'}? All gates passed."
-    print(f"Waiting at most {hours:g} h for a person's word: `ratchet approve`, or `ratchet approve --no`.", file=sys.stderr, flush=True)
+    waits = f"Waiting at most {hours:g} h for a person's word: `ratchet approve`, or `ratchet approve --no`."
+    LINES.info(waits)
+    get_run_logger().info(waits)
     try:
         return pause_flow_run(wait_for_input=Approval.with_initial_data(description=asked), timeout=int(hours * 3600), poll_interval=2)
     except FlowPauseTimeout:

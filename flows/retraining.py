@@ -15,11 +15,12 @@ from flows.launch import workspace_lock
 from flows.notification import tell_failure
 from flows.promotion import promotion
 from flows.reasons import look_for_reasons, was_judged
+from flows.run_page import run_name, shown_in_prefect
 from flows.training import training
 from tasks.core.workspace import Workspace
 
 
-@flow(name="retrain", persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])
+@flow(name="retrain", flow_run_name=run_name("retrain {model}"), persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])
 def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """Train and promote the model of a workspace, if anything calls for it.
 
@@ -41,8 +42,8 @@ def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None)
     return {"state": "trained", "triggers": triggers, "version": result.version, "promotion": outcome}
 
 
-@task(name="triggers", cache_policy=NO_CACHE)
+@task(name="triggers", task_run_name="triggers", cache_policy=NO_CACHE)
 def ask_triggers(place: Workspace) -> list[dict[str, Any]]:
     """Every trigger's answer."""
-    with workspace_lock(place):
+    with workspace_lock(place), shown_in_prefect():
         return [asdict(trigger) for trigger in look_for_reasons(place)]
