@@ -30,16 +30,23 @@ def train(workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = 
 
 
 @contextmanager
-def workspace_lock(workspace: Workspace) -> Iterator[None]:
-    """Hold the workspace for this process, which may take it again within; WorkspaceError if another run holds it."""
+def workspace_lock(workspace: Workspace, *, wait: bool = False) -> Iterator[None]:
+    """Hold the workspace for this process, which may take it again within.
+
+    Raises WorkspaceError if another run holds it, unless `wait`: then it waits for that one to end.
+    """
     from filelock import FileLock, Timeout
 
     workspace.store.mkdir(exist_ok=True)
+    lock = FileLock(workspace.store / "lock", is_singleton=True)
     try:
-        with FileLock(workspace.store / "lock", blocking=False, is_singleton=True):
-            yield
+        lock.acquire(blocking=wait, poll_interval=0.5)
     except Timeout:
         raise WorkspaceError(f"{workspace.root}: another `ratchet` run is at work here.", "Wait for it to end, or stop it.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def start_prefect(run: TrainingRun) -> None:

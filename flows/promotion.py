@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import FlowPauseTimeout
 from prefect.input import RunInput
 from prefect.logging import get_run_logger
+from prefect.runtime import deployment
 
 from flows.contestants import Contestant, Registry, rollback_target
 from flows.judgement import Judgement, judge_version
@@ -52,10 +53,10 @@ def promotion(workspace: str, version: str = "challenger", force_reason: str = "
     judgement = judge_candidate(place, registry, challenger, champion, decisions)
     decision = _decide(place, registry, judgement, force_reason, trigger)
     try:
-        decision = carry_out(place, registry, challenger, decision)
+        decision = carry_out(registry, challenger, decision)
     except (BundleError, GateError) as error:
         # the rows have judged all the same
-        carry_out(place, registry, challenger, replace(decision, outcome="refused", reason=error.message.splitlines()[0], high_water=None))
+        carry_out(registry, challenger, replace(decision, outcome="refused", reason=error.message.splitlines()[0], high_water=None))
         raise
     create_markdown_artifact(_summary(registry.name, decision), key="promote", description=decision.reason[:200])
     return {
@@ -75,7 +76,7 @@ def rolling_back(workspace: str, to: int, reason: str = "") -> dict[str, Any]:
     registry = Registry(place)
     target, current = rollback_target(registry, registry.decisions(), to), registry.champion()
     decision = Decision("rolled back", target, current, reason or f"back from version {current or 'none'} to version {target}")
-    decision = carry_out(place, registry, registry.find(str(target)), decision)
+    decision = carry_out(registry, registry.find(str(target)), decision)
     create_markdown_artifact(_summary(registry.name, decision), key="rollback", description=decision.reason[:200])
     return {"state": "rolled back", "model": registry.name, "version": target, "champion": target, "decision": asdict(decision)}
 
@@ -85,20 +86,24 @@ def judge_candidate(
     place: Workspace, registry: Registry, challenger: Contestant, champion: Contestant | None, decisions: list[Decision]
 ) -> Judgement:
     """Score and judge, alone in the workspace: a training must not change the test rows meanwhile."""
-    with workspace_lock(place), shown_in_prefect():
+    # nobody is there to start a scheduled run again: it waits
+    with workspace_lock(place, wait=deployment.get_id() is not None), shown_in_prefect():
         return judge_version(place, registry, challenger, champion, decisions)
 
 
 @task(name="carry out", task_run_name="carry out", cache_policy=NO_CACHE)
-def carry_out(place: Workspace, registry: Registry, target: Contestant, decision: Decision) -> Decision:
-    """Write the decision down; where it moves the alias, the target is tried first."""
+def carry_out(registry: Registry, target: Contestant, decision: Decision) -> Decision:
+    """Write the decision down; where it moves the alias, the target is tried first.
+
+    The ledger guards its moves itself, on whatever machine: a training in the workspace, which may take hours, holds none of them up.
+    """
     from tasks.core.registry import mlflow_errors
 
     if decision.outcome == "refused":
         with mlflow_errors(registry.uri):
             return registry.ledger.record(decision)
     try_bundle(target)
-    with workspace_lock(place), mlflow_errors(registry.uri):
+    with mlflow_errors(registry.uri):
         return registry.ledger.move(decision)
 
 
