@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from tasks.core.bootstrap import Resampling
 from tasks.core.errors import RegistryError
 from tasks.core.files import write_json, write_text
 from tasks.core.params import SplitParams
+from tasks.core.progress import LINES
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def log_comparison(registry: Registry, found: Mapping[str, Any], pair: list[Cont
                 for artifact in (file, page):
                     registry.client.log_artifact(run_id, str(artifact), "comparisons")
             except MlflowException as error:  # of a run that somebody has deleted, say: the comparison stands all the same
-                print(f"{contestant.title}: MLflow did not take the comparison: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+                LINES.warning("%s: MLflow did not take the comparison: %s", contestant.title, " ".join(str(error).split())[:200])
 
 
 def comparison_page(found: Mapping[str, Any]) -> str:

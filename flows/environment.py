@@ -6,13 +6,15 @@ import os
 import tomllib
 from pathlib import Path
 
+from flows.progress import show_lines
 from tasks.core.quiet import quiet_libraries
 from tasks.core.workspace import Workspace
 
 
 def prepare(workspace: Workspace) -> None:
-    """Quiet the libraries and put the stores under the workspace; to be called before any of them is imported."""
+    """Quiet the libraries, print the stages' lines and put the stores under the workspace; to be called before any of them is imported."""
     quiet_libraries()
+    show_lines()
     if not has_prefect_server():
         os.environ.setdefault("PREFECT_HOME", str(workspace.store / "prefect"))
     os.environ.setdefault("MLFLOW_TRACKING_URI", workspace.default_tracking_uri)

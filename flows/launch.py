@@ -1,21 +1,19 @@
-"""Starts a training run: at once if there is nothing to do, else with a Prefect server, the configured one or an ephemeral one.
+"""Starts the flows with a Prefect server, the configured one or an ephemeral one; a run with nothing to do needs none.
 
-Either way the first stages are run while Prefect gets ready, and the flow takes them as they are.
+No stage runs before its flow does, so that Prefect shows when things happened. While a server starts MLflow is opened, nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from flows.background import in_background
 from flows.environment import has_prefect_server
-from flows.training_run import ALL, TrainingRun, TrainResult, may_pass
+from flows.training_run import ALL, TrainingRun, TrainResult
 from tasks.core.errors import WorkspaceError
 from tasks.core.workspace import Workspace
-from tasks.pipeline import STAGES
 
 
 def train(workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = False) -> TrainResult:
@@ -25,55 +23,46 @@ def train(workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = 
             # a configured server is to hear of a run with nothing to do as well
             if not force and not has_prefect_server() and (found := run.standing()):
                 return found
-            run.open_mlflow()
-            early = _run_while_prefect_starts(run)
+            start_prefect(run)
         from flows.training import training
 
-        return training(str(workspace.root), list(overrides), force, early)
+        return training(str(workspace.root), list(overrides), force)
 
 
 @contextmanager
-def workspace_lock(workspace: Workspace) -> Iterator[None]:
-    """Hold the workspace for this process, which may take it again within; WorkspaceError if another run holds it."""
+def workspace_lock(workspace: Workspace, *, wait: bool = False) -> Iterator[None]:
+    """Hold the workspace for this process, which may take it again within.
+
+    Raises WorkspaceError if another run holds it, unless `wait`: then it waits for that one to end.
+    """
     from filelock import FileLock, Timeout
 
     workspace.store.mkdir(exist_ok=True)
+    lock = FileLock(workspace.store / "lock", is_singleton=True)
     try:
-        with FileLock(workspace.store / "lock", blocking=False, is_singleton=True):
-            yield
+        lock.acquire(blocking=wait, poll_interval=0.5)
     except Timeout:
         raise WorkspaceError(f"{workspace.root}: another `ratchet` run is at work here.", "Wait for it to end, or stop it.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _run_while_prefect_starts(run: TrainingRun) -> dict[str, dict[str, Any]]:
-    """State and seconds of each stage that was run meanwhile.
-
-    Its imports take 2 s, an ephemeral server 7 s to start, 15 s on a new database: the first stages need not wait for it.
-    """
-    prefect = in_background(partial(_start_prefect, run))
-    for stage in STAGES:
-        if prefect.done():
-            break
-        try:
-            run.stage(stage.name)
-        except Exception as error:
-            if has_prefect_server() or may_pass(error):
-                break  # the flow tries it again, and the server hears of it
-            raise
-    prefect.result()
-    return {name: {"state": outcome.state, "seconds": outcome.seconds} for name, outcome in run.outcomes.items()}
-
-
-def _start_prefect(run: TrainingRun) -> None:
-    # each of MLflow's stores, when it is opened, sets up the classes of every database that is imported, Prefect's half of them as well
-    run.wait_for_mlflow()
-    require_server(run.workspace)
-    if not has_prefect_server():
-        from prefect.server.api.server import SubprocessASGIServer
-
-        # the flow's own client finds this very server: the class keeps one instance a process
-        SubprocessASGIServer().start()
+def start_prefect(run: TrainingRun) -> None:
+    """Have a Prefect server that answers; an ephemeral one takes seconds to start, in which MLflow is opened."""
     import flows.training  # noqa: F401
+
+    require_server(run.workspace)
+    if has_prefect_server():
+        return
+    # imported before MLflow is opened, not meanwhile: that sets up the classes of every database, and half-imported ones break it
+    from prefect.server.api.server import SubprocessASGIServer
+
+    # the flow's own client finds this very server: the class keeps one instance a process
+    server = in_background(SubprocessASGIServer().start)
+    run.wait_for_mlflow()
+    server.result()
 
 
 def require_server(workspace: Workspace) -> None:
@@ -90,11 +79,11 @@ def promote(workspace: Workspace, version: str, force_reason: str = "") -> dict[
     """Judge a version, and make it champion if it passes or is forced."""
     from flows.contestants import Registry
 
-    Registry(workspace).find(version)  # what is not there is told at once, without waiting for a server to start
+    found = Registry(workspace).find(version)  # what is not there is told at once, without waiting for a server to start
     require_server(workspace)
     from flows.promotion import promotion
 
-    return promotion(str(workspace.root), version, force_reason)
+    return promotion(str(workspace.root), str(found.number or version), force_reason)
 
 
 def roll_back(workspace: Workspace, to: int | None, reason: str) -> dict[str, Any]:

@@ -1,21 +1,22 @@
-"""Progress bars on the terminal (standard error), plain lines where there is none."""
+"""Stages' lines and progress on the terminal (standard error): bars, or plain lines where it is none."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from tasks.core.progress import Report, silent
+from tasks.core.progress import LINES, Report, silent
 
 Listener = Callable[[str], Report]  # a stage's name -> what its reports go to
 
 # the flow is called by Prefect, with parameters that are plain values; who listens comes in by this side door
 listener: ContextVar[Listener] = ContextVar("listener", default=lambda stage: silent)
 
-PLAIN_SECONDS = 15.0  # without a terminal, a line that often
+PLAIN_SECONDS = 15.0  # a line that often, where there is no bar
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def terminal_progress() -> Iterator[None]:
         tasks: dict[str, TaskID] = {}
 
         def listen(stage: str) -> Report:
-            plain = _plain_lines(stage)
+            plain = plain_lines(stage, print_line)
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=1.0, note="")
 
@@ -56,9 +57,32 @@ def terminal_progress() -> Iterator[None]:
             listener.reset(token)
 
 
+def show_lines() -> None:
+    """Print the stages' lines on standard error, from now on."""
+    if not LINES.handlers:
+        LINES.addHandler(_StandardError())
+        LINES.propagate = False
+
+
 def stage_line(name: str, state: str, seconds: float) -> None:
-    """Say on standard error how a stage ended."""
-    print(f"{name:<10} {state.capitalize():<9} {seconds:8.1f} s", file=sys.stderr, flush=True)
+    """Say how a stage ended."""
+    LINES.info("%-10s %-9s %8.1f s", name, state.capitalize(), seconds)
+
+
+def print_line(line: str) -> None:
+    """Print on standard error: standard output is for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def prefect_prints() -> bool:
+    """Whether Prefect's console prints what a run logs, by the user's settings or those of `ratchet schedule`."""
+    return logging.NOTSET < logging.getLogger("prefect").level <= logging.INFO
+
+
+class _StandardError(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if not prefect_prints():
+            print_line(record.getMessage())
 
 
 def _note(metrics: Mapping[str, float]) -> str:
@@ -66,13 +90,14 @@ def _note(metrics: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {metrics[name]:.4g}" for name in ["loss", *validated] if name in metrics)
 
 
-def _plain_lines(stage: str) -> Report:
+def plain_lines(stage: str, say: Callable[[str], object]) -> Report:
+    """Progress as a line now and then."""
     told = time.monotonic()
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         nonlocal told
         if time.monotonic() - told >= PLAIN_SECONDS:
             told = time.monotonic()
-            print(f"{stage:<10} {metrics.get('progress', 0.0):4.0%}  {_note(metrics)}".rstrip(), file=sys.stderr, flush=True)
+            say(f"{stage:<10} {metrics.get('progress', 0.0):4.0%}  {_note(metrics)}".rstrip())
 
     return report

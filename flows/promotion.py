@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,16 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import FlowPauseTimeout
 from prefect.input import RunInput
+from prefect.logging import get_run_logger
+from prefect.runtime import deployment
 
 from flows.contestants import Contestant, Registry, rollback_target
 from flows.judgement import Judgement, judge_version
 from flows.launch import workspace_lock
+from flows.run_page import run_name, shown_in_prefect
 from tasks.core.errors import BundleError, GateError, RegistryError
 from tasks.core.ledger import Decision, standing
+from tasks.core.progress import LINES
 from tasks.core.workspace import Workspace
 
 
@@ -29,7 +32,7 @@ class Approval(RunInput):
     who: str = ""
 
 
-@flow(name="promote", persist_result=False)
+@flow(name="promote", flow_run_name=run_name("promote {model} {version}"), persist_result=False)
 def promotion(workspace: str, version: str = "challenger", force_reason: str = "", trigger: str = "") -> dict[str, Any]:
     """Make a version champion if every gate lets it through; the decision is written down either way.
 
@@ -50,10 +53,10 @@ def promotion(workspace: str, version: str = "challenger", force_reason: str = "
     judgement = judge_candidate(place, registry, challenger, champion, decisions)
     decision = _decide(place, registry, judgement, force_reason, trigger)
     try:
-        decision = carry_out(place, registry, challenger, decision)
+        decision = carry_out(registry, challenger, decision)
     except (BundleError, GateError) as error:
         # the rows have judged all the same
-        carry_out(place, registry, challenger, replace(decision, outcome="refused", reason=error.message.splitlines()[0], high_water=None))
+        carry_out(registry, challenger, replace(decision, outcome="refused", reason=error.message.splitlines()[0], high_water=None))
         raise
     create_markdown_artifact(_summary(registry.name, decision), key="promote", description=decision.reason[:200])
     return {
@@ -62,7 +65,7 @@ def promotion(workspace: str, version: str = "challenger", force_reason: str = "
     }  # fmt: skip
 
 
-@flow(name="rollback", persist_result=False)
+@flow(name="rollback", flow_run_name=run_name("rollback {model} to v{to}"), persist_result=False)
 def rolling_back(workspace: str, to: int, reason: str = "") -> dict[str, Any]:
     """Make an earlier champion champion again.
 
@@ -73,30 +76,34 @@ def rolling_back(workspace: str, to: int, reason: str = "") -> dict[str, Any]:
     registry = Registry(place)
     target, current = rollback_target(registry, registry.decisions(), to), registry.champion()
     decision = Decision("rolled back", target, current, reason or f"back from version {current or 'none'} to version {target}")
-    decision = carry_out(place, registry, registry.find(str(target)), decision)
+    decision = carry_out(registry, registry.find(str(target)), decision)
     create_markdown_artifact(_summary(registry.name, decision), key="rollback", description=decision.reason[:200])
     return {"state": "rolled back", "model": registry.name, "version": target, "champion": target, "decision": asdict(decision)}
 
 
-@task(name="judge", cache_policy=NO_CACHE)
+@task(name="judge", task_run_name="judge", cache_policy=NO_CACHE)
 def judge_candidate(
     place: Workspace, registry: Registry, challenger: Contestant, champion: Contestant | None, decisions: list[Decision]
 ) -> Judgement:
     """Score and judge, alone in the workspace: a training must not change the test rows meanwhile."""
-    with workspace_lock(place):
+    # nobody is there to start a scheduled run again: it waits
+    with workspace_lock(place, wait=deployment.get_id() is not None), shown_in_prefect():
         return judge_version(place, registry, challenger, champion, decisions)
 
 
-@task(name="carry out", cache_policy=NO_CACHE)
-def carry_out(place: Workspace, registry: Registry, target: Contestant, decision: Decision) -> Decision:
-    """Write the decision down; where it moves the alias, the target is tried first."""
+@task(name="carry out", task_run_name="carry out", cache_policy=NO_CACHE)
+def carry_out(registry: Registry, target: Contestant, decision: Decision) -> Decision:
+    """Write the decision down; where it moves the alias, the target is tried first.
+
+    The ledger guards its moves itself, on whatever machine: a training in the workspace, which may take hours, holds none of them up.
+    """
     from tasks.core.registry import mlflow_errors
 
     if decision.outcome == "refused":
         with mlflow_errors(registry.uri):
             return registry.ledger.record(decision)
     try_bundle(target)
-    with workspace_lock(place), mlflow_errors(registry.uri):
+    with mlflow_errors(registry.uri):
         return registry.ledger.move(decision)
 
 
@@ -146,7 +153,9 @@ def _decide(place: Workspace, registry: Registry, judgement: Judgement, force_re
 def _ask_person(registry: Registry, judgement: Judgement, hours: float) -> Approval:
     """Pause the flow until somebody answers, at most `hours`."""
     asked = f"Make version {judgement.version} of {registry.name} champion in place of {judgement.champion or 'none'}? All gates passed."
-    print(f"Waiting at most {hours:g} h for a person's word: `ratchet approve`, or `ratchet approve --no`.", file=sys.stderr, flush=True)
+    waits = f"Waiting at most {hours:g} h for a person's word: `ratchet approve`, or `ratchet approve --no`."
+    LINES.info(waits)
+    get_run_logger().info(waits)
     try:
         return pause_flow_run(wait_for_input=Approval.with_initial_data(description=asked), timeout=int(hours * 3600), poll_interval=2)
     except FlowPauseTimeout:

@@ -1,25 +1,37 @@
-"""Trains again when something calls for it: triggers, then training, comparison and promotion. A Prefect flow."""
+"""Trains again when something calls for it: triggers, then training, comparison and promotion. A Prefect flow.
+
+Where another `ratchet` command is at work in the workspace, a run that the clock started is cancelled, one that an event or a person
+started on the server waits for it, and `ratchet retrain` says so and ends.
+"""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+from prefect.logging import get_run_logger
+from prefect.runtime import deployment
+from prefect.states import Cancelled
 
 from flows.environment import prepare
 from flows.launch import workspace_lock
 from flows.notification import tell_failure
 from flows.promotion import promotion
 from flows.reasons import look_for_reasons, was_judged
+from flows.run_page import run_name, shown_in_prefect
 from flows.training import training
+from tasks.core.errors import WorkspaceError
 from tasks.core.workspace import Workspace
 
 
-@flow(name="retrain", persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])
+@flow(name="retrain", flow_run_name=run_name("retrain {model}"), persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])
 def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """Train and promote the model of a workspace, if anything calls for it.
 
@@ -28,12 +40,17 @@ def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None)
     """
     place = Workspace.find(Path(workspace))
     prepare(place)  # a schedule starts the flow in a process of Prefect's
-    triggers = ask_triggers(place) if found is None else [dict(trigger) for trigger in found]
-    fired = [trigger for trigger in triggers if trigger["fired"]]
-    if not fired:
-        return {"state": "idle", "triggers": triggers, "version": None, "promotion": None}
-    reason = " ".join(f"{trigger['name']}: {trigger['reason']}" for trigger in fired)
-    with workspace_lock(place):
+    if deployment.get_id():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that serves it, which ends it
+    with ExitStack() as held:
+        if busy := _take_turn(place, held):
+            return Cancelled(message=f"{busy} The schedule starts the next run.")  # type: ignore[return-value]  # the run's own state
+        triggers = ask_triggers(place) if found is None else [dict(trigger) for trigger in found]
+        fired = [trigger for trigger in triggers if trigger["fired"]]
+        reason = " ".join(f"{trigger['name']}: {trigger['reason']}" for trigger in fired)
+        get_run_logger().info(f"Trains again. {reason}" if fired else "Nothing calls for training.")
+        if not fired:
+            return {"state": "idle", "triggers": triggers, "version": None, "promotion": None}
         result = training(workspace, rerun=["ingest"], trigger=reason)  # DVC does not see that a remote source has changed
     if was_judged(place, result.version):
         return {"state": "cached", "triggers": triggers, "version": result.version, "promotion": None}
@@ -41,8 +58,23 @@ def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None)
     return {"state": "trained", "triggers": triggers, "version": result.version, "promotion": outcome}
 
 
-@task(name="triggers", cache_policy=NO_CACHE)
+def _take_turn(place: Workspace, held: ExitStack) -> str:
+    """Hold the workspace as soon as this run may have it; who has it instead, where the run is not to wait."""
+    run = FlowRunContext.get()
+    try:
+        held.enter_context(workspace_lock(place))
+    except WorkspaceError as busy:
+        if deployment.get_id() is None:
+            raise
+        if run and run.flow_run and run.flow_run.auto_scheduled:
+            return busy.message
+        get_run_logger().info("%s This run waits for it to end.", busy.message)
+        held.enter_context(workspace_lock(place, wait=True))
+    return ""
+
+
+@task(name="triggers", task_run_name="triggers", cache_policy=NO_CACHE)
 def ask_triggers(place: Workspace) -> list[dict[str, Any]]:
     """Every trigger's answer."""
-    with workspace_lock(place):
+    with workspace_lock(place), shown_in_prefect():
         return [asdict(trigger) for trigger in look_for_reasons(place)]

@@ -46,8 +46,11 @@ def schedule(
 
     Missed runs: of those due while the server, this process or the workers
     were down, one is made up for and the others are cancelled. So is a run
-    that is due while another one of this workspace is at work; one that an
-    event started waits for it.
+    that is due while another one, or a `ratchet` command, is at work in the
+    workspace; one that an event started waits for it.
+
+    SIGTERM or Ctrl-C ends this process within seconds. A run at work is
+    cancelled, and what it has finished is kept for the next.
     """
     actions = [name for name, wanted in (("list", show), ("pause", pause), ("resume", resume), ("remove", remove)) if wanted]
     timing = [value for value in (cron, timezone, every, on_event, work_pool) if value is not None]

@@ -129,14 +129,14 @@ def deploy(workspace: Workspace, plan: Plan, work_pool: str) -> Scheduled:
 
 
 def serve(deployment: RunnerDeployment) -> None:
-    """Start its runs from this process until it is stopped; a server that goes away is waited for."""
-    from prefect import serve as prefect_serve
+    """Start its runs from this process until it is told to end; a server that goes away is waited for."""
     from tenacity import Retrying, retry_if_exception, wait_fixed
 
-    # not paused on shutdown: what is due meanwhile is made up for, and --pause keeps its meaning over a restart
+    from flows.runner import serve_until_told
+
     def run() -> None:
         with redirect_stdout(sys.stderr):  # Prefect prints an outage's tracebacks; standard output is ours
-            prefect_serve(deployment, pause_on_shutdown=False, print_starting_message=False)
+            serve_until_told(deployment)
 
     Retrying(retry=retry_if_exception(_is_outage), wait=wait_fixed(OUTAGE_WAIT_S))(run)
 

@@ -6,7 +6,6 @@ or every training would, for ever. Until then, and for `dvc repro`, what was pin
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flows.stage_cache import StageCache
 from tasks.core.errors import RegistryError
 from tasks.core.params import Params, read_yaml
+from tasks.core.progress import LINES
 from tasks.pipeline import STAGES, START_OUTS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def settle_start(cache: StageCache, params: Params, client: MlflowClient, uri: s
 
 
 def _say(where: str) -> None:
-    print(f"finetune   starts from {where}", file=sys.stderr, flush=True)
+    LINES.info("finetune   starts from %s", where)
 
 
 def _hashes(client: MlflowClient, uri: str, version: ModelVersion, says: str) -> dict[str, str]:

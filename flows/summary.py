@@ -39,7 +39,7 @@ def print_training(workspace: Workspace, result: TrainResult, wall_s: float, ove
     for note in result.notes:
         console.print(f"[bold yellow]![/] {escape(note)}")
     console.print(_recipes_table(verified))
-    for note in [*_recipe_notes(verified), *_data_notes(workspace)]:
+    for note in [*_recipe_notes(verified), *stage_notes(workspace, "validate"), *stage_notes(workspace, "split")]:
         console.print(note, markup=False)
     console.print(f"\nReport: {workspace.root / 'reports' / 'report.html'}")
     console.print(f"{wall_s:.0f} s in all, {overhead_s:.1f} s of it outside the stages.\n")
@@ -131,11 +131,14 @@ def _recipe_notes(verified: dict[str, Any]) -> list[str]:
     return [f"{found['recipe']}: {found['reason']}" for found in verified["candidates"] if found["verdict"] not in ("ships", "passed")]
 
 
-def _data_notes(workspace: Workspace) -> list[str]:
-    valid = read_json(workspace.root / "reports" / "validation.json")
-    split = read_json(workspace.root / "data" / "splits" / "split.json")
-    notes = [check["message"] for check in valid["checks"] if check["unexpected"] or not check["success"]]
-    return [f"Data: {note}" for note in notes] + [f"Split: {warning}" for warning in split["warnings"]]
+def stage_notes(workspace: Workspace, stage: str) -> list[str]:
+    """What a stage found that a person should hear of."""
+    if stage == "validate":
+        valid = read_json(workspace.root / "reports" / "validation.json")
+        return [f"Data: {check['message']}" for check in valid["checks"] if check["unexpected"] or not check["success"]]
+    if stage == "split":
+        return [f"Split: {warning}" for warning in read_json(workspace.root / "data" / "splits" / "split.json")["warnings"]]
+    return []
 
 
 def _megabytes(size: float) -> str:

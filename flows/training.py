@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from flows.run_page import rename_run, run_name, shown_in_prefect, version_link
 from flows.stage_runner import StageOutcome
+from flows.summary import stage_notes
 from flows.training_run import ALL, TrainingRun, TrainResult, may_pass
 from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES
@@ -28,22 +32,29 @@ def _is_passing(task: Any, run: Any, state: State[Any]) -> bool:
 @task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_is_passing, cache_policy=NO_CACHE)
 def make_clean(run: TrainingRun, name: str) -> State[StageOutcome]:
     """One stage; its state's name says how it came to be clean: Ran, Cached or Restored."""
-    outcome = run.outcomes.get(name) or run.stage(name)
+    log = get_run_logger()
+    log.info("%s starts", name)
+    with shown_in_prefect():
+        outcome = run.stage(name)
+    for note in stage_notes(run.workspace, name):
+        log.warning(note)
     return Completed(name=outcome.state.capitalize(), message=f"{outcome.seconds} s", data=outcome)
 
 
-@task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_is_passing, cache_policy=NO_CACHE)
+@task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_is_passing, cache_policy=NO_CACHE, task_run_name="register")
 def register(run: TrainingRun) -> Registered:
     """The effect: one version of the model for this content key."""
-    return run.register(str(flow_run.get_id()))
+    registered = run.register(str(flow_run.get_id()))
+    made = "registered" if registered.created else "stands already"
+    get_run_logger().info("%s version %d %s, MLflow run %s", registered.name, registered.version, made, registered.mlflow_run_id)
+    return registered
 
 
-@flow(name="train", persist_result=False)
+@flow(name="train", flow_run_name=run_name("train {model}"), persist_result=False)
 def training(
     workspace: str,
     overrides: Sequence[str] = (),
     force: bool = False,
-    early: Mapping[str, Any] | None = None,
     rerun: Sequence[str] = (),
     trigger: str = "",
 ) -> TrainResult:
@@ -52,22 +63,22 @@ def training(
     workspace   its directory
     overrides   'finetune.learning_rate=3e-5' and the like
     force       run every stage, also those that are clean
-    early       state and seconds of the stages that were run while Prefect got ready
     rerun       stages to run whether or not they are clean
     trigger     what called for this training, for the version's tags
     """
     with TrainingRun(Workspace.find(Path(workspace)), overrides, rerun=ALL if force else rerun, trigger=trigger) as run:
         run.open_mlflow()
-        run.outcomes = {name: StageOutcome(name, **outcome) for name, outcome in (early or {}).items()}
         for stage in STAGES:
-            make_clean.with_options(name=stage.name)(run, stage.name)
+            make_clean.with_options(name=stage.name, task_run_name=stage.name)(run, stage.name)
         result = run.result(register(run))
+        rename_run(f"train {result.model} v{result.version}")
         create_markdown_artifact(_summary(result, run.workspace.root), key="train", description=f"{result.model} version {result.version}")
         return result
 
 
 def _summary(result: TrainResult, root: Path) -> str:
-    report = (root / "reports" / "report.html").as_uri()
+    link = version_link(os.environ["MLFLOW_TRACKING_URI"], result.model, result.version, result.mlflow_run_id)
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in result.metrics.items())
-    head = f"# {result.model} version {result.version}\n\nShips as `{result.recipe}`. [Report]({report})\n\n"
+    places = f"Report: `{root / 'reports' / 'report.html'}`{f'. In MLflow: {link}' if link else ''}"
+    head = f"# {result.model} version {result.version}\n\nShips as `{result.recipe}`.\n\n{places}\n\n"
     return f"{head}| metric | value |\n|---|---|\n{rows}\n"

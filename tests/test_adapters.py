@@ -175,12 +175,12 @@ def narrow_run(base: Path, tokens: Path, work: Path, rows: int, stop_after: int 
 
 
 def test_memory_that_runs_out_halves_the_parts_and_keeps_the_batch(
-    base_dir: Path, tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base_dir: Path, tokens: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer, best = narrow_run(base_dir, tokens, tmp_path / "narrow", rows=5)
     assert trainer.progress.accumulation == 4
     assert trainer.progress.out_of_memory == [{"step": 1, "accumulation": 2}, {"step": 1, "accumulation": 4}]
-    assert "out of memory at step 1: batches of 16 rows are computed in 4 parts" in capsys.readouterr().err
+    assert "out of memory at step 1: batches of 16 rows are computed in 4 parts" in caplog.text
     asked, same = narrow_run(base_dir, tokens, tmp_path / "asked", rows=5, accumulation=4)
     assert asked.progress.out_of_memory == []
     assert sha256_file(best) == sha256_file(same)

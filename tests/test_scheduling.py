@@ -1,4 +1,4 @@
-"""Schedules on a real Prefect server: runs start when they should, never two at once, and a failure is told."""
+"""Schedules on a real Prefect server: runs start when they should, never two at once, a failure is told, a signal ends them."""
 
 from __future__ import annotations
 
@@ -127,17 +127,24 @@ def save_block(server: str, address: str) -> None:
     in_prefect(server, f"from prefect.blocks.notifications import CustomWebhookNotificationBlock\n{block}.save('ops')")
 
 
-def test_an_interval_starts_runs_one_at_a_time_and_a_failure_is_told(trained: Path, server: str) -> None:
+def test_an_interval_starts_runs_one_at_a_time_and_only_a_failure_is_told(trained: Path, server: str) -> None:
     save_overrides(trained / "params.yaml", ["notify.blocks=[slack-webhook/nobody, custom-webhook/ops]"])
     with webhook(200, 503) as (address, posted):
         save_block(server, address)
         with serving(trained, "--every", "4s", PREFECT_API_URL=server, RATCHET_WEBHOOK=address):
-            with FileLock(trained / ".ratchet" / "lock"):
-                wait_for(lambda: len(posted) >= 3)
-                failed = wait_for(lambda: runs(server, trained, "FAILED"))[0]
+            with FileLock(trained / ".ratchet" / "lock"):  # as a command holds it that somebody runs by hand
+                met = wait_for(lambda: [run for run in runs(server, trained, "CANCELLED") if run["start_time"]])[0]
+            assert posted == []
+            (trained / "reviews.csv").rename(trained / "away.csv")
+            wait_for(lambda: len(posted) >= 3)
+            failed = wait_for(lambda: runs(server, trained, "FAILED"))[0]
+            (trained / "away.csv").rename(trained / "reviews.csv")
             completed = wait_for(lambda: runs(server, trained, "COMPLETED"))[0]
             by_the_server = wait_for(lambda: [log["message"] for log in logs(server, failed) if "nobody" in log["message"]])
         assert overlaps(server, trained) == []
+    assert "another `ratchet` run is at work here" in met["state"]["message"]
+    assert (met["name"], met["state"]["name"]) == ("retrain tiny", "Cancelled")
+    assert not any("Traceback" in log["message"] or "hook" in log["message"] for log in logs(server, met))
     assert completed["auto_scheduled"]
     assert completed["parameters"] == {"workspace": str(trained)}
     to_block, told, again = posted[:3]
@@ -145,11 +152,11 @@ def test_an_interval_starts_runs_one_at_a_time_and_a_failure_is_told(trained: Pa
     assert set(told) == {"text", "workspace", "flow_run", "url", "cause"}
     assert (told["workspace"], told["flow_run"]) == (str(trained), failed["name"])
     assert told["url"] == f"{server.removesuffix('/api')}/runs/flow-run/{failed['id']}"
-    assert "another `ratchet` run is at work here" in told["cause"]
+    assert "reviews.csv" in told["cause"]
     assert to_block == {"to": "ops", "body": told["text"]}
     assert {told["cause"], told["url"]} <= set(told["text"].splitlines())
     assert "could not be told" in by_the_server[0]
-    assert "WorkspaceError" in failed["state"]["message"]
+    assert "DataError" in failed["state"]["message"]
     ratchet(trained, "schedule", "--remove", PREFECT_API_URL=server)
 
 
@@ -166,6 +173,12 @@ def test_an_events_runs_wait_for_one_another_and_a_killed_one_is_told(trained: P
         wait_for(lambda: len(runs(server, trained, "COMPLETED")) == 2)
         assert overlaps(server, trained) == []
 
+        with FileLock(trained / ".ratchet" / "lock"):
+            emit(server, 1)
+            waits = wait_for(lambda: runs(server, trained, "RUNNING"))[0]
+            wait_for(lambda: any("This run waits for it to end" in log["message"] for log in logs(server, waits)))
+        wait_for(lambda: len(runs(server, trained, "COMPLETED")) == 3)
+
         assert ratchet_json(trained, "schedule", "--pause", **on_server)[0]["paused"]
         emit(server, 1)
         assert not ratchet_json(trained, "schedule", "--resume", **on_server)[0]["paused"]
@@ -176,7 +189,32 @@ def test_an_events_runs_wait_for_one_another_and_a_killed_one_is_told(trained: P
         told = wait_for(lambda: posted)[0]
         assert told["flow_run"] == running["name"]
         assert "crashed" in told["text"]
-        assert len(runs(server, trained)) == 3  # the event during the pause started none
+        assert len(runs(server, trained)) == 4  # the event during the pause started none
+    ratchet(trained, "schedule", "--remove", **on_server)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_ends_a_schedule_and_its_run_and_keeps_what_was_made(trained: Path, server: str, ending: signal.Signals) -> None:
+    save_overrides(trained / "params.yaml", ["finetune.epochs=500"])
+    kept = trained / ".ratchet" / "work" / "finetune" / "last"
+    on_server = {"PREFECT_API_URL": server}
+    with webhook() as (address, posted), serving(trained, "--every", "4s", **on_server, RATCHET_WEBHOOK=address) as process:
+        wait_for(kept.exists)
+        (running,) = runs(server, trained, "RUNNING")
+        assert running["name"] == "retrain tiny"
+        error = ratchet_json(trained, "train", code=2, **on_server)["error"]
+        assert "another `ratchet` run is at work here" in error["message"]
+        processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for told in processes if ending == signal.SIGINT else processes[:1]:  # Ctrl-C goes to all that a terminal started
+            told.send_signal(ending)
+        assert process.wait(timeout=60) == 0
+        assert psutil.wait_procs(processes, timeout=1)[1] == []
+        assert posted == []
+    ended = next(run for run in runs(server, trained, "CANCELLED") if run["id"] == running["id"])
+    assert ended["state"]["name"] == "Cancelled"
+    assert runs(server, trained, "CRASHED", "FAILED", "CANCELLING") == []
+    assert kept.exists()
+    assert "Traceback" not in (trained / "served.log").read_text()
     ratchet(trained, "schedule", "--remove", **on_server)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Protocol
+
+# lines for people, such as a warning: whoever drives the stage decides where they go; Python prints warnings that nobody takes
+LINES = logging.getLogger("ratchet")
+LINES.setLevel(logging.INFO)
 
 
 class Report(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from tasks.core.frozen_prefix import FrozenPrefix
 from tasks.core.inference import predict_torch
 from tasks.core.memory import free_cached_memory, is_out_of_memory
 from tasks.core.optimizer import parameter_groups
-from tasks.core.progress import Report
+from tasks.core.progress import LINES, Report
 from tasks.core.random_state import random_state, set_random_state
 from tasks.core.setting import Progress, Setting
 from tasks.core.tokens import take, token_lengths
@@ -170,7 +169,7 @@ class Trainer:
         progress.accumulation *= 2
         progress.out_of_memory.append({"step": step, "accumulation": progress.accumulation})
         says = f"batches of {self.setting.params.batch_size} rows are computed in {progress.accumulation} parts from now on"
-        print(f"finetune   out of memory at step {step}: {says}", file=sys.stderr, flush=True)
+        LINES.warning("finetune   out of memory at step %d: %s", step, says)
         self.report(step, {"progress": progress.step / self.total_steps, "accumulation": progress.accumulation})
 
     def _loss(self, rows: Indices) -> torch.Tensor:
