@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 from tampered import flip
 from workspaces import STAGES, copy_workspace, git, ratchet_json, run, states
@@ -71,7 +72,7 @@ def test_a_moved_workspace_works_in_its_new_place(two_versions: Path, tmp_path: 
     assert not old.exists()
     assert addresses(new) == {f"{new.as_uri()}/"}
     mlflow.set_tracking_uri(f"sqlite:///{new}/.ratchet/mlflow.db")
-    assert len(mlflow.pyfunc.load_model("models:/tiny/1").predict({"text": [TEXT]})) == 1
+    assert len(mlflow.pyfunc.load_model("models:/tiny/1").predict(pd.DataFrame({"text": [TEXT]}))) == 1
 
 
 def test_a_copy_and_what_it_was_copied_from_are_two_workspaces(two_versions: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES, find_stage
 from tasks.problems import load_problem
 
-FLIPS = 20  # bits of a file that are turned, one at a time
+FLIPS = 8  # bits of a file that are turned, one at a time
 
 
 def campaign(quick: bool) -> list[Tally]:
