@@ -34,14 +34,15 @@ class Standing:
         kept = read_json(self._file)
         return kept["said"] if [kept["name"], kept["key"], kept["mark"]] == [self._name, self._key, mark] else None
 
-    def ask(self, client: MlflowClient) -> dict[str, Any] | None:
+    def ask(self, client: MlflowClient, experiment_id: str) -> dict[str, Any] | None:
         """The same of the registry itself, which is then kept; None where the key has no version, or not the alias `challenger`."""
-        from tasks.core.registry import CHALLENGER, find_version
+        from tasks.core.registry import CHALLENGER, find_version, keep_one_run
 
         mark = self._mark()  # before it is asked: what is written meanwhile is not known to be in the answer
         version = find_version(client, self._name, self._key)
         if version is None or CHALLENGER not in version.aliases:
             return None
+        keep_one_run(client, experiment_id, self._key, str(version.run_id))
         said = {"version": int(version.version), "run_id": str(version.run_id)}
         if mark is not None:
             write_json(self._file, {"name": self._name, "key": self._key, "mark": mark, "said": said})

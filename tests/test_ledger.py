@@ -15,8 +15,9 @@ import pytest
 from postgres import Postgres
 from workspaces import clean_environment
 
+from tasks.core.decisions import Decision
 from tasks.core.errors import GateError
-from tasks.core.ledger import Decision, Ledger, Standing, standing
+from tasks.core.ledger import Ledger, Standing, standing
 from tasks.core.registry import CHAMPION, connect
 
 NAME = "tiny"

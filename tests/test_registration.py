@@ -187,9 +187,10 @@ def test_what_stands_is_recalled_until_somebody_writes_to_the_registry(
     register: Callable[..., Registered], client: Any, uri: str, tmp_path: Path
 ) -> None:
     made = register()
+    experiment_id = client.get_experiment_by_name("tiny").experiment_id
     standing = Standing(uri, tmp_path / "store", "tiny", KEY)
     assert standing.recall() is None  # nobody asked yet
-    said = standing.ask(client)
+    said = standing.ask(client, experiment_id)
     assert said == {"version": made.version, "run_id": made.mlflow_run_id}
     assert standing.recall() == said
     assert Standing(uri, tmp_path / "store", "tiny", "e" * 64).recall() is None
@@ -197,13 +198,13 @@ def test_what_stands_is_recalled_until_somebody_writes_to_the_registry(
     assert standing.recall() == said
     client.delete_registered_model_alias("tiny", "challenger")
     assert standing.recall() is None
-    assert standing.ask(client) is None
+    assert standing.ask(client, experiment_id) is None
     register()
     assert standing.recall() is None
-    assert standing.ask(client) == standing.recall() == said
+    assert standing.ask(client, experiment_id) == standing.recall() == said
     client.delete_model_version("tiny", str(made.version))
     assert standing.recall() is None
-    assert standing.ask(client) is None
+    assert standing.ask(client, experiment_id) is None
 
 
 def test_a_registry_elsewhere_is_asked_every_time(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: the version in production, and the newest
 CONTENT_KEY = "ratchet.content_key"
+DECISION = "ratchet.decision."  # a version's tags that hold the decisions about it, by id
 BUNDLE_SHA256 = "ratchet.bundle_sha256"  # of its manifest, which holds every other file's
 FLUSH_SECONDS = 2.0
 
@@ -115,24 +117,68 @@ def _reach_database(uri: str) -> None:
         ) from None
 
 
-def find_run(client: MlflowClient, experiment_id: str, content_key: str) -> Run | None:
-    """The newest run that works or worked on this content key."""
-    runs = client.search_runs([experiment_id], f"tags.`{CONTENT_KEY}` = '{content_key}'", max_results=1)
-    return runs[0] if runs else None
-
-
 def claim_run(client: MlflowClient, experiment_id: str, content_key: str, name: str) -> Run:
-    """The run of this content key: the one that an earlier, killed attempt left, or a new one."""
-    run = find_run(client, experiment_id, content_key)
-    if run is None:
-        return client.create_run(experiment_id, run_name=name, tags={CONTENT_KEY: content_key})
-    client.set_terminated(run.info.run_id, "RUNNING")
-    return run
+    """The one run of this content key: that of an earlier or simultaneous attempt, or a new one; others of the key are deleted.
+
+    MLflow gives a run no key of its own, so a run is made the key's by what every MLflow store makes at most once, an experiment's name:
+    'ratchet MODEL run KEY n', hidden at once. n is 1 unless the run of an earlier claim was deleted.
+    """
+    found = _runs(client, experiment_id, content_key)
+    run = found[0] if found else client.create_run(experiment_id, run_name=name, tags={CONTENT_KEY: content_key})
+    for number in count(1):
+        claimed = _claim_once(client, f"ratchet {name} run {content_key[:32]} {number}", "run", run.info.run_id)
+        if claimed == run.info.run_id or _is_there(client, claimed):
+            break
+    if found or claimed != run.info.run_id:
+        client.set_terminated(claimed, "RUNNING")
+    keep_one_run(client, experiment_id, content_key, claimed)
+    return client.get_run(claimed)
 
 
-def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
-    """The version that is in production, if there is one."""
-    return next((version for version in versions(client, name) if CHAMPION in version.aliases), None)
+def keep_one_run(client: MlflowClient, experiment_id: str, content_key: str, mlflow_run_id: str) -> None:
+    """Delete the other runs of this content key, which attempts left that were killed, or had not seen each other."""
+    from mlflow.exceptions import MlflowException
+
+    for run in _runs(client, experiment_id, content_key):
+        if run.info.run_id != mlflow_run_id:
+            try:
+                client.delete_run(run.info.run_id)
+            except MlflowException:
+                if _is_there(client, run.info.run_id):  # the other machine was not quicker
+                    raise
+
+
+def _runs(client: MlflowClient, experiment_id: str, content_key: str) -> list[Run]:
+    """Oldest first."""
+    found: list[Run] = client.search_runs([experiment_id], f"tags.`{CONTENT_KEY}` = '{content_key}'", order_by=["attributes.start_time"])
+    return found
+
+
+def _is_there(client: MlflowClient, mlflow_run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(mlflow_run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+
+
+def _claim_once(client: MlflowClient, name: str, tag: str, value: str) -> str:
+    """What holds a claim: the value of whoever was first to make an experiment of this name, which is hidden."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_experiment(name, tags={tag: value})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    claim = client.get_experiment_by_name(name)
+    if claim.lifecycle_stage == "active":
+        with suppress(MlflowException):  # the other machine was quicker
+            client.delete_experiment(claim.experiment_id)
+    return str(claim.tags.get(tag, ""))
 
 
 def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
@@ -152,27 +198,38 @@ def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 
 def find_version(client: MlflowClient, name: str, content_key: str) -> ModelVersion | None:
-    """The version that this content key made; the oldest, should there be several."""
-    return next(iter(_versions_of(client, name, content_key)), None)
+    """The version that this content key made; should there be several, one is kept."""
+    found = _versions_of(client, name, content_key)
+    return _keep_one(client, name, found) if found else None
 
 
 def keep_one_version(client: MlflowClient, name: str, content_key: str) -> ModelVersion:
-    """The oldest version of this content key; younger ones without an alias are deleted.
+    """The oldest version of this content key, or the oldest that is champion or was decided about; others without an alias are deleted.
 
     Two machines that register the same key at once make two, and so may one whose request was sent again because a server that
-    had done it went down before it answered. Whoever comes second sees the first, so one is left however they interleave.
+    had done it went down before it answered. Whoever comes second sees the first, so one is left however they interleave; and
+    whoever looks next deletes what a machine left that died between the two steps.
     """
+    return _keep_one(client, name, _versions_of(client, name, content_key))
+
+
+def _keep_one(client: MlflowClient, name: str, found: list[ModelVersion]) -> ModelVersion:
     from mlflow.exceptions import MlflowException
 
-    oldest, *younger = _versions_of(client, name, content_key)
-    for version in younger:
-        if not version.aliases:
+    kept, *others = sorted(found, key=lambda version: not _is_decided(version))
+    for version in others:
+        if not _is_decided(version) and set(version.aliases) <= {CHALLENGER}:
             try:
                 client.delete_model_version(name, version.version)
             except MlflowException as error:  # the other machine was quicker
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-    return oldest
+    return kept
+
+
+def _is_decided(version: ModelVersion) -> bool:
+    """Whether it is champion, or a decision stands on it, which must not be lost."""
+    return CHAMPION in version.aliases or any(key.startswith(DECISION) for key in version.tags)
 
 
 def _versions_of(client: MlflowClient, name: str, content_key: str) -> list[ModelVersion]:
