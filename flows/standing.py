@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.files import read_json, write_json
+from tasks.core.files import read_kept, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,10 +29,11 @@ class Standing:
     def recall(self) -> dict[str, Any] | None:
         """`version` and `run_id`, if the registry is as it was when it said so."""
         mark = self._mark()
-        if mark is None or not self._file.is_file():
+        kept = read_kept(self._file, "name", "key", "mark", "said")
+        if mark is None or kept is None or [kept["name"], kept["key"], kept["mark"]] != [self._name, self._key, mark]:
             return None
-        kept = read_json(self._file)
-        return kept["said"] if [kept["name"], kept["key"], kept["mark"]] == [self._name, self._key, mark] else None
+        said: dict[str, Any] = kept["said"]
+        return said
 
     def ask(self, client: MlflowClient, experiment_id: str) -> dict[str, Any] | None:
         """The same of the registry itself, which is then kept; None where the key has no version, or not the alias `challenger`."""

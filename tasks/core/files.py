@@ -9,10 +9,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import DamagedError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _AT_WORKING_DIRECTORY = -100
@@ -115,16 +120,62 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+class _KeptObject(dict[str, Any]):
+    """A JSON object of a file; a key that it lacks is damage of the file, not a bug of the reader."""
+
+    path = Path()
+
+    def __missing__(self, key: str) -> Any:
+        raise DamagedError(self.path, f"there is no '{key}'")
+
+
 def read_json(path: Path) -> Any:
-    """Read one JSON document."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON object; DamagedError where it is none, and later where a key that is asked for is missing."""
+
+    def kept(pairs: list[tuple[str, Any]]) -> _KeptObject:
+        made = _KeptObject(pairs)
+        made.path = path
+        return made
+
+    try:
+        found = json.loads(path.read_bytes(), object_pairs_hook=kept)
+    except ValueError as error:  # also of bytes that are not UTF-8
+        raise DamagedError(path, f"not valid JSON: {error}") from None
+    except RecursionError:
+        raise DamagedError(path, "not valid JSON: nested too deep") from None
+    if not isinstance(found, dict):
+        raise DamagedError(path, f"wanted a JSON object, found {type(found).__name__}")
+    return found
+
+
+@contextmanager
+def reading_table(path: Path) -> Iterator[None]:
+    """What Arrow says of a Parquet file that it cannot read as a DamagedError."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:  # its own OSErrors carry no number
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DamagedError(path, f"not a Parquet file that can be read: {error}") from None
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a Parquet file, of all columns or some; DamagedError where it is none."""
+    import pyarrow.parquet as pq
+
+    with reading_table(path):
+        return pq.read_table(path, columns=None if columns is None else list(columns))
 
 
 def read_kept(path: Path, *keys: str) -> dict[str, Any] | None:
     """A JSON object that is kept to save work: None where it is missing, damaged or lacks a key, for it can be done without."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found.keys() >= set(keys) else None
 

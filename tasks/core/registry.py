@@ -43,9 +43,12 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         unanswered = any(isinstance(cause, requests.ConnectionError | requests.Timeout) for cause in causes)
         found = f"no answer: {causes[-1]}" if unanswered else str(error)
         reason = " ".join(found.split())[:500].replace(urlsplit(uri).password or "\0", "***")
+        damaged = any(words in found for words in ("disk image is malformed", "file is not a database"))
         raise RegistryError(
             f"MLflow at {_without_password(uri)}: {reason}",
-            "Check MLFLOW_TRACKING_URI and that the server or database is up.",
+            "The database is damaged: restore a copy of it, or move it away, and `ratchet train` registers what it made in a new one."
+            if damaged
+            else "Check MLFLOW_TRACKING_URI and that the server or database is up.",
         ) from error
 
 
