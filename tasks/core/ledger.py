@@ -66,7 +66,7 @@ class Ledger:
     def champion_version(self) -> ModelVersion | None:
         """The same as a version."""
         number = self.champion()
-        return next((version for version in self._versions() if int(version.version) == number), None)
+        return next((version for version in versions(self.client, self.name) if int(version.version) == number), None)
 
     def record(self, decision: Decision) -> Decision:
         """Write down a decision that moves nothing."""
@@ -126,13 +126,15 @@ class Ledger:
 
     def _newest(self) -> tuple[int, Decision | None, Experiment | None]:
         """Number and decision of the newest move, and its claim while that is shown; no decision once its version is deleted."""
-        there = self._versions()
-        tagged = decisions_on(there)
-        known = {decision.id: decision for decision in [*read_lines(self.file), *tagged]}
-        last = max((decision.move or 0 for decision in known.values() if decision.settled), default=0)
-        claim = self._find_claim(last) if last else None  # `mlflow gc` removes it for good
+        there = self._tagged_versions()
+        known = self._known(there)
+        settled = max((decision.move or 0 for decision in known.values() if decision.settled), default=0)
+        last, claim = settled, self._find_claim(settled) if settled else None  # `mlflow gc` removes it for good
         while following := self._find_claim(last + 1):
             last, claim = last + 1, following
+        if last > settled:  # its decision was written down before it was claimed, maybe since the versions were read
+            there = self._tagged_versions()
+            known = self._known(there)
         shown = claim if claim is not None and claim.lifecycle_stage == "active" else None
         carried_out = (decision for decision in known.values() if decision.settled and decision.move == last)
         decision = next(carried_out, None) or (known.get(claim.tags.get("decision", "")) if claim else None)
@@ -181,11 +183,16 @@ class Ledger:
     def _claim_name(self, number: int | None) -> str:
         return f"ratchet {self.name} champion move {number}"
 
-    def _versions(self) -> list[ModelVersion]:
-        return versions(self.client, self.name)
+    def _tagged_versions(self) -> list[ModelVersion]:
+        """Every version with its tags; a search leaves the aliases out."""
+        found: list[ModelVersion] = self.client.search_model_versions(f"name = '{self.name}'", max_results=10_000)
+        return found
 
     def _tagged(self) -> list[Decision]:
-        return decisions_on(self._versions())
+        return decisions_on(self._tagged_versions())
+
+    def _known(self, there: list[ModelVersion]) -> dict[str, Decision]:
+        return {decision.id: decision for decision in [*read_lines(self.file), *decisions_on(there)]}
 
     def _tag(self, decision: Decision) -> None:
         self.client.set_model_version_tag(self.name, str(decision.version), DECISION + decision.id, json.dumps(asdict(decision)))
