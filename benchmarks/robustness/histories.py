@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import random
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,10 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.robustness.forks import find_tests
 from benchmarks.robustness.interleaving import Player, play
 from benchmarks.robustness.tally import Tally
 
-VERSIONS = 4
+VERSIONS = 3
 KEYS = ("key-a", "key-b")
 RULES = {
     "alias": "the alias is not the ledger's last word",
@@ -60,7 +60,7 @@ def campaign(quick: bool) -> list[Tally]:
 @contextmanager
 def registries() -> Iterator[list[str]]:
     """Addresses of empty registries: SQLite, and PostgreSQL where its binaries are."""
-    sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
+    find_tests()
     from postgres import find_binaries, running
 
     with tempfile.TemporaryDirectory() as directory:
@@ -222,14 +222,14 @@ def interleaved(place: Place, seed: int) -> list[str]:
     draw = random.Random(seed)
     place.make()
     client, experiment = place.connect()
-    wanted = wishes(draw, draw.randint(3, 6))
+    wanted = wishes(draw, draw.randint(2, 4))
 
     def work(wish: Wish, who: str, player: Any) -> None:
         wish.answers.append("")
         wish.answers[-1] = attempt(place, wish, who, player, experiment)
 
     players = [Player(partial(work, wish, str(number % 3)), client) for number, wish in enumerate(wanted)]
-    readers = [Player(lambda player: place.ledger(player, "reader").decisions(), client) for _ in range(draw.randint(0, 2))]
+    readers = [Player(lambda player: place.ledger(player, "reader").decisions(), client) for _ in range(draw.randint(0, 1))]
     play([*players, *readers], draw, kills=True)
     again = [Player(partial(work, wish, "again"), client) for wish in wanted if "" in wish.answers]
     play(again, draw, kills=False)  # a command that was killed is repeated

@@ -26,6 +26,9 @@ CONTENT_KEY = "ratchet.content_key"
 DECISION = "ratchet.decision."  # a version's tags that hold the decisions about it, by id
 BUNDLE_SHA256 = "ratchet.bundle_sha256"  # of its manifest, which holds every other file's
 FLUSH_SECONDS = 2.0
+_DAMAGED_DATABASE = (
+    "The database is damaged: restore a copy of it, or move it away, and `ratchet train` registers what it made in a new one."
+)
 
 
 @contextmanager
@@ -46,9 +49,7 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         damaged = any(words in found for words in ("disk image is malformed", "file is not a database"))
         raise RegistryError(
             f"MLflow at {_without_password(uri)}: {reason}",
-            "The database is damaged: restore a copy of it, or move it away, and `ratchet train` registers what it made in a new one."
-            if damaged
-            else "Check MLFLOW_TRACKING_URI and that the server or database is up.",
+            _DAMAGED_DATABASE if damaged else "Check MLFLOW_TRACKING_URI and that the server or database is up.",
         ) from error
 
 
@@ -98,6 +99,10 @@ def _make_database(file: Path) -> None:
     from filelock import FileLock
 
     if file.exists():
+        if not file.is_file() or not file.stat().st_size:
+            raise RegistryError(
+                f"MLflow at sqlite:///{file}: {'empty' if file.is_file() else 'a directory'}, wanted MLflow's database.", _DAMAGED_DATABASE
+            )
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     # of two first uses at once, the later would put an empty database in the place of one in use
