@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from forked import fork_ratchet
+from jinja2 import Environment
 from shared import prefect_server
 from workspaces import clean_environment, copy_workspace, ratchet_json, states
 
@@ -64,6 +65,7 @@ def test_reading_says_which_file_is_damaged_and_how(tmp_path: Path) -> None:
     assert found["a"].get("c") is None
     with pytest.raises(DamagedError, match="there is no 'c'"):
         found["a"]["c"]
+    assert Environment(autoescape=True).from_string("{{ a.c or 'none' }}").render(found) == "none"
     with pytest.raises(DamagedError, match="Parquet"):
         read_table(file)
     with pytest.raises(FileNotFoundError):

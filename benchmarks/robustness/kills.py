@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -128,6 +129,7 @@ def damage(place: Bench, name: str) -> str:
 def bench() -> Iterator[Bench]:
     """A tiny workspace, as the tests make it, with two versions that were both champion and a third that is trained and not registered."""
     find_tests()
+    os.environ["OMP_NUM_THREADS"] = "1"  # read as torch is imported
     import_all()
     gc.freeze()  # or every fork would go through, and so copy, all of it
     with tempfile.TemporaryDirectory() as scratch:

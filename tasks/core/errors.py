@@ -69,8 +69,11 @@ class BundleError(PipelineError):
     """A servable directory is incomplete or altered."""
 
 
-class DamagedError(PipelineError, ValueError):
-    """A file that is kept cannot be read: cut short, altered, of another kind."""
+class DamagedError(PipelineError, ValueError, LookupError):
+    """A file that is kept cannot be read: cut short, altered, of another kind.
+
+    Also the ValueError and LookupError that it would be without the file's name, for whoever can do without a value, as templates do.
+    """
 
     def __init__(self, path: Path, why: str) -> None:
         remedy = "`ratchet train` makes again what it made; restore a file of your own, or delete this one if it is neither."
