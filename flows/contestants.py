@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import GateError, RegistryError, did_you_mean
 from tasks.core.files import read_json
-from tasks.core.sources import public_address
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from tasks.core.bundle import BundleInfo
-    from tasks.core.ledger import Decision, Ledger
+    from tasks.core.decisions import Decision
+    from tasks.core.ledger import Ledger
 
 REPORTS = ("validation", "evaluation", "verification")
 
@@ -54,47 +56,54 @@ class Registry:
         self.name = workspace.params().model_name
         self.uri = os.environ["MLFLOW_TRACKING_URI"]
 
+    @property
+    def is_made(self) -> bool:
+        """Whether anything can have been registered: looking must not make a database."""
+        return self.uri != self.workspace.default_tracking_uri or self.workspace.mlflow_database.is_file()
+
     @cached_property
     def client(self) -> MlflowClient:
         """Connected at first use; RegistryError where nothing was ever registered or MLflow cannot be reached."""
         from tasks.core.registry import connect
 
-        if self.uri == self.workspace.default_tracking_uri and not self.workspace.mlflow_database.is_file():
+        if not self.is_made:
             raise RegistryError(f"{self.name}: no version is registered.", "Run `ratchet train`, which registers one.")
         return connect(self.uri, self.workspace.store, self.name)[0]
 
     @cached_property
     def ledger(self) -> Ledger:
         """Every decision about this model."""
-        from tasks.core.ledger import Ledger
+        from tasks.core.ledger import open_ledger
 
-        folder = self.workspace.store / "ledger"
-        own, place = (folder / f"{self.name}{end}.jsonl" for end in ("", f"-{_place(self.uri)}"))  # another registry counts versions anew
-        if self.uri != self.workspace.default_tracking_uri:
-            return Ledger(self.client, self.name, place)
-        if place.is_file() and not own.exists():  # of a time when a workspace that was moved lost it
-            place.rename(own)
-        return Ledger(self.client, self.name, own)
+        return open_ledger(self.client, self.uri, self.workspace.store, self.name)
 
     def decisions(self) -> list[Decision]:
         """The ledger, oldest first; a move that a crash cut short is completed."""
         from tasks.core.registry import mlflow_errors
 
-        with mlflow_errors(self.uri):
+        with mlflow_errors(self.uri), self._telling():
             return self.ledger.decisions()
 
     def champion(self) -> int | None:
         """The number that the alias points at."""
         from tasks.core.registry import mlflow_errors
 
-        with mlflow_errors(self.uri):
+        with mlflow_errors(self.uri), self._telling():
             return self.ledger.champion()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Say what the ledger put right."""
+        yield
+        while self.ledger.notes:
+            print(self.ledger.notes.pop(0), file=sys.stderr, flush=True)
 
     def versions(self) -> list[ModelVersion]:
         """Every version, newest first, with its aliases."""
         from tasks.core.registry import mlflow_errors, versions
 
-        with mlflow_errors(self.uri):
+        with mlflow_errors(self.uri), self._telling():
+            self.ledger.settle()
             return versions(self.client, self.name)
 
     def find(self, name: str) -> Contestant:
@@ -116,10 +125,10 @@ class Registry:
 
     def find_champion(self) -> Contestant | None:
         """The version that is in production, if there is one."""
-        from tasks.core.registry import find_champion, mlflow_errors
+        from tasks.core.registry import mlflow_errors
 
-        with mlflow_errors(self.uri):
-            found = find_champion(self.client, self.name)
+        with mlflow_errors(self.uri), self._telling():
+            found = self.ledger.champion_version()
         return self.contestant(found) if found else None
 
     def contestant(self, version: ModelVersion) -> Contestant:
@@ -150,10 +159,6 @@ class Registry:
             return {
                 name: read_json(Path(self.client.download_artifacts(version.run_id, f"reports/{name}.json", scratch))) for name in names
             }
-
-
-def _place(uri: str) -> str:
-    return hashlib.sha256(public_address(uri).encode()).hexdigest()[:8]
 
 
 def rollback_target(registry: Registry, decisions: list[Decision], to: int | None) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.demo import MODEL_NAME, Step
 from flows.lifecycle_summary import print_history
 from flows.summary import console
-from tasks.core.ledger import Decision
+from tasks.core.decisions import Decision
 
 
 def print_start() -> None:

@@ -18,8 +18,8 @@ from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from tasks.comparison import Scored, TestRows
+    from tasks.core.decisions import Decision
     from tasks.core.evidence import Gate, PairedDifference
-    from tasks.core.ledger import Decision
 
 
 @dataclass(frozen=True)

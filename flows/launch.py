@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.background import in_background
+from flows.effects import UNKEPT, Effect
 from flows.environment import has_prefect_server
 from flows.training_run import ALL, TrainingRun, TrainResult
 from tasks.core.errors import WorkspaceError
+from tasks.core.files import sha256_json
 from tasks.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from flows.contestants import Registry
+    from tasks.core.decisions import Decision
 
 
 def train(workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = False) -> TrainResult:
@@ -75,47 +81,52 @@ def require_server(workspace: Workspace) -> None:
             pass
 
 
-def promote(workspace: Workspace, version: str, force_reason: str = "") -> dict[str, Any]:
+def promote(workspace: Workspace, version: str, force_reason: str = "", effect: Effect = UNKEPT) -> dict[str, Any]:
     """Judge a version, and make it champion if it passes or is forced."""
     from flows.contestants import Registry
 
-    found = Registry(workspace).find(version)  # what is not there is told at once, without waiting for a server to start
+    registry = Registry(workspace)
+    number = registry.find(version).number  # what is not there is told at once, without waiting for a server to start
+    asked = {"version": number, "forced": bool(force_reason), "promotion": sha256_json(workspace.values().get("promotion"))}
+    if done := effect.done(asked, registry):
+        return _answer(registry, done)
     require_server(workspace)
     from flows.promotion import promotion
 
-    return promotion(str(workspace.root), str(found.number or version), force_reason)
+    return promotion(str(workspace.root), str(number or version), force_reason, key=effect.begin(asked))
 
 
-def roll_back(workspace: Workspace, to: int | None, reason: str) -> dict[str, Any]:
+def roll_back(workspace: Workspace, to: int | None, reason: str, effect: Effect = UNKEPT) -> dict[str, Any]:
     """Make an earlier champion champion again.
 
     to  its number; None: the one before the present champion
     """
-    from dataclasses import asdict
-
     from flows.contestants import Registry, rollback_target
 
-    registry = Registry(workspace)
-    decisions = registry.decisions()  # completes what a crash cut short
-    current, completed = registry.champion(), registry.ledger.completed
-    if to is None and completed and completed.outcome == "rolled back":  # what a killed rollback had begun
-        return {"state": "rolled back", "model": registry.name, "version": current, "champion": current, "decision": asdict(completed)}
+    registry, asked = Registry(workspace), {"to": to}
+    if done := effect.done(asked, registry):
+        return _answer(registry, done)
+    decisions, current = registry.decisions(), registry.champion()
     if to is not None and to == current:
         return {"state": "unchanged", "model": registry.name, "version": to, "champion": to, "decision": None}
     target = rollback_target(registry, decisions, to)  # where there is none, that is told without waiting for a server to start
     require_server(workspace)
     from flows.promotion import rolling_back
 
-    return rolling_back(str(workspace.root), target, reason)
+    return rolling_back(str(workspace.root), target, current, reason, key=effect.begin(asked))
 
 
-def retrain(workspace: Workspace) -> dict[str, Any]:
+def retrain(workspace: Workspace, effect: Effect = UNKEPT) -> dict[str, Any]:
     """Train and promote if anything calls for it; if nothing does, no flow is run where no server would hear of it."""
     from dataclasses import asdict
 
+    from flows.contestants import Registry
     from flows.reasons import look_for_reasons
 
     require_server(workspace)
+    registry = Registry(workspace)
+    if registry.is_made and (done := effect.done({}, registry)):
+        return {"state": "trained", "triggers": [], "version": done.version, "promotion": _answer(registry, done)}
     found: list[dict[str, Any]] | None = None
     if not has_prefect_server():
         with workspace_lock(workspace):
@@ -124,4 +135,13 @@ def retrain(workspace: Workspace) -> dict[str, Any]:
             return {"state": "idle", "triggers": found, "version": None, "promotion": None}
     from flows.retraining import retraining
 
-    return retraining(str(workspace.root), found)
+    return retraining(str(workspace.root), found, key=effect.begin({}))
+
+
+def _answer(registry: Registry, done: Decision) -> dict[str, Any]:
+    """What an attempt did that was killed before it could say so."""
+    from dataclasses import asdict
+
+    return {
+        "state": done.outcome, "model": registry.name, "version": done.version, "champion": registry.champion(), "decision": asdict(done),
+    }  # fmt: skip

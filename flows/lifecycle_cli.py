@@ -55,16 +55,18 @@ def promote(
     if reason and not force:
         raise ParamsError("promote: --reason goes with --force.", "Without --force the gates decide, and the ledger keeps what they said.")
     workspace = open_workspace(context, directory)
+    from flows.effects import answering
     from flows.launch import promote as run_promotion
     from flows.lifecycle_summary import print_promotion
     from flows.progress import terminal_progress
 
-    with terminal_progress():
-        result = run_promotion(workspace, version, reason)
-    if as_json:
-        print_json(result)
-    else:
-        print_promotion(result)
+    with answering(workspace, "promote") as effect:
+        with terminal_progress():
+            result = run_promotion(workspace, version, reason, effect)
+        if as_json:
+            print_json(result)
+        else:
+            print_promotion(result)
     if result["state"] == "refused":
         raise typer.Exit(2)
 
@@ -80,15 +82,16 @@ def approve(
     """Answer a promotion that waits for a person's word (`promotion.approval: manual`)."""
     workspace = open_workspace(context, directory)
     from flows.approval import answer
+    from flows.effects import answering
     from flows.launch import require_server
 
     require_server(workspace)
-
-    run = answer(workspace, approve=not no, reason=reason)
-    if as_json:
-        print_json({"state": "refused" if no else "approved", "flow_run": run})
-    else:
-        print(f"{'Refused' if no else 'Approved'}: the promotion {run} goes on.")
+    with answering(workspace, "approve") as effect:
+        run = answer(workspace, effect, approve=not no, reason=reason)
+        if as_json:
+            print_json({"state": "refused" if no else "approved", "flow_run": run})
+        else:
+            print(f"{'Refused' if no else 'Approved'}: the promotion {run} goes on.")
 
 
 @app.command()
@@ -101,15 +104,16 @@ def rollback(
 ) -> None:
     """Go back to the previous champion, after the same trial of its files."""
     workspace = open_workspace(context, directory)
+    from flows.effects import answering
     from flows.launch import roll_back
+    from flows.lifecycle_summary import print_rollback
 
-    result = roll_back(workspace, to, reason)
-    if as_json:
-        print_json(result)
-    elif result["decision"] is None:
-        print(f"{result['model']}: version {result['champion']} is champion already; nothing to do.")
-    else:
-        print(f"{result['model']}: version {result['champion']} is champion again. {result['decision']['reason']}")
+    with answering(workspace, "rollback") as effect:
+        result = roll_back(workspace, to, reason, effect)
+        if as_json:
+            print_json(result)
+        else:
+            print_rollback(result)
 
 
 @app.command()
@@ -133,13 +137,15 @@ def history(context: typer.Context, directory: Directory = None, as_json: AsJson
 def retrain(context: typer.Context, directory: Directory = None, as_json: AsJson = False) -> None:
     """Train and promote again, if new data, drift, a fallen metric or age calls for it (`retrain:` in params.yaml)."""
     workspace = open_workspace(context, directory)
+    from flows.effects import answering
     from flows.launch import retrain as run_retraining
     from flows.lifecycle_summary import print_retraining
     from flows.progress import terminal_progress
 
-    with terminal_progress():
-        result = run_retraining(workspace)
-    if as_json:
-        print_json(result)
-    else:
-        print_retraining(result)
+    with answering(workspace, "retrain") as effect:
+        with terminal_progress():
+            result = run_retraining(workspace, effect)
+        if as_json:
+            print_json(result)
+        else:
+            print_retraining(result)

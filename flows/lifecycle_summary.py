@@ -13,7 +13,7 @@ from flows.summary import console
 from tasks.core.paired import say_p
 
 if TYPE_CHECKING:
-    from tasks.core.ledger import Decision
+    from tasks.core.decisions import Decision
 
 COLOURS = {"passed": "green", "failed": "red", "warned": "yellow", "not applicable": "dim"}
 
@@ -69,6 +69,20 @@ def print_promotion(result: Mapping[str, Any]) -> None:
         console.print(f"Not applicable: {'; '.join(skipped)}.", markup=False)
     champion = "no version is" if result["champion"] is None else f"version {result['champion']} is"
     console.print(f"{decision['outcome'].capitalize()}: {decision['reason'].rstrip('.')}. {champion.capitalize()} champion.", markup=False)
+
+
+def print_rollback(result: Mapping[str, Any]) -> None:
+    """Who is champion again; of a rollback that is repeated after a kill, also who was promoted since."""
+    version, champion, decision = result["version"], result["champion"], result["decision"]
+    if decision is None:
+        print(f"{result['model']}: version {champion} is champion already; nothing to do.")
+    elif version == champion:
+        print(f"{result['model']}: version {champion} is champion again. {decision['reason']}")
+    else:
+        print(
+            f"{result['model']}: an interrupted `ratchet rollback` made version {version} champion again at {decision['time'][:19]} UTC; "
+            f"version {champion} is champion since. Run it again to go back from there."
+        )
 
 
 def print_retraining(result: Mapping[str, Any]) -> None:

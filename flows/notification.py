@@ -23,7 +23,8 @@ TIMEOUT_S = 10.0
 def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Prefect's on_failure and on_crashed hook; what cannot be told is logged, for it must not hide the failure itself.
 
-    The webhook is posted JSON: text, workspace, flow_run, url (of the run in Prefect's UI; null without a server), cause.
+    The webhook is posted JSON: text, workspace, flow_run, url (of the run in Prefect's UI; null without a server), cause, id.
+    An attempt whose answer was lost is made again: `id`, also the header Idempotency-Key, is the same in all of them.
     """
     from prefect.logging.loggers import flow_run_logger
     from prefect.utilities.urls import url_for
@@ -40,7 +41,9 @@ def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
             log.warning("The failure could not be told to the block %s of notify.blocks: %s", block, _why(error))
     if address := os.environ.get(WEBHOOK):
         try:
-            _post(address, {"text": text, "workspace": workspace, "flow_run": flow_run.name, "url": url, "cause": cause})
+            _post(
+                address, {"text": text, "workspace": workspace, "flow_run": flow_run.name, "url": url, "cause": cause, "id": str(state.id)}
+            )
         except Exception as error:
             log.warning("The failure could not be told to %s: %s", WEBHOOK, _why(error))
 
@@ -82,7 +85,7 @@ def _post(address: str, message: dict[str, Any]) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs the address
 
     def post() -> None:
-        httpx.post(address, json=message, timeout=TIMEOUT_S).raise_for_status()
+        httpx.post(address, json=message, headers={"Idempotency-Key": message["id"]}, timeout=TIMEOUT_S).raise_for_status()
 
     Retrying(
         stop=stop_after_attempt(ATTEMPTS),

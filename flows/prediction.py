@@ -94,7 +94,8 @@ def predict_file(predictor: Predictor, source: Path, target: Path | None, log: L
 
 def _registered_bundle(workspace: Workspace, alias: str | None, version: int | None) -> tuple[Path, str, str]:
     """(directory, number, sha256 of its manifest)."""
-    from tasks.core.registry import connect, download_bundle, mlflow_errors, registered_sha256, versions
+    from tasks.core.ledger import open_ledger
+    from tasks.core.registry import CHAMPION, connect, download_bundle, mlflow_errors, registered_sha256, versions
 
     name = workspace.params().model_name
     uri = os.environ["MLFLOW_TRACKING_URI"]
@@ -103,6 +104,8 @@ def _registered_bundle(workspace: Workspace, alias: str | None, version: int | N
         raise RegistryError(f"{name}: no version is registered.", remedy)
     client, _ = connect(uri, workspace.store, name)
     with mlflow_errors(uri):
+        if alias == CHAMPION:
+            open_ledger(client, uri, workspace.store, name).settle()  # no version that a crash or a pause left there
         known = versions(client, name)
         wanted = [v for v in known if (alias is None or alias in v.aliases) and (version is None or int(v.version) == version)]
     if not known:

@@ -18,8 +18,9 @@ from flows.contestants import Contestant, Registry, rollback_target
 from flows.judgement import Judgement, judge_version
 from flows.launch import workspace_lock
 from flows.run_page import run_name, shown_in_prefect
+from tasks.core.decisions import Decision
 from tasks.core.errors import BundleError, GateError, RegistryError
-from tasks.core.ledger import Decision, standing
+from tasks.core.ledger import standing
 from tasks.core.progress import LINES
 from tasks.core.workspace import Workspace
 
@@ -33,13 +34,14 @@ class Approval(RunInput):
 
 
 @flow(name="promote", flow_run_name=run_name("promote {model} {version}"), persist_result=False)
-def promotion(workspace: str, version: str = "challenger", force_reason: str = "", trigger: str = "") -> dict[str, Any]:
+def promotion(workspace: str, version: str = "challenger", force_reason: str = "", trigger: str = "", key: str = "") -> dict[str, Any]:
     """Make a version champion if every gate lets it through; the decision is written down either way.
 
     workspace     its directory
     version       number or alias
     force_reason  why it is to be promoted whatever the gates say; empty: they decide
     trigger       what called for the training, for the ledger
+    key           the decision's id; empty: a new one
     """
     place = Workspace.find(Path(workspace))
     registry = Registry(place)
@@ -51,7 +53,7 @@ def promotion(workspace: str, version: str = "challenger", force_reason: str = "
         return {"state": "unchanged", "model": registry.name, "version": challenger.number, "champion": champion.number, "decision": None}
     _require_known_champion(registry, champion, standing(decisions).champions)
     judgement = judge_candidate(place, registry, challenger, champion, decisions)
-    decision = _decide(place, registry, judgement, force_reason, trigger)
+    decision = _with_key(_decide(place, registry, judgement, force_reason, trigger), key)
     try:
         decision = carry_out(registry, challenger, decision)
     except (BundleError, GateError) as error:
@@ -66,17 +68,19 @@ def promotion(workspace: str, version: str = "challenger", force_reason: str = "
 
 
 @flow(name="rollback", flow_run_name=run_name("rollback {model} to v{to}"), persist_result=False)
-def rolling_back(workspace: str, to: int, reason: str = "") -> dict[str, Any]:
+def rolling_back(workspace: str, to: int, previous: int | None, reason: str = "", key: str = "") -> dict[str, Any]:
     """Make an earlier champion champion again.
 
     workspace  its directory
     to         its number
+    previous   the present champion's, which it replaces and no other
+    key        the decision's id; empty: a new one
     """
     place = Workspace.find(Path(workspace))
     registry = Registry(place)
-    target, current = rollback_target(registry, registry.decisions(), to), registry.champion()
-    decision = Decision("rolled back", target, current, reason or f"back from version {current or 'none'} to version {target}")
-    decision = carry_out(registry, registry.find(str(target)), decision)
+    target = rollback_target(registry, registry.decisions(), to)
+    decision = Decision("rolled back", target, previous, reason or f"back from version {previous or 'none'} to version {target}")
+    decision = carry_out(registry, registry.find(str(target)), _with_key(decision, key))
     create_markdown_artifact(_summary(registry.name, decision), key="rollback", description=decision.reason[:200])
     return {"state": "rolled back", "model": registry.name, "version": target, "champion": target, "decision": asdict(decision)}
 
@@ -118,6 +122,10 @@ def try_bundle(target: Contestant) -> None:
     predictions = Predictor(info, kind).predict(example)
     if len(predictions) != len(next(iter(example.values()))):
         raise BundleError(f"{target.directory}: it loads but gives {len(predictions)} predictions.", "Promote another version.")
+
+
+def _with_key(decision: Decision, key: str) -> Decision:
+    return replace(decision, id=key) if key else decision
 
 
 def _require_known_champion(registry: Registry, champion: Contestant | None, past: list[int]) -> None:

@@ -26,7 +26,7 @@ def look_for_reasons(workspace: Workspace) -> list[Trigger]:
     params, root = workspace.params(), workspace.root
     wanted, problem = params.retrain, load_problem(params.problem)
     registry = Registry(workspace)
-    champion = registry.find_champion() if _has_registry(registry) else None
+    champion = registry.find_champion() if registry.is_made else None
     predictor = _load(champion) if champion and (wanted.drift.enabled or wanted.performance.enabled) else None
     labelled = root / wanted.performance.labelled if wanted.performance.labelled else None
     registered = _registered_metric(registry, champion, problem.metric) if champion else None
@@ -51,17 +51,12 @@ def _unjudged(workspace: Workspace, registry: Registry) -> Trigger:
     """A version that nobody has judged, as a run leaves it that ended between registering and promoting."""
     from tasks.core.triggers import Trigger
 
-    newest = next(iter(registry.versions() if _has_registry(registry) else []), None)
+    newest = next(iter(registry.versions() if registry.is_made else []), None)
     if newest is None:
         return Trigger("unjudged", True, False, "There is no version yet.")
     if was_judged(workspace, int(newest.version)) or "champion" in newest.aliases:
         return Trigger("unjudged", True, False, "The newest version was judged.")
     return Trigger("unjudged", True, True, f"Version {newest.version} was never judged.")
-
-
-def _has_registry(registry: Registry) -> bool:
-    """Whether anything can have been registered: looking must not make a database."""
-    return registry.uri != registry.workspace.default_tracking_uri or registry.workspace.mlflow_database.is_file()
 
 
 def _load(champion: Contestant) -> Predictor:
@@ -110,7 +105,7 @@ def _trained_rows(workspace: Workspace, registry: Registry) -> Path | None:
     from flows.stage_runner import StageRunner
 
     rows = workspace.root / "data" / "raw" / "rows.parquet"
-    if not rows.is_file() or not _has_registry(registry):
+    if not rows.is_file() or not registry.is_made:
         return None
     with closing(StageRunner(workspace, (), listener.get())) as runner:
         present = runner.lineage().data_hash

@@ -32,11 +32,12 @@ from tasks.core.workspace import Workspace
 
 
 @flow(name="retrain", flow_run_name=run_name("retrain {model}"), persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])
-def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:
+def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None, key: str = "") -> dict[str, Any]:
     """Train and promote the model of a workspace, if anything calls for it.
 
     workspace   its directory
     found       the triggers, where somebody has asked them just now
+    key         id of the decision that it may come to; empty: a new one
     """
     place = Workspace.find(Path(workspace))
     prepare(place)  # a schedule starts the flow in a process of Prefect's
@@ -54,7 +55,7 @@ def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None)
         result = training(workspace, rerun=["ingest"], trigger=reason)  # DVC does not see that a remote source has changed
     if was_judged(place, result.version):
         return {"state": "cached", "triggers": triggers, "version": result.version, "promotion": None}
-    outcome = promotion(workspace, str(result.version), trigger=reason)
+    outcome = promotion(workspace, str(result.version), trigger=reason, key=key)
     return {"state": "trained", "triggers": triggers, "version": result.version, "promotion": outcome}
 
 

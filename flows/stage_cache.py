@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows.cache_contents import drop_damaged, find_run, forget_hashes, sound_runs
-from tasks.core.errors import PipelineError, WorkspaceError
+from tasks.core.errors import PipelineError, WorkspaceError, as_storage_error
 from tasks.core.files import sha256_json
+from tasks.core.progress import LINES
 from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES, START, START_FILE, START_OUTS, code_files, code_fingerprint, find_stage, write_dvc_yaml
 
@@ -48,7 +48,6 @@ class StageCache:
     """
 
     def __init__(self, workspace: Workspace, values: Mapping[str, Any]) -> None:
-        from dvc.exceptions import NotDvcRepoError
         from dvc.repo import Repo
 
         logging.getLogger("dvc").setLevel(logging.ERROR)
@@ -57,12 +56,8 @@ class StageCache:
         self._root = workspace.root
         self._values = values
         self._problem = str(values["problem"])
-        try:
+        with _dvc_refusals(workspace.root):
             self._repo = Repo(str(workspace.root))
-        except NotDvcRepoError:
-            raise WorkspaceError(
-                f"{workspace.root}: not under DVC.", "Run `ratchet init` for a new workspace, or `dvc init` here."
-            ) from None
 
     def close(self) -> None:
         """Close DVC's databases."""
@@ -257,32 +252,46 @@ class StageCache:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        from dvc.lock import LockError
         from dvc.repo import lock_repo
 
-        try:
-            # the run cache resolves 'dvc.yaml' from the working directory
-            with chdir(self._root), lock_repo(self._repo), self._repo.scm_context():
-                self._mend_rwlock()
-                yield
-        except LockError as error:
-            raise WorkspaceError(
-                f"{self._root}: DVC is at work here: {' '.join(str(error).split())}", "Wait for the other `dvc` to end."
-            ) from None
+        # the run cache resolves 'dvc.yaml' from the working directory
+        with _dvc_refusals(self._root), chdir(self._root), lock_repo(self._repo), self._repo.scm_context():
+            self._mend_rwlock()
+            yield
 
     def _mend_rwlock(self) -> None:
         """Remove DVC's list of paths at work if a kill cut its writing short: who wrote it holds nothing any more."""
         file = Path(self._repo.tmp_dir) / "rwlock"
-        try:
-            json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            pass
-        except ValueError:
-            file.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            try:
+                json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:
+                file.unlink()
 
 
 def _say(stage: str, what: str) -> None:
-    print(f"{stage:<10} {what}", file=sys.stderr, flush=True)
+    LINES.info("%-10s %s", stage, what)
+
+
+@contextmanager
+def _dvc_refusals(root: Path) -> Iterator[None]:
+    """DVC's errors as ours: not its repository, another at work, a file of its own that it cannot read."""
+    from dvc.exceptions import DvcException, NotDvcRepoError
+    from dvc.lock import LockError
+    from scmrepo.exceptions import SCMError
+
+    try:
+        yield
+    except NotDvcRepoError:
+        raise WorkspaceError(f"{root}: not under DVC.", "Run `ratchet init` for a new workspace, or `dvc init` here.") from None
+    except LockError as error:
+        raise WorkspaceError(f"{root}: DVC is at work here: {' '.join(str(error).split())}", "Wait for the other `dvc` to end.") from None
+    except (DvcException, SCMError) as error:
+        raise as_storage_error(error) or WorkspaceError(
+            f"{root}: DVC: {' '.join(str(error).split())[:500]}",
+            "Restore the file that it names (`git checkout FILE`). A dvc.lock that is deleted is made again from DVC's cache by "
+            "`ratchet train`.",
+        ) from error
 
 
 def _status(stage: Any) -> StageStatus:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.files import read_json, write_json
+from tasks.core.files import read_kept, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,19 +29,21 @@ class Standing:
     def recall(self) -> dict[str, Any] | None:
         """`version` and `run_id`, if the registry is as it was when it said so."""
         mark = self._mark()
-        if mark is None or not self._file.is_file():
+        kept = read_kept(self._file, "name", "key", "mark", "said")
+        if mark is None or kept is None or [kept["name"], kept["key"], kept["mark"]] != [self._name, self._key, mark]:
             return None
-        kept = read_json(self._file)
-        return kept["said"] if [kept["name"], kept["key"], kept["mark"]] == [self._name, self._key, mark] else None
+        said: dict[str, Any] = kept["said"]
+        return said
 
-    def ask(self, client: MlflowClient) -> dict[str, Any] | None:
+    def ask(self, client: MlflowClient, experiment_id: str) -> dict[str, Any] | None:
         """The same of the registry itself, which is then kept; None where the key has no version, or not the alias `challenger`."""
-        from tasks.core.registry import CHALLENGER, find_version
+        from tasks.core.registry import CHALLENGER, find_version, keep_one_run
 
         mark = self._mark()  # before it is asked: what is written meanwhile is not known to be in the answer
         version = find_version(client, self._name, self._key)
         if version is None or CHALLENGER not in version.aliases:
             return None
+        keep_one_run(client, experiment_id, self._key, str(version.run_id))
         said = {"version": int(version.version), "run_id": str(version.run_id)}
         if mark is not None:
             write_json(self._file, {"name": self._name, "key": self._key, "mark": mark, "said": said})

@@ -21,18 +21,20 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 
-def settle_start(cache: StageCache, params: Params, client: MlflowClient, uri: str) -> bool:
+def settle_start(cache: StageCache, params: Params, client: MlflowClient, uri: str, store: Path) -> bool:
     """Pin what the training that is about to run starts from, and say so in a line; True if that is other than it was.
 
+    store  the workspace's
     Raises RegistryError or WorkspaceError if the champion cannot be started from.
     """
-    from tasks.core.registry import find_champion, mlflow_errors
+    from tasks.core.ledger import open_ledger
+    from tasks.core.registry import mlflow_errors
 
     if params.finetune.start_from == "base":
         _say("the base model")
         return cache.unpin_start()
     with mlflow_errors(uri):
-        champion = find_champion(client, params.model_name)
+        champion = open_ledger(client, uri, store, params.model_name).champion_version()
     if champion is None:
         _say(f"the base model: {params.model_name} has no champion yet")
         return cache.unpin_start()

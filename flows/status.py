@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,8 @@ from flows.stage_runner import StageRunner
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tasks.core.ledger import Decision
+    from flows.contestants import Registry
+    from tasks.core.decisions import Decision
 
 
 def workspace_status(workspace: Workspace) -> dict[str, Any]:
@@ -22,8 +22,9 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
     with closing(StageRunner(workspace, (), listener.get())) as runner:
         stages = [{"name": name, "state": state} for name, state in runner.statuses().items()]
     params = workspace.params()
-    model = {"name": params.model_name, "versions": _versions(workspace, params.model_name)}
-    decisions = Registry(workspace).decisions() if model["versions"] else []
+    registry = Registry(workspace)
+    model = {"name": params.model_name, "versions": _versions(registry)}
+    decisions = registry.decisions() if model["versions"] else []
     by_ledger = next(iter(standing(decisions).champions[-1:]), None) if decisions else None
     tests = _test_rows(workspace, decisions) if model["versions"] else None
     found = {"workspace": str(workspace.root), "problem": params.problem, "stages": stages, "model": model}
@@ -50,23 +51,22 @@ def _test_rows(workspace: Workspace, decisions: list[Decision]) -> dict[str, Any
     }
 
 
-def _versions(workspace: Workspace, name: str) -> list[dict[str, Any]]:
-    from tasks.core.registry import CONTENT_KEY, connect, mlflow_errors, versions
+def _versions(registry: Registry) -> list[dict[str, Any]]:
+    from tasks.core.registry import CONTENT_KEY, mlflow_errors
 
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    if uri == workspace.default_tracking_uri and not workspace.mlflow_database.is_file():
-        return []  # nothing was ever registered: looking must not make a database
-    client, _ = connect(uri, workspace.store, name)
-    with mlflow_errors(uri):
+    if not registry.is_made:
+        return []
+    found = registry.versions()
+    with mlflow_errors(registry.uri):
         return [
             {
                 "version": int(version.version),
                 "aliases": list(version.aliases),
-                "metrics": _test_metrics(client.get_run(version.run_id).data.metrics),
+                "metrics": _test_metrics(registry.client.get_run(version.run_id).data.metrics),
                 "content_key": version.tags.get(CONTENT_KEY),
                 "recipe": version.tags.get("ratchet.recipe"),
             }
-            for version in versions(client, name)
+            for version in found
         ]
 
 

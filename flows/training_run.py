@@ -163,9 +163,8 @@ class TrainingRun:
             return said
         from tasks.core.registry import mlflow_errors
 
-        client, _ = self._client()
         with mlflow_errors(self._uri):
-            return standing.ask(client)
+            return standing.ask(*self._client())
 
     def _check_ahead(self) -> None:
         """What would fail after the training fails before it: an unreachable registry, recipes and slices that do not exist."""
@@ -192,14 +191,15 @@ class TrainingRun:
 
     def _settle(self, cache: StageCache) -> bool:
         client, _ = self._client()
-        return settle_start(cache, self._runner.params, client, self._uri)
+        return settle_start(cache, self._runner.params, client, self._uri, self.workspace.store)
 
     def _listen(self, stage: str) -> Report:
         shown = listener.get()(stage)
         if stage != "finetune":
             return shown
         self._check_ahead()
-        from tasks.core.registry import LiveCurves, claim_run
+        from tasks.core.live_curves import LiveCurves
+        from tasks.core.registry import claim_run
 
         client, experiment_id = self._client()
         key = self._runner.lineage().content_key

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from tasks.core.bootstrap import Resampling, metric_intervals
 from tasks.core.bundle import BundleInfo, open_bundle
 from tasks.core.errors import BundleError, DataError
+from tasks.core.files import read_table
 from tasks.core.looks import fingerprint_rows, sketch_rows
 from tasks.core.normalization import digests, normalize_rows, positions
 from tasks.core.paired import Bools, accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences
@@ -75,7 +75,7 @@ def read_test_rows(file: Path, problem: str, labels: Sequence[str], slices: Sequ
     remedy = "Run `ratchet train`, which splits the data, then compare again."
     if not file.is_file():
         raise DataError(f"{file}: there are no test rows to compare on.", remedy)
-    table = pq.read_table(file)
+    table = read_table(file)
     if len(table) < 2:
         count = "no rows" if not len(table) else "one row only"
         raise DataError(f"{file}: the test split has {count}, there is nothing to compare on.", remedy)
@@ -220,7 +220,7 @@ def _serve(setting: Mapping[str, Any]) -> None:
     kind, wanted = load_problem(info.problem), setting["labels"]
     predictor = Predictor(info, kind)
     names = [*kind.columns, *kind.derived]
-    features = kind.encode(predictor.tokenizer, pq.read_table(setting["test"], columns=names).to_pydict(), wanted)
+    features = kind.encode(predictor.tokenizer, read_table(Path(setting["test"]), names).to_pydict(), wanted)
     pad = info.settings.pad_token_id
 
     def outputs(file: str) -> dict[str, Any]:

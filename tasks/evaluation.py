@@ -17,7 +17,7 @@ from tasks.core.chance import only_answer
 from tasks.core.checkpoints import load_checkpoint
 from tasks.core.device import pick_device
 from tasks.core.errors import ParamsError, TrainingError, did_you_mean
-from tasks.core.files import write_json
+from tasks.core.files import read_table, write_json
 from tasks.core.model_notes import model_notes
 from tasks.core.params import BaseModelParams, EvaluateParams
 from tasks.core.progress import Report
@@ -77,7 +77,7 @@ def evaluate_checkpoint(
     """
     kind = load_problem(problem)
     check_slice_columns(splits / "test.parquet", evaluate.slices)
-    test = pq.read_table(splits / "test.parquet").to_pydict()
+    test = read_table(splits / "test.parquet").to_pydict()
     tests = kind.behaviour_tests(test, labels, evaluate, seed)  # before the model runs: it says what is wrong in params.yaml
     device = pick_device(device)
     predictor = Predictor(kind, labels, tokens, load_checkpoint(kind, checkpoint, labels), device)
@@ -119,7 +119,7 @@ def evaluate_checkpoint(
     if base is not None:
         plain = base.outputs(features, report, (0.93, 0.96))
     elif evaluate.baseline:
-        train = pq.read_table(splits / "train.parquet", columns=[*kind.columns, *kind.derived]).to_pydict()
+        train = read_table(splits / "train.parquet", [*kind.columns, *kind.derived]).to_pydict()
         plain = kind.baseline(train, test, labels, seed)
     found["baseline"] = None if plain is None else compare_baseline(judged, plain)
     found["notes"] = model_notes(found, only_answer(kind, judged.outputs, test, labels))

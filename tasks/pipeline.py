@@ -210,7 +210,7 @@ def write_dvc_yaml(workspace: Workspace, overridden: Mapping[str, Any] | None = 
     """Bring dvc.yaml up to date; True if it was stale."""
     target = workspace.root / "dvc.yaml"
     text = render_dvc_yaml(workspace, overridden)
-    if target.is_file() and target.read_text(encoding="utf-8") == text:
+    if target.is_file() and target.read_bytes() == text.encode():
         return False
     write_text(target, text)
     return True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.files import read_json
 from tasks.core.params import Params
-from tasks.core.registry import CHALLENGER, CONTENT_KEY, claim_run, connect, find_version, keep_one_version, mlflow_errors
+from tasks.core.registry import CHALLENGER, CONTENT_KEY, claim_run, connect, find_version, keep_one_run, keep_one_version, mlflow_errors
 from tasks.problems import load_problem
 
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ def register_model(
             made = _create_version(client, experiment_id, run_id, root, params, {CONTENT_KEY: content_key, **tags})
             version = keep_one_version(client, params.model_name, content_key)
             created = version.version == made.version
-            client.set_tag(run_id, "ratchet.version", str(version.version))
             client.set_terminated(run_id, "FINISHED")
+        keep_one_run(client, experiment_id, content_key, str(version.run_id))
+        client.set_tag(version.run_id, "ratchet.version", str(version.version))
         if CHALLENGER not in version.aliases:
             client.set_registered_model_alias(params.model_name, CHALLENGER, version.version)
     return Registered(params.model_name, int(version.version), str(version.run_id), content_key, created)

@@ -79,6 +79,10 @@ if __name__ == "__main__":
     assert threading.active_count() == 1, "a fork would lose the others"
     gc.freeze()  # or every fork would go through, and so copy, all of it
     become(serve())
+    from faults import NAME, arm
+
     from flows.cli import main
 
+    if NAME in os.environ:
+        arm(os.environ[NAME])
     main()

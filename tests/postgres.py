@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -67,10 +68,17 @@ def _ordinary_user() -> pwd.struct_passwd | None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """One server for the whole session, in a directory of its own."""
+    """One server for the whole session."""
     binaries = find_binaries()
     if binaries is None:
         pytest.skip("no PostgreSQL binaries: not under /usr/lib/postgresql, by pg_config, or on PATH (Debian: apt install postgresql)")
+    with running(binaries) as server:
+        yield server
+
+
+@contextmanager
+def running(binaries: Path) -> Iterator[Postgres]:
+    """A server in a directory of its own."""
     user = _ordinary_user()
     # not in pytest's directory: that is closed to the ordinary user, and too long a path for a socket
     home = Path(tempfile.mkdtemp(prefix="ratchet-pg-"))

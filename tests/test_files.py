@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,63 @@ def test_replace_swaps_a_file_for_a_directory(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     replace(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old").is_dir()
+
+
+def test_the_place_of_a_directory_that_is_replaced_is_never_empty(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    ended, missing = threading.Event(), []
+
+    def watch() -> None:
+        while not ended.is_set():
+            if not target.is_dir():
+                missing.append(1)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for name in range(300):
+        with atomic_path(target) as new:
+            new.mkdir()
+            (new / str(name)).touch()
+    ended.set()
+    watcher.join()
+    assert not missing
+    assert [path.name for path in target.iterdir()] == ["299"]
+
+
+@pytest.mark.parametrize("old", ["nothing", "file", "directory"])
+@pytest.mark.parametrize("new", ["file", "directory"])
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_whatever_stood_there_is_replaced_and_all_of_it_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, exchanges: bool
+) -> None:
+    """Every file, the directories that name them and the one that they come to lie in reach the disk before `replace` returns."""
+    flushed: list[int] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        flushed.append(os.fstat(handle).st_ino)
+        real(handle)
+
+    def make(kind: str, place: Path) -> Path:
+        if kind == "file":
+            place.write_text(place.name)
+        elif kind == "directory":
+            (place / "inner").mkdir(parents=True)
+            (place / "inner" / "leaf").write_text(place.name)
+        return place
+
+    if not exchanges:
+        monkeypatch.setattr("tasks.core.files._exchange", lambda *_: False)
+    target, fresh = make(old, tmp_path / "target"), make(new, tmp_path / "fresh")
+    inside = [fresh] if new == "file" else [fresh, fresh / "inner", fresh / "inner" / "leaf"]
+    wanted = {path.stat().st_ino for path in (*inside, tmp_path)}
+    monkeypatch.setattr(os, "fsync", fsync)
+    replace(fresh, target)
+    assert (target if new == "file" else target / "inner" / "leaf").read_text() == "fresh"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert wanted <= set(flushed)
+    assert flushed[-1] == tmp_path.stat().st_ino
 
 
 def test_json_refuses_nan(tmp_path: Path) -> None:

@@ -8,15 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from postgres import Postgres
+from sqlalchemy import create_engine, text
 from workspaces import clean_environment
 
+from tasks.core.alias import WRITING, read_alias
+from tasks.core.decisions import Decision
 from tasks.core.errors import GateError
-from tasks.core.ledger import Decision, Ledger, Standing, standing
+from tasks.core.ledger import Ledger, Standing, standing
 from tasks.core.registry import CHAMPION, connect
 
 NAME = "tiny"
@@ -119,6 +124,123 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_champion_and_a_repeat_comp
         open_ledger().move(promoted(2, 1))
     assert open_ledger().champion() == 2
     assert [(d.version, d.move) for d in open_ledger().decisions()] == [(1, 1), (2, 2)]
+
+
+class Paused:
+    """MLflow's client, whose next write of the alias waits: the rest happens first."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, meanwhile: Callable[[], object], *, killed: bool) -> None:
+        from mlflow import MlflowClient
+
+        self.real = MlflowClient.set_registered_model_alias
+
+        def paused(client: Any, *arguments: Any) -> None:
+            patch.setattr(MlflowClient, "set_registered_model_alias", self.real)
+            meanwhile()
+            self.real(client, *arguments)
+            if killed:
+                raise Killed
+
+        patch.setattr(MlflowClient, "set_registered_model_alias", paused)
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "goes on"])
+def test_a_paused_helper_does_not_undo_a_later_move(
+    open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    crash_before_the_alias(open_ledger, monkeypatch)  # of the move to version 2
+
+    def meanwhile() -> None:
+        assert open_ledger().champion() == 2
+        open_ledger().move(promoted(3, 2))
+
+    Paused(monkeypatch, meanwhile, killed=killed)
+    with pytest.raises(Killed) if killed else nullcontext():
+        open_ledger().decisions()  # it helps the move to version 2, and wakes when 3 is champion
+    ledger = open_ledger()
+    assert ledger.champion() == 3
+    assert read_alias(ledger.client, NAME).version == 3
+    assert [(d.version, d.previous, d.move) for d in ledger.decisions()] == [(1, None, 1), (2, 1, 2), (3, 2, 3)]
+    assert bool(ledger.notes) == killed  # only where it was put right by somebody else
+
+
+def test_no_move_is_judged_against_what_a_paused_helper_wrote(open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
+    crash_before_the_alias(open_ledger, monkeypatch)
+    Paused(monkeypatch, lambda: open_ledger().move(promoted(3, open_ledger().champion())), killed=True)
+    with pytest.raises(Killed):
+        open_ledger().decisions()
+    assert read_alias(open_ledger().client, NAME).version == 2  # as it was written last
+    with pytest.raises(GateError, match="version 3 now"):
+        open_ledger().move(promoted(1, 2))
+    assert open_ledger().champion() == 3
+
+
+def test_an_alias_that_a_person_moved_stays(open_ledger: Callable[[], Ledger]) -> None:
+    ledger = open_ledger()
+    ledger.move(promoted(1, None))
+    ledger.move(promoted(2, 1))
+    for version in ("1", "3"):  # an earlier champion, and one that never was
+        ledger.client.set_registered_model_alias(NAME, CHAMPION, version)
+        assert open_ledger().champion() == int(version)
+    assert [d.version for d in open_ledger().decisions()] == [1, 2]
+    ledger.client.delete_registered_model_alias(NAME, CHAMPION)
+    assert open_ledger().champion() is None
+
+
+def test_announcements_of_writes_are_taken_away(open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
+    def announced() -> list[str]:
+        return [key for key in open_ledger().client.get_registered_model(NAME).tags if key.startswith(WRITING)]
+
+    crash_before_the_alias(open_ledger, monkeypatch)
+    assert len(announced()) == 1
+    monkeypatch.setattr("tasks.core.alias.LONGEST_PAUSE", timedelta(0))
+    assert open_ledger().champion() == 2
+    assert announced() == []
+
+
+def test_a_move_whose_claim_was_removed_for_good_is_not_made_twice(
+    open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    """`mlflow gc` frees the claim's name while a promotion that has seen the champion before that move is paused."""
+    open_ledger().move(promoted(1, None))
+    slow = open_ledger()
+    real = slow._claim
+
+    def paused(decision: Decision) -> bool:
+        open_ledger().move(promoted(2, 1))
+        with create_engine(uri).begin() as connection:
+            connection.execute(text("DELETE FROM experiment_tags WHERE value != ''"))
+            connection.execute(text("DELETE FROM experiments WHERE lifecycle_stage = 'deleted'"))
+        return real(decision)
+
+    monkeypatch.setattr(slow, "_claim", paused)
+    with pytest.raises(GateError, match="at the same time"):
+        slow.move(promoted(3, 1))
+    assert open_ledger().champion() == 2
+    assert [(d.version, d.move) for d in open_ledger().decisions()] == [(1, 1), (2, 2)]
+
+
+def test_the_same_decision_twice_is_one_move(open_ledger: Callable[[], Ledger]) -> None:
+    open_ledger().move(promoted(1, None))
+    decision = promoted(2, 1)
+    assert open_ledger().move(decision) == open_ledger().move(decision)
+    open_ledger().move(promoted(3, 2))
+    assert open_ledger().move(decision).move == 2
+    assert open_ledger().champion() == 3
+
+
+def crash_before_the_alias(open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 1 is champion; the move to version 2 is claimed, and its process killed."""
+    from mlflow import MlflowClient
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    open_ledger().move(promoted(1, None))
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", killed)
+        with pytest.raises(Killed):
+            open_ledger().move(promoted(2, 1))
 
 
 RACER = """

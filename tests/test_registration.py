@@ -16,7 +16,7 @@ from flows.standing import Standing
 from flows.training_run import may_pass
 from tasks import registration
 from tasks.core.errors import RegistryError
-from tasks.core.registry import CONTENT_KEY, connect, mlflow_errors, versions
+from tasks.core.registry import CONTENT_KEY, claim_run, connect, keep_one_version, mlflow_errors, versions
 from tasks.core.workspace import Workspace
 from tasks.registration import Registered, register_model
 
@@ -98,6 +98,48 @@ def test_two_registrations_that_did_not_see_each_other_leave_the_first_version(
     second = register()
     assert (second.version, second.created, second.mlflow_run_id) == (first.version, False, first.mlflow_run_id)
     assert [int(version.version) for version in versions(client, "tiny")] == [1]
+
+
+def test_a_version_that_a_machine_left_which_died_is_removed_by_whoever_looks_next(
+    register: Callable[..., Registered], client: Any, uri: str, tmp_path: Path
+) -> None:
+    first = register()
+    doubled = lambda: client.create_model_version("tiny", source="file:///elsewhere", tags={CONTENT_KEY: KEY})  # noqa: E731
+    doubled()  # a machine had looked before the first was there, and died before it kept one
+    assert (register().version, [int(v.version) for v in versions(client, "tiny")]) == (first.version, [first.version])
+    doubled()
+    experiment_id = client.get_experiment_by_name("tiny").experiment_id
+    said = Standing(uri, tmp_path / "store", "tiny", KEY).ask(client, experiment_id)
+    assert (said or {})["version"] == first.version
+    assert [int(version.version) for version in versions(client, "tiny")] == [first.version]
+
+
+def test_of_two_versions_of_a_key_the_one_that_was_decided_about_stays(register: Callable[..., Registered], client: Any) -> None:
+    first = register()
+    second = client.create_model_version("tiny", source="file:///elsewhere", tags={CONTENT_KEY: KEY})
+    client.set_registered_model_alias("tiny", "champion", second.version)
+    assert keep_one_version(client, "tiny", KEY).version == second.version
+    assert [version.aliases for version in versions(client, "tiny")] == [["champion"]]
+    assert first.version != second.version
+
+
+def test_attempts_at_one_key_share_a_run(uri: str, tmp_path: Path) -> None:
+    """Two at once, one that was killed after it made a run, one whose run was deleted since."""
+    client, experiment_id = connect(uri, tmp_path / "store", "tiny")
+
+    def left() -> list[str]:
+        return [run.info.run_id for run in client.search_runs([experiment_id], f"tags.`{CONTENT_KEY}` = '{KEY}'")]
+
+    with ThreadPoolExecutor(4) as threads:
+        claimed = {run.info.run_id for run in threads.map(lambda _: claim_run(client, experiment_id, KEY, "tiny"), range(4))}
+    assert list(claimed) == left()
+    client.create_run(experiment_id, tags={CONTENT_KEY: KEY}, start_time=0)
+    assert [claim_run(client, experiment_id, KEY, "tiny").info.run_id] == list(claimed) == left()
+    client.delete_run(left()[0])
+    again = claim_run(client, experiment_id, KEY, "tiny").info
+    assert ([again.run_id], again.status) == (left(), "RUNNING")
+    assert again.run_id not in claimed
+    assert {experiment.name for experiment in client.search_experiments()} == {"Default", "other", "tiny"}
 
 
 def test_the_run_holds_what_one_looks_for(register: Callable[..., Registered], client: Any) -> None:
@@ -187,9 +229,10 @@ def test_what_stands_is_recalled_until_somebody_writes_to_the_registry(
     register: Callable[..., Registered], client: Any, uri: str, tmp_path: Path
 ) -> None:
     made = register()
+    experiment_id = client.get_experiment_by_name("tiny").experiment_id
     standing = Standing(uri, tmp_path / "store", "tiny", KEY)
     assert standing.recall() is None  # nobody asked yet
-    said = standing.ask(client)
+    said = standing.ask(client, experiment_id)
     assert said == {"version": made.version, "run_id": made.mlflow_run_id}
     assert standing.recall() == said
     assert Standing(uri, tmp_path / "store", "tiny", "e" * 64).recall() is None
@@ -197,13 +240,13 @@ def test_what_stands_is_recalled_until_somebody_writes_to_the_registry(
     assert standing.recall() == said
     client.delete_registered_model_alias("tiny", "challenger")
     assert standing.recall() is None
-    assert standing.ask(client) is None
+    assert standing.ask(client, experiment_id) is None
     register()
     assert standing.recall() is None
-    assert standing.ask(client) == standing.recall() == said
+    assert standing.ask(client, experiment_id) == standing.recall() == said
     client.delete_model_version("tiny", str(made.version))
     assert standing.recall() is None
-    assert standing.ask(client) is None
+    assert standing.ask(client, experiment_id) is None
 
 
 def test_a_registry_elsewhere_is_asked_every_time(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_an_interval_starts_runs_one_at_a_time_and_only_a_failure_is_told(traine
     assert completed["parameters"] == {"workspace": str(trained)}
     to_block, told, again = posted[:3]
     assert told == again  # the first time the answer was 503
-    assert set(told) == {"text", "workspace", "flow_run", "url", "cause"}
+    assert set(told) == {"text", "workspace", "flow_run", "url", "cause", "id"}
     assert (told["workspace"], told["flow_run"]) == (str(trained), failed["name"])
     assert told["url"] == f"{server.removesuffix('/api')}/runs/flow-run/{failed['id']}"
     assert "reviews.csv" in told["cause"]

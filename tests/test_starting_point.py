@@ -164,6 +164,6 @@ def test_a_champion_that_no_dvc_lock_describes_is_told(template: Path, tmp_path:
         closing(StageCache(workspace, values)) as cache,
         pytest.raises(RegistryError, match=r"version 2 \(champion\).*no dvc.lock") as caught,
     ):
-        settle_start(cache, parse(values), client, workspace.default_tracking_uri)
+        settle_start(cache, parse(values), client, workspace.default_tracking_uri, workspace.store)
     assert "start_from: base" in caught.value.remedy
     assert not (workspace.root / "start.dvc").exists()

@@ -8,6 +8,7 @@ PipelineError
 ├── ExportError       the model cannot be exported
 │   └── ParityError   what was exported does not compute what the checkpoint computes
 ├── BundleError       a servable directory is incomplete or altered
+├── DamagedError      a file that is kept cannot be read: cut short, altered, of another kind
 ├── WorkspaceError    the directory is no workspace, or another run holds it
 ├── StorageError      no space or no permission
 ├── GateError         a promotion was refused
@@ -21,6 +22,7 @@ import difflib
 import errno
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class PipelineError(Exception):
@@ -67,6 +69,17 @@ class BundleError(PipelineError):
     """A servable directory is incomplete or altered."""
 
 
+class DamagedError(PipelineError, ValueError, LookupError):
+    """A file that is kept cannot be read: cut short, altered, of another kind.
+
+    Also the ValueError and LookupError that it would be without the file's name, for whoever can do without a value, as templates do.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        remedy = "`ratchet train` makes again what it made; restore a file of your own, or delete this one if it is neither."
+        super().__init__(f"{path}: damaged: {' '.join(why.split())[:300].rstrip('.')}.", remedy)
+
+
 class WorkspaceError(PipelineError):
     """The directory is no workspace, or another run holds it."""
 
@@ -89,13 +102,17 @@ class RegistryError(PipelineError):
 
 _FULL = "Free some space (`dvc gc --workspace` removes old data versions), then run the command again."
 _FORBIDDEN = "Give yourself write permission there, then run the command again."
+_IN_THE_WAY = "A file is where a directory belongs: move it away, then run the command again."
 _STORAGE_REMEDIES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
     errno.EFBIG: "The file system, or `ulimit -f`, refuses files this large: raise the limit, then run the command again.",
     errno.EACCES: _FORBIDDEN,
     errno.EPERM: _FORBIDDEN,
-    errno.EISDIR: "A directory is in the way: name a file.",
+    errno.EISDIR: "A directory is in the way: name a file, or move it away.",
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EIO: "The disk reports an error: see the system's log, then run the command again.",
     errno.EROFS: "The file system is read-only: work in another directory.",
 }
 # libraries that do their own writing report the system's words inside errors of their own

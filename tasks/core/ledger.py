@@ -6,60 +6,43 @@ MLflow's alias is a plain write: of two writers the last wins, and neither is to
 by the one thing that every MLflow store makes at most once: an experiment's name. Move n of a model is the experiment
 'ratchet MODEL champion move n', hidden once the move is done. Whoever makes it owns the move; the loser is refused before anything
 changed. The claim names its decision, so whoever comes after a crash completes the move: the alias holds the old champion or the new.
+The newest claim is therefore the last word, and whoever looks brings the alias to it (tasks.core.alias says how a late write differs
+from a person's).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
+from tasks.core.alias import read_alias, write_alias
+from tasks.core.decisions import Decision, append_line, decisions_on, read_lines
 from tasks.core.errors import GateError, RegistryError
-from tasks.core.registry import CHAMPION, find_champion, versions
+from tasks.core.registry import CHAMPION, DECISION, versions
+from tasks.core.sources import public_address
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
     from mlflow.entities.model_registry import ModelVersion
 
-DECISION = "ratchet.decision."
-Outcome = Literal["promoted", "refused", "rolled back"]
-
 
 @dataclass(frozen=True)
-class Decision:
-    """One decision, for or against.
+class Position:
+    """Where the moves have come to.
 
-    previous    the champion when it was taken
-    move        number of the alias's move, from 1; None for a decision that moved nothing
-    settled     whether that move was carried out
-    high_water  the best champion so far, this decision included
-    test        fingerprint, sketch and number of the rows that judged; None where none did
+    move      number of the newest, 0 before the first
+    champion  the version that the alias points at; other than the newest move's only if a person moved the alias
     """
 
-    outcome: Outcome
-    version: int
-    previous: int | None
-    reason: str
-    forced: bool = False
-    gates: list[dict[str, Any]] = field(default_factory=list)
-    high_water: int | None = None
-    look: int | None = None
-    test: dict[str, Any] | None = None
-    trigger: str = ""
-    move: int | None = None
-    settled: bool = False
-    who: str = field(default_factory=lambda: _who())
-    time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    move: int
+    champion: int | None
 
 
 class Ledger:
@@ -67,70 +50,110 @@ class Ledger:
 
     def __init__(self, client: MlflowClient, name: str, file: Path) -> None:
         self.client, self.name, self.file = client, name, file
-        self.completed: Decision | None = None  # the move that a crash had cut short and this process completed, if there was one
+        self.notes: list[str] = []  # what was put right, for people
 
     def decisions(self) -> list[Decision]:
         """All of them, oldest first: those on the versions and those of this workspace."""
-        self.settle()
-        found = {decision.id: decision for decision in _read_lines(self.file)}
-        found |= {decision.id: decision for decision in self._tagged() if decision.move is None or decision.settled}
+        newest = self.settle().move
+        found = {decision.id: decision for decision in read_lines(self.file)}
+        found |= {d.id: d for d in self._tagged() if d.move is None or d.settled or (d.move <= newest and self._owns_its_claim(d))}
         return sorted(found.values(), key=lambda decision: (decision.time, decision.move or 0))
 
     def champion(self) -> int | None:
-        """The version that the alias points at."""
-        found = find_champion(self.client, self.name)
-        return None if found is None else int(found.version)
+        """The version that the alias points at, once every move that was begun is carried out."""
+        return self.settle().champion
+
+    def champion_version(self) -> ModelVersion | None:
+        """The same as a version."""
+        number = self.champion()
+        return next((version for version in versions(self.client, self.name) if int(version.version) == number), None)
 
     def record(self, decision: Decision) -> Decision:
         """Write down a decision that moves nothing."""
         self._tag(decision)
-        self._append(decision)
+        append_line(self.file, decision)
         return decision
 
     def move(self, decision: Decision) -> Decision:
-        """Make the decision's version champion and write it down; GateError, and nothing moved, if another got there first."""
-        done = self.settle()
-        if self.champion() != decision.previous:
+        """Make the decision's version champion and write it down; GateError, and nothing moved, if another got there first.
+
+        A decision that was carried out before, by its id, is returned as it was.
+        """
+        position = self.settle()
+        if done := next((known for known in self._tagged() if known.id == decision.id and known.settled), None):
+            return done
+        if position.champion != decision.previous:
             raise GateError(
-                f"{self.name}: the champion is version {self.champion()} now; this was judged against version {decision.previous}.",
+                f"{self.name}: the champion is version {position.champion} now; this was judged against version {decision.previous}.",
                 "Run the command again: it is judged against the new champion.",
             )
-        decision = replace(decision, move=done + 1)
+        decision = replace(decision, move=position.move + 1)
         self._tag(decision)
         if not self._claim(decision):
             self.client.delete_model_version_tag(self.name, str(decision.version), DECISION + decision.id)
-            self.settle()
             raise GateError(
                 f"{self.name}: another promotion made version {self.champion()} champion at the same time.",
                 "Run the command again: it is judged against the new champion.",
             )
         self.settle()
-        return decision
+        return replace(decision, settled=True)
 
-    def settle(self) -> int:
-        """Complete moves that were claimed and not carried out; the number of moves so far."""
-        last = max((decision.move or 0 for decision in self._tagged() if decision.settled), default=0)
-        while self._find_claim(last + 1):
-            last += 1
-        if last and (claim := self._find_claim(last)) and claim.lifecycle_stage == "active":
-            self._carry_out(claim)
-        return last
+    def settle(self) -> Position:
+        """Carry out a move that was only claimed and put right an alias that was written late; where that leaves the champion."""
+        announced: list[str] = []
+        seen = None
+        while True:
+            number, decision, claim = self._newest()
+            alias = read_alias(self.client, self.name)  # read after the newest move was asked for
+            if decision is None or alias.version == decision.version:
+                break
+            if decision.settled and not announced and not alias.is_late(number):
+                if seen == (number, alias):  # twice the same with no late write under way: a person moved it
+                    break
+                seen = (number, alias)
+                continue
+            if decision.settled and not announced:
+                self.notes.append(
+                    f"{self.name}: an interrupted command of an earlier move had set the alias `{CHAMPION}` to version {alias.version}; "
+                    f"it is back at version {decision.version}."
+                )
+            announced.append(write_alias(self.client, self.name, number, decision.version))
+        if decision is not None and claim is not None:
+            self._finish(decision, claim)
+        for key in {*announced, *alias.expired}:
+            self.client.delete_registered_model_tag(self.name, key)
+        return Position(number, alias.version)
 
-    def _carry_out(self, claim: Experiment) -> None:
-        decision = next((known for known in self._tagged() if known.id == claim.tags["decision"]), None)
-        if decision is None or decision.move is None:
+    def _newest(self) -> tuple[int, Decision | None, Experiment | None]:
+        """Number and decision of the newest move, and its claim while that is shown; no decision once its version is deleted."""
+        there = self._tagged_versions()
+        known = self._known(there)
+        settled = max((decision.move or 0 for decision in known.values() if decision.settled), default=0)
+        last, claim = settled, self._find_claim(settled) if settled else None  # `mlflow gc` removes it for good
+        while following := self._find_claim(last + 1):
+            last, claim = last + 1, following
+        if last > settled:  # its decision was written down before it was claimed, maybe since the versions were read
+            there = self._tagged_versions()
+            known = self._known(there)
+        shown = claim if claim is not None and claim.lifecycle_stage == "active" else None
+        carried_out = (decision for decision in known.values() if decision.settled and decision.move == last)
+        decision = next(carried_out, None) or (known.get(claim.tags.get("decision", "")) if claim else None)
+        if decision is None or decision.version not in {int(version.version) for version in there}:
+            if shown is None:
+                return last, None, None
             raise RegistryError(
-                f"{self.name}: '{claim.name}' names a decision that is on no version.",
+                f"{self.name}: '{shown.name}' names a decision that is on no version.",
                 "The version was deleted while it was promoted: set the alias `champion` by hand, then delete that experiment.",
             )
-        self.client.set_registered_model_alias(self.name, CHAMPION, str(decision.version))
+        return last, replace(decision, move=last, settled=decision.settled or shown is None), shown
+
+    def _finish(self, decision: Decision, claim: Experiment) -> None:
+        """Write down that the move was carried out, and hide its claim."""
         decision = replace(decision, settled=True)
-        self._tag(decision)
-        if decision.id not in {known.id for known in _read_lines(self.file)}:
-            self._append(decision)
-        self.completed = decision
-        if newer := self._find_claim((decision.move or 0) + 1):  # somebody was faster: theirs is the last word
-            self._carry_out(newer)
+        if decision.id == claim.tags.get("decision"):
+            self._tag(decision)
+        if decision.id not in {known.id for known in read_lines(self.file)}:
+            append_line(self.file, decision)
         with suppress(MlflowException):  # hidden already, by another who completed it
             self.client.delete_experiment(claim.experiment_id)
 
@@ -141,6 +164,16 @@ class Ledger:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         # ours, too, where MLflow's client had to send it twice
+        if not self._owns_its_claim(decision):
+            return False
+        if all(known.move != decision.move or known.id == decision.id for known in self._tagged() if known.settled):
+            return True
+        # `mlflow gc` had removed the claim of a move that was made while this one was paused, and its name was free again
+        if claim := self._find_claim(decision.move or 0):
+            self.client.delete_experiment(claim.experiment_id)
+        return False
+
+    def _owns_its_claim(self, decision: Decision) -> bool:
         claim = self._find_claim(decision.move or 0)
         return claim is not None and claim.tags.get("decision") == decision.id
 
@@ -150,24 +183,30 @@ class Ledger:
     def _claim_name(self, number: int | None) -> str:
         return f"ratchet {self.name} champion move {number}"
 
-    def _versions(self) -> list[ModelVersion]:
-        return versions(self.client, self.name)
+    def _tagged_versions(self) -> list[ModelVersion]:
+        """Every version with its tags; a search leaves the aliases out."""
+        found: list[ModelVersion] = self.client.search_model_versions(f"name = '{self.name}'", max_results=10_000)
+        return found
 
     def _tagged(self) -> list[Decision]:
-        tags = [tag for version in self._versions() for tag in version.tags.items()]
-        return [_parse(text) for key, text in tags if key.startswith(DECISION)]
+        return decisions_on(self._tagged_versions())
+
+    def _known(self, there: list[ModelVersion]) -> dict[str, Decision]:
+        return {decision.id: decision for decision in [*read_lines(self.file), *decisions_on(there)]}
 
     def _tag(self, decision: Decision) -> None:
         self.client.set_model_version_tag(self.name, str(decision.version), DECISION + decision.id, json.dumps(asdict(decision)))
 
-    def _append(self, decision: Decision) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        torn = self.file.is_file() and not self.file.read_bytes().endswith(b"\n") and self.file.stat().st_size > 0
-        line = ("\n" if torn else "") + json.dumps(asdict(decision), ensure_ascii=False) + "\n"
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+
+def open_ledger(client: MlflowClient, uri: str, store: Path, name: str) -> Ledger:
+    """The ledger of a model in the registry at `uri`, with its copy in a workspace's store; another registry counts its versions anew."""
+    place = hashlib.sha256(public_address(uri).encode()).hexdigest()[:8]
+    own, elsewhere = (store / "ledger" / f"{name}{end}.jsonl" for end in ("", f"-{place}"))
+    if uri != f"sqlite:///{store / 'mlflow.db'}":
+        return Ledger(client, name, elsewhere)
+    if elsewhere.is_file() and not own.exists():  # of a time when a workspace that was moved lost it
+        elsewhere.rename(own)
+    return Ledger(client, name, own)
 
 
 @dataclass(frozen=True)
@@ -205,31 +244,3 @@ def standing(decisions: list[Decision]) -> Standing:
 def looks(decisions: list[Decision]) -> list[list[str]]:
     """Sketches of the test rows of every decision that rows judged."""
     return [decision.test["sketch"] for decision in decisions if decision.test]
-
-
-def _parse(text: str) -> Decision:
-    values: Mapping[str, Any] = json.loads(text)
-    known = Decision.__dataclass_fields__
-    return Decision(**{key: value for key, value in values.items() if key in known})
-
-
-def _read_lines(file: Path) -> list[Decision]:
-    if not file.is_file():
-        return []
-    found = []
-    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            found.append(_parse(line))
-        except (ValueError, TypeError, AttributeError):
-            continue  # empty, or torn by a crash: the decision stands on its version too
-    return found
-
-
-def _who() -> str:
-    import getpass
-    import socket
-
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # a container's user may have no name
-        return f"uid {os.getuid()}@{socket.gethostname()}"

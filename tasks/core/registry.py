@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tasks.core.bundle import open_bundle
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: the version in production, and the newest
 CONTENT_KEY = "ratchet.content_key"
+DECISION = "ratchet.decision."  # a version's tags that hold the decisions about it, by id
 BUNDLE_SHA256 = "ratchet.bundle_sha256"  # of its manifest, which holds every other file's
-FLUSH_SECONDS = 2.0
+_DAMAGED_DATABASE = (
+    "The database is damaged: restore a copy of it, or move it away, and `ratchet train` registers what it made in a new one."
+)
 
 
 @contextmanager
@@ -41,9 +44,10 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         unanswered = any(isinstance(cause, requests.ConnectionError | requests.Timeout) for cause in causes)
         found = f"no answer: {causes[-1]}" if unanswered else str(error)
         reason = " ".join(found.split())[:500].replace(urlsplit(uri).password or "\0", "***")
+        damaged = any(words in found for words in ("disk image is malformed", "file is not a database"))
         raise RegistryError(
             f"MLflow at {_without_password(uri)}: {reason}",
-            "Check MLFLOW_TRACKING_URI and that the server or database is up.",
+            _DAMAGED_DATABASE if damaged else "Check MLFLOW_TRACKING_URI and that the server or database is up.",
         ) from error
 
 
@@ -93,6 +97,10 @@ def _make_database(file: Path) -> None:
     from filelock import FileLock
 
     if file.exists():
+        if not file.is_file() or not file.stat().st_size:
+            raise RegistryError(
+                f"MLflow at sqlite:///{file}: {'empty' if file.is_file() else 'a directory'}, wanted MLflow's database.", _DAMAGED_DATABASE
+            )
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     # of two first uses at once, the later would put an empty database in the place of one in use
@@ -115,24 +123,68 @@ def _reach_database(uri: str) -> None:
         ) from None
 
 
-def find_run(client: MlflowClient, experiment_id: str, content_key: str) -> Run | None:
-    """The newest run that works or worked on this content key."""
-    runs = client.search_runs([experiment_id], f"tags.`{CONTENT_KEY}` = '{content_key}'", max_results=1)
-    return runs[0] if runs else None
-
-
 def claim_run(client: MlflowClient, experiment_id: str, content_key: str, name: str) -> Run:
-    """The run of this content key: the one that an earlier, killed attempt left, or a new one."""
-    run = find_run(client, experiment_id, content_key)
-    if run is None:
-        return client.create_run(experiment_id, run_name=name, tags={CONTENT_KEY: content_key})
-    client.set_terminated(run.info.run_id, "RUNNING")
-    return run
+    """The one run of this content key: that of an earlier or simultaneous attempt, or a new one; others of the key are deleted.
+
+    MLflow gives a run no key of its own, so a run is made the key's by what every MLflow store makes at most once, an experiment's name:
+    'ratchet MODEL run KEY n', hidden at once. n is 1 unless the run of an earlier claim was deleted.
+    """
+    found = _runs(client, experiment_id, content_key)
+    run = found[0] if found else client.create_run(experiment_id, run_name=name, tags={CONTENT_KEY: content_key})
+    for number in count(1):
+        claimed = _claim_once(client, f"ratchet {name} run {content_key[:32]} {number}", "run", run.info.run_id)
+        if claimed == run.info.run_id or _is_there(client, claimed):
+            break
+    if found or claimed != run.info.run_id:
+        client.set_terminated(claimed, "RUNNING")
+    keep_one_run(client, experiment_id, content_key, claimed)
+    return client.get_run(claimed)
 
 
-def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
-    """The version that is in production, if there is one."""
-    return next((version for version in versions(client, name) if CHAMPION in version.aliases), None)
+def keep_one_run(client: MlflowClient, experiment_id: str, content_key: str, mlflow_run_id: str) -> None:
+    """Delete the other runs of this content key, which attempts left that were killed, or had not seen each other."""
+    from mlflow.exceptions import MlflowException
+
+    for run in _runs(client, experiment_id, content_key):
+        if run.info.run_id != mlflow_run_id:
+            try:
+                client.delete_run(run.info.run_id)
+            except MlflowException:
+                if _is_there(client, run.info.run_id):  # the other machine was not quicker
+                    raise
+
+
+def _runs(client: MlflowClient, experiment_id: str, content_key: str) -> list[Run]:
+    """Oldest first."""
+    found: list[Run] = client.search_runs([experiment_id], f"tags.`{CONTENT_KEY}` = '{content_key}'", order_by=["attributes.start_time"])
+    return found
+
+
+def _is_there(client: MlflowClient, mlflow_run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(mlflow_run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+
+
+def _claim_once(client: MlflowClient, name: str, tag: str, value: str) -> str:
+    """What holds a claim: the value of whoever was first to make an experiment of this name, which is hidden."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_experiment(name, tags={tag: value})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    claim = client.get_experiment_by_name(name)
+    if claim.lifecycle_stage == "active":
+        with suppress(MlflowException):  # the other machine was quicker
+            client.delete_experiment(claim.experiment_id)
+    return str(claim.tags.get(tag, ""))
 
 
 def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
@@ -152,59 +204,43 @@ def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 
 def find_version(client: MlflowClient, name: str, content_key: str) -> ModelVersion | None:
-    """The version that this content key made; the oldest, should there be several."""
-    return next(iter(_versions_of(client, name, content_key)), None)
+    """The version that this content key made; should there be several, one is kept."""
+    found = _versions_of(client, name, content_key)
+    return _keep_one(client, name, found) if found else None
 
 
 def keep_one_version(client: MlflowClient, name: str, content_key: str) -> ModelVersion:
-    """The oldest version of this content key; younger ones without an alias are deleted.
+    """The oldest version of this content key, or the oldest that is champion or was decided about; others without an alias are deleted.
 
     Two machines that register the same key at once make two, and so may one whose request was sent again because a server that
-    had done it went down before it answered. Whoever comes second sees the first, so one is left however they interleave.
+    had done it went down before it answered. Whoever comes second sees the first, so one is left however they interleave; and
+    whoever looks next deletes what a machine left that died between the two steps.
     """
+    return _keep_one(client, name, _versions_of(client, name, content_key))
+
+
+def _keep_one(client: MlflowClient, name: str, found: list[ModelVersion]) -> ModelVersion:
     from mlflow.exceptions import MlflowException
 
-    oldest, *younger = _versions_of(client, name, content_key)
-    for version in younger:
-        if not version.aliases:
+    kept, *others = sorted(found, key=lambda version: not _is_decided(version))
+    for version in others:
+        if not _is_decided(version) and set(version.aliases) <= {CHALLENGER}:
             try:
                 client.delete_model_version(name, version.version)
             except MlflowException as error:  # the other machine was quicker
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-    return oldest
+    return kept
+
+
+def _is_decided(version: ModelVersion) -> bool:
+    """Whether it is champion, or a decision stands on it, which must not be lost."""
+    return CHAMPION in version.aliases or any(key.startswith(DECISION) for key in version.tags)
 
 
 def _versions_of(client: MlflowClient, name: str, content_key: str) -> list[ModelVersion]:
     """Oldest first."""
     return [version for version in reversed(versions(client, name)) if version.tags.get(CONTENT_KEY) == content_key]
-
-
-class LiveCurves:
-    """A report that logs a run's curves to MLflow while it trains, a batch every two seconds."""
-
-    def __init__(self, client: MlflowClient, mlflow_run_id: str) -> None:
-        self._client, self._run_id = client, mlflow_run_id
-        self._pending: list[Any] = []
-        self._flushed = time.monotonic()
-
-    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Queue one step's numbers."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        # a bare loss of every step is noise; the curve's points carry the epoch
-        if "epoch" in metrics or any(name.startswith("validation_") for name in metrics):
-            self._pending += [Metric(name, value, now, step) for name, value in metrics.items() if name != "progress"]
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what is queued."""
-        pending, self._pending = self._pending, []
-        for start in range(0, len(pending), 1000):
-            self._client.log_batch(self._run_id, metrics=pending[start : start + 1000])
-        self._flushed = time.monotonic()
 
 
 def registered_sha256(version: ModelVersion) -> str:

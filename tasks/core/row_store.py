@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.core.files import reading_table
+
 ROW_GROUP = 65_536  # rows that are written together
 BATCH_ROWS = 2 * ROW_GROUP  # rows in memory at a time, nearly: Great Expectations has its costs for each batch
 
@@ -19,7 +21,8 @@ class RowStore:
     """A table on disk; a place is a row's number in it, from 0."""
 
     def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetFile(path)
+        with reading_table(path):
+            self._file = pq.ParquetFile(path)
         groups = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._starts = np.concatenate(([0], np.cumsum(groups, dtype=np.int64)))
         self.schema: pa.Schema = self._file.schema_arrow

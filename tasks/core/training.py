@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -242,24 +243,34 @@ class Trainer:
 
     def _resume(self) -> None:
         import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
-        last = self.setting.work / LAST
-        if not (last / "progress.json").is_file():
+        last, best = self.setting.work / LAST, self.setting.work / BEST
+        if not last.exists():
+            return
+        try:
+            saved: Mapping[str, Any] = read_json(last / "progress.json")
+            progress = Progress(**{**saved, "best_score": float(saved["best_score"])})
+            state = torch.load(last / "state.pt", map_location="cpu", weights_only=True)
+            for weights in [last / "trained.safetensors", *([best] if progress.best_step else [])]:
+                load_file(weights)  # before any is taken on
+        except (OSError, EOFError, ValueError, TypeError, RuntimeError, UnpicklingError, SafetensorError) as error:
+            LINES.warning("finetune   starts over: what an interrupted run left cannot be read: %s", error)
+            shutil.rmtree(last)
             return
         load_trained(self.tuning.model, last / "trained.safetensors")
-        state = torch.load(last / "state.pt", map_location="cpu", weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.tuning.load_state(state["tuning"])
         set_random_state(state["random"])
-        saved: Mapping[str, Any] = read_json(last / "progress.json")
-        self.progress = Progress(**{**saved, "best_score": float(saved["best_score"])})
+        self.progress = progress
 
 
 def claim_work(work: Path, identity: str) -> None:
     """Keep what an earlier run of the same inputs left in `work`; clear what another left."""
     mark = work / "identity"
-    if mark.is_file() and mark.read_text(encoding="utf-8") == identity:
+    if mark.is_file() and mark.read_bytes() == identity.encode():
         return
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

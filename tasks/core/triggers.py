@@ -15,6 +15,7 @@ import numpy as np
 from tasks.core.bootstrap import Resampling, metric_intervals
 from tasks.core.drift_tests import DriftTest, classifier_test, draw_rows, label_test, length_test, vocabulary_test
 from tasks.core.errors import DataError
+from tasks.core.files import read_table
 from tasks.core.input_log import read_inputs
 from tasks.core.label_lists import several
 from tasks.core.lifecycle_params import AgeTrigger, DriftTrigger, NewDataTrigger, PerformanceTrigger
@@ -135,9 +136,8 @@ def drift_trigger(
 def _read_trained(reference: Path, columns: Sequence[str]) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
-    rows = pq.read_table(reference, columns=list(columns))
+    rows = read_table(reference, columns)
     return pa.table({name: pc.fill_null(rows[name].cast(pa.large_string()), "") for name in columns})
 
 

@@ -1,0 +1,100 @@
+"""`ratchet` in forks of this process, without Prefect, which starts no effect of its own: a command takes a second, not ten.
+
+The command line, the workspace's lock, DVC and MLflow are what they are; a promotion's judging, which changes nothing, is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+def find_tests() -> None:
+    """Make the tests' helpers known: tiny models and workspaces, faults, PostgreSQL."""
+    tests = str(Path(__file__).resolve().parents[2] / "tests")
+    if tests not in sys.path:
+        sys.path.append(tests)
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def import_all() -> None:
+    """Import once what every fork would."""
+    from forked import LARGE
+
+    for module in (*LARGE, "flows.cli", "flows.lifecycle_cli", "flows.promotion", "flows.training_run", "onnxruntime"):
+        import_module(module)
+
+
+def fork(root: Path, arguments: tuple[str, ...], fault: str = "", **environment: str) -> Done:
+    """Run a command in a workspace, with a fault of tests/faults.py."""
+    with tempfile.TemporaryDirectory() as streams:
+        out, err = Path(streams, "out"), Path(streams, "err")
+        pid = os.fork()
+        if pid == 0:
+            _run(root, arguments, fault, {"OMP_NUM_THREADS": "1"} | environment, (out, err))
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return Done(code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+
+
+def _run(root: Path, arguments: tuple[str, ...], fault: str, environment: dict[str, str], streams: tuple[Path, Path]) -> None:
+    code = 1
+    try:
+        from faults import arm
+        from forked import become
+        from workspaces import clean_environment
+
+        request: dict[str, Any] = {"environment": clean_environment() | environment, "directory": str(root), "arguments": arguments}
+        become(request | {"out": str(streams[0]), "err": str(streams[1])})
+        from flows.cli import main
+
+        _leave_out_prefect()
+        if fault:
+            arm(fault)
+        main()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _leave_out_prefect() -> None:
+    from flows import launch, promotion
+    from flows.judgement import Judgement
+    from flows.training_run import TrainingRun
+    from tasks.pipeline import STAGES
+
+    def train(workspace: Any, overrides: Any = (), *, force: bool = False) -> Any:
+        with launch.workspace_lock(workspace), TrainingRun(workspace, overrides) as run:
+            if found := run.standing():
+                return found
+            for stage in STAGES:
+                run.stage(stage.name)
+            return run.result(run.register("none"))
+
+    def judge(place: Any, registry: Any, challenger: Any, champion: Any, decisions: Any) -> Judgement:
+        return Judgement(challenger.number, champion and champion.number, [], 1, {}, challenger.number)
+
+    changes = {"judge_candidate": judge, "create_markdown_artifact": lambda *_, **__: None}
+    changes |= {name: getattr(promotion, name).fn for name in ("promotion", "rolling_back", "carry_out")}
+    for name, value in changes.items():
+        setattr(promotion, name, value)
+    launch.train, launch.require_server = train, lambda workspace: None  # type: ignore[assignment]

@@ -1,0 +1,73 @@
+"""What a workspace keeps, damaged: `ratchet train` repairs it, or tells in one message; never a traceback, never another model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from forked import fork_ratchet
+from jinja2 import Environment
+from shared import prefect_server
+from workspaces import clean_environment, copy_workspace, ratchet_json, states
+
+from benchmarks.robustness.damages import DAMAGES
+from tasks.core.errors import DamagedError, PipelineError
+from tasks.core.files import read_json, read_table, sha256_file
+
+
+@pytest.fixture(scope="module")
+def pristine(template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(a workspace with nothing to do, a copy of its files): MLflow's addresses hold for the place of the first."""
+    root = copy_workspace(template, tmp_path_factory.mktemp("damaged") / "reviews")
+    assert ratchet_json(root, "train")["state"] == "cached"
+    return root, Path(shutil.copytree(root, root.parent / "pristine", symlinks=True))
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_what_is_damaged_is_repaired_or_told(pristine: tuple[Path, Path], name: str) -> None:
+    root, kept = pristine
+    shutil.rmtree(root)
+    shutil.copytree(kept, root, symlinks=True)
+    path, damage, outcome = DAMAGES[name]
+    damage(root / path)
+    done = fork_ratchet(root, ("train", "--json"), clean_environment() | {"PREFECT_API_URL": prefect_server()})
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == {"repaired": 0, "told": 2}[outcome], done.stdout + done.stderr
+    if outcome == "told":
+        error = json.loads(done.stdout)["error"]
+        assert Path(path).name in error["message"]
+        assert error["remedy"]
+        return
+    result = json.loads(done.stdout)
+    assert result["version"] == 1
+    assert "ran" not in states(result).values()
+    if (kept / path).is_file() and not path.startswith(".ratchet"):
+        assert sha256_file(root / path) == sha256_file(kept / path)
+
+
+def test_the_table_of_damages_is_whole() -> None:
+    assert len(DAMAGES) == 64
+
+
+def test_reading_says_which_file_is_damaged_and_how(tmp_path: Path) -> None:
+    file = tmp_path / "kept.json"
+    for content, says in ((b"{", "not valid JSON"), (b"\xff", "not valid JSON"), (b"[1]", "found list"), (b"[" * 100_000, "nested")):
+        file.write_bytes(content)
+        with pytest.raises(DamagedError, match=says) as caught:
+            read_json(file)
+        assert str(file) in caught.value.message
+    file.write_text('{"a": {"b": 1}}')
+    found = read_json(file)
+    assert found == {"a": {"b": 1}}
+    assert "c" not in found
+    assert found["a"].get("c") is None
+    with pytest.raises(DamagedError, match="there is no 'c'"):
+        found["a"]["c"]
+    assert Environment(autoescape=True).from_string("{{ a.c or 'none' }}").render(found) == "none"
+    with pytest.raises(DamagedError, match="Parquet"):
+        read_table(file)
+    with pytest.raises(FileNotFoundError):
+        read_table(tmp_path / "none.parquet")
+    assert issubclass(DamagedError, PipelineError)
