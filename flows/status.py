@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from flows.progress import listener
 from flows.stage_runner import StageRunner
+from tasks.core.files import read_json
+from tasks.core.losses import FILE_NAME, Account
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -27,8 +30,19 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
     decisions = registry.decisions() if model["versions"] else []
     by_ledger = next(iter(standing(decisions).champions[-1:]), None) if decisions else None
     tests = _test_rows(workspace, decisions) if model["versions"] else None
-    found = {"workspace": str(workspace.root), "problem": params.problem, "stages": stages, "model": model}
+    clean = {stage["name"] for stage in stages if stage["state"] == "clean"}
+    found = {"workspace": str(workspace.root), "problem": params.problem, "stages": stages, "rows": _rows(workspace, clean), "model": model}
     return found | {"test_rows": tests, "ledger_champion": by_ledger}
+
+
+def _rows(workspace: Workspace, clean: Collection[str]) -> dict[str, Any] | None:
+    """The account of the rows by the last stage that is clean, or else by what ingest read last; None before it has read any."""
+    data = workspace.root / "data"
+    if "split" in clean:
+        account: dict[str, Any] = read_json(data / "splits" / "split.json")["account"]
+        return account
+    directory = data / ("valid" if "validate" in clean else "raw")
+    return Account.read(directory).plain() if (directory / FILE_NAME).is_file() else None
 
 
 def _test_rows(workspace: Workspace, decisions: list[Decision]) -> dict[str, Any] | None:

@@ -34,6 +34,7 @@ class TrainResult:
     state  'trained' or 'cached'
     plain  the plain method's `name` and `metrics`, and the checkpoint's paired `difference` to it, on the test rows; None without one
     ships  {recipe, why, candidates: [{recipe, verdict, reason, ...}]}
+    rows   the account of core/losses.py
     notes  what must be heard of the model before its numbers are believed
     """
 
@@ -45,6 +46,7 @@ class TrainResult:
     recipe: str
     metrics: dict[str, float]
     plain: dict[str, Any] | None
+    rows: dict[str, Any]
     notes: list[str]
     stages: list[StageOutcome]
     ships: dict[str, Any]
@@ -146,6 +148,7 @@ class TrainingRun:
             recipe=str(verified["shipped"]),
             metrics=metrics,
             plain=evaluation["baseline"],
+            rows=read_json(self.workspace.root / "data" / "splits" / "split.json")["account"],
             notes=[*evaluation["notes"], *verified["notes"]],
             stages=outcomes,
             ships={"recipe": verified["shipped"], "why": verified["reason"], "candidates": verified["candidates"]},

@@ -13,6 +13,7 @@ from tiny import LABELS
 from tasks.core.bootstrap import Resampling, metric_intervals
 from tasks.core.code import imported_files
 from tasks.core.files import write_json
+from tasks.core.losses import Account, Loss
 from tasks.core.plots import confusion_figure, recipes_figure, slices_figure, to_svg
 from tasks.core.progress import silent
 from tasks.core.tokens import TokensInfo
@@ -21,6 +22,7 @@ from tasks.reporting import write_report
 
 PROBLEM = load_problem("text-classification")
 EVIL = '<script>alert("x")</script> <img src="https://example.org/x.png"> $math$ & "quotes" 很好'
+LOSSES = (Loss("ingest", "3 fields, the header has 2", 120, ("a.csv line 4", EVIL)), Loss("validate", EVIL, 10), Loss("split", "alike", 2))
 
 
 def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
@@ -59,6 +61,7 @@ def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
         },
         "split": {
             "quarantined": 2, "warnings": [EVIL],
+            "account": Account(630, 630, LOSSES, Loss("ingest", "mended words", 7), "too many").plain(),
             "splits": {name: {"rows": 100, "share": 1 / 3, "asked": None} for name in ("train", "validation", "test")},
             "classes": {label: {"all": {"rows": 7 + i, "share": 0.1}} for i, label in enumerate(labels)},
         },
@@ -182,6 +185,11 @@ def test_it_shows_what_shipped_with_its_intervals(text: str) -> None:
         "23.0 MB",
         "cut at 16",
     ):
+        assert part in text
+
+
+def test_it_counts_rows_from_what_the_sources_held(text: str) -> None:
+    for part in ("<b>630</b>", "<b>132</b>", "<b>498</b>", "3 fields, the header has 2", "a.csv line 4", "mended words", "too many"):
         assert part in text
 
 
