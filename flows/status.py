@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from flows.progress import listener
 from flows.stage_runner import StageRunner
-from tasks.core.files import read_json
-from tasks.core.losses import FILE_NAME, Account
+from tasks.core.losses import FILE_NAME, STAGE_ROWS, Account
 from tasks.core.workspace import Workspace
+from tasks.pipeline import staging_dir
 
 if TYPE_CHECKING:
     from flows.contestants import Registry
@@ -36,13 +36,11 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
 
 
 def _rows(workspace: Workspace, clean: Collection[str]) -> dict[str, Any] | None:
-    """The account of the rows by the last stage that is clean, or else by what ingest read last; None before it has read any."""
-    data = workspace.root / "data"
-    if "split" in clean:
-        account: dict[str, Any] = read_json(data / "splits" / "split.json")["account"]
-        return account
-    directory = data / ("valid" if "validate" in clean else "raw")
-    return Account.read(directory).plain() if (directory / FILE_NAME).is_file() else None
+    """The account of the rows by the stage that stopped the last run, or else by the last that ended; None before there is any."""
+    stopped = [staging_dir(workspace, stage) / directory for stage, directory in STAGE_ROWS.items() if stage not in clean]
+    ended = [workspace.root / directory for directory in reversed(STAGE_ROWS.values())]
+    found = next((directory for directory in [*stopped, *ended] if (directory / FILE_NAME).is_file()), None)
+    return None if found is None else Account.read(found).plain()
 
 
 def _test_rows(workspace: Workspace, decisions: list[Decision]) -> dict[str, Any] | None:

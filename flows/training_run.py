@@ -17,6 +17,7 @@ from flows.starting_point import settle_start
 from tasks.core.bundle import MANIFEST
 from tasks.core.files import read_json, sha256_file, sha256_json
 from tasks.core.git import git_state
+from tasks.core.losses import Account
 from tasks.core.progress import Report
 from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES, check_params
@@ -148,7 +149,7 @@ class TrainingRun:
             recipe=str(verified["shipped"]),
             metrics=metrics,
             plain=evaluation["baseline"],
-            rows=read_json(self.workspace.root / "data" / "splits" / "split.json")["account"],
+            rows=Account.read(self.workspace.root / "data" / "splits").plain(),
             notes=[*evaluation["notes"], *verified["notes"]],
             stages=outcomes,
             ships={"recipe": verified["shipped"], "why": verified["reason"], "candidates": verified["candidates"]},

@@ -6,7 +6,8 @@ is in test. So the test set only ever grows.
 
 {train,validation,test}.parquet   the rows as they came
 quarantine.jsonl                  rows that left, each with the row it resembles; rows in = rows in the splits + rows here
-split.json                        counts and class shares a split, `warnings`, and the `account` of all rows (see core/losses.py)
+split.json                        counts and class shares a split, and `warnings`
+account.json                      what became of all rows (see core/losses.py)
 Sources that name their splits are taken as they are: what would leak is reported, nothing leaves.
 """
 
@@ -66,7 +67,7 @@ def split_rows(valid: Path, splits: Path, *, problem: str, labels: tuple[str, ..
     described = describe(write_splits(rows, splits, kind.label_column, tiers, leaving), labels, tiers, leaving, split, given)
     losses = Losses("split")
     quarantined = write_jsonl(splits / "quarantine.jsonl", losses.watch(quarantined_rows(rows, claims, leaving, matches)))
-    described["account"] = account.less(losses.found()).plain()
+    account.less(losses.found()).write(splits)
     described["warnings"] += say_leaks(rows, claims, matches) if given else say_left(claims, leaving, matches, split)
     described["duplicates"] = len(rows) - len(texts)
     write_json(splits / "split.json", described)

@@ -70,7 +70,7 @@ def test_rows_held_are_rows_used_and_rows_set_aside(seed: int, splits: tuple[str
         write(tmp_path / name, records)
         held += len(records)
     prepare(tmp_path, names, splits=splits, max_quarantined_share=1)
-    account = read_json(tmp_path / "splits" / "split.json")["account"]
+    account = Account.read(tmp_path / "splits").plain()
     aside = {stage: read_jsonl(tmp_path / stage / "quarantine.jsonl") for stage in ("raw", "valid", "splits")}
     used = sum(len(pq.read_table(tmp_path / "splits" / f"{name}.parquet")) for name in ("train", "validation", "test"))
     assert (account["records"], account["held"], account["used"]) == (held, held, used)

@@ -61,7 +61,6 @@ def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
         },
         "split": {
             "quarantined": 2, "warnings": [EVIL],
-            "account": Account(630, 630, LOSSES, Loss("ingest", "mended words", 7), "too many").plain(),
             "splits": {name: {"rows": 100, "share": 1 / 3, "asked": None} for name in ("train", "validation", "test")},
             "classes": {label: {"all": {"rows": 7 + i, "share": 0.1}} for i, label in enumerate(labels)},
         },
@@ -106,6 +105,7 @@ def write_page(root: Path, found: dict[str, Any], labels: tuple[str, ...] = LABE
     for name in ("validation", "training", "evaluation", "verification"):
         write_json(root / f"{name}.json", found[name])
     write_json(root / "splits" / "split.json", found["split"])
+    Account(630, 630, LOSSES, Loss("ingest", "mended words", 7), "too many").write(root / "splits")
     TokensInfo(16, 0, {"train": 3}, {"train": 0.1}).write(root / "tokens")
     table = pa.table({"input_ids": pa.array([[1, 2], [1] * 16, [3]], pa.list_(pa.int32()))})
     with pa.OSFile(str(root / "tokens" / "train.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:

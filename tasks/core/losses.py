@@ -14,7 +14,7 @@ from tasks.core.quarantine import say_place
 FILE_NAME = "account.json"
 PLACES = 3  # of each reason
 _TOLD = 5  # reasons that a message names
-_KEPT_IN = {"ingest": "data/raw", "validate": "data/valid", "split": "data/splits"}
+STAGE_ROWS = {"ingest": "data/raw", "validate": "data/valid", "split": "data/splits"}  # where the stages keep rows and the account
 # what a reason says of one row only, and what it comes to for all of its kind
 _KINDS = (
     (re.compile(r" at character \d+|(?<=of a field): .*|(?<=convert string) '.*'"), ""),
@@ -98,7 +98,7 @@ class Account:
 
     def files(self) -> list[str]:
         """Where a workspace keeps the rows that were set aside."""
-        return [f"{_KEPT_IN[stage]}/quarantine.jsonl" for stage in dict.fromkeys(loss.stage for loss in self.losses)]
+        return [f"{STAGE_ROWS[stage]}/quarantine.jsonl" for stage in dict.fromkeys(loss.stage for loss in self.losses)]
 
     def before(self, failure: str) -> str:
         """A failure, after what was set aside before it."""
