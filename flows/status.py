@@ -36,11 +36,19 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
 
 
 def _rows(workspace: Workspace, clean: Collection[str]) -> dict[str, Any] | None:
-    """The account of the rows by the stage that stopped the last run, or else by the last that ended; None before there is any."""
-    stopped = [staging_dir(workspace, stage) / directory for stage, directory in STAGE_ROWS.items() if stage not in clean]
-    ended = [workspace.root / directory for directory in reversed(STAGE_ROWS.values())]
-    found = next((directory for directory in [*stopped, *ended] if (directory / FILE_NAME).is_file()), None)
-    return None if found is None else Account.read(found).plain()
+    """The account of the rows by the stage that stopped the last run, or else by the last that ended; None before there is any.
+
+    `files` hold the rows that were set aside, relative to the workspace.
+    """
+    stopped = {stage: staging_dir(workspace, stage) / directory for stage, directory in STAGE_ROWS.items() if stage not in clean}
+    ended = {stage: workspace.root / directory for stage, directory in STAGE_ROWS.items()}
+    places = [*stopped.values(), *reversed(ended.values())]
+    found = next((directory for directory in places if (directory / FILE_NAME).is_file()), None)
+    if found is None:
+        return None
+    account = Account.read(found)
+    kept = {stage: found if stopped.get(stage) == found else directory for stage, directory in ended.items()}
+    return account.plain() | {"files": [f"{kept[stage].relative_to(workspace.root)}/quarantine.jsonl" for stage in account.stages]}
 
 
 def _test_rows(workspace: Workspace, decisions: list[Decision]) -> dict[str, Any] | None:

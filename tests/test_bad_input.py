@@ -158,7 +158,9 @@ def test_losses_are_told_from_the_sources_to_the_gate(workspace: Workspace) -> N
     assert "reviews.csv line 2" in made
     stopped = ratchet(root, "train", code=2).stderr
     assert all(part in stopped for part in (held, reason, "ingest.max_quarantined_share allows 1.00%"))
-    assert all(part in ratchet(root, "status").stdout for part in (held, reason))
+    status = ratchet_json(root, "status")["rows"]
+    assert (status["held"], status["set_aside"]) == (400, 120)
+    assert [len(read_jsonl(root / file)) for file in status["files"]] == [120]
     command = re.search("`ratchet (train -S [^`]*)`", stopped)
     assert command
     trained = ratchet(root, *command[1].split(" ")).stdout

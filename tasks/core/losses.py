@@ -96,9 +96,10 @@ class Account:
             told.append(f"  mended {self.mended}")
         return [*told, *([f"  {self.warning}"] if self.warning else [])]
 
-    def files(self) -> list[str]:
-        """Where a workspace keeps the rows that were set aside."""
-        return [f"{STAGE_ROWS[stage]}/quarantine.jsonl" for stage in dict.fromkeys(loss.stage for loss in self.losses)]
+    @property
+    def stages(self) -> list[str]:
+        """Those that set rows aside."""
+        return [*dict.fromkeys(loss.stage for loss in self.losses)]
 
     def before(self, failure: str) -> str:
         """A failure, after what was set aside before it."""
