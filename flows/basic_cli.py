@@ -12,6 +12,7 @@ import typer
 
 from flows.console import AsJson, Directory, app, open_workspace, print_json
 from tasks.core.errors import ParamsError
+from tasks.core.prediction_names import PREFIX
 
 
 @app.command()
@@ -124,6 +125,7 @@ def predict(
     output_file: Annotated[
         Path | None, typer.Option("--output", help="Where to write the predictions, in the format of its ending.")
     ] = None,
+    prefix: Annotated[str, typer.Option(help="What the names of the predictions begin with.")] = PREFIX,
     alias: Annotated[str | None, typer.Option(help="Take the version with this alias.")] = None,
     version: Annotated[int | None, typer.Option(help="Take this version.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Take this bundle directory; needs no workspace.")] = None,
@@ -132,7 +134,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict with a registered version (default: the newest) or a bundle."""
-    from flows.prediction import load_predictor, make_log, predict_file, predict_texts
+    from flows.prediction import load_predictor, make_log, predict_file, predict_rows, predict_texts
 
     if not texts and input_file is None:
         raise ParamsError("predict: nothing to predict.", "Give texts, or --input FILE.")
@@ -140,15 +142,15 @@ def predict(
     predictor, called = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
     log = make_log(workspace, predictor, called) if workspace is not None and keep_log else None
     if input_file is not None and output_file is not None:
-        count, _ = predict_file(predictor, input_file, output_file, log)
+        count = predict_file(predictor, input_file, output_file, prefix, log)
         print_json({"rows": count, "output": str(output_file)}) if as_json else print(f"{count} predictions written to {output_file}")
         return
-    rows = predict_file(predictor, input_file, None, log)[1] if input_file is not None else predict_texts(predictor, texts or [], log)
+    found = predict_rows(predictor, input_file, prefix, log) if input_file is not None else predict_texts(predictor, texts or [], log)
     if as_json:
-        print_json(rows)
+        print_json([one.plain(prefix) for one in found])
     else:
-        for row in rows:
-            print(f"{predictor.problem.say(row)}  {' | '.join(str(row[column]) for column in predictor.problem.example())}")
+        for one in found:
+            print(f"{predictor.problem.say(one.prediction)}  {' | '.join(map(str, one.inputs.values()))}")
 
 
 @app.command()

@@ -15,6 +15,7 @@ from flows.guessing import Guess, guess, sample_rows
 from tasks.core.errors import DataError, ParamsError, WorkspaceError
 from tasks.core.files import write_text
 from tasks.core.loaded import SPLIT, SPLITS
+from tasks.core.losses import Account
 from tasks.core.params import Params, Source, parse
 from tasks.core.workspace import Workspace, cache_dir
 from tasks.pipeline import write_dvc_yaml
@@ -44,7 +45,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Made:
-    """What `ratchet init` made."""
+    """What `ratchet init` made; `account` is that of the rows (see core/losses.py)."""
 
     workspace: str
     problem: str
@@ -53,6 +54,7 @@ class Made:
     rows: int
     quarantined: int
     labels: list[str]
+    account: dict[str, Any]
 
 
 def guess_problem(request: Request) -> Guess:
@@ -79,7 +81,7 @@ def make_workspace(request: Request, found: Guess) -> Made:
         "ingest": {"sources": data_sources(request.data, root), "columns": dict(found.columns)},
     }
     params = parse(values, "init")
-    rows, to_train_on, labels, quarantined = _look(params, root)
+    account, to_train_on, labels = _look(params, root)
     size = TrainingSize(to_train_on, len(labels), values["base_model"] == dict(kind.default_base))
     settings = {
         "metric": kind.metric, "recipes": kind.recipes, "finetune": finetune_values(size, kind.finetune_defaults), "size": size,
@@ -96,7 +98,8 @@ def make_workspace(request: Request, found: Guess) -> Made:
     _ignore(root)
     _init_dvc(root)
     write_dvc_yaml(workspace)
-    return Made(os.path.relpath(root), found.problem, dict(found.columns), params.model_name, rows, quarantined, labels)
+    rows, aside = account.used, account.set_aside
+    return Made(os.path.relpath(root), found.problem, dict(found.columns), params.model_name, rows, aside, labels, account.plain())
 
 
 def _check_new(root: Path) -> None:
@@ -150,28 +153,26 @@ def _address(name: str, root: Path) -> str:
     return name if "://" in name else os.path.relpath(Path(name).resolve(), root)
 
 
-def _look(params: Params, root: Path) -> tuple[int, int, list[str], int]:
-    """(rows, those of them to train on, labels, rows that could not be read) of the data."""
+def _look(params: Params, root: Path) -> tuple[Account, int, list[str]]:
+    """(account of the rows, those of them to train on, labels) of the data."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from tasks.core.files import read_jsonl
     from tasks.core.label_lists import flat
     from tasks.core.progress import silent
-    from tasks.ingestion import ingest_sources
+    from tasks.ingestion import read_sources
 
     column = load_problem(params.problem).label_column
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "raw"
-        ingest_sources(raw, problem=params.problem, ingest=params.ingest, root=root, cache=cache_dir(), report=silent)
+        account = read_sources(raw, problem=params.problem, ingest=params.ingest, root=root, cache=cache_dir(), report=silent)
         table = pq.read_table(raw / "rows.parquet")
-        quarantined = len(read_jsonl(raw / "quarantine.jsonl"))
     labels = [] if column is None else sorted(str(label) for label in pc.unique(flat(table[column])).to_pylist() if label not in (None, ""))
     if SPLIT in table.column_names:
         to_train_on = pc.sum(pc.equal(table[SPLIT], SPLITS[0])).as_py()
     else:
         to_train_on = round(table.num_rows * (1 - params.split.validation - params.split.test))
-    return table.num_rows, to_train_on, labels, quarantined
+    return account, to_train_on, labels
 
 
 def _render(values: Mapping[str, Any]) -> str:

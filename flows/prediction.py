@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.prediction_files import WRITERS, prediction_writer
 from tasks.core.errors import ParamsError, RegistryError
 from tasks.core.files import atomic_path
 from tasks.core.input_log import log_inputs
-from tasks.core.row_files import read_batches
+from tasks.core.prediction_names import PREFIX, named, require_free
+from tasks.core.row_files import Batch, read_batches
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from tasks.core.predictor import Predictor
 
-WRITERS = (".csv", ".tsv", ".jsonl", ".parquet")
-
 Rows = list[dict[str, Any]]
-Log = Callable[[Rows], None]  # is handed every row with its prediction
+Log = Callable[[Rows], None]  # is handed every row's inputs with its prediction
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A row as it came, what the model read of it, and what it says."""
+
+    row: dict[str, Any]
+    inputs: dict[str, Any]
+    prediction: dict[str, Any]
+
+    def plain(self, prefix: str) -> dict[str, Any]:
+        """For JSON."""
+        return self.row | named(self.prediction, prefix)
 
 
 def load_predictor(workspace: Workspace | None, *, bundle: Path | None, alias: str | None, version: int | None) -> tuple[Predictor, str]:
@@ -46,50 +56,74 @@ def make_log(workspace: Workspace, predictor: Predictor, version: str) -> Log:
     inputs = predictor.problem.example()
 
     def log(rows: Rows) -> None:
-        kept = [
-            # null was an empty text to the model
-            {column: "" if row[column] is None else row[column] for column in (*inputs, "label", "labels", "score") if column in row}
-            for row in rows
-        ]
+        kept = [{column: row[column] for column in (*inputs, "label", "labels", "score") if column in row} for row in rows]
         log_inputs(folder, kept, version)
 
     return log
 
 
-def predict_texts(predictor: Predictor, texts: list[str], log: Log | None = None) -> Rows:
-    """One prediction a text (a pair of texts, where the problem takes pairs, and so on), with the text."""
+def predict_texts(predictor: Predictor, texts: list[str], log: Log | None = None) -> list[Predicted]:
+    """One prediction a text (a pair of texts, where the problem takes pairs, and so on)."""
     columns = list(predictor.problem.example())
     if len(texts) % len(columns):
         raise ParamsError(f"predict: {len(texts)} texts, {predictor.problem.name} takes {' and '.join(columns)}, one after the other.")
     inputs = {column: texts[place :: len(columns)] for place, column in enumerate(columns)}
-    found = predictor.predict(inputs)
-    rows = [
-        {**dict(zip(columns, row, strict=True)), **prediction}
-        for row, prediction in zip(zip(*inputs.values(), strict=True), found, strict=True)
-    ]
-    if log is not None:
-        log(rows)
-    return rows
+    rows = _columns_to_rows(inputs)
+    return _predict(predictor, rows, rows, log)
 
 
-def predict_file(predictor: Predictor, source: Path, target: Path | None, log: Log | None = None) -> tuple[int, Rows]:
-    """(rows, predictions) of a CSV, TSV, JSONL or Parquet file; written to `target`, in the format of its ending, or returned.
+def predict_rows(predictor: Predictor, source: Path, prefix: str, log: Log | None = None) -> list[Predicted]:
+    """The predictions of a CSV, TSV, JSON, JSONL or Parquet file, with its rows. Raises DataError if a row cannot be read."""
+    found: list[Predicted] = []
+    for batch in _batches(predictor, source, prefix):
+        found += _predict(predictor, batch.values(), batch.inputs.to_pylist(), log)
+    return found
 
-    The file's other columns are kept; rows out = rows in. Raises DataError, and writes nothing, if a row cannot be read.
+
+def predict_file(predictor: Predictor, source: Path, target: Path, prefix: str = PREFIX, log: Log | None = None) -> int:
+    """Write a file's rows with their predictions to `target`, in the format of its ending; returns how many.
+
+    Every column of the file stays as it is, the predictions come after them; rows out = rows in. Raises DataError, and writes nothing,
+    if a row cannot be read, and ParamsError where a prediction would be called as a column is.
     """
-    batches = _predictions(predictor, source, log)
-    if target is None:
-        rows = [row for batch in batches for row in batch]
-        return len(rows), rows
     if target.suffix not in WRITERS:
         raise ParamsError(f"--output {target}: its ending does not say what format to write.", f"Wanted one of {', '.join(WRITERS)}.")
     count = 0
-    example = predictor.problem.prediction_example(predictor.info.labels)
-    with atomic_path(target) as new, _writer(new, example) as write:
-        for batch in batches:
-            write(batch)
-            count += len(batch)
-    return count, []
+    with atomic_path(target) as new, prediction_writer(new, named(prediction_example(predictor), prefix)) as write:
+        for batch in _batches(predictor, source, prefix):
+            found = _predict(predictor, None, batch.inputs.to_pylist(), log)
+            write(batch, [named(one.prediction, prefix) for one in found])
+            count += len(found)
+    return count
+
+
+def prediction_example(predictor: Predictor) -> dict[str, Any]:
+    """A prediction that has every part that one may have."""
+    problem = predictor.problem
+    return problem.prediction_example(predictor.info.labels) or predictor.predict(problem.example())[0]
+
+
+def _batches(predictor: Predictor, source: Path, prefix: str) -> Iterator[Batch]:
+    for number, batch in enumerate(read_batches(source, predictor.problem.example(), predictor.problem.types)):
+        if not number:
+            require_free(batch.rows.schema.names, prediction_example(predictor), prefix, str(source))
+        yield batch
+
+
+def _predict(predictor: Predictor, rows: Rows | None, inputs: Rows, log: Log | None) -> list[Predicted]:
+    """The predictions of `inputs`, with the `rows` that they are of where these are wanted."""
+    # an empty cell is an empty text; whether it should be there is for validation to say
+    filled = [{name: "" if value is None else value for name, value in row.items()} for row in inputs]
+    columns = {column: [row[column] for row in filled] for column in predictor.problem.example()}
+    predictions = predictor.predict(columns) if filled else []
+    found = [Predicted(*of) for of in zip(filled if rows is None else rows, filled, predictions, strict=True)]
+    if log is not None and found:
+        log([one.inputs | one.prediction for one in found])
+    return found
+
+
+def _columns_to_rows(columns: dict[str, list[str]]) -> Rows:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _registered_bundle(workspace: Workspace, alias: str | None, version: int | None) -> tuple[Path, str, str]:
@@ -117,75 +151,3 @@ def _registered_bundle(workspace: Workspace, alias: str | None, version: int | N
     with mlflow_errors(uri):
         directory = download_bundle(client, wanted[0], workspace.store / "downloads")
     return directory, str(wanted[0].version), registered_sha256(wanted[0])
-
-
-def _predictions(predictor: Predictor, source: Path, log: Log | None) -> Iterator[Rows]:
-    for batch in read_batches(source, predictor.problem.example(), predictor.problem.types):
-        rows = _predicted(predictor, batch)
-        if log is not None:
-            log(rows)
-        yield rows
-
-
-def _predicted(predictor: Predictor, batch: pa.RecordBatch) -> Rows:
-    rows = batch.to_pylist()
-    # an empty cell is an empty text; whether it should be there is for validation to say
-    inputs = {column: ["" if row[column] is None else row[column] for row in rows] for column in predictor.problem.example()}
-    return [{**row, **prediction} for row, prediction in zip(rows, predictor.predict(inputs), strict=True)]
-
-
-@contextmanager
-def _writer(path: Path, example: dict[str, Any] | None) -> Iterator[Callable[[Rows], None]]:
-    """A function that appends rows to a file in the format of its ending.
-
-    example  a prediction from which types can be told that the rows may not show; None: they show them
-    """
-    import pyarrow as pa
-    import pyarrow.csv as pc
-    import pyarrow.parquet as pq
-
-    if path.suffix == ".jsonl":
-        with path.open("w", encoding="utf-8") as file:
-            yield lambda rows: file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-        return
-    options = pc.WriteOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
-    parquet = path.suffix == ".parquet"
-    parts = pa.Table.from_pylist([_flat(example or {})]).schema
-    writer: Any = None
-
-    def write(rows: Rows) -> None:
-        nonlocal writer
-        table = pa.Table.from_pylist([_flat(row) if parquet else _cells(_flat(row)) for row in rows])
-        if parquet:  # what no row of the batch has would have no type
-            named = {name: table.schema.field(name).type for name in table.column_names} | {
-                name: parts.field(name).type for name in parts.names
-            }
-            table = table.cast(pa.schema(named))
-        if writer is None:
-            writer = pq.ParquetWriter(path, table.schema) if parquet else pc.CSVWriter(path, table.schema, write_options=options)
-        writer.write_table(table.cast(writer.schema) if parquet else table)
-
-    path.touch()
-    try:
-        yield write
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Nested values as columns of their own: `scores` becomes `scores.negative`, `scores.positive`."""
-    flat: dict[str, Any] = {}
-    for key, value in row.items():
-        flat |= {f"{key}.{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}
-    return flat
-
-
-def _cells(row: dict[str, Any]) -> dict[str, Any]:
-    """Lists as CSV and TSV hold them: 'a|b', as ingest reads them; what is no list of texts as JSON."""
-    return {key: _cell(value) if isinstance(value, list) else value for key, value in row.items()}
-
-
-def _cell(values: list[Any]) -> str:
-    plain = all(isinstance(value, str) and "|" not in value for value in values)
-    return "|".join(values) if plain else json.dumps(values, ensure_ascii=False, default=str)

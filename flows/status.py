@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from flows.progress import listener
 from flows.stage_runner import StageRunner
+from tasks.core.losses import FILE_NAME, STAGE_ROWS, Account
 from tasks.core.workspace import Workspace
+from tasks.pipeline import staging_dir
 
 if TYPE_CHECKING:
     from flows.contestants import Registry
@@ -27,8 +30,17 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
     decisions = registry.decisions() if model["versions"] else []
     by_ledger = next(iter(standing(decisions).champions[-1:]), None) if decisions else None
     tests = _test_rows(workspace, decisions) if model["versions"] else None
-    found = {"workspace": str(workspace.root), "problem": params.problem, "stages": stages, "model": model}
+    clean = {stage["name"] for stage in stages if stage["state"] == "clean"}
+    found = {"workspace": str(workspace.root), "problem": params.problem, "stages": stages, "rows": _rows(workspace, clean), "model": model}
     return found | {"test_rows": tests, "ledger_champion": by_ledger}
+
+
+def _rows(workspace: Workspace, clean: Collection[str]) -> dict[str, Any] | None:
+    """The account of the rows by the stage that stopped the last run, or else by the last that ended; None before there is any."""
+    stopped = [staging_dir(workspace, stage) / directory for stage, directory in STAGE_ROWS.items() if stage not in clean]
+    ended = [workspace.root / directory for directory in reversed(STAGE_ROWS.values())]
+    found = next((directory for directory in [*stopped, *ended] if (directory / FILE_NAME).is_file()), None)
+    return None if found is None else Account.read(found).plain()
 
 
 def _test_rows(workspace: Workspace, decisions: list[Decision]) -> dict[str, Any] | None:

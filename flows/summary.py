@@ -10,6 +10,7 @@ from rich.table import Table
 
 from flows.training_run import TrainResult
 from tasks.core.files import read_json
+from tasks.core.losses import Account
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def print_training(workspace: Workspace, result: TrainResult, wall_s: float, ove
     """What was made, what ships and why, and what to try next."""
     if result.state == "cached":
         console.print(f"Nothing has changed: every stage is cached, {result.model} version {result.version} stands. {wall_s:.1f} s")
+        _print_rows(Account.of(result.rows))
         return
     verified = read_json(workspace.root / "reports" / "verification.json")
     console.print(f"\n[bold]{result.model} version {result.version}[/bold] (alias challenger)\n\nShips: {verified['reason']}\n")
@@ -41,9 +43,18 @@ def print_training(workspace: Workspace, result: TrainResult, wall_s: float, ove
     console.print(_recipes_table(verified))
     for note in [*_recipe_notes(verified), *stage_notes(workspace, "validate"), *stage_notes(workspace, "split")]:
         console.print(note, markup=False)
+    _print_rows(Account.of(result.rows))
     console.print(f"\nReport: {workspace.root / 'reports' / 'report.html'}")
     console.print(f"{wall_s:.0f} s in all, {overhead_s:.1f} s of it outside the stages.\n")
     console.print(NEXT.format(predict=_predict_command(workspace)), markup=False)
+
+
+def _print_rows(account: Account) -> None:
+    """What became of the rows that the sources hold."""
+    for line in account.lines():
+        console.print(line, markup=False)
+    if files := account.files():
+        console.print(f"  all of them, with the reasons: {', '.join(files)}", markup=False)
 
 
 def _predict_command(workspace: Workspace) -> str:
@@ -59,6 +70,8 @@ def print_status(status: dict[str, Any]) -> None:
     """Stages and versions."""
     console.print(f"{status['workspace']}  ({status['problem']})")
     console.print("  ".join(f"{stage['name']} [{_colour(stage['state'])}]{stage['state']}[/]" for stage in status["stages"]))
+    if status["rows"]:
+        _print_rows(Account.of(status["rows"]))
     model = status["model"]
     if not model["versions"]:
         console.print(f"No version of {model['name']} is registered yet. Run `ratchet train`.")
@@ -90,10 +103,8 @@ def print_workspace(made: Made) -> None:
     labels = f", {len(made.labels)} labels: {', '.join(made.labels[:10])}{', ...' if len(made.labels) > 10 else ''}" if made.labels else ""
     console.print(f"{made.workspace}: {made.problem}, model {made.model_name}, {made.rows} rows{labels}", markup=False)
     console.print(f"columns: {', '.join(f'{name} is {column}' for name, column in made.columns.items())}", markup=False)
-    if made.quarantined:
-        console.print(
-            f"{made.quarantined} rows could not be read; `ratchet train` keeps them in data/raw/quarantine.jsonl with the reasons."
-        )
+    if made.account["losses"] or made.account["mended"]:
+        _print_rows(Account.of(made.account))
     console.print(f"Next: look through {made.workspace}/params.yaml, then run  ratchet -C {made.workspace} train", markup=False)
 
 

@@ -17,6 +17,7 @@ from flows.starting_point import settle_start
 from tasks.core.bundle import MANIFEST
 from tasks.core.files import read_json, sha256_file, sha256_json
 from tasks.core.git import git_state
+from tasks.core.losses import Account
 from tasks.core.progress import Report
 from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES, check_params
@@ -34,6 +35,7 @@ class TrainResult:
     state  'trained' or 'cached'
     plain  the plain method's `name` and `metrics`, and the checkpoint's paired `difference` to it, on the test rows; None without one
     ships  {recipe, why, candidates: [{recipe, verdict, reason, ...}]}
+    rows   the account of core/losses.py
     notes  what must be heard of the model before its numbers are believed
     """
 
@@ -45,6 +47,7 @@ class TrainResult:
     recipe: str
     metrics: dict[str, float]
     plain: dict[str, Any] | None
+    rows: dict[str, Any]
     notes: list[str]
     stages: list[StageOutcome]
     ships: dict[str, Any]
@@ -146,6 +149,7 @@ class TrainingRun:
             recipe=str(verified["shipped"]),
             metrics=metrics,
             plain=evaluation["baseline"],
+            rows=Account.read(self.workspace.root / "data" / "splits").plain(),
             notes=[*evaluation["notes"], *verified["notes"]],
             stages=outcomes,
             ships={"recipe": verified["shipped"], "why": verified["reason"], "candidates": verified["candidates"]},

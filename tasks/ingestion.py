@@ -3,14 +3,17 @@
 rows.parquet       row (int64, from 0), the problem's columns, kept columns, `_file` and `_line` (where the record starts, from 1), and
                    `split` where the sources name splits
 quarantine.jsonl   file, line, reason, content (cut); records read = rows + quarantined, unless `ingest.query` itself selects or joins
+account.json       the same in numbers, with the reasons (see core/losses.py), and how many rows were mended (see core/mending.py)
 """
 
 from __future__ import annotations
 
 import errno
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,8 @@ from tasks.core import queries, tables
 from tasks.core.errors import DataError, ParamsError, StorageError, did_you_mean
 from tasks.core.files import atomic_path, sha256_file, write_json, write_jsonl
 from tasks.core.loaded import FILE, LINE, SPLIT, SPLITS, Loaded, converted, is_nested, no_fault_of_data, one_line, quoted
+from tasks.core.losses import Account, Loss, Losses
+from tasks.core.mending import Mender
 from tasks.core.params import IngestParams, Source
 from tasks.core.progress import Report
 from tasks.core.row_store import ROW_GROUP
@@ -33,23 +38,34 @@ if TYPE_CHECKING:
 
 
 def ingest_sources(raw: Path, *, problem: str, ingest: IngestParams, root: Path, cache: Path, report: Report) -> None:
-    """Fetch the sources and write the directory `raw`.
+    """Fetch the sources and write the directory `raw`; then DataError if more records are set aside than `ingest` allows.
 
     root    the workspace, which local addresses are relative to
     cache   where downloads are kept
     """
+    account = read_sources(raw, problem=problem, ingest=ingest, root=root, cache=cache, report=report)
+    if account.warning and ingest.on_too_many == "error":
+        allowed = math.ceil(account.set_aside / account.records * 10_000) / 10_000
+        raise DataError(
+            "\n".join(["ingest: too many records cannot be read.", *account.lines()]),
+            f"Mend the lines named; all of them are in {raw / 'quarantine.jsonl'}, with the reasons. To train without them: "
+            f"`ratchet train -S ingest.max_quarantined_share={allowed:g}`",
+        )
+
+
+def read_sources(raw: Path, *, problem: str, ingest: IngestParams, root: Path, cache: Path, report: Report) -> Account:
+    """The same however many records are set aside; the account says whether that is too many."""
     kind = load_problem(problem)
     fetched = [fetch(source, root, cache, report) for source in ingest.sources]
     if not ingest.query:
         with suppress(StorageError):  # records may be so large that it takes more
-            _ingest(raw, kind, ingest, fetched, MEMORY, report)
-            return
-    _ingest(raw, kind, ingest, fetched, None, report)
+            return _ingest(raw, kind, ingest, fetched, MEMORY, report)
+    return _ingest(raw, kind, ingest, fetched, None, report)
 
 
 def _ingest(
     raw: Path, kind: Problem, ingest: IngestParams, fetched: Sequence[Sequence[LocalFile]], memory: str | None, report: Report
-) -> None:
+) -> Account:
     names = _distinct_names(ingest.sources, fetched)
     wanted = None if ingest.query else {*_mapping(kind, ingest).values()}
     with atomic_path(raw) as new, _database(raw.parent, memory) as (connection, scratch):
@@ -62,10 +78,25 @@ def _ingest(
                 tables.load(connection, file.path, loaded[i][j], source, wanted, scratch)
             report(i + 1, {"progress": (i + 1) / (len(fetched) + 1), "rows": sum(one.rows for some in loaded for one in some)})
         quarantine = _map(connection, kind, ingest, loaded)
-        rows = _write_rows(connection, _converted(connection, kind, ingest), new / "rows.parquet")
-        write_jsonl(new / "quarantine.jsonl", quarantine)
+        losses = Losses("ingest")
+        write_jsonl(new / "quarantine.jsonl", losses.watch(quarantine))
+        records = sum(one.rows + len(one.quarantine) for some in loaded for one in some)
+        account = Account(records, records, tuple(losses.found()))
+        rows, mended = _write_rows(connection, _converted(connection, kind, ingest), new / "rows.parquet", account)
+        account = _judge(replace(account, held=rows + len(quarantine), mended=mended), ingest)
+        account.write(new)
         write_json(new / "sources.json", {"rows": rows, "sources": _provenance(ingest.sources, fetched, loaded, quarantine)})
     report(len(fetched) + 1, {"progress": 1.0, "rows": rows, "quarantined": len(quarantine)})
+    return account
+
+
+def _judge(account: Account, ingest: IngestParams) -> Account:
+    """The account with a warning where more records are set aside than may be."""
+    share, most = account.set_aside / max(1, account.records), ingest.max_quarantined_share
+    if share <= most:
+        return account
+    words = f"{account.set_aside} of {account.records} records are {share:.2%}; ingest.max_quarantined_share allows {most:.2%}"
+    return replace(account, warning=words)
 
 
 @contextmanager
@@ -210,23 +241,28 @@ def _converted(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: 
     return f"SELECT *{derived} FROM (SELECT {columns} FROM {queries.RESULT})"
 
 
-def _write_rows(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
-    """Write what the query returns, in its order, with row numbers; returns how many rows there are."""
+def _write_rows(connection: duckdb.DuckDBPyConnection, query: str, path: Path, account: Account) -> tuple[int, Loss | None]:
+    """Write what the query returns, in its order, texts mended, with row numbers; returns how many rows there are, and those mended.
+
+    account  of the records, should there be no row
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     # DuckDB keeps the order of what it reads (preserve_insertion_order)
     reader = connection.sql(query).to_arrow_reader(ROW_GROUP)
     schema = reader.schema.insert(0, pa.field("row", pa.int64()))
-    count = 0
+    count, mender = 0, Mender((FILE, SPLIT))
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in reader:
             numbers = pa.array(range(count, count + batch.num_rows), pa.int64())
             count += batch.num_rows
-            writer.write_table(pa.Table.from_arrays([numbers, *batch.columns], schema=schema))
+            writer.write_table(pa.Table.from_arrays([numbers, *mender.mend(batch).columns], schema=schema))
     if not count:
-        raise DataError("ingest: the sources hold no rows.", "Give files with rows below the header, or check `ingest.query`.")
-    return count
+        raise DataError(
+            account.before("ingest: the sources hold no rows."), "Give files with rows below the header, or check `ingest.query`."
+        )
+    return count, mender.mended
 
 
 def _provenance(

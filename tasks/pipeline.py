@@ -159,9 +159,14 @@ def run_stage(stage: Stage, workspace: Workspace, params: Params, report: Report
         shutil.rmtree(arguments["work"], ignore_errors=True)
 
 
+def staging_dir(workspace: Workspace, stage: str) -> Path:
+    """Where a stage's outs are while it runs, and stay if it fails."""
+    return workspace.store / "staging" / stage
+
+
 @contextmanager
 def _staged(stage: Stage, workspace: Workspace) -> Iterator[dict[str, Path]]:
-    staging = workspace.store / "staging" / stage.name
+    staging = staging_dir(workspace, stage.name)
     shutil.rmtree(staging, ignore_errors=True)
     outs = {name: staging / path for name, path in stage.outs.items()}
     for path in outs.values():

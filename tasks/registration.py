@@ -153,6 +153,7 @@ def _log_model(run_id: str, root: Path, params: Params) -> str:
     from mlflow.models import infer_signature
 
     from tasks.core.bundle import open_bundle
+    from tasks.core.prediction_names import named
     from tasks.core.predictor import Predictor
 
     package = Path(__file__).resolve().parent
@@ -160,7 +161,8 @@ def _log_model(run_id: str, root: Path, params: Params) -> str:
     example = problem.example()
     complete = problem.prediction_example(params.labels)
     bundle = open_bundle(root / "models" / "bundle")
-    predictions = pd.DataFrame([complete] if complete else Predictor(bundle, problem).predict(example))
+    found = [complete] if complete else Predictor(bundle, problem).predict(example)
+    predictions = pd.DataFrame([named(prediction) for prediction in found])
     frame = pd.DataFrame(example)
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's own use of pandas

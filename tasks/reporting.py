@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.core.files import read_json, write_text
+from tasks.core.losses import Account
 from tasks.core.page import Plot, render_page
 from tasks.core.plots import counts_figure, learning_figure, lengths_figure, metric_title, recipes_figure, slices_figure, to_svg
 from tasks.core.progress import Report
@@ -49,6 +50,7 @@ def write_report(
             "problem": kind,
             "labels": labels,
             "validation": validation,
+            "account": Account.read(splits).plain(),
             "split": split,
             "tokens": info,
             "longest": int(lengths.max()),

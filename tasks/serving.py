@@ -31,9 +31,11 @@ class BundleModel(PythonModel):  # type: ignore[misc]
         self.predictor = Predictor(info, problem)
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Predictions in the rows' order."""
+        """Predictions in the rows' order, called as `ratchet predict` calls them."""
+        from tasks.core.prediction_names import named
+
         rows = {column: model_input[column].tolist() for column in self.columns}
-        return pd.DataFrame(self.predictor.predict(rows))
+        return pd.DataFrame([named(prediction) for prediction in self.predictor.predict(rows)])
 
 
 mlflow.models.set_model(BundleModel())

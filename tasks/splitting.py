@@ -7,13 +7,14 @@ is in test. So the test set only ever grows.
 {train,validation,test}.parquet   the rows as they came
 quarantine.jsonl                  rows that left, each with the row it resembles; rows in = rows in the splits + rows here
 split.json                        counts and class shares a split, and `warnings`
+account.json                      what became of all rows (see core/losses.py)
 Sources that name their splits are taken as they are: what would leak is reported, nothing leaves.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,6 +31,7 @@ from tasks.core.errors import DataError
 from tasks.core.files import write_json, write_jsonl
 from tasks.core.label_lists import flat
 from tasks.core.loaded import SPLIT, SPLITS
+from tasks.core.losses import Account, Losses
 from tasks.core.near_duplicates import Match, NearDuplicates
 from tasks.core.normalization import normalize_rows, positions
 from tasks.core.params import SplitParams
@@ -59,10 +61,13 @@ def split_rows(valid: Path, splits: Path, *, problem: str, labels: tuple[str, ..
     if not given:
         # a text that two groups of rows share may be in two splits
         leaving = np.isin(texts.of_rows, [match.text for match in matches]) | claims.outdone
-    _require_rows(tiers[~leaving], len(tiers), given)
+    account = Account.read(valid)
+    _require_rows(tiers[~leaving], account, quarantined_rows(rows, claims, leaving, matches), given)
     splits.mkdir(parents=True)
     described = describe(write_splits(rows, splits, kind.label_column, tiers, leaving), labels, tiers, leaving, split, given)
-    quarantined = write_jsonl(splits / "quarantine.jsonl", quarantined_rows(rows, claims, leaving, matches))
+    losses = Losses("split")
+    quarantined = write_jsonl(splits / "quarantine.jsonl", losses.watch(quarantined_rows(rows, claims, leaving, matches)))
+    account.less(losses.found()).write(splits)
     described["warnings"] += say_leaks(rows, claims, matches) if given else say_left(claims, leaving, matches, split)
     described["duplicates"] = len(rows) - len(texts)
     write_json(splits / "split.json", described)
@@ -193,10 +198,18 @@ def _class_warnings(classes: Mapping[str, Mapping[str, Mapping[str, float]]]) ->
     return warnings
 
 
-def _require_rows(tiers: Tiers, total: int, given: bool) -> None:
+def _require_rows(tiers: Tiers, account: Account, leaving: Iterator[dict[str, Any]], given: bool) -> None:
+    """DataError where a split has none: what was set aside and why, then which.
+
+    tiers    of the rows that stay
+    account  before the split;  leaving  what it sets aside
+    """
     counts = {name: int((tiers == tier).sum()) for tier, name in enumerate(SPLITS)}
     empty = [name for name, count in counts.items() if not count]
     if empty:
+        losses = Losses("split")
+        deque(losses.watch(leaving), maxlen=0)
         found = ", ".join(f"{name} {count}" for name, count in counts.items())
+        failure = f"no rows for {' and '.join(empty)}: of {account.used} valid rows there are {found}."
         remedy = "Give rows for each of the three." if given else "Give more rows, or raise split.validation and split.test in params.yaml."
-        raise DataError(f"no rows for {' and '.join(empty)}: of {total} valid rows there are {found}.", remedy)
+        raise DataError(account.less(losses.found()).before(failure), remedy)

@@ -2,6 +2,7 @@
 
 valid/rows.parquet         the rows that stay, as they came
 valid/quarantine.jsonl     rows that do not, each with the checks it missed; rows in = rows out + rows here
+valid/account.json         what became of all rows so far (see core/losses.py)
 valid/failed.jsonl         only when the run stops: rows that missed a check whose action is `error`
 validation_report          every check's outcome, and a profile of the rows that stay
 data_docs/index.html       the same as Great Expectations shows it
@@ -28,6 +29,7 @@ from tasks.core.errors import DataError, ParamsError, did_you_mean
 from tasks.core.expectations import Outcome, concerns_rows, require_known
 from tasks.core.files import write_json, write_jsonl, write_text
 from tasks.core.judging import PHASES, Judged, phase_of
+from tasks.core.losses import Account, Losses
 from tasks.core.params import ValidateParams
 from tasks.core.progress import Report
 from tasks.core.quarantine import say_place
@@ -56,16 +58,19 @@ def validate_rows(
     outcomes = sorted(judged.outcomes, key=lambda outcome: checks.index(outcome.check))
     valid.mkdir(parents=True)
     kept = write_alive(rows, judged.alive, valid / "rows.parquet")
-    write_jsonl(valid / "quarantine.jsonl", judged.quarantine())
+    losses = Losses("validate")
+    write_jsonl(valid / "quarantine.jsonl", losses.watch(judged.quarantine()))
+    account = Account.read(raw).less(losses.found())
+    account.write(valid)
     off = sorted(name for name, action in validate.actions.items() if action == "off")
     entries = [describe(outcome, judged) for outcome in outcomes]
     columns = [*kind.columns, *kind.derived]
     write_json(validation_report, {
-        "rows_in": len(rows), "rows_out": kept, "quarantined": len(rows) - kept,
+        "rows_in": len(rows), "rows_out": kept, "quarantined": len(rows) - kept, "account": account.plain(),
         "checks": entries, "off": off, "profile": profile(valid / "rows.parquet", texts, label, columns),
     })  # fmt: skip
     write_text(data_docs / "index.html", render_page(outcomes, len(rows)))
-    _raise_failures(entries, judged, kept, valid, validation_report)
+    _raise_failures(entries, judged, account, valid, validation_report)
     report(6, {"progress": 1.0, "rows": kept, "quarantined": len(rows) - kept})
 
 
@@ -130,20 +135,18 @@ def _message(outcome: Outcome) -> str:
     return f"{check.says}: {found:.4g}" if isinstance(found, float) else f"{check.says}: {found}"
 
 
-def _raise_failures(entries: Sequence[Mapping[str, Any]], judged: Judged, kept: int, valid: Path, report: Path) -> None:
-    """One DataError that names every failed check whose action is `error`, and the first of its rows."""
+def _raise_failures(entries: Sequence[Mapping[str, Any]], judged: Judged, account: Account, valid: Path, report: Path) -> None:
+    """One DataError: what was set aside and why, then every failed check whose action is `error`, and the first of its rows."""
     failed = [entry for entry in entries if entry["action"] == "error" and not entry["success"]]
     lines = [f"  {entry['name']}: {entry['message']}{_say_rows(entry, judged)}" for entry in failed]
-    if not kept:
-        causes = sorted({entry["name"] for entry in entries if entry["action"] == "quarantine" and entry["unexpected"]})
-        lines.append(f"  no row is left: all {len(judged.rows)} were set aside ({', '.join(causes)})")
+    if not account.used:
+        lines.append(f"  no row is left: all {account.held} were set aside")
     if not lines:
         return
     names = {entry["name"] for entry in failed}
     write_jsonl(valid / "failed.jsonl", judged.missing([outcome for outcome in judged.outcomes if outcome.check.name in names]))
-    aside = len(judged.rows) - kept
     raise DataError(
-        f"the data is not fit to train on ({len(judged.rows)} rows read, {aside} set aside):\n" + "\n".join(lines),
+        "the data is not fit to train on.\n" + "\n".join([*account.lines(), "Failed checks:", *lines]),
         "Mend the rows, or params.yaml (`labels`; `validate.actions: {CHECK: quarantine}` sets rows aside, `warn` lets them pass), then "
         f"run the command again. The whole report is {report}, the rows are in {valid}.",
     )

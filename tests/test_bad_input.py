@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -141,6 +142,39 @@ def test_the_command_says_it_in_one_message(workspace: Workspace) -> None:
     assert "reviews.csv" in done.stderr
     (workspace.root / "reviews.csv").write_text(GOOD, encoding="utf-8")
     run(workspace.root, "git", "checkout", "-q", ".")
+
+
+def test_losses_are_told_from_the_sources_to_the_gate(workspace: Workspace) -> None:
+    """Of 400 rows 120 have an unquoted comma: init says so, train stops, what it proposes trains, and everything counts from 400."""
+    root = workspace.root
+    lines = as_csv(tiny_rows(280)).splitlines(keepends=True)
+    for place in range(120):
+        lines.insert(2 * place + 1, "a good, lovely film,positive,films\n")
+    (root / "reviews.csv").write_text("".join(lines), encoding="utf-8")
+    made = ratchet(root.parent, "init", "again", "--yes", "--data", str(root / "reviews.csv"), "--base-model", str(root / "base")).stdout
+    reason = "120: 4 fields, the header has 3 (reviews.csv line 2, reviews.csv line 4, reviews.csv line 6, ...)"
+    held = "Rows: the sources hold 400; 120 were set aside, 280 are left:"
+    assert held in made
+    assert "reviews.csv line 2" in made
+    stopped = ratchet(root, "train", code=2).stderr
+    assert all(part in stopped for part in (held, reason, "ingest.max_quarantined_share allows 1.00%"))
+    assert all(part in ratchet(root, "status").stdout for part in (held, reason))
+    command = re.search("`ratchet (train -S [^`]*)`", stopped)
+    assert command
+    trained = ratchet(root, *command[1].split(" ")).stdout
+    assert "Rows: the sources hold 400;" in trained
+    assert reason in trained
+    found = ratchet_json(root, *command[1].split(" "))
+    split = read_json(root / "data" / "splits" / "split.json")
+    assert (found["state"], found["rows"]["held"], found["rows"]["used"]) == ("cached", 400, split["rows_out"])
+    assert found["rows"]["losses"][0]["rows"] == 120
+    assert "4 fields, the header has 3" in (root / "reports" / "report.html").read_text(encoding="utf-8")
+    gates = ratchet_json(root, "promote")["decision"]["gates"]
+    (data,) = [gate for gate in gates if gate["name"] == "data validation"]
+    assert data["reason"].startswith("280 of 400 rows passed")
+    assert "120 set aside: 4 fields, the header has 3" in data["reason"]
+    shutil.rmtree(root.parent / "again")
+    run(root, "git", "checkout", "-q", ".")
 
 
 def train_with_little_room(root: Path, most_kilobytes: int, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -334,14 +334,14 @@ def test_the_report_holds_the_base_models_answers_beside_its_own(trained: Path) 
 
 def test_the_bundle_answers_and_judges(trained: Path) -> None:
     (answered,) = ratchet_json(trained, "predict", "the film was good lovely.")
-    assert answered["answer"]
-    assert answered["perplexity"] is None
+    assert answered["predicted_answer"]
+    assert answered["predicted_perplexity"] is None
     dialogues = trained / "asked.jsonl"
     dialogues.write_text("".join(json.dumps({"messages": some}) + "\n" for some in (LONG, LONG[:4])), encoding="utf-8")
     judged, continued = ratchet_json(trained, "predict", "--input", str(dialogues))
-    assert judged["answer"] is None
-    assert judged["perplexity"] > 1
-    assert continued["answer"]
+    assert judged["predicted_answer"] is None
+    assert judged["predicted_perplexity"] > 1
+    assert continued["predicted_answer"]
     assert ratchet_json(trained, "promote")["decision"]["outcome"] == "promoted"
 
 

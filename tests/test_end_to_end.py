@@ -87,20 +87,20 @@ def test_status_says_what_there_is(trained: Path) -> None:
 
 def test_predictions_of_the_registered_version(trained: Path) -> None:
     good, bad = ratchet_json(trained, "predict", "a good and lovely film", "a bad, broken phone")
-    assert (good["label"], bad["label"]) == ("positive", "negative")
+    assert (good["predicted_label"], bad["predicted_label"]) == ("positive", "negative")
     assert good["text"] == "a good and lovely film"
-    assert sum(good["scores"].values()) == pytest.approx(1)
-    assert good["score"] == max(good["scores"].values())
+    assert sum(good["predicted_scores"].values()) == pytest.approx(1)
+    assert good["predicted_score"] == max(good["predicted_scores"].values())
     # one text each: a dynamic recipe's last digits depend on the texts beside it
     alone = ratchet_json(trained, "predict", "--alias", "challenger", "a good and lovely film")
     assert ratchet_json(trained, "predict", "--bundle", "models/bundle", "a good and lovely film") == alone
-    assert alone[0]["scores"] == pytest.approx(good["scores"], abs=0.01)
+    assert alone[0]["predicted_scores"] == pytest.approx(good["predicted_scores"], abs=0.01)
 
 
 def test_the_registered_model_loads_without_the_workspace(trained: Path, tmp_path: Path) -> None:
     script = (
         "import mlflow, pandas as pd; model = mlflow.pyfunc.load_model('models:/tiny@challenger');"
-        "print(model.predict(pd.DataFrame({'text': ['a good and lovely film']}))['label'][0])"
+        "print(model.predict(pd.DataFrame({'text': ['a good and lovely film']}))['predicted_label'][0])"
     )
     done = run(tmp_path, "python", "-c", script, MLFLOW_TRACKING_URI=f"sqlite:///{trained}/.ratchet/mlflow.db")
     assert done.stdout.split()[-1] == "positive"

@@ -36,7 +36,7 @@ class Workbench:
 
     def ingest(self, *sources: str | dict[str, Any], raw: Path | None = None, **params: Any) -> list[dict[str, Any]]:
         given = [{"url": source} if isinstance(source, str) else source for source in sources]
-        ingest = IngestParams.model_validate({"sources": given, **params})
+        ingest = IngestParams.model_validate({"sources": given, "max_quarantined_share": 1, **params})
         out = raw or self.raw
         ingest_sources(out, problem="text-classification", ingest=ingest, root=self.root, cache=self.root / "cache", report=silent)
         rows: list[dict[str, Any]] = pq.read_table(out / "rows.parquet").to_pylist()
@@ -372,7 +372,7 @@ def test_same_sources_make_same_bytes_and_name_no_machine_paths(bench: Workbench
     for name in ("one", "two"):
         bench.ingest("rows.csv", raw=bench.root / name)
         files = sorted((bench.root / name).iterdir())
-        assert [file.name for file in files] == ["quarantine.jsonl", "rows.parquet", "sources.json"]
+        assert [file.name for file in files] == ["account.json", "quarantine.jsonl", "rows.parquet", "sources.json"]
         assert str(bench.root).encode() not in b"".join(file.read_bytes() for file in files)
         digests.append([sha256_file(file) for file in files])
     assert digests[0] == digests[1]

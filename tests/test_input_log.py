@@ -120,13 +120,15 @@ def test_a_large_file_is_logged_in_parts_with_its_inputs_alone(exported: Exporte
     write_csv(tmp_path / "new.csv", {"id": [str(i) for i in range(count)], "text": [*ODD[2:], *tiny_rows(count - len(ODD) + 2)["text"]]})
     (tmp_path / "params.yaml").write_bytes((template / "params.yaml").read_bytes())
     log = make_log(Workspace(tmp_path), predictor, "3")
-    assert predict_file(predictor, tmp_path / "new.csv", tmp_path / "out.jsonl", log) == (count, [])
+    assert predict_file(predictor, tmp_path / "new.csv", tmp_path / "out.jsonl", log=log) == count
     files = sorted((tmp_path / ".ratchet" / "inputs").iterdir())
     logged = [row for file in files for row in read_jsonl(file)]
     assert len(files) == 2
     assert set(logged[0]) == {"text", "label", "score", "time", "version"}
     wanted = read_jsonl(tmp_path / "out.jsonl")
-    assert [(row["text"], row["label"], row["score"]) for row in logged] == [(row["text"], row["label"], row["score"]) for row in wanted]
+    assert [(row["text"], row["label"], row["score"]) for row in logged] == [
+        (row["text"], row["predicted_label"], row["predicted_score"]) for row in wanted
+    ]
 
 
 def test_predict_logs_only_when_asked_to(trained: Path, tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_predict_logs_only_when_asked_to(trained: Path, tmp_path: Path) -> None:
     predicted = ratchet_json(trained, "predict", "a good film", "a bad film", "--log")
     (file,) = inputs.iterdir()
     assert [(row["text"], row["label"], row["version"]) for row in read_jsonl(file)] == [
-        (row["text"], row["label"], "1") for row in predicted
+        (row["text"], row["predicted_label"], "1") for row in predicted
     ]
     write_csv(tmp_path / "new.csv", {"text": ["a lamp", ""]})
     ratchet(trained, "predict", "--log", "--input", str(tmp_path / "new.csv"), "--output", str(tmp_path / "out.csv"))

@@ -247,9 +247,9 @@ def test_the_same_command_again_changes_nothing(adapted: Path) -> None:
 
 def test_it_answers_and_scores(adapted: Path) -> None:
     asked, text = ratchet_json(adapted, "predict", "the [MASK] was good", "the film was good")
-    assert len(asked["fills"]) == GUESSES
-    assert all(isinstance(fill["token"], str) for fill in asked["fills"])
-    assert text["perplexity"] > 1
+    assert len(asked["predicted_fills"]) == GUESSES
+    assert all(isinstance(fill["token"], str) for fill in asked["predicted_fills"])
+    assert text["predicted_perplexity"] > 1
     promoted = ratchet_json(adapted, "promote")
     assert promoted["decision"]["outcome"] == "promoted", promoted["decision"]["reason"]
 

@@ -24,6 +24,7 @@ from tasks.core.bootstrap import Resampling, metric_intervals
 from tasks.core.draws import Draws
 from tasks.core.errors import DataError, ParamsError
 from tasks.core.finetune_params import FinetuneParams
+from tasks.core.losses import Account
 from tasks.core.method_checks import check_method
 from tasks.core.pair_scores import QUERY, query_number, rank_queries, ranked_right, score_metrics
 from tasks.core.params import SplitParams, ValidateParams
@@ -161,7 +162,9 @@ def test_no_question_is_in_two_splits(problem: str, group: str, tmp_path: Path) 
     rows = pair_rows()
     more = {"query": rows["text_a"]} if group == "query" else {"label": ["yes" if s else "no" for s in rows["score"]]}
     (tmp_path / "valid").mkdir()
-    pq.write_table(table(rows, **more), tmp_path / "valid" / "rows.parquet")
+    made = table(rows, **more)
+    pq.write_table(made, tmp_path / "valid" / "rows.parquet")
+    Account(len(made), len(made)).write(tmp_path / "valid")
     params = SplitParams(near_duplicate_similarity=1)
     split_rows(tmp_path / "valid", tmp_path / "splits", problem=problem, labels=("no", "yes"), split=params, report=silent)
     parts = [set(pq.read_table(tmp_path / "splits" / f"{name}.parquet")[group].to_pylist()) for name in ("train", "validation", "test")]
@@ -174,7 +177,9 @@ def test_a_pair_of_two_queries_stays_in_the_split_nearest_to_the_test_set(tmp_pa
     twice: dict[str, list[Any]] = {name: values * 2 for name, values in rows.items()}
     twice["query"] = [f"user {i}" for i in range(len(twice["text_a"]))]
     (tmp_path / "valid").mkdir()
-    pq.write_table(table(twice), tmp_path / "valid" / "rows.parquet")
+    made = table(twice)
+    pq.write_table(made, tmp_path / "valid" / "rows.parquet")
+    Account(len(made), len(made)).write(tmp_path / "valid")
     params = SplitParams(near_duplicate_similarity=1, validation=0.3, test=0.3)
     split_rows(tmp_path / "valid", tmp_path / "splits", problem="text-pair-score", labels=(), split=params, report=silent)
     pairs = [
@@ -191,7 +196,9 @@ def test_scores_that_are_out_of_range_or_no_numbers_are_named(tmp_path: Path) ->
     rows: dict[str, list[Any]] = pair_rows()
     rows["score"][5], rows["score"][7], rows["score"][9] = 4.0, None, float("nan")
     (tmp_path / "raw").mkdir()
-    pq.write_table(table(rows, query=rows["text_a"]), tmp_path / "raw" / "rows.parquet")
+    made = table(rows, query=rows["text_a"])
+    pq.write_table(made, tmp_path / "raw" / "rows.parquet")
+    Account(len(made), len(made)).write(tmp_path / "raw")
     with pytest.raises(DataError, match=r"the score is not from 0 to 1 \(validate.score_range\).*line 7"):
         validate_rows(
             tmp_path / "raw", tmp_path / "valid", tmp_path / "report.json", tmp_path / "docs", problem="text-pair-score", labels=(),

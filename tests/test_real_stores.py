@@ -107,7 +107,7 @@ def test_two_machines_that_register_one_model_at_once_on_postgresql_make_one_ver
     assert (version["version"], version["aliases"]) == (results[0]["version"], ["challenger"])
     # the direct way leaves artifacts on the disk of the machine that made the version
     maker = roots[[result["state"] for result in results].index("trained")]
-    assert ratchet_json(maker, "predict", "a good day", **environment)[0]["label"]
+    assert ratchet_json(maker, "predict", "a good day", **environment)[0]["predicted_label"]
 
 
 def test_the_bundle_comes_through_the_server_where_the_disk_has_none(shared: Path, stores: Stores, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_the_model_has_a_signature_and_no_pickle(register: Callable[..., Registe
     mlflow.set_tracking_uri(uri)
     info = mlflow.models.get_model_info("models:/tiny@challenger")
     assert info.signature.inputs.input_names() == ["text"]
-    assert "label" in info.signature.outputs.input_names()
+    assert "predicted_label" in info.signature.outputs.input_names()
     names = [path.name for path in (tmp_path / "store" / "mlartifacts").rglob("*") if path.is_file()]
     assert "model.onnx" in names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".bin", ".joblib"))]

@@ -13,6 +13,7 @@ from tiny import LABELS
 from tasks.core.bootstrap import Resampling, metric_intervals
 from tasks.core.code import imported_files
 from tasks.core.files import write_json
+from tasks.core.losses import Account, Loss
 from tasks.core.plots import confusion_figure, recipes_figure, slices_figure, to_svg
 from tasks.core.progress import silent
 from tasks.core.tokens import TokensInfo
@@ -21,6 +22,7 @@ from tasks.reporting import write_report
 
 PROBLEM = load_problem("text-classification")
 EVIL = '<script>alert("x")</script> <img src="https://example.org/x.png"> $math$ & "quotes" 很好'
+LOSSES = (Loss("ingest", "3 fields, the header has 2", 120, ("a.csv line 4", EVIL)), Loss("validate", EVIL, 10), Loss("split", "alike", 2))
 
 
 def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
@@ -103,6 +105,7 @@ def write_page(root: Path, found: dict[str, Any], labels: tuple[str, ...] = LABE
     for name in ("validation", "training", "evaluation", "verification"):
         write_json(root / f"{name}.json", found[name])
     write_json(root / "splits" / "split.json", found["split"])
+    Account(630, 630, LOSSES, Loss("ingest", "mended words", 7), "too many").write(root / "splits")
     TokensInfo(16, 0, {"train": 3}, {"train": 0.1}).write(root / "tokens")
     table = pa.table({"input_ids": pa.array([[1, 2], [1] * 16, [3]], pa.list_(pa.int32()))})
     with pa.OSFile(str(root / "tokens" / "train.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
@@ -182,6 +185,11 @@ def test_it_shows_what_shipped_with_its_intervals(text: str) -> None:
         "23.0 MB",
         "cut at 16",
     ):
+        assert part in text
+
+
+def test_it_counts_rows_from_what_the_sources_held(text: str) -> None:
+    for part in ("<b>630</b>", "<b>132</b>", "<b>498</b>", "3 fields, the header has 2", "a.csv line 4", "mended words", "too many"):
         assert part in text
 
 

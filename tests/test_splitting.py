@@ -19,6 +19,7 @@ from tasks.core.distinct_texts import DistinctTexts
 from tasks.core.errors import DataError
 from tasks.core.files import read_json, read_jsonl
 from tasks.core.loaded import SPLITS
+from tasks.core.losses import Account
 from tasks.core.near_duplicates import NearDuplicates
 from tasks.core.normalization import _normalize, _normalize_unicode, digests, normalize_rows, positions
 from tasks.core.params import SplitParams
@@ -39,10 +40,19 @@ def table(texts: list[str | None], labels: list[str] | None = None, **columns: l
     )
 
 
-def run(root: Path, rows: pa.Table, labels: tuple[str, ...] = LABELS, row_group: int = 1_000_000, **values: float) -> Path:
+def run(
+    root: Path,
+    rows: pa.Table,
+    labels: tuple[str, ...] = LABELS,
+    row_group: int = 1_000_000,
+    account: Account | None = None,
+    **values: float,
+) -> Path:
     """The directory that splitting makes of the rows."""
     (root / "valid").mkdir(parents=True)
     pq.write_table(rows, root / "valid" / "rows.parquet", row_group_size=row_group)
+    account = account or Account(len(rows), len(rows))
+    account.write(root / "valid")
     split = SplitParams.model_validate(values)
     split_rows(root / "valid", root / "splits", problem="text-classification", labels=labels, split=split, report=silent)
     return root / "splits"

@@ -421,7 +421,10 @@ def test_predictions_print_and_are_written(trained_tagger: Path) -> None:
     text = "the film was near Paris with Anna Berg"
     (found,) = ratchet_json(trained_tagger, "predict", text)
     assert found["text"] == text
-    assert [(one["type"], text[one["start"] : one["end"]]) for one in found["entities"]] == [("LOC", "Paris"), ("PER", "Anna Berg")]
+    assert [(one["type"], text[one["start"] : one["end"]]) for one in found["predicted_entities"]] == [
+        ("LOC", "Paris"),
+        ("PER", "Anna Berg"),
+    ]
     line = ratchet(trained_tagger, "predict", text).stdout
     assert "Paris [LOC" in line
     (trained_tagger / "new.jsonl").write_text(
@@ -430,17 +433,19 @@ def test_predictions_print_and_are_written(trained_tagger: Path) -> None:
     for ending in ("csv", "jsonl", "parquet"):
         ratchet(trained_tagger, "predict", "--input", "new.jsonl", "--output", f"out.{ending}")
     rows = pq.read_table(trained_tagger / "out.parquet").to_pylist()
-    assert [len(row["entities"]) for row in rows] == [0, 2]
+    assert [len(row["predicted_entities"]) for row in rows] == [0, 2]
     assert rows == read_jsonl(trained_tagger / "out.jsonl")
     with (trained_tagger / "out.csv").open(encoding="utf-8", newline="") as file:
-        assert [json.loads(row["entities"] or "[]") for row in csv.DictReader(file)] == [row["entities"] for row in rows]
+        assert [json.loads(row["predicted_entities"] or "[]") for row in csv.DictReader(file)] == [
+            row["predicted_entities"] for row in rows
+        ]
 
 
 def test_a_long_text_is_read_to_its_end(trained_tagger: Path) -> None:
     text = "the film was very old and the room was near Paris with Anna Berg " * 8
     (found,) = ratchet_json(trained_tagger, "predict", text.strip())
-    assert max(one["end"] for one in found["entities"]) > len(text) - 5
-    assert len(found["entities"]) >= 12
+    assert max(one["end"] for one in found["predicted_entities"]) > len(text) - 5
+    assert len(found["predicted_entities"]) >= 12
 
 
 def test_it_is_promoted_served_and_compared(trained_tagger: Path, tmp_path: Path) -> None:
@@ -454,7 +459,8 @@ def test_it_is_promoted_served_and_compared(trained_tagger: Path, tmp_path: Path
     script = (
         "import mlflow, pandas as pd; model = mlflow.pyfunc.load_model('models:/names@champion');"
         "print(model.metadata.get_output_schema());"
-        "print([one['text'] for one in model.predict(pd.DataFrame({'text': ['the film was near Paris with Anna Berg']}))['entities'][0]])"
+        "found = model.predict(pd.DataFrame({'text': ['the film was near Paris with Anna Berg']}));"
+        "print([one['text'] for one in found['predicted_entities'][0]])"
     )
     done = run(tmp_path, "python", "-c", script, MLFLOW_TRACKING_URI=f"sqlite:///{trained_tagger}/.ratchet/mlflow.db")
     assert done.stdout.splitlines()[-1] == "['Paris', 'Anna Berg']"

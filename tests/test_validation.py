@@ -17,6 +17,7 @@ from tiny import LABELS, tiny_rows
 
 from tasks.core.errors import DataError, ParamsError
 from tasks.core.files import read_json, read_jsonl
+from tasks.core.losses import Account
 from tasks.core.params import ValidateParams
 from tasks.core.progress import silent
 from tasks.validation import validate_rows
@@ -40,12 +41,13 @@ class Run:
 
     def __init__(
         self, root: Path, rows: pa.Table, labels: tuple[str, ...] = LABELS, row_group: int = 1_000_000,
-        problem: str = "text-classification", **values: Any,
+        problem: str = "text-classification", account: Account | None = None, **values: Any,
     ) -> None:  # fmt: skip
         self.rows = rows
         self.valid, self.report_file, self.docs = root / "valid", root / "reports" / "validation.json", root / "reports" / "data_docs"
         (root / "raw").mkdir(parents=True)
         pq.write_table(rows, root / "raw" / "rows.parquet", row_group_size=row_group)
+        (account or Account(len(rows), len(rows))).write(root / "raw")
         validate_rows(
             root / "raw", self.valid, self.report_file, self.docs,
             problem=problem, labels=labels, validate=ValidateParams.model_validate(values), report=silent,
@@ -281,6 +283,7 @@ def test_the_stage_needs_no_environment_and_says_nothing(tmp_path: Path) -> None
     """In a process without our settings: nothing on the terminal, no analytics configured."""
     (tmp_path / "raw").mkdir()
     pq.write_table(table(), tmp_path / "raw" / "rows.parquet")
+    Account(COUNT, COUNT).write(tmp_path / "raw")
     code = (
         "import sys; from pathlib import Path; from tasks.validation import validate_rows; from tasks.core.params import ValidateParams\n"
         "from tasks.core.progress import silent; root = Path(sys.argv[1])\n"

@@ -89,12 +89,13 @@ def judge_data(evidence: Evidence) -> Gate:
     if report is None:
         return Gate("data validation", "failed", "the version's run has no validation report")
     wrong = [check["name"] for check in report["checks"] if check["action"] == "error" and not check["success"]]
-    numbers = {"rows_in": report["rows_in"], "rows_out": report["rows_out"], "failed": wrong}
+    account = report.get("account", {"held": report["rows_in"], "losses": []})  # versions of before have none
+    numbers = {"held": account["held"], "rows_in": report["rows_in"], "rows_out": report["rows_out"], "failed": wrong}
     if wrong:
         return Gate("data validation", "failed", f"failed checks: {', '.join(wrong)}", numbers)
-    return Gate(
-        "data validation", "passed", f"{report['rows_out']} of {report['rows_in']} rows passed {len(report['checks'])} checks", numbers
-    )
+    aside = "".join(f"; {loss['rows']} set aside: {loss['reason']}" for loss in account["losses"][:3])
+    passed = f"{report['rows_out']} of {account['held']} rows passed {len(report['checks'])} checks{aside}"
+    return Gate("data validation", "passed", passed, numbers)
 
 
 def judge_answers(evidence: Evidence) -> Gate:

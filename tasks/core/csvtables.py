@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import DataError
-from tasks.core.loaded import BATCH, LINE, Loaded, distinct, escape_glob, insert, literal, quoted, scalar
+from tasks.core.loaded import BATCH, LINE, Loaded, escape_glob, insert, literal, quoted, scalar
 from tasks.core.records import Record, RecordReader
 from tasks.core.texts import Text, undecodable
 
@@ -33,7 +33,7 @@ def load_csv(connection: duckdb.DuckDBPyConnection, text: Text, loaded: Loaded, 
         raise DataError(
             f"{loaded.name}, line {header.line}: the header cannot be read: {header.reason or undecodable(header.text)}.", "Mend the line."
         )
-    loaded.columns = distinct(header.fields, reserved)
+    loaded.name_columns(header.fields, reserved)
     # blank lines above the header are no concern of the quick reader
     if text.damaged or header.line != 1 or not _load_csv_quickly(connection, text, loaded, header, delimiter, quote):
         _load_csv_carefully(connection, text, loaded, delimiter, quote)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE, LINE, SPLIT = "_file", "_line", "split"  # the columns that every table gets
+RAW = "_raw"  # of JSON, where it is asked for: each record as it is written
 SPLITS = ("train", "validation", "test")
 BATCH = 50_000  # rows handed over at once
 CONTENT = 200  # characters of a quarantined record that are kept
@@ -20,13 +21,28 @@ CONTENT = 200  # characters of a quarantined record that are kept
 
 @dataclass
 class Loaded:
-    """What became of one file: the DuckDB table it is now (its source's columns are `columns`), and what was set aside."""
+    """What became of one file: the DuckDB table it is now, and what was set aside.
+
+    columns   the table's names of the source's columns;  names  the source's own
+    keep_raw  whether the table of a JSON file is to have the column RAW
+    """
 
     table: str
     name: str
     columns: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    keep_raw: bool = False
     rows: int = 0
     quarantine: list[dict[str, Any]] = field(default_factory=list)
+
+    def name_columns(self, names: Sequence[str], reserved: set[str]) -> None:
+        """Take the source's names for its columns."""
+        self.names, self.columns = list(names), distinct(names, reserved | ({RAW} if self.keep_raw else set()))
+
+    def spelled(self) -> list[str]:
+        """The columns' names as the source has them; those that it repeats or leaves out are told apart."""
+        names = [name if name and self.names.count(name) == 1 else own for name, own in zip(self.names, self.columns, strict=True)]
+        return names if len(set(names)) == len(names) else self.columns
 
     def reject(self, line: int, reason: str, content: str) -> None:
         """Set a record aside."""

@@ -65,6 +65,8 @@ class IngestParams(Section):
     # SQL (DuckDB) over the sources instead of `columns` and `keep`. CSV and TSV values are text, as written ('01' stays '01'):
     # CAST(x AS DOUBLE) to compare numbers; rows where that fails go to quarantine (TRY_CAST makes NULL of them instead)
     query: str | None = None
+    max_quarantined_share: Share = 0.01  # of the sources' records that may be set aside because they cannot be read
+    on_too_many: Literal["error", "warn"] = "error"  # what happens where there are more
 
     @model_validator(mode="after")
     def _splits_are_all_or_none(self) -> Self:

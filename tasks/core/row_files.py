@@ -2,57 +2,128 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError, did_you_mean
-from tasks.core.loaded import FILE, LINE, Loaded, converted, is_nested, quoted
-from tasks.core.tables import load
+from tasks.core.loaded import LINE, RAW, Loaded, converted, is_nested, quoted
+from tasks.core.tables import format_of, load
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
+    from tasks.core.params import Source
+
 BATCH_ROWS = 4096  # rows in memory at a time
+_INPUT = "\x1finput "  # begins the names of converted columns
+
+Types = Mapping[str, str]
 
 
-def read_batches(source: Path, wanted: Collection[str], types: Mapping[str, str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of a CSV, TSV, JSONL or Parquet file, in order.
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a file, at least one batch of them.
 
-    wanted   columns that must be there; their values come as text unless they are lists or structures, those of other columns as they are
-    types    of wanted columns that are to be of another type: DuckDB's name of it; what cannot be is null
-    Raises DataError before the first batch where a row cannot be read or a column is missing.
+    rows     every column as the file has it
+    inputs   the columns that were asked for, of the types that were asked for
+    objects  of JSON, whose values need have no one type: the rows as they are written
     """
-    import duckdb
 
+    rows: pa.RecordBatch
+    inputs: pa.RecordBatch
+    objects: list[dict[str, Any]] | None = None
+
+    def values(self) -> list[dict[str, Any]]:
+        """Every row, as Python has it."""
+        return self.rows.to_pylist() if self.objects is None else self.objects
+
+
+def read_batches(source: Path, wanted: Collection[str], types: Types | None = None) -> Iterator[Batch]:
+    """The rows of a CSV, TSV, JSON, JSONL or Parquet file, in order; an empty batch where there are none.
+
+    wanted   columns that must be there; as inputs they are text unless they are lists or structures
+    types    of inputs that are to be of another type: DuckDB's name of it; what cannot be is null
+    Raises DataError before the first batch where a CSV or JSON row cannot be read or a column is missing.
+    """
     from tasks.core.params import Source
 
     if not source.is_file():
         raise DataError(f"{source}: no such file.", "Check the path.")
-    loaded = Loaded("rows", source.name)
+    described = Source(url=str(source))
+    read = _parquet_batches if format_of(described, source.name) == "parquet" else _text_batches
+    yield from read(source, described, list(wanted), types or {})
+
+
+def _parquet_batches(source: Path, _: Source, wanted: Sequence[str], types: Types) -> Iterator[Batch]:
+    """By pyarrow: every type, and what a frame's index is, stays as it is."""
+    import duckdb
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(source) as file, duckdb.connect() as connection:
+            _require_columns(source, file.schema_arrow.names, wanted)
+            none = pa.RecordBatch.from_pylist([], file.schema_arrow)
+            batches = file.iter_batches(BATCH_ROWS) if file.metadata.num_rows else [none]
+            yield from (Batch(rows, _inputs(connection, rows, wanted, types)) for rows in batches)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{source}: not a Parquet file that can be read: {' '.join(str(error).split())[:300]}", "Write it again.") from None
+
+
+def _inputs(connection: duckdb.DuckDBPyConnection, rows: pa.RecordBatch, wanted: Sequence[str], types: Types) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    connection.register("rows", pa.Table.from_batches([rows.select(wanted)]))
+    kinds = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
+    columns = ", ".join(f"{_converted(column, kinds, types)} AS {quoted(column)}" for column in wanted)
+    found: pa.Table = connection.sql(f"SELECT {columns} FROM rows").to_arrow_table()
+    return found.combine_chunks().to_batches()[0] if len(found) else pa.RecordBatch.from_pylist([], found.schema)
+
+
+def _text_batches(source: Path, described: Source, wanted: Sequence[str], types: Types) -> Iterator[Batch]:
+    import duckdb
+    import pyarrow as pa
+
+    loaded = Loaded("rows", source.name, keep_raw=True)
     # a database on disk, for the file may be larger than memory
     with tempfile.TemporaryDirectory() as scratch, duckdb.connect(str(Path(scratch) / "rows.duckdb")) as connection:
         connection.execute("SET enable_progress_bar=false")
-        load(connection, source, loaded, Source(url=str(source)), wanted, Path(scratch))
-        _check(source, loaded, wanted)
+        load(connection, source, loaded, described, wanted, Path(scratch))
+        _require_all(source, loaded)
+        _require_columns(source, loaded.columns, wanted)
         kinds = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
-        named = {column: (types or {}).get(column, kinds[column] if is_nested(kinds[column]) else "VARCHAR") for column in wanted}
-        columns = ", ".join(_value(column, kinds[column], named.get(column)) for column in loaded.columns if column not in (FILE, LINE))
-        yield from connection.cursor().sql(f"SELECT {columns} FROM rows ORDER BY {LINE}").to_arrow_reader(BATCH_ROWS)
+        columns = [quoted(column) for column in loaded.columns]
+        columns += [f"{_converted(column, kinds, types)} AS {quoted(_INPUT + column)}" for column in wanted]
+        columns += [RAW] if RAW in kinds else []
+        reader = connection.cursor().sql(f"SELECT {', '.join(columns)} FROM rows ORDER BY {LINE}").to_arrow_reader(BATCH_ROWS)
+        batches = reader if loaded.rows else [pa.RecordBatch.from_pylist([], reader.schema)]
+        yield from (_split(batch, loaded, wanted) for batch in batches)
 
 
-def _value(column: str, present: str, wanted: str | None) -> str:
-    return quoted(column) if wanted is None else f"{converted(column, present, wanted)} AS {quoted(column)}"
+def _split(batch: pa.RecordBatch, loaded: Loaded, wanted: Sequence[str]) -> Batch:
+    objects = [json.loads(text) for text in batch[RAW].to_pylist()] if RAW in batch.schema.names else None
+    rows = batch.select(loaded.columns).rename_columns(loaded.spelled())
+    return Batch(rows, batch.select([_INPUT + column for column in wanted]).rename_columns(list(wanted)), objects)
 
 
-def _check(source: Path, loaded: Loaded, wanted: Collection[str]) -> None:
+def _converted(column: str, kinds: Types, types: Types) -> str:
+    present = kinds[column]
+    return converted(column, present, types.get(column, present if is_nested(present) else "VARCHAR"))
+
+
+def _require_all(source: Path, loaded: Loaded) -> None:
     if loaded.quarantine:
         first = loaded.quarantine[0]
         count = len(loaded.quarantine)
         raise DataError(f"{source}: {count} rows cannot be read; line {first['line']}: {first['reason']}.", "Mend or remove them.")
-    missing = [f"'{column}'.{did_you_mean(column, loaded.columns)}" for column in wanted if column not in loaded.columns]
+
+
+def _require_columns(source: Path, columns: Sequence[str], wanted: Collection[str]) -> None:
+    missing = [f"'{column}'.{did_you_mean(column, columns)}" for column in wanted if column not in columns]
     if missing:
-        raise DataError(
-            f"{source}: there is no column {' and no '.join(missing)} Found: {', '.join(loaded.columns)}.", "Rename the column."
-        )
+        raise DataError(f"{source}: there is no column {' and no '.join(missing)} Found: {', '.join(columns)}.", "Rename the column.")

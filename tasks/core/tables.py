@@ -16,9 +16,9 @@ from tasks.core.loaded import (
     CONTENT,
     FILE,
     LINE,
+    RAW,
     SPLIT,
     Loaded,
-    distinct,
     escape_glob,
     insert,
     literal,
@@ -113,9 +113,10 @@ def _load_jsonl(
     keys: dict[str, Any] = json.loads(structure[0]) if structure and structure[0] else {}
     if not keys and not bad:
         raise DataError(f"{loaded.name}: empty; wanted one JSON object a line.", "Give a file with rows.")
-    loaded.columns = distinct(list(keys), reserved)
+    loaded.name_columns(list(keys), reserved)
     columns = [f"{_member(key, kind, wanted)} AS {quoted(name)}" for (key, kind), name in zip(keys.items(), loaded.columns, strict=True)]
-    connection.execute(f"CREATE TABLE {quoted(loaded.table)} AS SELECT {', '.join([*columns, LINE])} FROM lines ORDER BY {LINE}")
+    columns += [LINE, *([f"value AS {RAW}"] if loaded.keep_raw else [])]
+    connection.execute(f"CREATE TABLE {quoted(loaded.table)} AS SELECT {', '.join(columns)} FROM lines ORDER BY {LINE}")
     connection.execute("DROP TABLE lines")
     loaded.quarantine.sort(key=lambda entry: int(entry["line"]))
 
@@ -149,7 +150,7 @@ def _load_parquet(connection: duckdb.DuckDBPyConnection, path: Path, loaded: Loa
     reading = f"read_parquet({literal(escape_glob(path))}, hive_partitioning=false, filename=false"
     try:
         names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {reading})").fetchall()]
-        loaded.columns = distinct(names, reserved)
+        loaded.name_columns(names, reserved)
         columns = ", ".join(f"{quoted(name)} AS {quoted(new)}" for name, new in zip(names, loaded.columns, strict=True))
         connection.execute(
             f"CREATE TABLE {quoted(loaded.table)} AS SELECT {columns}, file_row_number + 1 AS {LINE} FROM {reading}, file_row_number=true)"

@@ -194,10 +194,10 @@ def _outputs_and_references(labelled: Path, predictor: Predictor) -> tuple[Float
     unknown: list[tuple[str | None, int]] = []  # label, number of its row
     count = 0
     for batch in read_batches(labelled, problem.columns, problem.types):
-        columns = batch.to_pydict()
+        columns = batch.inputs.to_pydict()
         given = columns[problem.label_column] if problem.label_column in problem.columns else []
         unknown += [(label, count + i) for i, found in enumerate(given, 1) for label in several(found) if label not in labels]
-        count += batch.num_rows
+        count += batch.inputs.num_rows
         if not unknown:
             rows = {name: ["" if value is None else value for value in columns[name]] for name in problem.columns}
             for name, values in problem.encode(predictor.tokenizer, rows, labels).items():

@@ -1,0 +1,86 @@
+"""Files of predictions: the columns of the file that was read, as they are, then the predictions'."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.prediction_names import flat
+from tasks.core.row_files import Batch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WRITERS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+Write = Callable[[Batch, list[dict[str, Any]]], None]  # is handed rows and a prediction each
+
+
+@contextmanager
+def prediction_writer(path: Path, example: Mapping[str, Any]) -> Iterator[Write]:
+    """A function that appends rows to a file in the format of its ending.
+
+    example  a prediction that has every part that one may have: all have its types
+    """
+    if path.suffix == ".jsonl":
+        with path.open("w", encoding="utf-8") as file:
+            yield lambda batch, predictions: file.writelines(
+                json.dumps(row | prediction, ensure_ascii=False, default=str) + "\n"
+                for row, prediction in zip(batch.values(), predictions, strict=True)
+            )
+        return
+    import pyarrow as pa
+    import pyarrow.csv as pc
+    import pyarrow.parquet as pq
+
+    schema = pa.Table.from_pylist([flat(example)]).schema
+    parquet = path.suffix == ".parquet"
+    options = pc.WriteOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
+    writer: Any = None
+
+    def write(batch: Batch, predictions: list[dict[str, Any]]) -> None:
+        nonlocal writer
+        table = pa.Table.from_batches([batch.rows])
+        found = pa.Table.from_pylist([flat(prediction) for prediction in predictions], schema)
+        for field, column in zip(found.schema, found.columns, strict=True):
+            table = table.append_column(field, column)
+        table = table if parquet else _cells(table)
+        if writer is None:
+            writer = pq.ParquetWriter(path, table.schema) if parquet else pc.CSVWriter(path, table.schema, write_options=options)
+        writer.write_table(table)
+
+    try:
+        yield write
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _cells(table: pa.Table) -> pa.Table:
+    """The values as CSV and TSV hold them: lists as 'a|b', as ingest reads them, what else is nested as JSON."""
+    import pyarrow as pa
+    import pyarrow.types as kinds
+
+    for place, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
+        if kinds.is_dictionary(field.type):
+            table = table.set_column(place, field.name, column.cast(field.type.value_type))
+        elif not _plain(field.type):
+            cells = [None if value is None else _cell(value) for value in column.to_pylist()]
+            table = table.set_column(place, field.name, pa.array(cells, pa.string()))
+    return table
+
+
+def _plain(kind: pa.DataType) -> bool:
+    import pyarrow.types as kinds
+
+    tests = (kinds.is_integer, kinds.is_floating, kinds.is_boolean, kinds.is_null, kinds.is_timestamp, kinds.is_date)
+    return any(test(kind) for test in (*tests, kinds.is_string, kinds.is_large_string))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(item, str) and "|" not in item for item in value):
+        return "|".join(value)
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
