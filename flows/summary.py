@@ -104,7 +104,9 @@ def print_workspace(made: Made) -> None:
     console.print(f"{made.workspace}: {made.problem}, model {made.model_name}, {made.rows} rows{labels}", markup=False)
     console.print(f"columns: {', '.join(f'{name} is {column}' for name, column in made.columns.items())}", markup=False)
     if made.account["losses"] or made.account["mended"]:
-        _print_rows(Account.of(made.account))
+        for line in Account.of(made.account).lines():
+            console.print(line, markup=False)
+        console.print("  `ratchet train` keeps what it sets aside in data/raw/quarantine.jsonl, with the reasons.", markup=False)
     console.print(f"Next: look through {made.workspace}/params.yaml, then run  ratchet -C {made.workspace} train", markup=False)
 
 

@@ -211,7 +211,7 @@ def test_parts_that_may_be_absent_may_be_absent(tmp_path: Path) -> None:
 def test_parts_that_must_be_there_must_be_there(tmp_path: Path) -> None:
     found = findings()
     del found["verification"]["shipped"]
-    with pytest.raises(KeyError, match="shipped"):
+    with pytest.raises(LookupError, match="shipped"):
         write_page(tmp_path / "wrong", found)
 
 
