@@ -198,7 +198,8 @@ class TrainingRun:
         if stage != "finetune":
             return shown
         self._check_ahead()
-        from tasks.core.registry import LiveCurves, claim_run
+        from tasks.core.live_curves import LiveCurves
+        from tasks.core.registry import claim_run
 
         client, experiment_id = self._client()
         key = self._runner.lineage().content_key

@@ -199,7 +199,7 @@ class Ledger:
 
 
 def open_ledger(client: MlflowClient, uri: str, store: Path, name: str) -> Ledger:
-    """The ledger of a model in the registry at `uri`, with its copy in a workspace's store; a registry elsewhere counts its versions anew."""
+    """The ledger of a model in the registry at `uri`, with its copy in a workspace's store, one for each registry."""
     place = hashlib.sha256(public_address(uri).encode()).hexdigest()[:8]
     own, elsewhere = (store / "ledger" / f"{name}{end}.jsonl" for end in ("", f"-{place}"))
     if uri != f"sqlite:///{store / 'mlflow.db'}":

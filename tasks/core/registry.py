@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tasks.core.bundle import open_bundle
@@ -25,7 +24,6 @@ CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: the version in produ
 CONTENT_KEY = "ratchet.content_key"
 DECISION = "ratchet.decision."  # a version's tags that hold the decisions about it, by id
 BUNDLE_SHA256 = "ratchet.bundle_sha256"  # of its manifest, which holds every other file's
-FLUSH_SECONDS = 2.0
 _DAMAGED_DATABASE = (
     "The database is damaged: restore a copy of it, or move it away, and `ratchet train` registers what it made in a new one."
 )
@@ -243,33 +241,6 @@ def _is_decided(version: ModelVersion) -> bool:
 def _versions_of(client: MlflowClient, name: str, content_key: str) -> list[ModelVersion]:
     """Oldest first."""
     return [version for version in reversed(versions(client, name)) if version.tags.get(CONTENT_KEY) == content_key]
-
-
-class LiveCurves:
-    """A report that logs a run's curves to MLflow while it trains, a batch every two seconds."""
-
-    def __init__(self, client: MlflowClient, mlflow_run_id: str) -> None:
-        self._client, self._run_id = client, mlflow_run_id
-        self._pending: list[Any] = []
-        self._flushed = time.monotonic()
-
-    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Queue one step's numbers."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        # a bare loss of every step is noise; the curve's points carry the epoch
-        if "epoch" in metrics or any(name.startswith("validation_") for name in metrics):
-            self._pending += [Metric(name, value, now, step) for name, value in metrics.items() if name != "progress"]
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what is queued."""
-        pending, self._pending = self._pending, []
-        for start in range(0, len(pending), 1000):
-            self._client.log_batch(self._run_id, metrics=pending[start : start + 1000])
-        self._flushed = time.monotonic()
 
 
 def registered_sha256(version: ModelVersion) -> str:
