@@ -22,7 +22,7 @@ def three_champions(template: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """Versions 1, 2 and again 1 were champion; copy it, do not change it."""
     root = copy_workspace(template, tmp_path_factory.mktemp("effects") / "reviews")
     ratchet(root, "train", "-S", "finetune.epochs=5")
-    save_overrides(root / "params.yaml", ["promotion.min_slice_rows=5", "promotion.resamples=100", "promotion.max_latency_ratio=null"])
+    save_overrides(root / "params.yaml", ["promotion.min_slice_rows=5", "promotion.resamples=1000", "promotion.max_latency_ratio=null"])
     for version in ("1", "2", "1"):
         assert ratchet_json(root, "promote", version, "--force", "--reason", "as told")["champion"] == int(version)
     return root
@@ -78,7 +78,7 @@ def test_a_refusal_killed_as_it_answers_spends_no_second_look(workspace: Path) -
 
 
 def test_a_retraining_killed_as_it_answers_is_told(trained: Path) -> None:
-    save_overrides(trained / "params.yaml", ["promotion.max_latency_ratio=null", "promotion.resamples=100"])
+    save_overrides(trained / "params.yaml", ["promotion.max_latency_ratio=null", "promotion.resamples=1000"])
     killed_as_it_answers(trained, "retrain")
     (decision,) = ratchet_json(trained, "history")
     answer = ratchet_json(trained, "retrain")
