@@ -5,10 +5,12 @@ These are DVC's internals (dvc is pinned for that); flows/stage_cache.py alone u
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from tasks.core.errors import WorkspaceError, as_storage_error
 
 
 def forget_hashes(repo: Any, paths: Iterable[Path]) -> None:
@@ -81,3 +83,24 @@ def _holds(odb: Any, oid: str) -> bool:
         return True
     odb.fs.remove(path)
     return False
+
+
+@contextmanager
+def dvc_refusals(root: Path) -> Iterator[None]:
+    """DVC's errors as ours: not its repository, another at work, a file of its own that it cannot read."""
+    from dvc.exceptions import DvcException, NotDvcRepoError
+    from dvc.lock import LockError
+    from scmrepo.exceptions import SCMError
+
+    try:
+        yield
+    except NotDvcRepoError:
+        raise WorkspaceError(f"{root}: not under DVC.", "Run `ratchet init` for a new workspace, or `dvc init` here.") from None
+    except LockError as error:
+        raise WorkspaceError(f"{root}: DVC is at work here: {' '.join(str(error).split())}", "Wait for the other `dvc` to end.") from None
+    except (DvcException, SCMError) as error:
+        raise as_storage_error(error) or WorkspaceError(
+            f"{root}: DVC: {' '.join(str(error).split())[:500]}",
+            "Restore the file that it names (`git checkout FILE`). A dvc.lock that is deleted is made again from DVC's cache by "
+            "`ratchet train`.",
+        ) from error

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,28 +78,21 @@ class Registry:
         """The ledger, oldest first; a move that a crash cut short is completed."""
         from tasks.core.registry import mlflow_errors
 
-        with mlflow_errors(self.uri), self._telling():
+        with mlflow_errors(self.uri):
             return self.ledger.decisions()
 
     def champion(self) -> int | None:
         """The number that the alias points at."""
         from tasks.core.registry import mlflow_errors
 
-        with mlflow_errors(self.uri), self._telling():
+        with mlflow_errors(self.uri):
             return self.ledger.champion()
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Say what the ledger put right."""
-        yield
-        while self.ledger.notes:
-            print(self.ledger.notes.pop(0), file=sys.stderr, flush=True)
 
     def versions(self) -> list[ModelVersion]:
         """Every version, newest first, with its aliases."""
         from tasks.core.registry import mlflow_errors, versions
 
-        with mlflow_errors(self.uri), self._telling():
+        with mlflow_errors(self.uri):
             self.ledger.settle()
             return versions(self.client, self.name)
 
@@ -127,7 +117,7 @@ class Registry:
         """The version that is in production, if there is one."""
         from tasks.core.registry import mlflow_errors
 
-        with mlflow_errors(self.uri), self._telling():
+        with mlflow_errors(self.uri):
             found = self.ledger.champion_version()
         return self.contestant(found) if found else None
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tasks.core.errors import PipelineError, RegistryError, StorageError
 from tasks.core.files import read_kept, write_json
 from tasks.core.workspace import Workspace
 
@@ -60,15 +61,19 @@ UNKEPT = Effect()  # of a caller that is not repeated
 
 @contextmanager
 def answering(workspace: Workspace, command: str) -> Iterator[Effect]:
-    """The effect of a command that answers within the block; an error, or a kill, is no answer."""
+    """The effect of a command that answers within the block.
+
+    A refusal is an answer too. A kill is none, nor is an error after which nobody knows how far it came: the registry's, the disk's, a bug.
+    """
     effect = Effect(workspace.store / "pending" / f"{command}.json")
-    exit_code: typer.Exit | None = None
+    answered = False
     try:
         yield effect
-    except typer.Exit as refusal:  # its reasons were printed
-        exit_code = refusal
-    sys.stdout.flush()
-    if effect.file is not None:
-        effect.file.unlink(missing_ok=True)
-    if exit_code is not None:
-        raise exit_code
+        answered = True
+    except (typer.Exit, PipelineError) as refusal:
+        answered = not isinstance(refusal, RegistryError | StorageError)
+        raise
+    finally:
+        if answered and effect.file is not None:
+            sys.stdout.flush()
+            effect.file.unlink(missing_ok=True)

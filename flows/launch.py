@@ -5,6 +5,7 @@ No stage runs before its flow does, so that Prefect shows when things happened. 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -65,8 +66,13 @@ def start_prefect(run: TrainingRun) -> None:
     # imported before MLflow is opened, not meanwhile: that sets up the classes of every database, and half-imported ones break it
     from prefect.server.api.server import SubprocessASGIServer
 
-    # the flow's own client finds this very server: the class keeps one instance a process
-    server = in_background(SubprocessASGIServer().start)
+    def start() -> None:
+        # the server inherits it: Ctrl-C and a closed terminal go to the whole group, and the run has to tell it how it ended
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+        # the flow's own client finds this very server: the class keeps one instance a process
+        SubprocessASGIServer().start()
+
+    server = in_background(start)
     run.wait_for_mlflow()
     server.result()
 

@@ -41,11 +41,22 @@ def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
             log.warning("The failure could not be told to the block %s of notify.blocks: %s", block, _why(error))
     if address := os.environ.get(WEBHOOK):
         try:
-            _post(
-                address, {"text": text, "workspace": workspace, "flow_run": flow_run.name, "url": url, "cause": cause, "id": str(state.id)}
-            )
+            name = _present_name(flow_run)
+            _post(address, {"text": text, "workspace": workspace, "flow_run": name, "url": url, "cause": cause, "id": str(state.id)})
         except Exception as error:
             log.warning("The failure could not be told to %s: %s", WEBHOOK, _why(error))
+
+
+def _present_name(flow_run: FlowRun) -> str:
+    """Whoever tells of a killed run knows the name that the run had before it started."""
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(flow_run.id).name
+    except httpx.HTTPError:
+        return flow_run.name
 
 
 def failure_cause(state: State[Any]) -> str:

@@ -11,13 +11,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from uuid import UUID
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas import OrchestrationResult
 from prefect.context import FlowRunContext
+from prefect.exceptions import Abort
 from prefect.logging import get_run_logger
-from prefect.runtime import deployment
+from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
 from flows.environment import prepare
@@ -45,7 +49,7 @@ def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None,
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that serves it, which ends it
     with ExitStack() as held:
         if busy := _take_turn(place, held):
-            return Cancelled(message=f"{busy} The schedule starts the next run.")  # type: ignore[return-value]  # the run's own state
+            _cancel(f"{busy} The schedule starts the next run.")
         triggers = ask_triggers(place) if found is None else [dict(trigger) for trigger in found]
         fired = [trigger for trigger in triggers if trigger["fired"]]
         reason = " ".join(f"{trigger['name']}: {trigger['reason']}" for trigger in fired)
@@ -72,6 +76,15 @@ def _take_turn(place: Workspace, held: ExitStack) -> str:
         get_run_logger().info("%s This run waits for it to end.", busy.message)
         held.enter_context(workspace_lock(place, wait=True))
     return ""
+
+
+def _cancel(message: str) -> NoReturn:
+    """End this run as cancelled; of a state that a flow returns, the process that runs it prints a traceback."""
+    with get_client(sync_client=True) as client:
+        answer: OrchestrationResult[Any] = client.set_flow_run_state(UUID(flow_run.get_id()), Cancelled(message=message), force=True)
+    ended = Abort(message)
+    ended.state = answer.state  # type: ignore[attr-defined]  # the engine takes it over
+    raise ended
 
 
 @task(name="triggers", task_run_name="triggers", cache_policy=NO_CACHE)

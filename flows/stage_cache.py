@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.cache_contents import drop_damaged, find_run, forget_hashes, sound_runs
-from tasks.core.errors import PipelineError, WorkspaceError, as_storage_error
+from flows.cache_contents import drop_damaged, dvc_refusals, find_run, forget_hashes, sound_runs
+from tasks.core.errors import PipelineError, WorkspaceError
 from tasks.core.files import sha256_json
 from tasks.core.progress import LINES
 from tasks.core.workspace import Workspace
@@ -56,7 +56,7 @@ class StageCache:
         self._root = workspace.root
         self._values = values
         self._problem = str(values["problem"])
-        with _dvc_refusals(workspace.root):
+        with dvc_refusals(workspace.root):
             self._repo = Repo(str(workspace.root))
 
     def close(self) -> None:
@@ -255,7 +255,7 @@ class StageCache:
         from dvc.repo import lock_repo
 
         # the run cache resolves 'dvc.yaml' from the working directory
-        with _dvc_refusals(self._root), chdir(self._root), lock_repo(self._repo), self._repo.scm_context():
+        with dvc_refusals(self._root), chdir(self._root), lock_repo(self._repo), self._repo.scm_context():
             self._mend_rwlock()
             yield
 
@@ -271,27 +271,6 @@ class StageCache:
 
 def _say(stage: str, what: str) -> None:
     LINES.info("%-10s %s", stage, what)
-
-
-@contextmanager
-def _dvc_refusals(root: Path) -> Iterator[None]:
-    """DVC's errors as ours: not its repository, another at work, a file of its own that it cannot read."""
-    from dvc.exceptions import DvcException, NotDvcRepoError
-    from dvc.lock import LockError
-    from scmrepo.exceptions import SCMError
-
-    try:
-        yield
-    except NotDvcRepoError:
-        raise WorkspaceError(f"{root}: not under DVC.", "Run `ratchet init` for a new workspace, or `dvc init` here.") from None
-    except LockError as error:
-        raise WorkspaceError(f"{root}: DVC is at work here: {' '.join(str(error).split())}", "Wait for the other `dvc` to end.") from None
-    except (DvcException, SCMError) as error:
-        raise as_storage_error(error) or WorkspaceError(
-            f"{root}: DVC: {' '.join(str(error).split())[:500]}",
-            "Restore the file that it names (`git checkout FILE`). A dvc.lock that is deleted is made again from DVC's cache by "
-            "`ratchet train`.",
-        ) from error
 
 
 def _status(stage: Any) -> StageStatus:

@@ -126,11 +126,11 @@ def main() -> None:
     for kind in ("constant", "guess", "10 points worse", "5 points worse", "equal", "good", "overconfident"):
         cells = []
         for rows in SIZES:
-            found = refusals(kind, rows, 400 if rows < 2000 else 200, seed=rows)
+            found = refusals(kind, rows, 200, seed=rows)
             why = ", ".join(f"{name} {rate:.1%}" for name, rate in sorted(found.items()) if name != "refused")
             cells.append(f"{found['refused']:.1%}" + (f" ({why})" if why else ""))
         print(f"| {kind} | {' | '.join(cells)} |", flush=True)
-    cells = [f"{excused(rows, 400 if rows < 2000 else 200, seed=rows):.1%}" for rows in SIZES]
+    cells = [f"{excused(rows, 200, seed=rows):.1%}" for rows in SIZES]
     print(f"| 10 points better, as overconfident as the champion, held back | {' | '.join(cells)} |")
 
 

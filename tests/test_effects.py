@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from shared import prefect_server
-from workspaces import copy_workspace, ratchet, ratchet_json, run
+from workspaces import copy_workspace, killed_as_it_answers, ratchet, ratchet_json
 
 from flows.effects import UNKEPT, answering
+from tasks.core.errors import GateError, PipelineError, RegistryError
 from tasks.core.params import save_overrides
 from tasks.core.workspace import Workspace
-
-KILLED = 9
-KILLED_AS_IT_ANSWERS = """
-import os, sys
-from flows import console, lifecycle_cli
-lifecycle_cli.print_json = lambda value: os._exit(9)
-from flows.cli import main
-sys.argv = ["ratchet", *sys.argv[1:], "--json"]
-main()
-"""
-
-
-def killed_as_it_answers(root: Path, *arguments: str) -> None:
-    run(root, sys.executable, "-c", KILLED_AS_IT_ANSWERS, *arguments, code=KILLED, PREFECT_API_URL=prefect_server())
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +22,7 @@ def three_champions(template: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """Versions 1, 2 and again 1 were champion; copy it, do not change it."""
     root = copy_workspace(template, tmp_path_factory.mktemp("effects") / "reviews")
     ratchet(root, "train", "-S", "finetune.epochs=5")
-    save_overrides(root / "params.yaml", ["promotion.min_slice_rows=5", "promotion.resamples=100", "promotion.max_latency_ratio=null"])
+    save_overrides(root / "params.yaml", ["promotion.min_slice_rows=5", "promotion.resamples=1000", "promotion.max_latency_ratio=null"])
     for version in ("1", "2", "1"):
         assert ratchet_json(root, "promote", version, "--force", "--reason", "as told")["champion"] == int(version)
     return root
@@ -93,7 +78,7 @@ def test_a_refusal_killed_as_it_answers_spends_no_second_look(workspace: Path) -
 
 
 def test_a_retraining_killed_as_it_answers_is_told(trained: Path) -> None:
-    save_overrides(trained / "params.yaml", ["promotion.max_latency_ratio=null", "promotion.resamples=100"])
+    save_overrides(trained / "params.yaml", ["promotion.max_latency_ratio=null", "promotion.resamples=1000"])
     killed_as_it_answers(trained, "retrain")
     (decision,) = ratchet_json(trained, "history")
     answer = ratchet_json(trained, "retrain")
@@ -103,7 +88,7 @@ def test_a_retraining_killed_as_it_answers_is_told(trained: Path) -> None:
 
 def key_of(root: Path, asked: dict[str, Any], ending: BaseException | None = None) -> str:
     """The key of a command that answers, or that ends so before it could."""
-    with suppress(KeyboardInterrupt, typer.Exit), answering(Workspace(root), "rollback") as effect:
+    with suppress(KeyboardInterrupt, typer.Exit, PipelineError), answering(Workspace(root), "rollback") as effect:
         key = effect.begin(asked)
         if ending is not None:
             raise ending
@@ -117,6 +102,10 @@ def test_a_key_is_kept_until_its_answer_was_given(tmp_path: Path) -> None:
     assert key_of(tmp_path, {"to": None}) != killed
     refused = key_of(tmp_path, {"to": 1}, typer.Exit(2))  # its reasons were printed
     assert key_of(tmp_path, {"to": 1}) != refused
+    refused = key_of(tmp_path, {"to": 1}, GateError("another promotion was faster"))
+    assert key_of(tmp_path, {"to": 1}) != refused  # it is judged again
+    unknown = key_of(tmp_path, {"to": 1}, RegistryError("no answer"))
+    assert key_of(tmp_path, {"to": 1}) == unknown
     other = key_of(tmp_path, {"to": 1}, KeyboardInterrupt())
     assert key_of(tmp_path, {"to": 2}) != other
     assert UNKEPT.begin({"to": 1}) != UNKEPT.begin({"to": 1})

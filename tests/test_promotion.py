@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from shared import prefect_server
-from workspaces import clean_environment, copy_workspace, ratchet, ratchet_json
+from workspaces import KILLED, clean_environment, copy_workspace, killed_as_it_answers, ratchet, ratchet_json
 
 from flows.comparing import other_shares
 from tasks.core.files import read_json, sha256_file, write_json
@@ -263,8 +263,8 @@ def test_a_manual_promotion_waits_for_a_persons_word(with_champion: Path, tmp_pa
         answered = [0]
 
         def answer_it() -> bool:  # it says that it waits a moment before it does
-            answered[0] = ratchet(with_champion, "approve", *answer, code=None).returncode
-            return answered[0] == 0
+            answered[0] = killed_as_it_answers(with_champion, "approve", *answer, code=None)
+            return answered[0] == KILLED
 
         wait_for(answer_it)
         process.wait(timeout=120)
@@ -274,6 +274,9 @@ def test_a_manual_promotion_waits_for_a_persons_word(with_champion: Path, tmp_pa
     last = ratchet_json(with_champion, "history")[-1]
     assert last["outcome"] == ("promoted" if champion == 2 else "refused")
     assert answer[-1] in last["reason"]
+    repeated = ratchet_json(with_champion, "approve", *answer)  # it says what it did, and no other promotion is answered
+    assert repeated["state"] == ("approved" if champion == 2 else "refused")
+    assert "no promotion waits" in error_of(with_champion, "approve", *answer)["message"]
 
 
 def test_nobodys_answer_is_no(with_champion: Path) -> None:
@@ -284,10 +287,10 @@ def test_nobodys_answer_is_no(with_champion: Path) -> None:
     assert champion_of(with_champion) == 1
 
 
-KILLED = {"promote": (("promote", "2", "--force", "--reason", "killed"), 2), "rollback": (("rollback", "--to", "1"), 1)}
+KILLED_COMMANDS = {"promote": (("promote", "2", "--force", "--reason", "killed"), 2), "rollback": (("rollback", "--to", "1"), 1)}
 
 
-@pytest.mark.parametrize(("command", "champion"), KILLED.values(), ids=KILLED)
+@pytest.mark.parametrize(("command", "champion"), KILLED_COMMANDS.values(), ids=KILLED_COMMANDS)
 def test_a_move_killed_at_any_moment_is_made_once_by_repeats(with_champion: Path, command: tuple[str, ...], champion: int) -> None:
     if champion == 1:
         ratchet(with_champion, "promote", "2", "--force", "--reason", "to go back from")

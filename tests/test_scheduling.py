@@ -32,6 +32,7 @@ from tasks.core.workspace import Workspace
 
 SOON = {"PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_WORKER_PREFETCH_SECONDS": "0"}
 BERLIN = ZoneInfo("Europe/Berlin")
+BUSY = "another `ratchet` run is at work here"
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_an_interval_starts_runs_one_at_a_time_and_only_a_failure_is_told(traine
         save_block(server, address)
         with serving(trained, "--every", "4s", PREFECT_API_URL=server, RATCHET_WEBHOOK=address):
             with FileLock(trained / ".ratchet" / "lock"):  # as a command holds it that somebody runs by hand
-                met = wait_for(lambda: [run for run in runs(server, trained, "CANCELLED") if run["start_time"]])[0]
+                met = wait_for(lambda: [run for run in runs(server, trained, "CANCELLED") if BUSY in run["state"]["message"]])[0]
             assert posted == []
             (trained / "reviews.csv").rename(trained / "away.csv")
             wait_for(lambda: len(posted) >= 3)
@@ -142,7 +143,8 @@ def test_an_interval_starts_runs_one_at_a_time_and_only_a_failure_is_told(traine
             completed = wait_for(lambda: runs(server, trained, "COMPLETED"))[0]
             by_the_server = wait_for(lambda: [log["message"] for log in logs(server, failed) if "nobody" in log["message"]])
         assert overlaps(server, trained) == []
-    assert "another `ratchet` run is at work here" in met["state"]["message"]
+    served = (trained / "served.log").read_text()
+    assert "Traceback" not in served[: served.index("SourceError")].rpartition("Beginning flow run")[0]
     assert (met["name"], met["state"]["name"]) == ("retrain tiny", "Cancelled")
     assert not any("Traceback" in log["message"] or "hook" in log["message"] for log in logs(server, met))
     assert completed["auto_scheduled"]
@@ -156,7 +158,7 @@ def test_an_interval_starts_runs_one_at_a_time_and_only_a_failure_is_told(traine
     assert to_block == {"to": "ops", "body": told["text"]}
     assert {told["cause"], told["url"]} <= set(told["text"].splitlines())
     assert "could not be told" in by_the_server[0]
-    assert "DataError" in failed["state"]["message"]
+    assert "SourceError" in failed["state"]["message"]
     ratchet(trained, "schedule", "--remove", PREFECT_API_URL=server)
 
 
@@ -203,7 +205,7 @@ def test_one_signal_ends_a_schedule_and_its_run_and_keeps_what_was_made(trained:
         (running,) = runs(server, trained, "RUNNING")
         assert running["name"] == "retrain tiny"
         error = ratchet_json(trained, "train", code=2, **on_server)["error"]
-        assert "another `ratchet` run is at work here" in error["message"]
+        assert BUSY in error["message"]
         processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         for told in processes if ending == signal.SIGINT else processes[:1]:  # Ctrl-C goes to all that a terminal started
             told.send_signal(ending)

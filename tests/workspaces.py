@@ -73,6 +73,22 @@ def ratchet_json(directory: Path, *arguments: str, code: int = 0, server: bool =
     return json.loads(ratchet(directory, *arguments, "--json", code=code, server=server, **environment).stdout)
 
 
+KILLED = 9
+KILLED_AS_IT_ANSWERS = """
+import os, sys
+from flows import lifecycle_cli
+lifecycle_cli.print_json = lambda value: os._exit(9)
+from flows.cli import main
+sys.argv = ["ratchet", *sys.argv[1:], "--json"]
+main()
+"""
+
+
+def killed_as_it_answers(root: Path, *arguments: str, code: int | None = KILLED) -> int:
+    """A command whose effect is done and which dies before it says so; its exit code."""
+    return run(root, sys.executable, "-c", KILLED_AS_IT_ANSWERS, *arguments, code=code, PREFECT_API_URL=prefect_server()).returncode
+
+
 def git(directory: Path, *arguments: str) -> str:
     identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
     return run(directory, "git", *identity, *arguments).stdout.strip()

@@ -12,7 +12,7 @@ from importlib import import_module
 from benchmarks.robustness.tally import Tally
 from benchmarks.sections import Section
 
-CAMPAIGNS: tuple[str, ...] = ("tampering",)  # modules beside this one, each with campaign(quick) -> list[Tally]
+CAMPAIGNS: tuple[str, ...] = ("tampering", "histories", "kills")  # modules beside this one, each with campaign(quick) -> list[Tally]
 MOST_SHOWN = 5  # failures of each tally that are named
 
 

@@ -57,18 +57,17 @@ def difference_to_chance(
     """The model against the mean of DEALS random deals of its own outputs, or the most frequent class where that scores higher."""
     draw, places = np.random.default_rng(resampling.seed), int(np.isfinite(outputs).all(-1).sum())
     dealt = [deal(outputs, draw.permutation(places)) for _ in range(DEALS)]
-    value = problem.metrics(outputs, references, labels)[metric]
-    chance = float(np.mean([problem.metrics(other, references, labels)[metric] for other in dealt]))
+    ours, *theirs = (problem.resampled_metrics(one, references, labels) for one in (outputs, *dealt))
+
+    def both(draws: Draws) -> Doubles:
+        return np.stack([ours(draws)[metric], np.mean([other(draws)[metric] for other in theirs], axis=0)])
+
+    value, chance = both(Draws.once(len(references)))[:, 0].tolist()
     constant = _most_frequent(problem, outputs, references, labels)
     if constant is not None and problem.metrics(constant, references, labels)[metric] > chance:
         found = metric_differences(problem, (outputs, constant), references, labels, resampling)[metric]
         return PairedDifference("the most frequent class", found, _apart(problem, outputs, constant, references))
-    ours, *theirs = (problem.resampled_metrics(one, references, labels) for one in (outputs, *dealt))
-
-    def statistic(draws: Draws) -> Doubles:
-        return np.asarray(ours(draws)[metric] - np.mean([other(draws)[metric] for other in theirs], axis=0))[None]
-
-    (drawn,) = resample(statistic, len(references), resampling, problem.clusters(references))
+    (drawn,) = resample(lambda draws: -np.diff(both(draws), axis=0), len(references), resampling, problem.clusters(references))
     found = describe_difference(value, chance, drawn, resampling.confidence)
     return PairedDifference("its own answers dealt at random", found, _apart(problem, outputs, dealt[0], references))
 

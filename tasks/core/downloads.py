@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from tasks.core.errors import SourceError, as_storage_error
-from tasks.core.files import atomic_path, read_json, sha256_file, write_json
+from tasks.core.files import atomic_path, read_kept, sha256_file, write_json
 from tasks.core.pins import compare_sha256, sha256_once
 from tasks.core.progress import Report
 from tasks.core.sources import LocalFile, has_glob, public_address, scheme_of
@@ -53,7 +53,7 @@ def kept(
     place = cache / "files" / hashlib.sha256(key.encode()).hexdigest()[:24] / name
     mark = place.parent / "about.json"
     with lock(place.parent):
-        about = read_json(mark) if mark.is_file() and place.is_file() else {}
+        about = (read_kept(mark, "sha256", "size", "validator") or {}) if place.is_file() else {}
         known = dict(validator) if validator is not None else None
         if about and about["validator"] == known and about["sha256"] == sha256_once(place):
             compare_sha256(about["sha256"], sha256, address or key)

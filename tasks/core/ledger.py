@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -50,7 +51,6 @@ class Ledger:
 
     def __init__(self, client: MlflowClient, name: str, file: Path) -> None:
         self.client, self.name, self.file = client, name, file
-        self.notes: list[str] = []  # what was put right, for people
 
     def decisions(self) -> list[Decision]:
         """All of them, oldest first: those on the versions and those of this workspace."""
@@ -113,9 +113,10 @@ class Ledger:
                 seen = (number, alias)
                 continue
             if decision.settled and not announced:
-                self.notes.append(
+                print(
                     f"{self.name}: an interrupted command of an earlier move had set the alias `{CHAMPION}` to version {alias.version}; "
-                    f"it is back at version {decision.version}."
+                    f"it is put back to version {decision.version}.",
+                    file=sys.stderr,
                 )
             announced.append(write_alias(self.client, self.name, number, decision.version))
         if decision is not None and claim is not None:
@@ -199,7 +200,7 @@ class Ledger:
 
 
 def open_ledger(client: MlflowClient, uri: str, store: Path, name: str) -> Ledger:
-    """The ledger of a model in the registry at `uri`, with its copy in a workspace's store; another registry counts its versions anew."""
+    """The ledger of a model in the registry at `uri`, with its copy in a workspace's store, one for each registry."""
     place = hashlib.sha256(public_address(uri).encode()).hexdigest()[:8]
     own, elsewhere = (store / "ledger" / f"{name}{end}.jsonl" for end in ("", f"-{place}"))
     if uri != f"sqlite:///{store / 'mlflow.db'}":

@@ -1,4 +1,4 @@
-"""A training's curves, in its MLflow run while it is at work."""
+"""A training's curves, logged to MLflow while it runs."""
 
 from __future__ import annotations
 
