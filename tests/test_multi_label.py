@@ -165,8 +165,10 @@ def validate(root: Path, raw: Path, labels: tuple[str, ...] = ("a", "b"), **valu
 def test_lists_may_be_written_as_texts(tmp_path: Path) -> None:
     cells = ["a|b", " a | b ", '"[""a"", ""b""]"', "a", "", "[]", "[a"]
     (tmp_path / "rows.csv").write_text("text,labels\n" + "".join(f"text {i},{cell}\n" for i, cell in enumerate(cells)), encoding="utf-8")
-    found = pq.read_table(ingest(tmp_path, tmp_path / "rows.csv") / "rows.parquet")["labels"].to_pylist()
-    assert found == [["a", "b"], ["a", "b"], ["a", "b"], ["a"], [], [], None]
+    raw = ingest(tmp_path, tmp_path / "rows.csv")
+    assert pq.read_table(raw / "rows.parquet")["labels"].to_pylist() == [["a", "b"], ["a", "b"], ["a", "b"], ["a"], [], []]
+    [aside] = read_jsonl(raw / "quarantine.jsonl")
+    assert (aside["line"], aside["reason"]) == (8, "labels: not a list: [a")
 
 
 def test_rows_may_have_no_label_but_must_have_a_list(tmp_path: Path) -> None:

@@ -295,11 +295,11 @@ def write_rows(path: Path, rows: dict[str, list[Any]], extra: list[dict[str, Any
 
 
 BAD = {
-    "null_words": {"tokens": "Anna here", "ner_tags": ["O", "O"]},
+    "null_words": {"tokens": None, "ner_tags": ["O", "O"]},
     "null_tags": {"tokens": ["Ida", "here"], "ner_tags": None},
     "blank_word": {"tokens": ["Anna", " "], "ner_tags": ["B-PER", "O"]},
     "tag_number": {"tokens": ["Otto", "there", "too"], "ner_tags": ["B-PER", "O"]},
-    "tag_form": {"tokens": ["Max", "again"], "ner_tags": ["S-PER", "O"]},
+    "tag_form": {"tokens": ["Max", "again"], "ner_tags": ["X-PER", "O"]},
     "tag_order": {"tokens": ["see", "Max", "Thal"], "ner_tags": ["O", "I-PER", "I-PER"]},
 }
 
@@ -317,7 +317,10 @@ def validated(tmp_path: Path, extra: list[dict[str, Any]], labels: tuple[str, ..
 
 def test_bad_rows_are_set_aside_each_with_its_reason(tmp_path: Path) -> None:
     # a signs' escape, and one row that is no list beside all those that are
-    valid = validated(tmp_path, [*BAD.values(), {"tokens": ["£\"'\\", "Anna"], "ner_tags": ["O", "B-PER"]}])
+    text = {"tokens": "Anna here", "ner_tags": ["O", "O"]}
+    valid = validated(tmp_path, [*BAD.values(), text, {"tokens": ["£\"'\\", "Anna"], "ner_tags": ["O", "B-PER"]}])
+    [unread] = read_jsonl(tmp_path / "raw" / "quarantine.jsonl")
+    assert (unread["line"], unread["reason"]) == (67, "tokens: tags without a list of words")
     aside = {entry["line"]: entry for entry in read_jsonl(valid / "quarantine.jsonl")}
     assert sorted(aside) == list(range(61, 61 + len(BAD)))
     for line, (name, _) in enumerate(BAD.items(), 61):

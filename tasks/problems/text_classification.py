@@ -21,7 +21,7 @@ from tasks.core.encodings import encode_texts, pad_features
 from tasks.core.errors import ParamsError
 from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, log_loss, resampled_classification_metrics
 from tasks.core.thresholds import best_threshold, describe_threshold
-from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Problem
+from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Guessed, Problem
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ class TextClassification(Problem):
     baseline_name = "TF-IDF + logistic regression"
     problem_type: ClassVar[str] = "single_label_classification"  # as Hugging Face calls it
 
-    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
+    def guess_columns(self, rows: Columns) -> Guessed | None:
         text = next(iter(texts(rows)), None)
         label = next((name for name in classes(rows) if name != text), None)
         return {"text": text, "label": label} if text and label else None
