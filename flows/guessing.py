@@ -88,6 +88,8 @@ def guess(rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping
     """
     from tasks.problems import load_problem, problem_names
 
+    if problem is None and not named:
+        _require_sentences(rows)
     found = []
     for name in [problem] if problem else problem_names():
         kind = load_problem(name)
@@ -110,16 +112,20 @@ def guess(rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping
     return max(found, key=lambda one: one[:2])[2]
 
 
-def _fits_nothing(rows: Mapping[str, Sequence[Any]], problems: Sequence[str]) -> ParamsError:
-    from tasks.core.column_kinds import small_valued
+def _require_sentences(rows: Mapping[str, Sequence[Any]]) -> None:
     from tasks.core.tag_schemes import word_tags
 
     if tags := word_tags(rows):
-        return ParamsError(
+        raise ParamsError(
             f"init: a row is a word, tagged in '{tags}'; wanted is a sentence a row, a list of words and a list of tags.",
             "Group the words of a sentence first: SELECT list(WORD ORDER BY _line) AS tokens, list(TAG ORDER BY _line) AS tags FROM data "
             "GROUP BY SENTENCE, as `ingest.query` of params.yaml or before.",
         )
+
+
+def _fits_nothing(rows: Mapping[str, Sequence[Any]], problems: Sequence[str]) -> ParamsError:
+    from tasks.core.column_kinds import small_valued
+
     few = small_valued(rows)
     hint = f" Few values come again and again in {', '.join(few)}: --label {few[0]}, if that is the label." if few else ""
     return ParamsError(

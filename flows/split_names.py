@@ -24,18 +24,19 @@ Splits = Mapping[str, Sequence[str]]  # split: its addresses
 
 
 def split_of(address: str) -> str | None:
-    """The split that the file's name tells, or else the folder's; None where they tell none, or several."""
+    """The split that the file's name tells, or else its folder is called by; None where they tell none, or several."""
     path = PurePosixPath(address.replace(os.sep, "/"))
-    for name in (path.name.partition(".")[0], path.parent.name):
-        found = {_WORDS[word] for word in re.findall("[a-z]+", name.lower()) if word in _WORDS}
-        if found:
-            return found.pop() if len(found) == 1 else None
-    return None
+    found = {_WORDS[word] for word in re.findall("[a-z]+", path.name.partition(".")[0].lower()) if word in _WORDS}
+    if found:
+        return found.pop() if len(found) == 1 else None
+    return _WORDS.get(path.parent.name.lower())
 
 
 def splits_of(addresses: Sequence[str]) -> Splits:
     """The split of each of several files: by their names, or in the order train, validation, test where no name tells another."""
     told = [split_of(address) for address in addresses]
+    if len(set(told)) == 1:  # the folder they all lie in
+        told = [split_of(PurePosixPath(address).name) for address in addresses]
     if None not in told:
         return complete({split: [one for one, name in zip(addresses, told, strict=True) if name == split] for split in SPLITS})
     if len(addresses) != len(SPLITS):

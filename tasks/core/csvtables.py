@@ -63,7 +63,7 @@ def _delimiter(lines: list[str], quote: str) -> str:
         return named[1]
     fitting = {mark: _share_like_header(lines, mark, quote) for mark in ",;\t|" if mark in first}
     best = max(fitting, key=lambda mark: fitting[mark], default=",")  # of equals, the first
-    return best if "," not in fitting or fitting[","] < _FEW < fitting[best] else ","
+    return best if "," not in fitting or fitting[","] <= _FEW < fitting[best] else ","
 
 
 def _share_like_header(lines: list[str], delimiter: str, quote: str) -> float:

@@ -80,7 +80,7 @@ def word_tags(rows: Mapping[str, Sequence[Any]]) -> str | None:
     for name, values in rows.items():
         present = [value for value in values if value]
         tags = all(isinstance(value, str) and (value == "O" or value.startswith(PREFIXES)) for value in present)
-        if tags and any(value != "O" for value in present):
+        if tags and len({value == "O" for value in present}) == 2:
             return name
     return None
 
