@@ -23,6 +23,6 @@ def test_a_changed_label_and_a_lost_row_are_seen(monkeypatch: pytest.MonkeyPatch
         return (rows if labels is None else rows.set_column(rows.column_names.index("label"), "label", labels)).slice(1), aside
 
     monkeypatch.setattr(tables, "ingested", damaged)
-    failures = tables.try_tables([seed for seed in range(8)])
+    failures = tables.try_tables(range(8))
     assert any("came nothing" in failure or "set aside: None" in failure for failure in failures)
     assert any("'label': 'ham'" in failure and "'label': 'spam'" in failure for failure in failures)
