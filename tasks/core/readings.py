@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.core.errors import DataError
+from tasks.core.errors import DataError, ParamsError
 from tasks.core.loaded import JSON_TEXT, is_nested, literal
 
 BLANKS = " \t\r\n\xa0"
@@ -74,6 +74,12 @@ def canonical_label(label: str, *, merge: bool) -> str:
     elif label.lower() in ("true", "false"):
         label = label.lower()
     return label.lower().strip(BLANKS) if merge else label
+
+
+def canonical_labels(labels: Sequence[str], *, merge: bool) -> tuple[str, ...]:
+    """The labels in their one form; those that are one by `merge` once."""
+    found = [canonical_label(label, merge=merge) for label in labels]
+    return tuple(dict.fromkeys(found) if merge else found)
 
 
 def label_variants(labels: Sequence[str]) -> list[list[str]]:
@@ -156,6 +162,13 @@ def first_problem(readings: Mapping[str, Reading]) -> str | None:
     """SQL of the first thing that is wrong with a row, NULL where nothing is; None where nothing can be."""
     said = [reading.problem for reading in readings.values() if reading.problem]
     return f"coalesce({', '.join(said)}, NULL)" if said else None
+
+
+def one_column(name: str, columns: Sequence[Given]) -> Given:
+    """The only one; ParamsError where params.yaml names several."""
+    if len(columns) != 1:
+        raise ParamsError(f"ingest.columns.{name}: wanted one column, found {len(columns)}.", "Name one.")
+    return columns[0]
 
 
 def unfit(given: Given, wanted: str) -> DataError:

@@ -10,7 +10,7 @@ from tasks.core.loaded import literal
 from tasks.core.readings import Given
 
 if TYPE_CHECKING:
-    from tasks.core.params import ReadingParams
+    from tasks.core.reading_params import ReadingParams
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 _SAME_AS = {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}  # BIOES and BILOU: single or unit, end or last

@@ -21,8 +21,7 @@ import numpy.typing as npt
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.draws import Draws, Resampled
-from tasks.core.errors import ParamsError
-from tasks.core.readings import Given, Reading, read_label, read_other, read_text
+from tasks.core.readings import Given, Reading, one_column, read_label, read_other, read_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,8 +31,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from tasks.core.params import EvaluateParams, ReadingParams, ValidateParams
+    from tasks.core.params import EvaluateParams, ValidateParams
     from tasks.core.predictor import Predictor
+    from tasks.core.reading_params import ReadingParams
 
 Columns = Mapping[str, Sequence[Any]]
 Features = dict[str, list[Any]]
@@ -54,13 +54,6 @@ MINILM = {
         "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
     },
 }
-
-
-def one_column(name: str, columns: Sequence[Given]) -> Given:
-    """The only one; ParamsError where params.yaml names several."""
-    if len(columns) != 1:
-        raise ParamsError(f"ingest.columns.{name}: wanted one column, found {len(columns)}.", "Name one.")
-    return columns[0]
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.params import EvaluateParams, ReadingParams, ValidateParams
+    from tasks.core.params import EvaluateParams, ValidateParams
     from tasks.core.predictor import Predictor
+    from tasks.core.reading_params import ReadingParams
 
 NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
 TURNS = ({"role", "content"}, {"from", "value"})  # OpenAI's, ShareGPT's

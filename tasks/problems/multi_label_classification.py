@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from tasks.core.params import ReadingParams, ValidateParams
+    from tasks.core.params import ValidateParams
+    from tasks.core.reading_params import ReadingParams
 
 
 class MultiLabelClassification(TextClassification):

@@ -23,14 +23,14 @@ from tasks.core.encodings import pad_rows
 from tasks.core.errors import ParamsError
 from tasks.core.metrics import fit_temperature, log_loss
 from tasks.core.ragged import as_wide
-from tasks.core.readings import Given, Reading, read_as
+from tasks.core.readings import Given, Reading, one_column, read_as
 from tasks.core.span_behaviour import SWAP, altered_words, have, mostly_found, moves, same_spans, still_found
 from tasks.core.span_metrics import count_rows, predicted_tags, span_details, span_metrics, word_outputs, word_tags
 from tasks.core.spans import OUTSIDE, find_spans, tag_ids, tag_names, types_of
 from tasks.core.tag_schemes import PREFIXES, as_iob2, is_iob1, numbered, spans_of
 from tasks.core.windows import NO_WORD, Frame, collate_windows, make_windows, merge_windows, window_references
 from tasks.core.words import align, join_words, special_tokens, sub_words, unknown_token, words_of
-from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Guessed, Problem, one_column
+from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Guessed, Problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.params import EvaluateParams, ReadingParams, ValidateParams
+    from tasks.core.params import EvaluateParams, ValidateParams
+    from tasks.core.reading_params import ReadingParams
 
 
 class TokenClassification(Problem):
