@@ -23,7 +23,7 @@ from tasks.core.files import read_json, read_jsonl
 from tasks.core.multi_label import PRIOR, binary_log_loss, multi_label_metrics, resampled_multi_label_metrics, tune_thresholds
 from tasks.core.params import EvaluateParams, IngestParams, ValidateParams
 from tasks.core.progress import silent
-from tasks.ingestion import ingest_sources
+from tasks.ingestion import read_sources
 from tasks.problems import load_problem
 from tasks.splitting import split_rows
 from tasks.validation import validate_rows
@@ -150,7 +150,7 @@ def labelled(count: int = 60) -> list[dict[str, Any]]:
 
 def ingest(root: Path, source: Path) -> Path:
     params = IngestParams.model_validate({"sources": [{"url": str(source)}]})
-    ingest_sources(root / "raw", problem=NAME, ingest=params, root=root, cache=root / "cache", report=silent)
+    read_sources(root / "raw", problem=NAME, ingest=params, root=root, cache=root / "cache", report=silent)
     return root / "raw"
 
 

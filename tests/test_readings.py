@@ -16,7 +16,7 @@ from tasks.core.files import read_jsonl
 from tasks.core.params import IngestParams
 from tasks.core.progress import silent
 from tasks.core.readings import canonical_label, label_variants
-from tasks.ingestion import ingest_sources
+from tasks.ingestion import read_sources
 
 ASKED, SAID = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}
 
@@ -34,7 +34,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 def ingest(root: Path, sources: list[Path], problem: str = "text-classification", **values: Any) -> tuple[list[dict[str, Any]], list[Any]]:
     """(rows, (line, reason) of those that were set aside)."""
     params = IngestParams.model_validate({"sources": [{"url": str(source)} for source in sources], **values})
-    ingest_sources(root / "raw", problem=problem, ingest=params, root=root, cache=root / "cache", report=silent)
+    read_sources(root / "raw", problem=problem, ingest=params, root=root, cache=root / "cache", report=silent)
     aside = [(entry["line"], entry["reason"]) for entry in read_jsonl(root / "raw" / "quarantine.jsonl")]
     return pq.read_table(root / "raw" / "rows.parquet").to_pylist(), aside
 

@@ -33,7 +33,7 @@ from tasks.core.spans import find_spans, tag_names
 from tasks.core.tokens import load_tokenizer
 from tasks.core.windows import NO_WORD
 from tasks.core.words import join_words
-from tasks.ingestion import ingest_sources
+from tasks.ingestion import read_sources
 from tasks.problems import load_problem
 from tasks.validation import validate_rows
 
@@ -307,7 +307,7 @@ BAD = {
 def validated(tmp_path: Path, extra: list[dict[str, Any]], labels: tuple[str, ...] = TYPES, **values: Any) -> Path:
     source = write_rows(tmp_path / "rows.jsonl", tagged_rows(60), extra)
     ingest = IngestParams.model_validate({"sources": [{"url": str(source)}], "columns": {"tokens": "tokens", "tags": "ner_tags"}})
-    ingest_sources(tmp_path / "raw", problem=PROBLEM.name, ingest=ingest, root=tmp_path, cache=tmp_path, report=silent)
+    read_sources(tmp_path / "raw", problem=PROBLEM.name, ingest=ingest, root=tmp_path, cache=tmp_path, report=silent)
     validate_rows(
         tmp_path / "raw", tmp_path / "valid", tmp_path / "validation.json", tmp_path / "docs",
         problem=PROBLEM.name, labels=labels, validate=ValidateParams.model_validate(values), report=silent,
@@ -380,7 +380,7 @@ def test_tags_are_read_from_json_in_a_csv_cell(tmp_path: Path) -> None:
     quoted = [line.replace('"', '""').replace("\0", '"[').replace("\1", ']"') for line in lines]
     (tmp_path / "rows.csv").write_text("\n".join(quoted) + "\n", encoding="utf-8")
     ingest = IngestParams.model_validate({"sources": [{"url": str(tmp_path / "rows.csv")}]})
-    ingest_sources(tmp_path / "raw", problem=PROBLEM.name, ingest=ingest, root=tmp_path, cache=tmp_path, report=silent)
+    read_sources(tmp_path / "raw", problem=PROBLEM.name, ingest=ingest, root=tmp_path, cache=tmp_path, report=silent)
     table = pq.read_table(tmp_path / "raw" / "rows.parquet")
     assert table["tokens"].to_pylist() == rows["tokens"]
     assert table["tags"].to_pylist() == rows["tags"]

@@ -19,9 +19,10 @@ from benchmarks.robustness.tally import Tally
 from flows.initialization import data_sources
 from tasks.core.files import read_jsonl
 from tasks.core.label_lists import flat
+from tasks.core.losses import Account
 from tasks.core.params import IngestParams, ValidateParams
 from tasks.core.progress import silent
-from tasks.ingestion import ingest_sources
+from tasks.ingestion import read_sources
 from tasks.problems import load_problem
 from tasks.validation import validate_rows
 
@@ -107,7 +108,7 @@ def ingested(root: Path, path: Path, table: Table, encoding: str) -> tuple[pa.Ta
     """(rows, line -> reason) of a file after ingest."""
     source = {"url": str(path), "encoding": "utf-8" if path.suffix == ".parquet" else encoding}
     ingest = IngestParams.model_validate({"sources": [source], **table.ingest})
-    ingest_sources(root / "raw", problem=table.problem, ingest=ingest, root=root, cache=root / "cache", report=silent)
+    read_sources(root / "raw", problem=table.problem, ingest=ingest, root=root, cache=root / "cache", report=silent)
     entries = read_jsonl(root / "raw" / "quarantine.jsonl")
     return pq.read_table(root / "raw" / "rows.parquet"), {entry["line"]: entry["reason"] for entry in entries}
 
@@ -126,6 +127,7 @@ def _validate(problem: str, tried: Sequence[Ingested]) -> list[dict[int, dict[st
         root = Path(scratch)
         (root / "raw").mkdir()
         pq.write_table(rows, root / "raw" / "rows.parquet")
+        Account(len(rows), len(rows)).write(root / "raw")
         validate_rows(
             root / "raw", root / "valid", root / "report.json", root / "docs",
             problem=problem, labels=tuple(labels), validate=validate, report=silent,

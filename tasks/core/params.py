@@ -66,8 +66,6 @@ class IngestParams(ReadingParams):
     keep: tuple[str, ...] = ()  # further source columns to keep, for slices
     # SQL (DuckDB) in place of `columns` and `keep`; CSV and TSV values are text ('01' stays '01'), rows where a CAST fails are set aside
     query: str | None = None
-    max_quarantined_share: Share = 0.01  # of the sources' records that may be set aside because they cannot be read
-    on_too_many: Literal["error", "warn"] = "error"  # what happens where there are more
 
     @model_validator(mode="after")
     def _splits_are_all_or_none(self) -> Self:
