@@ -59,6 +59,11 @@ def init(
         list[str] | None,
         typer.Option(help="CSV, TSV, JSONL or Parquet file; three times for train, validation and test; or a directory holding those."),
     ] = None,
+    train_file: Annotated[
+        list[str] | None, typer.Option("--train", help="The training rows, in place of --data.", show_default=False)
+    ] = None,
+    validation_file: Annotated[list[str] | None, typer.Option("--validation", help="Validation rows.", show_default=False)] = None,
+    test_file: Annotated[list[str] | None, typer.Option("--test", help="Test rows.", show_default=False)] = None,
     text: Annotated[str | None, typer.Option(help="The data's column that holds the text.", show_default=False)] = None,
     label: Annotated[str | None, typer.Option(help="The data's column that holds the label.", show_default=False)] = None,
     column: Annotated[
@@ -68,6 +73,10 @@ def init(
     out_of_scope: Annotated[
         str | None, typer.Option(help="The label that stands for none of the others; its threshold is tuned.", show_default=False)
     ] = None,
+    tags: Annotated[
+        str | None, typer.Option(metavar="O,B-X,I-X,...", help="What tags that are numbers stand for, from 0.", show_default=False)
+    ] = None,
+    merge_labels: Annotated[bool, typer.Option("--merge-labels", help="Labels that differ by case or blanks alone are one.")] = False,
     model_name: Annotated[
         str | None, typer.Option(help="Name in the model registry (default: the directory's).", show_default=False)
     ] = None,
@@ -84,7 +93,11 @@ def init(
     from flows.summary import print_workspace
 
     columns = _named_columns(column or []) | {name: value for name, value in (("text", text), ("label", label)) if value}
-    request = Request(directory, problem, data or [], columns, model_name, base_model, revision, out_of_scope)
+    files = {"train": train_file, "validation": validation_file, "test": test_file}
+    request = Request(
+        directory, problem, data or [], columns, model_name, base_model, revision, out_of_scope,
+        {split: names for split, names in files.items() if names}, tags.split(",") if tags else (), merge_labels,
+    )  # fmt: skip
     found = guess_problem(request)
     if problem is None and not yes and columns.keys() < found.columns.keys():
         _confirm(f"The data looks like {found}.", as_json)

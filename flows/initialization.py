@@ -6,22 +6,23 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flows.defaults import TrainingSize, finetune_values
-from flows.guessing import Guess, guess, sample_rows
-from tasks.core.errors import DataError, ParamsError, WorkspaceError
+from flows.guessing import Guess, guess, require_header, sample_rows
+from flows.split_names import complete, splits_in, splits_of
+from tasks.core.errors import ParamsError, WorkspaceError
 from tasks.core.files import write_text
 from tasks.core.loaded import SPLIT, SPLITS
 from tasks.core.losses import Account
 from tasks.core.params import Params, Source, parse
+from tasks.core.readings import label_variants
 from tasks.core.workspace import Workspace, cache_dir
 from tasks.pipeline import write_dvc_yaml
 from tasks.problems import Problem, load_problem, module_name
 
-ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 IGNORED = ("/.ratchet/", "/data/", "/reports/", "/models/")
 
 
@@ -31,6 +32,8 @@ class Request:
 
     problem  None: to be guessed
     columns  the problem's columns: the data's, as far as they are named; the others are guessed
+    splits   the files of each split, in place of `data`
+    tags     what tags that are numbers stand for, from 0
     """
 
     directory: Path
@@ -41,6 +44,9 @@ class Request:
     base_model: str | None = None
     revision: str | None = None
     out_of_scope: str | None = None
+    splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tags: Sequence[str] = ()
+    merge_labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,24 +55,59 @@ class Made:
 
     workspace: str
     problem: str
-    columns: Mapping[str, str]
+    columns: Mapping[str, str | tuple[str, ...]]
     model_name: str
     rows: int
     quarantined: int
     labels: list[str]
     account: dict[str, Any]
+    splits: Mapping[str, list[str]]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the data holds.
+
+    to_train_on  rows that are neither for validation nor for test
+    labels       each with its number of rows
+    """
+
+    account: Account
+    to_train_on: int
+    labels: Mapping[str, int]
+
+    def notes(self, params: Params) -> list[str]:
+        """What the user had better know before a training."""
+        notes = []
+        if variants := label_variants(list(self.labels)):
+            shown = "; ".join(", ".join(f"'{label}'" for label in group) for group in variants[:5])
+            notes.append(
+                f"labels that differ by case or blanks alone: {shown}. "
+                "If they mean the same, set `ingest.merge_labels: true` in params.yaml (or init with --merge-labels)."
+            )
+        least = params.validation.min_rows_per_class
+        if rare := [label for label, count in self.labels.items() if count < least]:
+            shown = ", ".join(f"'{label}' ({self.labels[label]})" for label in sorted(rare)[:5])
+            notes.append(
+                f"labels with fewer than {least} rows, which stop a training: {shown}{', …' if len(rare) > 5 else ''}. "
+                "If they are labels, give more rows, or lower `validate.min_rows_per_class`; if not, take them out of the data."
+            )
+        return notes
 
 
 def guess_problem(request: Request) -> Guess:
     """What the data seems to be, by its first rows; the request's own words are kept. Raises ParamsError where nothing fits."""
     if request.problem is not None:
         module_name(request.problem)  # an unknown problem type is told first
-    if not request.data:
+    if not (request.data or request.splits):
         raise ParamsError("init: no data.", "Name it with --data FILE.")
     root = request.directory.resolve()
     _check_new(root)
-    source = Source.model_validate(data_sources(request.data, root)[0])
-    return guess(sample_rows(source, root, cache_dir()), request.problem, request.columns)
+    source = Source.model_validate(data_sources(request.data, root, request.splits)[0])
+    rows = sample_rows(source, root, cache_dir())
+    require_header(rows, source.url)
+    return guess(rows, request.problem, request.columns)
 
 
 def make_workspace(request: Request, found: Guess) -> Made:
@@ -78,16 +119,20 @@ def make_workspace(request: Request, found: Guess) -> Made:
         "problem": found.problem,
         "model_name": request.model_name or root.name,
         "base_model": base_model_of(request, kind),
-        "ingest": {"sources": data_sources(request.data, root), "columns": dict(found.columns)},
-    }
+        "ingest": {
+            "sources": data_sources(request.data, root, request.splits), "columns": dict(found.columns),
+            "merge_labels": request.merge_labels, **({"tag_names": request.tags} if request.tags else {}), **found.reading,
+        },
+    }  # fmt: skip
     params = parse(values, "init")
-    account, to_train_on, labels = _look(params, root)
-    size = TrainingSize(to_train_on, len(labels), values["base_model"] == dict(kind.default_base))
+    seen = _look(params, root)
+    size = TrainingSize(seen.to_train_on, len(seen.labels), values["base_model"] == dict(kind.default_base))
     settings = {
         "metric": kind.metric, "recipes": kind.recipes, "finetune": finetune_values(size, kind.finetune_defaults), "size": size,
         "max_length": kind.default_max_length, "out_of_scope": request.out_of_scope,
     }  # fmt: skip
-    text = _render(values | {"labels": labels} | settings)
+    ingest = params.ingest.model_dump(mode="json") | {"sources": values["ingest"]["sources"]}
+    text = _render(values | {"labels": sorted(seen.labels), "ingest": ingest} | settings)
     write_text(root / "params.yaml", text)
     workspace = Workspace(root)
     try:
@@ -98,8 +143,12 @@ def make_workspace(request: Request, found: Guess) -> Made:
     _ignore(root)
     _init_dvc(root)
     write_dvc_yaml(workspace)
-    rows, aside = account.used, account.set_aside
-    return Made(os.path.relpath(root), found.problem, dict(found.columns), params.model_name, rows, aside, labels, account.plain())
+    sources = params.ingest.sources
+    splits = {split: [source.url for source in sources if source.split == split] for split in SPLITS} if sources[0].split else {}
+    return Made(
+        os.path.relpath(root), found.problem, dict(found.columns), params.model_name, seen.account.used, seen.account.set_aside,
+        sorted(seen.labels), seen.account.plain(), splits, seen.notes(params),
+    )  # fmt: skip
 
 
 def _check_new(root: Path) -> None:
@@ -121,40 +170,25 @@ def base_model_of(request: Request, kind: Problem) -> dict[str, Any]:
     return {"path": path, **({"revision": request.revision} if request.revision else {})}
 
 
-def data_sources(data: Sequence[str], root: Path) -> list[dict[str, str]]:
-    """`ingest.sources` of params.yaml: a file, a directory of three splits, or the three splits."""
-    if len(data) == 1 and Path(data[0]).is_dir():
-        found = _split_files(Path(data[0]))
-        return [{"url": _address(str(found[split]), root), "split": split} for split in SPLITS]
-    if len(data) == 1:
+def data_sources(data: Sequence[str], root: Path, splits: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, str]]:
+    """`ingest.sources` of params.yaml: a file; or the files of each split, of a directory, told by their names, or as they are named."""
+    if data and splits:
+        raise ParamsError("init: --data and --train, --validation or --test exclude each other.", "Give one file, or all three splits.")
+    if splits:
+        found = complete(splits)
+    elif len(data) == 1 and not Path(data[0]).is_dir():
         return [{"url": _address(data[0], root)}]
-    if len(data) != len(SPLITS):
-        raise ParamsError(
-            f"init: --data was given {len(data)} times.",
-            "Give one file, a directory, or three files: train, validation, test.",
-        )
-    named = {split: name for name in data for split in SPLITS if Path(name).stem.lower().startswith(split)}
-    ordered = [named[split] for split in SPLITS] if len(named) == len(SPLITS) else list(data)
-    return [{"url": _address(name, root), "split": split} for name, split in zip(ordered, SPLITS, strict=True)]
-
-
-def _split_files(directory: Path) -> dict[str, Path]:
-    found = {path.stem: path for path in sorted(directory.iterdir()) if path.suffix in ENDINGS and path.stem in SPLITS}
-    missing = [split for split in SPLITS if split not in found]
-    if missing:
-        raise DataError(
-            f"{directory}: {', '.join(f'{split}.*' for split in missing)} is not there.",
-            "Wanted: train.*, validation.* and test.* (CSV, TSV, JSONL or Parquet).",
-        )
-    return found
+    else:
+        found = splits_in(Path(data[0])) if len(data) == 1 else splits_of(data)
+    return [{"url": _address(name, root), "split": split} for split in SPLITS for name in found[split]]
 
 
 def _address(name: str, root: Path) -> str:
     return name if "://" in name else os.path.relpath(Path(name).resolve(), root)
 
 
-def _look(params: Params, root: Path) -> tuple[Account, int, list[str]]:
-    """(account of the rows, those of them to train on, labels) of the data."""
+def _look(params: Params, root: Path) -> Seen:
+    """The data, ingested once."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -166,13 +200,15 @@ def _look(params: Params, root: Path) -> tuple[Account, int, list[str]]:
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "raw"
         account = read_sources(raw, problem=params.problem, ingest=params.ingest, root=root, cache=cache_dir(), report=silent)
-        table = pq.read_table(raw / "rows.parquet")
-    labels = [] if column is None else sorted(str(label) for label in pc.unique(flat(table[column])).to_pylist() if label not in (None, ""))
-    if SPLIT in table.column_names:
+        present = pq.read_schema(raw / "rows.parquet").names
+        table = pq.read_table(raw / "rows.parquet", columns=[name for name in (column, SPLIT) if name in present])
+    counts = [] if column is None else pc.value_counts(flat(table[column])).to_pylist()
+    labels = {str(entry["values"]): entry["counts"] for entry in counts if entry["values"] not in (None, "")}
+    if SPLIT in present:
         to_train_on = pc.sum(pc.equal(table[SPLIT], SPLITS[0])).as_py()
     else:
         to_train_on = round(table.num_rows * (1 - params.split.validation - params.split.test))
-    return account, to_train_on, labels
+    return Seen(account, to_train_on, labels)
 
 
 def _render(values: Mapping[str, Any]) -> str:

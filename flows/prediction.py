@@ -104,7 +104,7 @@ def prediction_example(predictor: Predictor) -> dict[str, Any]:
 
 
 def _batches(predictor: Predictor, source: Path, prefix: str) -> Iterator[Batch]:
-    for number, batch in enumerate(read_batches(source, predictor.problem.example(), predictor.problem.types)):
+    for number, batch in enumerate(read_batches(source, predictor.problem.example(), predictor.problem)):
         if not number:
             require_free(batch.rows.schema.names, prediction_example(predictor), prefix, str(source))
         yield batch

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def read_candidates(predictor: Predictor, source: Path) -> list[str]:
     """The second texts of a file; rows without one are left out."""
     _, second = _columns(predictor)
-    found = [text for batch in read_batches(source, [second], {}) for text in batch.inputs.column(second).to_pylist() if text]
+    found = [
+        text for batch in read_batches(source, [second], predictor.problem) for text in batch.inputs.column(second).to_pylist() if text
+    ]
     if not found:
         raise DataError(f"{source}: its column '{second}' holds no texts.", "Give at least one candidate to rank.")
     return found

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.guessing import say_columns
 from flows.training_run import TrainResult
 from tasks.core.files import read_json
 from tasks.core.losses import STAGE_ROWS, Account
@@ -107,10 +108,15 @@ def print_workspace(made: Made) -> None:
     """What `ratchet init` made."""
     labels = f", {len(made.labels)} labels: {', '.join(made.labels[:10])}{', ...' if len(made.labels) > 10 else ''}" if made.labels else ""
     console.print(f"{made.workspace}: {made.problem}, model {made.model_name}, {made.rows} rows{labels}", markup=False)
-    console.print(f"columns: {', '.join(f'{name} is {column}' for name, column in made.columns.items())}", markup=False)
+    columns = ", ".join(f"{name} is {say_columns(column)}" for name, column in made.columns.items())
+    console.print(f"columns: {columns}", markup=False)
     if made.account["losses"] or made.account["mended"]:
         _print_rows(made.account, ())
         console.print("  `ratchet train` keeps what it sets aside in data/raw/quarantine.jsonl, with the reasons.", markup=False)
+    for split, files in made.splits.items():
+        console.print(f"{split}: {', '.join(files)}", markup=False)
+    for note in made.notes:
+        console.print(f"Note: {note}", markup=False)
     console.print(f"Next: look through {made.workspace}/params.yaml, then run  ratchet -C {made.workspace} train", markup=False)
 
 

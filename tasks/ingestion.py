@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core import queries, tables
-from tasks.core.errors import DataError, ParamsError, StorageError, did_you_mean
+from tasks.core.errors import DataError, StorageError
 from tasks.core.files import atomic_path, sha256_file, write_json, write_jsonl
-from tasks.core.loaded import FILE, LINE, SPLIT, SPLITS, Loaded, converted, is_nested, no_fault_of_data, one_line, quoted
+from tasks.core.foreign_values import register
+from tasks.core.loaded import CONTENT, FILE, LINE, SPLIT, Loaded, no_fault_of_data, one_line
 from tasks.core.losses import Account, Loss, Losses
 from tasks.core.mending import Mender
 from tasks.core.params import IngestParams, Source
+from tasks.core.problem_rows import ORIGINAL, PROBLEM, column_mapping, rows_of_columns, rows_of_result
 from tasks.core.progress import Report
 from tasks.core.row_store import ROW_GROUP
+from tasks.core.source_columns import roots
 from tasks.core.sources import LocalFile, fetch, public_address
 from tasks.problems import load_problem
 
@@ -67,7 +70,8 @@ def _ingest(
     raw: Path, kind: Problem, ingest: IngestParams, fetched: Sequence[Sequence[LocalFile]], memory: str | None, report: Report
 ) -> Account:
     names = _distinct_names(ingest.sources, fetched)
-    wanted = None if ingest.query else {*_mapping(kind, ingest).values()}
+    mapping = {} if ingest.query else column_mapping(kind, ingest)
+    wanted = None if ingest.query else {name for columns in mapping.values() for column in columns for name in roots(column)}
     with atomic_path(raw) as new, _database(raw.parent, memory) as (connection, scratch):
         new.mkdir()
         loaded: list[list[Loaded]] = []
@@ -77,13 +81,23 @@ def _ingest(
                 loaded[i].append(Loaded(f"_source{i}_{j}", names[i][j]))
                 tables.load(connection, file.path, loaded[i][j], source, wanted, scratch)
             report(i + 1, {"progress": (i + 1) / (len(fetched) + 1), "rows": sum(one.rows for some in loaded for one in some)})
-        quarantine = _map(connection, kind, ingest, loaded)
+        quarantine = [entry for some in loaded for one in some for entry in one.quarantine]
+        if ingest.query:
+            quarantine += _query(connection, ingest, loaded)
+            query = rows_of_result(connection, kind, ingest, loaded)
+        else:
+            query = rows_of_columns(connection, kind, ingest, mapping, loaded)
+        rows, mended, set_aside = _write_rows(connection, query, new / "rows.parquet")
+        quarantine += set_aside
         losses = Losses("ingest")
         write_jsonl(new / "quarantine.jsonl", losses.watch(quarantine))
         records = sum(one.rows + len(one.quarantine) for some in loaded for one in some)
-        account = Account(records, records, tuple(losses.found()))
-        rows, mended = _write_rows(connection, _converted(connection, kind, ingest), new / "rows.parquet", account)
-        account = _judge(replace(account, held=rows + len(quarantine), mended=mended), ingest)
+        account = Account(records, rows + len(quarantine), tuple(losses.found()), mended)
+        if not rows:
+            none = "no row is left" if set_aside else "the sources hold no rows"
+            remedy = "Give files with rows below the header, or check `ingest.columns` and `ingest.query`."
+            raise DataError(account.before(f"ingest: {none}."), remedy)
+        account = _judge(account, ingest)
         account.write(new)
         write_json(new / "sources.json", {"rows": rows, "sources": _provenance(ingest.sources, fetched, loaded, quarantine)})
     report(len(fetched) + 1, {"progress": 1.0, "rows": rows, "quarantined": len(quarantine)})
@@ -120,6 +134,7 @@ def _database(place: Path, memory: str | None) -> Iterator[tuple[duckdb.DuckDBPy
         connection = duckdb.connect(str(Path(directory) / "rows.duckdb"), config=config)
         try:
             connection.execute("SET enable_progress_bar=false")
+            register(connection)
             yield connection, Path(directory)
         except duckdb.Error as error:
             if not no_fault_of_data(error):
@@ -140,129 +155,47 @@ def _distinct_names(sources: Sequence[Source], fetched: Sequence[Sequence[LocalF
     ]
 
 
-def _mapping(problem: Problem, ingest: IngestParams) -> dict[str, str]:
-    """Column of the result -> the sources' column."""
-    known = [*problem.columns, *problem.replaceable]
-    unknown = [f"'{name}'.{did_you_mean(name, known)}" for name in ingest.columns if name not in known]
-    if unknown:
-        raise ParamsError(
-            f"ingest.columns: {problem.name} has no column {' and no '.join(unknown)}",
-            f"Its columns are {', '.join(known)}; further ones to keep go into `ingest.keep`.",
-        )
-    mapping = {name: ingest.columns.get(name, name) for name in problem.columns}
-    mapping |= {name: column for name, column in ingest.columns.items() if name in problem.replaceable}
-    for name in ingest.keep:
-        if name == "row" or mapping.get(name, name) != name:
-            raise ParamsError(f"ingest.keep: the name '{name}' is taken by another column.", "Rename it with `ingest.query`: SELECT … AS …")
-        mapping[name] = name
-    return {name: column for name, column in mapping.items() if name not in (FILE, LINE)}
-
-
-def _map(
-    connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: IngestParams, loaded: Sequence[Sequence[Loaded]]
-) -> list[dict[str, Any]]:
-    """Make the table `result` with the query, or a view of that name; returns the quarantine, in the order of the sources."""
-    quarantine = [entry for some in loaded for one in some for entry in one.quarantine]
-    if ingest.query:
-        queries.confine(connection)
-        stacks: dict[str, list[str]] = {}
-        for source, some in zip(ingest.sources, loaded, strict=True):
-            stacks.setdefault(source.table, []).extend(one.table for one in some)
-        for name, members in stacks.items():
-            queries.stack(connection, name, members)
-        for culprit in queries.run(connection, ingest.query, list(stacks)):
-            row = {name: value for name, value in culprit["row"].items() if name != "_number"}
-            content = " | ".join(str(value) for name, value in row.items() if name not in (FILE, LINE, SPLIT))
-            quarantine.append({"file": row[FILE], "line": row[LINE], "reason": culprit["reason"], "content": content[:200]})
-    else:
-        mapping = _mapping(problem, ingest)
-        _require_columns(mapping, loaded)
-        queries.stack(connection, "data", [one.table for some in loaded for one in some])
-        columns = ", ".join(f"{quoted(column)} AS {quoted(name)}" for name, column in mapping.items())
-        split = f", {SPLIT}" if ingest.sources[0].split else ""
-        connection.execute(f"CREATE VIEW {queries.RESULT} AS SELECT {columns}, {FILE}, {LINE}{split} FROM data")
+def _query(connection: duckdb.DuckDBPyConnection, ingest: IngestParams, loaded: Sequence[Sequence[Loaded]]) -> list[dict[str, Any]]:
+    """Make the table `result` with the query; returns the rows that it failed on."""
+    queries.confine(connection)
+    stacks: dict[str, list[str]] = {}
+    for source, some in zip(ingest.sources, loaded, strict=True):
+        stacks.setdefault(source.table, []).extend(one.table for one in some)
+    for name, members in stacks.items():
+        queries.stack(connection, name, members)
+    quarantine = []
+    for culprit in queries.run(connection, ingest.query or "", list(stacks)):
+        row = {name: value for name, value in culprit["row"].items() if name != "_number"}
+        content = " | ".join(str(value) for name, value in row.items() if name not in (FILE, LINE, SPLIT))
+        quarantine.append({"file": row[FILE], "line": row[LINE], "reason": culprit["reason"], "content": content[:CONTENT]})
     return quarantine
 
 
-def _require_columns(mapping: dict[str, str], loaded: Sequence[Sequence[Loaded]]) -> None:
-    problems = []
-    for one in (one for some in loaded for one in some):
-        missing = [
-            f"'{column}'.{did_you_mean(column, one.columns)}" for column in dict.fromkeys(mapping.values()) if column not in one.columns
-        ]
-        if missing:
-            found = ", ".join(f"'{column}'" for column in one.columns[:30])
-            problems.append(f"{one.name}: there is no column {' and no '.join(missing)} Its {len(one.columns)} columns are {found}.")
-    if problems:
-        raise DataError(
-            "\n".join(problems), "Name the columns in params.yaml, for example `ingest.columns: {text: sentence}`; or check `format`."
-        )
+def _write_rows(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> tuple[int, Loss | None, list[dict[str, Any]]]:
+    """Write the rows that can be used, in the query's order, texts mended, with row numbers.
 
-
-def _converted(connection: duckdb.DuckDBPyConnection, problem: Problem, ingest: IngestParams) -> str:
-    """SQL of the result with the problem's types and with the columns that the problem derives, once it was checked."""
-    types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {queries.RESULT}").fetchall()}
-    missing = [name for name in problem.columns if name not in types]
-    if missing:
-        raise ParamsError(
-            f"ingest.query: it returns {', '.join(types)}; {problem.name} also wants {', '.join(missing)}.",
-            "Name it in the query: SELECT … AS …",
-        )
-    if "row" in types:
-        raise ParamsError("ingest.query: the name 'row' is taken by the row's number.", "Rename that column: SELECT … AS …")
-    if ingest.sources[0].split and SPLIT not in types:
-        raise ParamsError("ingest.query: the sources name splits, but it does not return `split`.", "Add the column `split` to the SELECT.")
-    if SPLIT in types:
-        found = [row[0] for row in connection.execute(f"SELECT DISTINCT {SPLIT} FROM {queries.RESULT} ORDER BY 1").fetchall()]
-        if unknown := [value for value in found if value not in SPLITS]:
-            raise DataError(
-                f"column `split`: wanted {', '.join(SPLITS)}, found {unknown[:5]}.", "Rename the values or the column in `ingest.query`."
-            )
-    if taken := [name for name in problem.derived if name in types and name not in problem.replaceable]:
-        raise ParamsError(f"ingest: {problem.name} makes the column '{taken[0]}' itself.", "Leave it out, or rename it: SELECT … AS …")
-    values = {name: quoted(name) for name in types}
-    for name in (*problem.columns, *(name for name in problem.replaceable if name in types)):
-        wanted = problem.types.get(name, "VARCHAR")
-        if is_nested(types[name]) and not is_nested(wanted):
-            raise DataError(
-                f"column '{name}': wanted text, found {types[name]}.", "Name another column, or make text of it in `ingest.query`."
-            )
-        # what cannot be converted becomes NULL, which validation sets aside
-        text = problem.from_text.get(name) if types[name] == "VARCHAR" else None
-        values[name] = f"TRY_CAST({text} AS {wanted})" if text else converted(name, types[name], wanted)
-    if LINE in types:
-        values[LINE] = f"{LINE}::BIGINT"
-    columns = ", ".join(f"{value} AS {quoted(name)}" for name, value in values.items())
-    derived = "".join(
-        f", ({expression})::{problem.types.get(name, 'VARCHAR')} AS {quoted(name)}"
-        for name, expression in problem.derived.items()
-        if name not in types
-    )
-    return f"SELECT *{derived} FROM (SELECT {columns} FROM {queries.RESULT})"
-
-
-def _write_rows(connection: duckdb.DuckDBPyConnection, query: str, path: Path, account: Account) -> tuple[int, Loss | None]:
-    """Write what the query returns, in its order, texts mended, with row numbers; returns how many rows there are, and those mended.
-
-    account  of the records, should there be no row
+    Returns how many there are, those mended, and the entries of those that cannot be used.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     # DuckDB keeps the order of what it reads (preserve_insertion_order)
     reader = connection.sql(query).to_arrow_reader(ROW_GROUP)
-    schema = reader.schema.insert(0, pa.field("row", pa.int64()))
-    count, mender = 0, Mender((FILE, SPLIT))
+    names = [name for name in reader.schema.names if name not in (PROBLEM, ORIGINAL)]
+    schema = pa.schema([pa.field("row", pa.int64()), *(reader.schema.field(name) for name in names)])
+    count, mender, set_aside = 0, Mender((FILE, SPLIT)), []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in reader:
-            numbers = pa.array(range(count, count + batch.num_rows), pa.int64())
-            count += batch.num_rows
-            writer.write_table(pa.Table.from_arrays([numbers, *mender.mend(batch).columns], schema=schema))
-    if not count:
-        raise DataError(
-            account.before("ingest: the sources hold no rows."), "Give files with rows below the header, or check `ingest.query`."
-        )
-    return count, mender.mended
+            good = batch
+            if batch[PROBLEM].null_count < batch.num_rows:
+                for row in batch.filter(pc.is_valid(batch[PROBLEM])).to_pylist():
+                    set_aside.append({"file": row.get(FILE), "line": row.get(LINE), "reason": row[PROBLEM], "content": row[ORIGINAL]})
+                good = batch.filter(pc.is_null(batch[PROBLEM]))
+            numbers = pa.array(range(count, count + good.num_rows), pa.int64())
+            count += good.num_rows
+            writer.write_table(pa.Table.from_arrays([numbers, *mender.mend(good.select(names)).columns], schema=schema))
+    return count, mender.mended, set_aside
 
 
 def _provenance(

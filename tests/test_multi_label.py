@@ -23,7 +23,7 @@ from tasks.core.files import read_json, read_jsonl
 from tasks.core.multi_label import PRIOR, binary_log_loss, multi_label_metrics, resampled_multi_label_metrics, tune_thresholds
 from tasks.core.params import EvaluateParams, IngestParams, ValidateParams
 from tasks.core.progress import silent
-from tasks.ingestion import ingest_sources
+from tasks.ingestion import read_sources
 from tasks.problems import load_problem
 from tasks.splitting import split_rows
 from tasks.validation import validate_rows
@@ -150,7 +150,7 @@ def labelled(count: int = 60) -> list[dict[str, Any]]:
 
 def ingest(root: Path, source: Path) -> Path:
     params = IngestParams.model_validate({"sources": [{"url": str(source)}]})
-    ingest_sources(root / "raw", problem=NAME, ingest=params, root=root, cache=root / "cache", report=silent)
+    read_sources(root / "raw", problem=NAME, ingest=params, root=root, cache=root / "cache", report=silent)
     return root / "raw"
 
 
@@ -165,8 +165,10 @@ def validate(root: Path, raw: Path, labels: tuple[str, ...] = ("a", "b"), **valu
 def test_lists_may_be_written_as_texts(tmp_path: Path) -> None:
     cells = ["a|b", " a | b ", '"[""a"", ""b""]"', "a", "", "[]", "[a"]
     (tmp_path / "rows.csv").write_text("text,labels\n" + "".join(f"text {i},{cell}\n" for i, cell in enumerate(cells)), encoding="utf-8")
-    found = pq.read_table(ingest(tmp_path, tmp_path / "rows.csv") / "rows.parquet")["labels"].to_pylist()
-    assert found == [["a", "b"], ["a", "b"], ["a", "b"], ["a"], [], [], None]
+    raw = ingest(tmp_path, tmp_path / "rows.csv")
+    assert pq.read_table(raw / "rows.parquet")["labels"].to_pylist() == [["a", "b"], ["a", "b"], ["a", "b"], ["a"], [], []]
+    [aside] = read_jsonl(raw / "quarantine.jsonl")
+    assert (aside["line"], aside["reason"]) == (8, "labels: not a list: [a")
 
 
 def test_rows_may_have_no_label_but_must_have_a_list(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from tasks.core.spans import find_spans, tag_names
 from tasks.core.tokens import load_tokenizer
 from tasks.core.windows import NO_WORD
 from tasks.core.words import join_words
-from tasks.ingestion import ingest_sources
+from tasks.ingestion import read_sources
 from tasks.problems import load_problem
 from tasks.validation import validate_rows
 
@@ -295,11 +295,11 @@ def write_rows(path: Path, rows: dict[str, list[Any]], extra: list[dict[str, Any
 
 
 BAD = {
-    "null_words": {"tokens": "Anna here", "ner_tags": ["O", "O"]},
+    "null_words": {"tokens": None, "ner_tags": ["O", "O"]},
     "null_tags": {"tokens": ["Ida", "here"], "ner_tags": None},
     "blank_word": {"tokens": ["Anna", " "], "ner_tags": ["B-PER", "O"]},
     "tag_number": {"tokens": ["Otto", "there", "too"], "ner_tags": ["B-PER", "O"]},
-    "tag_form": {"tokens": ["Max", "again"], "ner_tags": ["S-PER", "O"]},
+    "tag_form": {"tokens": ["Max", "again"], "ner_tags": ["X-PER", "O"]},
     "tag_order": {"tokens": ["see", "Max", "Thal"], "ner_tags": ["O", "I-PER", "I-PER"]},
 }
 
@@ -307,7 +307,7 @@ BAD = {
 def validated(tmp_path: Path, extra: list[dict[str, Any]], labels: tuple[str, ...] = TYPES, **values: Any) -> Path:
     source = write_rows(tmp_path / "rows.jsonl", tagged_rows(60), extra)
     ingest = IngestParams.model_validate({"sources": [{"url": str(source)}], "columns": {"tokens": "tokens", "tags": "ner_tags"}})
-    ingest_sources(tmp_path / "raw", problem=PROBLEM.name, ingest=ingest, root=tmp_path, cache=tmp_path, report=silent)
+    read_sources(tmp_path / "raw", problem=PROBLEM.name, ingest=ingest, root=tmp_path, cache=tmp_path, report=silent)
     validate_rows(
         tmp_path / "raw", tmp_path / "valid", tmp_path / "validation.json", tmp_path / "docs",
         problem=PROBLEM.name, labels=labels, validate=ValidateParams.model_validate(values), report=silent,
@@ -317,7 +317,10 @@ def validated(tmp_path: Path, extra: list[dict[str, Any]], labels: tuple[str, ..
 
 def test_bad_rows_are_set_aside_each_with_its_reason(tmp_path: Path) -> None:
     # a signs' escape, and one row that is no list beside all those that are
-    valid = validated(tmp_path, [*BAD.values(), {"tokens": ["£\"'\\", "Anna"], "ner_tags": ["O", "B-PER"]}])
+    text = {"tokens": "Anna here", "ner_tags": ["O", "O"]}
+    valid = validated(tmp_path, [*BAD.values(), text, {"tokens": ["£\"'\\", "Anna"], "ner_tags": ["O", "B-PER"]}])
+    [unread] = read_jsonl(tmp_path / "raw" / "quarantine.jsonl")
+    assert (unread["line"], unread["reason"]) == (67, "tokens: tags without a list of words")
     aside = {entry["line"]: entry for entry in read_jsonl(valid / "quarantine.jsonl")}
     assert sorted(aside) == list(range(61, 61 + len(BAD)))
     for line, (name, _) in enumerate(BAD.items(), 61):
@@ -377,7 +380,7 @@ def test_tags_are_read_from_json_in_a_csv_cell(tmp_path: Path) -> None:
     quoted = [line.replace('"', '""').replace("\0", '"[').replace("\1", ']"') for line in lines]
     (tmp_path / "rows.csv").write_text("\n".join(quoted) + "\n", encoding="utf-8")
     ingest = IngestParams.model_validate({"sources": [{"url": str(tmp_path / "rows.csv")}]})
-    ingest_sources(tmp_path / "raw", problem=PROBLEM.name, ingest=ingest, root=tmp_path, cache=tmp_path, report=silent)
+    read_sources(tmp_path / "raw", problem=PROBLEM.name, ingest=ingest, root=tmp_path, cache=tmp_path, report=silent)
     table = pq.read_table(tmp_path / "raw" / "rows.parquet")
     assert table["tokens"].to_pylist() == rows["tokens"]
     assert table["tags"].to_pylist() == rows["tags"]

@@ -74,7 +74,8 @@ def test_good_rows_pass_untouched(tmp_path: Path) -> None:
     assert all(check["success"] and check["unexpected"] == 0 for check in run.report["checks"])
     assert [check["name"] for check in run.report["checks"]] == [
         "rows", "duplicates", "null_text", "blank_text", "length", "control_characters", "encoding_damage", "personal_data", "script",
-        "null_label", "unknown_label", "conflicts", "rows_per_class", "missing_class", "one_class", "class_share",
+        "null_label", "unknown_label", "conflicts", "rows_per_class", "missing_class", "one_class", "label_variants",
+        "class_share",
     ]  # fmt: skip
 
 
@@ -174,6 +175,15 @@ def test_one_class_only_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="one_class: two classes or more are needed to tell apart: 1") as error:
         Run(tmp_path, table({i: {"label": "positive"} for i in range(COUNT)}))
     assert "missing_class: labels of params.yaml have no rows: 'negative', 'neutral'" in error.value.message
+
+
+def test_labels_that_differ_by_case_or_blanks_are_told(tmp_path: Path) -> None:
+    labels = tiny_rows(COUNT)["label"]
+    rows = table({place: {"label": "Neutral "} for place, label in enumerate(labels) if label == "neutral" and place % 2})
+    found = Run(tmp_path / "told", rows, (*LABELS, "Neutral "), min_rows_per_class=1).check("label_variants")
+    assert (found["success"], found["action"]) == (False, "warn")
+    assert found["unexpected"] == labels.count("neutral")
+    assert Run(tmp_path / "none", table()).check("label_variants")["success"]
 
 
 def test_a_rare_class_stops_the_run_and_a_common_one_warns(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from importlib import import_module
 from benchmarks.robustness.tally import Tally
 from benchmarks.sections import Section
 
-CAMPAIGNS: tuple[str, ...] = ("tampering", "histories", "kills")  # modules beside this one, each with campaign(quick) -> list[Tally]
+# modules beside this one, each with campaign(quick) -> list[Tally]
+CAMPAIGNS: tuple[str, ...] = ("tables", "deliveries", "tampering", "histories", "kills")
 MOST_SHOWN = 5  # failures of each tally that are named
 
 

@@ -2,29 +2,71 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
+
+from tasks.core.readings import canonical_label
 
 Values = Sequence[Any]
 
 TEXT_NAMES = ("text", "sentence", "content", "review", "message", "comment", "body", "tweet", "headline", "title", "question", "document")
 LABEL_NAMES = ("label", "class", "category", "intent", "sentiment", "target", "topic", "mood", "y")
 SCORE_NAMES = ("score", "relevance", "similarity", "rating", "click", "clicked", "grade", "stars")
+ID_NAMES = ("id", "uuid", "guid", "key", "index", "hash")
+SEPARATORS = ("|", ";", ",")
+FEW = 20  # values of a column that may be labels
 MAX_CLASSES = 0.5  # of the values: with more distinct ones a column holds no classes
 
 
 def texts(rows: Mapping[str, Values]) -> list[str]:
     """Columns that hold free text, the likeliest first: by name, then by length."""
-    strings = [name for name, values in rows.items() if _are(values, str) and not _are_identifiers(values)]
+    strings = [name for name, values in rows.items() if _are(values, str) and not _are_identifiers(name, values)]
     found = [name for name in strings if len(set(rows[name])) > MAX_CLASSES * len(rows[name])]
     return sorted(found, key=lambda name: (_rank(name, TEXT_NAMES), -sum(len(value or "") for value in rows[name])))
 
 
 def classes(rows: Mapping[str, Values]) -> list[str]:
-    """Columns that hold one of a few values, the likeliest first."""
-    found = [name for name, values in rows.items() if _are(values, (str, int)) and _are_classes(name, values)]
+    """Columns that hold one of a few values, the likeliest first; numbers with fractions are none."""
+    found = [name for name, values in rows.items() if not _have_fractions(values) and _are_classes(name, plain(values))]
     return sorted(found, key=lambda name: (_rank(name, LABEL_NAMES), list(rows).index(name)))
+
+
+def small_valued(rows: Mapping[str, Values]) -> list[str]:
+    """Columns in which a few plain values come again and again."""
+    counted = {name: len({value for value in plain(values) if value}) for name, values in rows.items()}
+    return [name for name, count in counted.items() if 1 < count <= min(FEW, MAX_CLASSES * len(rows[name]))]
+
+
+def flags(rows: Mapping[str, Values]) -> list[str]:
+    """Columns that hold 0 and 1, or false and true, and by their names are no labels."""
+    kinds = {name: set(plain(values)) for name, values in rows.items()}
+    return [
+        name
+        for name, kind in kinds.items()
+        if kind and kind <= {"0", "1", "false", "true"} and _rank(name, LABEL_NAMES) == len(LABEL_NAMES)
+    ]
+
+
+def separated(rows: Mapping[str, Values]) -> list[tuple[str, str]]:
+    """(column, separator) of columns whose texts are made of few pieces, again and again."""
+    found = []
+    for name, values in rows.items():
+        wholes = {value.strip() for value in values if isinstance(value, str) and value.strip()}
+        for separator in SEPARATORS if _are(values, str) else ():
+            pieces = {piece.strip() for whole in wholes for piece in whole.split(separator)}
+            if any(separator in whole for whole in wholes) and 1 < len(pieces) <= min(len(wholes), MAX_CLASSES * len(values)):
+                found.append((name, separator))
+                break
+    return sorted(found, key=lambda one: one[0].removesuffix("s") not in LABEL_NAMES)
+
+
+def plain(values: Values) -> list[str]:
+    """Plain values as labels have them, those that are missing as empty texts; nothing where any is a list or a structure."""
+    if any(isinstance(value, list | dict) for value in values):
+        return []
+    return ["" if value is None or value != value else canonical_label(str(value), merge=False) for value in values]
 
 
 def numbers(rows: Mapping[str, Values]) -> list[str]:
@@ -47,7 +89,9 @@ def text_pair(rows: Mapping[str, Values]) -> tuple[str, ...]:
 
 def lists(rows: Mapping[str, Values]) -> list[str]:
     """Columns whose rows hold a list of texts each."""
-    return [name for name, values in rows.items() if _are(values, list) and all(_are(value, str) for value in values if value)]
+    return [
+        name for name, values in rows.items() if _are(values, list) and any(values) and all(_are(value, str) for value in values if value)
+    ]
 
 
 def _are(values: Values, kind: type | tuple[type, ...]) -> bool:
@@ -60,17 +104,25 @@ def _are_classes(name: str, values: Values) -> bool:
     return 1 < distinct <= MAX_CLASSES * len(values) or (distinct > 1 and name.lower() in LABEL_NAMES)
 
 
-def _are_identifiers(values: Values) -> bool:
-    """Whether all differ, are of one length and of one piece, as hashes and numbered names are."""
+def _are_identifiers(name: str, values: Values) -> bool:
+    """Whether all are of one piece, and numbers, of one length and different, or called an id: hashes, counters and keys."""
     present = [value for value in values if value]
+    if not all(value.isascii() and not any(map(str.isspace, value)) for value in present):
+        return False
     same_length = len({len(value) for value in present}) == 1 < len(set(present)) == len(present)
-    return same_length and all(value.isascii() and not any(map(str.isspace, value)) for value in present)
+    return same_length or all(map(_is_number, present)) or name.lower().split("_")[-1] in ID_NAMES
 
 
 def _are_sentences(values: Values) -> bool:
     """Whether most are of more than one word, or of a script that does not separate words."""
     present = [value.strip() for value in values if value]
     return 2 * sum(" " in value or not value.isascii() for value in present) > len(present)
+
+
+def _have_fractions(values: Values) -> bool:
+    """Whether any is a number that is not whole, but for those that are not finite."""
+    numbers = [float(value) for value in values if isinstance(value, Real)]
+    return any(math.isfinite(number) and not number.is_integer() for number in numbers)
 
 
 def _has_fractions(values: Values) -> bool:

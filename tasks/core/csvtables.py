@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 # no value is null in CSV: an empty field is the empty text, and DuckDB wants some text to stand for null
 _OCCURRENCES = "strlen({c}) - strlen(replace({c}, {x}, ''))"  # of a one-byte character
+_SEPARATOR_LINE = re.compile(r"sep=([,;|\t])\r?\n")
+_SAMPLE = 50  # records that a delimiter is tried on
+_FEW = 0.5  # of them
 _NEVER = "\x01\x02 no null \x02\x01"
 
 
@@ -24,9 +29,8 @@ def load_csv(connection: duckdb.DuckDBPyConnection, text: Text, loaded: Loaded, 
     """Fill the table `loaded.table` with the file's fields, all of them text; `kind` is csv or tsv."""
     with text.open() as lines:
         header_lines = list(islice(lines, 1000))
-    delimiter = "\t" if kind == "tsv" else _delimiter(header_lines[0] if header_lines else "")
-    reader = RecordReader(header_lines, delimiter, quote)
-    header = next(iter(reader), None)
+    delimiter = "\t" if kind == "tsv" else _delimiter(header_lines, quote)
+    header = next(_records(header_lines, delimiter, quote), None)
     if header is None or not any(header.fields):
         raise DataError(f"{loaded.name}: empty; wanted a line with the columns' names, then one record a line.", "Give a file with rows.")
     if header.reason or undecodable(header.text):
@@ -37,12 +41,44 @@ def load_csv(connection: duckdb.DuckDBPyConnection, text: Text, loaded: Loaded, 
     # blank lines above the header are no concern of the quick reader
     if text.damaged or header.line != 1 or not _load_csv_quickly(connection, text, loaded, header, delimiter, quote):
         _load_csv_carefully(connection, text, loaded, delimiter, quote)
+    _reject_headers(connection, loaded, header)
 
 
-def _delimiter(header: str) -> str:
-    """The comma; or what else the header has, where it has none: some countries' spreadsheets write semicolons."""
-    others = [character for character in ";\t|" if character in header]
-    return others[0] if "," not in header and len(others) == 1 else ","
+def _reject_headers(connection: duckdb.DuckDBPyConnection, loaded: Loaded, header: Record) -> None:
+    """Set rows aside that are the header once more, as they are where files were joined."""
+    if len(header.fields) < 2:
+        return
+    same = " AND ".join(f"{quoted(name)} = {literal(field)}" for name, field in zip(loaded.columns, header.fields, strict=True))
+    for (line,) in connection.execute(f"SELECT {LINE} FROM {quoted(loaded.table)} WHERE {same} ORDER BY {LINE}").fetchall():
+        loaded.reject(line, "the header once more", header.text)
+    if any(entry["reason"] == "the header once more" for entry in loaded.quarantine):
+        connection.execute(f"DELETE FROM {quoted(loaded.table)} WHERE {same}")
+        loaded.quarantine.sort(key=lambda entry: int(entry["line"]))
+
+
+def _delimiter(lines: list[str], quote: str) -> str:
+    """The one that Excel's first line `sep=` names; else the comma, unless another divides the records as the header and it does not."""
+    first = next((line for line in lines if line.strip("\r\n")), "")
+    if named := _SEPARATOR_LINE.fullmatch(first):
+        return named[1]
+    fitting = {mark: _share_like_header(lines, mark, quote) for mark in ",;\t|" if mark in first}
+    best = max(fitting, key=lambda mark: fitting[mark], default=",")  # of equals, the first
+    return best if "," not in fitting or fitting[","] <= _FEW < fitting[best] else ","
+
+
+def _share_like_header(lines: list[str], delimiter: str, quote: str) -> float:
+    """Of the first records below the header, those that have as many fields."""
+    header, *others = [len(record.fields) for record in islice(_records(lines, delimiter, quote), _SAMPLE)]
+    return sum(width == header for width in others) / len(others) if others else 1.0
+
+
+def _records(lines: Iterable[str], delimiter: str, quote: str) -> Iterator[Record]:
+    """The records, without the line that names the separator."""
+    records = iter(RecordReader(lines, delimiter, quote))
+    for first in islice(records, 1):
+        if not _SEPARATOR_LINE.match(first.text):
+            yield first
+    yield from records
 
 
 def _load_csv_quickly(
@@ -134,7 +170,7 @@ def _load_csv_carefully(connection: duckdb.DuckDBPyConnection, text: Text, loade
     columns = ", ".join(f"{quoted(name)} VARCHAR" for name in loaded.columns)
     connection.execute(f"CREATE TABLE {quoted(loaded.table)} ({columns}, {LINE} BIGINT)")
     with text.open() as lines:
-        records = iter(RecordReader(lines, delimiter, quote))
+        records = _records(lines, delimiter, quote)
         next(records)
         good = (record for record in records if _keep(record, loaded, bool(text.damaged)))
         while batch := list(islice(good, BATCH)):

@@ -16,6 +16,7 @@ FILE, LINE, SPLIT = "_file", "_line", "split"  # the columns that every table ge
 RAW = "_raw"  # of JSON, where it is asked for: each record as it is written
 SPLITS = ("train", "validation", "test")
 BATCH = 50_000  # rows handed over at once
+JSON_TEXT = "JSON as text"  # the type of a column of texts that were lists and objects of JSON in some rows
 CONTENT = 200  # characters of a quarantined record that are kept
 
 
@@ -25,6 +26,7 @@ class Loaded:
 
     columns   the table's names of the source's columns;  names  the source's own
     keep_raw  whether the table of a JSON file is to have the column RAW
+    mixed     columns of texts that are JSON's in the rows that hold lists or objects
     """
 
     table: str
@@ -33,6 +35,7 @@ class Loaded:
     names: list[str] = field(default_factory=list)
     keep_raw: bool = False
     rows: int = 0
+    mixed: list[str] = field(default_factory=list)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
 
     def name_columns(self, names: Sequence[str], reserved: set[str]) -> None:
@@ -58,14 +61,6 @@ def quoted(name: str) -> str:
 def is_nested(kind: str) -> bool:
     """Whether DuckDB's type of that name holds lists or structures."""
     return kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
-
-
-def converted(name: str, present: str, wanted: str) -> str:
-    """SQL that makes a column's values of one type another, NULL where they cannot be; lists and structures are read from JSON text."""
-    value = quoted(name)
-    if is_nested(wanted) and not is_nested(present):
-        value = f"TRY_CAST({value} AS JSON)"
-    return f"TRY_CAST({value} AS {wanted})"
 
 
 def literal(text: str) -> str:

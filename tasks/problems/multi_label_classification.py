@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tasks.core.calibration import Calibration
 from tasks.core.checks import LABEL_UNKNOWN, Check
-from tasks.core.column_kinds import lists, texts
+from tasks.core.column_kinds import LABEL_NAMES, flags, lists, separated, texts
 from tasks.core.draws import Resampled
 from tasks.core.multi_label import (
     METRICS,
@@ -22,8 +22,9 @@ from tasks.core.multi_label import (
     resampled_multi_label_metrics,
     tune_thresholds,
 )
+from tasks.core.readings import Given, Reading, read_flags, read_labels
 from tasks.core.thresholds import describe_threshold
-from tasks.problems.base import UNLEARNT, Array, Columns, Floats
+from tasks.problems.base import UNLEARNT, Array, Columns, Floats, Guessed
 from tasks.problems.text_classification import TextClassification
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tasks.core.params import ValidateParams
+    from tasks.core.reading_params import ReadingParams
 
 
 class MultiLabelClassification(TextClassification):
@@ -42,13 +44,8 @@ class MultiLabelClassification(TextClassification):
     """
 
     name = "multi-label-classification"
-    columns = {"text": "the text", "labels": "its classes: a list, or a text such as 'a|b'"}  # noqa: RUF012 (base.py declares them)
+    columns = {"text": "the text", "labels": "its classes: a list, a text such as 'a|b', or columns of 0 and 1"}  # noqa: RUF012 (base.py declares them)
     types = {"labels": "VARCHAR[]"}  # noqa: RUF012
-    # JSON where it looks like it; an empty text is a row without labels
-    from_text = {  # noqa: RUF012
-        "labels": "CASE WHEN trim(labels) LIKE '[%' THEN TRY_CAST(TRY_CAST(labels AS JSON) AS VARCHAR[]) "
-        "ELSE list_filter(list_transform(string_split(labels, '|'), lambda x: trim(x)), lambda x: x <> '') END"
-    }
     label_column = "labels"
     answer_columns = ("labels",)
     metric_signs = METRICS
@@ -57,9 +54,28 @@ class MultiLabelClassification(TextClassification):
     baseline_name = "TF-IDF + logistic regression, one a label"
     problem_type = "multi_label_classification"
 
-    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
-        text, labels = (next(iter(found(rows)), None) for found in (texts, lists))
-        return {"text": text, "labels": labels} if text and labels else None
+    def readings(self, given: Mapping[str, Sequence[Given]], params: ReadingParams) -> dict[str, Reading]:
+        flags = given.get("labels", ())
+        if len(flags) < 2:
+            return super().readings(given, params)
+        return super().readings({"text": given["text"]}, params) | {"labels": read_flags(flags)}
+
+    def reading(self, name: str, given: Given, params: ReadingParams) -> Reading:
+        if name == "labels":
+            return read_labels(given, merge=params.merge_labels, separator=params.label_separator)
+        return super().reading(name, given, params)
+
+    def guess_columns(self, rows: Columns) -> Guessed | None:
+        text = next(iter(texts(rows)), None)
+        columns = flags(rows)
+        labels = next(iter(lists(rows)), None) or next((name for name, _ in separated(rows) if name != text), None)
+        if text is None or not (labels or (len(columns) > 1 and not any(name.lower() in LABEL_NAMES for name in rows))):
+            return None
+        return {"text": text, "labels": labels or tuple(columns)}
+
+    def guess_reading(self, rows: Columns, columns: Guessed) -> dict[str, Any]:
+        separator = dict(separated(rows)).get(str(columns["labels"]))
+        return {"label_separator": separator} if separator else {}
 
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
         checks = {check.name: check for check in super().expectations(validate, labels)}

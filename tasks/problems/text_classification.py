@@ -20,8 +20,9 @@ from tasks.core.draws import Resampled
 from tasks.core.encodings import encode_texts, pad_features
 from tasks.core.errors import ParamsError
 from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, log_loss, resampled_classification_metrics
+from tasks.core.readings import label_variants
 from tasks.core.thresholds import best_threshold, describe_threshold
-from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Problem
+from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Guessed, Problem
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,7 @@ class TextClassification(Problem):
     baseline_name = "TF-IDF + logistic regression"
     problem_type: ClassVar[str] = "single_label_classification"  # as Hugging Face calls it
 
-    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
+    def guess_columns(self, rows: Columns) -> Guessed | None:
         text = next(iter(texts(rows)), None)
         label = next((name for name in classes(rows) if name != text), None)
         return {"text": text, "label": label} if text and label else None
@@ -58,6 +59,7 @@ class TextClassification(Problem):
         between = "expect_column_values_to_be_between"
         conflicts = {"column": COPIES_LABELS, "max_value": 1, "mostly": 1 - validate.max_conflict_share}
         few, most = validate.min_rows_per_class, validate.max_class_share
+        variants = {"column": "label", "value_set": [label for group in label_variants(labels) for label in group]}
         return [
             Check("null_label", "expect_column_values_to_not_be_null", {"column": "label"}, "quarantine", "the label is missing"),
             Check("unknown_label", "expect_column_values_to_be_in_set", known, "error", "the label is not in `labels` of params.yaml"),
@@ -68,6 +70,8 @@ class TextClassification(Problem):
                   "labels of params.yaml have no rows"),
             Check("one_class", "expect_column_unique_value_count_to_be_between", {"column": LABEL_PRESENT, "min_value": 2}, "error",
                   "two classes or more are needed to tell apart"),
+            Check("label_variants", "expect_column_values_to_not_be_in_set", variants, "warn",
+                  "another label differs only by case or by blanks (ingest.merge_labels makes one of them)"),
             Check("class_share", "expect_column_max_to_be_between", {"column": LABEL_SHARE, "max_value": most}, "warn",
                   f"the most frequent label has more than {most:.0%} of the rows (validate.max_class_share)"),
         ]  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasks.core.column_kinds import classes, text_pair
-from tasks.problems.base import Columns, Floats
+from tasks.problems.base import Columns, Floats, Guessed
 from tasks.problems.text_classification import TextClassification
 
 
@@ -26,7 +26,7 @@ class TextPair(TextClassification):
     split_columns = ("text_a",)
     finetune_defaults = {"learning_rate": 1e-4, "head_learning_rate": None}  # noqa: RUF012
 
-    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
+    def guess_columns(self, rows: Columns) -> Guessed | None:
         pair = text_pair(rows)
         label = next((name for name in classes(rows) if name not in pair), None)
         return {"text_a": pair[0], "text_b": pair[1], "label": label} if pair and label else None

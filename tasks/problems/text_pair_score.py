@@ -16,7 +16,7 @@ from tasks.core.column_kinds import scores, text_pair
 from tasks.core.draws import Resampled
 from tasks.core.encodings import encode_texts, pad_features
 from tasks.core.pair_scores import METRICS, QUERY, SCORE, order_of_rows, query_number, ranked_right, score_details, score_metrics
-from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats
+from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Guessed
 from tasks.problems.unlabelled import Unlabelled
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class TextPairScore(Unlabelled):
     baseline_name = "cosine of TF-IDF"
     finetune_defaults = {"learning_rate": 1e-4, "head_learning_rate": None}  # noqa: RUF012
 
-    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
+    def guess_columns(self, rows: Columns) -> Guessed | None:
         pair = text_pair(rows)
         score = next((name for name in scores(rows) if name not in pair), None)
         query = next((name for name in rows if name.lower() in ("query", "query_id", "qid") and name not in (*pair, score)), None)

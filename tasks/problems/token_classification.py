@@ -17,18 +17,20 @@ from tasks.core.bio_checks import bio_checks, bio_facts
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.class_weights import weigh_classes
-from tasks.core.column_kinds import lists
+from tasks.core.column_kinds import lists, texts
 from tasks.core.draws import Draws, Resampled
 from tasks.core.encodings import pad_rows
 from tasks.core.errors import ParamsError
 from tasks.core.metrics import fit_temperature, log_loss
 from tasks.core.ragged import as_wide
+from tasks.core.readings import Given, Reading, one_column, read_as
 from tasks.core.span_behaviour import SWAP, altered_words, have, mostly_found, moves, same_spans, still_found
 from tasks.core.span_metrics import count_rows, predicted_tags, span_details, span_metrics, word_outputs, word_tags
 from tasks.core.spans import OUTSIDE, find_spans, tag_ids, tag_names, types_of
+from tasks.core.tag_schemes import PREFIXES, as_iob2, is_iob1, numbered, spans_of
 from tasks.core.windows import NO_WORD, Frame, collate_windows, make_windows, merge_windows, window_references
 from tasks.core.words import align, join_words, special_tokens, sub_words, unknown_token, words_of
-from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Problem
+from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Guessed, Problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tasks.core.params import EvaluateParams, ValidateParams
+    from tasks.core.reading_params import ReadingParams
 
 
 class TokenClassification(Problem):
@@ -48,7 +51,7 @@ class TokenClassification(Problem):
     """
 
     name = "token-classification"
-    columns = {"tokens": "the words, a list", "tags": "a BIO tag for each word, a list"}  # noqa: RUF012 (base.py declares them)
+    columns = {"tokens": "the words, a list, or a text", "tags": "a tag for each word, or spans of the text"}  # noqa: RUF012 (base.py declares them)
     types = {"tokens": "VARCHAR[]", "tags": "VARCHAR[]", "entities": "VARCHAR[]"}  # noqa: RUF012
     derived = {  # noqa: RUF012
         "text": "array_to_string(tokens, ' ')",
@@ -65,15 +68,32 @@ class TokenClassification(Problem):
     label_metrics = ("accuracy", "log_loss")  # rows that have one type have others too: `per_class` of the details tells types apart
     baseline_name = "list of the training entities"
 
-    def guess_columns(self, rows: Columns) -> dict[str, str] | None:
-        """Two columns of lists as long as each other, one of them of BIO tags; a few bad rows do not hide them."""
-        columns = lists(rows)
-        tags = next((name for name in columns if _mostly(map(_are_tags, rows[name]))), None)
+    def readings(self, given: Mapping[str, Sequence[Given]], params: ReadingParams) -> dict[str, Reading]:
+        """Lists of words and tags; or a text and spans of its characters."""
+        if given.keys() != set(self.columns):
+            return super().readings(given, params)
+        columns = {name: one_column(name, column) for name, column in given.items()}
+        tokens, tags = columns["tokens"], columns["tags"]
+        if tokens.is_list and tags.is_list:
+            found = {name: Reading(f"{column.sql}::VARCHAR[]") for name, column in columns.items()}
+        else:
+            call = f"read_tagged({tokens.text}, {tags.text})"
+            found = {name: read_as(call, name, column.name) for name, column in columns.items()}
+        return {**found, "tags": Reading(as_iob2(found["tags"].value, tags, params), found["tags"].problem)}
+
+    def guess_columns(self, rows: Columns) -> Guessed | None:
+        """Lists of words and of tags, as long as each other, or a text and spans of it; a few bad rows do not hide them."""
+        words = lists(rows)
+        tags = next((name for name in words if _mostly(map(_are_tags, rows[name]))), None) or numbered(rows)
         if tags is None:
-            return None
+            text, spans = next(iter(texts(rows)), None), spans_of(rows)
+            return {"tokens": text, "tags": spans} if text and spans else None
         lengths = [len(value or ()) for value in rows[tags]]
-        same = [name for name in columns if name != tags and _mostly(map(_as_long, rows[name], lengths))]
+        same = [name for name in words if name != tags and _mostly(map(_as_long, rows[name], lengths))]
         return {"tokens": min(same, key=lambda name: name != "tokens"), "tags": tags} if same else None
+
+    def guess_reading(self, rows: Columns, columns: Guessed) -> dict[str, Any]:
+        return {"tag_scheme": "iob1"} if is_iob1(rows[str(columns["tags"])]) else {}
 
     def output_labels(self, labels: Sequence[str]) -> Sequence[str]:
         return tag_names(labels)
@@ -256,7 +276,7 @@ class TokenClassification(Problem):
 
 
 def _are_tags(values: Sequence[Any] | None) -> bool:
-    return all(isinstance(value, str) and (value == OUTSIDE or value.startswith(("B-", "I-"))) for value in values or ())
+    return all(isinstance(value, str) and (value == OUTSIDE or value.startswith(PREFIXES)) for value in values or ())
 
 
 def _as_long(values: Sequence[Any] | None, length: int) -> bool:

@@ -1,0 +1,92 @@
+"""The schemes that entities are tagged by, as IOB2: numbers, IOB1, BIOES and BILOU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import ParamsError
+from tasks.core.loaded import literal
+from tasks.core.readings import Given
+
+if TYPE_CHECKING:
+    from tasks.core.reading_params import ReadingParams
+
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+_SAME_AS = {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}  # BIOES and BILOU: single or unit, end or last
+MOST_TAGS = 1000
+MOSTLY = 0.9  # of a column's items
+PREFIXES = ("B-", "I-", *_SAME_AS)
+
+
+def as_iob2(tags: str, given: Given, params: ReadingParams) -> str:
+    """SQL of tags in IOB2, of SQL of tags.
+
+    Numbers stand for `ingest.tag_names`; S-, U-, E- and L- have one meaning; an I- that begins an entity is right in IOB1 alone.
+    Raises ParamsError for numbers without names.
+    """
+    if params.tag_names:
+        names = ", ".join(map(literal, params.tag_names))
+        number = "TRY_CAST(x AS UINTEGER)"
+        tags = f"list_transform({tags}, lambda x: coalesce([{names}][{number}::BIGINT + 1], x))"
+    elif given.is_list and given.kind.removesuffix("[]") in _INTEGERS:
+        raise ParamsError(
+            f"column '{given.name}': it holds the numbers of tags, and nothing says which tags they are.",
+            "Name them in order, from 0: `ingest.tag_names: [O, B-PER, I-PER, ...]`, or `ratchet init --tags O,B-PER,I-PER,...`.",
+        )
+    cases = " ".join(f"WHEN {literal(theirs)} THEN {literal(ours)} || x[3:]" for theirs, ours in _SAME_AS.items())
+    tags = f"list_transform({tags}, lambda x: CASE x[:2] {cases} ELSE x END)"
+    if params.merge_labels:
+        tags = f"list_transform({tags}, lambda x: CASE WHEN x[2] = '-' THEN x[:2] || trim(lower(x[3:])) ELSE x END)"
+    if params.tag_scheme == "iob1":
+        before = f"coalesce(({tags})[i - 1][3:], '')"
+        tags = f"list_transform({tags}, lambda x, i: CASE WHEN x[:2] = 'I-' AND {before} <> x[3:] THEN 'B-' || x[3:] ELSE x END)"
+    return tags
+
+
+def is_iob1(rows: Iterable[Sequence[Any] | None]) -> bool:
+    """Whether entities begin with I-, and with B- only where they touch another of their type."""
+    begun = orphans = 0
+    for tags in rows:
+        before = "O"
+        for tag in tags or ():
+            if isinstance(tag, str):
+                begun += tag[:2] == "B-" and before[2:] != tag[2:]
+                orphans += tag[:2] == "I-" and before[2:] != tag[2:]
+                before = tag
+    return orphans > 0 and begun == 0
+
+
+def numbered(rows: Mapping[str, Sequence[Any]]) -> str | None:
+    """The column, if there is one, of lists of whole numbers that may be tags'."""
+    for name, values in rows.items():
+        items = [item for value in values if isinstance(value, list) for item in value]
+        if items and all(isinstance(item, int) and 0 <= item < MOST_TAGS for item in items) and "tag" in name.lower():
+            return name
+    return None
+
+
+def spans_of(rows: Mapping[str, Sequence[Any]]) -> str | None:
+    """The column, if there is one, of lists of spans with offsets, or of what Label Studio exports."""
+    for name, values in rows.items():
+        items = [item for value in values if isinstance(value, list) for item in value]
+        if items and sum(map(_is_span, items)) >= MOSTLY * len(items):
+            return name
+    return None
+
+
+def word_tags(rows: Mapping[str, Sequence[Any]]) -> str | None:
+    """The column, if there is one, whose rows hold the tag of a word each."""
+    for name, values in rows.items():
+        present = [value for value in values if value]
+        tags = all(isinstance(value, str) and (value == "O" or value.startswith(PREFIXES)) for value in present)
+        if tags and len({value == "O" for value in present}) == 2:
+            return name
+    return None
+
+
+def _is_span(item: Any) -> bool:
+    if isinstance(item, dict):
+        keys = {key for key, value in item.items() if value is not None}
+        return ("result" in keys) or (bool(keys & {"start", "start_offset"}) and bool(keys & {"label", "labels", "entity_group"}))
+    return isinstance(item, list) and len(item) == 3 and isinstance(item[2], str)
