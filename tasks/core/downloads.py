@@ -53,7 +53,7 @@ def kept(
     place = cache / "files" / hashlib.sha256(key.encode()).hexdigest()[:24] / name
     mark = place.parent / "about.json"
     with lock(place.parent):
-        about = (read_kept(mark, "sha256", "size", "validator") or {}) if place.is_file() else {}
+        about = (read_kept(mark, "sha256", "validator") or {}) if place.is_file() else {}
         known = dict(validator) if validator is not None else None
         if about and about["validator"] == known and about["sha256"] == sha256_once(place):
             compare_sha256(about["sha256"], sha256, address or key)
