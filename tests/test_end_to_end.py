@@ -30,7 +30,7 @@ def test_train_says_what_ships_why_and_what_to_know(template: Path) -> None:
     ships = first["ships"]
     assert ships["recipe"] == first["recipe"] == verified["shipped"]
     assert ships["why"] == verified["reason"]
-    assert first["notes"] == verified["notes"]
+    assert first["notes"] == [*json.loads((template / "reports" / "evaluation.json").read_text())["notes"], *verified["notes"]]
     assert [one["recipe"] for one in ships["candidates"]] == ["fp32", "int8-dynamic"]
     assert [one["recipe"] for one in ships["candidates"] if one["verdict"] == "ships"] == [ships["recipe"]]
     assert all(one["reason"] and one["verdict"] in ("ships", "passed", "rejected") for one in ships["candidates"])
@@ -39,7 +39,7 @@ def test_train_says_what_ships_why_and_what_to_know(template: Path) -> None:
     with console.capture() as captured:
         print_training(Workspace(template), result, 1.0, 0.5)
     assert f"Ships: {verified['reason']}" in captured.get()
-    assert "\nThe temperature ended at its bound.\n" in captured.get()
+    assert "\n! The temperature ended at its bound.\n" in captured.get()
 
 
 @pytest.mark.parametrize("server", [True, False], ids=["with a server", "without a server"])
