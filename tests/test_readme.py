@@ -36,7 +36,7 @@ def test_the_commands_work_in_their_order(base_dir: Path, tmp_path: Path) -> Non
     write_csv(tmp_path / "new.csv", {"text": ["a good and lovely film", "a bad, broken phone"]})
     done = []
     for command in (command for command in COMMANDS if command[0] == "ratchet"):
-        arguments = command[1:]
+        arguments = [word.replace("3e-5", "3e-3") for word in command[1:]]  # at 3e-5 the tiny model learns nothing, and is refused
         if arguments[0] == "init":
             done.append(ratchet(tmp_path, *arguments, "--base-model", str(base_dir)).stdout)
             save_overrides(tmp_path / "reviews" / "params.yaml", (*FAST, *EASY))
