@@ -5,6 +5,7 @@ These are DVC's internals (dvc is pinned for that); flows/stage_cache.py alone u
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,16 @@ def forget_hashes(repo: Any, paths: Iterable[Path]) -> None:
         for path in paths:
             for file in path.rglob("*") if path.is_dir() else [path]:
                 known.delete(str(file))
+
+
+def clear_way(outs: Iterable[Any]) -> None:
+    """Remove a file where an out has its directory, and a directory where it has its file: DVC's checkout stumbles over them."""
+    for out in outs:
+        path = Path(out.fs_path)
+        if out.hash_info.isdir and path.is_file():
+            path.unlink()
+        elif not out.hash_info.isdir and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
 
 
 def drop_damaged(outs: Iterable[Any]) -> list[str]:
@@ -95,6 +106,11 @@ def dvc_refusals(root: Path) -> Iterator[None]:
     try:
         yield
     except NotDvcRepoError:
+        if (root / ".dvc").is_file():
+            raise WorkspaceError(
+                f"{root / '.dvc'}: a file, where DVC's directory belongs.",
+                "Move it away and restore the directory (`git checkout .dvc`), then run the command again.",
+            ) from None
         raise WorkspaceError(f"{root}: not under DVC.", "Run `ratchet init` for a new workspace, or `dvc init` here.") from None
     except LockError as error:
         raise WorkspaceError(f"{root}: DVC is at work here: {' '.join(str(error).split())}", "Wait for the other `dvc` to end.") from None

@@ -131,11 +131,13 @@ class Registry:
         return Contestant(f"version {version.version}{aliases}", directory, version)
 
     def run_params(self, version: ModelVersion) -> dict[str, str]:
-        """The parameters that its run logged."""
+        """The parameters that its run logged, without the pyfunc's own, which MLflow puts among them."""
         from tasks.core.registry import mlflow_errors
+        from tasks.serving import BUNDLE_SHA256
 
         with mlflow_errors(self.uri):
-            return dict(self.client.get_run(version.run_id).data.params)
+            params = self.client.get_run(version.run_id).data.params
+        return {name: value for name, value in params.items() if name != BUNDLE_SHA256}
 
     def reports(self, version: ModelVersion) -> dict[str, Any]:
         """The reports that its run holds, by name; those that are gone are left out."""

@@ -5,7 +5,6 @@ No stage runs before its flow does, so that Prefect shows when things happened. 
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flows.background import in_background
 from flows.effects import UNKEPT, Effect
 from flows.environment import has_prefect_server
+from flows.own_server import own_server
 from flows.training_run import ALL, TrainingRun, TrainResult
 from tasks.core.errors import WorkspaceError
 from tasks.core.files import sha256_json
@@ -63,18 +63,16 @@ def start_prefect(run: TrainingRun) -> None:
     require_server(run.workspace)
     if has_prefect_server():
         return
-    # imported before MLflow is opened, not meanwhile: that sets up the classes of every database, and half-imported ones break it
-    from prefect.server.api.server import SubprocessASGIServer
-
-    def start() -> None:
-        # the server inherits it: Ctrl-C and a closed terminal go to the whole group, and the run has to tell it how it ended
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-        # the flow's own client finds this very server: the class keeps one instance a process
-        SubprocessASGIServer().start()
-
-    server = in_background(start)
+    server = in_background(own_server())
     run.wait_for_mlflow()
     server.result()
+
+
+def _serve_flow(workspace: Workspace) -> None:
+    """Have a Prefect server that answers."""
+    require_server(workspace)
+    if not has_prefect_server():
+        in_background(own_server()).result()
 
 
 def require_server(workspace: Workspace) -> None:
@@ -96,7 +94,7 @@ def promote(workspace: Workspace, version: str, force_reason: str = "", effect: 
     asked = {"version": number, "forced": bool(force_reason), "promotion": sha256_json(workspace.values().get("promotion"))}
     if done := effect.done(asked, registry):
         return _answer(registry, done)
-    require_server(workspace)
+    _serve_flow(workspace)
     from flows.promotion import promotion
 
     return promotion(str(workspace.root), str(number or version), force_reason, key=effect.begin(asked))
@@ -116,7 +114,7 @@ def roll_back(workspace: Workspace, to: int | None, reason: str, effect: Effect 
     if to is not None and to == current:
         return {"state": "unchanged", "model": registry.name, "version": to, "champion": to, "decision": None}
     target = rollback_target(registry, decisions, to)  # where there is none, that is told without waiting for a server to start
-    require_server(workspace)
+    _serve_flow(workspace)
     from flows.promotion import rolling_back
 
     return rolling_back(str(workspace.root), target, current, reason, key=effect.begin(asked))
@@ -139,6 +137,7 @@ def retrain(workspace: Workspace, effect: Effect = UNKEPT) -> dict[str, Any]:
             found = [asdict(trigger) for trigger in look_for_reasons(workspace)]
         if not any(trigger["fired"] for trigger in found):
             return {"state": "idle", "triggers": found, "version": None, "promotion": None}
+        in_background(own_server()).result()
     from flows.retraining import retraining
 
     return retraining(str(workspace.root), found, key=effect.begin({}))

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.cache_contents import drop_damaged, dvc_refusals, find_run, forget_hashes, sound_runs
+from flows.cache_contents import clear_way, drop_damaged, dvc_refusals, find_run, forget_hashes, sound_runs
 from tasks.core.errors import PipelineError, WorkspaceError
 from tasks.core.files import sha256_json
 from tasks.core.progress import LINES
@@ -91,6 +91,7 @@ class StageCache:
             if not made.outs_cached():
                 return False
             forget_hashes(self._repo, [self._root / path for path in find_stage(name).outs.values()])
+            clear_way(made.outs)
             made.checkout(force=True)
             self._save(stage)
             return True
@@ -240,6 +241,7 @@ class StageCache:
                 if drop_damaged([out]) or out.changed_cache():
                     return False
         forget_hashes(self._repo, [Path(out.fs_path) for out in stage.outs])
+        clear_way(stage.outs)
         stage.checkout(force=True)
         return True
 

@@ -29,7 +29,7 @@ from tasks.core.progress import Report
 from tasks.core.session import take_rows
 from tasks.core.slices import Slice, slice_rows
 from tasks.core.timing import Timings, time_turn, turns
-from tasks.core.workers import Worker, WorkerError, answer_questions
+from tasks.core.workers import Worker, WorkerError, answer_questions, tell_refusal
 from tasks.problems import load_problem
 from tasks.problems.base import Array, Floats, Problem
 
@@ -216,7 +216,8 @@ def _ask(info: BundleInfo, worker: Worker, **question: str | list[int]) -> dict[
 
 def _serve(setting: Mapping[str, Any]) -> None:
     """A bundle's own process."""
-    info = open_bundle(Path(setting["bundle"]), registered=setting["sha256"])
+    with tell_refusal():
+        info = open_bundle(Path(setting["bundle"]), registered=setting["sha256"])
     kind, wanted = load_problem(info.problem), setting["labels"]
     predictor = Predictor(info, kind)
     names = [*kind.columns, *kind.derived]

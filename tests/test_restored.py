@@ -51,7 +51,7 @@ def cached(root: Path, oid: str) -> Path:
 
 @pytest.mark.parametrize("what", ["list", "file", "every file"])
 def test_a_damaged_copy_is_dropped_and_the_stage_runs_again(
-    trained: Path, runner: Callable[..., StageRunner], what: str, capsys: pytest.CaptureFixture[str]
+    trained: Path, runner: Callable[..., StageRunner], what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokens = trained / "data" / "tokens"
     whole, listing = contents(tokens), cached(trained, locked(trained, "tokenize", "data/tokens"))
@@ -61,7 +61,7 @@ def test_a_damaged_copy_is_dropped_and_the_stage_runs_again(
     for file in damaged:
         flip(file)
     assert runner().run("tokenize").state == "ran"
-    assert "the copy of data/tokens in DVC's cache is damaged and was dropped; the stage runs again" in capsys.readouterr().err
+    assert "the copy of data/tokens in DVC's cache is damaged and was dropped; the stage runs again" in caplog.text
     assert contents(tokens) == whole
     shutil.rmtree(tokens)
     assert runner().run("tokenize").state == "restored"  # the cache is whole again

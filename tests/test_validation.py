@@ -164,7 +164,7 @@ def test_every_failed_check_is_in_one_error_with_its_rows(tmp_path: Path) -> Non
     assert "'neutrl' (reviews.csv line 12, reviews.csv line 13) Did you mean 'neutral'?" in message
     assert "'angry' (reviews.csv line 42)" in message
     assert "rows: there are fewer than 500 rows (validate.min_rows): 89" in message
-    assert "90 rows read, 1 set aside" in message
+    assert "the sources hold 90; 1 were set aside, 89 are left" in message
     assert "validate.actions" in error.value.remedy
     # what was found is kept where the message says
     assert {entry["row"] for entry in read_jsonl(tmp_path / "valid" / "failed.jsonl")} == {10, 11, 40}
@@ -196,7 +196,8 @@ def test_a_rare_class_stops_the_run_and_a_common_one_warns(tmp_path: Path) -> No
 
 
 def test_when_every_row_is_set_aside_the_run_stops(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no row is left: all 90 were set aside \(length\)"):
+    reason = r"90: the text has fewer than 5000 [^\n]*\(validate.min_length, max_length\)"
+    with pytest.raises(DataError, match=rf"{reason}[^~]*no row is left: all 90 were set aside"):
         Run(tmp_path, table(), min_length=5000)
 
 

@@ -14,6 +14,12 @@ def cut(path: Path) -> None:
     _write(path, path.read_bytes()[: path.stat().st_size // 2])
 
 
+def torn(path: Path) -> None:
+    """Cut in the middle of a key, so that it is no YAML."""
+    content = path.read_bytes()
+    _write(path, content[: content.rindex(b"md5", 0, len(content) // 2) + 2])
+
+
 def longer(path: Path) -> None:
     _write(path, path.read_bytes() + b"x\n")
 
@@ -81,8 +87,7 @@ _TABLE: tuple[tuple[str, tuple[Damage, ...], Outcome], ...] = (
     ("models/bundle/model.onnx", (cut,), "repaired"),
     (".ratchet/standing.json", (*JSON, a_directory), "repaired"),
     ("dvc.yaml", (conflict, junk, empty, a_list), "repaired"),
-    ("dvc.lock", (cut,), "repaired"),
-    ("dvc.lock", (conflict, junk, empty, a_list, a_directory), "told"),
+    ("dvc.lock", (torn, conflict, junk, empty, a_list, a_directory), "told"),
     (".dvc/config", (conflict, junk, a_list, cut), "told"),
     (".dvc", (a_file,), "told"),
     (".dvc/tmp", (a_file,), "told"),

@@ -109,7 +109,8 @@ def _text_batches(source: Path, described: Source, wanted: Sequence[str], proble
         kinds = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
         readings = _readings(kinds, wanted, problem)
         _require_fit(connection, source, readings, LINE)
-        columns = [quoted(column) for column in loaded.columns]
+        # values of several types as their text, not as JSON with its quotes
+        columns = [f"{quoted(name)} ->> '$' AS {quoted(name)}" if kinds[name] == "JSON" else quoted(name) for name in loaded.columns]
         columns += [f"{reading.value} AS {quoted(_INPUT + column)}" for column, reading in readings.items()]
         columns += [RAW] if RAW in kinds else []
         reader = connection.cursor().sql(f"SELECT {', '.join(columns)} FROM rows ORDER BY {LINE}").to_arrow_reader(BATCH_ROWS)

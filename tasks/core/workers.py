@@ -8,13 +8,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tasks.core import errors
+from tasks.core.errors import PipelineError
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+_REFUSED = "refused"
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # sent by the kernel short of memory, or by people
 
 
@@ -42,7 +47,7 @@ class Worker:
         )
 
     def ask(self, **question: str | list[int]) -> dict[str, Any]:
-        """The worker's answer; WorkerError where it has none."""
+        """The worker's answer; WorkerError where it has none, and the PipelineError that it ended with where it told one."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -54,6 +59,8 @@ class Worker:
         if not line:
             raise self._last_words()
         answer: dict[str, Any] = json.loads(line)
+        if told := answer.get(_REFUSED):
+            raise getattr(errors, told["type"])(told["message"], told["remedy"])
         return answer
 
     def close(self) -> None:
@@ -77,6 +84,17 @@ class Worker:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         message = f"its process {how}" + (f": {lines[-1][:300]}" if lines else "")
         return WorkerError(message, from_outside=-code in FROM_OUTSIDE)
+
+
+@contextmanager
+def tell_refusal() -> Iterator[None]:
+    """The worker's side, before it answers anything: a PipelineError is the answer to its first question."""
+    try:
+        yield
+    except PipelineError as error:
+        told = {"type": type(error).__name__, "message": error.message, "remedy": error.remedy}
+        print(json.dumps({_REFUSED: told}), flush=True)
+        raise SystemExit(2) from None
 
 
 def answer_questions(handlers: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
