@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
@@ -189,10 +190,20 @@ def test_encodings_are_honoured(encoding: str, declared: str, name: str, bench: 
     assert (text, label) == ("café", "p")
 
 
+@pytest.mark.parametrize(
+    ("head", "says"), [(gzip.compress(b"text,label\na,b\n"), "gzip"), (b"PK\x03\x04\x14\0", "zip"), (b"PAR1\x15\x04", "Parquet")]
+)
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_what_is_no_text_is_told_by_what_it_is(head: bytes, says: str, name: str, bench: Workbench) -> None:
+    with pytest.raises(DataError, match=f"{name}: its bytes are those of .*{says}") as error:
+        bench.texts(head, name)
+    assert error.value.remedy
+
+
 def test_wrong_encoding_names_line_byte_and_remedy(bench: Workbench) -> None:
     with pytest.raises(DataError) as error:
         bench.texts("text,label\nok,p\ncafé,p\n".encode("cp1252"))
-    assert "rows.csv, line 3: byte 0xe9" in error.value.message
+    assert "rows.csv, line 3: byte 0xe9 is not utf-8; 1 of 3 lines" in error.value.message
     assert "encoding: cp1252" in error.value.remedy
     with pytest.raises(DataError, match="UTF-16"):
         bench.texts("text,label\nok,p\n".encode("utf-16-le"))

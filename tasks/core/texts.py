@@ -17,6 +17,12 @@ _CHUNK = 2**23
 _MAX_BAD_SHARE = 0.01  # of lines; above it the encoding is taken to be a wrong guess, not the lines damaged
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
          (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
+# bytes that begin what is no text: what it is, and what to do
+_FORMATS = (
+    (b"\x1f\x8b", "gzip", "Give it the ending .gz, or unpack it (`gunzip`)."),
+    (b"PK\x03\x04", "a zip archive, or an Excel file", "Unpack it (`unzip`), or save the sheet as CSV."),
+    (b"PAR1\x15", "Parquet", "Give it the ending .parquet, or set `format: parquet` beside its `url`."),
+)
 _ESCAPED = re.compile("[\udc00-\udcff]")
 
 
@@ -90,6 +96,7 @@ class _Damage:
 
     def __init__(self) -> None:
         self.lines = self.total = 0
+        self.open = False
         self.first: tuple[int, int] | None = None  # line, byte value
 
     def count(self, text: str) -> None:
@@ -99,12 +106,13 @@ class _Damage:
                     self.lines += 1
                     self.first = self.first or (number, ord(found[0]) - 0xDC00)
         self.total += text.count("\n")
+        self.open = not text.endswith("\n") if text else self.open  # a last line without an end
 
     def check(self, name: str, encoding: str) -> None:
         if self.first and self.lines > _MAX_BAD_SHARE * max(1, self.total):
             line, byte = self.first
             raise DataError(
-                f"{name}, line {line}: byte 0x{byte:02x} is not {encoding}; {self.lines} of {self.total} lines have such bytes.",
+                f"{name}, line {line}: byte 0x{byte:02x} is not {encoding}; {self.lines} of {self.total + self.open} lines have such bytes.",
                 "Name the file's encoding, for example `ingest.sources.N.encoding: cp1252` (N is the source's number, from 0), "
                 "or save the file as UTF-8.",
             )
@@ -114,6 +122,9 @@ def _encoding(source: Path, name: str, declared: str) -> tuple[str, int]:
     """The encoding, and the length of the byte order mark that says so."""
     with _open(source) as file:
         head = file.read(4096)
+    for mark, what, remedy in _FORMATS:
+        if head.startswith(mark):
+            raise DataError(f"{name}: its bytes are those of {what}; wanted is text.", remedy)
     for mark, encoding in _BOMS:
         if head.startswith(mark):
             return encoding, len(mark)
