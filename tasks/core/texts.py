@@ -111,8 +111,9 @@ class _Damage:
     def check(self, name: str, encoding: str) -> None:
         if self.first and self.lines > _MAX_BAD_SHARE * max(1, self.total):
             line, byte = self.first
+            total = self.total + self.open
             raise DataError(
-                f"{name}, line {line}: byte 0x{byte:02x} is not {encoding}; {self.lines} of {self.total + self.open} lines have such bytes.",
+                f"{name}, line {line}: byte 0x{byte:02x} is not {encoding}; {self.lines} of {total} lines have such bytes.",
                 "Name the file's encoding, for example `ingest.sources.N.encoding: cp1252` (N is the source's number, from 0), "
                 "or save the file as UTF-8.",
             )
