@@ -145,7 +145,9 @@ def _metric(rows: TestRows, wanted: str | None) -> str:
 
 def _require_labels(challenger: Contestant, scored: dict[str, Scored], rows: TestRows) -> None:
     """DataError where the challenger does not know a label that the workspace or the champion has."""
-    known = set(scored["challenger"].info.labels)
+    from tasks.comparison import known_labels
+
+    known = known_labels(scored["challenger"].info)
     lost = [label for label in rows.labels if label not in known]
     if lost:
         raise DataError(

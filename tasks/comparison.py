@@ -26,6 +26,7 @@ from tasks.core.normalization import digests, normalize_rows, positions
 from tasks.core.paired import Bools, accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences
 from tasks.core.predictor import Predictor
 from tasks.core.progress import Report
+from tasks.core.readings import canonical_labels
 from tasks.core.session import take_rows
 from tasks.core.slices import Slice, slice_rows
 from tasks.core.timing import Timings, time_turn, turns
@@ -94,9 +95,14 @@ def check_problem(bundles: Mapping[str, BundleInfo], problem: str) -> None:
             )
 
 
+def known_labels(info: BundleInfo) -> tuple[str, ...]:
+    """A bundle's labels in the one form that rows have: an older one may know 'True' or '1.0' for 'true' or '1'."""
+    return canonical_labels(info.labels, merge=False)
+
+
 def check_labels(first: BundleInfo, second: BundleInfo) -> None:
     """DataError unless one of the two knows every label of the other."""
-    ours, theirs = set(first.labels), set(second.labels)
+    ours, theirs = set(known_labels(first)), set(known_labels(second))
     if not (ours <= theirs or theirs <= ours):
         raise DataError(
             f"{first.directory} and {second.directory} know different labels: only the first has {sorted(ours - theirs)}, "
@@ -107,7 +113,7 @@ def check_labels(first: BundleInfo, second: BundleInfo) -> None:
 
 def all_labels(labels: Sequence[str], bundles: Sequence[BundleInfo]) -> tuple[str, ...]:
     """The workspace's labels, then those that only a bundle knows."""
-    return tuple(dict.fromkeys([*labels, *(label for info in bundles for label in info.labels)]))
+    return tuple(dict.fromkeys([*labels, *(label for info in bundles for label in known_labels(info))]))
 
 
 def score_bundles(bundles: Mapping[str, BundleInfo], test_file: Path, rows: TestRows, seed: int, report: Report) -> dict[str, Scored]:
@@ -154,7 +160,7 @@ def compare_scored(first: Scored, second: Scored, rows: TestRows, resampling: Re
     ours, theirs = kind.right(first.outputs, references), kind.right(second.outputs, references)
     only_first, only_second = discordant(ours, theirs)
     agreement, moved = kind.agreement(first.outputs, second.outputs)
-    old = [label for label in rows.labels if label in set(second.info.labels)]
+    old = [label for label in rows.labels if label in known_labels(second.info)]
     return {
         "metrics": {name: asdict(difference) for name, difference in differences.items()},
         "mcnemar": {"only_first": only_first, "only_second": only_second, "p_value": mcnemar(only_first, only_second)},
@@ -225,7 +231,7 @@ def _serve(setting: Mapping[str, Any]) -> None:
     pad = info.settings.pad_token_id
 
     def outputs(file: str) -> dict[str, Any]:
-        found = kind.align(info.settings.calibration.apply(predictor.outputs_of_features(features)), info.labels, wanted)
+        found = kind.align(info.settings.calibration.apply(predictor.outputs_of_features(features)), known_labels(info), wanted)
         np.savez(file, outputs=found, references=kind.references(features))
         return {}
 

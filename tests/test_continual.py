@@ -133,6 +133,13 @@ def test_another_order_of_the_labels_predicts_the_same(bench: Bench) -> None:
     np.testing.assert_allclose(ours, theirs[:, ::-1], atol=1e-6)
 
 
+def test_labels_of_an_older_checkpoint_are_those_that_mean_the_same(bench: Bench) -> None:
+    old = loaded(bench.base, ("True", "False", "1.0"), seed=1)
+    model = loaded(bench.base, ("1", "false", "true"), seed=2)
+    assert carry_over(model, old).kept == ("1", "false", "true")
+    assert torch.equal(model.classifier.weight[[2, 1, 0]], old.classifier.weight)
+
+
 def test_a_label_that_is_gone_is_dropped_and_told(bench: Bench) -> None:
     carried = carry_over(loaded(bench.base, ("neutral", "positive")), loaded(bench.start / "checkpoint", OLD_LABELS))
     assert carried.kept == ("positive",)

@@ -18,8 +18,8 @@ from flows.contestants import Registry
 from flows.prediction import load_predictor
 from flows.promotion import try_bundle
 from flows.reasons import _load
-from tasks.comparison import read_test_rows, score_bundles
-from tasks.core.bundle import Limits, write_manifest
+from tasks.comparison import all_labels, check_labels, known_labels, read_test_rows, score_bundles
+from tasks.core.bundle import Limits, open_bundle, write_manifest
 from tasks.core.errors import BundleError
 from tasks.core.files import read_json, sha256_file, write_json
 from tasks.core.progress import silent
@@ -92,6 +92,19 @@ def test_a_scoring_process_opens_only_the_bundle_that_was_checked(registry: Regi
     reverse_labels(info.directory)
     with pytest.raises(BundleError, match="is not the bundle that was registered"):
         score_bundles({"first": info}, file, rows, 0, silent)
+
+
+def test_a_bundle_whose_labels_have_an_older_form_is_compared_by_what_they_mean(trained: Path, tmp_path: Path) -> None:
+    forms = {"older": ["True", "1.0", "False"], "newer": ["false", "1", "true"]}
+    opened = {}
+    for name, labels in forms.items():
+        bundle = Path(shutil.copytree(trained / "models" / "bundle", tmp_path / name))
+        remake(bundle, lambda settings, labels=labels: settings.update(labels=labels))
+        opened[name] = open_bundle(bundle)
+    check_labels(opened["older"], opened["newer"])
+    assert set(known_labels(opened["older"])) == set(opened["newer"].labels)
+    assert set(all_labels((), [*opened.values()])) == set(opened["newer"].labels)
+    assert opened["older"].labels[0] == "True"  # what it answers stays as it was
 
 
 def test_settings_that_would_take_the_machine_down_end_in_one_message(trained: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import ParamsError
 from tasks.core.files import read_json
+from tasks.core.readings import canonical_labels
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -80,7 +81,8 @@ def label_axes(model: PreTrainedModel) -> dict[str, int]:
 
 
 def _in_order(id2label: Mapping[Any, str]) -> tuple[str, ...]:
-    return tuple(id2label[key] for key in sorted(id2label, key=int))
+    """In the one form that rows have: an older checkpoint may know 'True' for 'true'."""
+    return canonical_labels([id2label[key] for key in sorted(id2label, key=int)], merge=False)
 
 
 def _check_configs(config: PretrainedConfig, old: PretrainedConfig) -> None:
