@@ -68,15 +68,16 @@ def judge_version(
         comparison = describe_pair(workspace, registry, rows, {challenger: scored["challenger"], champion: scored["champion"]})
         log_comparison(registry, comparison, [challenger, champion])
     resampling = Resampling(params.promotion.resamples, seed=params.seed)
-    models = {
-        place: ModelEvidence(describe_model(scored[place], rows, Resampling(seed=params.seed)), registry.reports(contestant.version))
-        for place, contestant in contestants.items()
-        if contestant and contestant.version and place != "mark"
-    }
+    measured = comparison["models"] if comparison else [describe_model(scored["challenger"], rows, Resampling(seed=params.seed))]
+    models = [
+        ModelEvidence(found, registry.reports(contestant.version))
+        for found, contestant in zip(measured, (challenger, champion), strict=False)
+        if contestant and contestant.version
+    ]
     evidence = Evidence(
         metric=metric,
-        challenger=models["challenger"],
-        champion=models.get("champion"),
+        challenger=models[0],
+        champion=models[1] if champion else None,
         comparison=comparison,
         chance=None if champion else _against_chance(scored["challenger"], rows, metric, resampling),
         only_answer=""
