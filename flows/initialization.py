@@ -15,10 +15,10 @@ from flows.guessing import Guess, guess, require_header, sample_rows
 from flows.split_names import complete, splits_in, splits_of
 from tasks.core.errors import ParamsError, WorkspaceError
 from tasks.core.files import write_text
+from tasks.core.labels import label_variants
 from tasks.core.loaded import SPLIT, SPLITS
 from tasks.core.losses import Account
 from tasks.core.params import Params, Source, parse
-from tasks.core.readings import label_variants
 from tasks.core.workspace import Workspace, cache_dir
 from tasks.pipeline import write_dvc_yaml
 from tasks.problems import Problem, load_problem, module_name

@@ -19,7 +19,8 @@ from tasks.core.workspace import Workspace
 if TYPE_CHECKING:
     from tasks.comparison import Scored, TestRows
     from tasks.core.decisions import Decision
-    from tasks.core.evidence import Gate, PairedDifference
+    from tasks.core.evidence import Gate
+    from tasks.core.paired import PairedDifference
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,7 @@ def _require_labels(challenger: Contestant, scored: dict[str, Scored], rows: Tes
 
 
 def _against_mark(title: str, scored: dict[str, Scored], rows: TestRows, metric: str, resampling: Resampling) -> PairedDifference:
-    from tasks.core.evidence import PairedDifference
-    from tasks.core.paired import discordant, metric_differences
+    from tasks.core.paired import PairedDifference, discordant, metric_differences
 
     ours, theirs = scored["challenger"], scored["mark"]
     found = metric_differences(rows.problem, (ours.outputs, theirs.outputs), ours.references, rows.labels, resampling)

@@ -18,9 +18,9 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from flows.progress import listener, plain_lines, prefect_prints
+from tasks.core.addresses import public_address
 from tasks.core.errors import PipelineError
 from tasks.core.progress import LINES, Report
-from tasks.core.sources import public_address
 from tasks.core.workspace import Workspace
 
 UPDATE_SECONDS = 2.0  # a stage that ends sooner has no progress artifact

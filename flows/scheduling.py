@@ -21,8 +21,8 @@ from uuid import UUID
 
 from flows.environment import has_prefect_server
 from flows.timetable import Plan
+from tasks.core.addresses import public_address
 from tasks.core.errors import ParamsError, ScheduleError, did_you_mean
-from tasks.core.sources import public_address
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -21,12 +21,12 @@ from tasks.core.bootstrap import Resampling, metric_intervals
 from tasks.core.bundle import BundleInfo, open_bundle
 from tasks.core.errors import BundleError, DataError
 from tasks.core.files import read_table
+from tasks.core.labels import canonical_labels
 from tasks.core.looks import fingerprint_rows, sketch_rows
 from tasks.core.normalization import digests, normalize_rows, positions
 from tasks.core.paired import Bools, accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences
 from tasks.core.predictor import Predictor
 from tasks.core.progress import Report
-from tasks.core.readings import canonical_labels
 from tasks.core.session import take_rows
 from tasks.core.slices import Slice, slice_rows
 from tasks.core.timing import Timings, time_turn, turns

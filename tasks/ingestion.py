@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core import queries, tables
+from tasks.core.addresses import LocalFile, public_address
 from tasks.core.errors import DataError, StorageError
 from tasks.core.files import atomic_path, sha256_file, write_json, write_jsonl
 from tasks.core.foreign_values import register
@@ -29,7 +30,7 @@ from tasks.core.problem_rows import ORIGINAL, PROBLEM, column_mapping, rows_of_c
 from tasks.core.progress import Report
 from tasks.core.row_store import ROW_GROUP
 from tasks.core.source_columns import roots
-from tasks.core.sources import LocalFile, fetch, public_address
+from tasks.core.sources import fetch
 from tasks.problems import load_problem
 
 MEMORY = "512MB"  # enough to copy columns; what a user's own query needs, only DuckDB can tell

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.bootstrap import Resampling
-from tasks.core.evidence import Evidence, ModelEvidence, PairedDifference
+from tasks.core.evidence import Evidence, ModelEvidence
 from tasks.core.gates import judge
 from tasks.core.lifecycle_params import PromotionParams
-from tasks.core.paired import Difference, accuracy_difference
+from tasks.core.paired import Difference, PairedDifference, accuracy_difference
 
 Bools = npt.NDArray[np.bool_]
 

@@ -20,13 +20,15 @@ from transformers import AutoTokenizer
 from workspaces import FAST, ratchet, ratchet_json
 
 from tasks.core.chat_template import ChatTemplate
-from tasks.core.dialogue_encodings import DialogueEncoder, keep_answers, next_tokens
-from tasks.core.dialogues import as_turns, dialogue_facts, misplaced, without_oldest
+from tasks.core.dialogue_checks import dialogue_facts, misplaced
+from tasks.core.dialogue_encodings import DialogueEncoder, next_tokens
+from tasks.core.dialogues import as_turns, without_oldest
 from tasks.core.encodings import pad_rows
 from tasks.core.errors import DataError, ParamsError, SourceError
 from tasks.core.files import read_json, write_json
 from tasks.core.packing import pack_inputs, plan_rows
 from tasks.core.params import EvaluateParams, save_overrides
+from tasks.core.token_losses import keep_answers
 from tasks.core.tokens import load_tokenizer
 from tasks.core.windows import NO_WORD
 from tasks.problems import load_problem

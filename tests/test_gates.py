@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tasks.core.evidence import Evidence, Gate, ModelEvidence, PairedDifference
+from tasks.core.evidence import Evidence, Gate, ModelEvidence
 from tasks.core.gates import judge
 from tasks.core.lifecycle_params import PromotionParams
 from tasks.core.looks import level_of_look
-from tasks.core.paired import Difference
+from tasks.core.paired import Difference, PairedDifference
 
 
 def difference(value: float, error: float = 0.004) -> Difference:

@@ -17,11 +17,11 @@ from workspaces import FAST, ratchet, ratchet_json, write_csv
 from tasks.core.calibration import Calibration
 from tasks.core.errors import ParamsError, SourceError
 from tasks.core.files import read_json
-from tasks.core.masking import GUESSES, HIDDEN, OTHER, SHARE, Vocabulary, draw_masks, keep_places, mask_row, unmasked
+from tasks.core.masking import HIDDEN, OTHER, SHARE, Vocabulary, draw_masks, mask_row, unmasked
 from tasks.core.params import EvaluateParams, save_overrides
 from tasks.core.random_state import seed_everything
 from tasks.core.scratch_model import SPECIAL, Shape, make_scratch_model, train_tokenizer
-from tasks.core.token_losses import LEAD, LIKELIHOOD
+from tasks.core.token_losses import GUESSES, LEAD, LIKELIHOOD, keep_places
 from tasks.core.tokens import load_tokenizer
 from tasks.core.windows import NO_WORD
 from tasks.core.workspace import Workspace

@@ -13,9 +13,9 @@ from tiny_entities import tagged_rows
 
 from tasks.core.errors import DataError, ParamsError
 from tasks.core.files import read_jsonl
+from tasks.core.labels import canonical_label, label_variants
 from tasks.core.params import IngestParams
 from tasks.core.progress import silent
-from tasks.core.readings import canonical_label, label_variants
 from tasks.ingestion import read_sources
 
 ASKED, SAID = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks.core.addresses import is_hub_id, public_address
 from tasks.core.errors import SourceError
 from tasks.core.params import BaseModelParams, Source
-from tasks.core.sources import fetch, is_hub_id, local_files, public_address, resolve_model
+from tasks.core.sources import fetch, local_files, resolve_model
 
 BODY = b"text,label\n" + b"a good day,positive\n" * 2000
 

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.cache_names import PAST, PRESENT
+
 if TYPE_CHECKING:
     import onnx
     import torch
     from transformers import PreTrainedModel
 
-PAST, PRESENT = "past_key_values", "present"
 PARTS = ("key", "value")
 BEFORE = 2  # tokens that the traced example has read before
 

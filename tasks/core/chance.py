@@ -14,8 +14,7 @@ import numpy as np
 from tasks.core.bootstrap import Resampling, resample
 from tasks.core.calibration import Calibration
 from tasks.core.draws import Doubles, Draws
-from tasks.core.evidence import PairedDifference
-from tasks.core.paired import describe_difference, discordant, metric_differences
+from tasks.core.paired import PairedDifference, describe_difference, discordant, metric_differences
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from tasks.core.readings import canonical_label
+from tasks.core.labels import canonical_label
 
 Values = Sequence[Any]
 

@@ -12,17 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tasks.core.chat_template import ChatTemplate
 from tasks.core.dialogues import ASSISTANT, USER, Turn, without_oldest
-from tasks.core.token_losses import likelihoods
 from tasks.core.windows import NO_WORD
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tasks.problems.base import Features, Floats
+    from tasks.problems.base import Features
 
 
 @dataclass(frozen=True)
@@ -142,14 +139,3 @@ def next_tokens(features: Features) -> list[list[int]]:
             row[max(place - 1, 0)] = token
         rows.append(row)
     return rows
-
-
-def keep_answers(outputs: Floats, features: Features) -> Floats:
-    """(rows, tokens, vocabulary) to (rows, tokens to say, 2), as tasks.core.token_losses holds them; NaN past a row's."""
-    places = features["places"]
-    right = features.get("references") or [[NO_WORD] * len(row) for row in places]
-    kept = np.full((len(places), max(map(len, places)), 2), np.nan, np.float32)
-    for row, (where, tokens) in enumerate(zip(places, right, strict=True)):
-        before = np.maximum(np.asarray(where) - 1, 0)  # a token is said by what the one before it puts out
-        kept[row, : len(where)] = likelihoods(outputs[row, before], np.asarray(tokens))
-    return kept

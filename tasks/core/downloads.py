@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from tasks.core.addresses import LocalFile, has_glob, public_address, scheme_of
 from tasks.core.errors import SourceError, as_storage_error
 from tasks.core.files import atomic_path, read_kept, sha256_file, write_json
 from tasks.core.pins import compare_sha256, sha256_once
 from tasks.core.progress import Report
-from tasks.core.sources import LocalFile, has_glob, public_address, scheme_of
 
 ATTEMPTS = 4
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tasks.core.lifecycle_params import PromotionParams
 from tasks.core.looks import level_of_look
-from tasks.core.paired import Difference, error_under, say_p
+from tasks.core.paired import Difference, PairedDifference, error_under, say_p
 
 Status = Literal["passed", "failed", "warned", "not applicable"]
 
@@ -21,19 +21,6 @@ class Gate:
     status: Status
     reason: str
     numbers: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """The challenger's difference of the metric to another model, both on the same test rows.
-
-    against          the other, in words
-    discordant_rows  rows that only one of the two is right on
-    """
-
-    against: str
-    difference: Difference
-    discordant_rows: int
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import ParamsError
 from tasks.core.files import read_json
-from tasks.core.readings import canonical_labels
+from tasks.core.labels import canonical_labels
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

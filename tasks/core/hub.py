@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
+from tasks.core.addresses import LocalFile, has_glob
 from tasks.core.errors import SourceError
 from tasks.core.modelfiles import MODEL_FILES, lacking
 from tasks.core.pins import compare_sha256, sha256_once
-from tasks.core.sources import LocalFile, has_glob
 
 _ADDRESS = re.compile(r"^hf://(?:datasets/)?([^@]+)@(refs/convert/[^/]+|refs/pr/\d+|[^/]+)(?:/(.*))?$")
 _DATA = (".parquet", ".jsonl", ".csv", ".tsv")  # in the order they are preferred in

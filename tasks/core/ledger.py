@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
+from tasks.core.addresses import public_address
 from tasks.core.alias import read_alias, write_alias
 from tasks.core.decisions import Decision, append_line, decisions_on, read_lines
 from tasks.core.errors import GateError, RegistryError
 from tasks.core.registry import CHAMPION, DECISION, versions
-from tasks.core.sources import public_address
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

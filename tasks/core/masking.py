@@ -1,7 +1,6 @@
-"""Which tokens of a text a masked language model has to guess (Devlin et al. 2019), and how its guesses are kept.
+"""Which tokens of a text a masked language model has to guess (Devlin et al. 2019).
 
 A tenth of the masked tokens stay as they are and a tenth become any other, so that a model learns of what it sees too.
-Outputs of a row have one place for each of its masked tokens; `PLACE` says what one holds.
 """
 
 from __future__ import annotations
@@ -16,20 +15,15 @@ import numpy.typing as npt
 
 from tasks.core.encodings import pad_rows
 from tasks.core.errors import SourceError
-from tasks.core.token_losses import likelihoods
 from tasks.core.windows import NO_WORD
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tasks.problems.base import Features, Floats
+    from tasks.problems.base import Features
 
 SHARE = 0.15  # of the tokens
 HIDDEN, OTHER = 0.8, 0.1  # of the masked: those that the mask token hides, those that become any other token
-GUESSES = 5  # the likeliest tokens, kept where a text itself asks
-# what is kept of a place: LIKELIHOOD and LEAD of tasks.core.token_losses; then, where a text asks, the ids of the likeliest tokens
-# and their log-probabilities, else zeros
-PLACE = 2 + 2 * GUESSES
 
 
 @dataclass(frozen=True)
@@ -99,30 +93,3 @@ def draw_masks(features: Features, pad_token_id: int) -> tuple[npt.NDArray[np.in
     ids = torch.where(masked & (fate < HIDDEN), mask, ids)
     ids = torch.where(masked & (fate >= HIDDEN) & (fate < HIDDEN + OTHER), others, ids)
     return ids.numpy(), references.numpy()
-
-
-def keep_places(outputs: Floats, features: Features) -> Floats:
-    """(rows, tokens, vocabulary) to (rows, masked tokens, PLACE); NaN past a row's masked tokens."""
-    places = features["places"]
-    right = features.get("references") or [[NO_WORD] * len(row) for row in places]
-    kept = np.full((len(places), max(map(len, places)), PLACE), np.nan, np.float32)
-    for row, (where, tokens) in enumerate(zip(places, right, strict=True)):
-        asked = np.asarray(features["input_ids"][row])[where] == features["vocabulary"][row][0]
-        kept[row, : len(where)] = _places(outputs[row, where], np.asarray(tokens), asked)
-    return kept
-
-
-def _places(logits: Floats, tokens: npt.NDArray[np.int64], asked: npt.NDArray[np.bool_]) -> Floats:
-    """What is kept of some tokens' logits, (tokens, PLACE); zeros where nothing was hidden.
-
-    tokens  the right ones, NO_WORD where nobody knows
-    asked   whether the model saw a mask there
-    """
-    from scipy.special import logsumexp
-
-    found = np.zeros((len(tokens), PLACE), np.float32)
-    found[:, :2] = likelihoods(logits, tokens)
-    for place in np.flatnonzero(asked & (tokens == NO_WORD)):
-        best = np.argsort(-logits[place], kind="stable")[:GUESSES]
-        found[place, 2:] = [*best, *(logits[place, best] - logsumexp(logits[place]))]
-    return found

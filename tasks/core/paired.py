@@ -50,6 +50,19 @@ class Difference:
         return float(self.value - norm.isf(level) * max(self.standard_error, least_error))
 
 
+@dataclass(frozen=True)
+class PairedDifference:
+    """The challenger's difference of the metric to another model, both on the same test rows.
+
+    against          the other, in words
+    discordant_rows  rows that only one of the two is right on
+    """
+
+    against: str
+    difference: Difference
+    discordant_rows: int
+
+
 def metric_differences(
     problem: Problem, pair: tuple[Floats, Floats], references: Array, labels: Sequence[str], resampling: Resampling
 ) -> dict[str, Difference]:

@@ -14,9 +14,9 @@ from tasks.core.behaviour_params import BehaviourParams
 from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.files import atomic_path
 from tasks.core.finetune_params import FinetuneParams
+from tasks.core.labels import canonical_labels
 from tasks.core.lifecycle_params import NotifyParams, PromotionParams, RetrainParams
 from tasks.core.reading_params import ReadingParams
-from tasks.core.readings import canonical_labels
 from tasks.core.section import MOST_THREADS, MOST_TOKENS, Positive, Section, Share
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -39,7 +39,7 @@ class BaseModelParams(Section):
 
     @model_validator(mode="after")
     def _hub_ids_are_pinned(self) -> Self:
-        from tasks.core.sources import is_hub_id
+        from tasks.core.addresses import is_hub_id
 
         if is_hub_id(self.path) and not self.revision:
             raise ValueError(f"'{self.path}' is a Hugging Face id: pin its `revision` (a commit), or the model may change under you")

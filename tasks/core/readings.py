@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.core.errors import DataError, ParamsError
+from tasks.core.labels import BLANKS, WHOLE
 from tasks.core.loaded import JSON_TEXT, is_nested, literal
 
-BLANKS = " \t\r\n\xa0"
-_WHOLE = r"-?(?:0|[1-9][0-9]*)\.0+"  # a whole number as a float is written
 _PARTS = re.compile(r'STRUCT\(.*"?text"? .*\)\[\]|JSON\[\]', re.DOTALL)
 
 
@@ -61,33 +60,6 @@ class Reading:
 
     value: str
     problem: str | None = None
-
-
-def canonical_label(label: str, *, merge: bool) -> str:
-    """The label that stands for its value, as `read_label` has it of texts.
-
-    merge   labels that differ by case, or by blanks around them, are one
-    """
-    if re.fullmatch(_WHOLE, label):
-        label = label.partition(".")[0]
-        label = "0" if label == "-0" else label
-    elif label.lower() in ("true", "false"):
-        label = label.lower()
-    return label.lower().strip(BLANKS) if merge else label
-
-
-def canonical_labels(labels: Sequence[str], *, merge: bool) -> tuple[str, ...]:
-    """The labels in their one form; those that are one by `merge` once."""
-    found = [canonical_label(label, merge=merge) for label in labels]
-    return tuple(dict.fromkeys(found) if merge else found)
-
-
-def label_variants(labels: Sequence[str]) -> list[list[str]]:
-    """Groups of labels that differ by case, or by blanks around them, alone."""
-    groups: dict[str, list[str]] = {}
-    for label in sorted(labels):
-        groups.setdefault(canonical_label(label, merge=True), []).append(label)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def read_text(given: Given) -> Reading:
@@ -190,7 +162,7 @@ def _label(sql: str, kind: str, merge: bool) -> str:
     if kind != "VARCHAR" and not kind.startswith("ENUM"):
         return text
     # a look at the end or at the length spares nearly every label what takes longer
-    whole = f"suffix({text}, '0') AND regexp_full_match({text}, {literal(_WHOLE)})"
+    whole = f"suffix({text}, '0') AND regexp_full_match({text}, {literal(WHOLE)})"
     truth = f"strlen({text}) IN (4, 5) AND lower({text}) IN ('true', 'false')"
     value = (
         f"CASE WHEN {whole} THEN CASE WHEN prefix({text}, '-0.') THEN '0' ELSE split_part({text}, '.', 1) END "

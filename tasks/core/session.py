@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tasks.core.batching import inference_batches
 from tasks.core.bundle import REMEDY
-from tasks.core.causal_graph import PAST, PRESENT
+from tasks.core.cache_names import PAST, PRESENT
 from tasks.core.errors import BundleError
 from tasks.core.ragged import gather
 

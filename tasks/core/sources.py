@@ -13,11 +13,10 @@ from __future__ import annotations
 import glob
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
+from tasks.core.addresses import LocalFile, has_glob, is_hub_id, scheme_of
 from tasks.core.errors import SourceError, as_storage_error
 from tasks.core.pins import compare_sha256, sha256_once
 from tasks.core.progress import Report, silent
@@ -25,33 +24,7 @@ from tasks.core.progress import Report, silent
 if TYPE_CHECKING:
     from tasks.core.params import BaseModelParams, Source
 
-_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 SCHEMES = ("http", "https", "s3", "gs", "hf", "pypi")
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A file that an address stands for, and the name its user knows it by."""
-
-    path: Path
-    name: str
-
-
-def scheme_of(address: str) -> str:
-    """The part before ://, or '' for what is local."""
-    found = _SCHEME.match(address)
-    return found[1].lower() if found else ""
-
-
-def has_glob(path: str) -> bool:
-    """Whether a * stands in it."""
-    return "*" in path
-
-
-def is_hub_id(path: str, root: Path | None = None) -> bool:
-    """Whether it is a Hugging Face model's id: 'owner/name' or 'name', and nothing of that name lies in `root` (the working directory)."""
-    return bool(_HUB_ID.match(path)) and not (root or Path.cwd()).joinpath(path).exists()
 
 
 def local_files(url: str, root: Path) -> list[Path]:
@@ -128,14 +101,6 @@ def _converted(base: BaseModelParams, root: Path, cache: Path) -> Path:
     if base.sha256 and file.is_file():
         compare_sha256(sha256_once(file), base.sha256, f"base_model.path: {base.path}")
     return converted_model(file, cache)
-
-
-def public_address(url: str) -> str:
-    """The address without user, password and query, which may hold secrets."""
-    if scheme_of(url) not in ("http", "https"):
-        return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _fetch_local(source: Source, root: Path) -> list[LocalFile]:

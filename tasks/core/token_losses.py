@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from tasks.problems.base import Array, Floats
+    from tasks.problems.base import Array, Features, Floats
 
 LIKELIHOOD, LEAD = 0, 1
+GUESSES = 5  # the likeliest tokens, kept where a text itself asks
+# what is kept of a masked token: LIKELIHOOD and LEAD; then, where a text asks, the ids of the likeliest tokens
+# and their log-probabilities, else zeros
+PLACE = 2 + 2 * GUESSES
 MOST_NATS = 50.0  # a perplexity beyond is not told from this one
 
 
@@ -43,6 +47,44 @@ def likelihoods(logits: Floats, tokens: npt.NDArray[np.int64]) -> Floats:
     others[every, right] = -np.inf
     found[known, LEAD] = of_right - others.max(-1, initial=-np.inf)
     return found
+
+
+def keep_places(outputs: Floats, features: Features) -> Floats:
+    """(rows, tokens, vocabulary) to (rows, masked tokens, PLACE); NaN past a row's masked tokens."""
+    places = features["places"]
+    right = features.get("references") or [[NO_WORD] * len(row) for row in places]
+    kept = np.full((len(places), max(map(len, places)), PLACE), np.nan, np.float32)
+    for row, (where, tokens) in enumerate(zip(places, right, strict=True)):
+        asked = np.asarray(features["input_ids"][row])[where] == features["vocabulary"][row][0]
+        kept[row, : len(where)] = _places(outputs[row, where], np.asarray(tokens), asked)
+    return kept
+
+
+def _places(logits: Floats, tokens: npt.NDArray[np.int64], asked: npt.NDArray[np.bool_]) -> Floats:
+    """What is kept of some tokens' logits, (tokens, PLACE); zeros where nothing was hidden.
+
+    tokens  the right ones, NO_WORD where nobody knows
+    asked   whether the model saw a mask there
+    """
+    from scipy.special import logsumexp
+
+    found = np.zeros((len(tokens), PLACE), np.float32)
+    found[:, :2] = likelihoods(logits, tokens)
+    for place in np.flatnonzero(asked & (tokens == NO_WORD)):
+        best = np.argsort(-logits[place], kind="stable")[:GUESSES]
+        found[place, 2:] = [*best, *(logits[place, best] - logsumexp(logits[place]))]
+    return found
+
+
+def keep_answers(outputs: Floats, features: Features) -> Floats:
+    """(rows, tokens, vocabulary) to (rows, tokens to say, 2); NaN past a row's."""
+    places = features["places"]
+    right = features.get("references") or [[NO_WORD] * len(row) for row in places]
+    kept = np.full((len(places), max(map(len, places)), 2), np.nan, np.float32)
+    for row, (where, tokens) in enumerate(zip(places, right, strict=True)):
+        before = np.maximum(np.asarray(where) - 1, 0)  # a token is said by what the one before it puts out
+        kept[row, : len(where)] = likelihoods(outputs[row, before], np.asarray(tokens))
+    return kept
 
 
 def token_metrics(outputs: Floats, references: Array) -> Callable[[Draws], tuple[Doubles, Doubles, Doubles]]:

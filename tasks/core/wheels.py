@@ -11,11 +11,11 @@ import zipfile
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
+from tasks.core.addresses import LocalFile, has_glob
 from tasks.core.downloads import kept, lock
 from tasks.core.errors import SourceError
 from tasks.core.files import atomic_path
 from tasks.core.modelfiles import is_model_file
-from tasks.core.sources import LocalFile, has_glob
 
 _ADDRESS = re.compile(r"^pypi://([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9.!+_-]+)/(.+)$")
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
-from tasks.core.dialogue_encodings import encode_dialogues, keep_answers, next_tokens
-from tasks.core.dialogues import ASSISTANT, SYSTEM, USER, as_turns, dialogue_checks, dialogue_facts
+from tasks.core.dialogue_checks import dialogue_checks, dialogue_facts
+from tasks.core.dialogue_encodings import encode_dialogues, next_tokens
+from tasks.core.dialogues import ASSISTANT, SYSTEM, USER, as_turns
 from tasks.core.packing import pack_inputs, pack_values, plan_rows
 from tasks.core.readings import Given, Reading, read_as
-from tasks.core.token_losses import LIKELIHOOD, losses_figure, perplexity
+from tasks.core.token_losses import LIKELIHOOD, keep_answers, losses_figure, perplexity
 from tasks.core.windows import NO_WORD
 from tasks.problems.base import Array, Columns, Features, Floats, Guessed
 from tasks.problems.token_guesses import TokenGuesses

@@ -12,8 +12,8 @@ from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.column_kinds import small_valued, texts
 from tasks.core.encodings import encode_texts
-from tasks.core.masking import GUESSES, Vocabulary, draw_masks, keep_places, mask_row
-from tasks.core.token_losses import LIKELIHOOD, losses_figure, perplexity
+from tasks.core.masking import Vocabulary, draw_masks, mask_row
+from tasks.core.token_losses import GUESSES, LIKELIHOOD, keep_places, losses_figure, perplexity
 from tasks.core.windows import NO_WORD
 from tasks.problems.base import Array, Columns, Features, Floats, Guessed
 from tasks.problems.token_guesses import TokenGuesses

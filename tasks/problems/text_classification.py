@@ -19,8 +19,8 @@ from tasks.core.column_kinds import classes, texts
 from tasks.core.draws import Resampled
 from tasks.core.encodings import encode_texts, pad_features
 from tasks.core.errors import ParamsError
+from tasks.core.labels import label_variants
 from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, log_loss, resampled_classification_metrics
-from tasks.core.readings import label_variants
 from tasks.core.thresholds import best_threshold, describe_threshold
 from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Guessed, Problem
 

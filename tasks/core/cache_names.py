@@ -1,0 +1,3 @@
+"""What a decoder's graph calls its KV cache: what goes in, and what comes out."""
+
+PAST, PRESENT = "past_key_values", "present"
