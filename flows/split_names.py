@@ -5,38 +5,48 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from itertools import takewhile
+from operator import and_
 from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import DataError, ParamsError
 from tasks.core.loaded import SPLITS
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".ndjson", ".parquet")
-_WORDS = {
-    "train": "train", "training": "train",
-    "dev": "validation", "devel": "validation", "development": "validation",
-    "val": "validation", "valid": "validation", "validation": "validation",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
-}  # fmt: skip
+_NAMES = {
+    "train": ("train", "training", "trn"),
+    "validation": ("dev", "devel", "development", "val", "valid", "validate", "validation", "vld"),
+    "test": ("test", "testing", "tst", "eval", "evaluation", "holdout"),
+}
+SPLIT_WORDS = {f"{word}{end}": split for split, words in _NAMES.items() for word in words for end in ("", "s", "set", "sets", "data")}
 _ALL = "one file, a directory, or three files: --train FILE --validation FILE --test FILE"
 
 Splits = Mapping[str, Sequence[str]]  # split: its addresses
 
 
-def split_of(address: str) -> str | None:
-    """The split that the file's name tells, or else its folder is called by; None where they tell none, or several."""
-    path = PurePosixPath(address.replace(os.sep, "/"))
-    found = {_WORDS[word] for word in re.findall("[a-z]+", path.name.partition(".")[0].lower()) if word in _WORDS}
+def split_of(address: str, common: Counter[str] | None = None) -> str | None:
+    """The split that the file's name tells, or else the nearest of its folders that is called by one; None where none does, or several.
+
+    common  words of the name that tell nothing where it has several: those that other files' names have too
+    """
+    path = _path(address)
+    words = _words(path)
+    found = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    if len(found) > 1 and common:
+        found = {SPLIT_WORDS[word] for word in words - common if word in SPLIT_WORDS}
     if found:
         return found.pop() if len(found) == 1 else None
-    return _WORDS.get(path.parent.name.lower())
+    folder = _split_folder(path)
+    return SPLIT_WORDS[folder.name.lower()] if folder else None
 
 
 def splits_of(addresses: Sequence[str]) -> Splits:
     """The split of each of several files: by their names, or in the order train, validation, test where no name tells another."""
-    told = [split_of(address) for address in addresses]
-    if len(set(told)) == 1:  # the folder they all lie in
-        told = [split_of(PurePosixPath(address).name) for address in addresses]
+    common = reduce(and_, (_words(_path(address)) for address in addresses))
+    told = [split_of(address, common) for address in _below_common_folder(addresses)]
     if None not in told:
         return complete({split: [one for one, name in zip(addresses, told, strict=True) if name == split] for split in SPLITS})
     if len(addresses) != len(SPLITS):
@@ -48,6 +58,28 @@ def splits_of(addresses: Sequence[str]) -> Splits:
                 "Say which is which: --train FILE --validation FILE --test FILE.",
             )
     return {split: [address] for split, address in zip(SPLITS, addresses, strict=True)}
+
+
+def _path(address: str) -> PurePosixPath:
+    return PurePosixPath(address.replace(os.sep, "/"))
+
+
+def _words(path: PurePosixPath) -> Counter[str]:
+    """The words of a file's name without its ending: of my.train_v2.csv, reviewsTrain.csv and trainset.csv `train` is one."""
+    name = re.sub(r"(\.(csv|tsv|jsonl|json|ndjson|parquet|gz))+$", "", path.name, flags=re.IGNORECASE)
+    return Counter(word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name))
+
+
+def _split_folder(path: PurePosixPath) -> PurePosixPath | None:
+    return next((folder for folder in path.parents if folder.name.lower() in SPLIT_WORDS), None)
+
+
+def _below_common_folder(addresses: Sequence[str]) -> list[str]:
+    """The addresses without the folders that all of them lie in, whatever those are called."""
+    parts = [_path(address).parts for address in addresses]
+    levels = zip(*(one[:-1] for one in parts), strict=False)
+    shared = len([*takewhile(lambda names: len(set(names)) == 1, levels)])
+    return [str(PurePosixPath(*one[shared:])) for one in parts]
 
 
 def splits_in(directory: Path) -> Splits:
@@ -65,13 +97,19 @@ def splits_in(directory: Path) -> Splits:
             f"{directory}: {', '.join(f'{split}.*' for split in missing)} is not there; its files of rows: {there}.",
             "Wanted: train.*, validation.* and test.* (CSV, TSV, JSONL or Parquet), or name one file alone: it is split by its texts.",
         )
-    folders = {path.parent.parent if split_of(f"{path.parent.name}/x") else path.parent for paths in found.values() for path in paths}
+    folders = {_laid_out_in(path.relative_to(directory)) for paths in found.values() for path in paths}
     if len(folders) > 1:
         raise DataError(
-            f"{directory}: several folders hold splits: {', '.join(sorted(str(folder.relative_to(directory)) for folder in folders))}.",
+            f"{directory}: several folders hold splits: {', '.join(sorted(map(str, folders)))}.",
             "Name one of them.",
         )
     return {split: _pattern(paths) for split, paths in found.items()}
+
+
+def _laid_out_in(path: Path) -> PurePosixPath:
+    """The folder that holds the splits: that of the file, or of the folder that is called by its split."""
+    folder = _split_folder(PurePosixPath(path.as_posix()))
+    return folder.parent if folder else PurePosixPath(path.parent.as_posix())
 
 
 def complete(found: Splits) -> Splits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ ODD = [i % 3 for i in range(60)]
         ("train.csv", "train"), ("reviews-training.tsv", "train"), ("data/train-00000-of-00003.parquet", "train"),
         ("dev.csv", "validation"), ("val_set.jsonl", "validation"), ("x/valid.csv.gz", "validation"), ("validation.csv", "validation"),
         ("test.csv", "test"), ("my_eval.csv", "test"), ("test/part-0.parquet", "test"), ("hf://a/b@c/data/test-*.parquet", "test"),
-        ("reviews.csv", None), ("train_test.csv", None), ("contest.csv", None), ("values.csv", None), ("test/train.csv", "train"),
+        ("imdb.test.csv", "test"), ("data.v2.dev.csv", "validation"), ("reviewsTrain.csv", "train"), ("TEST.csv", "test"),
+        ("trainset.csv", "train"), ("devset.tsv", "validation"), ("test/csv/data.csv", "test"),
+        ("reviews.csv", None), ("train_test.csv", None), ("latest.csv", None), ("contest.csv", None), ("values.csv", None),
+        ("test/train.csv", "train"),
     ],
 )  # fmt: skip
 def test_names_tell_splits(address: str, split: str | None) -> None:
@@ -47,6 +51,23 @@ def test_splits_go_by_their_names_whatever_the_order(tmp_path: Path) -> None:
     assert urls(unnamed, tmp_path) == [("train", "a"), ("validation", "b"), ("test", "c")]
     outright = {"test": [unnamed[0]], "train": [unnamed[1]], "validation": [unnamed[2]]}
     assert urls([], tmp_path, outright) == [("train", "b"), ("validation", "c"), ("test", "a")]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["imdb.{}.csv", "data.v2.{}.csv", "test_train_split_{}.csv", "{}/csv/data.csv", "train/{}.csv", "{}set.jsonl.gz", "{}/train/x.csv"],
+)
+@pytest.mark.parametrize("order", [*permutations(("train", "dev", "test"))])
+def test_no_order_of_files_makes_one_another_split(pattern: str, order: tuple[str, ...], tmp_path: Path) -> None:
+    files = [str(tmp_path / pattern.format(name)) for name in order]
+    try:
+        found = urls(files, tmp_path)
+    except ParamsError:
+        assert pattern == "{}/train/x.csv"  # all are called train by the nearest folder: refused, not guessed
+        return
+    assert found == [
+        (split, pattern.format(name)) for split, name in zip(("train", "validation", "test"), ("train", "dev", "test"), strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +98,8 @@ def test_names_that_contradict_or_do_not_suffice_are_refused(names: list[str], s
             ["train/0.parquet", "train/1.parquet", "validation/0.parquet", "test/0.parquet", "README.md"],
             ["train/*.parquet", "validation/0.parquet", "test/0.parquet"],
         ),
+        (["x.train.csv", "x.dev.csv", "x.test.csv"], ["x.train.csv", "x.dev.csv", "x.test.csv"]),
+        (["train/csv/a.csv", "dev/csv/a.csv", "test/csv/a.csv"], ["train/csv/a.csv", "dev/csv/a.csv", "test/csv/a.csv"]),
     ],
 )
 def test_folders_of_splits_are_read_as_they_are_laid_out(files: list[str], expected: list[str], tmp_path: Path) -> None:
