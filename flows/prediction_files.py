@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.core.errors import DataError
 from tasks.core.prediction_names import flat
 from tasks.core.row_files import Batch
 
@@ -28,7 +30,7 @@ def prediction_writer(path: Path, example: Mapping[str, Any]) -> Iterator[Write]
     if path.suffix == ".jsonl":
         with path.open("w", encoding="utf-8") as file:
             yield lambda batch, predictions: file.writelines(
-                json.dumps(row | prediction, ensure_ascii=False, default=str) + "\n"
+                json.dumps(row | prediction, ensure_ascii=False, default=_plain_value) + "\n"
                 for row, prediction in zip(batch.values(), predictions, strict=True)
             )
         return
@@ -43,7 +45,11 @@ def prediction_writer(path: Path, example: Mapping[str, Any]) -> Iterator[Write]
 
     def write(batch: Batch, predictions: list[dict[str, Any]]) -> None:
         nonlocal writer
-        table = pa.Table.from_batches([batch.rows])
+        if parquet and batch.objects:
+            _require_exact(batch.objects, path)
+        table = (
+            pa.Table.from_batches([batch.rows]) if parquet or batch.objects is None else _as_written(batch.rows.schema.names, batch.objects)
+        )
         found = pa.Table.from_pylist([flat(prediction) for prediction in predictions], schema)
         for field, column in zip(found.schema, found.columns, strict=True):
             table = table.append_column(field, column)
@@ -57,6 +63,28 @@ def prediction_writer(path: Path, example: Mapping[str, Any]) -> Iterator[Write]
     finally:
         if writer is not None:
             writer.close()
+
+
+def _require_exact(rows: list[dict[str, Any]], path: Path) -> None:
+    """DataError for a whole number that no type of Parquet's holds."""
+    large = next(
+        ((name, value) for row in rows for name, value in row.items() if isinstance(value, int) and not -(2**63) <= value < 2**63), None
+    )
+    if large:
+        raise DataError(
+            f"{path.name}: column '{large[0]}' holds {large[1]}, which is more than Parquet's 64 bits; nothing was written.",
+            "Write to .jsonl or .csv, which keep every digit.",
+        )
+
+
+def _as_written(names: Sequence[str], rows: list[dict[str, Any]]) -> pa.Table:
+    """JSON's own values as cells: a number keeps its digits."""
+    import pyarrow as pa
+
+    def cell(value: Any) -> str | None:
+        return None if value is None else value if isinstance(value, str) else _cell(value)
+
+    return pa.table([pa.array([cell(row.get(name)) for row in rows], pa.string()) for name in names], [*names])
 
 
 def _cells(table: pa.Table) -> pa.Table:
@@ -83,4 +111,11 @@ def _plain(kind: pa.DataType) -> bool:
 def _cell(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, str) and "|" not in item for item in value):
         return "|".join(value)
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return json.dumps(value, ensure_ascii=False, default=_plain_value) if isinstance(value, list | dict | bool) else str(value)
+
+
+def _plain_value(value: Any) -> str:
+    """Of what JSON has no type for: bytes as base64, all else as text."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

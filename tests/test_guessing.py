@@ -164,6 +164,14 @@ def test_questions_and_answers_are_chat(columns: tuple[str, ...], found: tuple[s
     assert guess({"id": ODD, **rows}, None, {}).columns == {"messages": found}
 
 
+def test_a_prompt_of_turns_goes_with_its_answer() -> None:
+    asked = [[{"role": "user", "content": text}] for text in ROWS["text"]]
+    answered = [[{"role": "assistant", "content": text}] for text in ROWS["label"]]
+    assert guess({"prompt": asked, "completion": answered}, None, {}).columns == {"messages": ("prompt", "completion")}
+    assert guess({"prompt": asked, "messages": answered}, None, {}).columns == {"messages": "messages"}
+    assert guess({"id": ODD, "talk": asked}, None, {}).columns == {"messages": "talk"}
+
+
 def test_an_id_is_never_a_text() -> None:
     ids = {"id": list(map(str, range(60))), "doc_id": [f"doc-{i}" for i in range(60)], "key": [f"{i:03}" for i in range(60)]}
     assert texts({**ids, "note": ROWS["text"]}) == ["note"]

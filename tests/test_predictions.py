@@ -110,10 +110,39 @@ def test_jsonl_keeps_values_of_mixed_types(predictor: Predictor, tmp_path: Path)
     assert [{name: value for name, value in row.items() if not name.startswith("predicted_")} for row in found] == rows
     assert [list(row)[: len(own)] for row, own in zip(found, rows, strict=True)] == [list(row) for row in rows]
     assert [one.plain("predicted_") for one in predict_rows(predictor, source, "predicted_")] == found
+    source.write_text(source.read_text(encoding="utf-8").replace("12345678901234567890123", "1234567890"), encoding="utf-8")
     predict_file(predictor, source, tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
     assert set(table.column_names) == {"label", "text", "score", "Label", "n", "more", "_raw", *PREDICTED}
     assert table["text"].to_pylist() == ["a good film", "5", None]
+
+
+def test_no_digit_of_a_large_number_is_lost(predictor: Predictor, tmp_path: Path) -> None:
+    source, large = tmp_path / "new.jsonl", 123456789012345678901234567890
+    source.write_text(f'{{"text": "a good film", "n": {large}, "sure": true}}\n{{"text": "bad", "n": 1.50}}\n', encoding="utf-8")
+    assert predict_file(predictor, source, tmp_path / "out.csv") == 2
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["n"], row["sure"]) for row in rows] == [(str(large), "true"), ("1.5", "")]
+    with pytest.raises(DataError, match="'n' holds 123456789012345678901234567890"):
+        predict_file(predictor, source, tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_bytes_are_written_as_base64(predictor: Predictor, ending: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a good film"], "raw": pa.array([b"\xff\x00"], pa.binary())}), tmp_path / "new.parquet")
+    predict_file(predictor, tmp_path / "new.parquet", tmp_path / f"out.{ending}")
+    assert "/wA=" in (tmp_path / f"out.{ending}").read_text(encoding="utf-8")
+
+
+def test_two_columns_of_one_name_are_both_kept_or_told(predictor: Predictor, tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a good film"]), pa.array([1]), pa.array([3])], names=["text", "x", "x"])
+    pq.write_table(table, tmp_path / "new.parquet")
+    predict_file(predictor, tmp_path / "new.parquet", tmp_path / "out.parquet")
+    assert pq.ParquetFile(tmp_path / "out.parquet").read().column_names[:3] == ["text", "x", "x"]
+    with pytest.raises(DataError, match="two columns are called 'x'"):
+        predict_file(predictor, tmp_path / "new.parquet", tmp_path / "out.jsonl")
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])

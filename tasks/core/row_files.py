@@ -41,7 +41,12 @@ class Batch:
     objects: list[dict[str, Any]] | None = None
 
     def values(self) -> list[dict[str, Any]]:
-        """Every row, as Python has it."""
+        """Every row, as Python has it; DataError where two columns have one name."""
+        names = self.rows.schema.names
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(
+                f"two columns are called '{twice[0]}', of which a row of JSON holds one.", "Rename one, or write to .parquet or .csv."
+            )
         return self.rows.to_pylist() if self.objects is None else self.objects
 
 
