@@ -75,7 +75,7 @@ def test_renamed_weights_are_told_by_both_names(base: Path) -> None:
     with pytest.raises(SourceError) as error:
         PROBLEM.load_model(base, LABELS)
     said = error.value.message
-    assert f"{base}: 16 of the 37 weights that BertForSequenceClassification wants are not in its files: bert.encoder.layer.1." in said
+    assert f"{base}: 16 of the 39 weights that BertForSequenceClassification wants are not in its files: bert.encoder.layer.1." in said
     assert "They hold 16 that it does not know: encoder.block.1." in said
 
 
@@ -94,6 +94,34 @@ def test_a_head_and_a_pooler_may_be_missing(base: Path, problem: str) -> None:
     stored = load_file(base / "model.safetensors")
     loaded = dict(model.base_model.named_parameters())
     assert all(torch.equal(loaded[name], value) for name, value in stored.items())
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda weights: weights.pop("pooler.dense.bias"), r"1 of the \d+ weights .* bert\.pooler\.dense\.bias\."),
+        (
+            lambda weights: weights.update({"pooling.dense.weight": weights.pop("pooler.dense.weight")}),
+            r"are not in its files: .*pooler\.dense\.weight",
+        ),
+        (
+            lambda weights: weights.update({key.replace("pooler", "pool"): weights.pop(key) for key in list(weights) if "pooler" in key}),
+            r"They hold 2 that it does not know: pool\.dense\.bias",
+        ),
+    ],
+    ids=["a part missing", "a part renamed", "renamed"],
+)
+def test_a_pooler_that_is_there_is_taken_or_told(base: Path, edit: Callable[[Tensors], object], says: str) -> None:
+    edit_weights(base, edit)
+    with pytest.raises(SourceError, match=says):
+        PROBLEM.load_model(base, LABELS)
+
+
+def test_layers_that_the_configuration_leaves_out_are_told(base: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"num_hidden_layers": config["num_hidden_layers"] - 1}))
+    with pytest.raises(SourceError, match=r"hold 16 weights that a model of its config.json does not have: encoder\.layer\.1\."):
+        PROBLEM.load_model(base, LABELS)
 
 
 def test_files_that_say_they_hold_a_head_must_hold_it(base: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _DROPOUTS = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout", "seq_classif_dropout",
 )  # fmt: skip
+# what older files hold beside weights
+_BUFFERS = ("position_ids", "attn.bias", "attn.masked_bias", "inv_freq")
 _SHOWN = 3  # weights that a message names
 
 
@@ -55,7 +57,7 @@ def check_weights(model: PreTrainedModel, loading: Mapping[str, Any], where: str
     body = {id(parameter) for parameter in model.base_model.parameters()}
     names = dict(model.named_parameters())
     inside = {name for name, parameter in names.items() if id(parameter) in body}
-    wanted = set(names) if complete else inside - _optional(model)
+    wanted = set(names) if complete else inside - _absent_by_design(model, loading)
     lost = sorted(wanted & set(loading["missing_keys"]))
     reshaped = sorted((name, tuple(found), tuple(made)) for name, found, made in loading["mismatched_keys"] if name in inside)
     if lost:
@@ -64,6 +66,11 @@ def check_weights(model: PreTrainedModel, loading: Mapping[str, Any], where: str
             f"{where}: {len(lost)} of the {len(wanted)} weights that {type(model).__name__} wants are not in its files: {_some(lost)}."
             f"{f' They hold {len(unused)} that it does not know: {_some(unused)}.' if unused else ''}",
             "Training would start them at random. Take the model's complete files, as `save_pretrained` writes them.",
+        )
+    if spare := _spare_of_body(model, loading["unexpected_keys"]):
+        raise SourceError(
+            f"{where}: its files hold {len(spare)} weights that a model of its config.json does not have: {_some(spare)}.",
+            "They would be left out. Take config.json and the weights of one model.",
         )
     if reshaped:
         shapes = [f"{name} {list(found)}, wanted {list(made)}" for name, found, made in reshaped]
@@ -75,6 +82,20 @@ def check_weights(model: PreTrainedModel, loading: Mapping[str, Any], where: str
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _absent_by_design(model: PreTrainedModel, loading: Mapping[str, Any]) -> set[str]:
+    """The optional weights, where the files have none of them, nor what may be one under another name."""
+    optional = _optional(model)
+    renamed = any("pool" in name for name in loading["unexpected_keys"])
+    return optional if optional <= set(loading["missing_keys"]) and not renamed else set()
+
+
+def _spare_of_body(model: PreTrainedModel, unexpected: Sequence[str]) -> list[str]:
+    """Names that belong to a part of the body that the model has, such as a layer beyond its last; buffers of older files aside."""
+    parts = {name for name, _ in model.base_model.named_children()}
+    prefix = f"{model.base_model_prefix}."
+    return sorted(name for name in unexpected if name.removeprefix(prefix).split(".")[0] in parts and not name.endswith(_BUFFERS))
 
 
 def _optional(model: PreTrainedModel) -> set[str]:
