@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.core.arrays import Array, Bools, Floats
 from tasks.core.bootstrap import Resampling, metric_intervals
 from tasks.core.bundle import BundleInfo, open_bundle
 from tasks.core.errors import BundleError, DataError
@@ -24,7 +25,7 @@ from tasks.core.files import read_table
 from tasks.core.labels import canonical_labels
 from tasks.core.looks import fingerprint_rows, sketch_rows
 from tasks.core.normalization import digests, normalize_rows, positions
-from tasks.core.paired import Bools, accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences
+from tasks.core.paired import accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences
 from tasks.core.predictor import Predictor
 from tasks.core.progress import Report
 from tasks.core.session import take_rows
@@ -32,7 +33,7 @@ from tasks.core.slices import Slice, slice_rows
 from tasks.core.timing import Timings, time_turn, turns
 from tasks.core.workers import Worker, WorkerError, answer_questions, tell_refusal
 from tasks.problems import load_problem
-from tasks.problems.base import Array, Floats, Problem
+from tasks.problems.base import Problem
 
 LENGTH = "length (characters)"
 TIMED_ROWS = 256

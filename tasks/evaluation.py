@@ -31,7 +31,8 @@ from tasks.problems import load_problem
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from tasks.problems.base import Array, Columns, Features, Floats, Problem
+    from tasks.core.arrays import Array, Columns, Features, Floats
+    from tasks.problems.base import Problem
 
 LENGTH = "length (tokens)"
 

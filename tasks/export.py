@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import onnx
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from tasks.core.arrays import Features
     from tasks.core.quantization import Activation, QuantizedInput
-    from tasks.problems.base import Features
 
 FP32 = "fp32"
 MODEL = "model.onnx"

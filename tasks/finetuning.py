@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from tasks.problems.base import Floats
+    from tasks.core.arrays import Floats
 
 
 def finetune_model(

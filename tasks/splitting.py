@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.core.claims import Claims, Mask, Tiers, quarantined_rows, say_leaks, say_left
+from tasks.core.arrays import Bools
+from tasks.core.claims import Claims, Tiers, quarantined_rows, say_leaks, say_left
 from tasks.core.distinct_texts import DistinctTexts
 from tasks.core.errors import DataError
 from tasks.core.files import write_json, write_jsonl
@@ -114,7 +115,7 @@ def near_duplicates(texts: DistinctTexts, tiers: Tiers, similarity: float, scrat
     return found + search.find(tiers == 0, held_out)
 
 
-def write_splits(rows: RowStore, splits: Path, label: str | None, tiers: Tiers, leaving: Mask) -> dict[str, Counter[str]]:
+def write_splits(rows: RowStore, splits: Path, label: str | None, tiers: Tiers, leaving: Bools) -> dict[str, Counter[str]]:
     """Write the rows of each split; returns how many of them have each class."""
     classes: dict[str, Counter[str]] = {name: Counter() for name in SPLITS}
     with ExitStack() as stack:
@@ -135,7 +136,7 @@ def describe(
     classes: Mapping[str, Counter[str]],
     labels: tuple[str, ...],
     tiers: Tiers,
-    leaving: Mask,
+    leaving: Bools,
     split: SplitParams,
     given: bool,
 ) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tasks.core.arrays import Array, Features, Floats, Indices
 from tasks.core.bootstrap import Resampling, metric_intervals
 from tasks.core.calibration_notes import calibration_notes
 from tasks.core.candidates import TORCH, Judge, Variant, choose_recipe, first_passing, speed_notes
@@ -38,9 +38,7 @@ from tasks.core.tokens import TokensInfo, read_features
 from tasks.core.workbench import Workbench
 from tasks.core.workers import answer_questions
 from tasks.problems import Problem, load_problem
-from tasks.problems.base import Array, Features, Floats
 
-Indices = npt.NDArray[np.int64]
 Batch = Mapping[str, Indices]
 Runners = tuple[Callable[[Batch], Floats], Callable[[Features, int], Floats], Writer]  # of one batch, of all rows, of what it writes
 

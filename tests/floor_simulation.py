@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
 
+from tasks.core.arrays import Floats
 from tasks.core.bootstrap import Resampling, difference_interval, metric_intervals
 from tasks.core.chance import deal, difference_to_chance, only_answer
 from tasks.core.evidence import Evidence, Gate, ModelEvidence
@@ -22,8 +23,6 @@ from tasks.core.gates import judge
 from tasks.core.lifecycle_params import PromotionParams
 from tasks.core.paired import Difference
 from tasks.problems import load_problem
-
-Floats = npt.NDArray[np.float32]
 
 KIND = load_problem("text-classification")
 LABELS = ("negative", "positive")

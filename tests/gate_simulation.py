@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.arrays import Bools
 from tasks.core.bootstrap import Resampling
 from tasks.core.evidence import Evidence, ModelEvidence
 from tasks.core.gates import judge
 from tasks.core.lifecycle_params import PromotionParams
 from tasks.core.paired import Difference, PairedDifference, accuracy_difference
-
-Bools = npt.NDArray[np.bool_]
 
 ROWS = 2000  # of a test set
 ACCURACY = 0.8

@@ -12,6 +12,7 @@ import torch
 from samples import SAMPLES, Sample
 from transformers import AutoTokenizer
 
+from tasks.core.arrays import Features
 from tasks.core.draws import Draws
 from tasks.core.errors import ParamsError
 from tasks.core.inference import predict_torch
@@ -20,7 +21,6 @@ from tasks.core.ragged import largest_difference
 from tasks.core.random_state import seed_everything
 from tasks.core.tokens import load_tokenizer
 from tasks.problems import Problem, load_problem, problem_names
-from tasks.problems.base import Features
 from tasks.tokenization import pad_token_id
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    from tasks.problems.base import Array, Floats
+    from tasks.core.arrays import Array, Floats
 
 MAX_FEATURES = 50_000
 SPACELESS = 0.05  # share of blanks below which a script does not separate words (English: 0.17, Chinese: about 0)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
-
-Indices = npt.NDArray[np.int64]
 
 # rows are sorted within pools of this many batches: enough to pad under 3% on short texts, few enough to stay random
+from tasks.core.arrays import Indices
+
 POOL_BATCHES = 64
 
 

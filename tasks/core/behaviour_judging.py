@@ -15,7 +15,8 @@ from tasks.core.chance import gives_one_answer
 from tasks.core.ragged import stack_rows
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Array, BehaviourTest, Columns, Floats, Problem
+    from tasks.core.arrays import Array, Columns, Floats
+    from tasks.problems.base import BehaviourTest, Problem
 
 MAX_EXAMPLES = 5  # failures of a behavioural test that are kept
 

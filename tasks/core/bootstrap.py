@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.draws import Doubles, Draws
+from tasks.core.arrays import Doubles
+from tasks.core.draws import Draws
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Array, Floats, Problem
+    from tasks.core.arrays import Array, Floats
+    from tasks.problems.base import Problem
 
 Interval = dict[str, float]  # value, low, high
 

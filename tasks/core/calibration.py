@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Floats
+    from tasks.core.arrays import Floats
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from tasks.core.calibration import Calibration
 from tasks.core.metrics import TEMPERATURES
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Array, Floats, Problem
+    from tasks.core.arrays import Array, Floats
+    from tasks.problems.base import Problem
 
 _NEAR = 1e-3  # relative: the search stops just short of a bound
 _SMALLEST = 5e-5  # nats: what four decimals show

@@ -17,7 +17,8 @@ from tasks.core.params import VerifyParams
 from tasks.core.timing import Speedup, Timings
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Array, Floats, Problem
+    from tasks.core.arrays import Array, Floats
+    from tasks.problems.base import Problem
 
 FP32 = "fp32"
 TORCH = "pytorch"

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tasks.core.arrays import Doubles
 from tasks.core.bootstrap import Resampling, resample
 from tasks.core.calibration import Calibration
-from tasks.core.draws import Doubles, Draws
+from tasks.core.draws import Draws
 from tasks.core.paired import PairedDifference, describe_difference, discordant, metric_differences
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from tasks.problems.base import Array, Columns, Floats, Problem
+    from tasks.core.arrays import Array, Columns, Floats
+    from tasks.problems.base import Problem
 
 DEALS = 20  # random deals that chance is the mean of
 CONSTANT = 10.0  # logit of the one class that a constant model answers

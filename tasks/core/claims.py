@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.arrays import Bools
 from tasks.core.distinct_texts import DistinctTexts
 from tasks.core.loaded import FILE, LINE, SPLITS
 from tasks.core.near_duplicates import Match
@@ -19,7 +20,6 @@ from tasks.core.quarantine import place_of, say_place, set_aside
 from tasks.core.row_store import RowStore
 
 Tiers = npt.NDArray[np.int8]  # indices into SPLITS, which stand in the order of their claim on a text: a row gives way to a later split
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Claims:
         return found
 
     @property
-    def outdone(self) -> Mask:
+    def outdone(self) -> Bools:
         """(rows,) whether the row's text is in a later split too."""
         return self.tiers < self.text_tiers[self.texts.of_rows]
 
@@ -50,7 +50,7 @@ class Claims:
         return found
 
 
-def quarantined_rows(rows: RowStore, claims: Claims, leaving: Mask, matches: Sequence[Match]) -> Iterator[dict[str, Any]]:
+def quarantined_rows(rows: RowStore, claims: Claims, leaving: Bools, matches: Sequence[Match]) -> Iterator[dict[str, Any]]:
     """The rows that leave, in order, each with the row that it resembles."""
     by_text = {match.text: match for match in matches}
     of_rows = claims.texts.of_rows
@@ -84,7 +84,7 @@ def _places(rows: RowStore, wanted: Sequence[int]) -> dict[int, dict[str, Any]]:
     return dict(zip(places.tolist(), map(place_of, found.to_pylist()), strict=True))
 
 
-def say_left(claims: Claims, leaving: Mask, matches: Sequence[Match], split: SplitParams) -> list[str]:
+def say_left(claims: Claims, leaving: Bools, matches: Sequence[Match], split: SplitParams) -> list[str]:
     """What left the splits, in words."""
     counts = Counter(SPLITS[tier] for tier in claims.tiers[leaving].tolist())
     warnings = [

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tasks.core.errors import ParamsError
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Floats
+    from tasks.core.arrays import Floats
 
 
 def weigh_classes(counts: npt.NDArray[np.int64], names: Sequence[str], wanted: str | Mapping[str, float], what: str) -> Floats | None:

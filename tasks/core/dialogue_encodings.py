@@ -19,7 +19,7 @@ from tasks.core.windows import NO_WORD
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tasks.problems.base import Features
+    from tasks.core.arrays import Features
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-Doubles = npt.NDArray[np.float64]
+from tasks.core.arrays import Doubles
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tasks.core.arrays import Floats
 from tasks.core.onnx_constants import constants, replace_nodes
 
 if TYPE_CHECKING:
     import onnx
 
-Floats = npt.NDArray[np.float32]
 MIN_SIZE = 4096  # numbers; smaller tables are left as they are
 BLOCK = 32  # a power of 2 from 16 on, as onnxruntime's GatherBlockQuantized wants it
 _ZERO = 8  # the step that stands for 0 where 4 bits are without sign

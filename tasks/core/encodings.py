@@ -11,7 +11,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tasks.problems.base import Features
+    from tasks.core.arrays import Features
 
 PADDED = {"token_type_ids": 0}  # further inputs that are lists as long as `input_ids`, and what pads them
 

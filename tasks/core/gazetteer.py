@@ -11,7 +11,7 @@ import numpy as np
 from tasks.core.spans import find_spans
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Array, Floats
+    from tasks.core.arrays import Array, Floats
 
 CERTAINTY = 0.95  # probability of the tag that is looked up; the others share the rest
 

@@ -15,10 +15,10 @@ from tasks.core.errors import ParamsError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from tasks.core.arrays import Floats
     from tasks.core.dialogues import Turn
     from tasks.core.predictor import Predictor
     from tasks.core.session import Cache, OnnxModel
-    from tasks.problems.base import Floats
 
 ANSWER_TOKENS = 64  # of a prediction's answer, at most
 ANSWER_SHARE = 0.25  # of the model's room, at most: the rest is history's

@@ -13,7 +13,8 @@ from tasks.core.ragged import gather
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from tasks.problems.base import Features, Floats, Problem
+    from tasks.core.arrays import Features, Floats
+    from tasks.problems.base import Problem
 
 
 def predict_torch(

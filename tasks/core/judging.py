@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.core.ahead import map_ahead
+from tasks.core.arrays import Bools
 from tasks.core.checks import COPIES_LABELS, FIRST_COPY, LABEL_PRESENT, LABEL_ROWS, LABEL_SHARE, LABEL_UNKNOWN, Check, fact
 from tasks.core.expectations import PLACE, Judge, Outcome, concerns_rows
 from tasks.core.label_lists import is_list
@@ -20,7 +21,7 @@ from tasks.core.loaded import FILE, LINE
 from tasks.core.normalization import normalize_rows
 from tasks.core.personal_data import mask
 from tasks.core.quarantine import place_of, set_aside
-from tasks.core.row_facts import Codes, Copies, LabelCounts, Mask, Places, SetCounts, unknown_labels
+from tasks.core.row_facts import Codes, Copies, LabelCounts, Places, SetCounts, unknown_labels
 from tasks.core.row_store import RowStore
 from tasks.core.same_texts import SameTexts
 from tasks.core.text_facts import FACTS, text_facts
@@ -59,12 +60,12 @@ class Judged:
         scratch: Path,
     ) -> None:
         self.rows = rows
-        self.alive: Mask = np.ones(len(rows), bool)
+        self.alive: Bools = np.ones(len(rows), bool)
         self.outcomes: list[Outcome] = []
         self._texts, self._label, self._labels, self._script, self._own_facts = texts, label, labels, script, own_facts
         self._single = label is not None and not is_list(rows.schema.field(label))
         self._counts = LabelCounts(labels)
-        self._missing: Mask = np.empty(len(rows), bool)  # no text
+        self._missing: Bools = np.empty(len(rows), bool)  # no text
         self._copies = self._survey(SameTexts(scratch))
 
     def _survey(self, same: SameTexts) -> tuple[Codes, Codes]:

@@ -20,7 +20,7 @@ from tasks.core.windows import NO_WORD
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tasks.problems.base import Features
+    from tasks.core.arrays import Features
 
 SHARE = 0.15  # of the tokens
 HIDDEN, OTHER = 0.8, 0.1  # of the masked: those that the mask token hides, those that become any other token

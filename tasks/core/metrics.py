@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.draws import Doubles, Resampled
+from tasks.core.arrays import Doubles
+from tasks.core.draws import Resampled
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Array, Floats
+    from tasks.core.arrays import Array, Floats
 
 BINS = 15  # of confidence, equally wide
 TEMPERATURES = (0.25, 20.0)  # rows that are all right would pull it to nothing, and every probability to 1

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.draws import Doubles, Draws, Resampled
+from tasks.core.arrays import Doubles
+from tasks.core.draws import Draws, Resampled
 from tasks.core.metrics import best_temperature
 from tasks.core.thresholds import best_threshold
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Array, Floats
+    from tasks.core.arrays import Array, Floats
 
 METRICS = {"mean_average_precision": 1, "macro_f1": 1, "micro_f1": 1, "subset_accuracy": 1, "hamming_loss": -1}
 PRIOR = 5  # rows: a label with as many validation rows of its own has a threshold halfway between its own best and that of all labels

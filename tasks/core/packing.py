@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Array
+    from tasks.core.arrays import Array
 
 UNSEEN = np.finfo(np.float32).min / 2  # half: other masks may be added
 PADDING = -1  # the number of the text that padding is of

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.draws import Doubles, Draws, Resampled
+from tasks.core.arrays import Bools, Doubles
+from tasks.core.draws import Draws, Resampled
 
-Bools = npt.NDArray[np.bool_]
 Outputs = npt.NDArray[np.float32]
 
 SCORE, QUERY = 0, 1

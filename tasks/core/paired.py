@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from tasks.core.arrays import Bools, Doubles
 from tasks.core.bootstrap import Resampling, resample
-from tasks.core.draws import Doubles, Draws
+from tasks.core.draws import Draws
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Array, Floats, Problem
-
-Bools = npt.NDArray[np.bool_]
+    from tasks.core.arrays import Array, Floats
+    from tasks.problems.base import Problem
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from tasks.core.session import OnnxModel
 from tasks.core.tokens import load_tokenizer
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Columns, Features, Floats, Problem
+    from tasks.core.arrays import Columns, Features, Floats
+    from tasks.problems.base import Problem
 
 
 class Predictor:

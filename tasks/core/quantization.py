@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tasks.core.arrays import Floats
 from tasks.core.embedding_quantization import quantize_embeddings, symmetric_scales
 from tasks.core.files import atomic_path
 from tasks.core.onnx_constants import constants, replace_nodes
@@ -22,7 +22,6 @@ from tasks.core.onnx_constants import constants, replace_nodes
 if TYPE_CHECKING:
     import onnx
 
-Floats = npt.NDArray[np.float32]
 VECTORS_A_BATCH = 4  # activations kept for calibration, of each tensor
 CLIPS = (1.0, 0.75)  # shares of the full range that are tried
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Floats
+    from tasks.core.arrays import Floats
 
 
 def gather(parts: Sequence[Floats], places: Sequence[npt.NDArray[np.int64]]) -> Floats:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.core.arrays import Bools
 from tasks.core.checks import COPIES_LABELS, FIRST_COPY
 from tasks.core.label_lists import is_list
 
@@ -21,7 +22,6 @@ _END = "\x1f"  # of each label of a row
 _TOGETHER = 1_000_000  # rows counted at a time
 Codes = npt.NDArray[np.signedinteger]
 Places = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 class Copies:
@@ -31,7 +31,7 @@ class Copies:
     labels   (rows,) None where rows have none
     """
 
-    def __init__(self, places: Codes, texts: Codes, alive: Mask, labels: Codes | None) -> None:
+    def __init__(self, places: Codes, texts: Codes, alive: Bools, labels: Codes | None) -> None:
         here = alive[places]
         self._places, self._labels = places[here], labels
         _, first, text = np.unique(texts[here], return_index=True, return_inverse=True)
@@ -44,7 +44,7 @@ class Copies:
             pairs = np.unique((text * kinds + own)[own >= 0])
             self._label_counts = np.bincount(pairs // kinds, minlength=len(first))
 
-    def facts(self, places: Places, missing: Mask, numbers: Places) -> dict[str, pa.Array]:
+    def facts(self, places: Places, missing: Bools, numbers: Places) -> dict[str, pa.Array]:
         """Of the rows that are alive in one stretch, by their places.
 
         missing         (rows,) whether a row has no text;  numbers   of the originals, for people

@@ -20,7 +20,7 @@ from tasks.core.errors import BundleError
 from tasks.core.ragged import gather
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Features, Floats
+    from tasks.core.arrays import Features, Floats
 
 BATCH_TOKENS = 1024  # padded tokens of one batch: larger ones leave the cache and gain nothing
 BATCH_ROWS = 32

@@ -12,7 +12,8 @@ import pyarrow as pa
 from tasks.core.finetune_params import FinetuneParams
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Features, Floats, Problem
+    from tasks.core.arrays import Features, Floats
+    from tasks.problems.base import Problem
 
 
 @dataclass(frozen=True)

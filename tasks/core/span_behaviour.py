@@ -20,7 +20,7 @@ from tasks.core.spans import find_spans
 from tasks.core.words import find_words, join_words
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Floats
+    from tasks.core.arrays import Floats
 
 SWAP = "another entity of the type"
 

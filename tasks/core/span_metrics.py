@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.draws import Doubles, Draws
+from tasks.core.arrays import Doubles
+from tasks.core.draws import Draws
 from tasks.core.metrics import BINS, bin_of, reliability_bins
 from tasks.core.spans import Found, codes, find_spans
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Array, Floats
+    from tasks.core.arrays import Array, Floats
 
 NOTHING = "(none)"  # no entity there, in a confusion matrix
 BOUNDARIES = ("too short", "too long", "shifted")

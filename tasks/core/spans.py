@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from tasks.core.arrays import Indices
 from tasks.core.errors import DataError, did_you_mean
-
-Ints = npt.NDArray[np.int64]
 
 OUTSIDE = "O"
 MOST_TYPES = 1 << 16
@@ -53,10 +51,10 @@ def tag_ids(tags: Sequence[Sequence[str] | None], lengths: Sequence[int], names:
 class Found:
     """Spans, ordered by row and place, each (s,): words `starts` to `ends` - 1 of row `rows` are an entity of type `kinds`."""
 
-    rows: Ints
-    starts: Ints
-    ends: Ints
-    kinds: Ints
+    rows: Indices
+    starts: Indices
+    ends: Indices
+    kinds: Indices
 
     def by_row(self, rows: int) -> list[list[tuple[int, int, int]]]:
         """(first word, word after the last, type) of each of `rows` rows' entities."""
@@ -66,7 +64,7 @@ class Found:
         return found
 
 
-def find_spans(tags: Ints) -> Found:
+def find_spans(tags: Indices) -> Found:
     """The spans of (rows, words) tags."""
     closed = np.pad(np.maximum(tags, 0), ((0, 0), (0, 1)))  # a row's end is outside
     inside = closed > 0
@@ -80,7 +78,7 @@ def find_spans(tags: Ints) -> Found:
     return Found(starts // width, starts % width, ends - starts + starts % width, kinds.ravel()[starts])
 
 
-def codes(spans: Found, width: int, *, kinds: bool = True) -> Ints:
+def codes(spans: Found, width: int, *, kinds: bool = True) -> Indices:
     """One number a span, the same for the same row, words and type (with `kinds` false, whatever its type).
 
     width  the greatest number of words of any row

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Doubles = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from tasks.core.arrays import Bools, Doubles
 
 CURVE_POINTS = 200  # of a precision-recall curve that is kept
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.draws import Doubles, Draws
+from tasks.core.arrays import Doubles
+from tasks.core.draws import Draws
 from tasks.core.ragged import as_wide
 from tasks.core.windows import NO_WORD
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from tasks.problems.base import Array, Features, Floats
+    from tasks.core.arrays import Array, Features, Floats
 
 LIKELIHOOD, LEAD = 0, 1
 GUESSES = 5  # the likeliest tokens, kept where a text itself asks

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.core.architecture import frozen_depth, without_dropout
-from tasks.core.batching import Indices, training_batches
+from tasks.core.arrays import Indices
+from tasks.core.batching import training_batches
 from tasks.core.device import in_bfloat16
 from tasks.core.errors import TrainingError
 from tasks.core.files import atomic_path, read_json, write_json

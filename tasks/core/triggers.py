@@ -26,8 +26,8 @@ from tasks.core.row_files import read_batches
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tasks.core.arrays import Array, Features, Floats
     from tasks.core.predictor import Predictor
-    from tasks.problems.base import Array, Features, Floats
 
 LEAST_ROWS = 20  # a side, below which half of them are too few to test on
 _NAMED = 5  # rows and labels that a message names

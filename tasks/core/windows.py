@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tasks.core.encodings import pad_features, pad_rows
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Features, Floats
+    from tasks.core.arrays import Features, Floats
 
 OVERLAP = 0.25  # share of a window that the next one has too
 NO_WORD = -100  # reference of a token that stands for no word; cross-entropy leaves it out

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.arrays import Array, Columns, Features, Floats
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.draws import Draws, Resampled
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
     from tasks.core.predictor import Predictor
     from tasks.core.reading_params import ReadingParams
 
-Columns = Mapping[str, Sequence[Any]]
-Features = dict[str, list[Any]]
-Floats = npt.NDArray[np.float32]
-Array = npt.NDArray[Any]
 Guessed = Mapping[str, str | tuple[str, ...]]  # a problem's columns: the sources', of which some take several
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.core.arrays import Array, Columns, Features, Floats
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.dialogue_checks import dialogue_checks, dialogue_facts
@@ -17,7 +18,7 @@ from tasks.core.packing import pack_inputs, pack_values, plan_rows
 from tasks.core.readings import Given, Reading, read_as
 from tasks.core.token_losses import LIKELIHOOD, keep_answers, losses_figure, perplexity
 from tasks.core.windows import NO_WORD
-from tasks.problems.base import Array, Columns, Features, Floats, Guessed
+from tasks.problems.base import Guessed
 from tasks.problems.token_guesses import TokenGuesses
 
 if TYPE_CHECKING:

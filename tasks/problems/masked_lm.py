@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.core.arrays import Array, Columns, Features, Floats
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
 from tasks.core.column_kinds import small_valued, texts
@@ -15,7 +16,7 @@ from tasks.core.encodings import encode_texts
 from tasks.core.masking import Vocabulary, draw_masks, mask_row
 from tasks.core.token_losses import GUESSES, LIKELIHOOD, keep_places, losses_figure, perplexity
 from tasks.core.windows import NO_WORD
-from tasks.problems.base import Array, Columns, Features, Floats, Guessed
+from tasks.problems.base import Guessed
 from tasks.problems.token_guesses import TokenGuesses
 
 if TYPE_CHECKING:

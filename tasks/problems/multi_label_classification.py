@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.arrays import Array, Columns, Floats
 from tasks.core.calibration import Calibration
 from tasks.core.checks import LABEL_UNKNOWN, Check
 from tasks.core.column_kinds import LABEL_NAMES, flags, lists, separated, texts
@@ -24,7 +25,7 @@ from tasks.core.multi_label import (
 )
 from tasks.core.readings import Given, Reading, read_flags, read_labels
 from tasks.core.thresholds import describe_threshold
-from tasks.problems.base import UNLEARNT, Array, Columns, Floats, Guessed
+from tasks.problems.base import UNLEARNT, Guessed
 from tasks.problems.text_classification import TextClassification
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.arrays import Array, Columns, Features, Floats
 from tasks.core.behaviour import by_column, invariance_rows, spread_rows
 from tasks.core.behaviour_params import check_behaviour
 from tasks.core.calibration import Calibration
@@ -22,7 +23,7 @@ from tasks.core.errors import ParamsError
 from tasks.core.labels import label_variants
 from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, log_loss, resampled_classification_metrics
 from tasks.core.thresholds import best_threshold, describe_threshold
-from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Guessed, Problem
+from tasks.problems.base import UNLEARNT, BehaviourTest, Guessed, Problem
 
 if TYPE_CHECKING:
     import torch

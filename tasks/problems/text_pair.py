@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tasks.core.arrays import Columns, Floats
 from tasks.core.column_kinds import classes, text_pair
-from tasks.problems.base import Columns, Floats, Guessed
+from tasks.problems.base import Guessed
 from tasks.problems.text_classification import TextClassification
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.arrays import Array, Columns, Features, Floats
 from tasks.core.behaviour import invariance_rows
 from tasks.core.calibration import Calibration
 from tasks.core.checks import Check
@@ -16,7 +17,7 @@ from tasks.core.column_kinds import scores, text_pair
 from tasks.core.draws import Resampled
 from tasks.core.encodings import encode_texts, pad_features
 from tasks.core.pair_scores import METRICS, QUERY, SCORE, order_of_rows, query_number, ranked_right, score_details, score_metrics
-from tasks.problems.base import Array, BehaviourTest, Columns, Features, Floats, Guessed
+from tasks.problems.base import BehaviourTest, Guessed
 from tasks.problems.unlabelled import Unlabelled
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.arrays import Array, Columns, Features, Floats
 from tasks.core.behaviour import spread
 from tasks.core.behaviour_params import check_behaviour
 from tasks.core.bio_checks import bio_checks, bio_facts
@@ -30,7 +31,7 @@ from tasks.core.spans import OUTSIDE, find_spans, tag_ids, tag_names, types_of
 from tasks.core.tag_schemes import PREFIXES, as_iob2, is_iob1, numbered, spans_of
 from tasks.core.windows import NO_WORD, Frame, collate_windows, make_windows, merge_windows, window_references
 from tasks.core.words import align, join_words, special_tokens, sub_words, unknown_token, words_of
-from tasks.problems.base import UNLEARNT, Array, BehaviourTest, Columns, Features, Floats, Guessed, Problem
+from tasks.problems.base import UNLEARNT, BehaviourTest, Guessed, Problem
 
 if TYPE_CHECKING:
     import pyarrow as pa

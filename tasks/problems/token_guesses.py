@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.arrays import Array, Columns, Features, Floats
 from tasks.core.draws import Resampled
 from tasks.core.encodings import pad_features, pad_rows
 from tasks.core.token_losses import guess_loss, loss_details, mostly_right, same_guesses, token_metrics, vocabulary_only_where
 from tasks.core.windows import NO_WORD
-from tasks.problems.base import Array, Columns, Features, Floats
 from tasks.problems.unlabelled import Unlabelled
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tasks.core.arrays import Array, Columns, Floats
 from tasks.core.calibration import Calibration
 from tasks.core.draws import Draws, Resampled
 from tasks.core.errors import ParamsError
-from tasks.problems.base import Array, BehaviourTest, Columns, Floats, Problem
+from tasks.problems.base import BehaviourTest, Problem
 
 if TYPE_CHECKING:
     from tasks.core.params import EvaluateParams
