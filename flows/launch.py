@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flows.background import in_background
 from flows.effects import UNKEPT, Effect
 from flows.environment import has_prefect_server
-from flows.own_server import own_server
+from flows.prefect_server import own_server, prefect_server
 from flows.training_run import ALL, TrainingRun, TrainResult
 from tasks.core.errors import WorkspaceError
 from tasks.core.files import sha256_json
@@ -79,8 +79,6 @@ def require_server(workspace: Workspace) -> None:
     """ScheduleError where a Prefect server is configured and does not answer; an ephemeral one gets the workspace's store to be in."""
     workspace.store.mkdir(exist_ok=True)
     if has_prefect_server():
-        from flows.scheduling import prefect_server
-
         with prefect_server():
             pass
 

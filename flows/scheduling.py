@@ -13,15 +13,14 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flows.environment import has_prefect_server
+from flows.prefect_server import prefect_server
 from flows.timetable import Plan
-from tasks.core.addresses import public_address
 from tasks.core.errors import ParamsError, ScheduleError, did_you_mean
 from tasks.core.workspace import Workspace
 
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
 FLOW = "retrain"
 EPOCH = datetime(2020, 1, 1, tzinfo=UTC)  # what intervals count from
 OUTAGE_WAIT_S = 10.0
-START_SERVER = """Start one and point to it:
-  prefect server start
-  prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api"""
 
 
 @dataclass(frozen=True)
@@ -56,36 +52,6 @@ class Scheduled:
 def deployment_name(workspace: Workspace) -> str:
     """The model's name and a short hash of where the workspace lies: no two workspaces share it."""
     return f"{workspace.params().model_name}-{hashlib.sha256(str(workspace.root).encode()).hexdigest()[:8]}"
-
-
-@contextmanager
-def prefect_server() -> Iterator[SyncPrefectClient]:
-    """A client of the configured server; ScheduleError where there is none, or where it cannot be asked."""
-    if not has_prefect_server():
-        raise ScheduleError(
-            "No Prefect server is configured; the one within `ratchet train` ends with it and starts nothing.", START_SERVER
-        )
-    import httpx
-    from prefect.client.orchestration import get_client
-    from prefect.deployments.runner import DeploymentApplyError
-    from prefect.exceptions import PrefectHTTPStatusError
-
-    with get_client(sync_client=True) as client:
-        where = public_address(str(client.api_url).rstrip("/"))
-        try:
-            client.hello()
-            yield client
-        except PrefectHTTPStatusError as error:
-            raise ScheduleError(
-                f"{where}: the Prefect server refused: {error.response.status_code} {error.response.reason_phrase}.",
-                "Check PREFECT_API_URL, PREFECT_API_KEY and PREFECT_API_AUTH_STRING.",
-            ) from error
-        except httpx.TransportError as error:
-            raise ScheduleError(
-                f"{where}: the Prefect server cannot be reached ({type(error).__name__}).", f"Check PREFECT_API_URL. {START_SERVER}"
-            ) from None
-        except DeploymentApplyError as error:
-            raise ScheduleError(f"{where}: {' '.join(str(error).split())}", "Mend what it names.") from error
 
 
 def make_deployment(workspace: Workspace, plan: Plan, work_pool: str | None) -> RunnerDeployment:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.guessing import say_columns
+from flows.stage_notes import stage_notes
 from flows.training_run import TrainResult
 from tasks.core.files import read_json
 from tasks.core.losses import STAGE_ROWS, Account
@@ -152,16 +153,6 @@ def _speed(found: dict[str, Any]) -> list[str]:
 
 def _recipe_notes(verified: dict[str, Any]) -> list[str]:
     return [f"{found['recipe']}: {found['reason']}" for found in verified["candidates"] if found["verdict"] not in ("ships", "passed")]
-
-
-def stage_notes(workspace: Workspace, stage: str) -> list[str]:
-    """What a stage found that a person should hear of."""
-    if stage == "validate":
-        valid = read_json(workspace.root / "reports" / "validation.json")
-        return [f"Data: {check['message']}" for check in valid["checks"] if check["unexpected"] or not check["success"]]
-    if stage == "split":
-        return [f"Split: {warning}" for warning in read_json(workspace.root / "data" / "splits" / "split.json")["warnings"]]
-    return []
 
 
 def _megabytes(size: float) -> str:

@@ -16,8 +16,8 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.run_page import rename_run, run_name, shown_in_prefect, version_link
+from flows.stage_notes import stage_notes
 from flows.stage_runner import StageOutcome
-from flows.summary import stage_notes
 from flows.training_run import ALL, TrainingRun, TrainResult, may_pass
 from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES
