@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from tasks.core.errors import ParamsError, PipelineError, as_storage_error
+from tasks.core.version import own_version
 
 if TYPE_CHECKING:
     from tasks.core.workspace import Workspace
@@ -33,8 +34,17 @@ Directory = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ratchet {own_version()}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")]
+
+
 @app.callback()
-def _directory(context: typer.Context, directory: Directory = None) -> None:
+def _options(context: typer.Context, directory: Directory = None, version: Version = False) -> None:
     context.obj = directory
 
 

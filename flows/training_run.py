@@ -19,6 +19,7 @@ from tasks.core.files import read_json, sha256_file, sha256_json
 from tasks.core.git import git_state
 from tasks.core.losses import Account
 from tasks.core.progress import Report
+from tasks.core.version import own_version
 from tasks.core.workspace import Workspace
 from tasks.pipeline import STAGES, check_params
 
@@ -218,8 +219,6 @@ class TrainingRun:
         return report
 
     def _tags(self, lineage: Lineage) -> dict[str, str]:
-        from importlib.metadata import version
-
         from tasks.core.registry import BUNDLE_SHA256
 
         state = git_state(self.workspace.root)
@@ -237,7 +236,7 @@ class TrainingRun:
             BUNDLE_SHA256: sha256_file(self.workspace.root / "models" / "bundle" / MANIFEST),
             "ratchet.recipe": read_json(reports / "verification.json")["shipped"],
             "ratchet.problem": params.problem,
-            "ratchet.code_version": version("ratchet"),
+            "ratchet.code_version": own_version(),
         }
         if self._trigger:
             tags["ratchet.trigger"] = self._trigger

@@ -12,6 +12,7 @@ from tiny import tiny_rows
 from workspaces import FAST, make_workspace, ratchet, ratchet_json, run, write_csv
 
 from tasks.core.params import save_overrides
+from tasks.core.version import own_version
 from tasks.core.workspace import Workspace
 
 
@@ -40,6 +41,10 @@ def test_outside_a_workspace_it_says_how_to_make_one(tmp_path: Path) -> None:
     plain = ratchet(tmp_path, "train", code=2)
     assert plain.stdout == ""
     assert plain.stderr.splitlines() == [f"ratchet: {error['message']}", error["remedy"]]
+
+
+def test_the_version_is_the_installed_one(tmp_path: Path) -> None:
+    assert ratchet(tmp_path, "--version").stdout == f"ratchet {own_version()}\n"
 
 
 def test_wrong_params_are_all_told(workspace: Path) -> None:
