@@ -206,7 +206,7 @@ def _objects(workspace: Workspace, stage: str) -> list[Path]:
         file = _object(workspace, out["md5"])
         objects.append(file)
         if out["md5"].endswith(".dir"):
-            objects += [_object(workspace, entry["md5"]) for entry in read_json(file)]
+            objects += [_object(workspace, entry["md5"]) for entry in json.loads(file.read_bytes())]
     paths = set(find_stage(stage).outs.values())
     for entry in (workspace.root / ".dvc" / "cache" / "runs").rglob("*"):
         if entry.is_file() and {out["path"] for out in YAML(typ="safe").load(entry.read_text(encoding="utf-8"))["outs"]} == paths:
