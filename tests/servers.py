@@ -52,6 +52,12 @@ class Server:
             time.sleep(0.5)
         raise AssertionError(f"{self._command[0]} does not answer\n{self._log.read_text()}")
 
+    def interrupt(self) -> int:
+        """What Ctrl-C does, to it and all that it started; its exit code."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGINT)
+        return self._process.wait(timeout=60)
+
     def kill(self) -> None:
         """Kill it and what it started: tests keep nothing of it, and a crash is what a server must stand anyway."""
         if self._process is not None:
