@@ -74,10 +74,13 @@ def own_server() -> Callable[[], None]:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home) as probe:
             probe.write(bytes(_ROOM))
+        server = SubprocessASGIServer()  # one instance a process, whoever asks for it
         try:
-            # one instance a process, whoever asks for it
-            SubprocessASGIServer().start()
+            server.start()
         except RuntimeError as error:
+            if server.server_process is not None:  # Prefect leaves it to itself
+                server.server_process.kill()
+                server.server_process.wait()
             raise ScheduleError(f"Prefect's own server did not start: {' '.join(str(error).split())[:300]}", _REMEDY) from error
 
     return start

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from shared import prefect_server
-from workspaces import STAGES, clean_environment, ratchet_json, states
+from workspaces import STAGES, clean_environment, ratchet, ratchet_json, states
 
 
 def test_going_back_to_earlier_params_restores_without_training(trained: Path) -> None:
@@ -87,3 +87,19 @@ def test_a_run_that_is_told_to_end_leaves_no_process(trained: Path, ending: sign
     assert ("Interrupted. What was finished is kept" in told) == (ending == signal.SIGINT)
     assert "Traceback" not in told
     assert psutil.wait_procs(started, timeout=20)[1] == []
+
+
+def test_a_server_that_does_not_start_in_time_is_told_and_not_left_behind(trained: Path) -> None:
+    timeout = {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "1"}
+    told = ratchet(trained, "train", "-S", "finetune.epochs=7", code=2, server=False, **timeout).stderr
+    assert "Prefect's own server did not start" in told
+    assert "Traceback" not in told
+    assert not [process.pid for process in psutil.process_iter() if serves(process, trained)]
+
+
+def serves(process: psutil.Process, workspace: Path) -> bool:
+    """Whether it is a Prefect server of this workspace's own."""
+    with suppress(psutil.Error):
+        home = process.environ().get("PREFECT_HOME", "")
+        return home.startswith(str(workspace)) and any("prefect.server" in word for word in process.cmdline())
+    return False
