@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.core.column_kinds import LABEL_NAMES, SCORE_NAMES, TEXT_NAMES
+from tasks.core.column_kinds import LABEL_NAMES, MOSTLY, SCORE_NAMES, TEXT_NAMES, small_valued
 from tasks.core.errors import DataError, ParamsError
+from tasks.core.notation import as_nested, is_nested
 from tasks.core.params import Source
 
 SAMPLE_ROWS = 500
-MOSTLY = 0.9  # of a column's values
 WORDS = 5  # of a column's name, at most
 KNOWN = (*TEXT_NAMES, *LABEL_NAMES, *SCORE_NAMES, "id")
 
@@ -60,24 +60,11 @@ def unfolded(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         if present and all(isinstance(value, dict) for value in present):
             members = {key: [(value or {}).get(key) for value in values] for key in present[0]}
             found |= unfolded({f"{name}.{key}": inner for key, inner in members.items()})
-        elif present and sum(map(_spells_list, present)) > MOSTLY * len(present):
-            found[name] = [_opened(value) for value in values]
+        elif present and sum(isinstance(value, str) and is_nested(value) for value in present) > MOSTLY * len(present):
+            found[name] = [as_nested(value) for value in values]
         else:
             found[name] = values
     return found
-
-
-def _spells_list(value: Any) -> bool:
-    return isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]")
-
-
-def _opened(value: Any) -> Any:
-    from tasks.core.foreign_values import UnfitError, opened
-
-    try:
-        return opened(value) if value else None
-    except UnfitError:
-        return value
 
 
 def guess(rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping[str, str]) -> Guess:
@@ -124,10 +111,12 @@ def _require_sentences(rows: Mapping[str, Sequence[Any]]) -> None:
 
 
 def _fits_nothing(rows: Mapping[str, Sequence[Any]], problems: Sequence[str]) -> ParamsError:
-    from tasks.core.column_kinds import small_valued
-
     few = small_valued(rows)
-    hint = f" Few values come again and again in {', '.join(few)}: --label {few[0]}, if that is the label." if few else ""
+    nested = [name for name in few if any(map(is_nested, rows[name]))]
+    labels = [name for name in few if name not in nested]
+    hint = f" Few values come again and again in {', '.join(labels)}: --label {labels[0]}, if that is the label." if labels else ""
+    if nested:
+        hint += f" Several labels a row are lists of texts or whole numbers; write {', '.join(nested)} so, if those are the labels."
     return ParamsError(
         f"init: the data's columns ({', '.join(rows)}) fit no problem type.",
         f"Name it with --problem ({', '.join(problems)}) and its columns with --column NAME=COLUMN.{hint}",
