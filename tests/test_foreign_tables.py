@@ -93,3 +93,26 @@ def test_measurements_in_lists_are_no_labels(tmp_path: Path) -> None:
     vectors = [[i / 7, i / 3] for i in range(60)]
     boxes = [[i, 2 * i, 3 * i] for i in range(60)]
     assert guessed(write(tmp_path / "a.parquet", {"text": TEXT, "vector": vectors, "box": boxes})).problem == "masked-lm"
+
+
+@pytest.mark.parametrize("values", [["{'x', 'y'}", "('x',)", "['y']", "set()"], ["('x', 'y')", "{'x'}", "('y',)", "()"]])
+def test_sets_and_tuples_are_read_as_lists(values: list[str], tmp_path: Path) -> None:
+    found, rows, aside = taken(write(tmp_path / "a.csv", {"text": TEXT, "topics": cycle(values)}))
+    assert (found.problem, [row["labels"] for row in rows], aside) == (SEVERAL, cycle([["x", "y"], ["x"], ["y"], []]), set())
+
+
+def test_labels_in_brackets_are_no_lists(tmp_path: Path) -> None:
+    for labels in (["[POS]", "[NEG]"], ["(18, 25]", "(25, 40]"], ["(other)", "(none)"]):
+        found, rows, _ = taken(write(tmp_path / "a.csv", {"text": TEXT, "age": cycle(labels)}))
+        assert (found.problem, [row["label"] for row in rows]) == (ONE, cycle(labels))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+@pytest.mark.parametrize("values", [[1, 0, None], [1.0, None, 0.0], [True, None, False], ["yes", "no", None]])
+def test_flags_of_which_some_are_missing_are_still_several_labels(name: str, values: list[Any], tmp_path: Path) -> None:
+    columns = {"text": TEXT, "toxic": cycle(values), "rude": cycle([values[0], *[value for value in values[1:] if value is not None]])}
+    found, rows, aside = taken(write(tmp_path / name, columns))
+    assert (found.problem, found.columns["labels"]) == (SEVERAL, ("toxic", "rude"))
+    assert len(rows) == 40
+    assert aside == {"toxic: missing, which is neither 0 nor 1; `ingest.query` can say what it means"}
+    assert rows[0]["labels"] == ["toxic", "rude"]

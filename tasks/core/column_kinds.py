@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from tasks.core.labels import canonical_label
+from tasks.core.labels import OFF, ON, canonical_label
 from tasks.core.notation import is_nested
 
 Values = Sequence[Any]
@@ -41,13 +41,10 @@ def small_valued(rows: Mapping[str, Values]) -> list[str]:
 
 
 def flags(rows: Mapping[str, Values]) -> list[str]:
-    """Columns that hold 0 and 1, or false and true, and by their names are no labels."""
-    kinds = {name: set(plain(values)) for name, values in rows.items()}
-    return [
-        name
-        for name, kind in kinds.items()
-        if kind and kind <= {"0", "1", "false", "true"} and _rank(name, LABEL_NAMES) == len(LABEL_NAMES)
-    ]
+    """Columns that hold 0 and 1, false and true or no and yes, if not in every row, and by their names are no labels."""
+    unnamed = {name: values for name, values in rows.items() if _rank(name, LABEL_NAMES) == len(LABEL_NAMES)}
+    kinds = {name: {value.lower() for value in plain(values) if value} for name, values in unnamed.items()}
+    return [name for name, kind in kinds.items() if kind and kind <= {*ON, *OFF}]
 
 
 def separated(rows: Mapping[str, Values]) -> list[tuple[str, str]]:

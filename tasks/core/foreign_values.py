@@ -84,8 +84,9 @@ def opened(text: str) -> Any:
 
 
 def items_of(text: str) -> list[str | None]:
-    """A list of plain values, as texts; NaN is None."""
+    """A list, tuple or set of plain values, as texts, a set's in their order; NaN is None."""
     value = opened(text)
+    value = sorted(value, key=str) if isinstance(value, set) else value
     if not isinstance(value, list | tuple) or any(isinstance(item, list | tuple | dict | set) for item in value):
         raise UnfitError(f"wanted a list of plain values, found {text[:_SHOWN]}")
     return [_as_text(item) for item in value]

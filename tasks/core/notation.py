@@ -7,7 +7,6 @@ from typing import Any
 
 from tasks.core.foreign_values import UnfitError, opened
 
-PLURAL = r"""^\s*(\[|\{|\(\s*(['"]|-?[\d.]+\s*,|\)\s*$)|set\(\)\s*$)"""  # how several labels begin, to DuckDB too
 _MATES = {"[": "]", "{": "}", "(": ")"}
 _PRINTED = re.compile(r"""[\[{(]\s*(['"]|-?\d+\.?\d*\s+-?\d)""")  # texts, or numbers without commas
 
