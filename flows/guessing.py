@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.core.column_kinds import LABEL_NAMES, MOSTLY, SCORE_NAMES, TEXT_NAMES, small_valued
 from tasks.core.errors import DataError, ParamsError
+from tasks.core.foreign_values import split_tags
 from tasks.core.notation import as_nested, is_nested
 from tasks.core.params import Source
 
@@ -60,6 +61,8 @@ def unfolded(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         if present and all(isinstance(value, dict) for value in present):
             members = {key: [(value or {}).get(key) for value in values] for key in present[0]}
             found |= unfolded({f"{name}.{key}": inner for key, inner in members.items()})
+        elif present and sum(isinstance(value, str) and split_tags(value) is not None for value in present) > MOSTLY * len(present):
+            found[name] = [split_tags(value) if value else None for value in values]
         elif present and sum(isinstance(value, str) and is_nested(value) for value in present) > MOSTLY * len(present):
             found[name] = [as_nested(value) for value in values]
         else:
@@ -77,6 +80,7 @@ def guess(rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping
 
     if problem is None and not named:
         _require_sentences(rows)
+        _require_spans(rows)
     found = []
     for name in [problem] if problem else problem_names():
         kind = load_problem(name)
@@ -107,6 +111,17 @@ def _require_sentences(rows: Mapping[str, Sequence[Any]]) -> None:
             f"init: a row is a word, tagged in '{tags}'; wanted is a sentence a row, a list of words and a list of tags.",
             "Group the words of a sentence first: SELECT list(WORD ORDER BY _line) AS tokens, list(TAG ORDER BY _line) AS tags FROM data "
             "GROUP BY SENTENCE, as `ingest.query` of params.yaml or before.",
+        )
+
+
+def _require_spans(rows: Mapping[str, Sequence[Any]]) -> None:
+    from tasks.core.tag_schemes import choices_of
+
+    if choices := choices_of(rows):
+        raise ParamsError(
+            f"init: '{choices}' holds what Label Studio exports of choices: classes of the texts, no spans of them.",
+            "Export it as CSV or JSON-MIN, in which the class is a column; or take it out in `ingest.query` of params.yaml: "
+            f"SELECT data.text AS text, {choices}[1].result[1].value.choices[1] AS label FROM data.",
         )
 
 

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiny import tiny_rows
+from tiny_entities import tagged_rows
 
 from flows.guessing import Guess
 from flows.initialization import Request, guess_problem
-from tasks.core.errors import ParamsError
+from tasks.core.errors import DataError, ParamsError
 from tasks.core.files import read_jsonl
 from tasks.core.params import IngestParams
 from tasks.core.progress import silent
@@ -47,10 +48,10 @@ def guessed(path: Path) -> Guess:
     return guess_problem(Request(path.parent / "w", None, [str(path)], {}))
 
 
-def taken(path: Path) -> tuple[Guess, list[dict[str, Any]], set[str]]:
+def taken(path: Path, **settings: Any) -> tuple[Guess, list[dict[str, Any]], set[str]]:
     """(guess, rows, reasons of those set aside) of a file that is read as it is guessed."""
     found, root = guessed(path), path.parent
-    ingest = IngestParams.model_validate({"sources": [{"url": str(path)}], "columns": dict(found.columns), **found.reading})
+    ingest = IngestParams.model_validate({"sources": [{"url": str(path)}], "columns": dict(found.columns), **found.reading, **settings})
     read_sources(root / "raw", problem=found.problem, ingest=ingest, root=root, cache=root / "cache", report=silent)
     aside = {entry["reason"] for entry in read_jsonl(root / "raw" / "quarantine.jsonl")}
     return found, pq.read_table(root / "raw" / "rows.parquet").to_pylist(), aside
@@ -116,3 +117,70 @@ def test_flags_of_which_some_are_missing_are_still_several_labels(name: str, val
     assert len(rows) == 40
     assert aside == {"toxic: missing, which is neither 0 nor 1; `ingest.query` can say what it means"}
     assert rows[0]["labels"] == ["toxic", "rude"]
+
+
+# --- entities ---
+
+ENTITIES = tagged_rows(60)
+KINDS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+NUMBERED = [[KINDS.index(tag) for tag in tags] for tags in ENTITIES["tags"]]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+@pytest.mark.parametrize("number", [int, float])
+def test_numbers_of_tags_ask_for_names_in_every_format(name: str, number: type, tmp_path: Path) -> None:
+    tags = [[number(tag) for tag in some] for some in NUMBERED]
+    path = write(tmp_path / name, {"tokens": ENTITIES["tokens"], "ner_tags": tags})
+    with pytest.raises((ParamsError, DataError)) as error:
+        taken(path)
+    assert "init --tags" in str(error.value)
+    found, rows, aside = taken(path, tag_names=KINDS)
+    assert (found.problem, [row["tags"] for row in rows], aside) == ("token-classification", ENTITIES["tags"], set())
+    _, rows, aside = taken(path, tag_names=KINDS[:3])
+    assert all("PER" not in str(row["tags"]) for row in rows)
+    assert "numbers of tags that `ingest.tag_names` does not name" in aside.pop()
+
+
+@pytest.mark.parametrize("between", [" ", ",", ", ", "|"])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_tags_in_one_text_are_read_where_they_fit_the_words(between: str, as_list: bool, tmp_path: Path) -> None:
+    words = ENTITIES["tokens"] if as_list else [" ".join(some) for some in ENTITIES["tokens"]]
+    tags = [between.join(some) for some in ENTITIES["tags"]]
+    found, rows, aside = taken(write(tmp_path / "a.csv", {"sentence": words, "tags": tags}))
+    assert (found.problem, [row["tags"] for row in rows], aside) == ("token-classification", ENTITIES["tags"], set())
+    assert [row["tokens"] for row in rows] == ENTITIES["tokens"]
+    short = [*tags[:-1], between.join(["O", "B-PER"] * 20)]
+    _, rows, aside = taken(write(tmp_path / "b.csv", {"sentence": words, "tags": short}))
+    assert as_list or aside == {"sentence: tags without a list of words: 40 tags, 14 words between blanks"}
+
+
+def test_words_a_row_are_no_sentences_of_one_word(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", {"tokens": ["Anna", "left"] * 30, "tags": ["B-PER", "O"] * 30})
+    ingest = IngestParams.model_validate({"sources": [{"url": str(path)}]})
+    with pytest.raises(DataError, match="no row is left"):
+        read_sources(tmp_path / "raw", problem="token-classification", ingest=ingest, root=tmp_path, cache=tmp_path, report=silent)
+
+
+def annotated(kind: str, **more: Any) -> list[dict[str, Any]]:
+    value = {"choices": ["x"]} if kind == "choices" else {"start": 0, "end": 1, "labels": ["PER"]}
+    return [{"id": 1, "result": [{"type": kind, "value": value}], **more}]
+
+
+def test_what_label_studio_exports_is_spans_only_where_it_is(tmp_path: Path) -> None:
+    data = [{"text": text} for text in TEXT]
+    with pytest.raises(ParamsError, match="choices: classes of the texts, no spans"):
+        guessed(write(tmp_path / "a.jsonl", {"data": data, "annotations": [annotated("choices")] * 60}))
+    some = [*[annotated("labels")] * 57, annotated("choices"), annotated("labels", was_cancelled=True), [{"id": 1, "result": []}]]
+    found, rows, aside = taken(write(tmp_path / "b.jsonl", {"data": data, "annotations": some}))
+    assert (found.problem, len(rows), rows[-1]["entities"]) == ("token-classification", 58, [])
+    assert aside == {"data.text: an annotation of type choices, which is no span", "data.text: the annotator skipped the text"}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv"])
+@pytest.mark.parametrize("kind", ["spans", "label"])
+def test_rows_that_an_annotator_let_go_are_set_aside(name: str, kind: str, tmp_path: Path) -> None:
+    held: list[Any] = [[{"start": 0, "end": 1, "label": "PER"}]] * 60 if kind == "spans" else cycle(["x", "y"])
+    columns = {"text": TEXT, "_task_hash": list(range(60)), kind: held, "answer": cycle(["accept", "accept", "reject", "ignore"])}
+    found, rows, aside = taken(write(tmp_path / name, columns))
+    assert (found.problem, len(rows)) == ("token-classification" if kind == "spans" else ONE, 30)
+    assert aside == {"the annotator's answer is reject", "the annotator's answer is ignore"}

@@ -132,6 +132,11 @@ def read_as(call: str, member: str, name: str) -> Reading:
     return Reading(f"{call}.{member}", f"{literal(f'{name}: ')} || {call}.problem")
 
 
+def accepted(answer: Given) -> Reading:
+    """An annotator's answer; a row that was rejected or ignored cannot be used."""
+    return Reading(answer.text, f"CASE WHEN {answer.text} IN ('reject', 'ignore') THEN 'the annotator''s answer is ' || {answer.text} END")
+
+
 def first_problem(readings: Mapping[str, Reading]) -> str | None:
     """SQL of the first thing that is wrong with a row, NULL where nothing is; None where nothing can be."""
     said = [reading.problem for reading in readings.values() if reading.problem]
