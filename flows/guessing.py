@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.core.column_kinds import LABEL_NAMES, SCORE_NAMES, TEXT_NAMES
+from tasks.core.column_kinds import LABEL_NAMES, MOSTLY, SCORE_NAMES, TEXT_NAMES, small_valued
 from tasks.core.errors import DataError, ParamsError
+from tasks.core.foreign_values import split_tags
+from tasks.core.notation import as_nested, is_nested
 from tasks.core.params import Source
 
 SAMPLE_ROWS = 500
-MOSTLY = 0.9  # of a column's values
 WORDS = 5  # of a column's name, at most
 KNOWN = (*TEXT_NAMES, *LABEL_NAMES, *SCORE_NAMES, "id")
 
@@ -60,24 +61,13 @@ def unfolded(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         if present and all(isinstance(value, dict) for value in present):
             members = {key: [(value or {}).get(key) for value in values] for key in present[0]}
             found |= unfolded({f"{name}.{key}": inner for key, inner in members.items()})
-        elif present and sum(map(_spells_list, present)) > MOSTLY * len(present):
-            found[name] = [_opened(value) for value in values]
+        elif present and sum(isinstance(value, str) and split_tags(value) is not None for value in present) > MOSTLY * len(present):
+            found[name] = [split_tags(value) if value else None for value in values]
+        elif present and sum(isinstance(value, str) and is_nested(value) for value in present) > MOSTLY * len(present):
+            found[name] = [as_nested(value) for value in values]
         else:
             found[name] = values
     return found
-
-
-def _spells_list(value: Any) -> bool:
-    return isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]")
-
-
-def _opened(value: Any) -> Any:
-    from tasks.core.foreign_values import UnfitError, opened
-
-    try:
-        return opened(value) if value else None
-    except UnfitError:
-        return value
 
 
 def guess(rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping[str, str]) -> Guess:
@@ -90,6 +80,7 @@ def guess(rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping
 
     if problem is None and not named:
         _require_sentences(rows)
+        _require_spans(rows)
     found = []
     for name in [problem] if problem else problem_names():
         kind = load_problem(name)
@@ -123,11 +114,24 @@ def _require_sentences(rows: Mapping[str, Sequence[Any]]) -> None:
         )
 
 
-def _fits_nothing(rows: Mapping[str, Sequence[Any]], problems: Sequence[str]) -> ParamsError:
-    from tasks.core.column_kinds import small_valued
+def _require_spans(rows: Mapping[str, Sequence[Any]]) -> None:
+    from tasks.core.tag_schemes import choices_of
 
+    if choices := choices_of(rows):
+        raise ParamsError(
+            f"init: '{choices}' holds what Label Studio exports of choices: classes of the texts, no spans of them.",
+            "Export it as CSV or JSON-MIN, in which the class is a column; or take it out in `ingest.query` of params.yaml: "
+            f"SELECT data.text AS text, {choices}[1].result[1].value.choices[1] AS label FROM data.",
+        )
+
+
+def _fits_nothing(rows: Mapping[str, Sequence[Any]], problems: Sequence[str]) -> ParamsError:
     few = small_valued(rows)
-    hint = f" Few values come again and again in {', '.join(few)}: --label {few[0]}, if that is the label." if few else ""
+    nested = [name for name in few if any(map(is_nested, rows[name]))]
+    labels = [name for name in few if name not in nested]
+    hint = f" Few values come again and again in {', '.join(labels)}: --label {labels[0]}, if that is the label." if labels else ""
+    if nested:
+        hint += f" Several labels a row are lists of texts or whole numbers; write {', '.join(nested)} so, if those are the labels."
     return ParamsError(
         f"init: the data's columns ({', '.join(rows)}) fit no problem type.",
         f"Name it with --problem ({', '.join(problems)}) and its columns with --column NAME=COLUMN.{hint}",

@@ -202,10 +202,13 @@ def test_numbers_in_lists_are_labels_by_value_and_what_is_no_list_is_set_aside(t
 
 
 def test_columns_of_zeros_and_ones_are_labels(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text,toxic,rude\nx,1,0\ny,0,0\nz,1.0,True\nw,-1,0\nv,,1\n", encoding="utf-8")
+    (tmp_path / "a.csv").write_text("text,toxic,rude\nx,1,0\ny,0,0\nz,1.0,True\nw,-1,0\nv,,1\nu,No,YES\n", encoding="utf-8")
     found, aside = ingest(tmp_path, [tmp_path / "a.csv"], "multi-label-classification", columns={"labels": ["toxic", "rude"]})
-    assert [row["labels"] for row in found] == [["toxic"], [], ["toxic", "rude"]]
-    assert aside == [(5, "toxic: wanted 0 or 1, found -1"), (6, "toxic: wanted 0 or 1, found nothing")]
+    assert [row["labels"] for row in found] == [["toxic"], [], ["toxic", "rude"], ["rude"]]
+    assert aside == [
+        (5, "toxic: wanted 0 or 1, found -1"),
+        (6, "toxic: missing, which is neither 0 nor 1; `ingest.query` can say what it means"),
+    ]
 
 
 def test_several_columns_for_one_text_are_told(tmp_path: Path) -> None:

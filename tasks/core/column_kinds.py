@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from tasks.core.labels import canonical_label
+from tasks.core.labels import OFF, ON, canonical_label
+from tasks.core.notation import is_nested
 
 Values = Sequence[Any]
 
@@ -17,6 +18,7 @@ SCORE_NAMES = ("score", "relevance", "similarity", "rating", "click", "clicked",
 ID_NAMES = ("id", "uuid", "guid", "key", "index", "hash")
 SEPARATORS = ("|", ";", ",")
 FEW = 20  # values of a column that may be labels
+MOSTLY = 0.9  # of a column's values: the rest may be bad rows
 MAX_CLASSES = 0.5  # of the values: with more distinct ones a column holds no classes
 
 
@@ -34,19 +36,15 @@ def classes(rows: Mapping[str, Values]) -> list[str]:
 
 
 def small_valued(rows: Mapping[str, Values]) -> list[str]:
-    """Columns in which a few plain values come again and again."""
-    counted = {name: len({value for value in plain(values) if value}) for name, values in rows.items()}
-    return [name for name, count in counted.items() if 1 < count <= min(FEW, MAX_CLASSES * len(rows[name]))]
+    """Columns in which a few plain values come again and again, also as the items of lists or as members of objects."""
+    return [name for name, values in rows.items() if any(_are_few(keys, len(values)) for keys in _keys(values).values())]
 
 
 def flags(rows: Mapping[str, Values]) -> list[str]:
-    """Columns that hold 0 and 1, or false and true, and by their names are no labels."""
-    kinds = {name: set(plain(values)) for name, values in rows.items()}
-    return [
-        name
-        for name, kind in kinds.items()
-        if kind and kind <= {"0", "1", "false", "true"} and _rank(name, LABEL_NAMES) == len(LABEL_NAMES)
-    ]
+    """Columns that hold 0 and 1, false and true or no and yes, if not in every row, and by their names are no labels."""
+    unnamed = {name: values for name, values in rows.items() if _rank(name, LABEL_NAMES) == len(LABEL_NAMES)}
+    kinds = {name: {value.lower() for value in plain(values) if value} for name, values in unnamed.items()}
+    return [name for name, kind in kinds.items() if kind and kind <= {*ON, *OFF}]
 
 
 def separated(rows: Mapping[str, Values]) -> list[tuple[str, str]]:
@@ -63,10 +61,10 @@ def separated(rows: Mapping[str, Values]) -> list[tuple[str, str]]:
 
 
 def plain(values: Values) -> list[str]:
-    """Plain values as labels have them, those that are missing as empty texts; nothing where any is a list or a structure."""
-    if any(isinstance(value, list | dict) for value in values):
+    """Plain values as labels have them, those that are missing as empty texts; nothing where more than a few are lists or objects."""
+    if sum(map(is_nested, values)) > (1 - MOSTLY) * len(values):
         return []
-    return ["" if value is None or value != value else canonical_label(str(value), merge=False) for value in values]
+    return [_plain(value) for value in values]
 
 
 def numbers(rows: Mapping[str, Values]) -> list[str]:
@@ -92,6 +90,52 @@ def lists(rows: Mapping[str, Values]) -> list[str]:
     return [
         name for name, values in rows.items() if _are(values, list) and any(values) and all(_are(value, str) for value in values if value)
     ]
+
+
+def label_lists(rows: Mapping[str, Values]) -> list[str]:
+    """Columns that hold several labels a row, the likeliest first: lists of texts or whole numbers, also where some cannot be read."""
+    found = []
+    for name, values in rows.items():
+        nested = [value for value in values if is_nested(value)]
+        spelled = [value for value in nested if isinstance(value, str) or (isinstance(value, list) and not any(map(is_nested, value)))]
+        few = sum(value not in (None, "") for value in values) * (1 - MOSTLY)
+        if len(nested) > few and len(spelled) >= MOSTLY * len(nested) and _may_be_labels(name, spelled):
+            found.append(name)
+    return sorted(found, key=lambda name: not _is_plural(name))
+
+
+def _may_be_labels(name: str, values: Values) -> bool:
+    """Whether items are no measurements: not all numbers, or whole ones that come again and again."""
+    items = [item for value in values if isinstance(value, list) for item in value if item is not None]
+    if not items or not _are(items, Real):
+        return bool(items) or any(isinstance(value, str) for value in values)
+    return not _have_fractions(items) and (_is_plural(name) or len(set(items)) <= MAX_CLASSES * len(values))
+
+
+def _is_plural(name: str) -> bool:
+    """Whether a column is called as labels are: labels, classes, categories or tags."""
+    own = name.lower().rpartition(".")[2]
+    return any(own in (one, f"{one}s", f"{one}es", f"{one[:-1]}ies") for one in (*LABEL_NAMES, "tag"))
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None or value != value or is_nested(value) else canonical_label(str(value), merge=False)
+
+
+def _keys(values: Values) -> dict[str, set[str]]:
+    """What plain values are told apart by: a column's own ('') and its items', and those of each member of its objects."""
+    found: dict[str, set[str]] = {}
+    for value in values:
+        for item in value if isinstance(value, list) else [value]:
+            members = item if isinstance(item, dict) else {"": item}
+            for member, plain_value in members.items():
+                key = str(plain_value) if is_nested(plain_value) else _plain(plain_value)
+                found.setdefault(str(member), set()).update([key] if key else [])
+    return found
+
+
+def _are_few(keys: set[str], rows: int) -> bool:
+    return 1 < len(keys) <= min(FEW, MAX_CLASSES * rows)
 
 
 def _are(values: Values, kind: type | tuple[type, ...]) -> bool:

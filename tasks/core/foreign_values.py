@@ -10,6 +10,7 @@ import ast
 import io
 import json
 import math
+import re
 import tokenize
 from collections.abc import Callable, Sequence
 from inspect import signature
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _SPEAKERS = {"human": USER, "gpt": ASSISTANT, "chatgpt": ASSISTANT, "bot": ASSISTANT, "model": ASSISTANT, "developer": SYSTEM}
 _TOOLS = ("tool", "function", "function_call", "tool_call", "tool_calls", "tool_response", "observation", "ipython")
 _STARTS, _ENDS, _LABELS = ("start", "start_offset"), ("end", "end_offset"), ("label", "labels", "entity_group", "type")
+LABELS = "labels"  # Label Studio's name for results that are spans
+_TAG = re.compile(r"O|[BIESLU]-\S+")
 _SHOWN = 40  # characters of a value in a message
 
 
@@ -84,8 +87,9 @@ def opened(text: str) -> Any:
 
 
 def items_of(text: str) -> list[str | None]:
-    """A list of plain values, as texts; NaN is None."""
+    """A list, tuple or set of plain values, as texts, a set's in their order; NaN is None."""
     value = opened(text)
+    value = sorted(value, key=str) if isinstance(value, set) else value
     if not isinstance(value, list | tuple) or any(isinstance(item, list | tuple | dict | set) for item in value):
         raise UnfitError(f"wanted a list of plain values, found {text[:_SHOWN]}")
     return [_as_text(item) for item in value]
@@ -150,8 +154,8 @@ def exchange_of(values: Sequence[Any], roles: Sequence[str]) -> list[dict[str, s
 
 
 def tagged_of(tokens: str, tags: str) -> tuple[list[str | None] | None, list[str | None] | None]:
-    """Words and their tags: two lists, or a text and spans of its characters."""
-    spans = opened(tags)
+    """Words and their tags: two lists, which blanks or commas may divide in place of a notation; or a text and spans of its characters."""
+    spans = split_tags(tags) or opened(tags)
     if spans is None:
         return None, None
     if not isinstance(spans, list | tuple):
@@ -160,9 +164,17 @@ def tagged_of(tokens: str, tags: str) -> tuple[list[str | None] | None, list[str
     nested = any(isinstance(span, list | tuple | dict) for span in spans)
     if not nested and (spans or words == []):
         if words is None:
-            raise UnfitError("tags without a list of words")
+            words = [*tokens.split()]
+            if len(words) != len(spans):
+                raise UnfitError(f"tags without a list of words: {len(spans)} tags, {len(words)} words between blanks")
         return words, [_as_text(tag) for tag in spans]
     return tag_words(tokens, [_span(tokens, span) for span in _of_label_studio(spans)])
+
+
+def split_tags(text: str) -> list[str] | None:
+    """The tags of a text that is made of two or more, with blanks or commas between them; None where it is not."""
+    tags = re.split(r"[\s,;|]+", text.strip())
+    return tags if len(tags) > 1 and all(map(_TAG.fullmatch, tags)) else None
 
 
 def _words(text: str) -> list[str | None] | None:
@@ -197,7 +209,13 @@ def _of_label_studio(spans: Sequence[Any]) -> list[Any]:
         return list(spans)
     if len(spans) != 1:
         raise UnfitError(f"{len(spans)} annotations of one text; wanted one")
-    return [result.get("value") for result in spans[0]["result"] if result.get("type", "labels") == "labels"]
+    if spans[0].get("was_cancelled"):
+        raise UnfitError("the annotator skipped the text")
+    results = spans[0]["result"] or []
+    found = [result.get("value") for result in results if result.get("type", LABELS) == LABELS]
+    if results and not found:
+        raise UnfitError(f"an annotation of type {results[0]['type']}, which is no span")
+    return found
 
 
 def _span(text: str, span: Any) -> tuple[int, int, str]:

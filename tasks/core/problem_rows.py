@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tasks.core import queries
 from tasks.core.errors import DataError, ParamsError, did_you_mean
 from tasks.core.loaded import CONTENT, FILE, JSON_TEXT, LINE, SPLIT, SPLITS, Loaded, quoted
-from tasks.core.readings import Given, first_problem
+from tasks.core.readings import Given, accepted, first_problem
 from tasks.core.source_columns import find_column, kept
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tasks.problems.base import Problem
 
 PROBLEM, ORIGINAL = "_problem", "_original"  # columns of the rows that are set aside: why, and how their values began
+ANSWER, PRODIGYS = "answer", {"_input_hash", "_task_hash", "spans"}  # columns of Prodigy's exports
 
 
 def column_mapping(problem: Problem, ingest: IngestParams) -> dict[str, tuple[str, ...]]:
@@ -58,7 +59,8 @@ def rows_of_columns(
         elif not missing:
             found = {name: [column for column in columns if column] for name, columns in given.items()}
             places = [FILE, LINE, *([SPLIT] if ingest.sources[0].split else [])]
-            parts.append(_read(problem, ingest, found, one.table, places))
+            answer = find_column(connection, one, ANSWER) if _is_prodigys(one, mapping) else None
+            parts.append(_read(problem, ingest, found, one.table, places, answer))
     if missing:
         raise DataError(
             "\n".join(missing), "Name the columns in params.yaml, for example `ingest.columns: {text: sentence}`; or check `format`."
@@ -98,17 +100,31 @@ def rows_of_result(
     return _read(problem, ingest, given, queries.RESULT, [name for name in (FILE, LINE, SPLIT) if name in types])
 
 
-def _read(problem: Problem, ingest: IngestParams, given: Mapping[str, Sequence[Given]], table: str, places: Sequence[str]) -> str:
+def _is_prodigys(loaded: Loaded, mapping: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a file is an export of Prodigy, whose annotators accept, reject or ignore each row."""
+    read = {column for columns in mapping.values() for column in columns}
+    return ANSWER in loaded.columns and ANSWER not in read and not PRODIGYS.isdisjoint(loaded.columns)
+
+
+def _read(
+    problem: Problem,
+    ingest: IngestParams,
+    given: Mapping[str, Sequence[Given]],
+    table: str,
+    places: Sequence[str],
+    answer: Given | None = None,
+) -> str:
     """SQL of a table's rows with the problem's columns, what it derives from them, and in PROBLEM what is wrong with a row, if anything.
 
     given    what each column is read from; those that are not the problem's stay as they are
     places   columns that say where a row is from
+    answer   whether the annotator accepted the row, where a column says so
     """
     own = {name: columns for name, columns in given.items() if name in (*problem.columns, *problem.replaceable)}
     readings = problem.readings(own, ingest)
     values = {name: readings[name].value if name in readings else kept(columns[0]) for name, columns in given.items()}
     values |= {name: f"{name}::BIGINT" if name == LINE else name for name in places}
-    said = first_problem(readings)
+    said = first_problem({**({ANSWER: accepted(answer)} if answer else {}), **readings})
     if said:
         content = " || ' | ' || ".join(f"coalesce({column.text}, '')" for columns in own.values() for column in columns)
         values |= {PROBLEM: said, ORIGINAL: f"CASE WHEN {PROBLEM} IS NOT NULL THEN left({content}, {CONTENT}) END"}

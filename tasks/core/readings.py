@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.core.errors import DataError, ParamsError
-from tasks.core.labels import BLANKS, WHOLE
+from tasks.core.labels import BLANKS, OFF, ON, WHOLE
 from tasks.core.loaded import JSON_TEXT, is_nested, literal
 
 _PARTS = re.compile(r'STRUCT\(.*"?text"? .*\)\[\]|JSON\[\]', re.DOTALL)
+_LISTED = r"""^\s*(\[|\{|\(\s*(['"]|-?[\d.]+\s*,|\)\s*$)|set\(\)\s*$)"""  # how several labels begin in JSON's and Python's notation
 
 
 @dataclass(frozen=True)
@@ -92,28 +93,29 @@ def read_label(given: Given, *, merge: bool) -> Reading:
 
 
 def read_labels(given: Given, *, merge: bool, separator: str) -> Reading:
-    """Several labels: a list, also one that is written as JSON or Python does, or a text with a separator between each two."""
+    """Several labels: a list, also a list, tuple or set that JSON or Python wrote, or a text with a separator between each two."""
     if given.is_list:
         return _read_each(given.sql, given.kind.removesuffix("[]"), merge, given.name, "NULL")
     if is_nested(given.kind):
         found = read_as(f"read_list({given.json})", "items", given.name)
         return _read_each(found.value, "VARCHAR", merge, given.name, found.problem)
-    written = f"left(trim({given.text}), 1) IN ('[', '{{')"
+    written = f"coalesce(regexp_matches({given.text}, {literal(_LISTED)}), false)"
     found = read_as(f"read_list(CASE WHEN {written} THEN {given.text} END)", "items", given.name)
     pieces = f"list_filter(list_transform(string_split({given.text}, {literal(separator)}), lambda x: trim(x)), lambda x: x <> '')"
     return _read_each(f"CASE WHEN {written} THEN {found.value} ELSE {pieces} END", "VARCHAR", merge, given.name, found.problem)
 
 
 def read_flags(given: Sequence[Given]) -> Reading:
-    """The names of the columns that hold 1 or true; the others have to hold 0 or false."""
+    """The names of the columns that hold one of ON; the others have to hold one of OFF: what is missing is not known to be either."""
     on, wrong = [], []
     for column in given:
         if is_nested(column.kind):
             raise unfit(column, "0 or 1")
         value = f"coalesce({read_label(column, merge=False).value}, '')"
-        on.append(f"CASE WHEN {value} IN ('1', 'true') THEN {literal(column.name)} END")
-        said = f"{literal(f'{column.name}: wanted 0 or 1, found ')} || CASE {value} WHEN '' THEN 'nothing' ELSE {value} END"
-        wrong.append(f"WHEN {value} NOT IN ('0', '1', 'false', 'true') THEN {said}")
+        on.append(f"CASE WHEN lower({value}) IN ({', '.join(map(literal, ON))}) THEN {literal(column.name)} END")
+        missing = literal(f"{column.name}: missing, which is neither 0 nor 1; `ingest.query` can say what it means")
+        other = f"{literal(f'{column.name}: wanted 0 or 1, found ')} || {value}"
+        wrong.append(f"WHEN {value} = '' THEN {missing} WHEN lower({value}) NOT IN ({', '.join(map(literal, (*ON, *OFF)))}) THEN {other}")
     return Reading(f"list_filter([{', '.join(on)}], lambda x: x IS NOT NULL)", f"CASE {' '.join(wrong)} END")
 
 
@@ -128,6 +130,11 @@ def read_other(given: Given, wanted: str) -> Reading:
 def read_as(call: str, member: str, name: str) -> Reading:
     """What a function of tasks.core.foreign_values finds: a member of its structure, and what is wrong with the column `name`."""
     return Reading(f"{call}.{member}", f"{literal(f'{name}: ')} || {call}.problem")
+
+
+def accepted(answer: Given) -> Reading:
+    """An annotator's answer; a row that was rejected or ignored cannot be used."""
+    return Reading(answer.text, f"CASE WHEN {answer.text} IN ('reject', 'ignore') THEN 'the annotator''s answer is ' || {answer.text} END")
 
 
 def first_problem(readings: Mapping[str, Reading]) -> str | None:

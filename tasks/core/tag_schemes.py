@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import ParamsError
+from tasks.core.foreign_values import LABELS
 from tasks.core.loaded import literal
 from tasks.core.readings import Given
 
 if TYPE_CHECKING:
     from tasks.core.reading_params import ReadingParams
 
-_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+_NUMBERS = (
+    "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE",
+)  # fmt: skip
 _SAME_AS = {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}  # BIOES and BILOU: single or unit, end or last
 MOST_TAGS = 1000
 MOSTLY = 0.9  # of a column's items
@@ -29,7 +32,7 @@ def as_iob2(tags: str, given: Given, params: ReadingParams) -> str:
         names = ", ".join(map(literal, params.tag_names))
         number = "TRY_CAST(x AS UINTEGER)"
         tags = f"list_transform({tags}, lambda x: coalesce([{names}][{number}::BIGINT + 1], x))"
-    elif given.is_list and given.kind.removesuffix("[]") in _INTEGERS:
+    elif given.is_list and given.kind.removesuffix("[]") in _NUMBERS:
         raise ParamsError(
             f"column '{given.name}': it holds the numbers of tags, and nothing says which tags they are.",
             "Name them in order, from 0: `ingest.tag_names: [O, B-PER, I-PER, ...]`, or `ratchet init --tags O,B-PER,I-PER,...`.",
@@ -42,6 +45,13 @@ def as_iob2(tags: str, given: Given, params: ReadingParams) -> str:
         before = f"coalesce(({tags})[i - 1][3:], '')"
         tags = f"list_transform({tags}, lambda x, i: CASE WHEN x[:2] = 'I-' AND {before} <> x[3:] THEN 'B-' || x[3:] ELSE x END)"
     return tags
+
+
+def unnamed_number(tags: str, name: str) -> str:
+    """SQL of what is wrong with tags that are numbers still, of SQL of what `as_iob2` made; NULL where none is."""
+    remedy = "`ratchet init --tags O,B-PER,I-PER,...` names them in order, from 0"
+    said = f"{name}: numbers of tags that `ingest.tag_names` does not name; {remedy}"
+    return f"CASE WHEN len(list_filter({tags}, lambda x: x[1] BETWEEN '0' AND '9')) > 0 THEN {literal(said)} END"
 
 
 def is_iob1(rows: Iterable[Sequence[Any] | None]) -> bool:
@@ -61,16 +71,25 @@ def numbered(rows: Mapping[str, Sequence[Any]]) -> str | None:
     """The column, if there is one, of lists of whole numbers that may be tags'."""
     for name, values in rows.items():
         items = [item for value in values if isinstance(value, list) for item in value]
-        if items and all(isinstance(item, int) and 0 <= item < MOST_TAGS for item in items) and "tag" in name.lower():
+        if items and all(isinstance(item, int | float) and item in range(MOST_TAGS) for item in items) and "tag" in name.lower():
             return name
     return None
 
 
 def spans_of(rows: Mapping[str, Sequence[Any]]) -> str | None:
-    """The column, if there is one, of lists of spans with offsets, or of what Label Studio exports."""
+    """The column, if there is one, of lists of spans with offsets, or of what Label Studio exports of them."""
     for name, values in rows.items():
         items = [item for value in values if isinstance(value, list) for item in value]
         if items and sum(map(_is_span, items)) >= MOSTLY * len(items):
+            return name
+    return None
+
+
+def choices_of(rows: Mapping[str, Sequence[Any]]) -> str | None:
+    """The column, if there is one, of what Label Studio exports of classes of whole texts."""
+    for name, values in rows.items():
+        results = [kind for value in values if isinstance(value, list) for item in value for kind in _result_types(item)]
+        if "choices" in results and LABELS not in results:
             return name
     return None
 
@@ -88,5 +107,14 @@ def word_tags(rows: Mapping[str, Sequence[Any]]) -> str | None:
 def _is_span(item: Any) -> bool:
     if isinstance(item, dict):
         keys = {key for key, value in item.items() if value is not None}
-        return ("result" in keys) or (bool(keys & {"start", "start_offset"}) and bool(keys & {"label", "labels", "entity_group"}))
+        if "result" in keys:
+            kinds = _result_types(item)
+            return LABELS in kinds or not kinds
+        return bool(keys & {"start", "start_offset"}) and bool(keys & {"label", "labels", "entity_group"})
     return isinstance(item, list) and len(item) == 3 and isinstance(item[2], str)
+
+
+def _result_types(item: Any) -> set[str]:
+    """The types of the results of one of Label Studio's annotations."""
+    results = item.get("result") if isinstance(item, dict) else None
+    return {result.get("type", LABELS) for result in results or () if isinstance(result, dict)}

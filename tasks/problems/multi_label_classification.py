@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tasks.core.arrays import Array, Columns, Floats
 from tasks.core.calibration import Calibration
 from tasks.core.checks import LABEL_UNKNOWN, Check
-from tasks.core.column_kinds import LABEL_NAMES, flags, lists, separated, texts
+from tasks.core.column_kinds import LABEL_NAMES, flags, label_lists, separated, texts
 from tasks.core.draws import Resampled
 from tasks.core.multi_label import (
     METRICS,
@@ -69,7 +69,7 @@ class MultiLabelClassification(TextClassification):
     def guess_columns(self, rows: Columns) -> Guessed | None:
         text = next(iter(texts(rows)), None)
         columns = flags(rows)
-        labels = next(iter(lists(rows)), None) or next((name for name, _ in separated(rows) if name != text), None)
+        labels = next(iter(label_lists(rows)), None) or next((name for name, _ in separated(rows) if name != text), None)
         if text is None or not (labels or (len(columns) > 1 and not any(name.lower() in LABEL_NAMES for name in rows))):
             return None
         return {"text": text, "labels": labels or tuple(columns)}

@@ -28,7 +28,7 @@ from tasks.core.readings import Given, Reading, one_column, read_as
 from tasks.core.span_behaviour import SWAP, altered_words, have, mostly_found, moves, same_spans, still_found
 from tasks.core.span_metrics import count_rows, predicted_tags, span_details, span_metrics, word_outputs, word_tags
 from tasks.core.spans import OUTSIDE, find_spans, tag_ids, tag_names, types_of
-from tasks.core.tag_schemes import PREFIXES, as_iob2, is_iob1, numbered, spans_of
+from tasks.core.tag_schemes import PREFIXES, as_iob2, is_iob1, numbered, spans_of, unnamed_number
 from tasks.core.windows import NO_WORD, Frame, collate_windows, make_windows, merge_windows, window_references
 from tasks.core.words import align, join_words, special_tokens, sub_words, unknown_token, words_of
 from tasks.problems.base import UNLEARNT, BehaviourTest, Guessed, Problem
@@ -80,10 +80,11 @@ class TokenClassification(Problem):
         else:
             call = f"read_tagged({tokens.text}, {tags.text})"
             found = {name: read_as(call, name, column.name) for name, column in columns.items()}
-        return {**found, "tags": Reading(as_iob2(found["tags"].value, tags, params), found["tags"].problem)}
+        value = as_iob2(found["tags"].value, tags, params)
+        return {**found, "tags": Reading(value, f"coalesce({found['tags'].problem or 'NULL'}, {unnamed_number(value, tags.name)})")}
 
     def guess_columns(self, rows: Columns) -> Guessed | None:
-        """Lists of words and of tags, as long as each other, or a text and spans of it; a few bad rows do not hide them."""
+        """Lists of words and of tags, as long as each other, or a text and tags or spans of it; a few bad rows do not hide them."""
         words = lists(rows)
         tags = next((name for name in words if _mostly(map(_are_tags, rows[name]))), None) or numbered(rows)
         if tags is None:
@@ -91,6 +92,8 @@ class TokenClassification(Problem):
             return {"tokens": text, "tags": spans} if text and spans else None
         lengths = [len(value or ()) for value in rows[tags]]
         same = [name for name in words if name != tags and _mostly(map(_as_long, rows[name], lengths))]
+        split = {name: [(text or "").split() for text in rows[name]] for name in texts(rows)}
+        same = same or sorted(split, key=lambda name: not _mostly(map(_as_long, split[name], lengths)))
         return {"tokens": min(same, key=lambda name: name != "tokens"), "tags": tags} if same else None
 
     def guess_reading(self, rows: Columns, columns: Guessed) -> dict[str, Any]:
