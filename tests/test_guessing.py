@@ -172,6 +172,22 @@ def test_a_prompt_of_turns_goes_with_its_answer() -> None:
     assert guess({"id": ODD, "talk": asked}, None, {}).columns == {"messages": "talk"}
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        [f"2024-05-{i % 28 + 1:02} 10:{i:02}:00+00:00" for i in range(60)], [f"{i % 28 + 1}.5.2024" for i in range(60)],
+        [f"Fri Jan {i % 28 + 1:02} 10:00:00 +0000 2016" for i in range(60)], [f"https://example.org/a/{i}?b=c" for i in range(60)],
+        [f"Anna {i}" for i in range(60)],
+    ],
+    ids=["a time", "a date", "a date in words", "an address", "an author"],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["created", "note"])
+def test_what_stands_beside_a_text_does_not_make_a_pair_of_it(beside: list[str], name: str) -> None:
+    rows = {"id": ODD, name: beside, "text": ROWS["text"], "sentiment": ROWS["label"]}
+    found = guess(rows, None, {})
+    assert (found.problem, found.columns) == ("text-classification", {"text": "text", "label": "sentiment"})
+
+
 def test_an_id_is_never_a_text() -> None:
     ids = {"id": list(map(str, range(60))), "doc_id": [f"doc-{i}" for i in range(60)], "key": [f"{i:03}" for i in range(60)]}
     assert texts({**ids, "note": ROWS["text"]}) == ["note"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -17,6 +18,13 @@ LABEL_NAMES = ("label", "class", "category", "intent", "sentiment", "target", "t
 SCORE_NAMES = ("score", "relevance", "similarity", "rating", "click", "clicked", "grade", "stars")
 ID_NAMES = ("id", "uuid", "guid", "key", "index", "hash")
 SEPARATORS = ("|", ";", ",")
+MIN_WORDS = 3  # of most values of a column that is one of a pair of texts: an author's name has fewer
+_PAIRED = re.compile(r"^(text|sentence|question|query|answer|reply|premise|hypothesis|title)s?\d?$|(_a|_b|1|2)$")
+_MARK = re.compile(  # a web address; 2024-05-01, 1.5.2024 or 05/01/24, with a time or without; Fri Jan 01 10:00:00 +0000 2016; a time
+    r"[a-z][a-z0-9+.-]*://\S+|www\.\S+|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ]+[\d:.,]+ ?([ap]m)?(Z|UTC|[+-][\d:]+)?)?"
+    r"|[a-z]{3},? [a-z\d]{2,3} [a-z\d]{2,3} [\d:+ ]+\w*|[\d:.]+ ?([ap]m)?",
+    re.IGNORECASE,
+)
 FEW = 20  # values of a column that may be labels
 MOSTLY = 0.9  # of a column's values: the rest may be bad rows
 MAX_CLASSES = 0.5  # of the values: with more distinct ones a column holds no classes
@@ -24,7 +32,7 @@ MAX_CLASSES = 0.5  # of the values: with more distinct ones a column holds no cl
 
 def texts(rows: Mapping[str, Values]) -> list[str]:
     """Columns that hold free text, the likeliest first: by name, then by length."""
-    strings = [name for name, values in rows.items() if _are(values, str) and not _are_identifiers(name, values)]
+    strings = [name for name, values in rows.items() if _are(values, str) and not _are_identifiers(name, values) and not _are_marks(values)]
     found = [name for name in strings if len(set(rows[name])) > MAX_CLASSES * len(rows[name])]
     return sorted(found, key=lambda name: (_rank(name, TEXT_NAMES), -sum(len(value or "") for value in rows[name])))
 
@@ -81,7 +89,8 @@ def scores(rows: Mapping[str, Values]) -> list[str]:
 def text_pair(rows: Mapping[str, Values]) -> tuple[str, ...]:
     """Two columns of texts, in the data's order; empty where there are not two. Either may repeat, as a question does with each answer."""
     taken = {*numbers(rows), *(name for name in rows if name.lower() in ("id", *LABEL_NAMES))}
-    found = [name for name, values in rows.items() if name not in taken and _are(values, str) and _are_sentences(values)]
+    strings = [name for name, values in rows.items() if name not in taken and _are(values, str) and not _are_marks(rows[name])]
+    found = [name for name in strings if _are_sentences(rows[name], 2 if _PAIRED.search(name.lower()) else MIN_WORDS)]
     return tuple(found[:2]) if len(found) >= 2 else ()
 
 
@@ -157,10 +166,16 @@ def _are_identifiers(name: str, values: Values) -> bool:
     return same_length or all(map(_is_number, present)) or name.lower().split("_")[-1] in ID_NAMES
 
 
-def _are_sentences(values: Values) -> bool:
-    """Whether most are of more than one word, or of a script that does not separate words."""
+def _are_marks(values: Values) -> bool:
+    """Whether most are dates, times or addresses on the web."""
     present = [value.strip() for value in values if value]
-    return 2 * sum(" " in value or not value.isascii() for value in present) > len(present)
+    return sum(bool(_MARK.fullmatch(value)) for value in present) > MOSTLY * len(present)
+
+
+def _are_sentences(values: Values, words: int) -> bool:
+    """Whether most are of so many words or more, or of a script that does not separate them."""
+    present = [value.strip() for value in values if value]
+    return 2 * sum(len(value.split()) >= words or not value.isascii() for value in present) > len(present)
 
 
 def _have_fractions(values: Values) -> bool:
