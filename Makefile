@@ -22,11 +22,12 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python .ci/file_size.py
 	$(BIN)/python -m tasks dvc-yaml --check
 
 docs-check: $(READY)
-	$(BIN)/pytest -q tests/test_readme.py
+	$(BIN)/pytest -q tests/system/test_readme.py
 
 clean:
 	rm -rf $(VENV) .ratchet data reports models/checkpoint models/candidates models/bundle .mypy_cache .pytest_cache .ruff_cache *.egg-info build

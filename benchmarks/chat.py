@@ -43,8 +43,8 @@ def measure(quick: bool) -> Section:
 def serve(root: str, variant: str, steps: int) -> None:
     """A variant's own process."""
     from benchmarks.material import epoch_batches, some_batches
-    from tasks.core.tokens import read_tokens, token_lengths
-    from tasks.core.workers import answer_questions
+    from tasks.encoding.token_files import read_tokens, token_lengths
+    from tasks.shipping.workers import answer_questions
 
     makers = {OURS: ours, BFLOAT16: partial(ours, precision="bf16"), TRAINER: trainer}
     train, every = makers[variant](Path(root)), epoch_batches(Path(root), BATCH)
@@ -73,10 +73,10 @@ def trainer(root: Path) -> Callable[[Sequence[np.ndarray]], None]:
     from transformers import Trainer as Loop
 
     from benchmarks.material import trainer_arguments
-    from tasks.core.dialogue_encodings import next_tokens
-    from tasks.core.sources import resolve_model
-    from tasks.core.tokens import read_tokens
-    from tasks.core.workspace import Workspace, cache_dir
+    from tasks.data.sources.fetching import resolve_model
+    from tasks.encoding.dialogue_encoding import next_tokens
+    from tasks.encoding.token_files import read_tokens
+    from tasks.params.workspace import Workspace, cache_dir
 
     params = Workspace(root).params()
     base, sizes = resolve_model(params.base_model, root, cache_dir()), params.finetune.sizes

@@ -15,10 +15,10 @@ from benchmarks.sections import Section, run_alone
 
 def measure(quick: bool) -> Section:
     """Seconds and memory of one comparison; the outputs are drawn, right four times in five."""
-    from tasks.core.bootstrap import Resampling
     from tasks.core.memory import peak_memory_mb
-    from tasks.core.paired import metric_differences
     from tasks.problems import load_problem
+    from tasks.scoring.statistics.bootstrap import Resampling
+    from tasks.scoring.statistics.paired import metric_differences
 
     kind, labels = load_problem("text-classification"), ("negative", "neutral", "positive")
     table = []

@@ -101,7 +101,7 @@ def tokenize_alone(root: Path, way: str) -> None:
     texts = pq.read_table(root / "data" / "raw" / "rows.parquet", columns=["text"])["text"].to_pylist()
     directory = root / "data" / "tokens" / "tokenizer"
     if way == "rust":
-        from tasks.core.tokens import load_tokenizer
+        from tasks.encoding.token_files import load_tokenizer
 
         tokenize = load_tokenizer(directory, 128).encode_batch_fast
     else:

@@ -45,7 +45,7 @@ def train(root: Path, seed: int, scores: dict[str, list[float]]) -> float:
     """Add a seed's scores; the seconds that the student's training took."""
     from tasks.core.files import read_json
     from tasks.core.progress import silent
-    from tasks.core.workspace import Workspace
+    from tasks.params.workspace import Workspace
     from tasks.pipeline import find_stage, run_stage
 
     workspace = Workspace(root)

@@ -23,13 +23,13 @@ def measure(quick: bool) -> Section:
     import pyarrow as pa
 
     from benchmarks.material import default_workspace
-    from tasks.core.methods import apply_method
-    from tasks.core.setting import Setting
-    from tasks.core.sources import resolve_model
-    from tasks.core.tokens import read_features, read_tokens
-    from tasks.core.training import Trainer
-    from tasks.core.workspace import cache_dir
+    from tasks.data.sources.fetching import resolve_model
+    from tasks.encoding.token_files import read_features, read_tokens
+    from tasks.params.workspace import cache_dir
     from tasks.problems import load_problem
+    from tasks.training.inputs import Setting
+    from tasks.training.loop import Trainer
+    from tasks.training.methods.registry import apply_method
 
     counts = (2, 4) if quick else (2, 4, 6)
     rows = 320 if quick else 3200

@@ -62,9 +62,9 @@ def same(turns: list[dict[str, Any]], others: list[dict[str, Any]]) -> float:
 
 def base_model() -> Path:
     """SmolLM2's directory, downloaded and converted once."""
-    from tasks.core.params import BaseModelParams
-    from tasks.core.sources import resolve_model
-    from tasks.core.workspace import cache_dir
+    from tasks.data.sources.fetching import resolve_model
+    from tasks.params.schema import BaseModelParams
+    from tasks.params.workspace import cache_dir
     from tasks.problems.chat import SMOLLM2
 
     return resolve_model(BaseModelParams.model_validate(SMOLLM2), Path.cwd(), cache_dir())
@@ -72,11 +72,11 @@ def base_model() -> Path:
 
 def export(model: Path, scratch: Path) -> dict[str, Path]:
     """The graph of each recipe, fp32 among them."""
-    from tasks.core.causal_graph import trace_causal
-    from tasks.core.tokens import load_tokenizer
+    from tasks.encoding.token_files import load_tokenizer
     from tasks.export import RECIPES as BUILD
     from tasks.export import Material, _fp32
     from tasks.problems import load_problem
+    from tasks.shipping.graphs.decoder import trace_causal
 
     kind = load_problem("chat")
     network = kind.load_model(model, ()).eval()
@@ -93,12 +93,12 @@ def serve(graph: str, tokens: int) -> None:
     """A variant's own process."""
     import torch
 
-    from tasks.core.decoding import onnx_writer
-    from tasks.core.dialogue_encodings import DialogueEncoder
-    from tasks.core.session import OnnxModel, physical_cores
-    from tasks.core.tokens import load_tokenizer
-    from tasks.core.workers import answer_questions
+    from tasks.encoding.dialogue_encoding import DialogueEncoder
+    from tasks.encoding.token_files import load_tokenizer
+    from tasks.inference.session import OnnxModel, physical_cores
     from tasks.problems import load_problem
+    from tasks.shipping.decoding_speed import onnx_writer
+    from tasks.shipping.workers import answer_questions
 
     encoder = DialogueEncoder(load_tokenizer(base_model(), ROOM), reserve=tokens)
     torch.set_num_threads(physical_cores())

@@ -77,7 +77,7 @@ def ship_distilled(root: Path) -> None:
     """The bundle of that recipe beside the other; its student learns from a few rows, for only its speed and size matter here."""
     from benchmarks.material import keep_rows
     from tasks.core.progress import silent
-    from tasks.core.workspace import Workspace
+    from tasks.params.workspace import Workspace
     from tasks.pipeline import find_stage, run_stage
 
     workspace = Workspace(root)
@@ -94,11 +94,11 @@ def export_plain(root: Path) -> Path:
     import onnx
     from onnxruntime.quantization import quantize_dynamic
 
-    from tasks.core.checkpoints import load_checkpoint
-    from tasks.core.onnx_graph import trace_model
-    from tasks.core.tokens import load_tokenizer
-    from tasks.core.workspace import Workspace
+    from tasks.encoding.token_files import load_tokenizer
+    from tasks.params.workspace import Workspace
     from tasks.problems import load_problem
+    from tasks.shipping.graphs.encoder import trace_model
+    from tasks.training.methods.checkpoints import load_checkpoint
 
     params = Workspace(root).params()
     kind, checkpoint = load_problem(params.problem), root / "models" / "checkpoint"
@@ -111,7 +111,7 @@ def export_plain(root: Path) -> Path:
 
 def serve(root: str, variant: str) -> None:
     """A variant's own process."""
-    from tasks.core.workers import answer_questions
+    from tasks.shipping.workers import answer_questions
 
     predict = shipped(Path(root), BUNDLES[variant]) if variant in BUNDLES else {PIPELINE: pipeline, DYNAMIC: dynamic}[variant](Path(root))
 
@@ -131,8 +131,8 @@ def serve(root: str, variant: str) -> None:
 
 def shipped(root: Path, bundle: str) -> Predict:
     """A bundle, by the way that `ratchet predict` and the MLflow model go."""
-    from tasks.core.predictor import Predictor
-    from tasks.core.workspace import Workspace
+    from tasks.inference.predictor import Predictor
+    from tasks.params.workspace import Workspace
     from tasks.problems import load_problem
 
     predictor = Predictor(root / bundle, load_problem(Workspace(root).params().problem))

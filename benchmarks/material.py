@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.core.workspace import Workspace
+from tasks.params.workspace import Workspace
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -24,8 +24,8 @@ SHORT = (
 
 def default_workspace(scratch: Path, last: str, *overrides: str, example: str = "") -> Workspace:
     """Its stages run up to `last`, in this process; `example` names one of examples/ in its place."""
-    from tasks.core.params import save_overrides
     from tasks.core.progress import silent
+    from tasks.params.schema import save_overrides
     from tasks.pipeline import STAGES, run_stage
 
     workspace = Workspace(scratch)
@@ -48,7 +48,7 @@ def keep_rows(root: Path, rows: int) -> None:
     import pyarrow as pa
 
     from tasks.core.files import atomic_path
-    from tasks.core.tokens import read_tokens
+    from tasks.encoding.token_files import read_tokens
 
     file = root / "data" / "tokens" / "train.arrow"
     table = read_tokens(file)
@@ -59,8 +59,8 @@ def keep_rows(root: Path, rows: int) -> None:
 
 def epoch_batches(root: Path, batch: int) -> list[np.ndarray]:
     """The numbers of the tokenized rows of each batch of an epoch, as the training loop draws them."""
-    from tasks.core.batching import training_batches
-    from tasks.core.tokens import read_tokens, token_lengths
+    from tasks.encoding.batching import training_batches
+    from tasks.encoding.token_files import read_tokens, token_lengths
 
     return training_batches(token_lengths(read_tokens(root / "data" / "tokens" / "train.arrow")), batch, seed=0, epoch=0)
 
@@ -72,14 +72,14 @@ def some_batches(batches: Sequence[np.ndarray], count: int, seed: int) -> list[n
 
 def training_steps(root: Path, *overrides: str) -> Callable[[Sequence[np.ndarray]], None]:
     """What trains on batches of the workspace's tokenized rows, by number, and goes on from there when called again."""
-    from tasks.core.methods import apply_method
     from tasks.core.progress import silent
-    from tasks.core.setting import Setting
-    from tasks.core.sources import resolve_model
-    from tasks.core.tokens import TokensInfo, read_features, read_tokens
-    from tasks.core.training import Trainer
-    from tasks.core.workspace import cache_dir
+    from tasks.data.sources.fetching import resolve_model
+    from tasks.encoding.token_files import TokensInfo, read_features, read_tokens
+    from tasks.params.workspace import cache_dir
     from tasks.problems import load_problem
+    from tasks.training.inputs import Setting
+    from tasks.training.loop import Trainer
+    from tasks.training.methods.registry import apply_method
 
     params = Workspace(root).params(overrides)
     kind, base, tokens = load_problem(params.problem), resolve_model(params.base_model, root, cache_dir()), root / "data" / "tokens"

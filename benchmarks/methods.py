@@ -68,15 +68,15 @@ def run(setting: dict[str, Any]) -> dict[str, float]:
 
 def measure(tokens: str, method: str, epochs: float | None, seed: int) -> dict[str, float]:
     """Train once; what it took and came to."""
-    from tasks.core.checkpoints import load_checkpoint
-    from tasks.core.device import pick_device
     from tasks.core.files import read_json
-    from tasks.core.inference import predict_torch
     from tasks.core.progress import silent
-    from tasks.core.tokens import TokensInfo, read_features
-    from tasks.core.workspace import Workspace, cache_dir
+    from tasks.encoding.token_files import TokensInfo, read_features
     from tasks.finetuning import finetune_model
+    from tasks.params.workspace import Workspace, cache_dir
     from tasks.problems import load_problem
+    from tasks.training.methods.checkpoints import load_checkpoint
+    from tasks.training.networks.device import pick_device
+    from tasks.training.networks.torch_outputs import predict_torch
 
     params = Workspace(ROOT).params([
         f"finetune.method={method}", f"finetune.learning_rate={LEARNING_RATES[method]:.1e}",

@@ -68,7 +68,7 @@ def make_workspace(scratch: Path) -> Path:
     command(scratch, "git", "init", "-q")
     command(scratch, "ratchet", "init", "space", "--yes", "--data", "data.csv")
     root = scratch / "space"
-    from tasks.core.params import save_overrides
+    from tasks.params.schema import save_overrides
 
     save_overrides(root / "params.yaml", SMALL)
     command(root, "ratchet", "train")

@@ -46,7 +46,7 @@ def train_ours(root: Path, seed: int) -> tuple[float, float]:
     """(of the checkpoint, of the bundle) by the workspace's own stages."""
     from tasks.core.files import read_json
     from tasks.core.progress import silent
-    from tasks.core.workspace import Workspace
+    from tasks.params.workspace import Workspace
     from tasks.pipeline import find_stage, run_stage
 
     workspace = Workspace(root)
@@ -64,9 +64,9 @@ def train_theirs(root: Path, seed: int) -> float:
     from transformers import set_seed as seed_everything
 
     from benchmarks.material import trainer_arguments
-    from tasks.core.sources import resolve_model
-    from tasks.core.tokens import read_features
-    from tasks.core.workspace import Workspace, cache_dir
+    from tasks.data.sources.fetching import resolve_model
+    from tasks.encoding.token_files import read_features
+    from tasks.params.workspace import Workspace, cache_dir
 
     params = Workspace(root).params()
     base = resolve_model(params.base_model, root, cache_dir())

@@ -20,7 +20,7 @@ MANY = {10_000: DATA_STAGES, 100_000: DATA_STAGES, 1_000_000: DATA_STAGES, 10_00
 
 def measure(quick: bool) -> Section:
     """Made-up sentences, as in benchmarks.data."""
-    from tasks.core.params import save_overrides
+    from tasks.params.schema import save_overrides
     from tasks.pipeline import STAGES
 
     every = [stage.name for stage in STAGES]

@@ -44,7 +44,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def alternate(module: str, settings: Mapping[str, Mapping[str, Any]], rounds: int, **question: Any) -> dict[str, list[dict[str, Any]]]:
     """Each variant's answers, one a round: A B, then B A, one process a variant."""
-    from tasks.core.workers import Worker
+    from tasks.shipping.workers import Worker
 
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in settings}
     with ExitStack() as stack:

@@ -52,15 +52,15 @@ def base_config(root: Path) -> Any:
     """Of the workspace's base model."""
     from transformers import AutoConfig
 
-    from tasks.core.sources import resolve_model
-    from tasks.core.workspace import Workspace, cache_dir
+    from tasks.data.sources.fetching import resolve_model
+    from tasks.params.workspace import Workspace, cache_dir
 
     return AutoConfig.from_pretrained(resolve_model(Workspace(root).params().base_model, root, cache_dir()))
 
 
 def work_a_row(root: Path) -> tuple[float, float]:
     """(tokens of a training row, floating-point operations that its products take in the layers, forward and backward)."""
-    from tasks.core.tokens import read_tokens, token_lengths
+    from tasks.encoding.token_files import read_tokens, token_lengths
 
     config, tokens = base_config(root), float(token_lengths(read_tokens(root / "data" / "tokens" / "train.arrow")).mean())
     width, inner = config.hidden_size, config.intermediate_size
@@ -89,7 +89,7 @@ def products(root: Path) -> Callable[[Sequence[np.ndarray]], None]:
 def serve(root: str, variant: str, steps: int) -> None:
     """A variant's own process."""
     from benchmarks.material import epoch_batches, some_batches
-    from tasks.core.workers import answer_questions
+    from tasks.shipping.workers import answer_questions
 
     place = Path(root)
     frozen = "finetune.freeze_embeddings=true"
@@ -125,9 +125,9 @@ def trainer(root: Path, variant: str) -> Callable[[Sequence[np.ndarray]], None]:
     from transformers import Trainer as Loop
 
     from benchmarks.material import trainer_arguments
-    from tasks.core.sources import resolve_model
-    from tasks.core.tokens import read_tokens
-    from tasks.core.workspace import Workspace, cache_dir
+    from tasks.data.sources.fetching import resolve_model
+    from tasks.encoding.token_files import read_tokens
+    from tasks.params.workspace import Workspace, cache_dir
 
     params = Workspace(root).params()
     base = resolve_model(params.base_model, root, cache_dir())

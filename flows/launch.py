@@ -9,18 +9,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from flows.background import in_background
-from flows.effects import UNKEPT, Effect
-from flows.environment import has_prefect_server
-from flows.prefect_server import own_server, prefect_server
-from flows.training_run import ALL, TrainingRun, TrainResult
+from flows.engine.background import in_background
+from flows.engine.environment import has_prefect_server
+from flows.engine.prefect_server import own_server, prefect_server
+from flows.engine.training_run import ALL, TrainingRun, TrainResult
+from flows.lifecycle.effects import UNKEPT, Effect
 from tasks.core.errors import WorkspaceError
 from tasks.core.files import sha256_json
-from tasks.core.workspace import Workspace
+from tasks.params.workspace import Workspace
 
 if TYPE_CHECKING:
-    from flows.contestants import Registry
-    from tasks.core.decisions import Decision
+    from flows.lifecycle.contestants import Registry
+    from tasks.lifecycle.decisions import Decision
 
 
 def train(workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = False) -> TrainResult:
@@ -85,7 +85,7 @@ def require_server(workspace: Workspace) -> None:
 
 def promote(workspace: Workspace, version: str, force_reason: str = "", effect: Effect = UNKEPT) -> dict[str, Any]:
     """Judge a version, and make it champion if it passes or is forced."""
-    from flows.contestants import Registry
+    from flows.lifecycle.contestants import Registry
 
     registry = Registry(workspace)
     number = registry.find(version).number  # what is not there is told at once, without waiting for a server to start
@@ -103,7 +103,7 @@ def roll_back(workspace: Workspace, to: int | None, reason: str, effect: Effect 
 
     to  its number; None: the one before the present champion
     """
-    from flows.contestants import Registry, rollback_target
+    from flows.lifecycle.contestants import Registry, rollback_target
 
     registry, asked = Registry(workspace), {"to": to}
     if done := effect.done(asked, registry):
@@ -122,8 +122,8 @@ def retrain(workspace: Workspace, effect: Effect = UNKEPT) -> dict[str, Any]:
     """Train and promote if anything calls for it; if nothing does, no flow is run where no server would hear of it."""
     from dataclasses import asdict
 
-    from flows.contestants import Registry
-    from flows.reasons import look_for_reasons
+    from flows.lifecycle.contestants import Registry
+    from flows.lifecycle.trigger_answers import look_for_reasons
 
     require_server(workspace)
     registry = Registry(workspace)

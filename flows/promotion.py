@@ -14,15 +14,15 @@ from prefect.input import RunInput
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment
 
-from flows.contestants import Contestant, Registry, rollback_target
-from flows.judgement import Judgement, judge_version
+from flows.engine.run_page import run_name, shown_in_prefect
 from flows.launch import workspace_lock
-from flows.run_page import run_name, shown_in_prefect
-from tasks.core.decisions import Decision
+from flows.lifecycle.contestants import Contestant, Registry, rollback_target
+from flows.lifecycle.judgement import Judgement, judge_version
 from tasks.core.errors import BundleError, GateError, RegistryError
-from tasks.core.ledger import standing
 from tasks.core.progress import LINES
-from tasks.core.workspace import Workspace
+from tasks.lifecycle.decisions import Decision
+from tasks.lifecycle.ledger import standing
+from tasks.params.workspace import Workspace
 
 
 class Approval(RunInput):
@@ -101,7 +101,7 @@ def carry_out(registry: Registry, target: Contestant, decision: Decision) -> Dec
 
     The ledger guards its moves itself, on whatever machine: a training in the workspace, which may take hours, holds none of them up.
     """
-    from tasks.core.registry import mlflow_errors
+    from tasks.lifecycle.registry import mlflow_errors
 
     if decision.outcome == "refused":
         with mlflow_errors(registry.uri):
@@ -113,7 +113,7 @@ def carry_out(registry: Registry, target: Contestant, decision: Decision) -> Dec
 
 def try_bundle(target: Contestant) -> None:
     """BundleError unless the version's files are those that were registered, load, and predict."""
-    from tasks.core.predictor import Predictor
+    from tasks.inference.predictor import Predictor
     from tasks.problems import load_problem
 
     info = target.open()

@@ -24,15 +24,15 @@ from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
-from flows.environment import prepare
+from flows.engine.environment import prepare
+from flows.engine.notification import tell_failure
+from flows.engine.run_page import run_name, shown_in_prefect
 from flows.launch import workspace_lock
-from flows.notification import tell_failure
+from flows.lifecycle.trigger_answers import look_for_reasons, was_judged
 from flows.promotion import promotion
-from flows.reasons import look_for_reasons, was_judged
-from flows.run_page import run_name, shown_in_prefect
 from flows.training import training
 from tasks.core.errors import WorkspaceError
-from tasks.core.workspace import Workspace
+from tasks.params.workspace import Workspace
 
 
 @flow(name="retrain", flow_run_name=run_name("retrain {model}"), persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])

@@ -15,11 +15,11 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.run_page import rename_run, run_name, shown_in_prefect, version_link
-from flows.stage_notes import stage_notes
-from flows.stage_runner import StageOutcome
-from flows.training_run import ALL, TrainingRun, TrainResult, may_pass
-from tasks.core.workspace import Workspace
+from flows.engine.run_page import rename_run, run_name, shown_in_prefect, version_link
+from flows.engine.stage_notes import stage_notes
+from flows.engine.stage_runner import StageOutcome
+from flows.engine.training_run import ALL, TrainingRun, TrainResult, may_pass
+from tasks.params.workspace import Workspace
 from tasks.pipeline import STAGES
 from tasks.registration import Registered
 

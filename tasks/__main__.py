@@ -11,7 +11,7 @@ from tasks.core.errors import PipelineError, as_storage_error
 from tasks.core.memory import collect_rarely
 from tasks.core.progress import Report
 from tasks.core.quiet import quiet_libraries
-from tasks.core.workspace import Workspace
+from tasks.params.workspace import Workspace
 from tasks.pipeline import STAGES, check_params, code_fingerprint, find_stage, render_dvc_yaml, run_stage, write_dvc_yaml
 
 

@@ -18,22 +18,22 @@ from typing import Any
 import numpy as np
 
 from tasks.core.arrays import Array, Bools, Floats
-from tasks.core.bootstrap import Resampling, metric_intervals
-from tasks.core.bundle import BundleInfo, open_bundle
 from tasks.core.errors import BundleError, DataError
 from tasks.core.files import read_table
-from tasks.core.labels import canonical_labels
-from tasks.core.looks import fingerprint_rows, sketch_rows
-from tasks.core.normalization import digests, normalize_rows, positions
-from tasks.core.paired import accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences
-from tasks.core.predictor import Predictor
 from tasks.core.progress import Report
-from tasks.core.session import take_rows
-from tasks.core.slices import Slice, slice_rows
-from tasks.core.timing import Timings, time_turn, turns
-from tasks.core.workers import Worker, WorkerError, answer_questions, tell_refusal
+from tasks.data.duplicates.normalization import digests, normalize_rows, positions
+from tasks.inference.bundle import BundleInfo, open_bundle
+from tasks.inference.predictor import Predictor
+from tasks.inference.session import take_rows
+from tasks.params.labels import canonical_labels
 from tasks.problems import load_problem
 from tasks.problems.base import Problem
+from tasks.scoring.slices import Slice, slice_rows
+from tasks.scoring.statistics.alpha_spending import fingerprint_rows, sketch_rows
+from tasks.scoring.statistics.bootstrap import Resampling, metric_intervals
+from tasks.scoring.statistics.paired import accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences
+from tasks.shipping.timing import Timings, time_turn, turns
+from tasks.shipping.workers import Worker, WorkerError, answer_questions, tell_refusal
 
 LENGTH = "length (characters)"
 TIMED_ROWS = 256
@@ -44,7 +44,7 @@ class TestRows:
     """The rows that judge.
 
     fingerprint  digest of their texts
-    sketch       of tasks.core.looks
+    sketch       of tasks.scoring.statistics.alpha_spending
     """
 
     __test__ = False  # for pytest, which takes it for a test

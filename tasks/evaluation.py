@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from tasks.core.behaviour_judging import judge_behaviour, row_sets
-from tasks.core.bootstrap import Interval, Resampling, difference_interval, metric_intervals
-from tasks.core.calibration import Calibration
-from tasks.core.calibration_notes import calibration_notes
-from tasks.core.chance import only_answer
-from tasks.core.checkpoints import load_checkpoint
-from tasks.core.device import pick_device
 from tasks.core.errors import ParamsError, TrainingError, did_you_mean
 from tasks.core.files import read_table, write_json
-from tasks.core.model_notes import model_notes
-from tasks.core.params import BaseModelParams, EvaluateParams
 from tasks.core.progress import Report
 from tasks.core.ragged import is_finite, stack_rows
-from tasks.core.random_state import seed_everything
-from tasks.core.slices import Slice, slice_rows
-from tasks.core.sources import resolve_model
-from tasks.core.tokens import TokensInfo, load_tokenizer, read_features
+from tasks.core.seeds import seed_everything
+from tasks.data.sources.fetching import resolve_model
+from tasks.encoding.token_files import TokensInfo, load_tokenizer, read_features
+from tasks.inference.calibration import Calibration
+from tasks.lifecycle.behaviour_gates import judge_behaviour, row_sets
+from tasks.params.schema import BaseModelParams, EvaluateParams
 from tasks.problems import load_problem
+from tasks.scoring.calibration_notes import calibration_notes
+from tasks.scoring.model_notes import model_notes
+from tasks.scoring.slices import Slice, slice_rows
+from tasks.scoring.statistics.bootstrap import Interval, Resampling, difference_interval, metric_intervals
+from tasks.scoring.statistics.chance import only_answer
+from tasks.training.methods.checkpoints import load_checkpoint
+from tasks.training.networks.device import pick_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -143,7 +143,7 @@ class Predictor:
 
     def outputs(self, features: Features, report: Report, progress: tuple[float, float]) -> Floats:
         """Outputs in the rows' order; progress goes from the first share to the second."""
-        from tasks.core.inference import predict_torch
+        from tasks.training.networks.torch_outputs import predict_torch
 
         low, high = progress
 

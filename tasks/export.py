@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.core.architecture import layer_stack
-from tasks.core.causal_graph import trace_causal
-from tasks.core.checkpoints import ADDITIONS, load_checkpoint
 from tasks.core.errors import ExportError, ParamsError, ParityError, did_you_mean
 from tasks.core.files import atomic_path, write_json
-from tasks.core.onnx_graph import fuse_graph, trace_model
-from tasks.core.params import ExportParams
 from tasks.core.progress import Report
-from tasks.core.quantization import calibrate, plan_inputs, quantize_dynamic, quantize_static, sensitive_products
 from tasks.core.ragged import largest_difference
-from tasks.core.session import OnnxModel
-from tasks.core.tokens import TokensInfo, read_tokens, take, token_lengths
-from tasks.core.weight_quantization import quantize_weights
+from tasks.encoding.token_files import TokensInfo, read_tokens, take, token_lengths
+from tasks.inference.session import OnnxModel
+from tasks.params.schema import ExportParams
 from tasks.problems import Problem, load_problem
+from tasks.shipping.graphs.block_weights import quantize_weights
+from tasks.shipping.graphs.decoder import trace_causal
+from tasks.shipping.graphs.encoder import fuse_graph, trace_model
+from tasks.shipping.graphs.int8 import calibrate, plan_inputs, quantize_dynamic, quantize_static, sensitive_products
+from tasks.training.methods.checkpoints import ADDITIONS, load_checkpoint
+from tasks.training.networks.architecture import layer_stack
 
 if TYPE_CHECKING:
     import onnx
     from transformers import PretrainedConfig, PreTrainedModel
 
     from tasks.core.arrays import Features
-    from tasks.core.quantization import Activation, QuantizedInput
+    from tasks.shipping.graphs.int8 import Activation, QuantizedInput
 
 FP32 = "fp32"
 MODEL = "model.onnx"
@@ -197,7 +197,7 @@ def _distil(
     model: PreTrainedModel, problem: Problem, tokens: Path, checkpoint: Path, pad: int, export: ExportParams, seed: int, report: Report
 ) -> tuple[Material, float]:
     """Of a student of the model, and the seconds it took to train; ValueError where there can be none."""
-    from tasks.core.distillation import distill, make_student
+    from tasks.shipping.distillation import distill, make_student
 
     if problem.draws_inputs:
         raise ValueError(f"{problem.name} has outputs as wide as the vocabulary, too many to learn from")
@@ -226,7 +226,7 @@ def _build(name: str, recipe: Callable[[Material, Path], float | None], material
 
 
 def _check_parity(model: PreTrainedModel, problem: Problem, features: Features, pad: int, file: Path) -> None:
-    from tasks.core.inference import predict_torch
+    from tasks.training.networks.torch_outputs import predict_torch
 
     wanted = predict_torch(model, problem, features, pad)
     found = OnnxModel(file, problem.output_name).outputs(features, problem, pad)

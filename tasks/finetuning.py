@@ -8,28 +8,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.adapters import AdapterFacts, load_adapter, save_adapter
-from tasks.core.architecture import untrained_parameters
-from tasks.core.checkpoints import ADAPTER, save_checkpoint, take_additions
-from tasks.core.device import pick_device
 from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.files import sha256_file, sha256_json, write_json
-from tasks.core.finetune_params import FinetuneParams
-from tasks.core.head import carry_over, checkpoint_labels
 from tasks.core.memory import peak_memory_mb
-from tasks.core.method_checks import check_positions
-from tasks.core.methods import apply_method
-from tasks.core.modelfiles import other_sha256, weights_sha256
-from tasks.core.params import BaseModelParams
 from tasks.core.progress import Report
-from tasks.core.random_state import seed_everything
-from tasks.core.replay import replayed_rows
-from tasks.core.setting import Progress, Setting
-from tasks.core.sources import resolve_model
-from tasks.core.tokens import TokensInfo, load_tokenizer, read_features, read_tokens
-from tasks.core.training import BEST, Trainer, claim_work
-from tasks.core.weights import load_trained
+from tasks.core.seeds import seed_everything
+from tasks.data.sources.base_models import other_sha256, weights_sha256
+from tasks.data.sources.fetching import resolve_model
+from tasks.encoding.token_files import TokensInfo, load_tokenizer, read_features, read_tokens
+from tasks.params.finetuning import FinetuneParams
+from tasks.params.schema import BaseModelParams
 from tasks.problems import Problem, load_problem
+from tasks.training.inputs import Progress, Setting
+from tasks.training.loop import BEST, Trainer, claim_work
+from tasks.training.methods.adapter_files import AdapterFacts, load_adapter, save_adapter
+from tasks.training.methods.checkpoints import ADAPTER, save_checkpoint, take_additions
+from tasks.training.methods.compatibility import check_positions
+from tasks.training.methods.registry import apply_method
+from tasks.training.networks.architecture import untrained_parameters
+from tasks.training.networks.device import pick_device
+from tasks.training.networks.label_transfer import carry_over, checkpoint_labels
+from tasks.training.networks.weights import load_trained
+from tasks.training.replay import replayed_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +56,7 @@ def finetune_model(
     work: Path,
     report: Report,
 ) -> None:
-    """Write the checkpoint, as core/checkpoints.py describes it, the tokenizer's files beside it, and the learning curves.
+    """Write the checkpoint, as training/methods/checkpoints.py describes it, the tokenizer's files beside it, and the learning curves.
 
     `start` holds the `checkpoint` to go on from and the `tokens` that it was trained on; without it the base model is where it starts.
     `work` holds what a killed run left, and this one goes on from there; the result is the same as without the kill.

@@ -3,7 +3,7 @@
 rows.parquet       row (int64, from 0), the problem's columns, kept columns, `_file` and `_line` (where the record starts, from 1), and
                    `split` where the sources name splits
 quarantine.jsonl   file, line, reason, content (cut); records read = rows + quarantined, unless `ingest.query` itself selects or joins
-account.json       the same in numbers, with the reasons (see core/losses.py), and how many rows were mended (see core/mending.py)
+account.json       the same in numbers, with the reasons (see data/quality/row_account.py), and how many rows were mended (see data/tables/mending.py)
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core import queries, tables
 from tasks.core.addresses import LocalFile, public_address
 from tasks.core.errors import DataError, StorageError
 from tasks.core.files import atomic_path, sha256_file, write_json, write_jsonl
-from tasks.core.foreign_values import register
-from tasks.core.loaded import CONTENT, FILE, LINE, SPLIT, Loaded, no_fault_of_data, one_line
-from tasks.core.losses import Account, Loss, Losses
-from tasks.core.mending import Mender
-from tasks.core.params import IngestParams, Source
-from tasks.core.problem_rows import ORIGINAL, PROBLEM, column_mapping, rows_of_columns, rows_of_result
 from tasks.core.progress import Report
-from tasks.core.row_store import ROW_GROUP
-from tasks.core.source_columns import roots
-from tasks.core.sources import fetch
+from tasks.data.quality.row_account import Account, Loss, Losses
+from tasks.data.sources.fetching import fetch
+from tasks.data.tables import loading as tables
+from tasks.data.tables import queries
+from tasks.data.tables.foreign_values import register
+from tasks.data.tables.loaded import CONTENT, FILE, LINE, SPLIT, Loaded, no_fault_of_data, one_line
+from tasks.data.tables.mending import Mender
+from tasks.data.tables.problem_rows import ORIGINAL, PROBLEM, column_mapping, rows_of_columns, rows_of_result
+from tasks.data.tables.row_store import ROW_GROUP
+from tasks.data.tables.source_columns import roots
+from tasks.params.schema import IngestParams, Source
 from tasks.problems import load_problem
 
 MEMORY = "512MB"  # enough to copy columns; what a user's own query needs, only DuckDB can tell

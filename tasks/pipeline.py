@@ -17,16 +17,16 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from tasks.core.adapters import read_adapter
-from tasks.core.code import CODE_ROOT, imported_files
+from tasks.core.code_closure import CODE_ROOT, imported_files
 from tasks.core.errors import ParamsError, PipelineError
 from tasks.core.files import replace, sha256_file, sha256_json, write_text
-from tasks.core.method_checks import check_method
-from tasks.core.params import Params, parse
 from tasks.core.progress import Report
-from tasks.core.sources import local_files
-from tasks.core.workspace import Workspace, cache_dir
+from tasks.data.sources.fetching import local_files
+from tasks.params.schema import Params, parse
+from tasks.params.workspace import Workspace, cache_dir
 from tasks.problems import load_problem, module_name
+from tasks.training.methods.adapter_files import read_adapter
+from tasks.training.methods.compatibility import check_method
 
 START = "models/start"  # what a training goes on from: the champion's checkpoint, and the tokens that it was trained on
 START_FILE = "start.dvc"  # pins them by hash; only the training flow writes it

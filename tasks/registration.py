@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.files import read_json
-from tasks.core.params import Params
-from tasks.core.registry import CHALLENGER, CONTENT_KEY, claim_run, connect, find_version, keep_one_run, keep_one_version, mlflow_errors
+from tasks.lifecycle.registry import (
+    CHALLENGER,
+    CONTENT_KEY,
+    claim_run,
+    connect,
+    find_version,
+    keep_one_run,
+    keep_one_version,
+    mlflow_errors,
+)
+from tasks.params.schema import Params
 from tasks.problems import load_problem
 
 if TYPE_CHECKING:
@@ -152,9 +161,9 @@ def _log_model(run_id: str, root: Path, params: Params) -> str:
     import pandas as pd
     from mlflow.models import infer_signature
 
-    from tasks.core.bundle import open_bundle
-    from tasks.core.prediction_names import named
-    from tasks.core.predictor import Predictor
+    from tasks.inference.bundle import open_bundle
+    from tasks.inference.prediction_names import named
+    from tasks.inference.predictor import Predictor
 
     package = Path(__file__).resolve().parent
     problem = load_problem(params.problem)

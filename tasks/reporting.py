@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.core.files import read_json, write_text
-from tasks.core.losses import Account
-from tasks.core.page import Plot, render_page
-from tasks.core.plots import counts_figure, learning_figure, lengths_figure, metric_title, recipes_figure, slices_figure, to_svg
 from tasks.core.progress import Report
-from tasks.core.tokens import TokensInfo, read_tokens, token_lengths
+from tasks.data.quality.row_account import Account
+from tasks.encoding.token_files import TokensInfo, read_tokens, token_lengths
 from tasks.problems import load_problem
+from tasks.reports.page import Plot, render_page
+from tasks.reports.plots import counts_figure, learning_figure, lengths_figure, metric_title, recipes_figure, slices_figure, to_svg
 
 if TYPE_CHECKING:
     from tasks.problems.base import Problem

@@ -20,8 +20,8 @@ class BundleModel(PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the bundle; its hashes are checked, and it must be the one that was registered."""
-        from tasks.core.bundle import open_bundle
-        from tasks.core.predictor import Predictor
+        from tasks.inference.bundle import open_bundle
+        from tasks.inference.predictor import Predictor
         from tasks.problems import load_problem, problem_names
 
         registered = str((context.model_config or {}).get(BUNDLE_SHA256))
@@ -32,7 +32,7 @@ class BundleModel(PythonModel):  # type: ignore[misc]
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predictions in the rows' order, called as `ratchet predict` calls them."""
-        from tasks.core.prediction_names import named
+        from tasks.inference.prediction_names import named
 
         rows = {column: model_input[column].tolist() for column in self.columns}
         return pd.DataFrame([named(prediction) for prediction in self.predictor.predict(rows)])

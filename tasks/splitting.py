@@ -7,7 +7,7 @@ is in test. So the test set only ever grows.
 {train,validation,test}.parquet   the rows as they came
 quarantine.jsonl                  rows that left, each with the row it resembles; rows in = rows in the splits + rows here
 split.json                        counts and class shares a split, and `warnings`
-account.json                      what became of all rows (see core/losses.py)
+account.json                      what became of all rows (see data/quality/row_account.py)
 Sources that name their splits are taken as they are: what would leak is reported, nothing leaves.
 """
 
@@ -26,19 +26,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.core.arrays import Bools
-from tasks.core.claims import Claims, Tiers, quarantined_rows, say_leaks, say_left
-from tasks.core.distinct_texts import DistinctTexts
 from tasks.core.errors import DataError
 from tasks.core.files import write_json, write_jsonl
-from tasks.core.label_lists import flat
-from tasks.core.loaded import SPLIT, SPLITS
-from tasks.core.losses import Account, Losses
-from tasks.core.near_duplicates import Match, NearDuplicates
-from tasks.core.normalization import normalize_rows, positions
-from tasks.core.params import SplitParams
 from tasks.core.progress import Report
-from tasks.core.row_store import RowStore
-from tasks.core.same_texts import SameTexts
+from tasks.data.duplicates.distinct_texts import DistinctTexts
+from tasks.data.duplicates.leakage import Claims, Tiers, quarantined_rows, say_leaks, say_left
+from tasks.data.duplicates.near_duplicates import Match, NearDuplicates
+from tasks.data.duplicates.normalization import normalize_rows, positions
+from tasks.data.duplicates.text_digests import SameTexts
+from tasks.data.quality.row_account import Account, Losses
+from tasks.data.tables.label_lists import flat
+from tasks.data.tables.loaded import SPLIT, SPLITS
+from tasks.data.tables.row_store import RowStore
+from tasks.params.schema import SplitParams
 from tasks.problems import load_problem
 
 MAX_CLASS_DEVIATION = 0.05  # of a class's share in a split from its share of all rows; above it is a warning

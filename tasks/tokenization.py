@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.core.ahead import map_ahead
 from tasks.core.errors import DataError, ParamsError, SourceError
 from tasks.core.files import read_json
-from tasks.core.loaded import SPLITS
-from tasks.core.params import BaseModelParams, TokenizeParams
+from tasks.core.prefetch import map_ahead
 from tasks.core.progress import Report
-from tasks.core.sources import resolve_model
-from tasks.core.tokens import TokensInfo, load_tokenizer
+from tasks.data.sources.fetching import resolve_model
+from tasks.data.tables.loaded import SPLITS
+from tasks.encoding.token_files import TokensInfo, load_tokenizer
+from tasks.params.schema import BaseModelParams, TokenizeParams
 from tasks.problems import Problem, load_problem
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 valid/rows.parquet         the rows that stay, as they came
 valid/quarantine.jsonl     rows that do not, each with the checks it missed; rows in = rows out + rows here
-valid/account.json         what became of all rows so far (see core/losses.py)
+valid/account.json         what became of all rows so far (see data/quality/row_account.py)
 valid/failed.jsonl         only when the run stops: rows that missed a check whose action is `error`
 validation_report          every check's outcome, and a profile of the rows that stay
 data_docs/index.html       the same as Great Expectations shows it
@@ -22,18 +22,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.core.checks import Check, general_checks, own_check
-from tasks.core.data_docs import render_page
-from tasks.core.data_profile import profile
 from tasks.core.errors import DataError, ParamsError, did_you_mean
-from tasks.core.expectations import Outcome, concerns_rows, require_known
 from tasks.core.files import write_json, write_jsonl, write_text
-from tasks.core.judging import PHASES, Judged, phase_of
-from tasks.core.losses import Account, Losses
-from tasks.core.params import ValidateParams
 from tasks.core.progress import Report
-from tasks.core.quarantine import say_place
-from tasks.core.row_store import RowStore
+from tasks.data.quality.checks import Check, general_checks, own_check
+from tasks.data.quality.data_docs import render_page
+from tasks.data.quality.expectations import Outcome, concerns_rows, require_known
+from tasks.data.quality.profile import profile
+from tasks.data.quality.row_account import Account, Losses
+from tasks.data.quality.row_validation import PHASES, Judged, phase_of
+from tasks.data.tables.quarantine import say_place
+from tasks.data.tables.row_store import RowStore
+from tasks.params.schema import ValidateParams
 from tasks.problems import Problem, load_problem
 
 

@@ -19,25 +19,25 @@ from typing import Any
 import numpy as np
 
 from tasks.core.arrays import Array, Features, Floats, Indices
-from tasks.core.bootstrap import Resampling, metric_intervals
-from tasks.core.calibration_notes import calibration_notes
-from tasks.core.candidates import TORCH, Judge, Variant, choose_recipe, first_passing, speed_notes
-from tasks.core.checkpoints import load_checkpoint
-from tasks.core.decoding import Writer, onnx_writer, tokens_per_second, torch_writer
 from tasks.core.errors import ExportError
 from tasks.core.files import read_json, write_json
-from tasks.core.modelfiles import weight_files
-from tasks.core.params import VerifyParams
-from tasks.core.predictor import Predictor
 from tasks.core.progress import Report
 from tasks.core.ragged import stack_rows
-from tasks.core.session import OnnxModel, physical_cores, take_rows
-from tasks.core.shipping import assemble_bundle, seal_bundle
-from tasks.core.timing import time_turn
-from tasks.core.tokens import TokensInfo, read_features
-from tasks.core.workbench import Workbench
-from tasks.core.workers import answer_questions
+from tasks.data.sources.base_models import weight_files
+from tasks.encoding.token_files import TokensInfo, read_features
+from tasks.inference.predictor import Predictor
+from tasks.inference.session import OnnxModel, physical_cores, take_rows
+from tasks.params.schema import VerifyParams
 from tasks.problems import Problem, load_problem
+from tasks.scoring.calibration_notes import calibration_notes
+from tasks.scoring.statistics.bootstrap import Resampling, metric_intervals
+from tasks.shipping.bundle_writer import assemble_bundle, seal_bundle
+from tasks.shipping.candidates import TORCH, Judge, Variant, choose_recipe, first_passing, speed_notes
+from tasks.shipping.decoding_speed import Writer, onnx_writer, tokens_per_second, torch_writer
+from tasks.shipping.timing import time_turn
+from tasks.shipping.workbench import Workbench
+from tasks.shipping.workers import answer_questions
+from tasks.training.methods.checkpoints import load_checkpoint
 
 Batch = Mapping[str, Indices]
 Runners = tuple[Callable[[Batch], Floats], Callable[[Features, int], Floats], Writer]  # of one batch, of all rows, of what it writes
@@ -190,7 +190,7 @@ def _load_onnx(model: Path, setting: Mapping[str, Any], kind: Problem) -> Runner
 def _load_torch(model: Path, setting: Mapping[str, Any], kind: Problem) -> Runners:
     import torch
 
-    from tasks.core.inference import predict_torch
+    from tasks.training.networks.torch_outputs import predict_torch
 
     torch.set_num_threads(setting["threads"])
     network = load_checkpoint(kind, model, setting["labels"]).eval()

@@ -16,7 +16,7 @@ from typing import Any
 
 def find_tests() -> None:
     """Make the tests' helpers known: tiny models and workspaces, faults, PostgreSQL."""
-    tests = str(Path(__file__).resolve().parents[2] / "tests")
+    tests = str(Path(__file__).resolve().parents[2] / "tests" / "support")
     if tests not in sys.path:
         sys.path.append(tests)
 
@@ -34,12 +34,12 @@ def import_all() -> None:
     """Import once what every fork would."""
     from forked import LARGE
 
-    for module in (*LARGE, "flows.cli", "flows.lifecycle_cli", "flows.promotion", "flows.training_run", "onnxruntime"):
+    for module in (*LARGE, "flows.cli.main", "flows.cli.lifecycle", "flows.promotion", "flows.engine.training_run", "onnxruntime"):
         import_module(module)
 
 
 def fork(root: Path, arguments: tuple[str, ...], fault: str = "", **environment: str) -> Done:
-    """Run a command in a workspace, with a fault of tests/faults.py."""
+    """Run a command in a workspace, with a fault of tests/support/faults.py."""
     with tempfile.TemporaryDirectory() as streams:
         out, err = Path(streams, "out"), Path(streams, "err")
         pid = os.fork()
@@ -58,7 +58,7 @@ def _run(root: Path, arguments: tuple[str, ...], fault: str, environment: dict[s
 
         request: dict[str, Any] = {"environment": clean_environment() | environment, "directory": str(root), "arguments": arguments}
         become(request | {"out": str(streams[0]), "err": str(streams[1])})
-        from flows.cli import main
+        from flows.cli.main import main
 
         _leave_out_prefect()
         if fault:
@@ -78,8 +78,8 @@ def _run(root: Path, arguments: tuple[str, ...], fault: str, environment: dict[s
 
 def _leave_out_prefect() -> None:
     from flows import launch, promotion
-    from flows.judgement import Judgement
-    from flows.training_run import TrainingRun
+    from flows.engine.training_run import TrainingRun
+    from flows.lifecycle.judgement import Judgement
     from tasks.pipeline import STAGES
 
     def train(workspace: Any, overrides: Any = (), *, force: bool = False) -> Any:

@@ -78,7 +78,7 @@ def registries() -> Iterator[list[str]]:
 
 def _make(uris: Sequence[str], store: Path) -> None:
     """MLflow's tables, in a process of its own: the parent of those that are forked opens no database."""
-    from tasks.core.registry import connect
+    from tasks.lifecycle.registry import connect
 
     for uri in uris:
         maker = multiprocessing.get_context("spawn").Process(target=connect, args=(uri, store, "first"))
@@ -114,7 +114,7 @@ class Place:
     name: str
 
     def connect(self) -> tuple[Any, str]:
-        from tasks.core.registry import connect
+        from tasks.lifecycle.registry import connect
 
         return connect(self.uri, self.store, self.name)
 
@@ -125,16 +125,16 @@ class Place:
             client.create_model_version(self.name, source=(self.store / str(number)).as_uri())
 
     def ledger(self, client: Any, who: str) -> Any:
-        from tasks.core.ledger import Ledger
+        from tasks.lifecycle.ledger import Ledger
 
         return Ledger(client, self.name, self.store / f"{self.name}-{who}.jsonl")
 
 
 def attempt(place: Place, wish: Wish, who: str, client: Any, experiment: str) -> str:
     """Try to bring a wish about, as the commands do; 'done' or 'refused'."""
-    from tasks.core.decisions import Decision
     from tasks.core.errors import GateError
-    from tasks.core.ledger import standing
+    from tasks.lifecycle.decisions import Decision
+    from tasks.lifecycle.ledger import standing
 
     if wish.kind == "register":
         register(place, wish, client, experiment)
@@ -165,7 +165,7 @@ def attempt(place: Place, wish: Wish, who: str, client: Any, experiment: str) ->
 
 def register(place: Place, wish: Wish, client: Any, experiment: str) -> None:
     """The steps of tasks.registration that touch the registry."""
-    from tasks.core.registry import CONTENT_KEY, claim_run, find_version, keep_one_run, keep_one_version
+    from tasks.lifecycle.registry import CONTENT_KEY, claim_run, find_version, keep_one_run, keep_one_version
 
     version = find_version(client, place.name, wish.value)
     if version is None:
@@ -187,9 +187,9 @@ def wishes(draw: random.Random, count: int) -> list[Wish]:
 
 def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
     """The rules that a history broke, once every process has ended; each is tried to be put right by those who look first."""
-    from tasks.core.alias import read_alias
-    from tasks.core.ledger import standing
-    from tasks.core.registry import CONTENT_KEY, find_version, keep_one_run, versions
+    from tasks.lifecycle.alias import read_alias
+    from tasks.lifecycle.ledger import standing
+    from tasks.lifecycle.registry import CONTENT_KEY, find_version, keep_one_run, versions
 
     client, experiment = place.connect()
     decisions = place.ledger(client, "checker").decisions()

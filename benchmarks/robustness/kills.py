@@ -151,7 +151,7 @@ def _make_workspace(root: Path) -> None:
     from tiny import make_base, tiny_rows
     from workspaces import FAST, ROWS, git, write_csv
 
-    from tasks.core.params import save_overrides
+    from tasks.params.schema import save_overrides
 
     (root / "base").mkdir(parents=True)
     git(root, "init", "-q", "-b", "main")

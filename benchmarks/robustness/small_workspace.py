@@ -10,12 +10,12 @@ from unittest import mock
 
 import numpy as np
 
-from flows.initialization import Request, guess_problem, make_workspace
-from flows.training_run import TrainingRun
-from tasks.core.params import save_overrides
-from tasks.core.scratch_model import Shape, make_scratch_model
-from tasks.core.workspace import Workspace
+from flows.engine.training_run import TrainingRun
+from flows.workspaces.creation import Request, guess_problem, make_workspace
+from tasks.params.schema import save_overrides
+from tasks.params.workspace import Workspace
 from tasks.pipeline import STAGES
+from tasks.training.networks.scratch_model import Shape, make_scratch_model
 
 WORDS = {"good": ("lovely", "superb", "bright"), "bad": ("awful", "broken", "dull")}
 ROWS = 300

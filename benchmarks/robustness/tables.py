@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 from benchmarks.robustness import sources
 from benchmarks.robustness.sources import FORMATS, SCHEMES, Row, Table
 from benchmarks.robustness.tally import Tally
-from flows.initialization import data_sources
+from flows.workspaces.creation import data_sources
 from tasks.core.files import read_jsonl
-from tasks.core.label_lists import flat
-from tasks.core.losses import Account
-from tasks.core.params import IngestParams, ValidateParams
 from tasks.core.progress import silent
+from tasks.data.quality.row_account import Account
+from tasks.data.tables.label_lists import flat
 from tasks.ingestion import read_sources
+from tasks.params.schema import IngestParams, ValidateParams
 from tasks.problems import load_problem
 from tasks.validation import validate_rows
 

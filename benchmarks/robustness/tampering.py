@@ -18,16 +18,16 @@ from typing import Any
 from benchmarks.robustness.changes import Change, all_changes, contents, each_change, kept_whole, remove
 from benchmarks.robustness.small_workspace import own_registry, train_small_workspace
 from benchmarks.robustness.tally import Tally
-from flows.contestants import Registry
-from flows.stage_cache import StageCache
-from tasks.core.bundle import CONFIG, MANIFEST, Limits, write_manifest
+from flows.engine.stage_cache import StageCache
+from flows.lifecycle.contestants import Registry
 from tasks.core.errors import PipelineError
 from tasks.core.files import read_json, sha256_file
-from tasks.core.modelfiles import other_sha256, weights_sha256
-from tasks.core.params import BaseModelParams, Source
-from tasks.core.predictor import Predictor
-from tasks.core.sources import fetch, resolve_model
-from tasks.core.workspace import Workspace
+from tasks.data.sources.base_models import other_sha256, weights_sha256
+from tasks.data.sources.fetching import fetch, resolve_model
+from tasks.inference.bundle import CONFIG, MANIFEST, Limits, write_manifest
+from tasks.inference.predictor import Predictor
+from tasks.params.schema import BaseModelParams, Source
+from tasks.params.workspace import Workspace
 from tasks.pipeline import STAGES, find_stage
 from tasks.problems import load_problem
 

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.core.code import CODE_ROOT
+from tasks.core.code_closure import CODE_ROOT
 
 
 @dataclass(frozen=True)

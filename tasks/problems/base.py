@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.arrays import Array, Columns, Features, Floats
-from tasks.core.calibration import Calibration
-from tasks.core.checks import Check
-from tasks.core.draws import Draws, Resampled
-from tasks.core.readings import Given, Reading, one_column, read_label, read_other, read_text
+from tasks.data.quality.checks import Check
+from tasks.data.tables.readings import Given, Reading, one_column, read_label, read_other, read_text
+from tasks.inference.calibration import Calibration
+from tasks.scoring.statistics.draws import Draws, Resampled
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from tasks.core.params import EvaluateParams, ValidateParams
-    from tasks.core.predictor import Predictor
-    from tasks.core.reading_params import ReadingParams
+    from tasks.inference.predictor import Predictor
+    from tasks.params.reading import ReadingParams
+    from tasks.params.schema import EvaluateParams, ValidateParams
 
 Guessed = Mapping[str, str | tuple[str, ...]]  # a problem's columns: the sources', of which some take several
 
@@ -85,7 +85,7 @@ class Problem(ABC):
     metric: ClassVar[str]  # one of them, higher is better: judges recipes, and checkpoints unless params.yaml says otherwise
     output_name: ClassVar[str] = "logits"  # of the model and of its ONNX graph
     draws_inputs: ClassVar[bool] = False  # `training_batch` makes other inputs of a row each time
-    reads_on: ClassVar[bool] = False  # its ONNX graph can go on from what it has read before (core/causal_graph.py)
+    reads_on: ClassVar[bool] = False  # its ONNX graph can go on from what it has read before (shipping/graphs/decoder.py)
     label_metrics: ClassVar[tuple[str, ...] | None] = None  # those of `metrics` that mean something over rows of one label; None: all
     baseline_is_base: ClassVar[bool] = False  # the plain method is the base model, as it was before it was trained on the rows
     baseline_name: ClassVar[str] = "baseline"  # of the method of `baseline`

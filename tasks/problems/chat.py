@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.core.arrays import Array, Columns, Features, Floats
-from tasks.core.calibration import Calibration
-from tasks.core.checks import Check
-from tasks.core.dialogue_checks import dialogue_checks, dialogue_facts
-from tasks.core.dialogue_encodings import encode_dialogues, next_tokens
-from tasks.core.dialogues import ASSISTANT, SYSTEM, USER, as_turns
-from tasks.core.packing import pack_inputs, pack_values, plan_rows
-from tasks.core.readings import Given, Reading, read_as
-from tasks.core.token_losses import LIKELIHOOD, keep_answers, losses_figure, perplexity
-from tasks.core.windows import NO_WORD
+from tasks.data.quality.checks import Check
+from tasks.data.quality.dialogue_checks import dialogue_checks, dialogue_facts
+from tasks.data.tables.readings import Given, Reading, read_as
+from tasks.encoding.dialogue_encoding import encode_dialogues, next_tokens
+from tasks.encoding.dialogues import ASSISTANT, SYSTEM, USER, as_turns
+from tasks.encoding.packing import pack_inputs, pack_values, plan_rows
+from tasks.encoding.windows import NO_WORD
+from tasks.inference.calibration import Calibration
 from tasks.problems.base import Guessed
 from tasks.problems.token_guesses import TokenGuesses
+from tasks.scoring.tokens import LIKELIHOOD, keep_answers, losses_figure, perplexity
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.params import EvaluateParams, ValidateParams
-    from tasks.core.predictor import Predictor
-    from tasks.core.reading_params import ReadingParams
+    from tasks.inference.predictor import Predictor
+    from tasks.params.reading import ReadingParams
+    from tasks.params.schema import EvaluateParams, ValidateParams
 
 NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
 TURNS = ({"role", "content"}, {"from", "value"})  # OpenAI's, ShareGPT's
@@ -47,7 +47,8 @@ SMOLLM2 = {
 class Chat(TokenGuesses):
     """Dialogues of user and assistant: the assistant's tokens alone are learnt and judged, each turn with the token that ends it.
 
-    Outputs have one place for each of them, in the order of the dialogue (tasks.core.dialogue_encodings says which are left of a long one).
+    Outputs have one place for each of them, in the order of the dialogue (of a long one,
+    those that tasks.encoding.dialogue_encoding leaves).
     """
 
     name = "chat"
@@ -108,14 +109,14 @@ class Chat(TokenGuesses):
     def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
         from transformers import AutoModelForCausalLM
 
-        from tasks.core.pretrained import load_pretrained
+        from tasks.training.networks.pretrained import load_pretrained
 
         return load_pretrained(AutoModelForCausalLM, directory, dropout)
 
     def compare_answers(
         self, models: Mapping[str, PreTrainedModel], tokenizer: Tokenizer, rows: Columns, evaluate: EvaluateParams
     ) -> dict[str, Any] | None:
-        from tasks.core.answers import compare_answers
+        from tasks.scoring.answers import compare_answers
 
         return compare_answers(models, tokenizer, list(map(as_turns, rows["messages"])), evaluate.generation)
 
@@ -129,7 +130,7 @@ class Chat(TokenGuesses):
 
     def predict(self, predictor: Predictor, rows: Columns) -> list[dict[str, Any]]:
         """`decode`'s predictions; a dialogue that ends with the user is answered, each token the likeliest one."""
-        from tasks.core.generation import answer
+        from tasks.inference.generation import answer
 
         predictions = super().predict(predictor, rows)
         for prediction, value in zip(predictions, rows["messages"], strict=True):

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.core.arrays import Array, Columns, Features, Floats
-from tasks.core.calibration import Calibration
-from tasks.core.checks import Check
-from tasks.core.column_kinds import small_valued, texts
-from tasks.core.encodings import encode_texts
-from tasks.core.masking import Vocabulary, draw_masks, mask_row
-from tasks.core.token_losses import GUESSES, LIKELIHOOD, keep_places, losses_figure, perplexity
-from tasks.core.windows import NO_WORD
+from tasks.data.quality.checks import Check
+from tasks.data.tables.column_guesses import small_valued, texts
+from tasks.encoding.masking import Vocabulary, draw_masks, mask_row
+from tasks.encoding.padding import encode_texts
+from tasks.encoding.windows import NO_WORD
+from tasks.inference.calibration import Calibration
 from tasks.problems.base import Guessed
 from tasks.problems.token_guesses import TokenGuesses
+from tasks.scoring.tokens import GUESSES, LIKELIHOOD, keep_places, losses_figure, perplexity
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.params import ValidateParams
-    from tasks.core.predictor import Predictor
+    from tasks.inference.predictor import Predictor
+    from tasks.params.schema import ValidateParams
 
 
 class MaskedLM(TokenGuesses):
@@ -77,7 +77,7 @@ class MaskedLM(TokenGuesses):
     def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
         from transformers import AutoModelForMaskedLM
 
-        from tasks.core.pretrained import load_pretrained
+        from tasks.training.networks.pretrained import load_pretrained
 
         return load_pretrained(AutoModelForMaskedLM, directory, dropout)
 

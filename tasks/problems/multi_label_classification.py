@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.arrays import Array, Columns, Floats
-from tasks.core.calibration import Calibration
-from tasks.core.checks import LABEL_UNKNOWN, Check
-from tasks.core.column_kinds import LABEL_NAMES, flags, label_lists, separated, texts
-from tasks.core.draws import Resampled
-from tasks.core.multi_label import (
+from tasks.data.quality.checks import LABEL_UNKNOWN, Check
+from tasks.data.tables.column_guesses import LABEL_NAMES, flags, label_lists, separated, texts
+from tasks.data.tables.readings import Given, Reading, read_flags, read_labels
+from tasks.inference.calibration import Calibration
+from tasks.problems.base import UNLEARNT, Guessed
+from tasks.problems.text_classification import TextClassification
+from tasks.scoring.label_sets import (
     METRICS,
     binary_log_loss,
     fit_sigmoid_temperature,
@@ -23,10 +25,8 @@ from tasks.core.multi_label import (
     resampled_multi_label_metrics,
     tune_thresholds,
 )
-from tasks.core.readings import Given, Reading, read_flags, read_labels
-from tasks.core.thresholds import describe_threshold
-from tasks.problems.base import UNLEARNT, Guessed
-from tasks.problems.text_classification import TextClassification
+from tasks.scoring.statistics.draws import Resampled
+from tasks.scoring.thresholds import describe_threshold
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from tasks.core.params import ValidateParams
-    from tasks.core.reading_params import ReadingParams
+    from tasks.params.reading import ReadingParams
+    from tasks.params.schema import ValidateParams
 
 
 class MultiLabelClassification(TextClassification):
@@ -182,12 +182,12 @@ class MultiLabelClassification(TextClassification):
         return aligned
 
     def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
-        from tasks.core.baseline import tfidf_one_vs_rest
+        from tasks.scoring.tfidf_baseline import tfidf_one_vs_rest
 
         return tfidf_one_vs_rest(train["text"], np.asarray(self.answers(train["labels"], labels)), test["text"], seed)
 
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
-        from tasks.core.plots import scores_figure
+        from tasks.reports.plots import scores_figure
 
         entries = evaluation["details"]["per_label"]
         figures = {"Labels": scores_figure(entries)} if any(entry["support"] for entry in entries) else {}

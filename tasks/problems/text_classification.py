@@ -11,19 +11,25 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.arrays import Array, Columns, Features, Floats
-from tasks.core.behaviour import by_column, invariance_rows, spread_rows
-from tasks.core.behaviour_params import check_behaviour
-from tasks.core.calibration import Calibration
-from tasks.core.checks import COPIES_LABELS, LABEL_PRESENT, LABEL_ROWS, LABEL_SHARE, Check
-from tasks.core.class_weights import weigh_classes
-from tasks.core.column_kinds import classes, texts
-from tasks.core.draws import Resampled
-from tasks.core.encodings import encode_texts, pad_features
 from tasks.core.errors import ParamsError
-from tasks.core.labels import label_variants
-from tasks.core.metrics import classification_details, classification_metrics, fit_temperature, log_loss, resampled_classification_metrics
-from tasks.core.thresholds import best_threshold, describe_threshold
+from tasks.data.quality.checks import COPIES_LABELS, LABEL_PRESENT, LABEL_ROWS, LABEL_SHARE, Check
+from tasks.data.tables.column_guesses import classes, texts
+from tasks.encoding.padding import encode_texts, pad_features
+from tasks.inference.calibration import Calibration
+from tasks.params.evaluation import check_behaviour
+from tasks.params.labels import label_variants
 from tasks.problems.base import UNLEARNT, BehaviourTest, Guessed, Problem
+from tasks.scoring.behaviour import by_column, invariance_rows, spread_rows
+from tasks.scoring.classes import (
+    classification_details,
+    classification_metrics,
+    fit_temperature,
+    log_loss,
+    resampled_classification_metrics,
+)
+from tasks.scoring.statistics.draws import Resampled
+from tasks.scoring.thresholds import best_threshold, describe_threshold
+from tasks.training.class_weights import weigh_classes
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.params import EvaluateParams, ValidateParams
+    from tasks.params.schema import EvaluateParams, ValidateParams
 
 
 class TextClassification(Problem):
@@ -97,7 +103,7 @@ class TextClassification(Problem):
     def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
         from transformers import AutoModelForSequenceClassification
 
-        from tasks.core.pretrained import load_pretrained
+        from tasks.training.networks.pretrained import load_pretrained
 
         return load_pretrained(AutoModelForSequenceClassification, directory, dropout, self.output_labels(labels), self.problem_type)
 
@@ -169,7 +175,7 @@ class TextClassification(Problem):
         return aligned
 
     def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
-        from tasks.core.baseline import tfidf_logistic_regression
+        from tasks.scoring.tfidf_baseline import tfidf_logistic_regression
 
         references = [labels.index(label) for label in train["label"]]
         return tfidf_logistic_regression(train["text"], references, test["text"], len(labels), seed)
@@ -210,7 +216,7 @@ class TextClassification(Problem):
         return np.asarray(sign * moved >= -tolerance)
 
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
-        from tasks.core.plots import confusion_figure, reliability_figure
+        from tasks.reports.plots import confusion_figure, reliability_figure
 
         details, calibrated = evaluation["details"], evaluation.get("calibrated", {}).get("details", {})
         labels = [entry["label"] for entry in details["per_class"]]
@@ -225,7 +231,7 @@ class TextClassification(Problem):
 
     def out_of_scope_figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
         """How well what is out of scope is told, where a label stands for it."""
-        from tasks.core.plots import precision_recall_figure
+        from tasks.reports.plots import precision_recall_figure
 
         curves = {"validation": evaluation.get("validation_thresholds", {}), "test": evaluation["details"]}
         found = {split: curve["out_of_scope"] for split, curve in curves.items() if curve.get("out_of_scope")}

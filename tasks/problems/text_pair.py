@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasks.core.arrays import Columns, Floats
-from tasks.core.column_kinds import classes, text_pair
+from tasks.data.tables.column_guesses import classes, text_pair
 from tasks.problems.base import Guessed
 from tasks.problems.text_classification import TextClassification
 
@@ -33,7 +33,7 @@ class TextPair(TextClassification):
         return {"text_a": pair[0], "text_b": pair[1], "label": label} if pair and label else None
 
     def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
-        from tasks.core.baseline import tfidf_logistic_regression
+        from tasks.scoring.tfidf_baseline import tfidf_logistic_regression
 
         references = [labels.index(label) for label in train["label"]]
         joined = ([f"{a}\n{b}" for a, b in zip(rows["text_a"], rows["text_b"], strict=True)] for rows in (train, test))

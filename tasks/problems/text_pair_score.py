@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.arrays import Array, Columns, Features, Floats
-from tasks.core.behaviour import invariance_rows
-from tasks.core.calibration import Calibration
-from tasks.core.checks import Check
-from tasks.core.column_kinds import scores, text_pair
-from tasks.core.draws import Resampled
-from tasks.core.encodings import encode_texts, pad_features
-from tasks.core.pair_scores import METRICS, QUERY, SCORE, order_of_rows, query_number, ranked_right, score_details, score_metrics
+from tasks.data.quality.checks import Check
+from tasks.data.tables.column_guesses import scores, text_pair
+from tasks.encoding.padding import encode_texts, pad_features
+from tasks.inference.calibration import Calibration
 from tasks.problems.base import BehaviourTest, Guessed
 from tasks.problems.unlabelled import Unlabelled
+from tasks.scoring.behaviour import invariance_rows
+from tasks.scoring.pairs import METRICS, QUERY, SCORE, order_of_rows, query_number, ranked_right, score_details, score_metrics
+from tasks.scoring.statistics.draws import Resampled
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.params import EvaluateParams, ValidateParams
+    from tasks.params.schema import EvaluateParams, ValidateParams
 
 USUAL = 10.0  # the largest score that trains well as it is
 MOVED = 0.1  # of the range of scores: how far a small change of a text may move one
@@ -106,7 +106,7 @@ class TextPairScore(Unlabelled):
     def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
         from transformers import AutoModelForSequenceClassification
 
-        from tasks.core.pretrained import load_pretrained
+        from tasks.training.networks.pretrained import load_pretrained
 
         return load_pretrained(AutoModelForSequenceClassification, directory, dropout, self.output_labels(labels), "regression")
 
@@ -153,7 +153,7 @@ class TextPairScore(Unlabelled):
         return ranked_right(outputs[:, 0], references)
 
     def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
-        from tasks.core.baseline import tfidf_cosine
+        from tasks.scoring.tfidf_baseline import tfidf_cosine
 
         pairs, asked = ((rows["text_a"], rows["text_b"]) for rows in (train, test))
         return tfidf_cosine(pairs, train["score"], asked)
@@ -166,7 +166,7 @@ class TextPairScore(Unlabelled):
         ]
 
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
-        from tasks.core.plots import histogram_figure
+        from tasks.reports.plots import histogram_figure
 
         details = evaluation["details"]
         figures = {"Errors of the score": histogram_figure(**details["errors"], measured="score predicted - given", counted="rows")}

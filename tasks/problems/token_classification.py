@@ -12,26 +12,26 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.arrays import Array, Columns, Features, Floats
-from tasks.core.behaviour import spread
-from tasks.core.behaviour_params import check_behaviour
-from tasks.core.bio_checks import bio_checks, bio_facts
-from tasks.core.calibration import Calibration
-from tasks.core.checks import Check
-from tasks.core.class_weights import weigh_classes
-from tasks.core.column_kinds import lists, texts
-from tasks.core.draws import Draws, Resampled
-from tasks.core.encodings import pad_rows
 from tasks.core.errors import ParamsError
-from tasks.core.metrics import fit_temperature, log_loss
 from tasks.core.ragged import as_wide
-from tasks.core.readings import Given, Reading, one_column, read_as
-from tasks.core.span_behaviour import SWAP, altered_words, have, mostly_found, moves, same_spans, still_found
-from tasks.core.span_metrics import count_rows, predicted_tags, span_details, span_metrics, word_outputs, word_tags
-from tasks.core.spans import OUTSIDE, find_spans, tag_ids, tag_names, types_of
-from tasks.core.tag_schemes import PREFIXES, as_iob2, is_iob1, numbered, spans_of, unnamed_number
-from tasks.core.windows import NO_WORD, Frame, collate_windows, make_windows, merge_windows, window_references
-from tasks.core.words import align, join_words, special_tokens, sub_words, unknown_token, words_of
+from tasks.data.quality.checks import Check
+from tasks.data.quality.tag_checks import bio_checks, bio_facts
+from tasks.data.tables.column_guesses import lists, texts
+from tasks.data.tables.readings import Given, Reading, one_column, read_as
+from tasks.data.tables.tag_schemes import PREFIXES, as_iob2, is_iob1, numbered, spans_of, unnamed_number
+from tasks.encoding.padding import pad_rows
+from tasks.encoding.spans import OUTSIDE, find_spans, tag_ids, tag_names, types_of
+from tasks.encoding.windows import NO_WORD, Frame, collate_windows, make_windows, merge_windows, window_references
+from tasks.encoding.words import align, join_words, special_tokens, sub_words, unknown_token, words_of
+from tasks.inference.calibration import Calibration
+from tasks.params.evaluation import check_behaviour
 from tasks.problems.base import UNLEARNT, BehaviourTest, Guessed, Problem
+from tasks.scoring.behaviour import spread
+from tasks.scoring.classes import fit_temperature, log_loss
+from tasks.scoring.span_behaviour import SWAP, altered_words, have, mostly_found, moves, same_spans, still_found
+from tasks.scoring.spans import count_rows, predicted_tags, span_details, span_metrics, word_outputs, word_tags
+from tasks.scoring.statistics.draws import Draws, Resampled
+from tasks.training.class_weights import weigh_classes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.core.params import EvaluateParams, ValidateParams
-    from tasks.core.reading_params import ReadingParams
+    from tasks.params.reading import ReadingParams
+    from tasks.params.schema import EvaluateParams, ValidateParams
 
 
 class TokenClassification(Problem):
     """Words with BIO tags: spans of words, each of one of several types. `labels` are the types; the model puts out tags of each word.
 
-    Rows are made of `tokens`; where only `text` is given, its words are found (tasks.core.words). Long rows are windowed
-    (tasks.core.windows): outputs and references have one place a word, whatever the tokenizer makes of it.
+    Rows are made of `tokens`; where only `text` is given, its words are found (tasks.encoding.words). Long rows are windowed
+    (tasks.encoding.windows): outputs and references have one place a word, whatever the tokenizer makes of it.
     """
 
     name = "token-classification"
@@ -147,7 +147,7 @@ class TokenClassification(Problem):
     def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
         from transformers import AutoModelForTokenClassification
 
-        from tasks.core.pretrained import load_pretrained
+        from tasks.training.networks.pretrained import load_pretrained
 
         return load_pretrained(AutoModelForTokenClassification, directory, dropout, self.output_labels(labels))
 
@@ -201,7 +201,7 @@ class TokenClassification(Problem):
         return aligned
 
     def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
-        from tasks.core.gazetteer import gazetteer
+        from tasks.scoring.gazetteer_baseline import gazetteer
 
         tags = self.output_labels(labels)
         references = pad_rows(tag_ids(train["tags"], list(map(len, train["tokens"])), tags), NO_WORD)
@@ -232,8 +232,8 @@ class TokenClassification(Problem):
         return tests
 
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
-        from tasks.core.plots import confusion_figure, reliability_figure, scores_figure
-        from tasks.core.span_metrics import NOTHING
+        from tasks.reports.plots import confusion_figure, reliability_figure, scores_figure
+        from tasks.scoring.spans import NOTHING
 
         details, calibrated = evaluation["details"], evaluation.get("calibrated", {}).get("details", {})
         series = {"as trained": details["reliability"]}

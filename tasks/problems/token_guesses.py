@@ -1,4 +1,4 @@
-"""What the language models' problem types share: their outputs are how well tokens were guessed (tasks.core.token_losses)."""
+"""What the language models' problem types share: their outputs are how well tokens were guessed (tasks.scoring.tokens)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.arrays import Array, Columns, Features, Floats
-from tasks.core.draws import Resampled
-from tasks.core.encodings import pad_features, pad_rows
-from tasks.core.token_losses import guess_loss, loss_details, mostly_right, same_guesses, token_metrics, vocabulary_only_where
-from tasks.core.windows import NO_WORD
+from tasks.encoding.padding import pad_features, pad_rows
+from tasks.encoding.windows import NO_WORD
 from tasks.problems.unlabelled import Unlabelled
+from tasks.scoring.statistics.draws import Resampled
+from tasks.scoring.tokens import guess_loss, loss_details, mostly_right, same_guesses, token_metrics, vocabulary_only_where
 
 if TYPE_CHECKING:
     import torch

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.core.arrays import Array, Columns, Floats
-from tasks.core.calibration import Calibration
-from tasks.core.draws import Draws, Resampled
 from tasks.core.errors import ParamsError
+from tasks.inference.calibration import Calibration
 from tasks.problems.base import BehaviourTest, Problem
+from tasks.scoring.statistics.draws import Draws, Resampled
 
 if TYPE_CHECKING:
-    from tasks.core.params import EvaluateParams
+    from tasks.params.schema import EvaluateParams
 
 
 class Unlabelled(Problem):

@@ -1,0 +1,151 @@
+"""The commands that judge and move versions: compare, promote, approve, rollback, history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.console import AsJson, Directory, app, open_workspace, print_json
+from tasks.core.errors import ParamsError
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    first: Annotated[str, typer.Argument(metavar="A", help="Version number, alias or bundle directory.")] = "challenger",
+    second: Annotated[str, typer.Argument(metavar="B", help="What A is held against.")] = "champion",
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page with plots there.")] = None,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold one model against another on the same test rows: paired statistics, slices, speed side by side."""
+    if html and html.is_dir():
+        raise ParamsError(f"compare: --html {html} is a directory.", "Name a file, such as comparison.html.")
+    workspace = open_workspace(context, directory)
+    from flows.engine.progress import terminal_progress
+    from flows.lifecycle.comparing import compare as run_comparison
+    from flows.lifecycle.comparing import comparison_page
+    from flows.printing.lifecycle import print_comparison
+    from tasks.core.files import write_text
+
+    with terminal_progress():
+        found = run_comparison(workspace, first, second)
+    if html:
+        write_text(html, comparison_page(found))
+    if as_json:
+        print_json(found)
+    else:
+        print_comparison(found, html)
+
+
+@app.command()
+def promote(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="Version number or alias.")] = "challenger",
+    force: Annotated[bool, typer.Option("--force", help="Promote it whatever the gates say; wants --reason, and is recorded.")] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the ledger.", show_default=False)] = "",
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version champion if every gate lets it through; a refusal exits with 2."""
+    if force and not reason.strip():
+        raise ParamsError("promote: --force without a reason.", 'Say why: --force --reason "…". It is kept in the ledger.')
+    if reason and not force:
+        raise ParamsError("promote: --reason goes with --force.", "Without --force the gates decide, and the ledger keeps what they said.")
+    workspace = open_workspace(context, directory)
+    from flows.engine.progress import terminal_progress
+    from flows.launch import promote as run_promotion
+    from flows.lifecycle.effects import answering
+    from flows.printing.lifecycle import print_promotion
+
+    with answering(workspace, "promote") as effect:
+        with terminal_progress():
+            result = run_promotion(workspace, version, reason, effect)
+        if as_json:
+            print_json(result)
+        else:
+            print_promotion(result)
+    if result["state"] == "refused":
+        raise typer.Exit(2)
+
+
+@app.command()
+def approve(
+    context: typer.Context,
+    no: Annotated[bool, typer.Option("--no", help="Refuse the promotion that waits.")] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the ledger.", show_default=False)] = "",
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a promotion that waits for a person's word (`promotion.approval: manual`)."""
+    workspace = open_workspace(context, directory)
+    from flows.launch import require_server
+    from flows.lifecycle.approval import answer
+    from flows.lifecycle.effects import answering
+
+    require_server(workspace)
+    with answering(workspace, "approve") as effect:
+        run = answer(workspace, effect, approve=not no, reason=reason)
+        if as_json:
+            print_json({"state": "refused" if no else "approved", "flow_run": run})
+        else:
+            print(f"{'Refused' if no else 'Approved'}: the promotion {run} goes on.")
+
+
+@app.command()
+def rollback(
+    context: typer.Context,
+    to: Annotated[int | None, typer.Option("--to", help="An earlier champion (default: the previous one).", show_default=False)] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the ledger.", show_default=False)] = "",
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go back to the previous champion, after the same trial of its files."""
+    workspace = open_workspace(context, directory)
+    from flows.launch import roll_back
+    from flows.lifecycle.effects import answering
+    from flows.printing.lifecycle import print_rollback
+
+    with answering(workspace, "rollback") as effect:
+        result = roll_back(workspace, to, reason, effect)
+        if as_json:
+            print_json(result)
+        else:
+            print_rollback(result)
+
+
+@app.command()
+def history(context: typer.Context, directory: Directory = None, as_json: AsJson = False) -> None:
+    """Every decision about what is champion: who, when, for or against, why."""
+    workspace = open_workspace(context, directory)
+    from dataclasses import asdict
+
+    from flows.lifecycle.contestants import Registry
+    from flows.printing.lifecycle import print_history
+
+    registry = Registry(workspace)
+    decisions = registry.decisions()
+    if as_json:
+        print_json([asdict(decision) for decision in decisions])
+    else:
+        print_history(registry.name, decisions)
+
+
+@app.command()
+def retrain(context: typer.Context, directory: Directory = None, as_json: AsJson = False) -> None:
+    """Train and promote again, if new data, drift, a fallen metric or age calls for it (`retrain:` in params.yaml)."""
+    workspace = open_workspace(context, directory)
+    from flows.engine.progress import terminal_progress
+    from flows.launch import retrain as run_retraining
+    from flows.lifecycle.effects import answering
+    from flows.printing.lifecycle import print_retraining
+
+    with answering(workspace, "retrain") as effect:
+        with terminal_progress():
+            result = run_retraining(workspace, effect)
+        if as_json:
+            print_json(result)
+        else:
+            print_retraining(result)

@@ -1,0 +1,38 @@
+"""Where the stores are, unless the environment says otherwise."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+from flows.engine.progress import show_lines
+from tasks.core.errors import DamagedError, WorkspaceError
+from tasks.core.quiet import quiet_libraries
+from tasks.params.workspace import Workspace
+
+
+def prepare(workspace: Workspace) -> None:
+    """Quiet the libraries, print the stages' lines and put the stores under the workspace; to be called before any of them is imported."""
+    if workspace.store.exists() and not workspace.store.is_dir():
+        raise WorkspaceError(f"{workspace.store}: a file, wanted the directory of the workspace's stores.", "Move it away.")
+    quiet_libraries()
+    show_lines()
+    if not has_prefect_server():
+        os.environ.setdefault("PREFECT_HOME", str(workspace.store / "prefect"))
+    os.environ.setdefault("MLFLOW_TRACKING_URI", workspace.default_tracking_uri)
+
+
+def has_prefect_server() -> bool:
+    """Whether the environment or the active Prefect profile names a server."""
+    if "PREFECT_API_URL" in os.environ:
+        return True
+    profiles = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser() / "profiles.toml"
+    if not profiles.is_file():
+        return False
+    try:
+        known = tomllib.loads(profiles.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedError(profiles, f"not valid TOML: {error}") from None
+    active = os.environ.get("PREFECT_PROFILE", known.get("active", ""))
+    return "PREFECT_API_URL" in known.get("profiles", {}).get(active, {})

@@ -1,0 +1,121 @@
+"""Tells of a failed run: Prefect notification blocks and a webhook, as params.yaml and the environment name them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import PipelineError
+from tasks.params.workspace import Workspace
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.schemas.objects import FlowRun, State
+
+WEBHOOK = "RATCHET_WEBHOOK"  # an address, secret: whoever has it can post there
+ATTEMPTS = 3
+TIMEOUT_S = 10.0
+
+
+def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Prefect's on_failure and on_crashed hook; what cannot be told is logged, for it must not hide the failure itself.
+
+    The webhook is posted JSON: text, workspace, flow_run, url (of the run in Prefect's UI; null without a server), cause, id.
+    An attempt whose answer was lost is made again: `id`, also the header Idempotency-Key, is the same in all of them.
+    """
+    from prefect.logging.loggers import flow_run_logger
+    from prefect.utilities.urls import url_for
+
+    log = flow_run_logger(flow_run, flow)
+    workspace = str(flow_run.parameters.get("workspace", ""))
+    cause, url = failure_cause(state), url_for("flow-run", obj_id=flow_run.id)
+    subject = f"Ratchet: {flow.name} of {Path(workspace).name} {(state.name or 'failed').lower()}"
+    text = "\n".join(line for line in (subject, cause, url) if line)
+    for block in _blocks(workspace, log):
+        try:
+            _tell_block(block, text, subject)
+        except Exception as error:
+            log.warning("The failure could not be told to the block %s of notify.blocks: %s", block, _why(error))
+    if address := os.environ.get(WEBHOOK):
+        try:
+            name = _present_name(flow_run)
+            _post(address, {"text": text, "workspace": workspace, "flow_run": name, "url": url, "cause": cause, "id": str(state.id)})
+        except Exception as error:
+            log.warning("The failure could not be told to %s: %s", WEBHOOK, _why(error))
+
+
+def _present_name(flow_run: FlowRun) -> str:
+    """Whoever tells of a killed run knows the name that the run had before it started."""
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(flow_run.id).name
+    except httpx.HTTPError:
+        return flow_run.name
+
+
+def failure_cause(state: State[Any]) -> str:
+    """One line: a user's mistake in our words, any other exception with its type; passwords within addresses are left out."""
+    error = state.result(raise_on_failure=False) if state.data is not None else None  # a killed process leaves no exception
+    if isinstance(error, PipelineError):
+        cause = error.message
+    else:
+        cause = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else state.message or str(state.name)
+    return re.sub(r"://[^/@\s]+@", "://", " ".join(cause.split()))
+
+
+def _blocks(workspace: str, log: logging.LoggerAdapter[Any]) -> tuple[str, ...]:
+    try:
+        return Workspace(Path(workspace)).params().notify.blocks
+    except PipelineError as error:  # which may well be the failure to tell of
+        log.warning("The blocks of notify.blocks could not be read: %s", error.message)
+        return ()
+
+
+def _tell_block(name: str, text: str, subject: str) -> None:
+    from prefect.blocks import notifications  # noqa: F401  # its import makes the block types known
+    from prefect.blocks.abstract import NotificationBlock
+    from prefect.blocks.core import Block
+
+    block: Any = Block.load(name)
+    if not isinstance(block, NotificationBlock):
+        raise TypeError("not a notification block")
+    with block.raise_on_failure():
+        block.notify(text, subject)  # type: ignore[unused-coroutine]  # one only within a running loop
+
+
+def _post(address: str, message: dict[str, Any]) -> None:
+    import httpx
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs the address
+
+    def post() -> None:
+        httpx.post(address, json=message, headers={"Idempotency-Key": message["id"]}, timeout=TIMEOUT_S).raise_for_status()
+
+    Retrying(
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_exponential_jitter(multiplier=0.5, max=8),
+        retry=retry_if_exception(_may_pass),
+        reraise=True,
+    )(post)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether another attempt may succeed: not if the address is wrong or the server refuses."""
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code >= 500 or error.response.status_code in (408, 425, 429)
+    return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
+
+
+def _why(error: Exception) -> str:
+    """The kind of an error only: its text may hold the address."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return f"{type(error).__name__}{f' {status}' if status else ''}"

@@ -1,0 +1,243 @@
+"""One training run of a workspace: its stages, its MLflow run, what it comes to. Knows nothing of who drives it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from flows.engine.background import in_background
+from flows.engine.known_versions import Standing
+from flows.engine.progress import listener, stage_line
+from flows.engine.stage_cache import Lineage, StageCache
+from flows.engine.stage_runner import StageOutcome, StageRunner
+from flows.engine.starting_point import settle_start
+from tasks.core.files import read_json, sha256_file, sha256_json
+from tasks.core.git import git_state
+from tasks.core.progress import Report
+from tasks.core.version import own_version
+from tasks.data.quality.row_account import Account
+from tasks.inference.bundle import MANIFEST
+from tasks.params.workspace import Workspace
+from tasks.pipeline import STAGES, check_params
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from tasks.registration import Registered
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `ratchet train` made, or found made.
+
+    state  'trained' or 'cached'
+    plain  the plain method's `name` and `metrics`, and the checkpoint's paired `difference` to it, on the test rows; None without one
+    ships  {recipe, why, candidates: [{recipe, verdict, reason, ...}]}
+    rows   the account of data/quality/row_account.py
+    notes  what must be heard of the model before its numbers are believed
+    """
+
+    state: str
+    model: str
+    version: int
+    mlflow_run_id: str
+    content_key: str
+    recipe: str
+    metrics: dict[str, float]
+    plain: dict[str, Any] | None
+    rows: dict[str, Any]
+    notes: list[str]
+    stages: list[StageOutcome]
+    ships: dict[str, Any]
+
+
+ALL = tuple(stage.name for stage in STAGES)
+# SQLite's and PostgreSQL's words, which MLflow passes on: busy, or another machine wrote the same row meanwhile
+BUSY = ("database is locked", "UNIQUE constraint failed", "UniqueViolation", "DeadlockDetected")
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether a retry may help: the network or a busy database, never a user's mistake or a bug."""
+    chain = (error, error.__cause__)
+    return any(isinstance(e, ConnectionError | TimeoutError) or any(words in str(e) for words in BUSY) for e in chain)
+
+
+class TrainingRun:
+    """The stages and effects of one run; opens MLflow in the background, for the first use of a database takes seconds.
+
+    rerun    stages to run whether or not they are clean
+    trigger  what called for the training
+    """
+
+    def __init__(self, workspace: Workspace, overrides: Sequence[str] = (), *, rerun: Sequence[str] = (), trigger: str = "") -> None:
+        self.workspace = workspace
+        self.overrides = list(overrides)
+        self.outcomes: dict[str, StageOutcome] = {}
+        self._runner = StageRunner(workspace, overrides, self._listen, settle=self._settle, rerun=rerun)
+        check_params(self._runner.params, workspace.root)
+        self._runner.read_inputs()
+        self._trigger = trigger
+        self._uri = os.environ["MLFLOW_TRACKING_URI"]
+        self._mlflow: Future[tuple[MlflowClient, str]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._runner.close()
+
+    def open_mlflow(self) -> None:
+        """Connect in the background; what fails is raised where the connection is first used."""
+        if self._mlflow is None:
+            # MLflow, Prefect and Great Expectations import it, on a thread each; its modules import each other in circles, and
+            # two threads that meet in there are a deadlock, which Python breaks by an error
+            import sqlalchemy.orm  # noqa: F401
+
+            self._mlflow = in_background(self._connect)
+
+    def wait_for_mlflow(self) -> None:
+        """Until it is connected or has failed, which is told where the connection is first used."""
+        self.open_mlflow()
+        assert self._mlflow is not None
+        wait([self._mlflow])
+
+    def stage(self, name: str) -> StageOutcome:
+        """Make one stage clean and say so."""
+        return self._note(self._runner.run(name))
+
+    def standing(self) -> TrainResult | None:
+        """The result of a run with nothing to do: every stage is clean, and the model is registered."""
+        from tasks.registration import Registered
+
+        if any(status != "clean" for status in self._runner.statuses().values()):
+            return None
+        key = self._runner.lineage().content_key
+        if (said := self._said(key)) is None:
+            return None
+        for stage in STAGES:
+            self._note(StageOutcome(stage.name, "cached", 0.0))
+        return self.result(Registered(self._runner.params.model_name, said["version"], said["run_id"], key, created=False))
+
+    def register(self, flow_run_id: str) -> Registered:
+        """Register what the stages made."""
+        from tasks.registration import register_model
+
+        lineage = self._runner.lineage()
+        tags = self._tags(lineage) | {"prefect.flow_run_id": flow_run_id}
+        params, values, store = self._runner.params, self._runner.values, self.workspace.store
+        self._client()  # where no stage had anything to do, the connection is still being made: two would each make the experiment
+        registered = register_model(self.workspace.root, store, self._uri, params, values, lineage.content_key, tags)
+        self._said(lineage.content_key)  # kept, for the next run
+        return registered
+
+    def result(self, registered: Registered) -> TrainResult:
+        """The whole run in one record."""
+        reports = self.workspace.root / "reports"
+        metrics = {name: value for name, value in read_json(reports / "metrics.json").items() if isinstance(value, int | float)}
+        evaluation = read_json(reports / "evaluation.json")
+        outcomes = [self.outcomes[stage.name] for stage in STAGES]
+        verified = read_json(reports / "verification.json")
+        cached = not registered.created and all(outcome.state == "cached" for outcome in outcomes)
+        return TrainResult(
+            state="cached" if cached else "trained",
+            model=registered.name,
+            version=registered.version,
+            mlflow_run_id=registered.mlflow_run_id,
+            content_key=registered.content_key,
+            recipe=str(verified["shipped"]),
+            metrics=metrics,
+            plain=evaluation["baseline"],
+            rows=Account.read(self.workspace.root / "data" / "splits").plain(),
+            notes=[*evaluation["notes"], *verified["notes"]],
+            stages=outcomes,
+            ships={"recipe": verified["shipped"], "why": verified["reason"], "candidates": verified["candidates"]},
+        )
+
+    def _note(self, outcome: StageOutcome) -> StageOutcome:
+        self.outcomes[outcome.name] = outcome
+        stage_line(outcome.name, outcome.state, outcome.seconds)
+        return outcome
+
+    def _said(self, content_key: str) -> dict[str, Any] | None:
+        """The version that stands for it."""
+        standing = Standing(self._uri, self.workspace.store, self._runner.params.model_name, content_key)
+        if said := standing.recall():
+            return said
+        from tasks.lifecycle.registry import mlflow_errors
+
+        with mlflow_errors(self._uri):
+            return standing.ask(*self._client())
+
+    def _check_ahead(self) -> None:
+        """What would fail after the training fails before it: an unreachable registry, recipes and slices that do not exist."""
+        from tasks.evaluation import check_slice_columns
+        from tasks.export import check_recipes
+
+        params = self._runner.params
+        check_recipes(params.export.recipes or ())
+        check_slice_columns(self.workspace.root / "data" / "splits" / "test.parquet", params.evaluate.slices)
+        self._client()
+
+    def _connect(self) -> tuple[MlflowClient, str]:
+        from tasks.lifecycle.registry import connect, mlflow_errors
+
+        client, experiment_id = connect(self._uri, self.workspace.store, self._runner.params.model_name)
+        with mlflow_errors(self._uri):
+            client.search_registered_models(max_results=1)  # the registry is a store of its own, opened when it is first asked
+        return client, experiment_id
+
+    def _client(self) -> tuple[MlflowClient, str]:
+        self.open_mlflow()
+        assert self._mlflow is not None
+        return self._mlflow.result()
+
+    def _settle(self, cache: StageCache) -> bool:
+        client, _ = self._client()
+        return settle_start(cache, self._runner.params, client, self._uri, self.workspace.store)
+
+    def _listen(self, stage: str) -> Report:
+        shown = listener.get()(stage)
+        if stage != "finetune":
+            return shown
+        self._check_ahead()
+        from tasks.lifecycle.live_curves import LiveCurves
+        from tasks.lifecycle.registry import claim_run
+
+        client, experiment_id = self._client()
+        key = self._runner.lineage().content_key
+        curves = LiveCurves(client, claim_run(client, experiment_id, key, self._runner.params.model_name).info.run_id)
+
+        def report(step: int, metrics: Mapping[str, float]) -> None:
+            shown(step, metrics)
+            curves(step, metrics)
+            if metrics.get("progress") == 1:
+                curves.flush()
+
+        return report
+
+    def _tags(self, lineage: Lineage) -> dict[str, str]:
+        from tasks.lifecycle.registry import BUNDLE_SHA256
+
+        state = git_state(self.workspace.root)
+        reports = self.workspace.root / "reports"
+        params = self._runner.params
+        training = read_json(reports / "training.json")
+        tags: dict[str, Any] = {
+            "ratchet.data_hash": lineage.data_hash,
+            "ratchet.git_commit": state.commit or "none",
+            "ratchet.git_dirty": str(state.dirty or bool(self.overrides)).lower(),
+            "ratchet.base_model": params.base_model.path,
+            "ratchet.base_model_sha256": training["base_sha256"],
+            "ratchet.base_model_files_sha256": sha256_json(training["base_files"]),
+            "ratchet.start_sha256": (training["start"] or {}).get("checkpoint_sha256", "none"),
+            BUNDLE_SHA256: sha256_file(self.workspace.root / "models" / "bundle" / MANIFEST),
+            "ratchet.recipe": read_json(reports / "verification.json")["shipped"],
+            "ratchet.problem": params.problem,
+            "ratchet.code_version": own_version(),
+        }
+        if self._trigger:
+            tags["ratchet.trigger"] = self._trigger
+        return {name: str(value) for name, value in tags.items()}

@@ -1,0 +1,94 @@
+"""What a workspace holds: its stages and its registered versions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from flows.engine.progress import listener
+from flows.engine.stage_runner import StageRunner
+from tasks.data.quality.row_account import FILE_NAME, STAGE_ROWS, Account
+from tasks.params.workspace import Workspace
+from tasks.pipeline import staging_dir
+
+if TYPE_CHECKING:
+    from flows.lifecycle.contestants import Registry
+    from tasks.lifecycle.decisions import Decision
+
+
+def workspace_status(workspace: Workspace) -> dict[str, Any]:
+    """Plain values for `ratchet status --json`."""
+    from flows.lifecycle.contestants import Registry
+    from tasks.lifecycle.ledger import standing
+
+    with closing(StageRunner(workspace, (), listener.get())) as runner:
+        stages = [{"name": name, "state": state} for name, state in runner.statuses().items()]
+    params = workspace.params()
+    registry = Registry(workspace)
+    model = {"name": params.model_name, "versions": _versions(registry)}
+    decisions = registry.decisions() if model["versions"] else []
+    by_ledger = next(iter(standing(decisions).champions[-1:]), None) if decisions else None
+    tests = _test_rows(workspace, decisions) if model["versions"] else None
+    clean = {stage["name"] for stage in stages if stage["state"] == "clean"}
+    found = {"workspace": str(workspace.root), "problem": params.problem, "stages": stages, "rows": _rows(workspace, clean), "model": model}
+    return found | {"test_rows": tests, "ledger_champion": by_ledger}
+
+
+def _rows(workspace: Workspace, clean: Collection[str]) -> dict[str, Any] | None:
+    """The account of the rows by the stage that stopped the last run, or else by the last that ended; None before there is any.
+
+    `files` hold the rows that were set aside, relative to the workspace.
+    """
+    stopped = {stage: staging_dir(workspace, stage) / directory for stage, directory in STAGE_ROWS.items() if stage not in clean}
+    ended = {stage: workspace.root / directory for stage, directory in STAGE_ROWS.items()}
+    places = [*stopped.values(), *reversed(ended.values())]
+    found = next((directory for directory in places if (directory / FILE_NAME).is_file()), None)
+    if found is None:
+        return None
+    account = Account.read(found)
+    kept = {stage: found if stopped.get(stage) == found else directory for stage, directory in ended.items()}
+    return account.plain() | {"files": [f"{kept[stage].relative_to(workspace.root)}/quarantine.jsonl" for stage in account.stages]}
+
+
+def _test_rows(workspace: Workspace, decisions: list[Decision]) -> dict[str, Any] | None:
+    """How often the present test rows have judged, and whether fresh ones are due; None before there are any."""
+    from tasks.comparison import read_test_rows
+    from tasks.lifecycle.ledger import looks
+    from tasks.scoring.statistics.alpha_spending import level_of_look, next_look
+
+    file = workspace.root / "data" / "splits" / "test.parquet"
+    if not file.is_file():
+        return None
+    params = workspace.params()
+    rows = read_test_rows(file, params.problem, params.labels, ())
+    look = next_look(rows.sketch, looks(decisions))
+    return {
+        "rows": rows.count,
+        "looks": look - 1,
+        "next_level": level_of_look(params.promotion.significance, look),
+        "fresh_rows_due": look > params.promotion.max_looks,
+    }
+
+
+def _versions(registry: Registry) -> list[dict[str, Any]]:
+    from tasks.lifecycle.registry import CONTENT_KEY, mlflow_errors
+
+    if not registry.is_made:
+        return []
+    found = registry.versions()
+    with mlflow_errors(registry.uri):
+        return [
+            {
+                "version": int(version.version),
+                "aliases": list(version.aliases),
+                "metrics": _test_metrics(registry.client.get_run(version.run_id).data.metrics),
+                "content_key": version.tags.get(CONTENT_KEY),
+                "recipe": version.tags.get("ratchet.recipe"),
+            }
+            for version in found
+        ]
+
+
+def _test_metrics(metrics: dict[str, float]) -> dict[str, float]:
+    return {name.removeprefix("test_"): value for name, value in metrics.items() if name.startswith("test_")}

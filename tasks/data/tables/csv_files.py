@@ -1,0 +1,190 @@
+"""CSV and TSV files as DuckDB tables: quickly by DuckDB where every byte is accounted for afterwards, else record by record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.errors import DataError
+from tasks.data.tables.csv_records import Record, RecordReader
+from tasks.data.tables.loaded import BATCH, LINE, Loaded, escape_glob, insert, literal, quoted, scalar
+from tasks.data.tables.text_files import Text, undecodable
+
+if TYPE_CHECKING:
+    import duckdb
+
+# no value is null in CSV: an empty field is the empty text, and DuckDB wants some text to stand for null
+_OCCURRENCES = "strlen({c}) - strlen(replace({c}, {x}, ''))"  # of a one-byte character
+_SEPARATOR_LINE = re.compile(r"sep=([,;|\t])\r?\n")
+_SAMPLE = 50  # records that a delimiter is tried on
+_FEW = 0.5  # of them
+_NEVER = "\x01\x02 no null \x02\x01"
+
+
+def load_csv(connection: duckdb.DuckDBPyConnection, text: Text, loaded: Loaded, kind: str, quote: str, reserved: set[str]) -> None:
+    """Fill the table `loaded.table` with the file's fields, all of them text; `kind` is csv or tsv."""
+    with text.open() as lines:
+        header_lines = list(islice(lines, 1000))
+    delimiter = "\t" if kind == "tsv" else _delimiter(header_lines, quote)
+    header = next(_records(header_lines, delimiter, quote), None)
+    if header is None or not any(header.fields):
+        raise DataError(f"{loaded.name}: empty; wanted a line with the columns' names, then one record a line.", "Give a file with rows.")
+    if header.reason or undecodable(header.text):
+        raise DataError(
+            f"{loaded.name}, line {header.line}: the header cannot be read: {header.reason or undecodable(header.text)}.", "Mend the line."
+        )
+    loaded.name_columns(header.fields, reserved)
+    # blank lines above the header are no concern of the quick reader
+    if text.damaged or header.line != 1 or not _load_csv_quickly(connection, text, loaded, header, delimiter, quote):
+        _load_csv_carefully(connection, text, loaded, delimiter, quote)
+    _reject_headers(connection, loaded, header)
+
+
+def _reject_headers(connection: duckdb.DuckDBPyConnection, loaded: Loaded, header: Record) -> None:
+    """Set rows aside that are the header once more, as they are where files were joined."""
+    if len(header.fields) < 2:
+        return
+    same = " AND ".join(f"{quoted(name)} = {literal(field)}" for name, field in zip(loaded.columns, header.fields, strict=True))
+    for (line,) in connection.execute(f"SELECT {LINE} FROM {quoted(loaded.table)} WHERE {same} ORDER BY {LINE}").fetchall():
+        loaded.reject(line, "the header once more", header.text)
+    if any(entry["reason"] == "the header once more" for entry in loaded.quarantine):
+        connection.execute(f"DELETE FROM {quoted(loaded.table)} WHERE {same}")
+        loaded.quarantine.sort(key=lambda entry: int(entry["line"]))
+
+
+def _delimiter(lines: list[str], quote: str) -> str:
+    """The one that Excel's first line `sep=` names; else the comma, unless another divides the records as the header and it does not."""
+    first = next((line for line in lines if line.strip("\r\n")), "")
+    if named := _SEPARATOR_LINE.fullmatch(first):
+        return named[1]
+    fitting = {mark: _share_like_header(lines, mark, quote) for mark in ",;\t|" if mark in first}
+    best = max(fitting, key=lambda mark: fitting[mark], default=",")  # of equals, the first
+    return best if "," not in fitting or fitting[","] <= _FEW < fitting[best] else ","
+
+
+def _share_like_header(lines: list[str], delimiter: str, quote: str) -> float:
+    """Of the first records below the header, those that have as many fields."""
+    header, *others = [len(record.fields) for record in islice(_records(lines, delimiter, quote), _SAMPLE)]
+    return sum(width == header for width in others) / len(others) if others else 1.0
+
+
+def _records(lines: Iterable[str], delimiter: str, quote: str) -> Iterator[Record]:
+    """The records, without the line that names the separator."""
+    records = iter(RecordReader(lines, delimiter, quote))
+    for first in islice(records, 1):
+        if not _SEPARATOR_LINE.match(first.text):
+            yield first
+    yield from records
+
+
+def _load_csv_quickly(
+    connection: duckdb.DuckDBPyConnection, text: Text, loaded: Loaded, header: Record, delimiter: str, quote: str
+) -> bool:
+    """Let DuckDB read the file, and take the result only if every byte and every line of the file is accounted for.
+
+    DuckDB is quick but in corners silently lenient (it trims blanks around quotes, skips blank lines), and knows no line numbers.
+    """
+    import duckdb
+
+    columns = {f"c{i}": "VARCHAR" for i in range(len(loaded.columns))}
+    try:
+        connection.execute(
+            "CREATE TEMP TABLE quick AS SELECT * FROM read_csv($path, auto_detect=false, header=true, strict_mode=true, delim=$delimiter, "
+            "quote=$quote, escape=$quote, columns=$columns, nullstr=$never, allow_quoted_nulls=false)",
+            {"path": escape_glob(text.path), "delimiter": delimiter, "quote": quote, "columns": columns, "never": _NEVER},
+        )
+    except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.BinderException):
+        return False
+    try:
+        if not _accounted_for(connection, text.path, header, list(columns), quote):
+            return False
+        first = header.text.count("\n") + 1
+        newlines = " + ".join(_OCCURRENCES.format(c=c, x="chr(10)") for c in columns)
+        line = f"rowid + {first}"
+        if scalar(connection, f"SELECT coalesce(sum({newlines}), 0) FROM quick"):
+            line = f"{first} + rowid + coalesce(sum({newlines}) OVER (ORDER BY rowid ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)"
+        names = ", ".join(f"{c} AS {quoted(name)}" for c, name in zip(columns, loaded.columns, strict=True))
+        connection.execute(f"CREATE TABLE {quoted(loaded.table)} AS SELECT {names}, ({line})::BIGINT AS {LINE} FROM quick ORDER BY rowid")
+    finally:
+        connection.execute("DROP TABLE quick")
+    return True
+
+
+def _accounted_for(connection: duckdb.DuckDBPyConnection, path: Path, header: Record, columns: list[str], quote: str) -> bool:
+    """Whether the rows of `quick`, written out again, have the bytes, the quotes and the line ends that the file has.
+
+    A field that is quoted costs 2 quotes more than its value has, and 1 more for each quote inside; so the file must be as much
+    longer than the values, separators and line ends as it has more quotes than they.
+    """
+    q = quote or "\0"
+    sums = (
+        _sum(columns, "strlen({0})"),
+        _sum(columns, _OCCURRENCES.format(c="{0}", x="chr(10)")),
+        _sum(columns, _OCCURRENCES.format(c="{0}", x=literal(q))),
+    )
+    row = connection.execute(f"SELECT count(*), {', '.join(sums)} FROM quick").fetchone()
+    assert row is not None
+    records, length, newlines, quotes = row
+    found = _count_bytes(path, len(header.text.encode()), q.encode())
+    ends = found.newlines - newlines  # line ends that end a record
+    if ends != records - (found.size > 0 and not found.ends_with_newline):
+        return False
+    separators = records * (len(columns) - 1)
+    end_length = 2 if header.text.endswith("\r\n") else 1
+    return bool(found.size - length - separators - ends * end_length == (found.quotes - quotes if quote else 0))
+
+
+def _sum(columns: list[str], expression: str) -> str:
+    return f"coalesce(sum({' + '.join(expression.format(c) for c in columns)}), 0)"
+
+
+@dataclass
+class _Counts:
+    size: int = 0
+    newlines: int = 0
+    quotes: int = 0
+    ends_with_newline: bool = False
+
+
+def _count_bytes(path: Path, start: int, quote: bytes) -> _Counts:
+    counts = _Counts()
+    with path.open("rb") as file:
+        file.seek(start)
+        while chunk := file.read(2**23):
+            counts.size += len(chunk)
+            counts.newlines += chunk.count(b"\n")
+            counts.quotes += chunk.count(quote)
+            counts.ends_with_newline = chunk.endswith(b"\n")
+    return counts
+
+
+def _load_csv_carefully(connection: duckdb.DuckDBPyConnection, text: Text, loaded: Loaded, delimiter: str, quote: str) -> None:
+    """Read record by record, and set aside those that do not fit."""
+    import pyarrow as pa
+
+    names = [*loaded.columns, LINE]
+    columns = ", ".join(f"{quoted(name)} VARCHAR" for name in loaded.columns)
+    connection.execute(f"CREATE TABLE {quoted(loaded.table)} ({columns}, {LINE} BIGINT)")
+    with text.open() as lines:
+        records = _records(lines, delimiter, quote)
+        next(records)
+        good = (record for record in records if _keep(record, loaded, bool(text.damaged)))
+        while batch := list(islice(good, BATCH)):
+            fields = [*zip(*(record.fields for record in batch), strict=True)]
+            arrays = [pa.array(values, pa.string()) for values in fields] + [pa.array([record.line for record in batch], pa.int64())]
+            insert(connection, loaded.table, pa.Table.from_arrays(arrays, names))
+
+
+def _keep(record: Record, loaded: Loaded, damaged: bool) -> bool:
+    reason = record.reason
+    if not reason and len(record.fields) != len(loaded.columns):
+        reason = f"{len(record.fields)} fields, the header has {len(loaded.columns)}"
+    if damaged:
+        reason = undecodable(record.text) or reason
+    if reason:
+        loaded.reject(record.line, reason, record.text)
+    return not reason

@@ -1,0 +1,95 @@
+"""Decisions about what is champion, as tags of model versions and as lines of a JSONL file."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.core.files import flush_directory
+from tasks.lifecycle.registry import DECISION
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+Outcome = Literal["promoted", "refused", "rolled back"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision, for or against.
+
+    previous    the champion when it was taken
+    move        number of the alias's move, from 1; None for a decision that moved nothing
+    settled     whether that move was carried out
+    high_water  the best champion so far, this decision included
+    test        fingerprint, sketch and number of the rows that judged; None where none did
+    """
+
+    outcome: Outcome
+    version: int
+    previous: int | None
+    reason: str
+    forced: bool = False
+    gates: list[dict[str, Any]] = field(default_factory=list)
+    high_water: int | None = None
+    look: int | None = None
+    test: dict[str, Any] | None = None
+    trigger: str = ""
+    move: int | None = None
+    settled: bool = False
+    who: str = field(default_factory=lambda: _who())
+    time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+def decisions_on(found: Iterable[ModelVersion]) -> list[Decision]:
+    """Those that some versions hold as tags."""
+    tags = [tag for version in found for tag in version.tags.items()]
+    return [_parse(text) for key, text in tags if key.startswith(DECISION)]
+
+
+def _parse(text: str) -> Decision:
+    values: Mapping[str, Any] = json.loads(text)
+    known = Decision.__dataclass_fields__
+    return Decision(**{key: value for key, value in values.items() if key in known})
+
+
+def read_lines(file: Path) -> list[Decision]:
+    """Those of a JSONL file, without lines that are no decision."""
+    if not file.is_file():
+        return []
+    found = []
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            found.append(_parse(line))
+        except (ValueError, TypeError, AttributeError):
+            continue  # empty, or torn by a crash: the decision stands on its version too
+    return found
+
+
+def append_line(file: Path, decision: Decision) -> None:
+    """Add a decision to a JSONL file, on a line of its own also where a crash has torn the last one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torn = file.is_file() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
+    line = ("\n" if torn else "") + json.dumps(asdict(decision), ensure_ascii=False) + "\n"
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(line)
+        lines.flush()
+        os.fsync(lines.fileno())
+    flush_directory(file.parent)
+
+
+def _who() -> str:
+    import getpass
+    import socket
+
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a container's user may have no name
+        return f"uid {os.getuid()}@{socket.gethostname()}"

@@ -1,0 +1,168 @@
+"""Statistics of a classifier's outputs; probabilities are the softmax of outputs.
+
+outputs     (n, c) float: logits or log-probabilities
+references  (n,) int in [0, c)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.arrays import Doubles
+from tasks.scoring.statistics.draws import Resampled
+
+if TYPE_CHECKING:
+    from tasks.core.arrays import Array, Floats
+
+BINS = 15  # of confidence, equally wide
+TEMPERATURES = (0.25, 20.0)  # rows that are all right would pull it to nothing, and every probability to 1
+MAX_CONFUSIONS = 20  # pairs of labels worth listing
+
+
+def classification_metrics(outputs: Floats, references: Array) -> dict[str, float]:
+    """Accuracy, F1, Matthews' correlation, log-loss (nats) and calibration error.
+
+    F1 is averaged over the labels that occur, as a reference or as a prediction.
+    Raises ValueError without rows.
+    """
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    predicted = outputs.argmax(-1)
+    several = len(np.union1d(references, predicted)) > 1  # with one label there is nothing to correlate
+    return {
+        "accuracy": float(accuracy_score(references, predicted)),
+        "macro_f1": float(f1_score(references, predicted, average="macro", zero_division=0)),
+        "weighted_f1": float(f1_score(references, predicted, average="weighted", zero_division=0)),
+        "mcc": float(matthews_corrcoef(references, predicted)) if several else 0.0,
+        "log_loss": log_loss(outputs, references),
+        "ece": expected_calibration_error(outputs, references),
+    }
+
+
+def resampled_classification_metrics(outputs: Floats, references: Array) -> Resampled:
+    """`classification_metrics` of many resamples at once.
+
+    Everything is made from sums over rows, so that a thousand resamples cost a matrix product.
+    """
+    predicted, classes = outputs.argmax(-1), outputs.shape[1]
+    right = (predicted == references).astype(np.float64)
+    confidence = _confidence(outputs)
+    every = np.arange(len(outputs))
+    columns = np.zeros((len(outputs), 3 * classes + BINS + 2))
+    columns[every, references] = right
+    columns[every, classes + references] = 1
+    columns[every, 2 * classes + predicted] = 1
+    columns[every, 3 * classes + bin_of(confidence)] = right - confidence
+    columns[:, -2], columns[:, -1] = _row_losses(outputs, references), 1
+    return lambda draws: _metrics_of_sums(draws.sums(columns), classes)
+
+
+def _metrics_of_sums(sums: Doubles, classes: int) -> dict[str, Doubles]:
+    hits, actual, guessed, gaps = np.split(sums[:, :-2], [classes, 2 * classes, 3 * classes], axis=1)
+    losses, total = sums[:, -2], sums[:, -1]
+    f1 = 2 * hits / np.maximum(actual + guessed, 1)
+    correct = hits.sum(1)
+    spread = (total**2 - (actual**2).sum(1)) * (total**2 - (guessed**2).sum(1))
+    covariance = correct * total - (actual * guessed).sum(1)
+    return {
+        "accuracy": correct / total,
+        "macro_f1": f1.sum(1) / (actual + guessed > 0).sum(1),
+        "weighted_f1": (f1 * actual).sum(1) / total,
+        "mcc": np.divide(covariance, np.sqrt(spread), out=np.zeros_like(total), where=spread > 0),
+        "log_loss": losses / total,
+        "ece": np.abs(gaps).sum(1) / total,
+    }
+
+
+def classification_details(outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
+    """Plain JSON values: `per_class`, the `confusion` matrix (rows: actual), its largest `confusions`, `reliability` by bin."""
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    predicted, ids = outputs.argmax(-1), range(len(labels))
+    scores = precision_recall_fscore_support(references, predicted, labels=list(ids), zero_division=0)
+    names = ("precision", "recall", "f1", "support")
+    per_class = [
+        {"label": label, **{name: values[i].item() for name, values in zip(names, scores, strict=True)}} for i, label in enumerate(labels)
+    ]
+    confusion = confusion_matrix(references, predicted, labels=list(ids))
+    return {
+        "per_class": per_class,
+        "confusions": _confusions(confusion, labels),
+        "confusion": confusion.tolist(),
+        "reliability": reliability_bins(outputs, references),
+    }
+
+
+def log_loss(outputs: Floats | Doubles, references: Array) -> float:
+    """Mean negative log-likelihood, in nats; 0 is perfect."""
+    return float(_row_losses(outputs, references).mean())
+
+
+def expected_calibration_error(outputs: Floats, references: Array) -> float:
+    """How far confidence sits from accuracy, in [0, 1]; 0 is perfect. Guo et al. 2017."""
+    bins = reliability_bins(outputs, references)
+    return float(sum(entry["rows"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins) / len(references))
+
+
+def reliability_bins(outputs: Floats, references: Array) -> list[dict[str, Any]]:
+    """Mean confidence and accuracy of the rows in each bin (low, high] of confidence; bins without rows are left out."""
+    confidence = _confidence(outputs)
+    right, bins = outputs.argmax(-1) == references, bin_of(confidence)
+    found = []
+    for number in np.unique(bins):
+        rows = bins == number
+        edges = {"low": float(number / BINS), "high": float((number + 1) / BINS), "rows": int(rows.sum())}
+        found.append({**edges, "confidence": float(confidence[rows].mean()), "accuracy": float(right[rows].mean())})
+    return found
+
+
+def fit_temperature(outputs: Floats, references: Array) -> float:
+    """The divisor of outputs that makes the references most likely; 1.0 where none does better than that.
+
+    It never changes which label is first, and never raises the log-loss of the rows it was fitted on.
+    """
+    return best_temperature(outputs, lambda scaled: log_loss(scaled, references))
+
+
+def best_temperature(outputs: Floats, loss: Callable[[Doubles], float]) -> float:
+    """The divisor of outputs with the least loss, within TEMPERATURES; 1.0 where none does better than that."""
+    from scipy.optimize import minimize_scalar
+
+    low, high = np.log(TEMPERATURES)
+    exact = outputs.astype(np.float64)
+    found = minimize_scalar(lambda exponent: loss(exact / np.exp(exponent)), bounds=(low, high), method="bounded")
+    return float(np.exp(found.x)) if found.fun < loss(exact) else 1.0
+
+
+def _row_losses(outputs: Floats | Doubles, references: Array) -> Doubles:
+    from scipy.special import log_softmax
+
+    losses: Doubles = -log_softmax(outputs.astype(np.float64), -1)[np.arange(len(outputs)), references]
+    return losses
+
+
+def _confidence(outputs: Floats) -> Doubles:
+    from scipy.special import softmax
+
+    confidence: Doubles = softmax(outputs.astype(np.float64), -1).max(-1)
+    return confidence
+
+
+def bin_of(confidence: Doubles) -> npt.NDArray[np.intp]:
+    """The bin of each confidence, in [0, BINS)."""
+    return np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
+
+
+def _confusions(confusion: npt.NDArray[np.int64], labels: Sequence[str]) -> list[dict[str, Any]]:
+    wrong = confusion - np.diag(np.diag(confusion))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
+    pairs = [divmod(int(place), len(labels)) for place in order if wrong.flat[place]]
+    support = confusion.sum(1)
+    return [
+        {"actual": labels[i], "predicted": labels[j], "rows": int(wrong[i, j]), "share_of_actual": float(wrong[i, j] / support[i])}
+        for i, j in pairs
+    ]

@@ -1,0 +1,48 @@
+"""Put a bundle together from what the stages before made, and measure the very files that ship."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.files import read_json
+from tasks.encoding.token_files import TokensInfo
+from tasks.inference.bundle import MODEL, Limits, Settings, open_bundle, write_config, write_manifest
+from tasks.inference.calibration import Calibration
+
+if TYPE_CHECKING:
+    from tasks.problems.base import Problem
+
+
+def assemble_bundle(
+    bundle: Path,
+    model: Path,
+    tokens: Path,
+    checkpoint: Path,
+    *,
+    problem: Problem,
+    labels: Sequence[str],
+    recipe: str,
+    calibration: Calibration,
+    threads: int,
+) -> None:
+    """Write everything but the metrics, which only the finished bundle can have."""
+    info = TokensInfo.read(tokens)
+    bundle.mkdir(parents=True)
+    for file in sorted((tokens / "tokenizer").iterdir()):
+        shutil.copyfile(file, bundle / file.name)
+    shutil.copyfile(model, bundle / MODEL)
+    settings = Settings(
+        problem=problem.name, labels=tuple(labels), max_length=info.max_length, pad_token_id=info.pad_token_id,
+        temperature=calibration.temperature, output_name=problem.output_name, threads=threads, bias=calibration.bias,
+    )  # fmt: skip
+    write_config(bundle, read_json(checkpoint / "config.json"), settings)
+    write_manifest(bundle, recipe=recipe, metrics={}, limits=Limits(max_length=info.max_length, labels=tuple(labels)))
+
+
+def seal_bundle(bundle: Path, metrics: dict[str, float]) -> None:
+    """Write the bundle's own test metrics into its manifest; from now on it is final."""
+    info = open_bundle(bundle)
+    write_manifest(bundle, recipe=info.recipe, metrics=metrics, limits=info.limits)

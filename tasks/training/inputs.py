@@ -1,0 +1,64 @@
+"""What a training run works on, and where it stands."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from tasks.params.finetuning import FinetuneParams
+
+if TYPE_CHECKING:
+    from tasks.core.arrays import Features, Floats
+    from tasks.problems.base import Problem
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a training run works on; `work` survives a kill."""
+
+    problem: Problem
+    labels: tuple[str, ...]
+    train: pa.Table
+    validation: Features
+    pad_token_id: int
+    params: FinetuneParams
+    class_weights: Floats | None
+    seed: int
+    device: str
+    work: Path
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps that every row takes part in one of."""
+        return math.ceil(len(self.train) / self.params.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return max(1, round(self.steps_per_epoch * self.params.epochs))
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with every checkpoint as plain JSON.
+
+    curve        {"step", "epoch", "loss", "learning_rate"} every few steps; the loss is the mean since the last point
+    evaluations  {"step", "epoch", validation metrics}
+    accumulation  parts that a batch is computed in
+    out_of_memory  {"step", "accumulation"} each time that memory did not suffice, and what it was raised to
+    """
+
+    step: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+    pending_losses: list[float] = field(default_factory=list)
+    best_step: int = 0
+    best_score: float = -math.inf
+    without_gain: int = 0
+    stopped_early: bool = False
+    accumulation: int = 1
+    out_of_memory: list[dict[str, int]] = field(default_factory=list)

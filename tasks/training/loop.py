@@ -1,0 +1,279 @@
+"""The training loop: resumable at any point, the best weights kept, the same result whether or not it was interrupted."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasks.core.arrays import Indices
+from tasks.core.errors import TrainingError
+from tasks.core.files import atomic_path, read_json, write_json
+from tasks.core.memory import free_cached_memory, is_out_of_memory
+from tasks.core.progress import LINES, Report
+from tasks.core.seeds import random_state, set_random_state
+from tasks.encoding.batching import training_batches
+from tasks.encoding.token_files import take, token_lengths
+from tasks.training.frozen_cache import FrozenPrefix
+from tasks.training.inputs import Progress, Setting
+from tasks.training.methods.tuning import Tuning
+from tasks.training.networks.architecture import frozen_depth, without_dropout
+from tasks.training.networks.device import in_bfloat16
+from tasks.training.networks.torch_outputs import predict_torch
+from tasks.training.networks.weights import load_trained, save_trained
+from tasks.training.optimizer import parameter_groups
+
+if TYPE_CHECKING:
+    import torch
+
+
+CURVE_POINTS = 200  # of the learning curve over the whole run
+BEST = "best/trained.safetensors"  # in the run's directory: the weights that were trained, at the best evaluation
+LAST = "last"  # where a killed run goes on from
+FROZEN = "frozen"  # what frozen layers make of the rows
+
+
+class Trainer:
+    """One run of AdamW over length-bucketed batches."""
+
+    def __init__(self, tuning: Tuning, setting: Setting, report: Report) -> None:
+        import torch
+        from accelerate import Accelerator
+        from transformers import get_scheduler
+
+        self.tuning, self.setting, self.report = tuning, setting, report
+        params = setting.params
+        self.lengths = token_lengths(setting.train)
+        self.steps_per_epoch, self.total_steps = setting.steps_per_epoch, setting.total_steps
+        # accelerate has one precision for all of a process's trainings: _loss sets ours
+        self.accelerator = Accelerator(mixed_precision="no", cpu=setting.device == "cpu")
+        bfloat16 = in_bfloat16(params.precision, setting.device)
+        self.precision = partial(torch.autocast, self.accelerator.device.type, torch.bfloat16, enabled=bfloat16)
+        optimizer = torch.optim.AdamW(parameter_groups(tuning, params), fused=setting.device != "mps")
+        name = "constant_with_warmup" if params.scheduler == "constant" else params.scheduler
+        warmup_steps = round(params.warmup_share * self.total_steps)
+        self.scheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=self.total_steps)
+        self.model, self.optimizer = self.accelerator.prepare(tuning.model, optimizer)
+        self.progress = Progress(accumulation=params.accumulation)
+        self.frozen = 0 if params.adds else frozen_depth(tuning.model)
+        self.prefix = self._open_prefix() if self.frozen else None
+        weights = setting.class_weights
+        losses = setting.problem.losses()
+        self.loss = losses[params.loss or next(iter(losses))]
+        self.class_weights = None if weights is None else torch.from_numpy(weights).to(self.accelerator.device)
+
+    def run(self) -> Progress:
+        """Train to the end (from the last checkpoint, if there is one) and leave the best weights in `work`/BEST."""
+        self._resume()
+        self.first_step = self.progress.step + 1
+        evaluate_every = max(1, self.steps_per_epoch // self.setting.params.evaluations_per_epoch)
+        save_every = max(1, self.steps_per_epoch // self.setting.params.checkpoints_per_epoch)
+        self._train_mode()
+        for rows in self._remaining_batches():
+            self._step(rows)
+            step = self.progress.step
+            last = step == self.total_steps
+            if last or step % evaluate_every == 0:
+                self._evaluate()
+            if last or step % save_every == 0 or self.progress.stopped_early:
+                self._save()
+            if self.progress.stopped_early:
+                break
+        if self.prefix:
+            self.prefix.detach()
+        return self.progress
+
+    def _train_mode(self) -> None:
+        """Dropout where something is trained; what is frozen below says the same in every epoch."""
+        self.model.train()
+        if self.frozen:
+            without_dropout(self.tuning.model, self.frozen)
+
+    def _open_prefix(self) -> FrozenPrefix | None:
+        """Where what the frozen layers make of the rows is kept; None where no later epoch would read it."""
+        setting, model = self.setting, self.tuning.model
+        if self.total_steps <= self.steps_per_epoch or setting.problem.draws_inputs:
+            return None
+        room = int(setting.params.frozen_cache_mb * 1e6 / (4 * model.config.hidden_size))  # tokens
+        wanted = int(self.lengths.sum())
+        if wanted > room:
+            return None
+        return FrozenPrefix(model, self.frozen, setting.work / FROZEN, min(room, 2 * wanted))  # windows may overlap
+
+    def _remaining_batches(self) -> Iterator[Indices]:
+        if self.progress.stopped_early:
+            return
+        while self.progress.step < self.total_steps:
+            epoch, done = divmod(self.progress.step, self.steps_per_epoch)
+            batches = training_batches(self.lengths, self.setting.params.batch_size, seed=self.setting.seed, epoch=epoch)
+            yield from batches[done : done + self.total_steps - self.progress.step]
+
+    def _step(self, rows: Indices) -> None:
+        params, progress = self.setting.params, self.progress
+        loss = self._backward(rows)
+        progress.step += 1
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} at step {progress.step} of {self.total_steps} (learning rate {self._learning_rate():.2g}).",
+                "Lower finetune.learning_rate, raise finetune.warmup_share, or lower finetune.max_grad_norm.",
+            )
+        self.accelerator.clip_grad_norm_(self.model.parameters(), params.max_grad_norm)
+        learning_rate = self._learning_rate()
+        self.optimizer.step()
+        self.scheduler.step()
+        self.tuning.after_step(progress.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.pending_losses.append(loss)
+        self._tell(learning_rate)
+
+    def _backward(self, rows: Indices) -> float:
+        """The gradients of a batch, in as many parts as memory asks for; its mean loss."""
+        while True:
+            drawn = random_state()
+            try:
+                return self._backward_in_parts(np.array_split(rows, min(self.progress.accumulation, len(rows))), len(rows))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(len(rows), error)
+            # as if the parts had been as small from the start
+            self.optimizer.zero_grad(set_to_none=True)
+            free_cached_memory()
+            set_random_state(drawn)
+
+    def _backward_in_parts(self, parts: list[Indices], count: int) -> float:
+        losses = []
+        for part in parts:
+            loss = self._loss(part) * (len(part) / count)
+            self.accelerator.backward(loss)
+            losses.append(float(loss.detach()))
+        penalty = self.tuning.penalty()
+        if penalty is not None:
+            self.accelerator.backward(penalty)
+        return sum(losses)
+
+    def _halve(self, count: int, error: BaseException) -> None:
+        progress, step = self.progress, self.progress.step + 1
+        if progress.accumulation >= count:
+            raise TrainingError(
+                f"out of memory at step {step} of {self.total_steps}, with a single row at a time: {' '.join(str(error).split())[:200]}",
+                "Lower tokenize.max_length, set finetune.gradient_checkpointing to true, or train less of the model "
+                "(finetune.method: lora), or a smaller base_model.",
+            ) from error
+        progress.accumulation *= 2
+        progress.out_of_memory.append({"step": step, "accumulation": progress.accumulation})
+        says = f"batches of {self.setting.params.batch_size} rows are computed in {progress.accumulation} parts from now on"
+        LINES.warning("finetune   out of memory at step %d: %s", step, says)
+        self.report(step, {"progress": progress.step / self.total_steps, "accumulation": progress.accumulation})
+
+    def _loss(self, rows: Indices) -> torch.Tensor:
+        import torch
+
+        setting = self.setting
+        features = take(setting.train, rows)
+        batch, wanted = setting.problem.training_batch(features, setting.pad_token_id)
+        device = self.accelerator.device
+        inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
+        references = torch.from_numpy(wanted).to(device)
+        needed = setting.problem.outputs_needed(self.tuning.model, references)
+        with self.precision(), needed, self.prefix.over(batch, device) if self.prefix else nullcontext():
+            outputs = self.model(**inputs)[setting.problem.output_name]
+            return self.loss(outputs.float(), references, label_smoothing=setting.params.label_smoothing, class_weights=self.class_weights)
+
+    def _learning_rate(self) -> float:
+        return float(self.scheduler.get_last_lr()[0])
+
+    def _tell(self, learning_rate: float) -> None:
+        progress = self.progress
+        share = progress.step / self.total_steps
+        metrics = {"progress": share, "loss": progress.pending_losses[-1]}
+        if progress.step % max(1, self.total_steps // CURVE_POINTS) == 0 or progress.step == self.total_steps:
+            mean_loss = sum(progress.pending_losses) / len(progress.pending_losses)
+            point = {"epoch": progress.step / self.steps_per_epoch, "loss": mean_loss, "learning_rate": learning_rate}
+            progress.curve.append({"step": progress.step, **point})
+            progress.pending_losses.clear()
+            metrics |= point
+        self.report(progress.step, metrics)
+
+    def _evaluate(self) -> None:
+        setting, progress = self.setting, self.progress
+        model = self.accelerator.unwrap_model(self.model)
+        outputs = predict_torch(model, setting.problem, setting.validation, setting.pad_token_id, str(self.accelerator.device))
+        self._train_mode()
+        metrics = setting.problem.metrics(outputs, setting.problem.references(setting.validation), setting.labels)
+        progress.evaluations.append({"step": progress.step, "epoch": progress.step / self.steps_per_epoch, **metrics})
+        name = setting.params.early_stopping_metric or setting.problem.metric
+        if name not in metrics:
+            remedy = f"Set it to one of {', '.join(metrics)}."
+            raise TrainingError(f"finetune.early_stopping_metric: the validation rows have no {name}.", remedy)
+        score = setting.problem.metric_signs[name] * metrics[name]
+        if score > progress.best_score:
+            progress.best_score, progress.best_step, progress.without_gain = score, progress.step, 0
+            with atomic_path(setting.work / BEST) as new:
+                save_trained(self.tuning.model, new)
+        else:
+            progress.without_gain += 1
+        patience = setting.params.early_stopping_patience
+        progress.stopped_early = bool(patience) and progress.without_gain >= patience
+        told = {f"validation_{one}": value for one, value in ({name: metrics[name]} | metrics).items()}
+        self.report(progress.step, {"progress": progress.step / self.total_steps} | told)
+
+    def _save(self) -> None:
+        import torch
+
+        if self.prefix:
+            self.prefix.save()
+        with atomic_path(self.setting.work / LAST) as new:
+            save_trained(self.tuning.model, new / "trained.safetensors")
+            state = {
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "random": random_state(),
+                "tuning": self.tuning.state(),
+            }
+            torch.save(state, new / "state.pt")
+            write_json(new / "progress.json", asdict(self.progress) | {"best_score": str(self.progress.best_score)})
+
+    def _resume(self) -> None:
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        last, best = self.setting.work / LAST, self.setting.work / BEST
+        if not last.exists():
+            return
+        try:
+            saved: Mapping[str, Any] = read_json(last / "progress.json")
+            progress = Progress(**{**saved, "best_score": float(saved["best_score"])})
+            state = torch.load(last / "state.pt", map_location="cpu", weights_only=True)
+            for weights in [last / "trained.safetensors", *([best] if progress.best_step else [])]:
+                load_file(weights)  # before any is taken on
+        except (OSError, EOFError, ValueError, TypeError, RuntimeError, UnpicklingError, SafetensorError) as error:
+            LINES.warning("finetune   starts over: what an interrupted run left cannot be read: %s", error)
+            shutil.rmtree(last)
+            return
+        load_trained(self.tuning.model, last / "trained.safetensors")
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.tuning.load_state(state["tuning"])
+        set_random_state(state["random"])
+        self.progress = progress
+
+
+def claim_work(work: Path, identity: str) -> None:
+    """Keep what an earlier run of the same inputs left in `work`; clear what another left."""
+    mark = work / "identity"
+    if mark.is_file() and mark.read_bytes() == identity.encode():
+        return
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    with atomic_path(mark) as new:
+        new.write_text(identity, encoding="utf-8")

@@ -1,0 +1,311 @@
+"""Compare, promote, roll back: through the command line, with a real registry; whatever goes wrong, the alias stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shared import prefect_server
+from workspaces import KILLED, clean_environment, copy_workspace, killed_as_it_answers, ratchet, ratchet_json
+
+from flows.lifecycle.comparing import other_shares
+from tasks.core.files import read_json, sha256_file, write_json
+from tasks.lifecycle.registry import BUNDLE_SHA256, connect, versions
+from tasks.params.schema import SplitParams, save_overrides
+
+
+@pytest.fixture(scope="module")
+def two_versions(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with two registered versions and no champion; copy it, do not change it."""
+    root = copy_workspace(template, tmp_path_factory.mktemp("two") / "reviews")
+    ratchet(root, "train", "-S", "finetune.epochs=5")
+    save_overrides(root / "params.yaml", ["promotion.min_slice_rows=5", "promotion.resamples=1000", "promotion.max_latency_ratio=null"])
+    return root
+
+
+@pytest.fixture
+def workspace(two_versions: Path, tmp_path: Path) -> Path:
+    return copy_workspace(two_versions, tmp_path / "reviews")
+
+
+@pytest.fixture
+def with_champion(workspace: Path) -> Path:
+    """Version 1 is champion, version 2 the challenger."""
+    assert ratchet_json(workspace, "promote", "1")["champion"] == 1
+    return workspace
+
+
+def client_of(root: Path) -> Any:
+    return connect(f"sqlite:///{root}/.ratchet/mlflow.db", root / ".ratchet", "tiny")[0]
+
+
+def champion_of(root: Path) -> int | None:
+    return next((int(v.version) for v in versions(client_of(root), "tiny") if "champion" in v.aliases), None)
+
+
+def bundle_of(root: Path, version: int) -> Path:
+    from tasks.lifecycle.registry import download_bundle
+
+    client = client_of(root)
+    (found,) = [v for v in versions(client, "tiny") if int(v.version) == version]
+    return download_bundle(client, found, root / "downloads")
+
+
+def error_of(root: Path, *arguments: str, **environment: str) -> dict[str, str]:
+    done = ratchet(root, *arguments, "--json", code=2, **environment)
+    assert "Traceback" not in done.stderr
+    error: dict[str, str] = json.loads(done.stdout)["error"]
+    assert error["message"]
+    assert error["remedy"]
+    return error
+
+
+def test_a_comparison_is_the_same_here_and_in_mlflow(with_champion: Path, tmp_path: Path) -> None:
+    found = ratchet_json(with_champion, "compare", "--html", str(tmp_path / "page.html"))
+    assert [model["version"] for model in found["models"]] == [2, 1]
+    assert found["params"] == {"finetune.epochs": ["5", "6"]}
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(
+        found["models"][0]["metrics"]["accuracy"]["value"] - found["models"][1]["metrics"]["accuracy"]["value"]
+    )
+    assert {part["column"] for part in found["slices"]} == {"label", "length (characters)"}
+    assert sum(part["rows"] for part in found["slices"] if part["column"] == "label") == found["test"]["rows"]
+    assert "neither model was trained on them" in found["notes"][0]
+    client = client_of(with_champion)
+    for model in found["models"]:
+        logged = client.get_run(client.get_model_version("tiny", str(model["version"])).run_id).data.metrics
+        for name, interval in model["metrics"].items():
+            assert logged[f"compare_{name}"] == pytest.approx(interval["value"])
+        assert logged["compare_latency_ms_p95"] == pytest.approx(model["latency_ms_p95"])
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "McNemar" in page
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    # the numbers that are registered are those of the same rows
+    assert found["models"][1]["metrics"]["macro_f1"]["value"] == pytest.approx(
+        client.get_run(client.get_model_version("tiny", "1").run_id).data.metrics["test_macro_f1"]
+    )
+
+
+def test_shares_that_nobody_wrote_down_were_the_usual_ones() -> None:
+    assert other_shares({}, SplitParams()) == ""
+    assert other_shares({"split.test": "0.1"}, SplitParams(test=0.2)) == "split.test 0.1, now 0.2"
+    assert other_shares({}, SplitParams(validation=0.2)) == "split.validation 0.1, now 0.2"
+
+
+def test_a_foreign_bundle_is_compared_with_a_warning(with_champion: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle_of(with_champion, 1), tmp_path / "foreign")
+    found = ratchet_json(with_champion, "compare", str(tmp_path / "foreign"), "1")
+    assert "cannot be known" in found["notes"][0]
+    assert found["agreement"] == 1
+    assert found["mcnemar"]["p_value"] == 1
+    assert {difference["value"] for difference in found["metrics"].values()} == {0}
+
+
+def test_a_refusal_leaves_the_alias_and_is_written_down(with_champion: Path) -> None:
+    save_overrides(with_champion / "params.yaml", ["promotion.min_value=1.01"])
+    done = ratchet(with_champion, "promote", code=2)
+    assert "minimum value" in done.stdout
+    assert "Version 1 is champion" in done.stdout
+    assert champion_of(with_champion) == 1
+    last = ratchet_json(with_champion, "history")[-1]
+    assert (last["outcome"], last["version"], last["previous"]) == ("refused", 2, 1)
+    gates = {gate["name"]: gate for gate in last["gates"]}
+    assert gates["minimum value"]["status"] == "failed"
+    assert "on no DVC remote yet" in gates["lineage"]["reason"]  # version 2 lies here, trained with `-S`
+
+    assert error_of(with_champion, "promote", "--force")["type"] == "ParamsError"
+    forced = ratchet_json(with_champion, "promote", "--force", "--reason", "the old one is broken")
+    assert (forced["state"], forced["champion"]) == ("promoted", 2)
+    last = ratchet_json(with_champion, "history")[-1]
+    assert last["forced"] is True
+    assert "the old one is broken" in last["reason"]
+    assert last["look"] == 3  # the same rows have judged twice before
+    assert ratchet_json(with_champion, "promote")["state"] == "unchanged"
+
+
+def test_a_rollback_goes_back_and_what_was_rolled_back_stays_away(with_champion: Path) -> None:
+    assert ratchet_json(with_champion, "promote", "2", "--force", "--reason", "as told")["champion"] == 2
+    back = ratchet_json(with_champion, "rollback", "--reason", "customers complain")
+    assert (back["state"], back["champion"]) == ("rolled back", 1)
+    assert champion_of(with_champion) == 1
+    refused = json.loads(ratchet(with_champion, "promote", "2", "--json", code=2).stdout)
+    assert "not rolled back" in refused["decision"]["reason"]
+    assert champion_of(with_champion) == 1
+    assert "only champion so far" in error_of(with_champion, "rollback")["message"]
+    shown = ratchet(with_champion, "history").stdout
+    assert "customers" in shown
+    assert "rolled back" in shown
+
+
+def remove_bundle(root: Path) -> None:
+    shutil.rmtree(bundle_of(root, 2))
+
+
+def change_a_byte(root: Path) -> None:
+    file = bundle_of(root, 2) / "model.onnx"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def swap_whole_bundle(root: Path) -> None:
+    """Every file fits its manifest, but it is not what was registered."""
+    target = bundle_of(root, 2)
+    shutil.rmtree(target)
+    shutil.copytree(bundle_of(root, 1), target)
+
+
+def edit_config(root: Path, **changes: Any) -> None:
+    directory = bundle_of(root, 2)
+    config, manifest = read_json(directory / "config.json"), read_json(directory / "manifest.json")
+    config["ratchet"] |= changes
+    write_json(directory / "config.json", config)
+    manifest["files"]["config.json"] = {
+        "sha256": sha256_file(directory / "config.json"),
+        "bytes": (directory / "config.json").stat().st_size,
+    }
+    write_json(directory / "manifest.json", manifest)
+    client_of(root).set_model_version_tag("tiny", "2", BUNDLE_SHA256, sha256_file(directory / "manifest.json"))  # as if registered so
+
+
+def empty_test_rows(root: Path) -> None:
+    import pyarrow.parquet as pq
+
+    file = root / "data" / "splits" / "test.parquet"
+    table = pq.read_table(file)
+    file.unlink()  # a link into DVC's cache, perhaps
+    pq.write_table(table.slice(0, 0), file)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "a deleted artifact": (remove_bundle, "BundleError", "no bundle"),
+    "a changed byte": (change_a_byte, "BundleError", "model.onnx: altered"),
+    "another bundle in its place": (swap_whole_bundle, "BundleError", "not the bundle that was registered"),
+    "other labels": (lambda root: edit_config(root, labels=["bad", "neutral", "good"]), "DataError", "does not know the label"),
+    "another problem type": (lambda root: edit_config(root, problem="token-classification"), "BundleError", "token-classification"),
+    "no test rows": (empty_test_rows, "DataError", "no rows"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_is_broken_is_told_and_the_alias_stays(with_champion: Path, kind: str) -> None:
+    breaks, expected, says = BROKEN[kind]
+    breaks(with_champion)
+    error = error_of(with_champion, "promote")
+    assert error["type"] == expected
+    assert says in error["message"]
+    assert champion_of(with_champion) == 1
+    assert [d["version"] for d in ratchet_json(with_champion, "history")] == [1]
+
+
+def test_what_is_not_there_is_told(workspace: Path) -> None:
+    assert "no champion yet" in error_of(workspace, "compare")["message"]
+    missing = error_of(workspace, "promote", "7")
+    assert "'7' is no version" in missing["message"]
+    assert "version 1, version 2" in missing["message"]
+    assert "Did you mean 'challenger'" in error_of(workspace, "compare", "chalenger", "1")["message"]
+    assert "ever promoted" in error_of(workspace, "rollback")["message"]
+    assert "no promotion waits" in error_of(workspace, "approve")["message"]
+    unreachable = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    assert error_of(workspace, "promote", **unreachable)["type"] == "RegistryError"
+    assert champion_of(workspace) is None
+
+
+def with_server() -> dict[str, str]:
+    return clean_environment() | {"PREFECT_API_URL": prefect_server()}
+
+
+def test_an_alias_that_was_moved_by_hand_is_told_and_put_back(with_champion: Path) -> None:
+    client_of(with_champion).delete_registered_model_alias("tiny", "champion")
+    assert "by the ledger it is version 1" in error_of(with_champion, "promote")["message"]
+    assert "somebody moved it by hand" in " ".join(ratchet(with_champion, "status").stdout.split())
+    assert ratchet_json(with_champion, "rollback")["champion"] == 1
+    assert champion_of(with_champion) == 1
+
+
+def test_a_page_does_not_replace_a_directory(with_champion: Path) -> None:
+    assert error_of(with_champion, "compare", "1", "2", "--html", "reports")["type"] == "ParamsError"
+    assert (with_champion / "reports" / "metrics.json").is_file()
+
+
+def test_a_prefect_server_that_is_away_is_told(with_champion: Path) -> None:
+    away = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    assert "only champion so far" in error_of(with_champion, "rollback", **away)["message"]  # told without a server
+    ratchet_json(with_champion, "promote", "2", "--force", "--reason", "to have one to go back to")
+    for command in ("promote", "rollback", "approve", "retrain"):
+        assert "cannot be reached" in error_of(with_champion, command, **away)["message"]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing came of it"
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize(("answer", "champion"), [(("--reason", "looks right"), 2), (("--no", "--reason", "not on a Friday"), 1)])
+def test_a_manual_promotion_waits_for_a_persons_word(with_champion: Path, tmp_path: Path, answer: tuple[str, ...], champion: int) -> None:
+    save_overrides(with_champion / "params.yaml", ["promotion.approval=manual", "promotion.margin=0.9", "promotion.max_slice_fall=1"])
+    log = tmp_path / "promote.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(["ratchet", "promote"], cwd=with_champion, env=with_server(), stdout=file, stderr=subprocess.STDOUT)
+    try:
+        wait_for(lambda: "Waiting at most" in log.read_text() or process.poll() is not None)
+        assert champion_of(with_champion) == 1
+        answered = [0]
+
+        def answer_it() -> bool:  # it says that it waits a moment before it does
+            answered[0] = killed_as_it_answers(with_champion, "approve", *answer, code=None)
+            return answered[0] == KILLED
+
+        wait_for(answer_it)
+        process.wait(timeout=120)
+    finally:
+        process.kill()
+    assert champion_of(with_champion) == champion, log.read_text()
+    last = ratchet_json(with_champion, "history")[-1]
+    assert last["outcome"] == ("promoted" if champion == 2 else "refused")
+    assert answer[-1] in last["reason"]
+    repeated = ratchet_json(with_champion, "approve", *answer)  # it says what it did, and no other promotion is answered
+    assert repeated["state"] == ("approved" if champion == 2 else "refused")
+    assert "no promotion waits" in error_of(with_champion, "approve", *answer)["message"]
+
+
+def test_nobodys_answer_is_no(with_champion: Path) -> None:
+    easy = ["promotion.margin=0.9", "promotion.max_slice_fall=1"]
+    save_overrides(with_champion / "params.yaml", ["promotion.approval=manual", "promotion.approval_hours=0.001", *easy])
+    refused = json.loads(ratchet(with_champion, "promote", "--json", code=2).stdout)
+    assert "nobody answered" in refused["decision"]["reason"]
+    assert champion_of(with_champion) == 1
+
+
+KILLED_COMMANDS = {"promote": (("promote", "2", "--force", "--reason", "killed"), 2), "rollback": (("rollback", "--to", "1"), 1)}
+
+
+@pytest.mark.parametrize(("command", "champion"), KILLED_COMMANDS.values(), ids=KILLED_COMMANDS)
+def test_a_move_killed_at_any_moment_is_made_once_by_repeats(with_champion: Path, command: tuple[str, ...], champion: int) -> None:
+    if champion == 1:
+        ratchet(with_champion, "promote", "2", "--force", "--reason", "to go back from")
+    before = ratchet_json(with_champion, "history")
+    for seconds in (3.0, 5.0, 6.0, 7.0):
+        process = subprocess.Popen(
+            ["ratchet", *command], cwd=with_champion, env=with_server(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert champion_of(with_champion) in (1, 2)
+    result = ratchet_json(with_champion, *command)
+    assert result["champion"] == champion_of(with_champion) == champion
+    found = ratchet_json(with_champion, "history")
+    assert found[: len(before)] == before  # nothing lost
+    assert [d["version"] for d in found[len(before) :] if d["move"]] == [champion]  # made once, however often it was tried

@@ -1,0 +1,124 @@
+"""Generation: a graph that goes on from what it has read says what the checkpoint says."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from samples import SAMPLES
+from shared import made_once
+from tiny_chat import chat_rows, make_chat_base, make_plain_base
+from transformers import GenerationConfig
+
+from tasks.core.ragged import stack_rows
+from tasks.encoding.dialogue_encoding import DialogueEncoder
+from tasks.encoding.token_files import load_tokenizer
+from tasks.inference.generation import Reader, Sampling, Speaker, choose_token
+from tasks.inference.session import OnnxModel
+from tasks.problems import load_problem
+from tasks.shipping.graphs.block_weights import quantize_weights
+from tasks.shipping.graphs.decoder import trace_causal
+
+PROBLEM = load_problem("chat")
+BASES: dict[str, Callable[[Path], Path]] = {"llama": make_chat_base, "gpt2": make_plain_base}
+LENGTH = 64
+
+
+def base(name: str) -> Path:
+    return made_once(BASES[name].__name__, BASES[name])
+
+
+def graph_file(name: str) -> Path:
+    def make(directory: Path) -> None:
+        features = PROBLEM.encode(load_tokenizer(base(name), LENGTH), {"messages": chat_rows(2)["messages"]}, ())
+        model = PROBLEM.load_model(base(name), ()).eval()
+        onnx.save(trace_causal(model, PROBLEM.collate(features, 0), PROBLEM.output_name, 17), directory / "model.onnx")
+
+    return made_once(f"traced-{name}", make) / "model.onnx"
+
+
+def traced(name: str) -> OnnxModel:
+    return OnnxModel(graph_file(name), PROBLEM.output_name, 1)
+
+
+def speaker(name: str, sampling: Sampling) -> Speaker:
+    return Speaker(load_tokenizer(base(name), LENGTH), traced(name), sampling)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_greedy_tokens_are_those_of_the_checkpoint(name: str) -> None:
+    """Hugging Face's own `generate`, with its own cache."""
+    model = PROBLEM.load_model(base(name), ()).eval()
+    ours = speaker(name, Sampling(20))
+    for messages in chat_rows(12)["messages"]:
+        ids = ours.encoder.encode(messages[:-1]).input_ids
+        config = GenerationConfig(max_new_tokens=20, do_sample=False, eos_token_id=sorted(ours.ends), pad_token_id=0)
+        found = model.generate(torch.tensor([ids]), generation_config=config, attention_mask=torch.ones(1, len(ids), dtype=torch.int64))
+        wanted = found[0, len(ids) :].tolist()
+        assert list(ours.tokens(ids)) == [token for token in wanted if token not in ours.ends]
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_reading_on_is_reading_the_whole(name: str) -> None:
+    model, draw = traced(name), np.random.default_rng(0)
+    reader = Reader(model)
+    ids: list[int] = []
+    for more in (1, 7, 1, 1, 20, 3):
+        ids = [*ids, *draw.integers(5, 200, more).tolist()]
+        whole = model.run({"input_ids": np.asarray([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)})[0, -1]
+        np.testing.assert_allclose(reader.read(ids), whole, atol=1e-4)
+    other = [*ids[:9], 17, 18]  # a dialogue that was begun anew
+    np.testing.assert_allclose(reader.read(other), Reader(model).read(other), atol=1e-4)
+    np.testing.assert_allclose(reader.read(other), Reader(model).read(other), atol=1e-4)  # nothing new
+    assert next(iter(reader.cache.values())).shape[2] == len(other)
+
+
+def test_an_answer_in_pieces_is_the_answer() -> None:
+    ours = speaker("llama", Sampling(20))
+    for messages in chat_rows(6)["messages"]:
+        pieces = list(ours.answer(messages[:-1]))
+        tokens = list(ours.tokens(ours.encoder.encode(messages[:-1]).input_ids))
+        said = ours.tokenizer.decode(tokens)
+        assert said.lstrip().startswith("".join(pieces))  # half a character at the end is not shown
+
+
+def test_sampling_keeps_to_the_likeliest_and_to_its_seed() -> None:
+    logits = np.log(np.asarray([0.05, 0.5, 0.3, 0.15], np.float32))
+    draw = np.random.default_rng(0)
+    assert choose_token(logits, Sampling(1), draw) == 1
+    found = [choose_token(logits, Sampling(1, 1.0, 0.79), draw) for _ in range(300)]
+    assert set(found) == {1, 2}
+    found = [choose_token(logits, Sampling(1, 1.0), draw) for _ in range(4000)]
+    np.testing.assert_allclose(np.bincount(found, minlength=4) / 4000, [0.05, 0.5, 0.3, 0.15], atol=0.03)
+    assert {choose_token(logits, Sampling(1, 1.0, 0.0), draw) for _ in range(20)} == {1}
+    ids = DialogueEncoder(load_tokenizer(base("llama"), LENGTH)).encode(SAMPLES["chat"].rows["messages"][0][:1]).input_ids
+    first, again, other = (list(speaker("llama", Sampling(12, 1.5, 1.0, seed)).tokens(ids)) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize(("bits", "allowed"), [(8, 0.02), (4, 0.2)])
+def test_quantized_weights_say_nearly_the_same_whatever_they_are_batched_with(name: str, bits: int, allowed: float, tmp_path: Path) -> None:
+    exact = traced(name)
+    quantize_weights(onnx.load(graph_file(name)), tmp_path / "model.onnx", bits=bits)
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node)
+    assert kinds["MatMulNBits"] >= 4 * 2 + 1  # products of two layers, and the output layer
+    model = OnnxModel(tmp_path / "model.onnx", PROBLEM.output_name, 1)
+    features = PROBLEM.encode(load_tokenizer(base(name), LENGTH), {"messages": chat_rows(12)["messages"]}, ())
+    outputs = model.outputs(features, PROBLEM, 0)
+    _, moved = PROBLEM.agreement(outputs, exact.outputs(features, PROBLEM, 0))
+    assert moved < allowed
+    alone = [model.outputs({key: values[row : row + 1] for key, values in features.items()}, PROBLEM, 0)[0] for row in range(12)]
+    assert PROBLEM.agreement(stack_rows(alone), outputs)[1] < 1e-4
+
+
+def test_quantizing_weights_leaves_logging_alone(tmp_path: Path) -> None:
+    before = logging.getLogger().level, list(logging.getLogger().handlers)
+    quantize_weights(onnx.load(graph_file("llama")), tmp_path / "model.onnx", bits=4)
+    assert (logging.getLogger().level, list(logging.getLogger().handlers)) == before

@@ -1,0 +1,111 @@
+"""A command that was killed before it answered, and is repeated, answers what it did and does it no more."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from workspaces import copy_workspace, killed_as_it_answers, ratchet, ratchet_json
+
+from flows.lifecycle.effects import UNKEPT, answering
+from tasks.core.errors import GateError, PipelineError, RegistryError
+from tasks.params.schema import save_overrides
+from tasks.params.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def three_champions(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Versions 1, 2 and again 1 were champion; copy it, do not change it."""
+    root = copy_workspace(template, tmp_path_factory.mktemp("effects") / "reviews")
+    ratchet(root, "train", "-S", "finetune.epochs=5")
+    save_overrides(root / "params.yaml", ["promotion.min_slice_rows=5", "promotion.resamples=1000", "promotion.max_latency_ratio=null"])
+    for version in ("1", "2", "1"):
+        assert ratchet_json(root, "promote", version, "--force", "--reason", "as told")["champion"] == int(version)
+    return root
+
+
+@pytest.fixture
+def workspace(three_champions: Path, tmp_path: Path) -> Path:
+    return copy_workspace(three_champions, tmp_path / "reviews")
+
+
+def moves(root: Path) -> list[tuple[str, int]]:
+    return [(decision["outcome"], decision["version"]) for decision in ratchet_json(root, "history") if decision["move"]][3:]
+
+
+def test_a_rollback_killed_as_it_answers_goes_back_once(workspace: Path) -> None:
+    killed_as_it_answers(workspace, "rollback", "--reason", "customers complain")
+    answer = ratchet_json(workspace, "rollback")
+    assert (answer["state"], answer["version"], answer["champion"]) == ("rolled back", 2, 2)
+    assert answer["decision"]["reason"] == "customers complain"
+    assert moves(workspace) == [("rolled back", 2)]
+    assert ratchet_json(workspace, "rollback")["champion"] == 1  # what was answered is done: this is another wish
+    assert moves(workspace) == [("rolled back", 2), ("rolled back", 1)]
+
+
+def test_a_repeated_rollback_does_not_take_back_what_was_promoted_since(workspace: Path) -> None:
+    killed_as_it_answers(workspace, "rollback")
+    assert ratchet_json(workspace, "promote", "1", "--force", "--reason", "since")["champion"] == 1
+    said = ratchet(workspace, "rollback").stdout
+    assert "made version 2 champion again" in said
+    assert "version 1 is champion since" in said
+    assert moves(workspace) == [("rolled back", 2), ("promoted", 1)]
+
+
+def test_a_promotion_killed_as_it_answers_is_told_with_its_decision(workspace: Path) -> None:
+    command = ("promote", "2", "--force", "--reason", "as told")
+    killed_as_it_answers(workspace, *command)
+    answer = ratchet_json(workspace, *command)
+    assert (answer["state"], answer["champion"], answer["decision"]["move"]) == ("promoted", 2, 4)
+    assert moves(workspace) == [("promoted", 2)]
+    assert ratchet_json(workspace, *command)["state"] == "unchanged"
+
+
+def test_a_refusal_killed_as_it_answers_spends_no_second_look(workspace: Path) -> None:
+    save_overrides(workspace / "params.yaml", ["promotion.min_value=1.01"])
+    killed_as_it_answers(workspace, "promote", "2")
+    before = ratchet_json(workspace, "history")
+    answer = json.loads(ratchet(workspace, "promote", "2", "--json", code=2).stdout)
+    assert answer["decision"] == before[-1]
+    assert ratchet_json(workspace, "history") == before
+    save_overrides(workspace / "params.yaml", ["promotion.min_value=null"])
+    ratchet(workspace, "promote", "2", code=None)
+    assert len(ratchet_json(workspace, "history")) == len(before) + 1  # other gates, another judgement
+
+
+def test_a_retraining_killed_as_it_answers_is_told(trained: Path) -> None:
+    save_overrides(trained / "params.yaml", ["promotion.max_latency_ratio=null", "promotion.resamples=1000"])
+    killed_as_it_answers(trained, "retrain")
+    (decision,) = ratchet_json(trained, "history")
+    answer = ratchet_json(trained, "retrain")
+    assert (answer["state"], answer["version"], answer["promotion"]["decision"]) == ("trained", 1, decision)
+    assert ratchet_json(trained, "retrain")["state"] == "idle"
+
+
+def key_of(root: Path, asked: dict[str, Any], ending: BaseException | None = None) -> str:
+    """The key of a command that answers, or that ends so before it could."""
+    with suppress(KeyboardInterrupt, typer.Exit, PipelineError), answering(Workspace(root), "rollback") as effect:
+        key = effect.begin(asked)
+        if ending is not None:
+            raise ending
+    return key
+
+
+def test_a_key_is_kept_until_its_answer_was_given(tmp_path: Path) -> None:
+    killed = key_of(tmp_path, {"to": None}, KeyboardInterrupt())
+    assert key_of(tmp_path, {"to": None}, KeyboardInterrupt()) == killed
+    assert key_of(tmp_path, {"to": None}) == killed  # the repeat, which answers
+    assert key_of(tmp_path, {"to": None}) != killed
+    refused = key_of(tmp_path, {"to": 1}, typer.Exit(2))  # its reasons were printed
+    assert key_of(tmp_path, {"to": 1}) != refused
+    refused = key_of(tmp_path, {"to": 1}, GateError("another promotion was faster"))
+    assert key_of(tmp_path, {"to": 1}) != refused  # it is judged again
+    unknown = key_of(tmp_path, {"to": 1}, RegistryError("no answer"))
+    assert key_of(tmp_path, {"to": 1}) == unknown
+    other = key_of(tmp_path, {"to": 1}, KeyboardInterrupt())
+    assert key_of(tmp_path, {"to": 2}) != other
+    assert UNKEPT.begin({"to": 1}) != UNKEPT.begin({"to": 1})

@@ -1,0 +1,115 @@
+"""params.yaml: every mistake is named, at once, with what was wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.core.errors import ParamsError
+from tasks.params.schema import Params, apply_overrides, parse, read_yaml, save_overrides
+
+MINIMAL: dict[str, Any] = {
+    "problem": "text-classification",
+    "model_name": "m",
+    "labels": ["a", "b"],
+    "base_model": {"path": "./base"},
+    "ingest": {"sources": [{"url": "rows.csv"}]},
+}
+
+
+def test_every_mistake_is_reported_at_once() -> None:
+    values = apply_overrides(
+        MINIMAL,
+        [
+            "finetune.learning_rat=1",
+            "finetune.epochs=-1",
+            "tokenize.max_length=lots",
+            "model_name=a b",
+            "split.test=0.95",
+        ],
+    )
+    with pytest.raises(ParamsError) as caught:
+        parse(values)
+    message = caught.value.message
+    assert "5 values are wrong" in message
+    for part in (
+        "finetune.learning_rat: unknown key. Did you mean 'learning_rate'?",
+        "finetune.epochs",
+        "found -1",
+        "tokenize.max_length",
+        "'lots'",
+        "model_name",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize("key", ["verify.min_speedup", "verify.budget_seconds"])
+def test_a_key_of_an_earlier_version_says_what_became_of_it(key: str) -> None:
+    with pytest.raises(ParamsError, match=f"{key}: no longer a setting: .* ships, however fast; delete the line"):
+        parse(apply_overrides(MINIMAL, [f"{key}=1"]))
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(ParamsError, match="base_model: missing"):
+        parse({key: value for key, value in MINIMAL.items() if key != "base_model"})
+
+
+def test_a_hub_id_must_be_pinned() -> None:
+    with pytest.raises(ParamsError, match="revision"):
+        parse(MINIMAL | {"base_model": {"path": "bert-base-uncased"}})
+    assert parse(MINIMAL | {"base_model": {"path": "bert-base-uncased", "revision": "86b5e09"}}).base_model.revision == "86b5e09"
+
+
+def test_splits_are_named_by_all_sources_or_by_none() -> None:
+    sources = [{"url": "a.csv", "split": "train"}, {"url": "b.csv"}]
+    with pytest.raises(ParamsError, match="split"):
+        parse(MINIMAL | {"ingest": {"sources": sources}})
+
+
+def test_params_are_frozen() -> None:
+    params = parse(MINIMAL)
+    with pytest.raises(ValueError, match="frozen"):
+        params.seed = 1  # type: ignore[misc]
+
+
+def test_an_override_is_read_as_yaml_and_leaves_the_values_alone() -> None:
+    changed = apply_overrides(MINIMAL, ["finetune.learning_rate=3e-5", "ingest.sources.0.format=csv", "labels=[x, y]"])
+    assert changed["finetune"] == {"learning_rate": 3e-5}
+    assert changed["ingest"]["sources"][0] == {"url": "rows.csv", "format": "csv"}
+    assert changed["labels"] == ["x", "y"]
+    assert "finetune" not in MINIMAL
+    assert MINIMAL["ingest"]["sources"] == [{"url": "rows.csv"}]
+
+
+@pytest.mark.parametrize("override", ["seed", "=1", "ingest.sources.7.url=x", "seed.deeper=1", "seed=[1"])
+def test_a_wrong_override_is_a_users_mistake(override: str) -> None:
+    with pytest.raises(ParamsError):
+        apply_overrides(MINIMAL | {"seed": 1}, [override])
+
+
+def test_saving_an_override_keeps_comments_and_order(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("# top\nseed: 42  # the seed\nfinetune:\n  epochs: 1  # times\n  learning_rate: 5.0e-5\n", encoding="utf-8")
+    save_overrides(file, ["finetune.epochs=3"])
+    assert file.read_text(encoding="utf-8") == "# top\nseed: 42  # the seed\nfinetune:\n  epochs: 3  # times\n  learning_rate: 5.0e-5\n"
+
+
+@pytest.mark.parametrize(("text", "says"), [("a: [1", "not valid YAML"), ("- 1\n", "wanted keys"), ("", "wanted keys")])
+def test_a_file_that_is_no_mapping_is_a_users_mistake(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ParamsError, match=says):
+        read_yaml(file)
+
+
+def test_latin_1_params_are_a_users_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_bytes("model_name: caf\xe9\n".encode("latin-1"))
+    with pytest.raises(ParamsError, match="UTF-8"):
+        read_yaml(file)
+
+
+def test_defaults_of_the_schema_are_valid() -> None:
+    assert Params.model_validate(parse(MINIMAL).model_dump(by_alias=True)) == parse(MINIMAL)

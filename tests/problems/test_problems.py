@@ -1,0 +1,175 @@
+"""The contract of problem types: every file in tasks/problems is held to it on the day it lands."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from samples import SAMPLES, Sample
+from transformers import AutoTokenizer
+
+from tasks.core.arrays import Features
+from tasks.core.errors import ParamsError
+from tasks.core.ragged import largest_difference
+from tasks.core.seeds import seed_everything
+from tasks.encoding.token_files import load_tokenizer
+from tasks.params.schema import EvaluateParams, ValidateParams
+from tasks.problems import Problem, load_problem, problem_names
+from tasks.scoring.statistics.draws import Draws
+from tasks.tokenization import pad_token_id
+from tasks.training.networks.torch_outputs import predict_torch
+
+
+def test_every_problem_type_is_tested() -> None:
+    assert set(SAMPLES) == set(problem_names())
+    assert len(SAMPLES) == 7
+
+
+def test_an_unknown_problem_is_a_users_mistake() -> None:
+    with pytest.raises(ParamsError, match="Did you mean 'text-classification'"):
+        load_problem("text-clasification")
+
+
+@pytest.fixture(params=sorted(SAMPLES))
+def problem(request: pytest.FixtureRequest) -> Problem:
+    return load_problem(request.param)
+
+
+@pytest.fixture
+def sample(problem: Problem) -> Sample:
+    return SAMPLES[problem.name]
+
+
+def encoded(problem: Problem, sample: Sample, length: int = 32, rows: Any = None) -> Features:
+    return problem.encode(load_tokenizer(sample.base_dir(), length), sample.rows if rows is None else rows, sample.labels)
+
+
+def fresh_model(problem: Problem, sample: Sample) -> Any:
+    seed_everything(0)
+    return problem.load_model(sample.base_dir(), sample.labels)
+
+
+def pad(sample: Sample) -> int:
+    return pad_token_id(AutoTokenizer.from_pretrained(sample.base_dir()))
+
+
+def test_it_says_what_it_is(problem: Problem) -> None:
+    known = {*problem.columns, *problem.derived}
+    assert set(problem.text_columns) <= known
+    assert problem.label_column is None or problem.label_column in known
+    assert set(problem.answer_columns) <= known
+    assert set(problem.types) <= known
+    assert set(problem.split_columns) <= known
+    assert set(problem.replaceable) <= set(problem.derived)
+    assert problem.metric_signs[problem.metric] == 1
+    assert set(problem.example()) <= known - set(problem.answer_columns)
+    assert type(problem).__doc__
+
+
+def test_it_knows_its_own_columns_in_foreign_rows(problem: Problem, sample: Sample) -> None:
+    found = problem.guess_columns({name: sample.rows[name] for name in problem.columns} | {"other": list(range(len(sample)))})
+    assert found == {name: name for name in problem.columns}
+
+
+def test_its_labels_can_be_told_from_its_outputs_names(problem: Problem, sample: Sample) -> None:
+    assert list(problem.labels_of(problem.output_labels(sample.labels))) == list(sample.labels)
+
+
+def test_its_expectations_name_themselves_once(problem: Problem, sample: Sample) -> None:
+    checks = problem.expectations(ValidateParams(), sample.labels)
+    assert len({check.name for check in checks}) == len(checks)
+    assert all(check.says and check.type.startswith("expect_") for check in checks)
+
+
+def test_rows_become_outputs_and_outputs_become_predictions(problem: Problem, sample: Sample) -> None:
+    features, labels, count = encoded(problem, sample, 16), sample.labels, len(sample)
+    assert len(features["input_ids"]) == len(features["truncated"]) == len(problem.references(features)) == count
+    outputs = predict_torch(fresh_model(problem, sample), problem, features, pad(sample))
+    assert len(outputs) == count
+    assert outputs.dtype == np.float32
+
+    references = problem.references(features)
+    metrics = problem.metrics(outputs, references, labels)
+    assert set(metrics) == set(problem.metric_signs)
+    assert all(np.isfinite(value) for value in metrics.values())
+    json.dumps(problem.details(outputs, references, labels), allow_nan=False)
+    assert problem.agreement(outputs, outputs) == (1.0, 0.0)
+    assert problem.right(outputs, references).shape == (count,)
+    calibration = problem.fit_calibration(outputs, references, labels, None)
+    assert calibration.temperature > 0
+    predictions = problem.decode(outputs, sample.rows, labels, calibration)
+    assert len(predictions) == count
+    json.dumps(predictions, allow_nan=False)
+    assert {label for one in predictions for label in problem.predicted_labels(one)} <= set(labels)
+
+
+def test_resampled_metrics_are_the_metrics_of_the_resamples(problem: Problem, sample: Sample) -> None:
+    features = encoded(problem, sample)
+    outputs, references = predict_torch(fresh_model(problem, sample), problem, features, pad(sample)), problem.references(features)
+    draw, clusters = np.random.default_rng(0), problem.clusters(references)
+    if clusters is None:
+        weights = draw.multinomial(len(sample), np.full(len(sample), 1 / len(sample)), size=5).astype(np.float64)
+    else:  # once at most: a cluster repeated would be one larger cluster to `metrics`
+        weights = draw.integers(0, 2, size=(5, int(clusters.max()) + 1)).astype(np.float64)[:, clusters]
+    found = problem.resampled_metrics(outputs, references, sample.labels)(Draws(weights))
+    for resample, weight in enumerate(weights):
+        rows = np.repeat(np.arange(len(sample)), weight.astype(int))
+        wanted = problem.metrics(outputs[rows], references[rows], sample.labels)
+        assert {name: values[resample] for name, values in found.items()} == pytest.approx(wanted, abs=1e-5)
+
+
+def test_inputs_alone_can_be_encoded(problem: Problem, sample: Sample) -> None:
+    assert "references" not in encoded(problem, sample, 16, problem.example())
+
+
+def test_padding_never_changes_outputs(problem: Problem, sample: Sample) -> None:
+    features, model = encoded(problem, sample), fresh_model(problem, sample)
+    together = predict_torch(model, problem, features, pad(sample))
+    alone = predict_torch(model, problem, features, pad(sample), batch_rows=1)
+    assert largest_difference(together, alone) < 1e-4
+
+
+def test_its_loss_falls_when_outputs_get_better(problem: Problem, sample: Sample) -> None:
+    model = fresh_model(problem, sample)
+    batch, wanted = problem.training_batch(encoded(problem, sample, 16), pad(sample))
+    inputs, references = {name: torch.from_numpy(values) for name, values in batch.items()}, torch.from_numpy(wanted)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    losses = []
+    for _ in range(15):
+        loss = problem.loss(model(**inputs)[problem.output_name], references, label_smoothing=0.0, class_weights=None)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
+def test_leaving_out_outputs_that_are_not_needed_changes_neither_loss_nor_gradients(problem: Problem, sample: Sample) -> None:
+    model = fresh_model(problem, sample).eval()
+    batch, wanted = problem.training_batch(encoded(problem, sample, 16), pad(sample))
+    inputs, references = {name: torch.from_numpy(values) for name, values in batch.items()}, torch.from_numpy(wanted)
+    found = []
+    for needed in (nullcontext(), problem.outputs_needed(model, references)):
+        with needed:
+            outputs = model(**inputs)[problem.output_name]
+        loss = problem.loss(outputs, references, label_smoothing=0.1, class_weights=None)
+        gradients = torch.autograd.grad(loss, [one for one in model.parameters() if one.requires_grad], allow_unused=True)
+        found.append((loss.detach(), [torch.zeros(()) if one is None else one for one in gradients]))
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
+    assert model(**inputs)[problem.output_name].shape[:1] == next(iter(inputs.values())).shape[:1]  # as it was again
+
+
+def test_its_behaviour_tests_can_be_judged(problem: Problem, sample: Sample) -> None:
+    model = fresh_model(problem, sample)
+
+    def outputs(given: Any) -> Any:
+        return predict_torch(model, problem, encoded(problem, sample, rows=given), pad(sample))
+
+    for test in problem.behaviour_tests(sample.rows, sample.labels, EvaluateParams(), seed=0):
+        passed = test.passes(outputs(test.rows), None if test.against is None else outputs(test.against))
+        assert passed.dtype == bool
+        assert len(passed) == len(next(iter(test.rows.values())))

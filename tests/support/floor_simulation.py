@@ -1,0 +1,137 @@
+"""How often the first champion's gates err, by simulation: `python tests/support/floor_simulation.py` prints the rates of docs/gates.md.
+
+Rows have two classes, the rarer one 35% of them. A perfect model knows each row's true probability, so it is calibrated and right on
+80%; a worse one gives a share of the rows the answer of another row. What is simulated is what the gates read: outputs on the test
+rows, the run's paired interval against the plain method, the interval of the calibration error, behavioural tests' counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import logit
+
+from tasks.core.arrays import Floats
+from tasks.lifecycle.evidence import Evidence, Gate, ModelEvidence
+from tasks.lifecycle.gates import judge
+from tasks.params.lifecycle import PromotionParams
+from tasks.problems import load_problem
+from tasks.scoring.statistics.bootstrap import Resampling, difference_interval, metric_intervals
+from tasks.scoring.statistics.chance import deal, difference_to_chance, only_answer
+from tasks.scoring.statistics.paired import Difference
+
+KIND = load_problem("text-classification")
+LABELS = ("negative", "positive")
+SHAPE = (0.55, 1.02)  # of the beta distribution of a row's true probability: mean 0.35, the better class right on 80%
+RESAMPLES = 500
+SIZES = (100, 500, 2000)
+PARAMS = PromotionParams()
+
+
+def draw_rows(draw: np.random.Generator, rows: int) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """(outputs of the perfect model, references)."""
+    chance = np.clip(draw.beta(*SHAPE, rows), 1e-6, 1 - 1e-6)
+    outputs = np.stack([np.zeros(rows), logit(chance)], 1).astype(np.float32)
+    return outputs, (draw.random(rows) < chance).astype(np.int64)
+
+
+def spoil(draw: np.random.Generator, outputs: Floats, share: float) -> Floats:
+    """The outputs with those of a share of the rows dealt among them."""
+    chosen = draw.random(len(outputs)) < share
+    spoilt = outputs.copy()
+    spoilt[chosen] = deal(outputs[chosen], draw.permutation(int(chosen.sum())))
+    return spoilt
+
+
+def first_champion(outputs: Floats, plain: Floats, references: npt.NDArray[np.int64], passed: int, tested: int, seed: int) -> list[Gate]:
+    """What every gate says of a first version."""
+    resampling = Resampling(RESAMPLES, seed=seed)
+    measured = {
+        "metrics": metric_intervals(KIND, outputs, references, LABELS, resampling),
+        "latency_ms_p95": 1.0, "latency_ms_p95_range": [1.0, 1.0], "throughput": 1.0, "throughput_range": [1.0, 1.0], "size_bytes": 1,
+    }  # fmt: skip
+    interval = difference_interval(KIND, (outputs, plain), references, LABELS, resampling)
+    behaviour = {"name": "one typo", "kind": "invariance", "rows": tested, "passed": passed, "pass_rate": passed / tested}
+    reports: Mapping[str, Any] = {
+        "validation": {"checks": [], "rows_in": 1, "rows_out": 1},
+        "verification": {"shipped": "fp32", "candidates": [{"recipe": "fp32", "agreement": 1.0}], "rows": {"validation": len(outputs)}},
+        "evaluation": {"behaviour": [behaviour], "baseline": {"name": "plain", "difference": {"metric": KIND.metric, **interval}}},
+    }
+    chance = difference_to_chance(KIND, KIND.metric, outputs, references, LABELS, resampling)
+    said = only_answer(KIND, outputs, {"text": [""] * len(outputs)}, LABELS)
+    model = ModelEvidence(measured, reports)
+    return judge(Evidence(KIND.metric, model, None, None, chance, said, None, "", len(outputs), 1, (), rolled_back=False), PARAMS)
+
+
+def refusals(kind: str, rows: int, times: int, seed: int) -> dict[str, float]:
+    """Share of simulated versions that each gate fails, and that any does ('refused').
+
+    kind  constant, guess, good (plain is 5 points worse), equal (to plain), 5 or 10 points worse than plain, overconfident (logits 3x)
+    """
+    draw, counts = np.random.default_rng(seed), {"refused": 0}
+    for number in range(times):
+        perfect, references = draw_rows(draw, rows)
+        # 36% of the rows dealt cost 10 points of accuracy
+        ours, plain = {
+            "constant": (np.tile(np.float32([1, 0]), (rows, 1)), perfect),
+            "guess": (deal(perfect, draw.permutation(rows)), deal(perfect, draw.permutation(rows))),
+            "good": (perfect, spoil(draw, perfect, 0.18)),
+            "equal": (spoil(draw, perfect, 0.09), spoil(draw, perfect, 0.09)),
+            "5 points worse": (spoil(draw, perfect, 0.18), perfect),
+            "10 points worse": (spoil(draw, perfect, 0.36), perfect),
+            "overconfident": (3 * perfect, spoil(draw, perfect, 0.18)),
+        }[kind]
+        gates = first_champion(ours, plain, references, passed=int(draw.binomial(rows, 0.85)), tested=rows, seed=number)
+        failed = [gate.name for gate in gates if gate.status == "failed"]
+        counts["refused"] += bool(failed)
+        for name in failed:
+            counts[name] = counts.get(name, 0) + 1
+    return {name: count / times for name, count in counts.items()}
+
+
+def excused(rows: int, times: int, seed: int) -> float:
+    """Share of challengers that are truly 10 points better, as overconfident as the champion, and held back by the calibration gate."""
+    draw, held = np.random.default_rng(seed), 0
+    for number in range(times):
+        perfect, references = draw_rows(draw, rows)
+        pair = (3 * perfect, 3 * spoil(draw, perfect, 0.36))
+        resampling = Resampling(RESAMPLES, seed=number)
+        found = difference_interval(KIND, pair, references, LABELS, resampling)
+        models = [
+            ModelEvidence(
+                {"metrics": metric_intervals(KIND, outputs, references, LABELS, resampling), "latency_ms_p95": 1.0,
+                 "latency_ms_p95_range": [1.0, 1.0], "throughput": 1.0, "throughput_range": [1.0, 1.0], "size_bytes": 1}, {},
+            )
+            for outputs in pair
+        ]  # fmt: skip
+        error = (found["high"] - found["low"]) / 3.92
+        difference = Difference(0.0, 0.0, found["value"], found["low"], found["high"], 0.0, error)
+        comparison = {
+            "metrics": {KIND.metric: asdict(difference)}, "mcnemar": {"only_first": 0, "only_second": 0}, "slices": [],
+            "latency_p95_ratio": 1.0, "latency_p95_ratio_range": [1.0, 1.0],
+        }  # fmt: skip
+        shown = Evidence(KIND.metric, models[0], models[1], comparison, None, "", None, "", rows, 1, (), rolled_back=False)
+        held += next(gate for gate in judge(shown, PARAMS) if gate.name == "calibration").status == "failed"
+    return held / times
+
+
+def main() -> None:
+    """Print the rates as the table of docs/gates.md."""
+    print(f"| first version | {' | '.join(f'{rows:,} test rows' for rows in SIZES)} |\n|---|{'---|' * len(SIZES)}")
+    for kind in ("constant", "guess", "10 points worse", "5 points worse", "equal", "good", "overconfident"):
+        cells = []
+        for rows in SIZES:
+            found = refusals(kind, rows, 200, seed=rows)
+            why = ", ".join(f"{name} {rate:.1%}" for name, rate in sorted(found.items()) if name != "refused")
+            cells.append(f"{found['refused']:.1%}" + (f" ({why})" if why else ""))
+        print(f"| {kind} | {' | '.join(cells)} |", flush=True)
+    cells = [f"{excused(rows, 200, seed=rows):.1%}" for rows in SIZES]
+    print(f"| 10 points better, as overconfident as the champion, held back | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()

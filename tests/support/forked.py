@@ -1,0 +1,88 @@
+"""`ratchet` in processes of their own, forked from one that has imported the large libraries: most of a command's time is imports.
+
+A fork runs what the installed command runs, `flows.cli.main.main`, with an environment, a directory, streams and an exit of its own.
+Only the imports are shared, so tests of what a fresh process does (the README's commands, kills, a full disk) start the command itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+# none reads addresses or starts a Python thread when it is imported; Prefect reads its settings then, and so stays out
+LARGE = (
+    "accelerate", "duckdb", "dvc.repo", "dvc.scm", "fastapi", "great_expectations", "matplotlib.figure", "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store", "onnx", "onnxscript", "pandas", "pyarrow.parquet", "scipy.stats", "sklearn.metrics",
+    "torch.onnx", "transformers.models.bert.modeling_bert", "typer",
+)  # fmt: skip
+
+
+def fork_ratchet(directory: Path, arguments: tuple[str, ...], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as streams:
+        out, err = Path(streams, "out"), Path(streams, "err")
+        request = {"arguments": arguments, "directory": str(directory), "environment": environment, "out": str(out), "err": str(err)}
+        server, pid = _server(), None
+        try:
+            server.stdin.write(json.dumps(request) + "\n")
+            server.stdin.flush()
+            pid = int(server.stdout.readline())
+            code = int(server.stdout.readline())
+        except BaseException:  # the test's timeout, most likely: the next test gets a new server
+            _server.cache_clear()
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+            server.kill()
+            raise
+        return subprocess.CompletedProcess(("ratchet", *arguments), code, out.read_text(), err.read_text())
+
+
+@cache
+def _server() -> Any:
+    """It ends with this process, whose end closes its standard input."""
+    return subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def serve() -> dict[str, Any]:
+    """Fork for each request on standard input, tell the process's id and exit code; return the request in the fork."""
+    while line := os.read(0, 1 << 20):
+        assert line.endswith(b"\n")
+        if (pid := os.fork()) == 0:
+            return dict(json.loads(line))
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    sys.exit(0)
+
+
+def become(request: dict[str, Any]) -> None:
+    """Take on the request's environment, directory, streams and arguments."""
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["directory"])
+    for number, name in enumerate((os.devnull, request["out"], request["err"])):
+        os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
+    sys.argv = ["ratchet", *request["arguments"]]
+
+
+if __name__ == "__main__":
+    for module in LARGE:
+        import_module(module)
+    assert threading.active_count() == 1, "a fork would lose the others"
+    gc.freeze()  # or every fork would go through, and so copy, all of it
+    become(serve())
+    from faults import NAME, arm
+
+    from flows.cli.main import main
+
+    if NAME in os.environ:
+        arm(os.environ[NAME])
+    main()

@@ -1,0 +1,107 @@
+"""The README's commands are run as they stand, only what would take minutes is made small; those of docs/ exist; links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from tiny import tiny_rows
+from workspaces import FAST, ratchet, run, write_csv
+
+from tasks.params.schema import save_overrides
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
+COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.strip()]
+
+# so little data shows little: the gates are asked for less, not for nothing
+EASY = ("promotion.max_ece=0.9", "promotion.min_pass_rates={invariance: 0.3, directional: 0.3, minimum_functionality: null}")
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(COMMANDS) >= 8
+    assert {command[0] for command in COMMANDS} == {"make", "ratchet"}
+
+
+@pytest.mark.parametrize("target", sorted({command[1] for command in COMMANDS if command[0] == "make"} | {"lint", "docs-check", "clean"}))
+def test_make_knows_its_targets(target: str) -> None:
+    run(ROOT, "make", "--dry-run", target)
+
+
+def test_the_commands_work_in_their_order(base_dir: Path, tmp_path: Path) -> None:
+    write_csv(tmp_path / "reviews.csv", tiny_rows(300))
+    write_csv(tmp_path / "new.csv", {"text": ["a good and lovely film", "a bad, broken phone"]})
+    done = []
+    for command in (command for command in COMMANDS if command[0] == "ratchet"):
+        arguments = [word.replace("3e-5", "3e-3") for word in command[1:]]  # at 3e-5 the tiny model learns nothing, and is refused
+        if arguments[0] == "init":
+            done.append(ratchet(tmp_path, *arguments, "--base-model", str(base_dir)).stdout)
+            save_overrides(tmp_path / "reviews" / "params.yaml", (*FAST, *EASY))
+        else:
+            newcomer = len(done) == 1  # the first training: nobody has a Prefect server yet
+            done.append(ratchet(tmp_path, *arguments, server=not newcomer).stdout)
+    assert len(done) >= 6
+    assert "version 1" in done[1]
+    assert len((tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def page_name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:tasks|tests|flows|applications|benchmarks|examples)/[\w./]+)`", text):
+        assert (ROOT / name).exists(), name
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", re.sub(r"```.*?```", "", text, flags=re.S)):
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def anchors(page: Path) -> set[str]:
+    """Those of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_the_commands_of_a_page_are_ones_that_exist(page: Path) -> None:
+    """Each `ratchet …` of a block, options included; what they do is for other tests."""
+    from typer.main import get_command
+
+    import flows.cli.main  # noqa: F401, the commands join the app
+    from flows.cli.console import app
+
+    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    lines = [re.sub(r"^\$ (\.venv/bin/)?", "", line) for block in blocks for line in block.splitlines()]
+    for line in (line for line in lines if line.startswith("ratchet ")):
+        for words in (shlex.split(part, comments=True) for part in line.split(" && ")):
+            if words[:1] != ["ratchet"]:
+                continue
+            root = get_command(app)
+            context = root.make_context("ratchet", words[1:])
+            name, command, rest = root.resolve_command(context, [*context._protected_args, *context.args])  # typer's own name for them
+            assert command is not None, line
+            command.make_context(name, rest, parent=context)
+
+
+def test_the_stage_table_is_complete() -> None:
+    from tasks.pipeline import STAGES
+
+    for stage in STAGES:
+        assert re.search(rf"^\| {stage.name} \|", (ROOT / "docs" / "stages.md").read_text(encoding="utf-8"), re.M), stage.name
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert not re.search(r"^(TRANSCRIPT|RESULTS)$", README, re.M)

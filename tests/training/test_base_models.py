@@ -1,0 +1,217 @@
+"""What a base model must hold: no weight of its body is ever drawn at random, shards are as good as one file, pins are of bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, body_dir
+from safetensors.torch import load_file, save_file
+from tampered import flip
+from test_adapters import run, tokens  # noqa: F401, the fixture is asked for by name
+from tiny import LABELS, make_base
+
+from tasks.core.errors import SourceError
+from tasks.core.files import sha256_file
+from tasks.data.sources.base_models import other_sha256, weights_sha256
+from tasks.data.sources.fetching import resolve_model
+from tasks.params.schema import BaseModelParams
+from tasks.problems import load_problem
+from tasks.training.networks.architecture import untrained_parameters
+
+PROBLEM = load_problem("text-classification")
+Tensors = dict[str, torch.Tensor]
+SAVED = {"max_shard_size": "20KB"}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "base").mkdir()
+    return make_base(tmp_path / "base")
+
+
+@pytest.fixture
+def sharded(base: Path, tmp_path: Path) -> Path:
+    """The same model in several files."""
+    from transformers import BertModel
+
+    directory = tmp_path / "sharded"
+    shutil.copytree(base, directory, ignore=shutil.ignore_patterns("*.safetensors"))
+    BertModel.from_pretrained(base).save_pretrained(directory, **SAVED)
+    assert len(list(directory.glob("model-*.safetensors"))) > 2
+    return directory
+
+
+def edit_weights(directory: Path, edit: Callable[[Tensors], object]) -> None:
+    weights = load_file(directory / "model.safetensors")
+    edit(weights)
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_each_missing_weight_of_a_body_is_told(name: str, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(body_dir(name), tmp_path / "base"))
+    whole = load_file(directory / "model.safetensors")
+    names = [key for key in sorted(whole) if "pooler" not in key]  # that one a base may lack
+    assert len(names) > 15
+    for lost in (names[0], names[len(names) // 2], names[-1], *[key for key in names if "norm" in key.lower()][:1]):
+        save_file({key: value for key, value in whole.items() if key != lost}, directory / "model.safetensors", {"format": "pt"})
+        with pytest.raises(SourceError, match=rf"1 of the \d+ weights .* are not in its files: [\w.]*{lost}\."):
+            PROBLEM.load_model(directory, LABELS)
+
+
+def test_renamed_weights_are_told_by_both_names(base: Path) -> None:
+    def rename(weights: Tensors) -> None:
+        for key in [key for key in weights if key.startswith("encoder.layer.1.")]:
+            weights[key.replace("encoder.layer", "encoder.block")] = weights.pop(key)
+
+    edit_weights(base, rename)
+    with pytest.raises(SourceError) as error:
+        PROBLEM.load_model(base, LABELS)
+    said = error.value.message
+    assert f"{base}: 16 of the 39 weights that BertForSequenceClassification wants are not in its files: bert.encoder.layer.1." in said
+    assert "They hold 16 that it does not know: encoder.block.1." in said
+
+
+def test_weights_of_other_shapes_than_the_configuration_says_are_told(base: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    with pytest.raises(SourceError, match=r"6 of its weights do not have the shapes .*: \S+ \[64\], wanted \[48\]"):
+        PROBLEM.load_model(base, LABELS)
+
+
+@pytest.mark.parametrize("problem", ["text-classification", "token-classification", "masked-lm"])
+def test_a_head_and_a_pooler_may_be_missing(base: Path, problem: str) -> None:
+    edit_weights(base, lambda weights: [weights.pop(key) for key in list(weights) if "pooler" in key])
+    kind = load_problem(problem)
+    model = kind.load_model(base, LABELS)
+    stored = load_file(base / "model.safetensors")
+    loaded = dict(model.base_model.named_parameters())
+    assert all(torch.equal(loaded[name], value) for name, value in stored.items())
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda weights: weights.pop("pooler.dense.bias"), r"1 of the \d+ weights .* bert\.pooler\.dense\.bias\."),
+        (
+            lambda weights: weights.update({"pooling.dense.weight": weights.pop("pooler.dense.weight")}),
+            r"are not in its files: .*pooler\.dense\.weight",
+        ),
+        (
+            lambda weights: weights.update({key.replace("pooler", "pool"): weights.pop(key) for key in list(weights) if "pooler" in key}),
+            r"They hold 2 that it does not know: pool\.dense\.bias",
+        ),
+    ],
+    ids=["a part missing", "a part renamed", "renamed"],
+)
+def test_a_pooler_that_is_there_is_taken_or_told(base: Path, edit: Callable[[Tensors], object], says: str) -> None:
+    edit_weights(base, edit)
+    with pytest.raises(SourceError, match=says):
+        PROBLEM.load_model(base, LABELS)
+
+
+def test_layers_that_the_configuration_leaves_out_are_told(base: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"num_hidden_layers": config["num_hidden_layers"] - 1}))
+    with pytest.raises(SourceError, match=r"hold 16 weights that a model of its config.json does not have: encoder\.layer\.1\."):
+        PROBLEM.load_model(base, LABELS)
+
+
+def test_files_that_say_they_hold_a_head_must_hold_it(base: Path, tmp_path: Path) -> None:
+    PROBLEM.load_model(base, LABELS).save_pretrained(tmp_path / "checkpoint")
+    PROBLEM.load_model(tmp_path / "checkpoint", LABELS)
+    edit_weights(tmp_path / "checkpoint", lambda weights: weights.pop("classifier.weight"))
+    with pytest.raises(SourceError, match=r"1 of the 41 weights .*: classifier\.weight\."):
+        PROBLEM.load_model(tmp_path / "checkpoint", LABELS)
+
+
+def test_a_head_for_other_labels_is_drawn_anew(base: Path, tmp_path: Path) -> None:
+    PROBLEM.load_model(base, ("ham", "spam")).save_pretrained(tmp_path / "two")
+    model = PROBLEM.load_model(tmp_path / "two", LABELS)
+    assert set(untrained_parameters(model, tmp_path / "two")) == {"classifier.weight", "classifier.bias"}
+    same = PROBLEM.load_model(tmp_path / "two", ("ham", "spam"))
+    assert untrained_parameters(same, tmp_path / "two") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b""), ("config.json", b"[]"), ("config.json", b'{"model_type": "nope"}'),
+        ("model.safetensors", b""), ("model.safetensors", b"\xff" * 99),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_model_are_told(base: Path, name: str, content: bytes) -> None:
+    (base / name).write_bytes(content)
+    with pytest.raises(SourceError, match="cannot be read as a model"):
+        PROBLEM.load_model(base, LABELS)
+
+
+def test_shards_are_the_model_that_one_file_is(base: Path, sharded: Path, tokens: Path, tmp_path: Path) -> None:  # noqa: F811
+    one, several = (PROBLEM.load_model(directory, LABELS) for directory in (base, sharded))
+    for name, parameter in one.base_model.named_parameters():
+        assert torch.equal(parameter, dict(several.base_model.named_parameters())[name])
+    assert set(untrained_parameters(several, sharded)) == set(untrained_parameters(one, base))
+    facts = {directory.name: run(directory, tokens, tmp_path / "out" / directory.name) for directory in (base, sharded)}
+    made = [sha256_file(tmp_path / "out" / name / "checkpoint" / "model.safetensors") for name in facts]
+    assert made[0] == made[1]
+    assert facts["base"]["base_sha256"] == sha256_file(base / "model.safetensors")
+    printed = subprocess.run(
+        ["sh", "-c", "sha256sum model-*.safetensors | sha256sum"], cwd=sharded, capture_output=True, check=True
+    )  # fmt: skip
+    assert facts["sharded"]["base_sha256"] == printed.stdout.split()[0].decode()
+    assert facts["sharded"]["base_files"] == other_sha256(sharded)
+    assert "model.safetensors.index.json" in facts["sharded"]["base_files"]
+
+
+def test_shards_are_pinned_and_told_when_one_is_missing(sharded: Path, tmp_path: Path) -> None:
+    pin = BaseModelParams(path=str(sharded), sha256=weights_sha256(sharded))
+    assert resolve_model(pin, tmp_path, tmp_path) == sharded
+    shard = sorted(sharded.glob("model-*.safetensors"))[1]
+    flip(shard, 0.9)
+    with pytest.raises(SourceError, match=r"model-\*\.safetensors: its sha256 is not the one that is pinned"):
+        resolve_model(pin, tmp_path, tmp_path)
+    shard.unlink()
+    with pytest.raises(SourceError, match=f"it has no {shard.name}"):
+        resolve_model(BaseModelParams(path=str(sharded)), tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("index", ["{}", "[]", "{", '{"weight_map": {"a": "../model-1.safetensors"}}', '{"weight_map": {"a": 3}}'])
+def test_an_index_that_is_none_is_told(sharded: Path, index: str, tmp_path: Path) -> None:
+    (sharded / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(SourceError, match=r"model\.safetensors\.index\.json: wanted a `weight_map`"):
+        resolve_model(BaseModelParams(path=str(sharded)), tmp_path, tmp_path)
+
+
+def test_a_pin_is_of_every_byte_of_every_file(base: Path, tmp_path: Path) -> None:
+    pin = BaseModelParams(path=str(base), sha256=weights_sha256(base), files=other_sha256(base))
+    files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    assert sorted(file.name for file in base.iterdir()) == files
+    assert resolve_model(pin, tmp_path, tmp_path) == base
+    for name in files:
+        for at in (0.0, 0.3, 0.99):
+            flip(base / name, at)  # neither its size nor its time tells
+            with pytest.raises(SourceError, match=f"{name}: its sha256 is not the one that is pinned"):
+                resolve_model(pin, tmp_path, tmp_path)
+            flip(base / name, at)
+            assert resolve_model(pin, tmp_path, tmp_path) == base
+    (base / "added_tokens.json").write_text("{}")
+    with pytest.raises(SourceError, match=r"not the files that are pinned: added_tokens\.json is there"):
+        resolve_model(pin, tmp_path, tmp_path)
+    (base / "added_tokens.json").unlink()
+    (base / "tokenizer_config.json").unlink()
+    with pytest.raises(SourceError, match=r"not the files that are pinned: tokenizer_config\.json is missing"):
+        resolve_model(pin, tmp_path, tmp_path)
+
+
+def test_the_usual_base_model_s_pins_name_all_its_files() -> None:
+    files: Any = PROBLEM.default_base["files"]
+    params = BaseModelParams.model_validate(PROBLEM.default_base)
+    assert params.files == files
+    assert set(files) == {"config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}

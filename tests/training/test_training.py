@@ -1,0 +1,225 @@
+"""The training loop: resumable at any point with the same result, honest, and clear when it diverges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import LABELS, tiny_rows
+from tiny_chat import make_chat_base, make_plain_base
+
+from tasks.core.errors import ParamsError, TrainingError
+from tasks.core.files import sha256_file
+from tasks.core.progress import silent
+from tasks.core.seeds import seed_everything
+from tasks.encoding.batching import inference_batches, training_batches
+from tasks.encoding.token_files import load_tokenizer
+from tasks.params.finetuning import FinetuneParams
+from tasks.problems import load_problem
+from tasks.training.inputs import Progress, Setting
+from tasks.training.loop import BEST, FROZEN, Trainer, claim_work
+from tasks.training.methods.tuning import Tuning
+from tasks.training.networks.architecture import freeze, frozen_depth
+from tasks.training.networks.device import in_bfloat16
+
+PROBLEM = load_problem("text-classification")
+
+
+def setting(base: Path, work: Path, *, rows: int = 192, shuffle_labels: bool = False, **params: object) -> Setting:
+    tokenizer = load_tokenizer(base, 32)
+    tables = []
+    for seed in (1, 2):
+        columns = tiny_rows(rows, seed)
+        if shuffle_labels:
+            columns["label"] = list(np.random.default_rng(seed).permutation(columns["label"]))
+        tables.append(pa.table({"row": range(rows), **PROBLEM.encode(tokenizer, columns, LABELS)}))
+    defaults = {"epochs": 5, "learning_rate": 5e-3, "batch_size": 16, "dropout": 0.1}
+    finetune = FinetuneParams.model_validate(defaults | params)
+    return Setting(PROBLEM, LABELS, tables[0], tables[1].to_pydict(), 0, finetune, None, 7, "cpu", work)
+
+
+def train(given: Setting, base: Path, stop_after: int | None = None, frozen: int = 0) -> Progress:
+    class Killed(BaseException):
+        pass
+
+    def report(step: int, metrics: Mapping[str, float]) -> None:
+        if stop_after is not None and step >= stop_after:
+            raise Killed
+
+    claim_work(given.work, "same inputs")
+    seed_everything(given.seed)
+    model = PROBLEM.load_model(base, LABELS, given.params.dropout)
+    freeze(model, embeddings=False, layers=frozen)
+    try:
+        return Trainer(Tuning(model), given, report).run()
+    except Killed:
+        return Progress()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Progress]:
+    given = setting(base_dir, tmp_path_factory.mktemp("whole") / "work")
+    progress = train(given, base_dir)
+    return sha256_file(given.work / BEST), progress
+
+
+def test_it_learns(uninterrupted: tuple[str, Progress]) -> None:
+    _, progress = uninterrupted
+    assert progress.best_score > 0.9
+    assert progress.curve[-1]["loss"] < progress.curve[0]["loss"] / 2
+    assert progress.step == 60
+
+
+@pytest.mark.parametrize("kills", [(1,), (17,), (13, 14, 50), (59,), (60,)])
+def test_a_run_killed_anywhere_ends_like_one_that_was_not(
+    base_dir: Path, tmp_path: Path, uninterrupted: tuple[str, Progress], kills: tuple[int, ...]
+) -> None:
+    given = setting(base_dir, tmp_path / "work")
+    for step in kills:
+        train(given, base_dir, stop_after=step)
+    progress = train(given, base_dir)
+    weights, whole = uninterrupted
+    assert sha256_file(given.work / BEST) == weights
+    assert progress == whole
+
+
+def test_bfloat16_learns_too_and_the_same_each_time(base_dir: Path, tmp_path: Path, uninterrupted: tuple[str, Progress]) -> None:
+    once, killed = (setting(base_dir, tmp_path / name, precision="bf16") for name in ("once", "killed"))
+    assert train(once, base_dir).best_score > 0.9
+    train(killed, base_dir, stop_after=17)
+    train(killed, base_dir)
+    weights = sha256_file(once.work / BEST)
+    assert sha256_file(killed.work / BEST) == weights
+    assert weights != uninterrupted[0]
+    assert {tensor.dtype for tensor in load_file(once.work / BEST).values()} == {torch.float32}
+
+
+def test_a_processor_computes_in_full_precision_unless_told() -> None:
+    assert [in_bfloat16(wanted, "cpu") for wanted in ("auto", "fp32", "bf16")] == [False, False, True]
+
+
+def test_a_completed_run_is_not_redone(base_dir: Path, tmp_path: Path) -> None:
+    given = setting(base_dir, tmp_path / "work", epochs=1)
+    first = train(given, base_dir)
+    steps: list[int] = []
+    seed_everything(given.seed)
+    again = Trainer(Tuning(PROBLEM.load_model(base_dir, LABELS)), given, lambda step, metrics: steps.append(step)).run()
+    assert steps == []
+    assert again == first
+
+
+def test_other_inputs_never_resume(tmp_path: Path) -> None:
+    claim_work(tmp_path / "work", "one")
+    (tmp_path / "work" / "last").mkdir()
+    claim_work(tmp_path / "work", "one")
+    assert (tmp_path / "work" / "last").exists()
+    claim_work(tmp_path / "work", "two")
+    assert not (tmp_path / "work" / "last").exists()
+
+
+def test_shuffled_labels_score_at_chance(base_dir: Path, tmp_path: Path) -> None:
+    given = setting(base_dir, tmp_path / "work", rows=240, shuffle_labels=True, epochs=3)
+    assert train(given, base_dir).evaluations[-1]["accuracy"] < 0.45
+
+
+def test_accumulated_parts_make_the_same_step(base_dir: Path, tmp_path: Path) -> None:
+    losses = []
+    for accumulation in (1, 4):
+        given = setting(base_dir, tmp_path / str(accumulation), epochs=1, dropout=0.0, accumulation=accumulation)
+        losses.append([point["loss"] for point in train(given, base_dir).curve])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_loss_that_diverges_stops_with_a_remedy(base_dir: Path, tmp_path: Path) -> None:
+    given = setting(base_dir, tmp_path / "work")
+    seed_everything(0)
+    model = PROBLEM.load_model(base_dir, LABELS)
+    next(model.parameters()).data[:] = float("nan")
+    claim_work(given.work, "x")
+    with pytest.raises(TrainingError, match="nan at step 1") as caught:
+        Trainer(Tuning(model), given, silent).run()
+    assert "learning_rate" in caught.value.remedy
+
+
+def test_early_stopping_keeps_the_best(base_dir: Path, tmp_path: Path) -> None:
+    given = setting(base_dir, tmp_path / "work", epochs=50, early_stopping_patience=2, evaluations_per_epoch=1)
+    progress = train(given, base_dir)
+    assert progress.stopped_early
+    scores = {int(found["step"]): found["macro_f1"] for found in progress.evaluations}
+    assert scores[progress.best_step] == max(scores.values()) == progress.best_score
+    assert len([step for step in scores if step > progress.best_step]) == 2
+
+
+def test_frozen_parts_do_not_move(base_dir: Path) -> None:
+    model = PROBLEM.load_model(base_dir, LABELS)
+    freeze(model, embeddings=False, layers=1)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert not any("embeddings" in name or "layer.0." in name for name in trained)
+    assert any("layer.1." in name for name in trained)
+    with pytest.raises(ParamsError, match="has 2"):
+        freeze(model, embeddings=False, layers=3)
+
+
+def test_all_that_works_below_a_frozen_layer_is_frozen_with_it(tmp_path: Path) -> None:
+    for make in (make_plain_base, make_chat_base):
+        model = load_problem("chat").load_model(make(tmp_path / make.__name__), ())
+        freeze(model, embeddings=True, layers=0)
+        freeze(model, embeddings=False, layers=1)
+        assert frozen_depth(model) == 1
+        assert not any(parameter.requires_grad for name, parameter in model.named_parameters() if ".wpe." in name)
+        model.requires_grad_(True)
+        assert frozen_depth(model) == 0
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_frozen_layers_read_from_disk_learn_as_frozen_layers_that_are_computed(base_dir: Path, tmp_path: Path, layers: int) -> None:
+    found = {}
+    for megabytes in (0, 100):
+        given = setting(base_dir, tmp_path / str(megabytes), frozen_cache_mb=megabytes)
+        progress = train(given, base_dir, frozen=layers)
+        found[megabytes] = [point["loss"] for point in progress.curve]
+        assert (given.work / FROZEN / "index.npz").is_file() == bool(megabytes)
+    epoch = len(found[0]) // 5
+    assert found[100][:epoch] == found[0][:epoch]
+    np.testing.assert_allclose(found[100], found[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("stop_after", [5, 17, 40])
+def test_a_killed_run_with_frozen_layers_ends_like_one_that_was_not(base_dir: Path, tmp_path: Path, stop_after: int) -> None:
+    whole, killed = (setting(base_dir, tmp_path / name) for name in ("whole", "killed"))
+    train(whole, base_dir, frozen=1)
+    train(killed, base_dir, stop_after, frozen=1)
+    train(killed, base_dir, frozen=1)
+    assert sha256_file(killed.work / BEST) == sha256_file(whole.work / BEST)
+
+
+@pytest.mark.parametrize(("rows", "fits"), [(200, True), (1500, False)])
+def test_frozen_layers_take_no_more_disk_than_they_may(base_dir: Path, tmp_path: Path, rows: int, fits: bool) -> None:
+    given = setting(base_dir, tmp_path / "work", rows=rows, frozen_cache_mb=1, epochs=2, batch_size=64)
+    tokens = sum(map(len, given.train["input_ids"].to_pylist()))
+    assert (tokens * PROBLEM.load_model(base_dir, LABELS).config.hidden_size * 4 <= 1e6) == fits
+    train(given, base_dir, frozen=1)
+    assert (given.work / FROZEN).exists() == fits
+
+
+def test_every_row_is_in_one_batch_and_batches_are_of_one_length() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 5000)
+    batches = training_batches(lengths, 32, seed=1, epoch=0)
+    assert sorted(np.concatenate(batches)) == list(range(5000))
+    padded = sum(len(batch) * lengths[batch].max() for batch in batches)
+    assert padded < 1.05 * lengths.sum()
+    other_epoch = training_batches(lengths, 32, seed=1, epoch=1)
+    assert any(a.tolist() != b.tolist() for a, b in zip(batches, other_epoch, strict=True))
+
+
+def test_inference_batches_hold_every_row_within_the_budget() -> None:
+    lengths = np.random.default_rng(0).integers(1, 200, 500)
+    batches = list(inference_batches(lengths, max_tokens=1000, max_rows=16))
+    assert sorted(np.concatenate(batches)) == list(range(500))
+    assert all(len(batch) <= 16 and len(batch) * lengths[batch].max() <= 1000 for batch in batches)
+    assert [len(batch) for batch in inference_batches(np.array([5000]), 1000, 16)] == [1]
