@@ -68,7 +68,7 @@ def start_prefect(run: TrainingRun) -> None:
     server.result()
 
 
-def _serve_flow(workspace: Workspace) -> None:
+def have_server(workspace: Workspace) -> None:
     """Have a Prefect server that answers."""
     require_server(workspace)
     if not has_prefect_server():
@@ -92,7 +92,7 @@ def promote(workspace: Workspace, version: str, force_reason: str = "", effect: 
     asked = {"version": number, "forced": bool(force_reason), "promotion": sha256_json(workspace.values().get("promotion"))}
     if done := effect.done(asked, registry):
         return _answer(registry, done)
-    _serve_flow(workspace)
+    have_server(workspace)
     from flows.promotion import promotion
 
     return promotion(str(workspace.root), str(number or version), force_reason, key=effect.begin(asked))
@@ -112,7 +112,7 @@ def roll_back(workspace: Workspace, to: int | None, reason: str, effect: Effect 
     if to is not None and to == current:
         return {"state": "unchanged", "model": registry.name, "version": to, "champion": to, "decision": None}
     target = rollback_target(registry, decisions, to)  # where there is none, that is told without waiting for a server to start
-    _serve_flow(workspace)
+    have_server(workspace)
     from flows.promotion import rolling_back
 
     return rolling_back(str(workspace.root), target, current, reason, key=effect.begin(asked))

@@ -3,7 +3,8 @@
 rows.parquet       row (int64, from 0), the problem's columns, kept columns, `_file` and `_line` (where the record starts, from 1), and
                    `split` where the sources name splits
 quarantine.jsonl   file, line, reason, content (cut); records read = rows + quarantined, unless `ingest.query` itself selects or joins
-account.json       the same in numbers, with the reasons (see data/quality/row_account.py), and how many rows were mended (see data/tables/mending.py)
+account.json       the same in numbers, with the reasons (data/quality/row_account.py), and how many rows were mended
+                   (data/tables/mending.py)
 """
 
 from __future__ import annotations

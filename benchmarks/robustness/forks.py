@@ -97,4 +97,4 @@ def _leave_out_prefect() -> None:
     changes |= {name: getattr(promotion, name).fn for name in ("promotion", "rolling_back", "carry_out")}
     for name, value in changes.items():
         setattr(promotion, name, value)
-    launch.train, launch.require_server = train, lambda workspace: None  # type: ignore[assignment]
+    launch.train, launch.have_server = train, lambda workspace: None  # type: ignore[assignment]

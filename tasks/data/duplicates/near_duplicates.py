@@ -1,7 +1,7 @@
 """Texts that are nearly the same: Jaccard similarity of their shingles, found without comparing every pair, and none missed.
 
-Texts that share one of their first shingles (data/duplicates/shingles.py) are compared. Unlike MinHash that finds every pair; a bitmap of each
-set (Sandes et al. 2020) turns most of the others away before they are read. What is made of each text lies on disk, and those that are
+Texts that share one of their first shingles (shingles.py) are compared. Unlike MinHash that finds every pair; a bitmap of each set
+(Sandes et al. 2020) turns most of the others away before they are read. What is made of each text lies on disk, and those that are
 sought among are held in memory some at a time, so that many texts take no more memory than few.
 """
 
