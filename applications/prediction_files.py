@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,11 +45,11 @@ def prediction_writer(path: Path, example: Mapping[str, Any]) -> Iterator[Write]
 
     def write(batch: Batch, predictions: list[dict[str, Any]]) -> None:
         nonlocal writer
-        if parquet and batch.objects:
+        table = pa.Table.from_batches([batch.rows])
+        if batch.objects is not None and parquet:
             _require_exact(batch.objects, path)
-        table = (
-            pa.Table.from_batches([batch.rows]) if parquet or batch.objects is None else _as_written(batch.rows.schema.names, batch.objects)
-        )
+        elif batch.objects is not None:
+            table = _as_written(table.column_names, batch.objects)
         found = pa.Table.from_pylist([flat(prediction) for prediction in predictions], schema)
         for field, column in zip(found.schema, found.columns, strict=True):
             table = table.append_column(field, column)
@@ -81,24 +81,25 @@ def _as_written(names: Sequence[str], rows: list[dict[str, Any]]) -> pa.Table:
     """JSON's own values as cells: a number keeps its digits."""
     import pyarrow as pa
 
-    def cell(value: Any) -> str | None:
-        return None if value is None else value if isinstance(value, str) else _cell(value)
-
-    return pa.table([pa.array([cell(row.get(name)) for row in rows], pa.string()) for name in names], [*names])
+    return pa.table([_texts(row.get(name) for row in rows) for name in names], [*names])
 
 
 def _cells(table: pa.Table) -> pa.Table:
     """The values as CSV and TSV hold them: lists as 'a|b', as ingest reads them, what else is nested as JSON."""
-    import pyarrow as pa
     import pyarrow.types as kinds
 
     for place, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
         if kinds.is_dictionary(field.type):
             table = table.set_column(place, field.name, column.cast(field.type.value_type))
         elif not _plain(field.type):
-            cells = [None if value is None else _cell(value) for value in column.to_pylist()]
-            table = table.set_column(place, field.name, pa.array(cells, pa.string()))
+            table = table.set_column(place, field.name, _texts(column.to_pylist()))
     return table
+
+
+def _texts(values: Iterable[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array([None if value is None else _cell(value) for value in values], pa.string())
 
 
 def _plain(kind: pa.DataType) -> bool:
@@ -111,9 +112,7 @@ def _plain(kind: pa.DataType) -> bool:
 def _cell(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, str) and "|" not in item for item in value):
         return "|".join(value)
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    return json.dumps(value, ensure_ascii=False, default=_plain_value) if isinstance(value, list | dict | bool) else str(value)
+    return json.dumps(value, ensure_ascii=False, default=_plain_value) if isinstance(value, list | dict | bool) else _plain_value(value)
 
 
 def _plain_value(value: Any) -> str:

@@ -135,7 +135,7 @@ def retrain(workspace: Workspace, effect: Effect = UNKEPT) -> dict[str, Any]:
             found = [asdict(trigger) for trigger in look_for_reasons(workspace)]
         if not any(trigger["fired"] for trigger in found):
             return {"state": "idle", "triggers": found, "version": None, "promotion": None}
-        in_background(own_server()).result()
+        have_server(workspace)
     from flows.retraining import retraining
 
     return retraining(str(workspace.root), found, key=effect.begin({}))

@@ -161,7 +161,8 @@ def compare_scored(first: Scored, second: Scored, rows: TestRows, resampling: Re
     ours, theirs = kind.right(first.outputs, references), kind.right(second.outputs, references)
     only_first, only_second = discordant(ours, theirs)
     agreement, moved = kind.agreement(first.outputs, second.outputs)
-    old = [label for label in rows.labels if label in known_labels(second.info)]
+    known = set(known_labels(second.info))
+    old = [label for label in rows.labels if label in known]
     return {
         "metrics": {name: asdict(difference) for name, difference in differences.items()},
         "mcnemar": {"only_first": only_first, "only_second": only_second, "p_value": mcnemar(only_first, only_second)},

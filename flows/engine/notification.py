@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import PipelineError
+from tasks.core.retries import retried
 from tasks.params.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -91,19 +92,13 @@ def _tell_block(name: str, text: str, subject: str) -> None:
 
 def _post(address: str, message: dict[str, Any]) -> None:
     import httpx
-    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
     logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs the address
 
     def post() -> None:
         httpx.post(address, json=message, headers={"Idempotency-Key": message["id"]}, timeout=TIMEOUT_S).raise_for_status()
 
-    Retrying(
-        stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential_jitter(multiplier=0.5, max=8),
-        retry=retry_if_exception(_may_pass),
-        reraise=True,
-    )(post)
+    retried(post, _may_pass, ATTEMPTS)
 
 
 def _may_pass(error: BaseException) -> bool:

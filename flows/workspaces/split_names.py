@@ -66,8 +66,9 @@ def _path(address: str) -> PurePosixPath:
 
 def _words(path: PurePosixPath) -> Counter[str]:
     """The words of a file's name without its ending: of my.train_v2.csv, reviewsTrain.csv and trainset.csv `train` is one."""
-    name = re.sub(r"(\.(csv|tsv|jsonl|json|ndjson|parquet|gz))+$", "", path.name, flags=re.IGNORECASE)
-    return Counter(word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name))
+    while path.suffix.lower() in (*ENDINGS, ".gz"):
+        path = path.with_suffix("")
+    return Counter(word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", path.name))
 
 
 def _split_folder(path: PurePosixPath) -> PurePosixPath | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deaths import Killed, killed_at
 from postgres import Postgres
 from sqlalchemy import create_engine, text
 from workspaces import clean_environment
@@ -26,10 +27,6 @@ from tasks.lifecycle.registry import CHAMPION, connect
 
 NAME = "tiny"
 STEPS = ("set_model_version_tag", "create_experiment", "set_registered_model_alias", "delete_experiment")
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing of ours catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -100,22 +97,13 @@ def test_a_decision_against_another_champion_moves_nothing(open_ledger: Callable
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_kill_at_any_step_leaves_the_old_or_the_new_champion_and_a_repeat_completes_it(
-    open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch, step: str, when: str
+    open_ledger: Callable[[], Ledger], step: str, when: str
 ) -> None:
     from mlflow import MlflowClient
 
     open_ledger().move(promoted(1, None))
-    real = getattr(MlflowClient, step)
-
-    def killed(*arguments: Any, **named: Any) -> None:
-        if when == "after":
-            real(*arguments, **named)
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, step, killed)
-        with pytest.raises(Killed):
-            open_ledger().move(promoted(2, 1))
+    with killed_at(MlflowClient, step, when):
+        open_ledger().move(promoted(2, 1))
     assert open_ledger().champion() in (1, 2)
     found = open_ledger().decisions()  # whoever looks next completes what was claimed
     champion = open_ledger().champion()
@@ -148,7 +136,7 @@ class Paused:
 def test_a_paused_helper_does_not_undo_a_later_move(
     open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], killed: bool
 ) -> None:
-    crash_before_the_alias(open_ledger, monkeypatch)  # of the move to version 2
+    crash_before_the_alias(open_ledger)  # of the move to version 2
 
     def meanwhile() -> None:
         assert open_ledger().champion() == 2
@@ -165,7 +153,7 @@ def test_a_paused_helper_does_not_undo_a_later_move(
 
 
 def test_no_move_is_judged_against_what_a_paused_helper_wrote(open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
-    crash_before_the_alias(open_ledger, monkeypatch)
+    crash_before_the_alias(open_ledger)
     Paused(monkeypatch, lambda: open_ledger().move(promoted(3, open_ledger().champion())), killed=True)
     with pytest.raises(Killed):
         open_ledger().decisions()
@@ -191,7 +179,7 @@ def test_announcements_of_writes_are_taken_away(open_ledger: Callable[[], Ledger
     def announced() -> list[str]:
         return [key for key in open_ledger().client.get_registered_model(NAME).tags if key.startswith(WRITING)]
 
-    crash_before_the_alias(open_ledger, monkeypatch)
+    crash_before_the_alias(open_ledger)
     assert len(announced()) == 1
     monkeypatch.setattr("tasks.lifecycle.alias.LONGEST_PAUSE", timedelta(0))
     assert open_ledger().champion() == 2
@@ -229,18 +217,13 @@ def test_the_same_decision_twice_is_one_move(open_ledger: Callable[[], Ledger]) 
     assert open_ledger().champion() == 3
 
 
-def crash_before_the_alias(open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
+def crash_before_the_alias(open_ledger: Callable[[], Ledger]) -> None:
     """Version 1 is champion; the move to version 2 is claimed, and its process killed."""
     from mlflow import MlflowClient
 
-    def killed(*_: Any) -> None:
-        raise Killed
-
     open_ledger().move(promoted(1, None))
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "set_registered_model_alias", killed)
-        with pytest.raises(Killed):
-            open_ledger().move(promoted(2, 1))
+    with killed_at(MlflowClient, "set_registered_model_alias", "before"):
+        open_ledger().move(promoted(2, 1))
 
 
 RACER = """

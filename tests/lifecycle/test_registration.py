@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deaths import killed_at
 from sqlalchemy import create_engine, text
 from workspaces import copy_workspace, ratchet_json
 
@@ -22,10 +23,6 @@ from tasks.registration import Registered, register_model
 
 KEY = "f" * 64
 TAGS = {"ratchet.data_hash": "0123.dir", "ratchet.git_commit": "c0ffee", "ratchet.git_dirty": "false", "ratchet.recipe": "int8-dynamic"}
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing of ours catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +66,10 @@ def test_the_same_key_twice_is_one_version(register: Callable[..., Registered], 
     [("after", "claim_run"), ("after", "_log_run"), ("before", "_log_model"), ("after", "_log_model"), ("after", "_create_version")],
 )
 def test_an_attempt_killed_half_way_is_completed_by_the_next(
-    register: Callable[..., Registered], client: Any, monkeypatch: pytest.MonkeyPatch, place: str, when: str
+    register: Callable[..., Registered], client: Any, place: str, when: str
 ) -> None:
-    real = getattr(registration, place)
-
-    def killed(*arguments: Any, **named: Any) -> Any:
-        if when == "after":
-            real(*arguments, **named)
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(registration, place, killed)
-        with pytest.raises(Killed):
-            register()
+    with killed_at(registration, place, when):
+        register()
     assert register().version == 1
     (version,) = versions(client, "tiny")
     assert version.aliases == ["challenger"]

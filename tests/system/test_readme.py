@@ -83,13 +83,13 @@ def test_the_commands_of_a_page_are_ones_that_exist(page: Path) -> None:
     import flows.cli.main  # noqa: F401, the commands join the app
     from flows.cli.console import app
 
+    root = get_command(app)
     blocks = re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     lines = [re.sub(r"^\$ (\.venv/bin/)?", "", line) for block in blocks for line in block.splitlines()]
     for line in (line for line in lines if line.startswith("ratchet ")):
         for words in (shlex.split(part, comments=True) for part in line.split(" && ")):
             if words[:1] != ["ratchet"]:
                 continue
-            root = get_command(app)
             context = root.make_context("ratchet", words[1:])
             name, command, rest = root.resolve_command(context, [*context._protected_args, *context.args])  # typer's own name for them
             assert command is not None, line

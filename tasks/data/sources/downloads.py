@@ -8,17 +8,17 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from tasks.core.addresses import LocalFile, has_glob, public_address, scheme_of
 from tasks.core.errors import SourceError, as_storage_error
 from tasks.core.files import atomic_path, read_kept, sha256_file, write_json
 from tasks.core.progress import Report
+from tasks.core.retries import retried
 from tasks.data.sources.pins import compare_sha256, sha256_once
 
 ATTEMPTS = 4
-T = TypeVar("T")
 _EXTRAS = {"s3": "s3", "gs": "gcs"}  # scheme -> our extra that brings its library
 
 
@@ -96,7 +96,7 @@ def fetch_remote(url: str, sha256: str | None, cache: Path, report: Report) -> l
     if sha256:
         raise SourceError(f"{shown}: stands for several files, but has one sha256.", "Give each file a source of its own.")
     with _explained(shown):
-        paths = sorted(_retried(lambda: system.glob(path)))
+        paths = sorted(retried(lambda: system.glob(path), _may_pass, ATTEMPTS))
     if not paths:
         raise SourceError(f"{shown}: no file is named so.", "Check the address and the pattern.")
     fixed = path.partition("*")[0].rpartition("/")[0] + "/"
@@ -112,7 +112,7 @@ def _download(system: FileSystem, path: str, url: str, name: str, sha256: str | 
     def fill(new: Path) -> None:
         # the hook is handed what has come so far
         watch = Callback(hooks={"report": lambda size, value, **_: report(0, {"downloaded_mb": round(value / 1e6, 1)})})
-        _retried(lambda: system.get_file(path, str(new), callback=watch))
+        retried(lambda: system.get_file(path, str(new), callback=watch), _may_pass, ATTEMPTS)
 
     with _explained(public_address(url)):
         if sha256:
@@ -124,20 +124,9 @@ def _validator(system: FileSystem, path: str) -> dict[str, str]:
     """What tells a version of a remote file from the next; a name that no file can keep where the server says nothing."""
     import uuid
 
-    about = _retried(lambda: system.info(path))
+    about = retried(lambda: system.info(path), _may_pass, ATTEMPTS)
     known = {key: str(about[key]) for key in ("ETag", "etag", "Last-Modified", "LastModified", "generation", "md5Hash") if about.get(key)}
     return {**known, "size": str(about.get("size"))} if known else {"never": uuid.uuid4().hex}
-
-
-def _retried(call: Callable[[], T]) -> T:
-    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
-
-    return Retrying(
-        stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential_jitter(multiplier=0.5, max=8),
-        retry=retry_if_exception(_may_pass),
-        reraise=True,
-    )(call)
 
 
 def _may_pass(error: BaseException) -> bool:

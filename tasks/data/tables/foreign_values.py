@@ -86,11 +86,15 @@ def opened(text: str) -> Any:
     return value
 
 
+def as_list(value: Any) -> Any:
+    """A tuple or a set as a list, a set's items in their order; what is neither as it is."""
+    return sorted(value, key=str) if isinstance(value, set) else [*value] if isinstance(value, tuple) else value
+
+
 def items_of(text: str) -> list[str | None]:
     """A list, tuple or set of plain values, as texts, a set's in their order; NaN is None."""
-    value = opened(text)
-    value = sorted(value, key=str) if isinstance(value, set) else value
-    if not isinstance(value, list | tuple) or any(isinstance(item, list | tuple | dict | set) for item in value):
+    value = as_list(opened(text))
+    if not isinstance(value, list) or any(isinstance(item, list | tuple | dict | set) for item in value):
         raise UnfitError(f"wanted a list of plain values, found {text[:_SHOWN]}")
     return [_as_text(item) for item in value]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tasks.data.tables.foreign_values import UnfitError, opened
+from tasks.data.tables.foreign_values import UnfitError, as_list, opened
 
 _MATES = {"[": "]", "{": "}", "(": ")"}
 _PRINTED = re.compile(r"""[\[{(]\s*(['"]|-?\d+\.?\d*\s+-?\d)""")  # texts, or numbers without commas
@@ -26,9 +26,7 @@ def as_nested(value: Any) -> Any:
     if not isinstance(value, str) or not value:
         return value or None
     try:
-        found = opened(value)
+        found = as_list(opened(value))
     except UnfitError:
         return value
-    if isinstance(found, tuple | set):
-        return sorted(found, key=str) if isinstance(found, set) else list(found)
     return found if isinstance(found, list | dict) else value

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import ParamsError
+from tasks.data.tables.column_guesses import MOSTLY
 from tasks.data.tables.foreign_values import LABELS
 from tasks.data.tables.loaded import literal
 from tasks.data.tables.readings import Given
@@ -18,7 +19,6 @@ _NUMBERS = (
 )  # fmt: skip
 _SAME_AS = {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}  # BIOES and BILOU: single or unit, end or last
 MOST_TAGS = 1000
-MOSTLY = 0.9  # of a column's items
 PREFIXES = ("B-", "I-", *_SAME_AS)
 
 
