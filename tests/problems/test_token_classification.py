@@ -317,10 +317,10 @@ def validated(tmp_path: Path, extra: list[dict[str, Any]], labels: tuple[str, ..
 
 def test_bad_rows_are_set_aside_each_with_its_reason(tmp_path: Path) -> None:
     # a signs' escape, and one row that is no list beside all those that are
-    text = {"tokens": "Anna here", "ner_tags": ["O", "O"]}
+    text = {"tokens": "Anna is here", "ner_tags": ["O", "O"]}
     valid = validated(tmp_path, [*BAD.values(), text, {"tokens": ["£\"'\\", "Anna"], "ner_tags": ["O", "B-PER"]}])
     [unread] = read_jsonl(tmp_path / "raw" / "quarantine.jsonl")
-    assert (unread["line"], unread["reason"]) == (67, "tokens: tags without a list of words")
+    assert (unread["line"], unread["reason"]) == (67, "tokens: tags without a list of words: 2 tags, 3 words between blanks")
     aside = {entry["line"]: entry for entry in read_jsonl(valid / "quarantine.jsonl")}
     assert sorted(aside) == list(range(61, 61 + len(BAD)))
     for line, (name, _) in enumerate(BAD.items(), 61):

@@ -211,7 +211,7 @@ def test_an_fp32_graph_that_does_not_run_stops_the_stage(exported: Exported, few
 def test_a_candidate_killed_from_outside_stops_the_stage_and_nothing_else_ships_in_its_place() -> None:
     variant = Variant("int8-static", Path("model.onnx"), 1)
     with (
-        Workbench("tests.killed", {"writes": False}, [0]) as bench,
+        Workbench("tests.support.killed", {"writes": False}, [0]) as bench,
         pytest.raises(ExportError, match=r"int8-static cannot be measured: .*SIGKILL"),
     ):
         bench.examine(variant)
