@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.core.errors import DataError, ParamsError
 from tasks.data.tables.column_guesses import LABEL_NAMES, MOSTLY, SCORE_NAMES, TEXT_NAMES, small_valued
-from tasks.data.tables.foreign_values import split_tags
+from tasks.data.tables.foreign_values import UnfitError, content_of, is_content, split_tags
 from tasks.data.tables.notation import as_nested, is_nested
 from tasks.params.schema import Source
 
@@ -54,13 +54,15 @@ def sample_rows(source: Source, root: Path, cache: Path) -> dict[str, list[Any]]
 
 
 def unfolded(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """Columns whose values are plain or lists."""
+    """Columns whose values are plain or lists; contents of text parts are texts."""
     found: dict[str, list[Any]] = {}
     for name, values in rows.items():
         present = [value for value in values if value not in (None, "")]
         if present and all(isinstance(value, dict) for value in present):
             members = {key: [(value or {}).get(key) for value in values] for key in present[0]}
             found |= unfolded({f"{name}.{key}": inner for key, inner in members.items()})
+        elif present and sum(map(is_content, present)) > MOSTLY * len(present):
+            found[name] = [_text_of(value) for value in values]
         elif present and sum(isinstance(value, str) and split_tags(value) is not None for value in present) > MOSTLY * len(present):
             found[name] = [split_tags(value) if value else None for value in values]
         elif present and sum(isinstance(value, str) and is_nested(value) for value in present) > MOSTLY * len(present):
@@ -68,6 +70,13 @@ def unfolded(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         else:
             found[name] = values
     return found
+
+
+def _text_of(content: Any) -> str | None:
+    try:
+        return content_of(content)
+    except UnfitError:
+        return None
 
 
 def guess(rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping[str, str]) -> Guess:

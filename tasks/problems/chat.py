@@ -79,14 +79,14 @@ class Chat(TokenGuesses):
     def guess_columns(self, rows: Columns) -> Guessed | None:
         whole = [name for name, values in rows.items() if _are_dialogues(values)]
         known = sorted((name for name in whole if name.lower() in NAMES), key=lambda name: NAMES.index(name.lower()))
-        if known:
-            return {"messages": known[0]}
         by_name = {name.lower(): name for name in rows}
+        system = [by_name[name] for name in SYSTEM_NAMES if name in by_name][:1]
+        if known:
+            return {"messages": (*system, known[0]) if system else known[0]}
         fitting = [names for names in EXCHANGES if by_name.keys() >= set(names)]
         if not fitting:
             return {"messages": whole[0]} if whole else None
         # before any column of turns: a prompt may be turns, of which the answer is a column of its own
-        system = [by_name[name] for name in SYSTEM_NAMES if name in by_name][:1]
         return {"messages": (*system, *(by_name[name] for name in fitting[0]))}
 
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:

@@ -48,6 +48,7 @@ def ingest(root: Path, sources: list[Path], problem: str = "text-classification"
         ([1, 0, 2], ["1", "0", "2"]),
         ([1.0, 0.0, -2.0, 0.5, float("nan"), None], ["1", "0", "-2", "0.5", None, None]),
         ([True, False, None], ["true", "false", None]),
+        ([1e15, -3e15], ["1000000000000000", "-3000000000000000"]),
         (["1.0", "True", "TRUE", "01", "1.50", "10", "-0.0", "nan", "NA"], ["1", "true", "true", "01", "1.50", "10", "0", "nan", "NA"]),
     ],
 )
@@ -156,6 +157,10 @@ def test_columns_of_questions_and_answers_are_dialogues(tmp_path: Path) -> None:
     talked = [{"prompt": [{"role": "system", "content": "Be brief."}, ASKED], "completion": [SAID]}]
     [row], _ = ingest(tmp_path, [write(tmp_path / "b.jsonl", talked)], "chat", columns={"messages": ["prompt", "completion"]})
     assert row["messages"] == [{"role": "system", "content": "Be brief."}, ASKED, SAID]
+    shared = [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Hello."}]
+    told = [{"system": "Be brief.", "conversations": shared}, {"system": None, "conversations": shared}]
+    found, _ = ingest(tmp_path, [write(tmp_path / "c.jsonl", told)], "chat", columns={"messages": ["system", "conversations"]})
+    assert [row["messages"] for row in found] == [[{"role": "system", "content": "Be brief."}, ASKED, SAID], [ASKED, SAID]]
 
 
 def test_what_a_dialogue_cannot_teach_is_set_aside(tmp_path: Path) -> None:

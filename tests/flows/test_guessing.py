@@ -133,6 +133,8 @@ COMBINED = ["a", "b", "a;b", "", "b;c"]
         ({"tags": [["Sports, outdoors", "Books"][i % 2] for i in range(60)]}, "text-classification", {"label": "tags"}),
         ({"tags": [repr(COMBINED[i % 5].split(";")) for i in range(60)]}, "multi-label-classification", {"labels": "tags"}),
         ({"uid": [f"{i:06x}" for i in range(60)]}, "masked-lm", {}),
+        ({"label": [i / 2 for i in ODD]}, "text-classification", {"label": "label"}),
+        ({"label": [str(i / 2) for i in ODD]}, "text-classification", {"label": "label"}),
     ],
 )
 def test_columns_are_taken_for_what_they_hold(columns: dict[str, list[Any]], problem: str, found: dict[str, Any]) -> None:
@@ -141,6 +143,11 @@ def test_columns_are_taken_for_what_they_hold(columns: dict[str, list[Any]], pro
         **found,
     }
     assert guess(unfolded({"text": ROWS["text"], **columns}), None, {}).problem == problem
+
+
+def test_contents_in_parts_are_texts() -> None:
+    parts = [[{"type": "text", "text": text}] for text in ROWS["text"]]
+    assert guess(unfolded({"body": parts, "label": ODD}), None, {}).columns == {"text": "body", "label": "label"}
 
 
 def test_masked_lm_is_no_guess_where_a_column_may_hold_labels() -> None:

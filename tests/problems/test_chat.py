@@ -284,6 +284,7 @@ def test_metrics_are_those_of_the_models_own_loss() -> None:
 def test_dialogues_are_known_by_their_form() -> None:
     rows = {"id": [1, 2], "tags": [["a"], ["b"]], "conversations": [turns("a", "b"), None]}
     assert PROBLEM.guess_columns(rows) == {"messages": "conversations"}
+    assert PROBLEM.guess_columns({**rows, "system": ["Be brief.", None]}) == {"messages": ("system", "conversations")}
     assert PROBLEM.guess_columns({"talk": [[{"from": "human", "value": "a"}]]}) == {"messages": "talk"}
     assert PROBLEM.guess_columns({"talk": [[{"by": "human", "value": "a"}]]}) is None
 

@@ -38,8 +38,8 @@ def texts(rows: Mapping[str, Values]) -> list[str]:
 
 
 def classes(rows: Mapping[str, Values]) -> list[str]:
-    """Columns that hold one of a few values, the likeliest first; numbers with fractions are none."""
-    found = [name for name, values in rows.items() if not _have_fractions(values) and _are_classes(name, plain(values))]
+    """Columns that hold one of a few values, the likeliest first; numbers with fractions are none unless few and called a label."""
+    found = [name for name, values in rows.items() if not _are_measured(name, values) and _are_classes(name, plain(values))]
     return sorted(found, key=lambda name: (_rank(name, LABEL_NAMES), list(rows).index(name)))
 
 
@@ -176,6 +176,11 @@ def _are_sentences(values: Values, words: int) -> bool:
     """Whether most are of so many words or more, or of a script that does not separate them."""
     present = [value.strip() for value in values if value]
     return 2 * sum(len(value.split()) >= words or not value.isascii() for value in present) > len(present)
+
+
+def _are_measured(name: str, values: Values) -> bool:
+    """Whether numbers have fractions, unless a column called a label has few of them."""
+    return _have_fractions(values) and not (name.lower() in LABEL_NAMES and _are_few({*plain(values)}, len(values)))
 
 
 def _have_fractions(values: Values) -> bool:

@@ -28,6 +28,7 @@ _SPEAKERS = {"human": USER, "gpt": ASSISTANT, "chatgpt": ASSISTANT, "bot": ASSIS
 _TOOLS = ("tool", "function", "function_call", "tool_call", "tool_calls", "tool_response", "observation", "ipython")
 _STARTS, _ENDS, _LABELS = ("start", "start_offset"), ("end", "end_offset"), ("label", "labels", "entity_group", "type")
 LABELS = "labels"  # Label Studio's name for results that are spans
+_TEXT_PARTS = ("text", "input_text", "output_text")
 _TAG = re.compile(r"O|[BIESLU]-\S+")
 _SHOWN = 40  # characters of a value in a message
 
@@ -103,7 +104,7 @@ def content_of(value: Any) -> str:
     """A text, or the joined texts of parts such as {"type": "text", "text": ...}, at any depth."""
     if isinstance(value, dict):
         kind = value.get("type")
-        if kind in ("text", "input_text", "output_text", None) and "text" in value and value["text"] is not None:
+        if (kind is None or kind in _TEXT_PARTS) and "text" in value and value["text"] is not None:
             return content_of(value["text"])
         if isinstance(value.get("value"), str) and kind is None:
             return str(value["value"])
@@ -113,6 +114,13 @@ def content_of(value: Any) -> str:
             raise UnfitError("wanted text, found a list")
         return "\n".join(map(content_of, value))
     return _as_text(value) or ""
+
+
+def is_content(value: Any) -> bool:
+    """Whether it is a list of typed content parts, one of them a text."""
+    if not isinstance(value, list) or not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in value):
+        return False
+    return any(part["type"] in _TEXT_PARTS and "text" in part for part in value)
 
 
 def turns_of(value: Any) -> list[dict[str, str]] | None:
@@ -146,7 +154,7 @@ def exchange_of(values: Sequence[Any], roles: Sequence[str]) -> list[dict[str, s
     """
     turns: list[dict[str, str]] = []
     for value, role in zip(values, roles, strict=True):
-        if isinstance(value, list) and all(isinstance(turn, dict) and "role" in turn for turn in value):
+        if isinstance(value, list) and all(isinstance(turn, dict) and not turn.keys().isdisjoint(("role", "from")) for turn in value):
             turns += turns_of(value) or []
             continue
         said = content_of(value)

@@ -164,8 +164,8 @@ def _read_each(labels: str, kind: str, merge: bool, name: str, problem: str | No
 def _label(sql: str, kind: str, merge: bool) -> str:
     text = f"{sql}::VARCHAR"
     if kind.startswith(("FLOAT", "DOUBLE", "DECIMAL")):
-        whole = f"{sql} = trunc({sql}) AND abs({sql}) < 1e15"
-        return f"CASE WHEN NOT isfinite({sql}::DOUBLE) THEN NULL WHEN {whole} THEN {sql}::BIGINT::VARCHAR ELSE {text} END"
+        whole = f"{sql} = trunc({sql}) AND abs({sql}) < 1e38"
+        return f"CASE WHEN NOT isfinite({sql}::DOUBLE) THEN NULL WHEN {whole} THEN {sql}::HUGEINT::VARCHAR ELSE {text} END"
     if kind != "VARCHAR" and not kind.startswith("ENUM"):
         return text
     # a look at the end or at the length spares nearly every label what takes longer
