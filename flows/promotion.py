@@ -13,6 +13,7 @@ from prefect.exceptions import FlowPauseTimeout
 from prefect.input import RunInput
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment
+from pydantic import Field
 
 from flows.engine.run_page import run_name, shown_in_prefect
 from flows.launch import workspace_lock
@@ -20,7 +21,7 @@ from flows.lifecycle.contestants import Contestant, Registry, rollback_target
 from flows.lifecycle.judgement import Judgement, judge_version
 from tasks.core.errors import BundleError, GateError, RegistryError
 from tasks.core.progress import LINES
-from tasks.lifecycle.decisions import Decision
+from tasks.lifecycle.decisions import MAX_REASON, Decision
 from tasks.lifecycle.ledger import standing
 from tasks.params.workspace import Workspace
 
@@ -29,7 +30,7 @@ class Approval(RunInput):
     """A person's answer to a paused promotion."""
 
     approve: bool
-    reason: str = ""
+    reason: str = Field("", max_length=MAX_REASON)
     who: str = ""
 
 

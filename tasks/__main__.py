@@ -1,10 +1,10 @@
-"""`python -m tasks STAGE` runs one stage as dvc.yaml calls it; `python -m tasks dvc-yaml [--check]` renders dvc.yaml."""
+"""`python -m tasks STAGE` runs one stage, as dvc.yaml does by `ratchet stage`; `python -m tasks dvc-yaml [--check]` renders dvc.yaml."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tasks.core.errors import PipelineError, as_storage_error
@@ -12,19 +12,19 @@ from tasks.core.memory import collect_rarely
 from tasks.core.progress import Report
 from tasks.core.quiet import quiet_libraries
 from tasks.params.workspace import Workspace
-from tasks.pipeline import STAGES, check_params, code_fingerprint, find_stage, render_dvc_yaml, run_stage, write_dvc_yaml
+from tasks.pipeline import STAGES, check_params, code_version, find_stage, render_dvc_yaml, run_stage, write_dvc_yaml
 
 
-def main() -> int:
-    """Exit code: 0 done, 1 a bug or a stale dvc.yaml, 2 a user's mistake."""
+def main(given: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 a bug or a stale dvc.yaml, 2 a user's mistake. `given` stands for the command line's arguments."""
     parser = argparse.ArgumentParser(prog="python -m tasks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for stage in STAGES:
         command = commands.add_parser(stage.name, help=f"make {', '.join(stage.outs.values())}")
-        command.add_argument("--code", help="fingerprint of the code that dvc.yaml was rendered from")
+        command.add_argument("--code", help="version of the code that dvc.yaml was rendered with")
     dvc_yaml = commands.add_parser("dvc-yaml", help="render dvc.yaml")
     dvc_yaml.add_argument("--check", action="store_true", help="fail if dvc.yaml is stale, write nothing")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     quiet_libraries()
     collect_rarely()
     try:
@@ -33,9 +33,9 @@ def main() -> int:
             return _check(workspace) if arguments.check else _render(workspace)
         stage = find_stage(arguments.command)
         params = check_params(workspace.params(), workspace.root)
-        if arguments.code not in (None, code_fingerprint(stage, params.problem)):
+        if arguments.code not in (None, code_version(stage, params.problem)):
             raise PipelineError(
-                "dvc.yaml was rendered from other code than this.",
+                f"dvc.yaml wants version {arguments.code} of {stage.name}'s code, this Ratchet has {code_version(stage, params.problem)}.",
                 "Run `python -m tasks dvc-yaml`, then `dvc repro` again.",
             )
         run_stage(stage, workspace, params, _progress_bar(stage.name))

@@ -12,12 +12,14 @@ from tasks.core.files import read_json
 from tasks.lifecycle.registry import (
     CHALLENGER,
     CONTENT_KEY,
+    DATA_HASH,
     claim_run,
     connect,
     find_version,
     keep_one_run,
     keep_one_version,
     mlflow_errors,
+    take_over_version,
 )
 from tasks.params.schema import Params
 from tasks.problems import load_problem
@@ -58,7 +60,8 @@ def register_model(
     """
     client, experiment_id = connect(uri, store, params.model_name)
     with mlflow_errors(uri):
-        version, created = find_version(client, params.model_name, content_key), False
+        version = find_version(client, params.model_name, content_key) or take_over_version(client, params.model_name, content_key, tags)
+        created = False
         if version is None:
             run_id = claim_run(client, experiment_id, content_key, params.model_name).info.run_id
             _log_run(client, run_id, root, params, values, tags)
@@ -128,10 +131,8 @@ def _dataset(root: Path, params: Params, tags: Mapping[str, str]) -> Any:
     from mlflow.data.meta_dataset import MetaDataset
 
     sources = read_json(root / "data" / "raw" / "sources.json")
-    source = CodeDatasetSource(
-        {"sources": str([source.url for source in params.ingest.sources]), "dvc_data_hash": tags["ratchet.data_hash"]}
-    )
-    return MetaDataset(source, name=f"{params.model_name}-data", digest=tags["ratchet.data_hash"][:32]) if sources else None
+    source = CodeDatasetSource({"sources": str([source.url for source in params.ingest.sources]), "dvc_data_hash": tags[DATA_HASH]})
+    return MetaDataset(source, name=f"{params.model_name}-data", digest=tags[DATA_HASH][:32]) if sources else None
 
 
 def _create_version(

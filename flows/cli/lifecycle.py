@@ -11,6 +11,17 @@ from flows.cli.console import AsJson, Directory, app, open_workspace, print_json
 from tasks.core.errors import ParamsError
 
 
+def _short_enough(reason: str) -> str:
+    from tasks.lifecycle.decisions import MAX_REASON
+
+    if len(reason) > MAX_REASON:
+        raise ParamsError(f"--reason: {len(reason):,} characters.", f"Give at most {MAX_REASON:,}, or a link to more.")
+    return reason
+
+
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the ledger.", show_default=False, callback=_short_enough)]
+
+
 @app.command()
 def compare(
     context: typer.Context,
@@ -45,7 +56,7 @@ def promote(
     context: typer.Context,
     version: Annotated[str, typer.Argument(metavar="VERSION", help="Version number or alias.")] = "challenger",
     force: Annotated[bool, typer.Option("--force", help="Promote it whatever the gates say; wants --reason, and is recorded.")] = False,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the ledger.", show_default=False)] = "",
+    reason: Reason = "",
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
@@ -75,7 +86,7 @@ def promote(
 def approve(
     context: typer.Context,
     no: Annotated[bool, typer.Option("--no", help="Refuse the promotion that waits.")] = False,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the ledger.", show_default=False)] = "",
+    reason: Reason = "",
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
@@ -98,7 +109,7 @@ def approve(
 def rollback(
     context: typer.Context,
     to: Annotated[int | None, typer.Option("--to", help="An earlier champion (default: the previous one).", show_default=False)] = None,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the ledger.", show_default=False)] = "",
+    reason: Reason = "",
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:

@@ -11,6 +11,7 @@ from flows.cli import everyday as basic_cli  # noqa: F401, their commands join t
 from flows.cli import lifecycle as lifecycle_cli  # noqa: F401, their commands join the app
 from flows.cli import rank as rank_cli  # noqa: F401, their commands join the app
 from flows.cli import schedule as schedule_cli  # noqa: F401, their commands join the app
+from flows.cli import stage as stage_cli  # noqa: F401, their commands join the app
 from flows.cli import ui as ui_cli  # noqa: F401, their commands join the app
 from flows.cli.console import run_app
 from tasks.core.memory import collect_rarely

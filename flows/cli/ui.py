@@ -14,6 +14,8 @@ import typer
 from flows.cli.console import Directory, app, open_workspace
 from tasks.core.addresses import public_address, scheme_of
 
+GRACE = 10.0  # seconds
+
 
 @app.command()
 def ui(
@@ -37,6 +39,14 @@ def ui(
     try:
         raise typer.Exit(server.wait())
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+        _end(server)
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End it and what it started; a page that is still open can keep MLflow from ending by itself."""
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(GRACE)
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()

@@ -6,6 +6,7 @@ again; of a server, or a database elsewhere, that cannot be known, and it is ask
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +36,16 @@ class Standing:
         said: dict[str, Any] = kept["said"]
         return said
 
-    def ask(self, client: MlflowClient, experiment_id: str) -> dict[str, Any] | None:
-        """The same of the registry itself, which is then kept; None where the key has no version, or not the alias `challenger`."""
-        from tasks.lifecycle.registry import CHALLENGER, find_version, keep_one_run
+    def ask(self, client: MlflowClient, experiment_id: str, made: Mapping[str, str]) -> dict[str, Any] | None:
+        """The same of the registry itself, which is then kept; None where the key has no version, or not the alias `challenger`.
+
+        made  the tags of what lies here, by which a version is known that was registered under another kind of key
+        """
+        from tasks.lifecycle.registry import CHALLENGER, find_version, keep_one_run, take_over_version
 
         mark = self._mark()  # before it is asked: what is written meanwhile is not known to be in the answer
-        version = find_version(client, self._name, self._key)
+        found = find_version(client, self._name, self._key)
+        version = found or take_over_version(client, self._name, self._key, made)
         if version is None or CHALLENGER not in version.aliases:
             return None
         keep_one_run(client, experiment_id, self._key, str(version.run_id))

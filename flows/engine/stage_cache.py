@@ -11,16 +11,16 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from flows.engine.cache_contents import clear_way, drop_damaged, dvc_refusals, find_run, forget_hashes, sound_runs
+from flows.engine.earlier_locks import taken_over, write_lock
 from tasks.core.errors import PipelineError, WorkspaceError
 from tasks.core.files import sha256_json
 from tasks.core.progress import LINES
 from tasks.params.workspace import Workspace
-from tasks.pipeline import STAGES, START, START_FILE, START_OUTS, code_files, code_fingerprint, find_stage, write_dvc_yaml
+from tasks.pipeline import STAGES, START, START_FILE, START_OUTS, code_version, dvc_stages, find_stage, write_dvc_yaml
 
 StageStatus = Literal["clean", "stale", "missing"]
 Snapshot = Mapping[str, Any]
@@ -35,29 +35,35 @@ class Lineage:
 
     content_key   one key for data, params, code and base model: equal keys, equal inputs
     data_hash     DVC's hash of data/raw
+    code          the declared version of each stage's code
     """
 
     content_key: str
     data_hash: str
+    code: Mapping[str, str]
 
 
 class StageCache:
     """The workspace's stages as DVC sees them, with overridden parameters in place of those in params.yaml.
 
     values   top-level keys of params.yaml with this run's overrides
+    reading  only to be asked: dvc.yaml and dvc.lock stay as they are
     """
 
-    def __init__(self, workspace: Workspace, values: Mapping[str, Any]) -> None:
+    def __init__(self, workspace: Workspace, values: Mapping[str, Any], *, reading: bool = False) -> None:
         from dvc.repo import Repo
 
         logging.getLogger("dvc").setLevel(logging.ERROR)
-        write_dvc_yaml(workspace, values)
+        if not reading:
+            write_dvc_yaml(workspace, values)
         self._workspace = workspace
         self._root = workspace.root
         self._values = values
         self._problem = str(values["problem"])
         with dvc_refusals(workspace.root):
             self._repo = Repo(str(workspace.root))
+        if not reading:
+            self._take_over_lock()
 
     def close(self) -> None:
         """Close DVC's databases."""
@@ -181,8 +187,8 @@ class StageCache:
                     inputs |= dep.get_hash().value
                 local |= {dep.get_hash().value for dep in self._foreign_deps(stage)}
             data_hash = str(stages["ingest"].outs[0].hash_info.value)
-        fingerprints = [code_fingerprint(stage, self._problem) for stage in STAGES if stage.name in MODEL_STAGES]
-        return Lineage(sha256_json(inputs | {"local": sorted(local), "code": fingerprints, "data": data_hash}), data_hash)
+        code = {stage.name: code_version(stage, self._problem) for stage in STAGES if stage.name in MODEL_STAGES}
+        return Lineage(sha256_json(inputs | {"local": sorted(local), "code": code, "data": data_hash}), data_hash, code)
 
     def unpushed(self) -> list[str]:
         """Outs that the default remote does not have; all of them where there is no remote."""
@@ -195,20 +201,33 @@ class StageCache:
                 return [str(path) for stage in STAGES for path in stage.outs.values()]
 
     def _stage(self, name: str) -> Any:
-        return self._with_values(self._repo.stage.load_one(path=str(self._root / "dvc.yaml"), name=name))
+        return self._stages()[name]
 
     def _stages(self) -> dict[str, Any]:
-        """All of them by name, from one reading of dvc.yaml and dvc.lock, which takes a fiftieth of a second."""
-        return {stage.name: self._with_values(stage) for stage in self._repo.stage.load_all(path=str(self._root / "dvc.yaml"))}
+        """All of them by name, as the stage table has them and dvc.lock knows them."""
+        from dvc.dvcfile import load_file
+        from dvc.stage.loader import StageLoader
+
+        file = load_file(self._repo, str(self._root / "dvc.yaml"))
+        known = taken_over(file.lockfile_contents.get("stages", {}))
+        table = dvc_stages(self._workspace, self._values)
+        return {name: self._with_values(StageLoader.load_stage(file, name, entry, known.get(name))) for name, entry in table.items()}
+
+    def _take_over_lock(self) -> None:
+        """Write dvc.lock as this Ratchet has it, where one that declared no versions of its code wrote it."""
+        from dvc.dvcfile import load_file
+
+        with self._locked():
+            contents = load_file(self._repo, str(self._root / "dvc.yaml")).lockfile_contents
+            known = taken_over(contents.get("stages", {}))
+            if known != contents.get("stages", {}):
+                write_lock(self._root / "dvc.lock", contents | {"stages": known})
+                LINES.info("dvc.lock: what an earlier Ratchet made is kept; `ratchet train --force` makes it anew.")
 
     def _foreign_deps(self, stage: Any) -> list[Any]:
-        """Deps that neither Ratchet's code nor a stage makes: sources, base models and adapters on this disk."""
-        return [dep for dep in stage.deps if dep not in stage.params and Path(dep.fs_path).resolve() not in self._ours]
-
-    @cached_property
-    def _ours(self) -> set[Path]:
-        code = {file.resolve() for stage in STAGES for file in code_files(stage, self._problem)}
-        return code | {(self._root / path).resolve() for stage in STAGES for path in stage.outs.values()}
+        """Deps that no stage makes: sources, base models and adapters on this disk."""
+        made = {(self._root / path).resolve() for stage in STAGES for path in stage.outs.values()}
+        return [dep for dep in stage.deps if dep not in stage.params and Path(dep.fs_path).resolve() not in made]
 
     def _with_values(self, stage: Any) -> Any:
         for dep in stage.params:

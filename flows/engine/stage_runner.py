@@ -28,7 +28,8 @@ class StageOutcome:
 class StageRunner:
     """The stages of one workspace, with this run's overrides.
 
-    settle  settles what a stage that has to run goes on from; True if that is other than it was
+    settle   settles what a stage that has to run goes on from; True if that is other than it was
+    reading  nothing is run: the workspace stays as it is
     """
 
     def __init__(
@@ -39,11 +40,12 @@ class StageRunner:
         *,
         settle: Callable[[StageCache], bool] | None = None,
         rerun: Collection[str] = (),
+        reading: bool = False,
     ) -> None:
         self.workspace = workspace
         self.values = workspace.values(overrides)
         self.params = parse(self.values, str(workspace.params_file))
-        self._cache = StageCache(workspace, self.values)
+        self._cache = StageCache(workspace, self.values, reading=reading)
         self._listener = listener
         self._settle = settle
         self._rerun = rerun

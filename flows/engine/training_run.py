@@ -114,12 +114,12 @@ class TrainingRun:
 
         if any(status != "clean" for status in self._runner.statuses().values()):
             return None
-        key = self._runner.lineage().content_key
-        if (said := self._said(key)) is None:
+        lineage = self._runner.lineage()
+        if (said := self._said(lineage)) is None:
             return None
         for stage in STAGES:
             self._note(StageOutcome(stage.name, "cached", 0.0))
-        return self.result(Registered(self._runner.params.model_name, said["version"], said["run_id"], key, created=False))
+        return self.result(Registered(self._runner.params.model_name, said["version"], said["run_id"], lineage.content_key, created=False))
 
     def register(self, flow_run_id: str) -> Registered:
         """Register what the stages made."""
@@ -130,7 +130,7 @@ class TrainingRun:
         params, values, store = self._runner.params, self._runner.values, self.workspace.store
         self._client()  # where no stage had anything to do, the connection is still being made: two would each make the experiment
         registered = register_model(self.workspace.root, store, self._uri, params, values, lineage.content_key, tags)
-        self._said(lineage.content_key)  # kept, for the next run
+        self._said(lineage)  # kept, for the next run
         return registered
 
     def result(self, registered: Registered) -> TrainResult:
@@ -161,15 +161,15 @@ class TrainingRun:
         stage_line(outcome.name, outcome.state, outcome.seconds)
         return outcome
 
-    def _said(self, content_key: str) -> dict[str, Any] | None:
+    def _said(self, lineage: Lineage) -> dict[str, Any] | None:
         """The version that stands for it."""
-        standing = Standing(self._uri, self.workspace.store, self._runner.params.model_name, content_key)
+        standing = Standing(self._uri, self.workspace.store, self._runner.params.model_name, lineage.content_key)
         if said := standing.recall():
             return said
-        from tasks.lifecycle.registry import mlflow_errors
+        from tasks.lifecycle.registry import BUNDLE_SHA256, DATA_HASH, mlflow_errors
 
         with mlflow_errors(self._uri):
-            return standing.ask(*self._client())
+            return standing.ask(*self._client(), {BUNDLE_SHA256: self._bundle_sha256(), DATA_HASH: lineage.data_hash})
 
     def _check_ahead(self) -> None:
         """What would fail after the training fails before it: an unreachable registry, recipes and slices that do not exist."""
@@ -218,22 +218,26 @@ class TrainingRun:
 
         return report
 
+    def _bundle_sha256(self) -> str:
+        return sha256_file(self.workspace.root / "models" / "bundle" / MANIFEST)
+
     def _tags(self, lineage: Lineage) -> dict[str, str]:
-        from tasks.lifecycle.registry import BUNDLE_SHA256
+        from tasks.lifecycle.registry import BUNDLE_SHA256, DATA_HASH, STAGE_VERSIONS
 
         state = git_state(self.workspace.root)
         reports = self.workspace.root / "reports"
         params = self._runner.params
         training = read_json(reports / "training.json")
         tags: dict[str, Any] = {
-            "ratchet.data_hash": lineage.data_hash,
+            DATA_HASH: lineage.data_hash,
+            STAGE_VERSIONS: ", ".join(f"{stage} {version}" for stage, version in lineage.code.items()),
             "ratchet.git_commit": state.commit or "none",
             "ratchet.git_dirty": str(state.dirty or bool(self.overrides)).lower(),
             "ratchet.base_model": params.base_model.path,
             "ratchet.base_model_sha256": training["base_sha256"],
             "ratchet.base_model_files_sha256": sha256_json(training["base_files"]),
             "ratchet.start_sha256": (training["start"] or {}).get("checkpoint_sha256", "none"),
-            BUNDLE_SHA256: sha256_file(self.workspace.root / "models" / "bundle" / MANIFEST),
+            BUNDLE_SHA256: self._bundle_sha256(),
             "ratchet.recipe": read_json(reports / "verification.json")["shipped"],
             "ratchet.problem": params.problem,
             "ratchet.code_version": own_version(),

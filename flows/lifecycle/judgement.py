@@ -107,7 +107,7 @@ def lineage_gaps(workspace: Workspace, contestant: Contestant) -> list[str]:
         gaps.append("it was trained outside git: no commit names its code")
     elif tags.get("ratchet.git_dirty") == "true":
         gaps.append("code or params differed from the commit when it was trained")
-    with closing(StageRunner(workspace, (), listener.get())) as runner:
+    with closing(StageRunner(workspace, (), listener.get(), reading=True)) as runner:
         # by what lies here, not by the content key: that of params.yaml is another where it was trained with `-S`
         bundle = workspace.root / "models" / "bundle" / MANIFEST
         here = bundle.is_file() and sha256_file(bundle) == tags.get(BUNDLE_SHA256)

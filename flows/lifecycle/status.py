@@ -22,7 +22,7 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
     from flows.lifecycle.contestants import Registry
     from tasks.lifecycle.ledger import standing
 
-    with closing(StageRunner(workspace, (), listener.get())) as runner:
+    with closing(StageRunner(workspace, (), listener.get(), reading=True)) as runner:
         stages = [{"name": name, "state": state} for name, state in runner.statuses().items()]
     params = workspace.params()
     registry = Registry(workspace)

@@ -107,6 +107,6 @@ def _trained_rows(workspace: Workspace, registry: Registry) -> Path | None:
     rows = workspace.root / "data" / "raw" / "rows.parquet"
     if not rows.is_file() or not registry.is_made:
         return None
-    with closing(StageRunner(workspace, (), listener.get())) as runner:
+    with closing(StageRunner(workspace, (), listener.get(), reading=True)) as runner:
         present = runner.lineage().data_hash
     return rows if any(version.tags.get("ratchet.data_hash") == present for version in registry.versions()[:1]) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: the version in production, and the newest
 CONTENT_KEY = "ratchet.content_key"
+EARLIER_KEY = "ratchet.earlier_content_key"  # the key it was registered under, when that held digests of code files
+STAGE_VERSIONS = "ratchet.stage_versions"  # the declared versions of the stages' code; no version from before them has it
+DATA_HASH = "ratchet.data_hash"
 DECISION = "ratchet.decision."  # a version's tags that hold the decisions about it, by id
 BUNDLE_SHA256 = "ratchet.bundle_sha256"  # of its manifest, which holds every other file's
 _DAMAGED_DATABASE = (
@@ -209,6 +212,20 @@ def find_version(client: MlflowClient, name: str, content_key: str) -> ModelVers
     return _keep_one(client, name, found) if found else None
 
 
+def take_over_version(client: MlflowClient, name: str, content_key: str, made: Mapping[str, str]) -> ModelVersion | None:
+    """The newest version of this data and bundle among those from before stages declared versions, now under this key; None without one."""
+    same = {tag: made.get(tag) for tag in (BUNDLE_SHA256, DATA_HASH)}
+    found = [version for version in versions(client, name) if STAGE_VERSIONS not in version.tags]
+    version = next((version for version in found if all(value and version.tags.get(tag) == value for tag, value in same.items())), None)
+    if version is not None:
+        earlier = version.tags.get(CONTENT_KEY, "")
+        for tag, value in ((EARLIER_KEY, earlier), (CONTENT_KEY, content_key)):
+            client.set_tag(version.run_id, tag, value)
+            client.set_model_version_tag(name, version.version, tag, value)
+            version.tags[tag] = value
+    return version
+
+
 def keep_one_version(client: MlflowClient, name: str, content_key: str) -> ModelVersion:
     """The oldest version of this content key, or the oldest that is champion or was decided about; others without an alias are deleted.
 
@@ -240,7 +257,7 @@ def _is_decided(version: ModelVersion) -> bool:
 
 def _versions_of(client: MlflowClient, name: str, content_key: str) -> list[ModelVersion]:
     """Oldest first."""
-    return [version for version in reversed(versions(client, name)) if version.tags.get(CONTENT_KEY) == content_key]
+    return [version for version in reversed(versions(client, name)) if content_key in map(version.tags.get, (CONTENT_KEY, EARLIER_KEY))]
 
 
 def registered_sha256(version: ModelVersion) -> str:

@@ -95,6 +95,7 @@ class Problem(ABC):
     recipes: ClassVar[tuple[str, ...]] = ("int8-static", "int8-static-sensitive-fp32", "int8-dynamic", "int8-dynamic-per-channel")
     default_max_length: ClassVar[int] = 128  # tokens
     unsupported_methods: ClassVar[Mapping[str, str]] = {}  # values of finetune.method that do not go with it: why not
+    stage_versions: ClassVar[Mapping[str, int]] = {}  # by stage, from 1, where code of the type's own changed what that stage makes of it
     batch_tokens: ClassVar[int] = 8192  # padded tokens that PyTorch computes at a time when it does not train
 
     def readings(self, given: Mapping[str, Sequence[Given]], params: ReadingParams) -> dict[str, Reading]:

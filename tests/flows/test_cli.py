@@ -59,6 +59,7 @@ def test_wrong_params_are_all_told(workspace: Path) -> None:
     [
         (("train", "--no-such-option"), "No such option"),
         (("predict",), "nothing to predict"),
+        (("promote", "--force", "--reason", "a" * 5_001), "5,001 characters"),
         (("predict", "text"), "no version is registered"),
         (("predict", "--bundle", "nowhere", "text"), "no bundle"),
         (("predict", "--version", "one", "text"), "valid integer"),

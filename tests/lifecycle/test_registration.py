@@ -97,7 +97,7 @@ def test_a_version_that_a_machine_left_which_died_is_removed_by_whoever_looks_ne
     assert (register().version, [int(v.version) for v in versions(client, "tiny")]) == (first.version, [first.version])
     doubled()
     experiment_id = client.get_experiment_by_name("tiny").experiment_id
-    said = Standing(uri, tmp_path / "store", "tiny", KEY).ask(client, experiment_id)
+    said = Standing(uri, tmp_path / "store", "tiny", KEY).ask(client, experiment_id, {})
     assert (said or {})["version"] == first.version
     assert [int(version.version) for version in versions(client, "tiny")] == [first.version]
 
@@ -220,7 +220,7 @@ def test_what_stands_is_recalled_until_somebody_writes_to_the_registry(
     experiment_id = client.get_experiment_by_name("tiny").experiment_id
     standing = Standing(uri, tmp_path / "store", "tiny", KEY)
     assert standing.recall() is None  # nobody asked yet
-    said = standing.ask(client, experiment_id)
+    said = standing.ask(client, experiment_id, {})
     assert said == {"version": made.version, "run_id": made.mlflow_run_id}
     assert standing.recall() == said
     assert Standing(uri, tmp_path / "store", "tiny", "e" * 64).recall() is None
@@ -228,13 +228,13 @@ def test_what_stands_is_recalled_until_somebody_writes_to_the_registry(
     assert standing.recall() == said
     client.delete_registered_model_alias("tiny", "challenger")
     assert standing.recall() is None
-    assert standing.ask(client, experiment_id) is None
+    assert standing.ask(client, experiment_id, {}) is None
     register()
     assert standing.recall() is None
-    assert standing.ask(client, experiment_id) == standing.recall() == said
+    assert standing.ask(client, experiment_id, {}) == standing.recall() == said
     client.delete_model_version("tiny", str(made.version))
     assert standing.recall() is None
-    assert standing.ask(client, experiment_id) is None
+    assert standing.ask(client, experiment_id, {}) is None
 
 
 def test_a_registry_elsewhere_is_asked_every_time(tmp_path: Path) -> None:

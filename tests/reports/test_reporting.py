@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 from tiny import LABELS
 
-from tasks.core.code_closure import imported_files
 from tasks.core.files import write_json
 from tasks.core.progress import silent
 from tasks.data.quality.row_account import Account, Loss
@@ -243,7 +242,3 @@ def test_slices_beyond_the_room_show_the_lowest() -> None:
 def test_one_recipe_alone_can_be_drawn() -> None:
     point = {"name": "fp32", "metric": 0.5, "latency_ms_p50": 3.0, "size_bytes": 1e6, "ships": True}
     assert "fp32, 1 MB (ships)" in to_svg(recipes_figure([point], "macro_f1"))
-
-
-def test_the_template_counts_as_code() -> None:
-    assert "page.html.j2" in {file.name for file in imported_files("tasks.reporting")}

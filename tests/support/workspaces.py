@@ -112,8 +112,6 @@ def make_workspace(root: Path, base: Path, rows: int = ROWS) -> None:
 def copy_workspace(template: Path, root: Path) -> Path:
     """A copy with its stores, which shares nothing with the template."""
     shutil.copytree(template, root, symlinks=True)
-    # dvc.yaml names the code's files from where the workspace lies
-    run(root, sys.executable, "-m", "tasks", "dvc-yaml")
     return root
 
 
