@@ -58,7 +58,7 @@ def imported_files(module: str) -> frozenset[Path]:
         name = pending.pop()
         stem = ROOT.joinpath(*name.split("."))
         file = next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
-        if file is None or not name.startswith("tasks") or name in found:
+        if file is None or name.split(".")[0] != "tasks" or name in found:
             continue
         found[name] = file
         pending += _imports(_tree(file))
@@ -150,6 +150,8 @@ def main() -> int:
     if arguments.record:
         RECORD.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return 0
+    if found != recorded:
+        print(f"changed: {', '.join(files) or 'declared versions'}\nnot recorded yet: python .ci/stage_code.py --record", file=sys.stderr)
     return int(found != recorded)
 
 

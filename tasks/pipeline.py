@@ -221,11 +221,6 @@ def write_dvc_yaml(workspace: Workspace, overridden: Mapping[str, Any] | None = 
     return True
 
 
-def stage_command(stage: Stage, problem: str) -> str:
-    """What `dvc repro` runs; a part of the stage's identity."""
-    return f"ratchet stage {stage.name} --code {code_version(stage, problem)}"
-
-
 def _dvc_stage(stage: Stage, workspace: Workspace, params: Params, keys: set[str]) -> dict[str, Any]:
     files = []
     if stage.name == "ingest":
@@ -235,7 +230,7 @@ def _dvc_stage(stage: Stage, workspace: Workspace, params: Params, keys: set[str
     if "finetune" in stage.params and params.finetune.adapter:
         files += local_files(str(workspace.root / params.finetune.adapter), workspace.root)
     deps = [*stage.deps.values(), *start_deps(stage, workspace, params), *(_relative(file, workspace.root) for file in files)]
-    entry: dict[str, Any] = {"cmd": stage_command(stage, params.problem)}
+    entry: dict[str, Any] = {"cmd": f"ratchet stage {stage.name} --code {code_version(stage, params.problem)}"}
     if deps:
         entry["deps"] = deps
     entry["params"] = [key for key in stage.params if key in keys]

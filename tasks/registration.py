@@ -19,7 +19,6 @@ from tasks.lifecycle.registry import (
     keep_one_run,
     keep_one_version,
     mlflow_errors,
-    take_over_version,
 )
 from tasks.params.schema import Params
 from tasks.problems import load_problem
@@ -60,8 +59,7 @@ def register_model(
     """
     client, experiment_id = connect(uri, store, params.model_name)
     with mlflow_errors(uri):
-        version = find_version(client, params.model_name, content_key) or take_over_version(client, params.model_name, content_key, tags)
-        created = False
+        version, created = find_version(client, params.model_name, content_key, tags), False
         if version is None:
             run_id = claim_run(client, experiment_id, content_key, params.model_name).info.run_id
             _log_run(client, run_id, root, params, values, tags)

@@ -167,7 +167,7 @@ def register(place: Place, wish: Wish, client: Any, experiment: str) -> None:
     """The steps of tasks.registration that touch the registry."""
     from tasks.lifecycle.registry import CONTENT_KEY, claim_run, find_version, keep_one_run, keep_one_version
 
-    version = find_version(client, place.name, wish.value)
+    version = find_version(client, place.name, wish.value, {})
     if version is None:
         run = claim_run(client, experiment, wish.value, place.name).info.run_id
         client.create_model_version(place.name, source=(place.store / "new").as_uri(), run_id=run, tags={CONTENT_KEY: wish.value})
@@ -206,7 +206,7 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
     if [move.previous for move in moves] != [None, *(move.version for move in moves)][: len(moves)]:
         broken.append("judged")
     for key in {wish.value for wish in wanted if wish.kind == "register"}:
-        version = find_version(client, place.name, key)
+        version = find_version(client, place.name, key, {})
         if version is not None:
             keep_one_run(client, experiment, key, version.run_id)
         runs = client.search_runs([experiment], f"tags.`{CONTENT_KEY}` = '{key}'")

@@ -1,4 +1,4 @@
-"""dvc.lock of a Ratchet before 0.3, which held every file of code that a stage could reach, or a digest of them.
+"""dvc.lock of a Ratchet whose stages declared no versions, which held every file of code that a stage could reach, or a digest of them.
 
 Such a stage counts as made by version 1 of its code, so that an upgrade trains nobody's model again.
 """

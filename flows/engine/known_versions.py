@@ -41,11 +41,10 @@ class Standing:
 
         made  the tags of what lies here, by which a version is known that was registered under another kind of key
         """
-        from tasks.lifecycle.registry import CHALLENGER, find_version, keep_one_run, take_over_version
+        from tasks.lifecycle.registry import CHALLENGER, find_version, keep_one_run
 
         mark = self._mark()  # before it is asked: what is written meanwhile is not known to be in the answer
-        found = find_version(client, self._name, self._key)
-        version = found or take_over_version(client, self._name, self._key, made)
+        version = find_version(client, self._name, self._key, made)
         if version is None or CHALLENGER not in version.aliases:
             return None
         keep_one_run(client, experiment_id, self._key, str(version.run_id))

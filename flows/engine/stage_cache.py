@@ -201,17 +201,17 @@ class StageCache:
                 return [str(path) for stage in STAGES for path in stage.outs.values()]
 
     def _stage(self, name: str) -> Any:
-        return self._stages()[name]
+        return self._stages(name)[name]
 
-    def _stages(self) -> dict[str, Any]:
-        """All of them by name, as the stage table has them and dvc.lock knows them."""
+    def _stages(self, *names: str) -> dict[str, Any]:
+        """These, or all, by name, as the stage table has them and dvc.lock knows them."""
         from dvc.dvcfile import load_file
         from dvc.stage.loader import StageLoader
 
         file = load_file(self._repo, str(self._root / "dvc.yaml"))
         known = taken_over(file.lockfile_contents.get("stages", {}))
         table = dvc_stages(self._workspace, self._values)
-        return {name: self._with_values(StageLoader.load_stage(file, name, entry, known.get(name))) for name, entry in table.items()}
+        return {name: self._with_values(StageLoader.load_stage(file, name, table[name], known.get(name))) for name in names or table}
 
     def _take_over_lock(self) -> None:
         """Write dvc.lock as this Ratchet has it, where one that declared no versions of its code wrote it."""

@@ -206,22 +206,23 @@ def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
     return sorted(found, key=lambda version: int(version.version), reverse=True)
 
 
-def find_version(client: MlflowClient, name: str, content_key: str) -> ModelVersion | None:
-    """The version that this content key made; should there be several, one is kept."""
-    found = _versions_of(client, name, content_key)
-    return _keep_one(client, name, found) if found else None
+def find_version(client: MlflowClient, name: str, content_key: str, made: Mapping[str, str]) -> ModelVersion | None:
+    """The version that this content key made; should there be several, one is kept.
+
+    made  tags of what is at hand: a version of its data and bundle from before stages declared versions gets the key as its own
+    """
+    every = versions(client, name)
+    found = _of_key(every, content_key)
+    return _keep_one(client, name, found) if found else _take_over(client, content_key, every, made)
 
 
-def take_over_version(client: MlflowClient, name: str, content_key: str, made: Mapping[str, str]) -> ModelVersion | None:
-    """The newest version of this data and bundle among those from before stages declared versions, now under this key; None without one."""
+def _take_over(client: MlflowClient, content_key: str, every: list[ModelVersion], made: Mapping[str, str]) -> ModelVersion | None:
     same = {tag: made.get(tag) for tag in (BUNDLE_SHA256, DATA_HASH)}
-    found = [version for version in versions(client, name) if STAGE_VERSIONS not in version.tags]
-    version = next((version for version in found if all(value and version.tags.get(tag) == value for tag, value in same.items())), None)
-    if version is not None:
-        earlier = version.tags.get(CONTENT_KEY, "")
-        for tag, value in ((EARLIER_KEY, earlier), (CONTENT_KEY, content_key)):
+    earlier = (version for version in every if STAGE_VERSIONS not in version.tags and same.items() <= version.tags.items())
+    if version := next(earlier, None):
+        for tag, value in ((EARLIER_KEY, version.tags.get(CONTENT_KEY, "")), (CONTENT_KEY, content_key)):
             client.set_tag(version.run_id, tag, value)
-            client.set_model_version_tag(name, version.version, tag, value)
+            client.set_model_version_tag(version.name, version.version, tag, value)
             version.tags[tag] = value
     return version
 
@@ -233,7 +234,7 @@ def keep_one_version(client: MlflowClient, name: str, content_key: str) -> Model
     had done it went down before it answered. Whoever comes second sees the first, so one is left however they interleave; and
     whoever looks next deletes what a machine left that died between the two steps.
     """
-    return _keep_one(client, name, _versions_of(client, name, content_key))
+    return _keep_one(client, name, _of_key(versions(client, name), content_key))
 
 
 def _keep_one(client: MlflowClient, name: str, found: list[ModelVersion]) -> ModelVersion:
@@ -255,9 +256,9 @@ def _is_decided(version: ModelVersion) -> bool:
     return CHAMPION in version.aliases or any(key.startswith(DECISION) for key in version.tags)
 
 
-def _versions_of(client: MlflowClient, name: str, content_key: str) -> list[ModelVersion]:
+def _of_key(every: list[ModelVersion], content_key: str) -> list[ModelVersion]:
     """Oldest first."""
-    return [version for version in reversed(versions(client, name)) if content_key in map(version.tags.get, (CONTENT_KEY, EARLIER_KEY))]
+    return [version for version in reversed(every) if content_key in map(version.tags.get, (CONTENT_KEY, EARLIER_KEY))]
 
 
 def registered_sha256(version: ModelVersion) -> str:
