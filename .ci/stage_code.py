@@ -30,9 +30,19 @@ from tasks.problems import module_name, problem_names  # noqa: E402
 
 def current() -> dict[str, Any]:
     """`files`: digest of each; `stages`: for each stage and problem type its declared version and the digest of what it can reach."""
-    reach = {f"{stage.name} of {problem}": _reached(stage, problem) for stage in STAGES for problem in problem_names()}
-    stages = {name: [version, _sha256(sorted(map(digest, files)))] for name, (version, files) in reach.items()}
-    files = {file.relative_to(ROOT).as_posix(): digest(file) for file in set().union(*(files for _, files in reach.values()))}
+    reach = {
+        f"{stage.name} of {problem}": _reached(stage, problem)
+        for stage in STAGES
+        for problem in problem_names()
+    }
+    stages = {
+        name: [version, _sha256(sorted(map(digest, files)))]
+        for name, (version, files) in reach.items()
+    }
+    files = {
+        file.relative_to(ROOT).as_posix(): digest(file)
+        for file in set().union(*(files for _, files in reach.values()))
+    }
     return {"files": dict(sorted(files.items())), "stages": stages}
 
 
@@ -44,9 +54,15 @@ def _reached(stage: Any, problem: str) -> tuple[str, frozenset[Path]]:
 def changes(recorded: dict[str, Any], found: dict[str, Any]) -> tuple[list[str], list[str]]:
     """(files that changed, stages that reach one of them and have the version that was recorded)."""
     before, after = recorded["files"], found["files"]
-    files = sorted(file for file in before.keys() | after.keys() if before.get(file) != after.get(file))
+    files = sorted(
+        file for file in before.keys() | after.keys() if before.get(file) != after.get(file)
+    )
     known = recorded["stages"]
-    return files, [name for name, now in found["stages"].items() if name in known and now[0] == known[name][0] and now[1] != known[name][1]]
+    return files, [
+        name
+        for name, now in found["stages"].items()
+        if name in known and now[0] == known[name][0] and now[1] != known[name][1]
+    ]
 
 
 @cache
@@ -57,12 +73,17 @@ def imported_files(module: str) -> frozenset[Path]:
     while pending:
         name = pending.pop()
         stem = ROOT.joinpath(*name.split("."))
-        file = next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
+        file = next(
+            (file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()),
+            None,
+        )
         if file is None or name.split(".")[0] != "tasks" or name in found:
             continue
         found[name] = file
         pending += _imports(_tree(file))
-    templates = {template for file in found.values() for template in file.parent.glob(f"{file.stem}.*.j2")}
+    templates = {
+        template for file in found.values() for template in file.parent.glob(f"{file.stem}.*.j2")
+    }
     return frozenset({*found.values(), *templates})
 
 
@@ -70,7 +91,9 @@ def _imports(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:  # `from a.b import c`: c may be a module or a name in a.b
+        elif (
+            isinstance(node, ast.ImportFrom) and node.module
+        ):  # `from a.b import c`: c may be a module or a name in a.b
             yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
 
 
@@ -86,7 +109,11 @@ def plain(node: Any) -> Any:
         return [plain(item) for item in node]
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name not in ("ctx", "kind"))
+    fields = (
+        (name, value)
+        for name, value in ast.iter_fields(node)
+        if value not in (None, []) and name not in ("ctx", "kind")
+    )
     return [type(node).__name__, *([name, plain(value)] for name, value in fields)]
 
 
@@ -105,7 +132,10 @@ class _Stripped(ast.NodeTransformer):
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
             del body[0]  # type: ignore[index]
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             node.returns = None
@@ -119,7 +149,11 @@ class _Stripped(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         call = node.value
-        return None if isinstance(call, ast.Call) and _name(call.func) in LOGS else self.generic_visit(node)
+        return (
+            None
+            if isinstance(call, ast.Call) and _name(call.func) in LOGS
+            else self.generic_visit(node)
+        )
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if _name(node.func).endswith("Error"):
@@ -128,7 +162,13 @@ class _Stripped(ast.NodeTransformer):
 
 
 def _name(function: ast.expr) -> str:
-    return function.id if isinstance(function, ast.Name) else function.attr if isinstance(function, ast.Attribute) else ""
+    return (
+        function.id
+        if isinstance(function, ast.Name)
+        else function.attr
+        if isinstance(function, ast.Attribute)
+        else ""
+    )
 
 
 def _sha256(value: Any) -> str:
@@ -137,21 +177,37 @@ def _sha256(value: Any) -> str:
 
 def main() -> int:
     """Exit code: 1 where somebody has to say whether results change."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--record", action="store_true", help="write .ci/stage_code.json")
-    parser.add_argument("--same-results", action="store_true", help="no result of a stage differs, though its code does")
+    parser.add_argument(
+        "--same-results",
+        action="store_true",
+        help="no result of a stage differs, though its code does",
+    )
     arguments = parser.parse_args()
     found = current()
-    recorded = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {"files": {}, "stages": {}}
+    recorded = (
+        json.loads(RECORD.read_text(encoding="utf-8"))
+        if RECORD.is_file()
+        else {"files": {}, "stages": {}}
+    )
     files, stages = changes(recorded, found)
     if stages and not (arguments.record and arguments.same_results):
-        print(f"changed: {', '.join(files)}\nwith no new version: {', '.join(stages)}\n{__doc__}", file=sys.stderr)
+        print(
+            f"changed: {', '.join(files)}\nwith no new version: {', '.join(stages)}\n{__doc__}",
+            file=sys.stderr,
+        )
         return 1
     if arguments.record:
         RECORD.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return 0
     if found != recorded:
-        print(f"changed: {', '.join(files) or 'declared versions'}\nnot recorded yet: python .ci/stage_code.py --record", file=sys.stderr)
+        print(
+            f"changed: {', '.join(files) or 'declared versions'}\nnot recorded yet: python .ci/stage_code.py --record",
+            file=sys.stderr,
+        )
     return int(found != recorded)
 
 

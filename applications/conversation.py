@@ -33,7 +33,12 @@ def converse(speaker: Speaker, called: str, system: str, *, as_json: bool = Fals
             print(f"There is {RESET} and {EXITS[0]}.", file=sys.stderr)
         elif line:
             dialogue.append({"role": USER, "content": line})
-            dialogue.append({"role": ASSISTANT, "content": _answer(speaker, dialogue) if as_json else _say(speaker, dialogue)})
+            dialogue.append(
+                {
+                    "role": ASSISTANT,
+                    "content": _answer(speaker, dialogue) if as_json else _say(speaker, dialogue),
+                }
+            )
 
 
 def _lines() -> Iterator[str]:
@@ -48,7 +53,9 @@ def _lines() -> Iterator[str]:
 def _answer(speaker: Speaker, dialogue: list[Turn]) -> str:
     """Print an answer when it is complete, for programs."""
     said = "".join(speaker.answer(dialogue)).strip()
-    print(json.dumps({USER: dialogue[-1]["content"], ASSISTANT: said}, ensure_ascii=False), flush=True)
+    print(
+        json.dumps({USER: dialogue[-1]["content"], ASSISTANT: said}, ensure_ascii=False), flush=True
+    )
     return said
 
 

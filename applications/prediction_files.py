@@ -55,7 +55,11 @@ def prediction_writer(path: Path, example: Mapping[str, Any]) -> Iterator[Write]
             table = table.append_column(field, column)
         table = table if parquet else _cells(table)
         if writer is None:
-            writer = pq.ParquetWriter(path, table.schema) if parquet else pc.CSVWriter(path, table.schema, write_options=options)
+            writer = (
+                pq.ParquetWriter(path, table.schema)
+                if parquet
+                else pc.CSVWriter(path, table.schema, write_options=options)
+            )
         writer.write_table(table)
 
     try:
@@ -68,7 +72,13 @@ def prediction_writer(path: Path, example: Mapping[str, Any]) -> Iterator[Write]
 def _require_exact(rows: list[dict[str, Any]], path: Path) -> None:
     """DataError for a whole number that no type of Parquet's holds."""
     large = next(
-        ((name, value) for row in rows for name, value in row.items() if isinstance(value, int) and not -(2**63) <= value < 2**63), None
+        (
+            (name, value)
+            for row in rows
+            for name, value in row.items()
+            if isinstance(value, int) and not -(2**63) <= value < 2**63
+        ),
+        None,
     )
     if large:
         raise DataError(
@@ -105,14 +115,25 @@ def _texts(values: Iterable[Any]) -> pa.Array:
 def _plain(kind: pa.DataType) -> bool:
     import pyarrow.types as kinds
 
-    tests = (kinds.is_integer, kinds.is_floating, kinds.is_boolean, kinds.is_null, kinds.is_timestamp, kinds.is_date)
+    tests = (
+        kinds.is_integer,
+        kinds.is_floating,
+        kinds.is_boolean,
+        kinds.is_null,
+        kinds.is_timestamp,
+        kinds.is_date,
+    )
     return any(test(kind) for test in (*tests, kinds.is_string, kinds.is_large_string))
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, str) and "|" not in item for item in value):
         return "|".join(value)
-    return json.dumps(value, ensure_ascii=False, default=_plain_value) if isinstance(value, list | dict | bool) else _plain_value(value)
+    return (
+        json.dumps(value, ensure_ascii=False, default=_plain_value)
+        if isinstance(value, list | dict | bool)
+        else _plain_value(value)
+    )
 
 
 def _plain_value(value: Any) -> str:

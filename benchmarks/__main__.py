@@ -39,7 +39,17 @@ NAMES = (
     "comparing",
     "robustness",
 )
-LIBRARIES = ("torch", "transformers", "onnxruntime", "tokenizers", "prefect", "mlflow", "dvc", "great_expectations", "duckdb")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "onnxruntime",
+    "tokenizers",
+    "prefect",
+    "mlflow",
+    "dvc",
+    "great_expectations",
+    "duckdb",
+)
 HEAD = """# Results of the benchmarks
 
 Written by `make bench`. Each variant has a process of its own; they take turns, and ratios are of one round: the median, with the lowest
@@ -51,7 +61,9 @@ run it alone, stands in its file; what was tried and why it stops, in [TRIED.md]
 
 def main() -> None:
     """Run what is asked for; write the sections unless it is quick."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; default: all")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
@@ -78,7 +90,11 @@ def keep(name: str, section: Section) -> None:
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else ""
     found = dict(re.findall(r"<!-- (\w+ \w+) -->\n(.*?)(?=<!-- \w+ \w+ -->|\Z)", text, re.S))
     section = replace(section, title=f"{section.title}, {kind}")
-    plot = f"\n![{section.title}]({draw(f'{name}-{kind.lower()}', section).name})\n" if section.bars or section.curves else ""
+    plot = (
+        f"\n![{section.title}]({draw(f'{name}-{kind.lower()}', section).name})\n"
+        if section.bars or section.curves
+        else ""
+    )
     found[f"{name} {kind}"] = f"{section.markdown()}{plot}\n{machine()}\n\n"
     places = sorted(found, key=lambda place: (NAMES.index(place.split()[0]), place))
     body = "".join(f"<!-- {place} -->\n{found[place].rstrip()}\n\n" for place in places)
@@ -90,7 +106,9 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     what = f"{cores} {platform.machine()} cores, {memory:.0f} GB, {platform.system()}"
-    versions = f"Python {platform.python_version()}, " + ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
+    versions = f"Python {platform.python_version()}, " + ", ".join(
+        f"{name} {metadata.version(name)}" for name in LIBRARIES
+    )
     return f"*{datetime.now(UTC):%Y-%m-%d}, {what}; {versions}.*"
 
 

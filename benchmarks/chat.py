@@ -35,9 +35,16 @@ def measure(quick: bool) -> Section:
         common = {"root": str(workspace.root), "steps": steps}
         variants = (OURS, *([BFLOAT16] if computes_bfloat16() else []), TRAINER)
         found = alternate(MODULE, {name: common | {"variant": name} for name in variants}, rounds)
-    rates = {name: [turn["tokens"] / turn["seconds"] for turn in turns] for name, turns in found.items()}
-    rows = [[name, f"{np.median(rates[name]):.0f}", ratios(rates[TRAINER], rates[name])] for name in rates]
-    return Section("Chat: fine-tuning", ("variant", "tokens/s", "over Trainer's"), rows, ["Wanted: 2x."])
+    rates = {
+        name: [turn["tokens"] / turn["seconds"] for turn in turns] for name, turns in found.items()
+    }
+    rows = [
+        [name, f"{np.median(rates[name]):.0f}", ratios(rates[TRAINER], rates[name])]
+        for name in rates
+    ]
+    return Section(
+        "Chat: fine-tuning", ("variant", "tokens/s", "over Trainer's"), rows, ["Wanted: 2x."]
+    )
 
 
 def serve(root: str, variant: str, steps: int) -> None:
@@ -54,7 +61,10 @@ def serve(root: str, variant: str, steps: int) -> None:
         batches = some_batches(every, 1 if number < 0 else steps, number + 1)
         started = time.perf_counter()
         train(batches)
-        return {"tokens": int(lengths[np.concatenate(batches)].sum()), "seconds": time.perf_counter() - started}
+        return {
+            "tokens": int(lengths[np.concatenate(batches)].sum()),
+            "seconds": time.perf_counter() - started,
+        }
 
     answer_questions({"turn": turn})
 
@@ -80,18 +90,33 @@ def trainer(root: Path) -> Callable[[Sequence[np.ndarray]], None]:
 
     params = Workspace(root).params()
     base, sizes = resolve_model(params.base_model, root, cache_dir()), params.finetune.sizes
-    adapter = LoraConfig(r=sizes.rank, lora_alpha=sizes.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, use_safetensors=True), adapter)
+    adapter = LoraConfig(
+        r=sizes.rank, lora_alpha=sizes.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, use_safetensors=True), adapter
+    )
     tokenizer = AutoTokenizer.from_pretrained(base)
     features = read_tokens(root / "data" / "tokens" / "train.arrow").to_pydict()
     # ours stand where a token is guessed, transformers moves them there itself
-    labels = [[-100, *(wanted if wanted >= 0 else -100 for wanted in row[:-1])] for row in next_tokens(features)]
+    labels = [
+        [-100, *(wanted if wanted >= 0 else -100 for wanted in row[:-1])]
+        for row in next_tokens(features)
+    ]
     arguments = trainer_arguments(root, per_device_train_batch_size=BATCH)
 
     def run(batches: Sequence[np.ndarray]) -> None:
         ids, rows = features["input_ids"], np.concatenate(batches)
-        data = [{"input_ids": ids[row], "attention_mask": [1] * len(ids[row]), "labels": labels[row]} for row in rows]
-        Loop(model=model, args=arguments, train_dataset=data, data_collator=DataCollatorForSeq2Seq(tokenizer)).train()
+        data = [
+            {"input_ids": ids[row], "attention_mask": [1] * len(ids[row]), "labels": labels[row]}
+            for row in rows
+        ]
+        Loop(
+            model=model,
+            args=arguments,
+            train_dataset=data,
+            data_collator=DataCollatorForSeq2Seq(tokenizer),
+        ).train()
 
     return run
 

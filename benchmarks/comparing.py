@@ -29,16 +29,30 @@ def measure(quick: bool) -> Section:
         before, started = peak_memory_mb("cpu"), time.perf_counter()
         found = metric_differences(kind, (pair[0], pair[1]), references, labels, Resampling(10_000))
         seconds = time.perf_counter() - started
-        table.append([f"{rows:,}", str(len(found)), f"{seconds:.1f}", f"{peak_memory_mb('cpu') - before:.0f}"])
+        table.append(
+            [
+                f"{rows:,}",
+                str(len(found)),
+                f"{seconds:.1f}",
+                f"{peak_memory_mb('cpu') - before:.0f}",
+            ]
+        )
     header = ("rows", "metrics", "seconds", "more memory at the peak (MB)")
     return Section(
-        "Comparing", header, table, ["Three classes, 10,000 resamples, both models' outputs as saved. Wanted: 3 s, memory bounded."]
+        "Comparing",
+        header,
+        table,
+        [
+            "Three classes, 10,000 resamples, both models' outputs as saved. Wanted: 3 s, memory bounded."
+        ],
     )
 
 
 def outputs(references: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     """Logits that say the right class four times in five."""
-    said = np.where(draw.random(len(references)) < 0.8, references, draw.integers(0, 3, len(references)))
+    said = np.where(
+        draw.random(len(references)) < 0.8, references, draw.integers(0, 3, len(references))
+    )
     logits = draw.normal(size=(len(references), 3)).astype(np.float32)
     logits[np.arange(len(references)), said] += 4
     return logits

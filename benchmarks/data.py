@@ -38,7 +38,10 @@ def measure(quick: bool) -> Section:
         ]
     seconds = {name: [turn[name][0] for turn in turns] for name in turns[0]}
     whole = [sum(turn[stage][0] for stage in STAGES) for turn in turns]
-    each = [f"{np.median(seconds[stage]):.1f} s, {max(turn[stage][1] for turn in turns):.0f} MB" for stage in STAGES]
+    each = [
+        f"{np.median(seconds[stage]):.1f} s, {max(turn[stage][1] for turn in turns):.0f} MB"
+        for stage in STAGES
+    ]
     over = [f"{ratios(seconds[way], whole)}, {np.median(seconds[way]):.1f} s" for way in ALONE]
     note = (
         "Made-up sentences of 5 to 30 words, two classes, one CSV file; median seconds and the most memory. Tokenizing alone: "
@@ -46,7 +49,9 @@ def measure(quick: bool) -> Section:
         "Wanted: 1.5x of tokenizing alone, at most 2 GB at any size."
     )
     header = ("rows", *STAGES, "together", "over tokenizing alone", "over its Rust code")
-    return Section("Data", header, [[f"{rows:,}", *each, f"{np.median(whole):.1f} s", *over]], [note])
+    return Section(
+        "Data", header, [[f"{rows:,}", *each, f"{np.median(whole):.1f} s", *over]], [note]
+    )
 
 
 def make_workspace(scratch: Path, rows: int) -> Path:
@@ -57,7 +62,9 @@ def make_workspace(scratch: Path, rows: int) -> Path:
 
     draw = np.random.default_rng(0)
     letters = list("abcdefghijklmnopqrstuvwxyz")
-    words = pa.array(["".join(draw.choice(letters, length)) for length in draw.integers(2, 10, 20_000)])
+    words = pa.array(
+        ["".join(draw.choice(letters, length)) for length in draw.integers(2, 10, 20_000)]
+    )
     labels = pa.array(["good", "bad"])
     schema = pa.schema([("text", pa.string()), ("label", pa.string())])
     options = csv.WriteOptions(quoting_style="none")
@@ -66,11 +73,23 @@ def make_workspace(scratch: Path, rows: int) -> Path:
             lengths = draw.integers(5, 31, min(BATCH, rows - start))
             ends = pa.array(np.concatenate(([0], np.cumsum(lengths))), pa.int32())
             sentences = pc.binary_join(
-                pa.ListArray.from_arrays(ends, words.take(pa.array(draw.integers(0, len(words), lengths.sum())))), " "
+                pa.ListArray.from_arrays(
+                    ends, words.take(pa.array(draw.integers(0, len(words), lengths.sum())))
+                ),
+                " ",
             )
-            file.write_table(pa.table([sentences, labels.take(pa.array(np.arange(len(lengths)) % 2))], schema=schema))
+            file.write_table(
+                pa.table(
+                    [sentences, labels.take(pa.array(np.arange(len(lengths)) % 2))], schema=schema
+                )
+            )
     ratchet = Path(sys.executable).parent / "ratchet"
-    subprocess.run([ratchet, "init", "space", "--yes", "--data", "data.csv"], cwd=scratch, capture_output=True, check=True)
+    subprocess.run(
+        [ratchet, "init", "space", "--yes", "--data", "data.csv"],
+        cwd=scratch,
+        capture_output=True,
+        check=True,
+    )
     return scratch / "space"
 
 
@@ -87,7 +106,14 @@ def timed(root: Path, *arguments: str) -> tuple[float, float]:
     """(seconds, MB at the peak) of a Python process in the workspace."""
     code = Path(__file__).resolve().parent.parent
     watch = [sys.executable, "-c", _WATCH, *arguments]
-    done = subprocess.run(watch, cwd=root, env=os.environ | {"PYTHONPATH": str(code)}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        watch,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(code)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     status, seconds, peak = json.loads(done.stdout.splitlines()[-1])
     if status:
         raise SystemExit(f"{' '.join(arguments)}: {done.stderr[-2000:]}")
@@ -98,7 +124,9 @@ def tokenize_alone(root: Path, way: str) -> None:
     """What nobody can do without: the texts, already in memory, through the fast tokenizer; `way` is one of ALONE."""
     import pyarrow.parquet as pq
 
-    texts = pq.read_table(root / "data" / "raw" / "rows.parquet", columns=["text"])["text"].to_pylist()
+    texts = pq.read_table(root / "data" / "raw" / "rows.parquet", columns=["text"])[
+        "text"
+    ].to_pylist()
     directory = root / "data" / "tokens" / "tokenizer"
     if way == "rust":
         from tasks.encoding.token_files import load_tokenizer
@@ -108,7 +136,13 @@ def tokenize_alone(root: Path, way: str) -> None:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(directory)
-        tokenize = partial(tokenizer, truncation=True, max_length=128, return_attention_mask=False, return_token_type_ids=False)
+        tokenize = partial(
+            tokenizer,
+            truncation=True,
+            max_length=128,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
     for start in range(0, len(texts), 1_000):
         tokenize(texts[start : start + 1_000])
 

@@ -25,7 +25,9 @@ def measure(quick: bool) -> Section:
     scores: dict[str, list[float]] = {CHECKPOINT: [], STATIC: [], DISTILLED: []}
     seconds: list[float] = []
     with tempfile.TemporaryDirectory() as scratch:
-        workspace = default_workspace(Path(scratch), "tokenize", *(override for override in SHORT if "epochs" not in override))
+        workspace = default_workspace(
+            Path(scratch), "tokenize", *(override for override in SHORT if "epochs" not in override)
+        )
         keep_rows(workspace.root, rows)
         for seed in range(seeds):
             seconds.append(train(workspace.root, seed, scores))
@@ -33,12 +35,20 @@ def measure(quick: bool) -> Section:
     for name, found in scores.items():
         lost = 100 * np.subtract(scores[CHECKPOINT], found)
         each = ", ".join(f"{one:+.1f}" for one in lost)
-        table.append([name, f"{np.mean(found):.3f} ± {np.std(found, ddof=min(1, seeds - 1)):.3f}", f"{lost.mean():+.2f} ({each})"])
+        table.append(
+            [
+                name,
+                f"{np.mean(found):.3f} ± {np.std(found, ddof=min(1, seeds - 1)):.3f}",
+                f"{lost.mean():+.2f} ({each})",
+            ]
+        )
     note = (
         f"{rows} training rows, {seeds} seeds; the student learns for 3 epochs, {np.median(seconds):.0f} s. "
         "The budget of `verify` is 0.5 points of validation."
     )
-    return Section("Distilling", ("variant", "macro-F1", "points lost (seed by seed)"), table, [note])
+    return Section(
+        "Distilling", ("variant", "macro-F1", "points lost (seed by seed)"), table, [note]
+    )
 
 
 def train(root: Path, seed: int, scores: dict[str, list[float]]) -> float:
@@ -56,12 +66,16 @@ def train(root: Path, seed: int, scores: dict[str, list[float]]) -> float:
             run_stage(find_stage(name), workspace, params, silent)
 
     run("finetune", "evaluate", recipe=STATIC)
-    scores[CHECKPOINT].append(read_json(root / "reports" / "evaluation.json")["metrics"]["macro_f1"]["value"])
+    scores[CHECKPOINT].append(
+        read_json(root / "reports" / "evaluation.json")["metrics"]["macro_f1"]["value"]
+    )
     for recipe in (STATIC, DISTILLED):
         run("export", "verify", recipe=recipe)
         scores[recipe].append(read_json(root / "reports" / "metrics.json")["macro_f1"])
     shutil.rmtree(root / ".ratchet", ignore_errors=True)
-    return float(read_json(root / "models" / "candidates" / "export.json")["recipes"][-1]["training_seconds"])
+    return float(
+        read_json(root / "models" / "candidates" / "export.json")["recipes"][-1]["training_seconds"]
+    )
 
 
 if __name__ == "__main__":

@@ -38,31 +38,70 @@ def measure(quick: bool) -> Section:
         workspace = default_workspace(Path(scratch), "tokenize")
         tokens = workspace.root / "data" / "tokens"
         train = read_tokens(tokens / "train.arrow")
-        train = train.take(pa.array(np.sort(np.random.default_rng(0).permutation(len(train))[:rows])))
-        validation = {name: values[:32] for name, values in read_features(tokens / "validation.arrow").items()}
+        train = train.take(
+            pa.array(np.sort(np.random.default_rng(0).permutation(len(train))[:rows]))
+        )
+        validation = {
+            name: values[:32] for name, values in read_features(tokens / "validation.arrow").items()
+        }
         for layers in counts:
-            params = workspace.params([f"finetune.freeze_layers={layers}", f"finetune.epochs={EPOCHS}"])
-            kind, base = load_problem(params.problem), resolve_model(params.base_model, workspace.root, cache_dir())
+            params = workspace.params(
+                [f"finetune.freeze_layers={layers}", f"finetune.epochs={EPOCHS}"]
+            )
+            kind, base = (
+                load_problem(params.problem),
+                resolve_model(params.base_model, workspace.root, cache_dir()),
+            )
             ends: list[float] = []
 
             def report(step: int, metrics: Mapping[str, float], ends: list[float] = ends) -> None:
                 if "loss" in metrics:
                     ends.append(time.perf_counter())
 
-            setting = Setting(kind, params.labels, train, validation, 0, params.finetune, None, 0, "cpu", workspace.root / f"work{layers}")
+            setting = Setting(
+                kind,
+                params.labels,
+                train,
+                validation,
+                0,
+                params.finetune,
+                None,
+                0,
+                "cpu",
+                workspace.root / f"work{layers}",
+            )
             setting.work.mkdir()
-            tuning = apply_method(kind.load_model(base, params.labels), base, params.finetune, setting.total_steps)
+            tuning = apply_method(
+                kind.load_model(base, params.labels), base, params.finetune, setting.total_steps
+            )
             loop = Trainer(tuning, setting, report)
             loop.run()
             steps = np.diff(np.asarray(ends)).reshape(-1)
             each = setting.steps_per_epoch
             # the step after an evaluation holds its time, so the middle of an epoch's steps is what counts
-            seconds = [float(np.median(steps[epoch * each : (epoch + 1) * each - 1])) for epoch in range(EPOCHS)]
-            size = loop.prefix.tokens * tuning.model.config.hidden_size * 4 / 1e6 if loop.prefix else 0
+            seconds = [
+                float(np.median(steps[epoch * each : (epoch + 1) * each - 1]))
+                for epoch in range(EPOCHS)
+            ]
+            size = (
+                loop.prefix.tokens * tuning.model.config.hidden_size * 4 / 1e6 if loop.prefix else 0
+            )
             ratio = seconds[0] / seconds[1]
-            table.append([str(layers), *(f"{1000 * one:.0f}" for one in seconds), f"{ratio:.2f}x", f"{size:.0f} MB"])
+            table.append(
+                [
+                    str(layers),
+                    *(f"{1000 * one:.0f}" for one in seconds),
+                    f"{ratio:.2f}x",
+                    f"{size:.0f} MB",
+                ]
+            )
     note = f"{rows} rows of the default set, batches of 32; wanted: 1.5x. Median milliseconds of a step."
-    return Section("Frozen layers", ("layers frozen of 6", "epoch 1", "epoch 2", "epoch 3", "epoch 1 over 2", "on disk"), table, [note])
+    return Section(
+        "Frozen layers",
+        ("layers frozen of 6", "epoch 1", "epoch 2", "epoch 3", "epoch 1 over 2", "on disk"),
+        table,
+        [note],
+    )
 
 
 if __name__ == "__main__":

@@ -48,13 +48,25 @@ def measure(quick: bool) -> Section:
         "from there on no other variant says the same."
     )
     header = ("variant", "MB", "tokens/s", "over PyTorch", "tokens as PyTorch's, from the first on")
-    return Section("Chat: writing", header, rows, [note], {name: float(np.median(values)) for name, values in rates.items()}, "tokens/s")
+    return Section(
+        "Chat: writing",
+        header,
+        rows,
+        [note],
+        {name: float(np.median(values)) for name, values in rates.items()},
+        "tokens/s",
+    )
 
 
 def same(turns: list[dict[str, Any]], others: list[dict[str, Any]]) -> float:
     """The share of tokens up to the first that differs."""
     counts = [
-        sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one["ids"], other["ids"], strict=True)))
+        sum(
+            1
+            for _ in takewhile(
+                lambda pair: pair[0] == pair[1], zip(one["ids"], other["ids"], strict=True)
+            )
+        )
         for one, other in zip(turns, others, strict=True)
     ]
     return sum(counts) / sum(len(turn["ids"]) for turn in turns)
@@ -111,11 +123,17 @@ def serve(graph: str, tokens: int) -> None:
             with torch.inference_mode():
                 given = torch.tensor([ids])
                 return network.generate(
-                    given, attention_mask=torch.ones_like(given), max_new_tokens=count, min_new_tokens=count, do_sample=False
+                    given,
+                    attention_mask=torch.ones_like(given),
+                    max_new_tokens=count,
+                    min_new_tokens=count,
+                    do_sample=False,
                 )[0, len(ids) :].tolist()
 
     def turn(number: int) -> dict[str, object]:
-        ids = encoder.encode([{"role": "user", "content": PROMPTS[number % len(PROMPTS)]}]).input_ids
+        ids = encoder.encode(
+            [{"role": "user", "content": PROMPTS[number % len(PROMPTS)]}]
+        ).input_ids
         started = time.perf_counter()
         said = write(ids, tokens)
         return {"seconds": time.perf_counter() - started, "ids": said}

@@ -36,17 +36,34 @@ def measure(quick: bool) -> Section:
     with tempfile.TemporaryDirectory() as scratch:
         workspace = default_workspace(Path(scratch), "verify", *SHORT)
         plain = export_plain(workspace.root)
-        texts = pq.read_table(workspace.root / "data" / "splits" / "test.parquet", columns=["text"])["text"].to_pylist()[:many]
+        texts = pq.read_table(
+            workspace.root / "data" / "splits" / "test.parquet", columns=["text"]
+        )["text"].to_pylist()[:many]
         ship_distilled(workspace.root)
-        settings = {name: {"root": str(workspace.root), "variant": name} for name in (*BUNDLES, PIPELINE, DYNAMIC)}
+        settings = {
+            name: {"root": str(workspace.root), "variant": name}
+            for name in (*BUNDLES, PIPELINE, DYNAMIC)
+        }
         found = alternate(MODULE, settings, rounds, texts=texts, single=single)
         sizes = {
-            **{name: sum(file.stat().st_size for file in (workspace.root / place).iterdir()) for name, place in BUNDLES.items()},
-            PIPELINE: (workspace.root / "models" / "checkpoint" / "model.safetensors").stat().st_size,
+            **{
+                name: sum(file.stat().st_size for file in (workspace.root / place).iterdir())
+                for name, place in BUNDLES.items()
+            },
+            PIPELINE: (workspace.root / "models" / "checkpoint" / "model.safetensors")
+            .stat()
+            .st_size,
             DYNAMIC: plain.stat().st_size,
         }
-    throughput = {name: [len(texts) / turn["seconds"] for turn in turns] for name, turns in found.items()}
-    at = {name: {q: [float(np.percentile(turn["alone"], q)) * 1e3 for turn in turns] for q in (50, 95)} for name, turns in found.items()}
+    throughput = {
+        name: [len(texts) / turn["seconds"] for turn in turns] for name, turns in found.items()
+    }
+    at = {
+        name: {
+            q: [float(np.percentile(turn["alone"], q)) * 1e3 for turn in turns] for q in (50, 95)
+        }
+        for name, turns in found.items()
+    }
     others = (PIPELINE, DYNAMIC)
     rows = [
         [
@@ -70,7 +87,14 @@ def measure(quick: bool) -> Section:
         "p95 over",
         "MB",
     )
-    return Section("Inference", header, rows, [note], {name: float(np.median(values)) for name, values in throughput.items()}, "texts/s")
+    return Section(
+        "Inference",
+        header,
+        rows,
+        [note],
+        {name: float(np.median(values)) for name, values in throughput.items()},
+        "texts/s",
+    )
 
 
 def ship_distilled(root: Path) -> None:
@@ -84,7 +108,12 @@ def ship_distilled(root: Path) -> None:
     shutil.copytree(root / "models" / "bundle", root / "kept")
     keep_rows(root, 640)
     for name in ("export", "verify"):
-        run_stage(find_stage(name), workspace, workspace.params(["export.recipes=[int8-static-distilled]"]), silent)
+        run_stage(
+            find_stage(name),
+            workspace,
+            workspace.params(["export.recipes=[int8-static-distilled]"]),
+            silent,
+        )
     (root / "models" / "bundle").rename(root / BUNDLES[DISTILLED])
     (root / "kept").rename(root / BUNDLES[SHIPPED])
 
@@ -113,7 +142,11 @@ def serve(root: str, variant: str) -> None:
     """A variant's own process."""
     from tasks.shipping.workers import answer_questions
 
-    predict = shipped(Path(root), BUNDLES[variant]) if variant in BUNDLES else {PIPELINE: pipeline, DYNAMIC: dynamic}[variant](Path(root))
+    predict = (
+        shipped(Path(root), BUNDLES[variant])
+        if variant in BUNDLES
+        else {PIPELINE: pipeline, DYNAMIC: dynamic}[variant](Path(root))
+    )
 
     def turn(number: int, texts: list[str], single: int) -> dict[str, Any]:
         some = texts if number >= 0 else texts[:BATCH]
@@ -153,14 +186,26 @@ def dynamic(root: Path) -> Predict:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(root / "models" / "checkpoint")
-    session = onnxruntime.InferenceSession(str(root / "plain.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(root / "plain.onnx"), providers=["CPUExecutionProvider"]
+    )
     names = [one.name for one in session.get_inputs()]
 
     def predict(texts: list[str]) -> Sequence[Any]:
         outputs: list[Any] = []
         for start in range(0, len(texts), BATCH):
-            batch = tokenizer(texts[start : start + BATCH], padding=True, truncation=True, max_length=128, return_tensors="np")
-            outputs.extend(session.run(None, {name: batch[name].astype(np.int64) for name in names})[0].argmax(1))
+            batch = tokenizer(
+                texts[start : start + BATCH],
+                padding=True,
+                truncation=True,
+                max_length=128,
+                return_tensors="np",
+            )
+            outputs.extend(
+                session.run(None, {name: batch[name].astype(np.int64) for name in names})[0].argmax(
+                    1
+                )
+            )
         return outputs
 
     return predict

@@ -29,7 +29,9 @@ def default_workspace(scratch: Path, last: str, *overrides: str, example: str = 
     from tasks.pipeline import STAGES, run_stage
 
     workspace = Workspace(scratch)
-    shutil.copyfile((ROOT / "examples" / example if example else ROOT) / "params.yaml", workspace.params_file)
+    shutil.copyfile(
+        (ROOT / "examples" / example if example else ROOT) / "params.yaml", workspace.params_file
+    )
     save_overrides(workspace.params_file, overrides)
     for stage in STAGES[: [stage.name for stage in STAGES].index(last) + 1]:
         run_stage(stage, workspace, workspace.params(), silent)
@@ -53,7 +55,11 @@ def keep_rows(root: Path, rows: int) -> None:
     file = root / "data" / "tokens" / "train.arrow"
     table = read_tokens(file)
     kept = table.take(pa.array(np.sort(np.random.default_rng(0).permutation(len(table))[:rows])))
-    with atomic_path(file) as new, pa.OSFile(str(new), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    with (
+        atomic_path(file) as new,
+        pa.OSFile(str(new), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
         writer.write_table(kept)
 
 
@@ -62,12 +68,16 @@ def epoch_batches(root: Path, batch: int) -> list[np.ndarray]:
     from tasks.encoding.batching import training_batches
     from tasks.encoding.token_files import read_tokens, token_lengths
 
-    return training_batches(token_lengths(read_tokens(root / "data" / "tokens" / "train.arrow")), batch, seed=0, epoch=0)
+    return training_batches(
+        token_lengths(read_tokens(root / "data" / "tokens" / "train.arrow")), batch, seed=0, epoch=0
+    )
 
 
 def some_batches(batches: Sequence[np.ndarray], count: int, seed: int) -> list[np.ndarray]:
     """Drawn without repeats."""
-    return [batches[number] for number in np.random.default_rng(seed).permutation(len(batches))[:count]]
+    return [
+        batches[number] for number in np.random.default_rng(seed).permutation(len(batches))[:count]
+    ]
 
 
 def training_steps(root: Path, *overrides: str) -> Callable[[Sequence[np.ndarray]], None]:
@@ -82,11 +92,20 @@ def training_steps(root: Path, *overrides: str) -> Callable[[Sequence[np.ndarray
     from tasks.training.methods.registry import apply_method
 
     params = Workspace(root).params(overrides)
-    kind, base, tokens = load_problem(params.problem), resolve_model(params.base_model, root, cache_dir()), root / "data" / "tokens"
+    kind, base, tokens = (
+        load_problem(params.problem),
+        resolve_model(params.base_model, root, cache_dir()),
+        root / "data" / "tokens",
+    )
     model = kind.load_model(base, params.labels, params.finetune.dropout)
-    train, validation = read_tokens(tokens / "train.arrow"), read_features(tokens / "validation.arrow")
+    train, validation = (
+        read_tokens(tokens / "train.arrow"),
+        read_features(tokens / "validation.arrow"),
+    )
     pad = TokensInfo.read(tokens).pad_token_id
-    setting = Setting(kind, params.labels, train, validation, pad, params.finetune, None, 0, "cpu", root / "work")
+    setting = Setting(
+        kind, params.labels, train, validation, pad, params.finetune, None, 0, "cpu", root / "work"
+    )
     loop = Trainer(apply_method(model, base, params.finetune, setting.total_steps), setting, silent)
     loop.model.train()
 

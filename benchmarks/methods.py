@@ -27,18 +27,31 @@ LEARNING_RATES = {
     "full": 1e-4, "frozen": 1e-2, "lora": 3e-3, "rslora": 2e-3, "dora": 3e-3, "adalora": 1e-2, "ia3": 3e-2, "bitfit": 3e-3,
     "adapter": 1e-2, "prefix-tuning": 1e-2, "prompt-tuning": 1e-1, "p-tuning": 1e-3,
 }  # fmt: skip
-COLUMNS = ("method", "learning rate", "trained parameters", "seconds an epoch", "peak memory (MB)", "macro-F1 (test)")
+COLUMNS = (
+    "method",
+    "learning rate",
+    "trained parameters",
+    "seconds an epoch",
+    "peak memory (MB)",
+    "macro-F1 (test)",
+)
 
 
 def main() -> None:
     """Run what the command line asks for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=2000, help="training rows")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each method")
     parser.add_argument("--epochs", type=float, help="default: params.yaml's")
-    parser.add_argument("--methods", nargs="+", choices=LEARNING_RATES, default=list(LEARNING_RATES))
+    parser.add_argument(
+        "--methods", nargs="+", choices=LEARNING_RATES, default=list(LEARNING_RATES)
+    )
     parser.add_argument("--quick", action="store_true", help="200 rows, one seed")
-    parser.add_argument("--run", help=argparse.SUPPRESS)  # a run's setting as JSON: what the processes are started with
+    parser.add_argument(
+        "--run", help=argparse.SUPPRESS
+    )  # a run's setting as JSON: what the processes are started with
     given = parser.parse_args()
     quiet_libraries()
     if given.run:
@@ -96,7 +109,9 @@ def measure(tokens: str, method: str, epochs: float | None, seed: int) -> dict[s
     test = read_features(Path(tokens) / "test.arrow")
     outputs = predict_torch(model, kind, test, TokensInfo.read(Path(tokens)).pad_token_id, device)
     metric = kind.metrics(outputs, kind.references(test), params.labels)[kind.metric]
-    return {name: facts[name] for name in ("trained_parameters", "seconds_per_epoch", "peak_memory_mb")} | {"metric": metric}
+    return {
+        name: facts[name] for name in ("trained_parameters", "seconds_per_epoch", "peak_memory_mb")
+    } | {"metric": metric}
 
 
 def line(method: str, found: list[dict[str, float]]) -> str:

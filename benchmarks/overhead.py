@@ -37,7 +37,10 @@ def measure(quick: bool) -> Section:
         changes = iter(range(2, 100))
         cold = [overhead(root, next(changes)) for _ in range(1 if quick else 3)]
         with server(Path(scratch)) as address:
-            warm = [overhead(root, next(changes), PREFECT_API_URL=address) for _ in range(1 if quick else 3)]
+            warm = [
+                overhead(root, next(changes), PREFECT_API_URL=address)
+                for _ in range(1 if quick else 3)
+            ]
         command(root, "ratchet", "train")
         times: dict[str, list[float]] = {"ratchet": [], "dvc": []}
         for number in range(rounds):
@@ -58,12 +61,25 @@ def measure(quick: bool) -> Section:
 def make_workspace(scratch: Path) -> Path:
     """A git repository with a workspace of 600 made-up rows, trained once."""
     draw = np.random.default_rng(0)
-    words = ["door", "lamp", "river", "train", "garden", "paper", "window", "music", "bread", "stone"]
+    words = [
+        "door",
+        "lamp",
+        "river",
+        "train",
+        "garden",
+        "paper",
+        "window",
+        "music",
+        "bread",
+        "stone",
+    ]
     feeling = {"good": ["lovely", "great", "fine"], "bad": ["awful", "broken", "poor"]}
     lines = ["text,label"]
     for number in range(600):
         label = ("good", "bad")[number % 2]
-        lines.append(f"the {' '.join(draw.choice(words, 4))} {number} was {draw.choice(feeling[label])},{label}")
+        lines.append(
+            f"the {' '.join(draw.choice(words, 4))} {number} was {draw.choice(feeling[label])},{label}"
+        )
     (scratch / "data.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     command(scratch, "git", "init", "-q")
     command(scratch, "ratchet", "init", "space", "--yes", "--data", "data.csv")
@@ -77,15 +93,35 @@ def make_workspace(scratch: Path) -> Path:
 
 def overhead(root: Path, change: int, **environment: str) -> float:
     """Seconds outside the stages of a run in which every stage has work to do."""
-    found = command(root, "ratchet", "train", "--force", "--json", "-S", f"finetune.warmup_share=0.{change:02d}", **environment)
+    found = command(
+        root,
+        "ratchet",
+        "train",
+        "--force",
+        "--json",
+        "-S",
+        f"finetune.warmup_share=0.{change:02d}",
+        **environment,
+    )
     return float(json.loads(found)["overhead_s"])
 
 
 def command(root: Path, name: str, *arguments: str, **environment: str) -> str:
     """A command's standard output; its failure ends the benchmark."""
-    ours = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
+    ours = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PREFECT_", "MLFLOW_"))
+    }
     path = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run([name, *arguments], cwd=root, env=ours | path | environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [name, *arguments],
+        cwd=root,
+        env=ours | path | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(f"{name} {' '.join(arguments)}: {done.stderr[-2000:]}")
     return done.stdout
@@ -102,7 +138,12 @@ def server(scratch: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     settings = {"PREFECT_HOME": str(scratch / "prefect")}
     command_line = [str(BIN / "prefect"), "server", "start", "--port", str(port)]
-    process: Any = subprocess.Popen(command_line, env=os.environ | settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process: Any = subprocess.Popen(
+        command_line,
+        env=os.environ | settings,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     address = f"http://127.0.0.1:{port}/api"
 
     @retry(stop=stop_after_delay(120), wait=wait_fixed(0.5))

@@ -26,14 +26,19 @@ def measure(quick: bool) -> Section:
     rows, seeds = (200, 1) if quick else (6000, 3)
     scores: dict[str, list[float]] = {OURS: [], SHIPPED: [], TRAINER: []}
     with tempfile.TemporaryDirectory() as scratch:
-        workspace = default_workspace(Path(scratch), "tokenize", *(override for override in SHORT if "epochs" not in override))
+        workspace = default_workspace(
+            Path(scratch), "tokenize", *(override for override in SHORT if "epochs" not in override)
+        )
         keep_rows(workspace.root, rows)
         for seed in range(seeds):
             checkpoint, shipped = train_ours(workspace.root, seed)
             scores[OURS].append(checkpoint)
             scores[SHIPPED].append(shipped)
             scores[TRAINER].append(train_theirs(workspace.root, seed))
-    table = [[name, f"{np.mean(found):.3f} ± {np.std(found, ddof=min(1, seeds - 1)):.3f}"] for name, found in scores.items()]
+    table = [
+        [name, f"{np.mean(found):.3f} ± {np.std(found, ddof=min(1, seeds - 1)):.3f}"]
+        for name, found in scores.items()
+    ]
     lost = np.subtract(scores[OURS], scores[SHIPPED])
     notes = [
         f"{rows} training rows, one epoch, {seeds} seeds. Wanted: no more than one standard deviation between ours and the Trainer's, and",
@@ -60,7 +65,12 @@ def train_ours(root: Path, seed: int) -> tuple[float, float]:
 def train_theirs(root: Path, seed: int) -> float:
     """Of the Trainer's model."""
     from sklearn.metrics import f1_score
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+    )
     from transformers import set_seed as seed_everything
 
     from benchmarks.material import trainer_arguments
@@ -71,13 +81,18 @@ def train_theirs(root: Path, seed: int) -> float:
     params = Workspace(root).params()
     base = resolve_model(params.base_model, root, cache_dir())
     seed_everything(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(params.labels), use_safetensors=True)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=len(params.labels), use_safetensors=True
+    )
     arguments = trainer_arguments(root, seed=seed, per_device_eval_batch_size=32)
 
     def rows(split: str) -> list[dict[str, object]]:
         found = read_features(root / "data" / "tokens" / f"{split}.arrow")
         pairs = zip(found["input_ids"], found["references"], strict=True)
-        return [{"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label} for ids, label in pairs]
+        return [
+            {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label}
+            for ids, label in pairs
+        ]
 
     collate, test = DataCollatorWithPadding(AutoTokenizer.from_pretrained(base)), rows("test")
     loop = Trainer(model=model, args=arguments, train_dataset=rows("train"), data_collator=collate)

@@ -15,7 +15,12 @@ from benchmarks.data import make_workspace, timed
 from benchmarks.sections import Section, run_alone
 
 # ten million are not tokenized: that is linear
-MANY = {10_000: DATA_STAGES, 100_000: DATA_STAGES, 1_000_000: DATA_STAGES, 10_000_000: DATA_STAGES[:3]}
+MANY = {
+    10_000: DATA_STAGES,
+    100_000: DATA_STAGES,
+    1_000_000: DATA_STAGES,
+    10_000_000: DATA_STAGES[:3],
+}
 
 
 def measure(quick: bool) -> Section:
@@ -36,7 +41,9 @@ def measure(quick: bool) -> Section:
             for stage in stages:
                 try:
                     took, peak = timed(root, "-m", "tasks", stage)
-                except SystemExit as error:  # the machine's memory, most likely; what is known is worth keeping
+                except (
+                    SystemExit
+                ) as error:  # the machine's memory, most likely; what is known is worth keeping
                     print(error, file=sys.stderr)
                     cells[stage] = "failed"
                     break
@@ -46,7 +53,13 @@ def measure(quick: bool) -> Section:
                 print(f"{rows:,} {stage}: {cells[stage]}", file=sys.stderr, flush=True)
         table.append([f"{rows:,}", *cells.values()])
     note = "A process a stage, so that its start and its imports are in it; sentences of 5 to 30 words, two classes, one epoch."
-    return Section("Scaling", ("rows", *every), table, [note], curves={"seconds": seconds, "peak memory (MB)": megabytes})
+    return Section(
+        "Scaling",
+        ("rows", *every),
+        table,
+        [note],
+        curves={"seconds": seconds, "peak memory (MB)": megabytes},
+    )
 
 
 if __name__ == "__main__":

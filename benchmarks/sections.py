@@ -34,7 +34,13 @@ class Section:
 
     def markdown(self) -> str:
         """The section's text."""
-        lines = [f"## {self.title}", "", _line(self.header), _line(["---"] * len(self.header)), *map(_line, self.rows)]
+        lines = [
+            f"## {self.title}",
+            "",
+            _line(self.header),
+            _line(["---"] * len(self.header)),
+            *map(_line, self.rows),
+        ]
         return "\n".join([*lines, "", *self.notes]).rstrip() + "\n"
 
 
@@ -42,7 +48,9 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def alternate(module: str, settings: Mapping[str, Mapping[str, Any]], rounds: int, **question: Any) -> dict[str, list[dict[str, Any]]]:
+def alternate(
+    module: str, settings: Mapping[str, Mapping[str, Any]], rounds: int, **question: Any
+) -> dict[str, list[dict[str, Any]]]:
     """Each variant's answers, one a round: A B, then B A, one process a variant."""
     from tasks.shipping.workers import Worker
 
@@ -65,7 +73,9 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
     return f"{np.median(found):.2f}x ({found.min():.2f} to {found.max():.2f})"
 
 
-def run_alone(doc: str, measure: Callable[[bool], Section], serve: Callable[..., None] | None = None) -> None:
+def run_alone(
+    doc: str, measure: Callable[[bool], Section], serve: Callable[..., None] | None = None
+) -> None:
     """The command line of one benchmark; a worker's process is started with its setting as JSON, and goes to `serve`."""
     from tasks.core.quiet import quiet_libraries
 
@@ -73,8 +83,12 @@ def run_alone(doc: str, measure: Callable[[bool], Section], serve: Callable[...,
         quiet_libraries()
         serve(**json.loads(sys.argv[1]))
         return
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="less of everything: whether it works at all")
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="less of everything: whether it works at all"
+    )
     given = parser.parse_args()
     quiet_libraries()
     print(measure(given.quick).markdown())

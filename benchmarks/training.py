@@ -20,7 +20,11 @@ from benchmarks.sections import Section, alternate, ratios, run_alone
 BATCH = 32
 OURS, FROZEN = "ours", "ours, embeddings frozen (the default workspace)"
 BFLOAT16 = "the same in bfloat16"  # finetune.precision: bf16
-DEFAULTS, DYNAMIC, PADDED = "Trainer's defaults, batches of 8", "Trainer, batches of 32", "Trainer, batches of 32 padded to 128"
+DEFAULTS, DYNAMIC, PADDED = (
+    "Trainer's defaults, batches of 8",
+    "Trainer, batches of 32",
+    "Trainer, batches of 32 padded to 128",
+)
 PRODUCTS = "the layers' matrix products alone"  # the machine's limit: sgemm at the model's shapes, forward and backward
 MODULE = "benchmarks.training"
 
@@ -33,18 +37,42 @@ def measure(quick: bool) -> Section:
     with tempfile.TemporaryDirectory() as scratch:
         workspace = default_workspace(Path(scratch), "tokenize")
         common = {"root": str(workspace.root), "steps": steps}
-        variants = (OURS, FROZEN, *([BFLOAT16] if computes_bfloat16() else []), DEFAULTS, DYNAMIC, PADDED, PRODUCTS)
+        variants = (
+            OURS,
+            FROZEN,
+            *([BFLOAT16] if computes_bfloat16() else []),
+            DEFAULTS,
+            DYNAMIC,
+            PADDED,
+            PRODUCTS,
+        )
         found = alternate(MODULE, {name: common | {"variant": name} for name in variants}, rounds)
         tokens, flops = work_a_row(workspace.root)
-    rates = {name: [turn["rows"] / turn["seconds"] for turn in turns] for name, turns in found.items()}
+    rates = {
+        name: [turn["rows"] / turn["seconds"] for turn in turns] for name, turns in found.items()
+    }
     others = (DEFAULTS, DYNAMIC, PADDED, PRODUCTS)
-    rows = [[name, f"{np.median(rates[name]):.0f}", *(ratios(rates[other], rates[name]) for other in others)] for name in rates]
+    rows = [
+        [
+            name,
+            f"{np.median(rates[name]):.0f}",
+            *(ratios(rates[other], rates[name]) for other in others),
+        ]
+        for name in rates
+    ]
     note = (
         f"A row has {tokens:.1f} tokens and takes {flops / 1e9:.2f} GFLOP, forward and backward; the products alone are done at "
         f"{np.median(rates[PRODUCTS]) * flops / 1e9:.0f} GFLOP/s. Wanted: 2.5x, 6x and 0.75x of the products."
     )
     bars = {name: float(np.median(values)) for name, values in rates.items() if name != PRODUCTS}
-    header = ("variant", "rows/s", "over Trainer's defaults", "over Trainer, 32", "over padding to 128", "over the products")
+    header = (
+        "variant",
+        "rows/s",
+        "over Trainer's defaults",
+        "over Trainer, 32",
+        "over padding to 128",
+        "over the products",
+    )
     return Section("Fine-tuning", header, rows, [note], bars, "rows/s")
 
 
@@ -55,16 +83,23 @@ def base_config(root: Path) -> Any:
     from tasks.data.sources.fetching import resolve_model
     from tasks.params.workspace import Workspace, cache_dir
 
-    return AutoConfig.from_pretrained(resolve_model(Workspace(root).params().base_model, root, cache_dir()))
+    return AutoConfig.from_pretrained(
+        resolve_model(Workspace(root).params().base_model, root, cache_dir())
+    )
 
 
 def work_a_row(root: Path) -> tuple[float, float]:
     """(tokens of a training row, floating-point operations that its products take in the layers, forward and backward)."""
     from tasks.encoding.token_files import read_tokens, token_lengths
 
-    config, tokens = base_config(root), float(token_lengths(read_tokens(root / "data" / "tokens" / "train.arrow")).mean())
+    config, tokens = (
+        base_config(root),
+        float(token_lengths(read_tokens(root / "data" / "tokens" / "train.arrow")).mean()),
+    )
     width, inner = config.hidden_size, config.intermediate_size
-    return tokens, 3 * config.num_hidden_layers * 2 * tokens * (4 * width * width + 2 * width * inner)
+    return tokens, 3 * config.num_hidden_layers * 2 * tokens * (
+        4 * width * width + 2 * width * inner
+    )
 
 
 def products(root: Path) -> Callable[[Sequence[np.ndarray]], None]:
@@ -74,7 +109,10 @@ def products(root: Path) -> Callable[[Sequence[np.ndarray]], None]:
     config, tokens = base_config(root), round(BATCH * work_a_row(root)[0])
     width, inner = config.hidden_size, config.intermediate_size
     shapes = [(width, width)] * 4 + [(width, inner), (inner, width)]
-    layer = [(torch.randn(tokens, given), torch.randn(made, given), torch.randn(tokens, made)) for given, made in shapes]
+    layer = [
+        (torch.randn(tokens, given), torch.randn(made, given), torch.randn(tokens, made))
+        for given, made in shapes
+    ]
 
     def run(batches: Sequence[np.ndarray]) -> None:
         for _ in range(len(batches) * config.num_hidden_layers):
@@ -134,17 +172,24 @@ def trainer(root: Path, variant: str) -> Callable[[Sequence[np.ndarray]], None]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(params.labels), use_safetensors=True)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=len(params.labels), use_safetensors=True
+    )
     table = read_tokens(root / "data" / "tokens" / "train.arrow")
     ids, labels = table["input_ids"].to_pylist(), table["references"].to_pylist()
     padded = variant == PADDED
-    collate = DataCollatorWithPadding(tokenizer, padding="max_length" if padded else True, max_length=128 if padded else None)
+    collate = DataCollatorWithPadding(
+        tokenizer, padding="max_length" if padded else True, max_length=128 if padded else None
+    )
     size = 8 if variant == DEFAULTS else BATCH
     arguments = trainer_arguments(root, per_device_train_batch_size=size)
 
     def run(batches: Sequence[np.ndarray]) -> None:
         rows = np.concatenate(batches)
-        data = [{"input_ids": ids[row], "attention_mask": [1] * len(ids[row]), "labels": labels[row]} for row in rows]
+        data = [
+            {"input_ids": ids[row], "attention_mask": [1] * len(ids[row]), "labels": labels[row]}
+            for row in rows
+        ]
         Loop(model=model, args=arguments, train_dataset=data, data_collator=collate).train()
 
     return run

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from tasks.lifecycle.decisions import Decision
 
 
-def train(workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = False) -> TrainResult:
+def train(
+    workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = False
+) -> TrainResult:
     """Every stage, then register; with nothing changed, what stands is returned and no flow is run."""
     with workspace_lock(workspace):
         with TrainingRun(workspace, overrides, rerun=ALL if force else ()) as run:
@@ -49,7 +51,10 @@ def workspace_lock(workspace: Workspace, *, wait: bool = False) -> Iterator[None
     try:
         lock.acquire(blocking=wait, poll_interval=0.5)
     except Timeout:
-        raise WorkspaceError(f"{workspace.root}: another `ratchet` run is at work here.", "Wait for it to end, or stop it.") from None
+        raise WorkspaceError(
+            f"{workspace.root}: another `ratchet` run is at work here.",
+            "Wait for it to end, or stop it.",
+        ) from None
     try:
         yield
     finally:
@@ -83,22 +88,34 @@ def require_server(workspace: Workspace) -> None:
             pass
 
 
-def promote(workspace: Workspace, version: str, force_reason: str = "", effect: Effect = UNKEPT) -> dict[str, Any]:
+def promote(
+    workspace: Workspace, version: str, force_reason: str = "", effect: Effect = UNKEPT
+) -> dict[str, Any]:
     """Judge a version, and make it champion if it passes or is forced."""
     from flows.lifecycle.contestants import Registry
 
     registry = Registry(workspace)
-    number = registry.find(version).number  # what is not there is told at once, without waiting for a server to start
-    asked = {"version": number, "forced": bool(force_reason), "promotion": sha256_json(workspace.values().get("promotion"))}
+    number = registry.find(
+        version
+    ).number  # what is not there is told at once, without waiting for a server to start
+    asked = {
+        "version": number,
+        "forced": bool(force_reason),
+        "promotion": sha256_json(workspace.values().get("promotion")),
+    }
     if done := effect.done(asked, registry):
         return _answer(registry, done)
     have_server(workspace)
     from flows.promotion import promotion
 
-    return promotion(str(workspace.root), str(number or version), force_reason, key=effect.begin(asked))
+    return promotion(
+        str(workspace.root), str(number or version), force_reason, key=effect.begin(asked)
+    )
 
 
-def roll_back(workspace: Workspace, to: int | None, reason: str, effect: Effect = UNKEPT) -> dict[str, Any]:
+def roll_back(
+    workspace: Workspace, to: int | None, reason: str, effect: Effect = UNKEPT
+) -> dict[str, Any]:
     """Make an earlier champion champion again.
 
     to  its number; None: the one before the present champion
@@ -110,8 +127,16 @@ def roll_back(workspace: Workspace, to: int | None, reason: str, effect: Effect 
         return _answer(registry, done)
     decisions, current = registry.decisions(), registry.champion()
     if to is not None and to == current:
-        return {"state": "unchanged", "model": registry.name, "version": to, "champion": to, "decision": None}
-    target = rollback_target(registry, decisions, to)  # where there is none, that is told without waiting for a server to start
+        return {
+            "state": "unchanged",
+            "model": registry.name,
+            "version": to,
+            "champion": to,
+            "decision": None,
+        }
+    target = rollback_target(
+        registry, decisions, to
+    )  # where there is none, that is told without waiting for a server to start
     have_server(workspace)
     from flows.promotion import rolling_back
 
@@ -128,7 +153,12 @@ def retrain(workspace: Workspace, effect: Effect = UNKEPT) -> dict[str, Any]:
     require_server(workspace)
     registry = Registry(workspace)
     if registry.is_made and (done := effect.done({}, registry)):
-        return {"state": "trained", "triggers": [], "version": done.version, "promotion": _answer(registry, done)}
+        return {
+            "state": "trained",
+            "triggers": [],
+            "version": done.version,
+            "promotion": _answer(registry, done),
+        }
     found: list[dict[str, Any]] | None = None
     if not has_prefect_server():
         with workspace_lock(workspace):

@@ -35,7 +35,13 @@ class Approval(RunInput):
 
 
 @flow(name="promote", flow_run_name=run_name("promote {model} {version}"), persist_result=False)
-def promotion(workspace: str, version: str = "challenger", force_reason: str = "", trigger: str = "", key: str = "") -> dict[str, Any]:
+def promotion(
+    workspace: str,
+    version: str = "challenger",
+    force_reason: str = "",
+    trigger: str = "",
+    key: str = "",
+) -> dict[str, Any]:
     """Make a version champion if every gate lets it through; the decision is written down either way.
 
     workspace     its directory
@@ -49,9 +55,18 @@ def promotion(workspace: str, version: str = "challenger", force_reason: str = "
     decisions = registry.decisions()  # completes what a crash cut short
     challenger, champion = registry.find(version), registry.find_champion()
     if challenger.version is None:
-        raise RegistryError(f"{version}: a bundle that is not registered cannot be promoted.", "Register it with `ratchet train`.")
+        raise RegistryError(
+            f"{version}: a bundle that is not registered cannot be promoted.",
+            "Register it with `ratchet train`.",
+        )
     if champion and champion.number == challenger.number:
-        return {"state": "unchanged", "model": registry.name, "version": challenger.number, "champion": champion.number, "decision": None}
+        return {
+            "state": "unchanged",
+            "model": registry.name,
+            "version": challenger.number,
+            "champion": champion.number,
+            "decision": None,
+        }
     _require_known_champion(registry, champion, standing(decisions).champions)
     judgement = judge_candidate(place, registry, challenger, champion, decisions)
     decision = _with_key(_decide(place, registry, judgement, force_reason, trigger), key)
@@ -59,9 +74,17 @@ def promotion(workspace: str, version: str = "challenger", force_reason: str = "
         decision = carry_out(registry, challenger, decision)
     except (BundleError, GateError) as error:
         # the rows have judged all the same
-        carry_out(registry, challenger, replace(decision, outcome="refused", reason=error.message.splitlines()[0], high_water=None))
+        carry_out(
+            registry,
+            challenger,
+            replace(
+                decision, outcome="refused", reason=error.message.splitlines()[0], high_water=None
+            ),
+        )
         raise
-    create_markdown_artifact(_summary(registry.name, decision), key="promote", description=decision.reason[:200])
+    create_markdown_artifact(
+        _summary(registry.name, decision), key="promote", description=decision.reason[:200]
+    )
     return {
         "state": decision.outcome, "model": registry.name, "version": decision.version,
         "champion": decision.version if decision.move else decision.previous, "decision": asdict(decision),
@@ -69,7 +92,9 @@ def promotion(workspace: str, version: str = "challenger", force_reason: str = "
 
 
 @flow(name="rollback", flow_run_name=run_name("rollback {model} to v{to}"), persist_result=False)
-def rolling_back(workspace: str, to: int, previous: int | None, reason: str = "", key: str = "") -> dict[str, Any]:
+def rolling_back(
+    workspace: str, to: int, previous: int | None, reason: str = "", key: str = ""
+) -> dict[str, Any]:
     """Make an earlier champion champion again.
 
     workspace  its directory
@@ -80,15 +105,32 @@ def rolling_back(workspace: str, to: int, previous: int | None, reason: str = ""
     place = Workspace.find(Path(workspace))
     registry = Registry(place)
     target = rollback_target(registry, registry.decisions(), to)
-    decision = Decision("rolled back", target, previous, reason or f"back from version {previous or 'none'} to version {target}")
+    decision = Decision(
+        "rolled back",
+        target,
+        previous,
+        reason or f"back from version {previous or 'none'} to version {target}",
+    )
     decision = carry_out(registry, registry.find(str(target)), _with_key(decision, key))
-    create_markdown_artifact(_summary(registry.name, decision), key="rollback", description=decision.reason[:200])
-    return {"state": "rolled back", "model": registry.name, "version": target, "champion": target, "decision": asdict(decision)}
+    create_markdown_artifact(
+        _summary(registry.name, decision), key="rollback", description=decision.reason[:200]
+    )
+    return {
+        "state": "rolled back",
+        "model": registry.name,
+        "version": target,
+        "champion": target,
+        "decision": asdict(decision),
+    }
 
 
 @task(name="judge", task_run_name="judge", cache_policy=NO_CACHE)
 def judge_candidate(
-    place: Workspace, registry: Registry, challenger: Contestant, champion: Contestant | None, decisions: list[Decision]
+    place: Workspace,
+    registry: Registry,
+    challenger: Contestant,
+    champion: Contestant | None,
+    decisions: list[Decision],
 ) -> Judgement:
     """Score and judge, alone in the workspace: a training must not change the test rows meanwhile."""
     # nobody is there to start a scheduled run again: it waits
@@ -122,14 +164,19 @@ def try_bundle(target: Contestant) -> None:
     example = kind.example()
     predictions = Predictor(info, kind).predict(example)
     if len(predictions) != len(next(iter(example.values()))):
-        raise BundleError(f"{target.directory}: it loads but gives {len(predictions)} predictions.", "Promote another version.")
+        raise BundleError(
+            f"{target.directory}: it loads but gives {len(predictions)} predictions.",
+            "Promote another version.",
+        )
 
 
 def _with_key(decision: Decision, key: str) -> Decision:
     return replace(decision, id=key) if key else decision
 
 
-def _require_known_champion(registry: Registry, champion: Contestant | None, past: list[int]) -> None:
+def _require_known_champion(
+    registry: Registry, champion: Contestant | None, past: list[int]
+) -> None:
     """GateError where the alias is gone though the ledger knows a champion: nothing could be held against it."""
     if champion is None and past:
         raise GateError(
@@ -138,7 +185,9 @@ def _require_known_champion(registry: Registry, champion: Contestant | None, pas
         )
 
 
-def _decide(place: Workspace, registry: Registry, judgement: Judgement, force_reason: str, trigger: str) -> Decision:
+def _decide(
+    place: Workspace, registry: Registry, judgement: Judgement, force_reason: str, trigger: str
+) -> Decision:
     refused = Decision(
         "refused", judgement.version, judgement.champion, f"failed: {', '.join(judgement.failed)}",
         gates=[asdict(gate) for gate in judgement.gates], look=judgement.look, test=judgement.test, trigger=trigger,
@@ -155,8 +204,14 @@ def _decide(place: Workspace, registry: Registry, judgement: Judgement, force_re
     answer = _ask_person(registry, judgement, promotion.approval_hours)
     who = answer.who or refused.who
     if not answer.approve:
-        return replace(refused, reason=f"not approved: {answer.reason or 'no reason given'}", who=who)
-    return replace(promoted, reason=f"{passed}; approved{': ' + answer.reason if answer.reason else ''}", who=who)
+        return replace(
+            refused, reason=f"not approved: {answer.reason or 'no reason given'}", who=who
+        )
+    return replace(
+        promoted,
+        reason=f"{passed}; approved{': ' + answer.reason if answer.reason else ''}",
+        who=who,
+    )
 
 
 def _ask_person(registry: Registry, judgement: Judgement, hours: float) -> Approval:
@@ -166,12 +221,18 @@ def _ask_person(registry: Registry, judgement: Judgement, hours: float) -> Appro
     LINES.info(waits)
     get_run_logger().info(waits)
     try:
-        return pause_flow_run(wait_for_input=Approval.with_initial_data(description=asked), timeout=int(hours * 3600), poll_interval=2)
+        return pause_flow_run(
+            wait_for_input=Approval.with_initial_data(description=asked),
+            timeout=int(hours * 3600),
+            poll_interval=2,
+        )
     except FlowPauseTimeout:
         return Approval(approve=False, reason=f"nobody answered within {hours:g} h")
 
 
 def _summary(name: str, decision: Decision) -> str:
-    rows = "\n".join(f"| {gate['name']} | {gate['status']} | {gate['reason']} |" for gate in decision.gates)
+    rows = "\n".join(
+        f"| {gate['name']} | {gate['status']} | {gate['reason']} |" for gate in decision.gates
+    )
     head = f"# {name} version {decision.version}: {decision.outcome}\n\n{decision.reason}\n\n"
     return f"{head}| gate | verdict | why |\n|---|---|---|\n{rows}\n" if rows else head

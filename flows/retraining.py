@@ -35,8 +35,16 @@ from tasks.core.errors import WorkspaceError
 from tasks.params.workspace import Workspace
 
 
-@flow(name="retrain", flow_run_name=run_name("retrain {model}"), persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])
-def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None, key: str = "") -> dict[str, Any]:
+@flow(
+    name="retrain",
+    flow_run_name=run_name("retrain {model}"),
+    persist_result=False,
+    on_failure=[tell_failure],
+    on_crashed=[tell_failure],
+)
+def retraining(
+    workspace: str, found: Sequence[Mapping[str, Any]] | None = None, key: str = ""
+) -> dict[str, Any]:
     """Train and promote the model of a workspace, if anything calls for it.
 
     workspace   its directory
@@ -46,7 +54,9 @@ def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None,
     place = Workspace.find(Path(workspace))
     prepare(place)  # a schedule starts the flow in a process of Prefect's
     if deployment.get_id():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that serves it, which ends it
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # Ctrl-C is for the process that serves it, which ends it
     with ExitStack() as held:
         if busy := _take_turn(place, held):
             _cancel(f"{busy} The schedule starts the next run.")
@@ -56,11 +66,23 @@ def retraining(workspace: str, found: Sequence[Mapping[str, Any]] | None = None,
         get_run_logger().info(f"Trains again. {reason}" if fired else "Nothing calls for training.")
         if not fired:
             return {"state": "idle", "triggers": triggers, "version": None, "promotion": None}
-        result = training(workspace, rerun=["ingest"], trigger=reason)  # DVC does not see that a remote source has changed
+        result = training(
+            workspace, rerun=["ingest"], trigger=reason
+        )  # DVC does not see that a remote source has changed
     if was_judged(place, result.version):
-        return {"state": "cached", "triggers": triggers, "version": result.version, "promotion": None}
+        return {
+            "state": "cached",
+            "triggers": triggers,
+            "version": result.version,
+            "promotion": None,
+        }
     outcome = promotion(workspace, str(result.version), trigger=reason, key=key)
-    return {"state": "trained", "triggers": triggers, "version": result.version, "promotion": outcome}
+    return {
+        "state": "trained",
+        "triggers": triggers,
+        "version": result.version,
+        "promotion": outcome,
+    }
 
 
 def _take_turn(place: Workspace, held: ExitStack) -> str:
@@ -81,7 +103,9 @@ def _take_turn(place: Workspace, held: ExitStack) -> str:
 def _cancel(message: str) -> NoReturn:
     """End this run as cancelled; of a state that a flow returns, the process that runs it prints a traceback."""
     with get_client(sync_client=True) as client:
-        answer: OrchestrationResult[Any] = client.set_flow_run_state(UUID(flow_run.get_id()), Cancelled(message=message), force=True)
+        answer: OrchestrationResult[Any] = client.set_flow_run_state(
+            UUID(flow_run.get_id()), Cancelled(message=message), force=True
+        )
     ended = Abort(message)
     ended.state = answer.state  # type: ignore[attr-defined]  # the engine takes it over
     raise ended

@@ -41,12 +41,24 @@ def make_clean(run: TrainingRun, name: str) -> State[StageOutcome]:
     return Completed(name=outcome.state.capitalize(), message=f"{outcome.seconds} s", data=outcome)
 
 
-@task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_is_passing, cache_policy=NO_CACHE, task_run_name="register")
+@task(
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_condition_fn=_is_passing,
+    cache_policy=NO_CACHE,
+    task_run_name="register",
+)
 def register(run: TrainingRun) -> Registered:
     """The effect: one version of the model for this content key."""
     registered = run.register(str(flow_run.get_id()))
     made = "registered" if registered.created else "stands already"
-    get_run_logger().info("%s version %d %s, MLflow run %s", registered.name, registered.version, made, registered.mlflow_run_id)
+    get_run_logger().info(
+        "%s version %d %s, MLflow run %s",
+        registered.name,
+        registered.version,
+        made,
+        registered.mlflow_run_id,
+    )
     return registered
 
 
@@ -66,19 +78,29 @@ def training(
     rerun       stages to run whether or not they are clean
     trigger     what called for this training, for the version's tags
     """
-    with TrainingRun(Workspace.find(Path(workspace)), overrides, rerun=ALL if force else rerun, trigger=trigger) as run:
+    with TrainingRun(
+        Workspace.find(Path(workspace)), overrides, rerun=ALL if force else rerun, trigger=trigger
+    ) as run:
         run.open_mlflow()
         for stage in STAGES:
             make_clean.with_options(name=stage.name, task_run_name=stage.name)(run, stage.name)
         result = run.result(register(run))
         rename_run(f"train {result.model} v{result.version}")
-        create_markdown_artifact(_summary(result, run.workspace.root), key="train", description=f"{result.model} version {result.version}")
+        create_markdown_artifact(
+            _summary(result, run.workspace.root),
+            key="train",
+            description=f"{result.model} version {result.version}",
+        )
         return result
 
 
 def _summary(result: TrainResult, root: Path) -> str:
-    link = version_link(os.environ["MLFLOW_TRACKING_URI"], result.model, result.version, result.mlflow_run_id)
+    link = version_link(
+        os.environ["MLFLOW_TRACKING_URI"], result.model, result.version, result.mlflow_run_id
+    )
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in result.metrics.items())
     places = f"Report: `{root / 'reports' / 'report.html'}`{f'. In MLflow: {link}' if link else ''}"
-    head = f"# {result.model} version {result.version}\n\nShips as `{result.recipe}`.\n\n{places}\n\n"
+    head = (
+        f"# {result.model} version {result.version}\n\nShips as `{result.recipe}`.\n\n{places}\n\n"
+    )
     return f"{head}| metric | value |\n|---|---|\n{rows}\n"

@@ -12,7 +12,15 @@ from tasks.core.memory import collect_rarely
 from tasks.core.progress import Report
 from tasks.core.quiet import quiet_libraries
 from tasks.params.workspace import Workspace
-from tasks.pipeline import STAGES, check_params, code_version, find_stage, render_dvc_yaml, run_stage, write_dvc_yaml
+from tasks.pipeline import (
+    STAGES,
+    check_params,
+    code_version,
+    find_stage,
+    render_dvc_yaml,
+    run_stage,
+    write_dvc_yaml,
+)
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -23,7 +31,9 @@ def main(given: Sequence[str] | None = None) -> int:
         command = commands.add_parser(stage.name, help=f"make {', '.join(stage.outs.values())}")
         command.add_argument("--code", help="version of the code that dvc.yaml was rendered with")
     dvc_yaml = commands.add_parser("dvc-yaml", help="render dvc.yaml")
-    dvc_yaml.add_argument("--check", action="store_true", help="fail if dvc.yaml is stale, write nothing")
+    dvc_yaml.add_argument(
+        "--check", action="store_true", help="fail if dvc.yaml is stale, write nothing"
+    )
     arguments = parser.parse_args(given)
     quiet_libraries()
     collect_rarely()

@@ -31,7 +31,14 @@ from tasks.problems.base import Problem
 from tasks.scoring.slices import Slice, slice_rows
 from tasks.scoring.statistics.alpha_spending import fingerprint_rows, sketch_rows
 from tasks.scoring.statistics.bootstrap import Resampling, metric_intervals
-from tasks.scoring.statistics.paired import accuracy_difference, discordant, fall_p_value, holm, mcnemar, metric_differences
+from tasks.scoring.statistics.paired import (
+    accuracy_difference,
+    discordant,
+    fall_p_value,
+    holm,
+    mcnemar,
+    metric_differences,
+)
 from tasks.shipping.timing import Timings, time_turn, turns
 from tasks.shipping.workers import Worker, WorkerError, answer_questions, tell_refusal
 
@@ -72,7 +79,9 @@ class Scored:
     timings: Timings = field(default_factory=Timings)
 
 
-def read_test_rows(file: Path, problem: str, labels: Sequence[str], slices: Sequence[str]) -> TestRows:
+def read_test_rows(
+    file: Path, problem: str, labels: Sequence[str], slices: Sequence[str]
+) -> TestRows:
     """The rows of a test.parquet; DataError where there are none."""
     remedy = "Run `ratchet train`, which splits the data, then compare again."
     if not file.is_file():
@@ -80,11 +89,17 @@ def read_test_rows(file: Path, problem: str, labels: Sequence[str], slices: Sequ
     table = read_table(file)
     if len(table) < 2:
         count = "no rows" if not len(table) else "one row only"
-        raise DataError(f"{file}: the test split has {count}, there is nothing to compare on.", remedy)
+        raise DataError(
+            f"{file}: the test split has {count}, there is nothing to compare on.", remedy
+        )
     kind = load_problem(problem)
     found = positions(digests(normalize_rows([table[column] for column in kind.text_columns])))
-    present = tuple(name for name in slices if name in table.column_names and name != kind.label_column)
-    return TestRows(kind, tuple(labels), table.to_pydict(), present, fingerprint_rows(found), sketch_rows(found))
+    present = tuple(
+        name for name in slices if name in table.column_names and name != kind.label_column
+    )
+    return TestRows(
+        kind, tuple(labels), table.to_pydict(), present, fingerprint_rows(found), sketch_rows(found)
+    )
 
 
 def check_problem(bundles: Mapping[str, BundleInfo], problem: str) -> None:
@@ -92,7 +107,8 @@ def check_problem(bundles: Mapping[str, BundleInfo], problem: str) -> None:
     for name, info in bundles.items():
         if info.problem != problem:
             raise BundleError(
-                f"{name}: a bundle of the problem '{info.problem}', this workspace is '{problem}'.", "Compare models of one problem type."
+                f"{name}: a bundle of the problem '{info.problem}', this workspace is '{problem}'.",
+                "Compare models of one problem type.",
             )
 
 
@@ -114,10 +130,14 @@ def check_labels(first: BundleInfo, second: BundleInfo) -> None:
 
 def all_labels(labels: Sequence[str], bundles: Sequence[BundleInfo]) -> tuple[str, ...]:
     """The workspace's labels, then those that only a bundle knows."""
-    return tuple(dict.fromkeys([*labels, *(label for info in bundles for label in known_labels(info))]))
+    return tuple(
+        dict.fromkeys([*labels, *(label for info in bundles for label in known_labels(info))])
+    )
 
 
-def score_bundles(bundles: Mapping[str, BundleInfo], test_file: Path, rows: TestRows, seed: int, report: Report) -> dict[str, Scored]:
+def score_bundles(
+    bundles: Mapping[str, BundleInfo], test_file: Path, rows: TestRows, seed: int, report: Report
+) -> dict[str, Scored]:
     """Outputs of every bundle, and the speed of each, taken in turns."""
     drawn = np.random.default_rng(seed).permutation(rows.count)[:TIMED_ROWS].tolist()
     rounds = turns(drawn)
@@ -125,7 +145,12 @@ def score_bundles(bundles: Mapping[str, BundleInfo], test_file: Path, rows: Test
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         workers = {}
         for name, info in bundles.items():
-            setting = {"bundle": str(info.directory), "sha256": info.sha256, "test": str(test_file), "labels": rows.labels}
+            setting = {
+                "bundle": str(info.directory),
+                "sha256": info.sha256,
+                "test": str(test_file),
+                "labels": rows.labels,
+            }
             workers[name] = Worker("tasks.comparison", setting)
             stack.callback(workers[name].close)
         scored = {}
@@ -149,15 +174,21 @@ def describe_model(scored: Scored, rows: TestRows, resampling: Resampling) -> di
         "size_bytes": info.size_bytes,
         **scored.timings.summary(),
         **scored.timings.ranges(),
-        "metrics": metric_intervals(kind, scored.outputs, scored.references, rows.labels, resampling),
+        "metrics": metric_intervals(
+            kind, scored.outputs, scored.references, rows.labels, resampling
+        ),
         "details": details,
     }
 
 
-def compare_scored(first: Scored, second: Scored, rows: TestRows, resampling: Resampling, min_slice_rows: int) -> dict[str, Any]:
+def compare_scored(
+    first: Scored, second: Scored, rows: TestRows, resampling: Resampling, min_slice_rows: int
+) -> dict[str, Any]:
     """First against second, as plain JSON values; `slices` hold the p-values of a fall, corrected for their number."""
     kind, references = rows.problem, first.references
-    differences = metric_differences(kind, (first.outputs, second.outputs), references, rows.labels, resampling)
+    differences = metric_differences(
+        kind, (first.outputs, second.outputs), references, rows.labels, resampling
+    )
     ours, theirs = kind.right(first.outputs, references), kind.right(second.outputs, references)
     only_first, only_second = discordant(ours, theirs)
     agreement, moved = kind.agreement(first.outputs, second.outputs)
@@ -165,12 +196,18 @@ def compare_scored(first: Scored, second: Scored, rows: TestRows, resampling: Re
     old = [label for label in rows.labels if label in known]
     return {
         "metrics": {name: asdict(difference) for name, difference in differences.items()},
-        "mcnemar": {"only_first": only_first, "only_second": only_second, "p_value": mcnemar(only_first, only_second)},
+        "mcnemar": {
+            "only_first": only_first,
+            "only_second": only_second,
+            "p_value": mcnemar(only_first, only_second),
+        },
         "agreement": agreement,
         "max_probability_difference": moved,
         **first.timings.latency_p95_ratio_to(second.timings),
         "speedup": round(first.timings.speedup_over(second.timings).value, 3),
-        "slices": _compare_slices(_slices(rows, old), (ours, theirs), resampling, kind.label_column, min_slice_rows),
+        "slices": _compare_slices(
+            _slices(rows, old), (ours, theirs), resampling, kind.label_column, min_slice_rows
+        ),
     }
 
 
@@ -179,13 +216,23 @@ def _slices(rows: TestRows, old_labels: Sequence[str]) -> list[Slice]:
     kind, columns = rows.problem, rows.columns
     found = [part for name in rows.slices for part in slice_rows(name, columns[name])]
     if kind.label_column:
-        found += [part for part in slice_rows(kind.label_column, columns[kind.label_column], rows.labels) if part.value in old_labels]
-    lengths = [sum(len(str(columns[name][row])) for name in kind.text_columns) for row in range(rows.count)]
+        found += [
+            part
+            for part in slice_rows(kind.label_column, columns[kind.label_column], rows.labels)
+            if part.value in old_labels
+        ]
+    lengths = [
+        sum(len(str(columns[name][row])) for name in kind.text_columns) for row in range(rows.count)
+    ]
     return found + slice_rows(LENGTH, lengths)
 
 
 def _compare_slices(
-    slices: Sequence[Slice], right: tuple[Bools, Bools], resampling: Resampling, label_column: str | None, min_rows: int
+    slices: Sequence[Slice],
+    right: tuple[Bools, Bools],
+    resampling: Resampling,
+    label_column: str | None,
+    min_rows: int,
 ) -> list[dict[str, Any]]:
     """Every slice's difference; p-values of a fall are corrected among the labels, and among the other slices.
 
@@ -196,13 +243,17 @@ def _compare_slices(
         first, second = (rows[part.rows] for rows in right)
         found = {"column": part.column, "value": part.value, "rows": len(part.rows)}
         difference = asdict(accuracy_difference(first, second, resampling))
-        compared.append({**found, "difference": difference, "fall_p": fall_p_value(*discordant(first, second))})
+        compared.append(
+            {**found, "difference": difference, "fall_p": fall_p_value(*discordant(first, second))}
+        )
     for is_label in (True, False):
         family = [entry for entry in compared if (entry["column"] == label_column) == is_label]
         for entry in family:
             entry["judged"] = is_label or entry["rows"] >= min_rows
         judged = [entry for entry in family if entry["judged"]]
-        for entry, adjusted in zip(judged, holm([entry["fall_p"] for entry in judged]), strict=True):
+        for entry, adjusted in zip(
+            judged, holm([entry["fall_p"] for entry in judged]), strict=True
+        ):
             entry["fall_p_adjusted"] = adjusted
     return compared
 
@@ -218,7 +269,8 @@ def _ask(info: BundleInfo, worker: Worker, **question: str | list[int]) -> dict[
         return worker.ask(**question)
     except WorkerError as error:
         raise BundleError(
-            f"{info.directory}: cannot be run: {error}.", "Its files are as they were made; is the machine short of memory?"
+            f"{info.directory}: cannot be run: {error}.",
+            "Its files are as they were made; is the machine short of memory?",
         ) from None
 
 
@@ -229,16 +281,24 @@ def _serve(setting: Mapping[str, Any]) -> None:
     kind, wanted = load_problem(info.problem), setting["labels"]
     predictor = Predictor(info, kind)
     names = [*kind.columns, *kind.derived]
-    features = kind.encode(predictor.tokenizer, read_table(Path(setting["test"]), names).to_pydict(), wanted)
+    features = kind.encode(
+        predictor.tokenizer, read_table(Path(setting["test"]), names).to_pydict(), wanted
+    )
     pad = info.settings.pad_token_id
 
     def outputs(file: str) -> dict[str, Any]:
-        found = kind.align(info.settings.calibration.apply(predictor.outputs_of_features(features)), known_labels(info), wanted)
+        found = kind.align(
+            info.settings.calibration.apply(predictor.outputs_of_features(features)),
+            known_labels(info),
+            wanted,
+        )
         np.savez(file, outputs=found, references=kind.references(features))
         return {}
 
     def turn(rows: list[int]) -> dict[str, Any]:
-        return time_turn(lambda chosen: predictor.model.run(kind.collate(take_rows(features, chosen), pad)), rows)
+        return time_turn(
+            lambda chosen: predictor.model.run(kind.collate(take_rows(features, chosen), pad)), rows
+        )
 
     answer_questions({"outputs": outputs, "turn": turn})
 

@@ -23,7 +23,12 @@ from tasks.problems import load_problem
 from tasks.scoring.calibration_notes import calibration_notes
 from tasks.scoring.model_notes import model_notes
 from tasks.scoring.slices import Slice, slice_rows
-from tasks.scoring.statistics.bootstrap import Interval, Resampling, difference_interval, metric_intervals
+from tasks.scoring.statistics.bootstrap import (
+    Interval,
+    Resampling,
+    difference_interval,
+    metric_intervals,
+)
 from tasks.scoring.statistics.chance import only_answer
 from tasks.training.methods.checkpoints import load_checkpoint
 from tasks.training.networks.device import pick_device
@@ -47,7 +52,9 @@ class Judged:
     outputs: Floats
     references: Array
 
-    def intervals(self, rows: Array | None = None, outputs: Floats | None = None) -> dict[str, Interval]:
+    def intervals(
+        self, rows: Array | None = None, outputs: Floats | None = None
+    ) -> dict[str, Interval]:
         """Metrics of some rows (default: all), or of another method's outputs."""
         outputs, references = self.outputs if outputs is None else outputs, self.references
         if rows is not None:
@@ -79,23 +86,35 @@ def evaluate_checkpoint(
     kind = load_problem(problem)
     check_slice_columns(splits / "test.parquet", evaluate.slices)
     test = read_table(splits / "test.parquet").to_pydict()
-    tests = kind.behaviour_tests(test, labels, evaluate, seed)  # before the model runs: it says what is wrong in params.yaml
+    tests = kind.behaviour_tests(
+        test, labels, evaluate, seed
+    )  # before the model runs: it says what is wrong in params.yaml
     device = pick_device(device)
     predictor = Predictor(kind, labels, tokens, load_checkpoint(kind, checkpoint, labels), device)
     base = None
     if evaluate.baseline and kind.baseline_is_base:
-        base = Predictor(kind, labels, tokens, _load_base(kind, labels, resolve_model(base_model, root, cache), seed), device)
+        base = Predictor(
+            kind,
+            labels,
+            tokens,
+            _load_base(kind, labels, resolve_model(base_model, root, cache), seed),
+            device,
+        )
 
     validation = read_features(tokens / "validation.arrow")
     validation_references = kind.references(validation)
     validation_outputs = predictor.outputs(validation, report, (0.0, 0.35))
     features = read_features(tokens / "test.arrow")
     outputs = predictor.outputs(features, report, (0.35, 0.7))
-    altered = predictor.outputs_of_rows([rows for test in tests for rows in row_sets(test)], report, (0.7, 0.85))
+    altered = predictor.outputs_of_rows(
+        [rows for test in tests for rows in row_sets(test)], report, (0.7, 0.85)
+    )
 
     resampling = Resampling(evaluate.bootstrap_resamples, evaluate.confidence, seed)
     references = kind.references(features)
-    calibration = kind.fit_calibration(validation_outputs, validation_references, labels, out_of_scope)
+    calibration = kind.fit_calibration(
+        validation_outputs, validation_references, labels, out_of_scope
+    )
     judged = Judged(kind, labels, resampling, calibration.decide(outputs), references)
     thresholds = kind.threshold_details(outputs, references, labels, calibration, out_of_scope)
     found: dict[str, Any] = {
@@ -104,12 +123,18 @@ def evaluate_checkpoint(
         "metric": kind.metric,
         "confidence": evaluate.confidence,
         "metrics": judged.intervals(),
-        "validation_metrics": kind.metrics(calibration.decide(validation_outputs), validation_references, labels),
+        "validation_metrics": kind.metrics(
+            calibration.decide(validation_outputs), validation_references, labels
+        ),
         **asdict(calibration),
         "details": kind.details(judged.outputs, references, labels) | thresholds,
-        "validation_thresholds": kind.threshold_details(validation_outputs, validation_references, labels, calibration, out_of_scope),
+        "validation_thresholds": kind.threshold_details(
+            validation_outputs, validation_references, labels, calibration, out_of_scope
+        ),
     }
-    found["calibrated"] = calibrate_outputs(judged, outputs, calibration, found["details"], set(thresholds))
+    found["calibrated"] = calibrate_outputs(
+        judged, outputs, calibration, found["details"], set(thresholds)
+    )
     found["calibration_notes"] = calibration_notes(kind, outputs, references, calibration)
     report(2, {"progress": 0.87})
     slices = _slices(kind, test, features, evaluate.slices, labels)
@@ -133,13 +158,22 @@ def evaluate_checkpoint(
 class Predictor:
     """A model, ready to put out what it makes of features or rows."""
 
-    def __init__(self, problem: Problem, labels: Sequence[str], tokens: Path, model: PreTrainedModel, device: str) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        labels: Sequence[str],
+        tokens: Path,
+        model: PreTrainedModel,
+        device: str,
+    ) -> None:
         info = TokensInfo.read(tokens)
         self.problem, self.labels, self.device = problem, labels, device
         self.pad_token_id = info.pad_token_id
         self.tokenizer = load_tokenizer(tokens / "tokenizer", info.max_length)
         self.model = model.to(device).eval()
-        self.known: dict[str, Array] = {}  # outputs by features: what tokenizes alike is computed once
+        self.known: dict[
+            str, Array
+        ] = {}  # outputs by features: what tokenizes alike is computed once
 
     def outputs(self, features: Features, report: Report, progress: tuple[float, float]) -> Floats:
         """Outputs in the rows' order; progress goes from the first share to the second."""
@@ -150,7 +184,9 @@ class Predictor:
         def scaled(step: int, metrics: Mapping[str, float]) -> None:
             report(1, {"progress": low + (high - low) * metrics["progress"]})
 
-        outputs = predict_torch(self.model, self.problem, features, self.pad_token_id, self.device, report=scaled)
+        outputs = predict_torch(
+            self.model, self.problem, features, self.pad_token_id, self.device, report=scaled
+        )
         if not is_finite(outputs):
             raise TrainingError(
                 "models/checkpoint: its outputs are not finite numbers, the training must have diverged.",
@@ -159,7 +195,9 @@ class Predictor:
         self.known.update(zip(_keys(features), outputs, strict=True))
         return outputs
 
-    def outputs_of_rows(self, row_sets: Sequence[Columns], report: Report, progress: tuple[float, float]) -> list[Floats]:
+    def outputs_of_rows(
+        self, row_sets: Sequence[Columns], report: Report, progress: tuple[float, float]
+    ) -> list[Floats]:
         """Outputs of each set of rows; only what is not known yet is computed."""
         encoded = [self.problem.encode(self.tokenizer, rows, self.labels) for rows in row_sets]
         missing: dict[str, tuple[Features, int]] = {}
@@ -169,7 +207,14 @@ class Predictor:
                     missing[key] = (features, row)
         if missing:
             names = _inputs(next(iter(missing.values()))[0])
-            self.outputs({name: [features[name][row] for features, row in missing.values()] for name in names}, report, progress)
+            self.outputs(
+                {
+                    name: [features[name][row] for features, row in missing.values()]
+                    for name in names
+                },
+                report,
+                progress,
+            )
         return [stack_rows([self.known[key] for key in _keys(features)]) for features in encoded]
 
 
@@ -182,7 +227,11 @@ def _load_base(kind: Problem, labels: Sequence[str], directory: Path, seed: int)
 def check_slice_columns(table: Path, columns: Sequence[str]) -> None:
     """ParamsError that names every slice column which the rows do not have."""
     present = pq.read_schema(table).names
-    unknown = [f"no column '{name}'.{did_you_mean(name, present)}" for name in columns if name not in present]
+    unknown = [
+        f"no column '{name}'.{did_you_mean(name, present)}"
+        for name in columns
+        if name not in present
+    ]
     if unknown:
         raise ParamsError(
             f"evaluate.slices: {' '.join(unknown)}",
@@ -191,7 +240,11 @@ def check_slice_columns(table: Path, columns: Sequence[str]) -> None:
 
 
 def calibrate_outputs(
-    judged: Judged, outputs: Floats, calibration: Calibration, details: Mapping[str, Any], settled: Collection[str]
+    judged: Judged,
+    outputs: Floats,
+    calibration: Calibration,
+    details: Mapping[str, Any],
+    settled: Collection[str],
 ) -> dict[str, Any]:
     """What the calibration changes: metrics where lower is better or that move, and the details that differ.
 
@@ -200,23 +253,38 @@ def calibrate_outputs(
     """
     kind, labels, references = judged.problem, judged.labels, judged.references
     scaled = calibration.apply(outputs)
-    before, after = kind.metrics(outputs, references, labels), kind.metrics(scaled, references, labels)
+    before, after = (
+        kind.metrics(outputs, references, labels),
+        kind.metrics(scaled, references, labels),
+    )
     moved = [name for name in before if kind.metric_signs[name] < 0 or before[name] != after[name]]
     changed = kind.details(scaled, references, labels)
     return {
         **{name: {"before": before[name], "after": after[name]} for name in moved},
-        "details": {name: value for name, value in changed.items() if name not in settled and value != details[name]},
+        "details": {
+            name: value
+            for name, value in changed.items()
+            if name not in settled and value != details[name]
+        },
     }
 
 
 def judge_slice(judged: Judged, part: Slice, min_rows: int) -> dict[str, Any]:
     """A slice with its metrics; one with fewer than `min_rows` rows is counted, not judged."""
-    entry = {"column": part.column, "value": part.value, "rows": len(part.rows), "metrics": {}, "judged": len(part.rows) >= min_rows}
+    entry = {
+        "column": part.column,
+        "value": part.value,
+        "rows": len(part.rows),
+        "metrics": {},
+        "judged": len(part.rows) >= min_rows,
+    }
     if entry["judged"]:
         found = judged.intervals(part.rows)
         by_label = part.column == judged.problem.label_column
         names = judged.problem.label_metrics if by_label else None
-        entry["metrics"] = {name: interval for name, interval in found.items() if names is None or name in names}
+        entry["metrics"] = {
+            name: interval for name, interval in found.items() if names is None or name in names
+        }
     return entry
 
 
@@ -227,12 +295,26 @@ def compare_baseline(judged: Judged, outputs: Floats) -> dict[str, Any]:
     return {
         "name": kind.baseline_name,
         "metrics": judged.intervals(outputs=outputs),
-        "difference": {"metric": kind.metric, **difference_interval(kind, pair, judged.references, judged.labels, judged.resampling)},
+        "difference": {
+            "metric": kind.metric,
+            **difference_interval(kind, pair, judged.references, judged.labels, judged.resampling),
+        },
     }
 
 
-def _slices(problem: Problem, test: Columns, features: Features, columns: Sequence[str], labels: Sequence[str]) -> list[Slice]:
-    found = [part for name in dict.fromkeys(columns) if name != problem.label_column for part in slice_rows(name, test[name])]
+def _slices(
+    problem: Problem,
+    test: Columns,
+    features: Features,
+    columns: Sequence[str],
+    labels: Sequence[str],
+) -> list[Slice]:
+    found = [
+        part
+        for name in dict.fromkeys(columns)
+        if name != problem.label_column
+        for part in slice_rows(name, test[name])
+    ]
     if problem.label_column:
         found += slice_rows(problem.label_column, test[problem.label_column], labels)
     return found + slice_rows(LENGTH, list(map(len, features["input_ids"])))
@@ -243,4 +325,6 @@ def _inputs(features: Features) -> list[str]:
 
 
 def _keys(features: Features) -> list[str]:
-    return [repr(values) for values in zip(*(features[name] for name in _inputs(features)), strict=True)]
+    return [
+        repr(values) for values in zip(*(features[name] for name in _inputs(features)), strict=True)
+    ]

@@ -22,7 +22,13 @@ from tasks.problems import Problem, load_problem
 from tasks.shipping.graphs.block_weights import quantize_weights
 from tasks.shipping.graphs.decoder import trace_causal
 from tasks.shipping.graphs.encoder import fuse_graph, trace_model
-from tasks.shipping.graphs.int8 import calibrate, plan_inputs, quantize_dynamic, quantize_static, sensitive_products
+from tasks.shipping.graphs.int8 import (
+    calibrate,
+    plan_inputs,
+    quantize_dynamic,
+    quantize_static,
+    sensitive_products,
+)
 from tasks.training.methods.checkpoints import ADDITIONS, load_checkpoint
 from tasks.training.networks.architecture import layer_stack
 
@@ -155,9 +161,17 @@ def export_candidates(
     built = [_build(FP32, _fp32, material, candidates)]
     if built[0]["failure"]:
         remedy = "Try another `export.opset`, or another base model."
-        raise ExportError(f"{checkpoint}: the fp32 ONNX graph cannot be built: {built[0]['failure']}", remedy)
+        raise ExportError(
+            f"{checkpoint}: the fp32 ONNX graph cannot be built: {built[0]['failure']}", remedy
+        )
     built[0]["seconds"] = round(built[0]["seconds"] + seconds, 3)
-    _check_parity(model, kind, _spread_rows(tokens / "validation.arrow", PARITY_ROWS), pad, candidates / FP32 / MODEL)
+    _check_parity(
+        model,
+        kind,
+        _spread_rows(tokens / "validation.arrow", PARITY_ROWS),
+        pad,
+        candidates / FP32 / MODEL,
+    )
     for done, name in enumerate(recipes, 1):
         report(done, {"progress": done / (len(recipes) + 1)})
         built.append(_build(name, RECIPES[name], material, candidates))
@@ -169,12 +183,21 @@ def check_recipes(names: Sequence[str]) -> list[str]:
     """The recipes without fp32, which is always built; ParamsError names every unknown one."""
     unknown = [name for name in names if name not in RECIPES and name != FP32]
     if unknown:
-        lines = "; ".join(f"unknown recipe '{name}'.{did_you_mean(name, RECIPES)}" for name in unknown)
+        lines = "; ".join(
+            f"unknown recipe '{name}'.{did_you_mean(name, RECIPES)}" for name in unknown
+        )
         raise ParamsError(f"export.recipes: {lines}", f"Known: {', '.join(RECIPES)}.")
     return [name for name in dict.fromkeys(names) if name != FP32]
 
 
-def _material(model: PreTrainedModel, problem: Problem, tokens: Path, pad: int, export: ExportParams, seed: int) -> Material:
+def _material(
+    model: PreTrainedModel,
+    problem: Problem,
+    tokens: Path,
+    pad: int,
+    export: ExportParams,
+    seed: int,
+) -> Material:
     # two rows of different length, so that neither batch nor padding is a constant of the graph
     example = problem.collate(_spread_rows(tokens / "train.arrow", 2), pad)
     try:
@@ -189,18 +212,30 @@ def _material(model: PreTrainedModel, problem: Problem, tokens: Path, pad: int, 
     rows = np.random.default_rng(seed).permutation(table.num_rows)[: export.calibration_rows]
     features = take(table, np.sort(rows))
     # one row a batch: the ranges are of the text, not of padding
-    batches = [problem.collate({name: values[i : i + 1] for name, values in features.items()}, pad) for i in range(len(rows))]
+    batches = [
+        problem.collate({name: values[i : i + 1] for name, values in features.items()}, pad)
+        for i in range(len(rows))
+    ]
     return Material(traced, model.config, batches, seed)
 
 
 def _distil(
-    model: PreTrainedModel, problem: Problem, tokens: Path, checkpoint: Path, pad: int, export: ExportParams, seed: int, report: Report
+    model: PreTrainedModel,
+    problem: Problem,
+    tokens: Path,
+    checkpoint: Path,
+    pad: int,
+    export: ExportParams,
+    seed: int,
+    report: Report,
 ) -> tuple[Material, float]:
     """Of a student of the model, and the seconds it took to train; ValueError where there can be none."""
     from tasks.shipping.distillation import distill, make_student
 
     if problem.draws_inputs:
-        raise ValueError(f"{problem.name} has outputs as wide as the vocabulary, too many to learn from")
+        raise ValueError(
+            f"{problem.name} has outputs as wide as the vocabulary, too many to learn from"
+        )
     if (checkpoint / ADDITIONS).is_file():
         raise ValueError("what finetune.method adds belongs to layers that would be left out")
     started = time.perf_counter()
@@ -210,7 +245,12 @@ def _distil(
     return _material(student, problem, tokens, pad, export, seed), time.perf_counter() - started
 
 
-def _build(name: str, recipe: Callable[[Material, Path], float | None], material: Material, candidates: Path) -> dict[str, Any]:
+def _build(
+    name: str,
+    recipe: Callable[[Material, Path], float | None],
+    material: Material,
+    candidates: Path,
+) -> dict[str, Any]:
     started = time.perf_counter()
     target = candidates / name / MODEL
     failure, trained = "", 0.0
@@ -218,14 +258,24 @@ def _build(name: str, recipe: Callable[[Material, Path], float | None], material
         trained = recipe(material, target) or 0.0
     except (OSError, MemoryError):
         raise  # a full disk or short memory is no fault of the recipe
-    except Exception as error:  # whatever a quantizer stumbles over: the other recipes may still ship
+    except (
+        Exception
+    ) as error:  # whatever a quantizer stumbles over: the other recipes may still ship
         failure = f"{type(error).__name__}: {_first_line(error)}"
     size = 0 if failure else target.stat().st_size
     seconds = time.perf_counter() - started - trained
-    return {"recipe": name, "bytes": size, "seconds": round(seconds, 3), "training_seconds": round(trained, 3), "failure": failure}
+    return {
+        "recipe": name,
+        "bytes": size,
+        "seconds": round(seconds, 3),
+        "training_seconds": round(trained, 3),
+        "failure": failure,
+    }
 
 
-def _check_parity(model: PreTrainedModel, problem: Problem, features: Features, pad: int, file: Path) -> None:
+def _check_parity(
+    model: PreTrainedModel, problem: Problem, features: Features, pad: int, file: Path
+) -> None:
     from tasks.training.networks.torch_outputs import predict_torch
 
     wanted = predict_torch(model, problem, features, pad)
@@ -242,7 +292,10 @@ def _spread_rows(split: Path, count: int) -> Features:
     """Some rows from the shortest to the longest."""
     table = read_tokens(split)
     by_length = np.argsort(token_lengths(table), kind="stable")
-    return take(table, by_length[np.linspace(0, len(by_length) - 1, min(count, len(by_length))).astype(np.int64)])
+    return take(
+        table,
+        by_length[np.linspace(0, len(by_length) - 1, min(count, len(by_length))).astype(np.int64)],
+    )
 
 
 def _first_line(error: BaseException) -> str:

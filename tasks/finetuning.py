@@ -66,9 +66,20 @@ def finetune_model(
     base = resolve_model(base_model, root, cache)
     device = pick_device(device)
     base_sha256, base_files = weights_sha256(base), other_sha256(base)
-    identity = {"params": finetune.model_dump(mode="json"), "labels": labels, "seed": seed, "device": device}
+    identity = {
+        "params": finetune.model_dump(mode="json"),
+        "labels": labels,
+        "seed": seed,
+        "device": device,
+    }
     identity |= {"base": base_sha256, "base_files": base_files}
-    claim_work(work, sha256_json(identity | _contents(tokens, start, root / finetune.adapter if finetune.adapter else None)))
+    claim_work(
+        work,
+        sha256_json(
+            identity
+            | _contents(tokens, start, root / finetune.adapter if finetune.adapter else None)
+        ),
+    )
     _check_metric(kind, finetune.early_stopping_metric or kind.metric)
     seed_everything(seed)
     model = kind.load_model(base, labels, finetune.dropout)
@@ -86,7 +97,9 @@ def finetune_model(
     weights = _class_weights(kind, train, labels, finetune)
     if start is None:
         kind.start_head(untrained_parameters(model, base), train, weights)
-    setting = Setting(kind, labels, train, validation, info.pad_token_id, finetune, weights, seed, device, work)
+    setting = Setting(
+        kind, labels, train, validation, info.pad_token_id, finetune, weights, seed, device, work
+    )
     tuning = apply_method(model, base, finetune, setting.total_steps)
     trained_on = base_sha256 if origin is None else origin["checkpoint_sha256"]
     facts = AdapterFacts.of_run(trained_on, base_model.path, problem, labels, finetune)
@@ -104,24 +117,40 @@ def finetune_model(
     if finetune.adds:
         save_adapter(tuning.model, checkpoint / ADAPTER, facts)
     save_checkpoint(tuning, checkpoint)
-    shutil.copytree(tokens / "tokenizer", checkpoint, dirs_exist_ok=True)  # with it the checkpoint is a base model for others
-    origins = {"device": device, "base_sha256": base_sha256, "base_files": base_files, "start": origin, "method": finetune.method}
-    write_json(training_report, {**_curves(trainer, progress), **origins, **_costs(trainer, progress, seconds), **counts})
+    shutil.copytree(
+        tokens / "tokenizer", checkpoint, dirs_exist_ok=True
+    )  # with it the checkpoint is a base model for others
+    origins = {
+        "device": device,
+        "base_sha256": base_sha256,
+        "base_files": base_files,
+        "start": origin,
+        "method": finetune.method,
+    }
+    write_json(
+        training_report,
+        {**_curves(trainer, progress), **origins, **_costs(trainer, progress, seconds), **counts},
+    )
 
 
 def _contents(tokens: Path, start: Path | None, adapter: Path | None) -> dict[str, Any]:
     """Digests of all files that decide what comes of a run."""
     return {
         "tokens": [sha256_file(tokens / f"{split}.arrow") for split in ("train", "validation")],
-        "start": start and [*_hashes(start / "checkpoint"), sha256_file(start / "tokens" / "train.arrow")],
+        "start": start
+        and [*_hashes(start / "checkpoint"), sha256_file(start / "tokens" / "train.arrow")],
         "adapter": adapter and _hashes(adapter),
     }
 
 
-def _class_weights(kind: Problem, train: pa.Table, labels: tuple[str, ...], finetune: FinetuneParams) -> Floats | None:
+def _class_weights(
+    kind: Problem, train: pa.Table, labels: tuple[str, ...], finetune: FinetuneParams
+) -> Floats | None:
     if finetune.class_weights == "none":  # the rows' references need not be read
         return None
-    return kind.class_weights(kind.references(train.select(["references"]).to_pydict()), labels, finetune.class_weights)
+    return kind.class_weights(
+        kind.references(train.select(["references"]).to_pydict()), labels, finetune.class_weights
+    )
 
 
 def _curves(trainer: Trainer, progress: Progress) -> dict[str, Any]:
@@ -149,7 +178,10 @@ def _costs(trainer: Trainer, progress: Progress, seconds: float) -> dict[str, fl
 
 def _parameter_counts(model: nn.Module) -> dict[str, int]:
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return {"parameters": sum(size for size, _ in sizes), "trained_parameters": sum(size for size, trained in sizes if trained)}
+    return {
+        "parameters": sum(size for size, _ in sizes),
+        "trained_parameters": sum(size for size, trained in sizes if trained),
+    }
 
 
 def _hashes(directory: Path) -> list[str]:
@@ -165,7 +197,9 @@ def _check_metric(kind: Problem, name: str) -> None:
 
 
 def _check_tokenizer(tokens: Path, start: Path) -> None:
-    ours, theirs = (load_tokenizer(directory / "tokenizer").to_str() for directory in (tokens, start / "tokens"))
+    ours, theirs = (
+        load_tokenizer(directory / "tokenizer").to_str() for directory in (tokens, start / "tokens")
+    )
     if ours != theirs:
         raise ParamsError(
             "finetune.start_from: the champion reads text with another tokenizer than the base model's.",
@@ -174,14 +208,25 @@ def _check_tokenizer(tokens: Path, start: Path) -> None:
 
 
 def _continue(
-    model: PreTrainedModel, train: pa.Table, start: Path, kind: Problem, finetune: FinetuneParams, seed: int
+    model: PreTrainedModel,
+    train: pa.Table,
+    start: Path,
+    kind: Problem,
+    finetune: FinetuneParams,
+    seed: int,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Give the model the weights of the start; (the rows to train on, what training.json says of the start)."""
     old_labels = kind.labels_of(checkpoint_labels(start / "checkpoint"))
     carried = carry_over(model, kind.load_model(start / "checkpoint", old_labels, finetune.dropout))
     new_labels = kind.labels_of(list(model.config.label2id))
     renumbered = [new_labels.index(label) if label in new_labels else None for label in old_labels]
-    rows, counts = replayed_rows(train, read_tokens(start / "tokens" / "train.arrow"), renumbered, finetune.replay_share, seed)
+    rows, counts = replayed_rows(
+        train,
+        read_tokens(start / "tokens" / "train.arrow"),
+        renumbered,
+        finetune.replay_share,
+        seed,
+    )
     return rows, {
         "checkpoint_sha256": weights_sha256(start / "checkpoint"),
         "labels": asdict(carried),

@@ -29,7 +29,13 @@ from tasks.data.tables import queries
 from tasks.data.tables.foreign_values import register
 from tasks.data.tables.loaded import CONTENT, FILE, LINE, SPLIT, Loaded, no_fault_of_data, one_line
 from tasks.data.tables.mending import Mender
-from tasks.data.tables.problem_rows import ORIGINAL, PROBLEM, column_mapping, rows_of_columns, rows_of_result
+from tasks.data.tables.problem_rows import (
+    ORIGINAL,
+    PROBLEM,
+    column_mapping,
+    rows_of_columns,
+    rows_of_result,
+)
 from tasks.data.tables.row_store import ROW_GROUP
 from tasks.data.tables.source_columns import roots
 from tasks.params.schema import IngestParams, Source
@@ -43,13 +49,17 @@ if TYPE_CHECKING:
     from tasks.problems.base import Problem
 
 
-def ingest_sources(raw: Path, *, problem: str, ingest: IngestParams, root: Path, cache: Path, report: Report) -> None:
+def ingest_sources(
+    raw: Path, *, problem: str, ingest: IngestParams, root: Path, cache: Path, report: Report
+) -> None:
     """Fetch the sources and write the directory `raw`; then DataError if more records are set aside than `ingest` allows.
 
     root    the workspace, which local addresses are relative to
     cache   where downloads are kept
     """
-    account = read_sources(raw, problem=problem, ingest=ingest, root=root, cache=cache, report=report)
+    account = read_sources(
+        raw, problem=problem, ingest=ingest, root=root, cache=cache, report=report
+    )
     if account.warning and ingest.on_too_many == "error":
         allowed = math.ceil(account.set_aside / account.records * 10_000) / 10_000
         raise DataError(
@@ -59,7 +69,9 @@ def ingest_sources(raw: Path, *, problem: str, ingest: IngestParams, root: Path,
         )
 
 
-def read_sources(raw: Path, *, problem: str, ingest: IngestParams, root: Path, cache: Path, report: Report) -> Account:
+def read_sources(
+    raw: Path, *, problem: str, ingest: IngestParams, root: Path, cache: Path, report: Report
+) -> Account:
     """The same however many records are set aside; the account says whether that is too many."""
     kind = load_problem(problem)
     fetched = [fetch(source, root, cache, report) for source in ingest.sources]
@@ -70,11 +82,20 @@ def read_sources(raw: Path, *, problem: str, ingest: IngestParams, root: Path, c
 
 
 def _ingest(
-    raw: Path, kind: Problem, ingest: IngestParams, fetched: Sequence[Sequence[LocalFile]], memory: str | None, report: Report
+    raw: Path,
+    kind: Problem,
+    ingest: IngestParams,
+    fetched: Sequence[Sequence[LocalFile]],
+    memory: str | None,
+    report: Report,
 ) -> Account:
     names = _distinct_names(ingest.sources, fetched)
     mapping = {} if ingest.query else column_mapping(kind, ingest)
-    wanted = None if ingest.query else {name for columns in mapping.values() for column in columns for name in roots(column)}
+    wanted = (
+        None
+        if ingest.query
+        else {name for columns in mapping.values() for column in columns for name in roots(column)}
+    )
     with atomic_path(raw) as new, _database(raw.parent, memory) as (connection, scratch):
         new.mkdir()
         loaded: list[list[Loaded]] = []
@@ -83,7 +104,13 @@ def _ingest(
             for j, file in enumerate(files):
                 loaded[i].append(Loaded(f"_source{i}_{j}", names[i][j]))
                 tables.load(connection, file.path, loaded[i][j], source, wanted, scratch)
-            report(i + 1, {"progress": (i + 1) / (len(fetched) + 1), "rows": sum(one.rows for some in loaded for one in some)})
+            report(
+                i + 1,
+                {
+                    "progress": (i + 1) / (len(fetched) + 1),
+                    "rows": sum(one.rows for some in loaded for one in some),
+                },
+            )
         quarantine = [entry for some in loaded for one in some for entry in one.quarantine]
         if ingest.query:
             quarantine += _query(connection, ingest, loaded)
@@ -102,7 +129,10 @@ def _ingest(
             raise DataError(account.before(f"ingest: {none}."), remedy)
         account = _judge(account, ingest)
         account.write(new)
-        write_json(new / "sources.json", {"rows": rows, "sources": _provenance(ingest.sources, fetched, loaded, quarantine)})
+        write_json(
+            new / "sources.json",
+            {"rows": rows, "sources": _provenance(ingest.sources, fetched, loaded, quarantine)},
+        )
     report(len(fetched) + 1, {"progress": 1.0, "rows": rows, "quarantined": len(quarantine)})
     return account
 
@@ -144,21 +174,33 @@ def _database(place: Path, memory: str | None) -> Iterator[tuple[duckdb.DuckDBPy
                 raise
             if "No space left" in str(error):
                 raise OSError(errno.ENOSPC, "No space left on device", str(place)) from None
-            raise StorageError(f"ingest: {one_line(error)}", "Use a machine with more memory, or fewer sources at once.") from None
+            raise StorageError(
+                f"ingest: {one_line(error)}",
+                "Use a machine with more memory, or fewer sources at once.",
+            ) from None
         finally:
             connection.close()
 
 
-def _distinct_names(sources: Sequence[Source], fetched: Sequence[Sequence[LocalFile]]) -> list[list[str]]:
+def _distinct_names(
+    sources: Sequence[Source], fetched: Sequence[Sequence[LocalFile]]
+) -> list[list[str]]:
     """What each file is called in `_file` and in messages; two of one name are told apart by their addresses."""
     every = [file.name for files in fetched for file in files]
     return [
-        [file.name if every.count(file.name) == 1 else f"{public_address(source.url)}#{file.name}" for file in files]
+        [
+            file.name
+            if every.count(file.name) == 1
+            else f"{public_address(source.url)}#{file.name}"
+            for file in files
+        ]
         for source, files in zip(sources, fetched, strict=True)
     ]
 
 
-def _query(connection: duckdb.DuckDBPyConnection, ingest: IngestParams, loaded: Sequence[Sequence[Loaded]]) -> list[dict[str, Any]]:
+def _query(
+    connection: duckdb.DuckDBPyConnection, ingest: IngestParams, loaded: Sequence[Sequence[Loaded]]
+) -> list[dict[str, Any]]:
     """Make the table `result` with the query; returns the rows that it failed on."""
     queries.confine(connection)
     stacks: dict[str, list[str]] = {}
@@ -169,12 +211,23 @@ def _query(connection: duckdb.DuckDBPyConnection, ingest: IngestParams, loaded: 
     quarantine = []
     for culprit in queries.run(connection, ingest.query or "", list(stacks)):
         row = {name: value for name, value in culprit["row"].items() if name != "_number"}
-        content = " | ".join(str(value) for name, value in row.items() if name not in (FILE, LINE, SPLIT))
-        quarantine.append({"file": row[FILE], "line": row[LINE], "reason": culprit["reason"], "content": content[:CONTENT]})
+        content = " | ".join(
+            str(value) for name, value in row.items() if name not in (FILE, LINE, SPLIT)
+        )
+        quarantine.append(
+            {
+                "file": row[FILE],
+                "line": row[LINE],
+                "reason": culprit["reason"],
+                "content": content[:CONTENT],
+            }
+        )
     return quarantine
 
 
-def _write_rows(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> tuple[int, Loss | None, list[dict[str, Any]]]:
+def _write_rows(
+    connection: duckdb.DuckDBPyConnection, query: str, path: Path
+) -> tuple[int, Loss | None, list[dict[str, Any]]]:
     """Write the rows that can be used, in the query's order, texts mended, with row numbers.
 
     Returns how many there are, those mended, and the entries of those that cannot be used.
@@ -186,23 +239,39 @@ def _write_rows(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -
     # DuckDB keeps the order of what it reads (preserve_insertion_order)
     reader = connection.sql(query).to_arrow_reader(ROW_GROUP)
     names = [name for name in reader.schema.names if name not in (PROBLEM, ORIGINAL)]
-    schema = pa.schema([pa.field("row", pa.int64()), *(reader.schema.field(name) for name in names)])
+    schema = pa.schema(
+        [pa.field("row", pa.int64()), *(reader.schema.field(name) for name in names)]
+    )
     count, mender, set_aside = 0, Mender((FILE, SPLIT)), []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in reader:
             good = batch
             if batch[PROBLEM].null_count < batch.num_rows:
                 for row in batch.filter(pc.is_valid(batch[PROBLEM])).to_pylist():
-                    set_aside.append({"file": row.get(FILE), "line": row.get(LINE), "reason": row[PROBLEM], "content": row[ORIGINAL]})
+                    set_aside.append(
+                        {
+                            "file": row.get(FILE),
+                            "line": row.get(LINE),
+                            "reason": row[PROBLEM],
+                            "content": row[ORIGINAL],
+                        }
+                    )
                 good = batch.filter(pc.is_null(batch[PROBLEM]))
             numbers = pa.array(range(count, count + good.num_rows), pa.int64())
             count += good.num_rows
-            writer.write_table(pa.Table.from_arrays([numbers, *mender.mend(good.select(names)).columns], schema=schema))
+            writer.write_table(
+                pa.Table.from_arrays(
+                    [numbers, *mender.mend(good.select(names)).columns], schema=schema
+                )
+            )
     return count, mender.mended, set_aside
 
 
 def _provenance(
-    sources: Sequence[Source], fetched: Sequence[Sequence[LocalFile]], loaded: Sequence[Sequence[Loaded]], quarantine: list[dict[str, Any]]
+    sources: Sequence[Source],
+    fetched: Sequence[Sequence[LocalFile]],
+    loaded: Sequence[Sequence[Loaded]],
+    quarantine: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     entries = []
     for source, files, some in zip(sources, fetched, loaded, strict=True):
@@ -213,5 +282,7 @@ def _provenance(
                 "name": one.name, "sha256": sha256_file(file.path), "bytes": file.path.stat().st_size,
                 "records": one.rows + len(one.quarantine), "quarantined": set_aside,
             })  # fmt: skip
-        entries.append({"url": public_address(source.url), "split": source.split, "files": described})
+        entries.append(
+            {"url": public_address(source.url), "split": source.split, "files": described}
+        )
     return entries

@@ -119,9 +119,12 @@ def check_params(params: Params, root: Path) -> Params:
     """The same, of the workspace at `root`; ParamsError, before anything runs, where what they ask for does not go together."""
     check_method(load_problem(params.problem), params.finetune, params.device)
     adapter = params.finetune.adapter
-    if adapter and any(Path(adapter).is_relative_to(out) for stage in STAGES for out in stage.outs.values()):
+    if adapter and any(
+        Path(adapter).is_relative_to(out) for stage in STAGES for out in stage.outs.values()
+    ):
         raise ParamsError(
-            f"finetune.adapter: {adapter} is made anew by the training that would go on from it.", "Copy it elsewhere, and name the copy."
+            f"finetune.adapter: {adapter} is made anew by the training that would go on from it.",
+            "Copy it elsewhere, and name the copy.",
         )
     if adapter:
         read_adapter(root / adapter)
@@ -133,16 +136,23 @@ def find_stage(name: str) -> Stage:
     for stage in STAGES:
         if stage.name == name:
             return stage
-    raise ParamsError(f"no stage is called '{name}'.", f"Stages: {', '.join(stage.name for stage in STAGES)}.")
+    raise ParamsError(
+        f"no stage is called '{name}'.", f"Stages: {', '.join(stage.name for stage in STAGES)}."
+    )
 
 
 def run_stage(stage: Stage, workspace: Workspace, params: Params, report: Report) -> None:
     """Run one stage: its outs take their places only when it has ended well."""
     deps = {name: workspace.root / path for name, path in stage.deps.items()}
     start = start_deps(stage, workspace, params)
-    missing = [path for path in (*stage.deps.values(), *start) if not (workspace.root / path).exists()]
+    missing = [
+        path for path in (*stage.deps.values(), *start) if not (workspace.root / path).exists()
+    ]
     if missing:
-        raise PipelineError(f"{stage.name}: {', '.join(missing)} is not there.", "Run `ratchet train`, which makes it first.")
+        raise PipelineError(
+            f"{stage.name}: {', '.join(missing)} is not there.",
+            "Run `ratchet train`, which makes it first.",
+        )
     function = stage.load()
     arguments: dict[str, Any] = {key: params.section(key) for key in stage.params}
     accepted = inspect.signature(function).parameters
@@ -180,7 +190,11 @@ def _staged(stage: Stage, workspace: Workspace) -> Iterator[dict[str, Path]]:
 
 def start_deps(stage: Stage, workspace: Workspace, params: Params) -> list[str]:
     """What the stage goes on from, relative to the workspace; nothing where params or the lack of a champion say the base model."""
-    pinned = stage.start and params.finetune.start_from == "champion" and (workspace.root / START_FILE).is_file()
+    pinned = (
+        stage.start
+        and params.finetune.start_from == "champion"
+        and (workspace.root / START_FILE).is_file()
+    )
     return list(START_OUTS.values()) if pinned else []
 
 
@@ -201,8 +215,14 @@ def render_dvc_yaml(workspace: Workspace, overridden: Mapping[str, Any] | None =
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 4096
-    yaml.dump({"stages": dvc_stages(workspace, workspace.values() if overridden is None else overridden)}, text)
-    return "# Rendered from tasks/pipeline.py by `python -m tasks dvc-yaml`; edits are overwritten.\n" + text.getvalue()
+    yaml.dump(
+        {"stages": dvc_stages(workspace, workspace.values() if overridden is None else overridden)},
+        text,
+    )
+    return (
+        "# Rendered from tasks/pipeline.py by `python -m tasks dvc-yaml`; edits are overwritten.\n"
+        + text.getvalue()
+    )
 
 
 def dvc_stages(workspace: Workspace, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -221,16 +241,28 @@ def write_dvc_yaml(workspace: Workspace, overridden: Mapping[str, Any] | None = 
     return True
 
 
-def _dvc_stage(stage: Stage, workspace: Workspace, params: Params, keys: set[str]) -> dict[str, Any]:
+def _dvc_stage(
+    stage: Stage, workspace: Workspace, params: Params, keys: set[str]
+) -> dict[str, Any]:
     files = []
     if stage.name == "ingest":
-        files += [file for source in params.ingest.sources for file in local_files(source.url, workspace.root)]
+        files += [
+            file
+            for source in params.ingest.sources
+            for file in local_files(source.url, workspace.root)
+        ]
     if "base_model" in stage.params:
         files += local_files(params.base_model.path, workspace.root)
     if "finetune" in stage.params and params.finetune.adapter:
         files += local_files(str(workspace.root / params.finetune.adapter), workspace.root)
-    deps = [*stage.deps.values(), *start_deps(stage, workspace, params), *(_relative(file, workspace.root) for file in files)]
-    entry: dict[str, Any] = {"cmd": f"ratchet stage {stage.name} --code {code_version(stage, params.problem)}"}
+    deps = [
+        *stage.deps.values(),
+        *start_deps(stage, workspace, params),
+        *(_relative(file, workspace.root) for file in files),
+    ]
+    entry: dict[str, Any] = {
+        "cmd": f"ratchet stage {stage.name} --code {code_version(stage, params.problem)}"
+    }
     if deps:
         entry["deps"] = deps
     entry["params"] = [key for key in stage.params if key in keys]

@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-REQUIREMENTS = ("jinja2", "mlflow", "numpy", "onnxruntime", "pandas", "pyarrow", "pydantic", "scipy", "tokenizers")
+REQUIREMENTS = (
+    "jinja2",
+    "mlflow",
+    "numpy",
+    "onnxruntime",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "scipy",
+    "tokenizers",
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,9 @@ def register_model(
         if version is None:
             run_id = claim_run(client, experiment_id, content_key, params.model_name).info.run_id
             _log_run(client, run_id, root, params, values, tags)
-            made = _create_version(client, experiment_id, run_id, root, params, {CONTENT_KEY: content_key, **tags})
+            made = _create_version(
+                client, experiment_id, run_id, root, params, {CONTENT_KEY: content_key, **tags}
+            )
             version = keep_one_version(client, params.model_name, content_key)
             created = version.version == made.version
             client.set_terminated(run_id, "FINISHED")
@@ -71,10 +83,19 @@ def register_model(
         client.set_tag(version.run_id, "ratchet.version", str(version.version))
         if CHALLENGER not in version.aliases:
             client.set_registered_model_alias(params.model_name, CHALLENGER, version.version)
-    return Registered(params.model_name, int(version.version), str(version.run_id), content_key, created)
+    return Registered(
+        params.model_name, int(version.version), str(version.run_id), content_key, created
+    )
 
 
-def _log_run(client: MlflowClient, run_id: str, root: Path, params: Params, values: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+def _log_run(
+    client: MlflowClient,
+    run_id: str,
+    root: Path,
+    params: Params,
+    values: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> None:
     import mlflow
     from mlflow.entities import Metric, Param, RunTag
 
@@ -99,13 +120,17 @@ def _log_run(client: MlflowClient, run_id: str, root: Path, params: Params, valu
 
 def _headline(root: Path) -> dict[str, float]:
     numbers = {
-        f"test_{name}": value for name, value in read_json(root / "reports" / "metrics.json").items() if isinstance(value, int | float)
+        f"test_{name}": value
+        for name, value in read_json(root / "reports" / "metrics.json").items()
+        if isinstance(value, int | float)
     }
     for name, interval in read_json(root / "reports" / "verification.json")["test_metrics"].items():
         numbers |= {f"test_{name}_low": interval["low"], f"test_{name}_high": interval["high"]}
     evaluation = read_json(root / "reports" / "evaluation.json")
     if plain := evaluation["baseline"]:
-        numbers |= {f"plain_{name}": interval["value"] for name, interval in plain["metrics"].items()}
+        numbers |= {
+            f"plain_{name}": interval["value"] for name, interval in plain["metrics"].items()
+        }
     answers = evaluation["answers"] or {"metrics": {}}
     for when, metrics in answers["metrics"].items():
         numbers |= {f"answers_{when}_{name}": value for name, value in metrics.items()}
@@ -115,7 +140,9 @@ def _headline(root: Path) -> dict[str, float]:
 def _curves(training: Mapping[str, Any]) -> list[Any]:
     from mlflow.entities import Metric
 
-    points = [(point, "") for point in training["curve"]] + [(point, "validation_") for point in training["evaluations"]]
+    points = [(point, "") for point in training["curve"]] + [
+        (point, "validation_") for point in training["evaluations"]
+    ]
     return [
         Metric(name if name == "epoch" else prefix + name, value, 0, int(point["step"]))
         for point, prefix in points
@@ -129,22 +156,44 @@ def _dataset(root: Path, params: Params, tags: Mapping[str, str]) -> Any:
     from mlflow.data.meta_dataset import MetaDataset
 
     sources = read_json(root / "data" / "raw" / "sources.json")
-    source = CodeDatasetSource({"sources": str([source.url for source in params.ingest.sources]), "dvc_data_hash": tags[DATA_HASH]})
-    return MetaDataset(source, name=f"{params.model_name}-data", digest=tags[DATA_HASH][:32]) if sources else None
+    source = CodeDatasetSource(
+        {
+            "sources": str([source.url for source in params.ingest.sources]),
+            "dvc_data_hash": tags[DATA_HASH],
+        }
+    )
+    return (
+        MetaDataset(source, name=f"{params.model_name}-data", digest=tags[DATA_HASH][:32])
+        if sources
+        else None
+    )
 
 
 def _create_version(
-    client: MlflowClient, experiment_id: str, run_id: str, root: Path, params: Params, tags: Mapping[str, str]
+    client: MlflowClient,
+    experiment_id: str,
+    run_id: str,
+    root: Path,
+    params: Params,
+    tags: Mapping[str, str],
 ) -> ModelVersion:
     from mlflow.exceptions import MlflowException
 
     model_id = _logged_model(client, experiment_id, run_id) or _log_model(run_id, root, params)
     try:
-        client.create_registered_model(params.model_name, description=f"{params.problem}, fine-tuned by Ratchet")
+        client.create_registered_model(
+            params.model_name, description=f"{params.problem}, fine-tuned by Ratchet"
+        )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return client.create_model_version(params.model_name, source=f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id)
+    return client.create_model_version(
+        params.model_name,
+        source=f"models:/{model_id}",
+        run_id=run_id,
+        tags=dict(tags),
+        model_id=model_id,
+    )
 
 
 def _logged_model(client: MlflowClient, experiment_id: str, run_id: str) -> str | None:
@@ -152,7 +201,9 @@ def _logged_model(client: MlflowClient, experiment_id: str, run_id: str) -> str 
     from mlflow.entities import LoggedModelStatus
 
     found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
-    return next((model.model_id for model in found if model.status == LoggedModelStatus.READY), None)
+    return next(
+        (model.model_id for model in found if model.status == LoggedModelStatus.READY), None
+    )
 
 
 def _log_model(run_id: str, root: Path, params: Params) -> str:

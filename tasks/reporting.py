@@ -14,7 +14,15 @@ from tasks.data.quality.row_account import Account
 from tasks.encoding.token_files import TokensInfo, read_tokens, token_lengths
 from tasks.problems import load_problem
 from tasks.reports.page import Plot, render_page
-from tasks.reports.plots import counts_figure, learning_figure, lengths_figure, metric_title, recipes_figure, slices_figure, to_svg
+from tasks.reports.plots import (
+    counts_figure,
+    learning_figure,
+    lengths_figure,
+    metric_title,
+    recipes_figure,
+    slices_figure,
+    to_svg,
+)
 
 if TYPE_CHECKING:
     from tasks.problems.base import Problem
@@ -37,12 +45,17 @@ def write_report(
     """Write the page from what the stages before found; the same findings make the same bytes."""
     kind = load_problem(problem)
     validation, split = read_json(validation_report), read_json(splits / "split.json")
-    training, evaluation, verification = map(read_json, (training_report, evaluation_report, verification_report))
+    training, evaluation, verification = map(
+        read_json, (training_report, evaluation_report, verification_report)
+    )
     info = TokensInfo.read(tokens)
     report(1, {"progress": 0.2})
     lengths = token_lengths(read_tokens(tokens / "train.arrow"))
     cut_at = info.max_length if info.truncated.get("train") else None
-    lengths_plot = Plot("Histogram of the training texts' lengths in tokens.", to_svg(lengths_figure(lengths, cut_at)))
+    lengths_plot = Plot(
+        "Histogram of the training texts' lengths in tokens.",
+        to_svg(lengths_figure(lengths, cut_at)),
+    )
     text = render_page(
         "page.html.j2",
         {
@@ -84,7 +97,9 @@ def learning_plots(training: Mapping[str, Any], problem: Problem) -> Iterator[Pl
 def problem_plots(problem: Problem, evaluation: Mapping[str, Any]) -> Iterator[Plot]:
     """Whatever the problem type draws of its details."""
     for title, figure in problem.figures(evaluation).items():
-        yield Plot(f"{title} of the test split; the tables hold its numbers.", to_svg(figure), title)
+        yield Plot(
+            f"{title} of the test split; the tables hold its numbers.", to_svg(figure), title
+        )
 
 
 def slice_plots(problem: Problem, evaluation: Mapping[str, Any]) -> Iterator[Plot]:
@@ -96,7 +111,9 @@ def slice_plots(problem: Problem, evaluation: Mapping[str, Any]) -> Iterator[Plo
         metric = problem.metric if problem.metric in measured else next(iter(measured))
         lowest = min(parts, key=lambda part: part["metrics"][metric]["value"])
         alt = f"{metric_title(metric)} by {column} with intervals; lowest is {lowest['value']} at {lowest['metrics'][metric]['value']:.3f}."
-        yield Plot(alt, to_svg(slices_figure(column, parts, metric, evaluation["metrics"].get(metric))))
+        yield Plot(
+            alt, to_svg(slices_figure(column, parts, metric, evaluation["metrics"].get(metric)))
+        )
 
 
 def recipe_plots(verification: Mapping[str, Any]) -> Iterator[Plot]:
@@ -107,8 +124,14 @@ def recipe_plots(verification: Mapping[str, Any]) -> Iterator[Plot]:
         if entry["metric"] is not None
     ]
     points = [{"name": "PyTorch", "ships": False, **verification["checkpoint"]}, *measured]
-    spread = ", ".join(f"{point['name']} {point['metric']:.3f} at {point['latency_ms_p50']:.1f} ms" for point in points)
-    yield Plot(f"Validation metric against latency: {spread}.", to_svg(recipes_figure(points, verification["metric"])))
+    spread = ", ".join(
+        f"{point['name']} {point['metric']:.3f} at {point['latency_ms_p50']:.1f} ms"
+        for point in points
+    )
+    yield Plot(
+        f"Validation metric against latency: {spread}.",
+        to_svg(recipes_figure(points, verification["metric"])),
+    )
 
 
 def class_plots(split: Mapping[str, Any]) -> Iterator[Plot]:
@@ -117,4 +140,7 @@ def class_plots(split: Mapping[str, Any]) -> Iterator[Plot]:
     if classes:
         counts = {label: int(shares["all"]["rows"]) for label, shares in classes.items()}
         spread = np.asarray(list(counts.values()))
-        yield Plot(f"Rows of each of {len(counts)} labels, from {spread.min():,} to {spread.max():,}.", to_svg(counts_figure(counts)))
+        yield Plot(
+            f"Rows of each of {len(counts)} labels, from {spread.min():,} to {spread.max():,}.",
+            to_svg(counts_figure(counts)),
+        )

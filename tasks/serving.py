@@ -30,7 +30,12 @@ class BundleModel(PythonModel):  # type: ignore[misc]
         self.columns = list(problem.example())
         self.predictor = Predictor(info, problem)
 
-    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
         """Predictions in the rows' order, called as `ratchet predict` calls them."""
         from tasks.inference.prediction_names import named
 

@@ -41,11 +41,21 @@ from tasks.data.tables.row_store import RowStore
 from tasks.params.schema import SplitParams
 from tasks.problems import load_problem
 
-MAX_CLASS_DEVIATION = 0.05  # of a class's share in a split from its share of all rows; above it is a warning
+MAX_CLASS_DEVIATION = (
+    0.05  # of a class's share in a split from its share of all rows; above it is a warning
+)
 MAX_SHARE_DEVIATION = 0.2  # of a split's size from the size asked for, relative
 
 
-def split_rows(valid: Path, splits: Path, *, problem: str, labels: tuple[str, ...], split: SplitParams, report: Report) -> None:
+def split_rows(
+    valid: Path,
+    splits: Path,
+    *,
+    problem: str,
+    labels: tuple[str, ...],
+    split: SplitParams,
+    report: Report,
+) -> None:
     """Read valid/rows.parquet and write the directory `splits`. Raises DataError if a split would have no rows."""
     kind = load_problem(problem)
     rows = RowStore(valid / "rows.parquet")
@@ -53,10 +63,16 @@ def split_rows(valid: Path, splits: Path, *, problem: str, labels: tuple[str, ..
     splits.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".split.", dir=splits.parent) as scratch:
         texts = DistinctTexts(Path(scratch), normalized(rows, kind.text_columns))
-        tiers = given_tiers(rows) if given else assign(_together(rows, kind.split_columns, texts, Path(scratch)), split)
+        tiers = (
+            given_tiers(rows)
+            if given
+            else assign(_together(rows, kind.split_columns, texts, Path(scratch)), split)
+        )
         report(1, {"progress": 0.3})
         claims = Claims(texts, tiers)
-        matches = near_duplicates(texts, claims.text_tiers, split.near_duplicate_similarity, Path(scratch) / "shingles")
+        matches = near_duplicates(
+            texts, claims.text_tiers, split.near_duplicate_similarity, Path(scratch) / "shingles"
+        )
     report(2, {"progress": 0.8})
     leaving = np.zeros(len(tiers), bool)
     if not given:
@@ -65,11 +81,22 @@ def split_rows(valid: Path, splits: Path, *, problem: str, labels: tuple[str, ..
     account = Account.read(valid)
     _require_rows(tiers[~leaving], account, quarantined_rows(rows, claims, leaving, matches), given)
     splits.mkdir(parents=True)
-    described = describe(write_splits(rows, splits, kind.label_column, tiers, leaving), labels, tiers, leaving, split, given)
+    described = describe(
+        write_splits(rows, splits, kind.label_column, tiers, leaving),
+        labels,
+        tiers,
+        leaving,
+        split,
+        given,
+    )
     losses = Losses("split")
-    quarantined = write_jsonl(splits / "quarantine.jsonl", losses.watch(quarantined_rows(rows, claims, leaving, matches)))
+    quarantined = write_jsonl(
+        splits / "quarantine.jsonl", losses.watch(quarantined_rows(rows, claims, leaving, matches))
+    )
     account.less(losses.found()).write(splits)
-    described["warnings"] += say_leaks(rows, claims, matches) if given else say_left(claims, leaving, matches, split)
+    described["warnings"] += (
+        say_leaks(rows, claims, matches) if given else say_left(claims, leaving, matches, split)
+    )
     described["duplicates"] = len(rows) - len(texts)
     write_json(splits / "split.json", described)
     report(3, {"progress": 1.0, "quarantined": quarantined})
@@ -77,10 +104,14 @@ def split_rows(valid: Path, splits: Path, *, problem: str, labels: tuple[str, ..
 
 def normalized(rows: RowStore, columns: Sequence[str]) -> Iterator[pa.ChunkedArray]:
     """The texts by which rows count as the same, some rows at a time."""
-    return (normalize_rows([some[column] for column in columns]) for _, some in rows.batches(columns))
+    return (
+        normalize_rows([some[column] for column in columns]) for _, some in rows.batches(columns)
+    )
 
 
-def _together(rows: RowStore, columns: Sequence[str], texts: DistinctTexts, scratch: Path) -> SameTexts:
+def _together(
+    rows: RowStore, columns: Sequence[str], texts: DistinctTexts, scratch: Path
+) -> SameTexts:
     """The rows by what those of one split have in common: by these columns, or by their texts where there are none."""
     if not columns:
         return texts.rows
@@ -94,17 +125,25 @@ def assign(rows: SameTexts, split: SplitParams) -> Tiers:
     """The split of each row, as an index into SPLITS."""
     tiers = [np.zeros(0, np.int8)]
     for found in map(positions, rows.digests()):
-        tiers.append(np.select([found < split.test, found < split.test + split.validation], [2, 1], 0).astype(np.int8))
+        tiers.append(
+            np.select(
+                [found < split.test, found < split.test + split.validation], [2, 1], 0
+            ).astype(np.int8)
+        )
     return np.concatenate(tiers)
 
 
 def given_tiers(rows: RowStore) -> Tiers:
     """The split that each row names."""
-    found = [pc.index_in(some[SPLIT], pa.array(SPLITS)).to_numpy() for _, some in rows.batches([SPLIT])]
+    found = [
+        pc.index_in(some[SPLIT], pa.array(SPLITS)).to_numpy() for _, some in rows.batches([SPLIT])
+    ]
     return np.concatenate([np.zeros(0), *found]).astype(np.int8)
 
 
-def near_duplicates(texts: DistinctTexts, tiers: Tiers, similarity: float, scratch: Path) -> list[Match]:
+def near_duplicates(
+    texts: DistinctTexts, tiers: Tiers, similarity: float, scratch: Path
+) -> list[Match]:
     """Validation texts like a test text, and train texts like a test text or a validation text that stays."""
     if similarity >= 1:
         return []
@@ -115,11 +154,18 @@ def near_duplicates(texts: DistinctTexts, tiers: Tiers, similarity: float, scrat
     return found + search.find(tiers == 0, held_out)
 
 
-def write_splits(rows: RowStore, splits: Path, label: str | None, tiers: Tiers, leaving: Bools) -> dict[str, Counter[str]]:
+def write_splits(
+    rows: RowStore, splits: Path, label: str | None, tiers: Tiers, leaving: Bools
+) -> dict[str, Counter[str]]:
     """Write the rows of each split; returns how many of them have each class."""
     classes: dict[str, Counter[str]] = {name: Counter() for name in SPLITS}
     with ExitStack() as stack:
-        writers = [stack.enter_context(pq.ParquetWriter(splits / f"{name}.parquet", rows.schema, compression="zstd")) for name in SPLITS]
+        writers = [
+            stack.enter_context(
+                pq.ParquetWriter(splits / f"{name}.parquet", rows.schema, compression="zstd")
+            )
+            for name in SPLITS
+        ]
         for first, some in rows.batches():
             here = slice(first, first + len(some))
             for tier, (name, writer) in enumerate(zip(SPLITS, writers, strict=True)):
@@ -145,7 +191,11 @@ def describe(
     classes   split -> class -> rows; empty where rows have none
     """
     stays = ~leaving
-    asked = {"train": 1 - split.validation - split.test, "validation": split.validation, "test": split.test}
+    asked = {
+        "train": 1 - split.validation - split.test,
+        "validation": split.validation,
+        "test": split.test,
+    }
     counts = {name: int(((tiers == tier) & stays).sum()) for tier, name in enumerate(SPLITS)}
     total = sum(counts.values())
     described: dict[str, Any] = {
@@ -154,7 +204,11 @@ def describe(
         "quarantined": int(leaving.sum()),
         "given": given,
         "splits": {
-            name: {"rows": count, "share": count / total, "asked": None if given else round(asked[name], 6)}
+            name: {
+                "rows": count,
+                "share": count / total,
+                "asked": None if given else round(asked[name], 6),
+            }
             for name, count in counts.items()
         },
         "warnings": [],
@@ -169,7 +223,9 @@ def describe(
         described["classes"] = _shares(classes, labels)
         described["warnings"] += _class_warnings(described["classes"])
         described["largest_class_deviation"] = max(
-            abs(one["share"] - shares["all"]["share"]) for shares in described["classes"].values() for one in shares.values()
+            abs(one["share"] - shares["all"]["share"])
+            for shares in described["classes"].values()
+            for one in shares.values()
         )
     return described
 
@@ -179,7 +235,10 @@ def _shares(classes: Mapping[str, Counter[str]], labels: tuple[str, ...]) -> dic
     counts = {"all": sum(classes.values(), Counter[str]()), **classes}
     known = list(labels) + sorted(str(label) for label in counts["all"] if label not in labels)
     return {
-        label: {name: {"rows": count[label], "share": count[label] / max(1, count.total())} for name, count in counts.items()}
+        label: {
+            name: {"rows": count[label], "share": count[label] / max(1, count.total())}
+            for name, count in counts.items()
+        }
         for label in known
     }
 
@@ -199,7 +258,9 @@ def _class_warnings(classes: Mapping[str, Mapping[str, Mapping[str, float]]]) ->
     return warnings
 
 
-def _require_rows(tiers: Tiers, account: Account, leaving: Iterator[dict[str, Any]], given: bool) -> None:
+def _require_rows(
+    tiers: Tiers, account: Account, leaving: Iterator[dict[str, Any]], given: bool
+) -> None:
     """DataError where a split has none: what was set aside and why, then which.
 
     tiers    of the rows that stay
@@ -211,6 +272,12 @@ def _require_rows(tiers: Tiers, account: Account, leaving: Iterator[dict[str, An
         losses = Losses("split")
         deque(losses.watch(leaving), maxlen=0)
         found = ", ".join(f"{name} {count}" for name, count in counts.items())
-        failure = f"no rows for {' and '.join(empty)}: of {account.used} valid rows there are {found}."
-        remedy = "Give rows for each of the three." if given else "Give more rows, or raise split.validation and split.test in params.yaml."
+        failure = (
+            f"no rows for {' and '.join(empty)}: of {account.used} valid rows there are {found}."
+        )
+        remedy = (
+            "Give rows for each of the three."
+            if given
+            else "Give more rows, or raise split.validation and split.test in params.yaml."
+        )
         raise DataError(account.less(losses.found()).before(failure), remedy)

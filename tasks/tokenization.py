@@ -53,13 +53,23 @@ def tokenize_splits(
     total = sum(pq.read_metadata(splits / f"{split}.parquet").num_rows for split in SPLITS)
     for split in SPLITS:
         done = sum(rows.values())
-        rows[split], cut = _tokenize(splits / f"{split}.parquet", tokens, kind, labels, tokenize.max_length, (done, total), report)
+        rows[split], cut = _tokenize(
+            splits / f"{split}.parquet",
+            tokens,
+            kind,
+            labels,
+            tokenize.max_length,
+            (done, total),
+            report,
+        )
         truncated[split] = cut / max(rows[split], 1)
     TokensInfo(tokenize.max_length, pad_token_id, rows, truncated).write(tokens)
 
 
 def _check_length(config: Mapping[str, Any], max_length: int) -> None:
-    positions = config.get("max_position_embeddings", config.get("n_positions"))  # GPT-2's name for it
+    positions = config.get(
+        "max_position_embeddings", config.get("n_positions")
+    )  # GPT-2's name for it
     if isinstance(positions, int) and max_length > positions:
         raise ParamsError(
             f"tokenize.max_length: {max_length} tokens, the base model reads at most {positions}.",
@@ -73,7 +83,10 @@ def _save_tokenizer(base: Path, config: Mapping[str, Any], directory: Path) -> i
 
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False, use_fast=True)
     if not tokenizer.is_fast:
-        raise SourceError(f"{base.name}: its tokenizer has no fast form (tokenizer.json).", "Take a base model that has one.")
+        raise SourceError(
+            f"{base.name}: its tokenizer has no fast form (tokenizer.json).",
+            "Take a base model that has one.",
+        )
     tokens, known = max(tokenizer.get_vocab().values()) + 1, config.get("vocab_size")
     if isinstance(known, int) and tokens > known:
         raise SourceError(
@@ -110,7 +123,9 @@ def _tokenize(
         columns = batch.to_pydict()
         arrow = pa.table({"row": columns.pop("row"), **problem.encode(tokenizer, columns, labels)})
         position = arrow.column_names.index("input_ids")
-        return arrow.set_column(position, "input_ids", arrow["input_ids"].cast(pa.list_(pa.int32())))
+        return arrow.set_column(
+            position, "input_ids", arrow["input_ids"].cast(pa.list_(pa.int32()))
+        )
 
     batches = pq.ParquetFile(table).iter_batches(BATCH_ROWS, columns=wanted)
     with pa.OSFile(str(tokens / f"{table.stem}.arrow"), "wb") as file:
@@ -122,6 +137,9 @@ def _tokenize(
             cut += pc.sum(arrow["truncated"]).as_py()
             report(done + rows, {"progress": (done + rows) / total})
         if writer is None:
-            raise DataError(f"the {table.stem} split has no rows.", "Give more rows, or a larger share to that split.")
+            raise DataError(
+                f"the {table.stem} split has no rows.",
+                "Give more rows, or a larger share to that split.",
+            )
         writer.close()
     return rows, cut

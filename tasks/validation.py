@@ -45,10 +45,15 @@ def validate_rows(
     kind = load_problem(problem)
     rows = RowStore(raw / "rows.parquet")
     valid.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".validate.", dir=valid.parent) as scratch, ThreadPoolExecutor(1) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix=".validate.", dir=valid.parent) as scratch,
+        ThreadPoolExecutor(1) as pool,
+    ):
         # Great Expectations takes seconds to import: meanwhile the texts are read
         texts, label = kind.text_columns, kind.label_column
-        reading = pool.submit(Judged, rows, texts, label, labels, validate.script, kind.facts, Path(scratch) / "texts")
+        reading = pool.submit(
+            Judged, rows, texts, label, labels, validate.script, kind.facts, Path(scratch) / "texts"
+        )
         checks = resolve_checks(kind, labels, validate)
         judged = reading.result()
     report(1, {"progress": 0.3})
@@ -88,14 +93,23 @@ def resolve_checks(kind: Problem, labels: Sequence[str], validate: ValidateParam
     """All checks that are not off, with their actions; ParamsError for names, actions and expectations that make no sense."""
     checks = general_checks(kind.text_columns, validate) + kind.expectations(validate, labels)
     names = [check.name for check in checks]
-    unknown = [f"'{name}'.{did_you_mean(name, names)}" for name in validate.actions if name not in names]
+    unknown = [
+        f"'{name}'.{did_you_mean(name, names)}" for name in validate.actions if name not in names
+    ]
     if unknown:
-        raise ParamsError(f"validate.actions: there is no check {' and no '.join(unknown)}", f"Checks: {', '.join(names)}.")
-    checks = [replace(check, action=validate.actions.get(check.name, check.action)) for check in checks]
+        raise ParamsError(
+            f"validate.actions: there is no check {' and no '.join(unknown)}",
+            f"Checks: {', '.join(names)}.",
+        )
+    checks = [
+        replace(check, action=validate.actions.get(check.name, check.action)) for check in checks
+    ]
     own = [own_check(number, own) for number, own in enumerate(validate.expectations)]
     require_known(own)
     checks = [check for check in checks + own if check.action != "off"]
-    tables = [check.name for check in checks if check.action == "quarantine" and not concerns_rows(check)]
+    tables = [
+        check.name for check in checks if check.action == "quarantine" and not concerns_rows(check)
+    ]
     if tables:
         raise ParamsError(
             f"validate: {', '.join(tables)} concerns the table as a whole: there are no rows to quarantine.",
@@ -125,7 +139,11 @@ def _message(outcome: Outcome) -> str:
     """In words, what was wrong; '' where nothing was."""
     check, count = outcome.check, len(outcome.missed)
     if count:
-        allowed = f", {1 - check.kwargs['mostly']:.4g} may" if "mostly" in check.kwargs and not outcome.success else ""
+        allowed = (
+            f", {1 - check.kwargs['mostly']:.4g} may"
+            if "mostly" in check.kwargs and not outcome.success
+            else ""
+        )
         return f"{count} of {outcome.judged} rows ({count / outcome.judged:.2%}{allowed}): {check.says}"
     if outcome.success:
         return ""
@@ -135,7 +153,13 @@ def _message(outcome: Outcome) -> str:
     return f"{check.says}: {found:.4g}" if isinstance(found, float) else f"{check.says}: {found}"
 
 
-def _raise_failures(entries: Sequence[Mapping[str, Any]], judged: Judged, account: Account, valid: Path, report: Path) -> None:
+def _raise_failures(
+    entries: Sequence[Mapping[str, Any]],
+    judged: Judged,
+    account: Account,
+    valid: Path,
+    report: Path,
+) -> None:
     """One DataError: what was set aside and why, then every failed check whose action is `error`, and the first of its rows."""
     failed = [entry for entry in entries if entry["action"] == "error" and not entry["success"]]
     lines = [f"  {entry['name']}: {entry['message']}{_say_rows(entry, judged)}" for entry in failed]
@@ -144,9 +168,13 @@ def _raise_failures(entries: Sequence[Mapping[str, Any]], judged: Judged, accoun
     if not lines:
         return
     names = {entry["name"] for entry in failed}
-    write_jsonl(valid / "failed.jsonl", judged.missing([outcome for outcome in judged.outcomes if outcome.check.name in names]))
+    write_jsonl(
+        valid / "failed.jsonl",
+        judged.missing([outcome for outcome in judged.outcomes if outcome.check.name in names]),
+    )
     raise DataError(
-        "the data is not fit to train on.\n" + "\n".join([*account.lines(), "Failed checks:", *lines]),
+        "the data is not fit to train on.\n"
+        + "\n".join([*account.lines(), "Failed checks:", *lines]),
         "Mend the rows, or params.yaml (`labels`; `validate.actions: {CHECK: quarantine}` sets rows aside, `warn` lets them pass), then "
         f"run the command again. The whole report is {report}, the rows are in {valid}.",
     )
@@ -158,7 +186,9 @@ def _say_rows(entry: Mapping[str, Any], judged: Judged) -> str:
     known = [str(value) for value in outcome.check.kwargs.get("value_set", ())]
     by_value: dict[str, list[str]] = {}
     for example in entry["examples"]:  # of a list of labels, the one that is not known
-        by_value.setdefault(str(example["found"] if known else example["excerpt"]), []).append(say_place(example))
+        by_value.setdefault(str(example["found"] if known else example["excerpt"]), []).append(
+            say_place(example)
+        )
     words = [
         f"'{value}' ({', '.join(places[:3])}{', …' if len(places) > 3 else ''}){did_you_mean(value, known)}"
         for value, places in list(by_value.items())[:5]

@@ -32,7 +32,14 @@ from tasks.problems import Problem, load_problem
 from tasks.scoring.calibration_notes import calibration_notes
 from tasks.scoring.statistics.bootstrap import Resampling, metric_intervals
 from tasks.shipping.bundle_writer import assemble_bundle, seal_bundle
-from tasks.shipping.candidates import TORCH, Judge, Variant, choose_recipe, first_passing, speed_notes
+from tasks.shipping.candidates import (
+    TORCH,
+    Judge,
+    Variant,
+    choose_recipe,
+    first_passing,
+    speed_notes,
+)
 from tasks.shipping.decoding_speed import Writer, onnx_writer, tokens_per_second, torch_writer
 from tasks.shipping.timing import time_turn
 from tasks.shipping.workbench import Workbench
@@ -40,7 +47,9 @@ from tasks.shipping.workers import answer_questions
 from tasks.training.methods.checkpoints import load_checkpoint
 
 Batch = Mapping[str, Indices]
-Runners = tuple[Callable[[Batch], Floats], Callable[[Features, int], Floats], Writer]  # of one batch, of all rows, of what it writes
+Runners = tuple[
+    Callable[[Batch], Floats], Callable[[Features, int], Floats], Writer
+]  # of one batch, of all rows, of what it writes
 
 
 def verify_candidates(
@@ -66,7 +75,13 @@ def verify_candidates(
     references = kind.references(read_features(tokens / "validation.arrow"))
     rows = _timing_rows(len(references), verify.timing_rows, seed)
     threads = verify.threads or physical_cores()
-    setting = {"tokens": str(tokens), "problem": problem, "labels": labels, "threads": threads, "writes": kind.reads_on}
+    setting = {
+        "tokens": str(tokens),
+        "problem": problem,
+        "labels": labels,
+        "threads": threads,
+        "writes": kind.reads_on,
+    }
     torch, *others = _variants(checkpoint, candidates)
     with Workbench("tasks.verification", setting, rows) as bench:
         bench.start([torch, *others[:2]])
@@ -76,7 +91,9 @@ def verify_candidates(
         judge = Judge(kind, references, labels, verify, rows, torch, thresholds)
         judged = _judge_in_order(bench, judge, others, report)
         examined = [torch, *(variant for variant in others if variant.outputs is not None)]
-        bench.time(examined, lambda share: report(len(others) + 1, {"progress": 0.6 + 0.35 * share}))
+        bench.time(
+            examined, lambda share: report(len(others) + 1, {"progress": 0.6 + 0.35 * share})
+        )
     _add_speed(judged, others)
     shipped, reason = choose_recipe(judged, kind.metric, verify)
     chosen = next(variant for variant in others if variant.name == shipped)
@@ -87,7 +104,9 @@ def verify_candidates(
         problem=kind, labels=labels, recipe=shipped, calibration=calibration, threads=verify.threads,
     )  # fmt: skip
     outputs, test_references = _test_outputs(bundle, kind, tokens / "test.arrow")
-    test_metrics = metric_intervals(kind, calibration.apply(outputs), test_references, labels, Resampling(seed=seed))
+    test_metrics = metric_intervals(
+        kind, calibration.apply(outputs), test_references, labels, Resampling(seed=seed)
+    )
     seal_bundle(bundle, {name: interval["value"] for name, interval in test_metrics.items()})
     notes = calibration_notes(kind, outputs, test_references, calibration)
     rows_used = {"validation": len(references), "test": len(outputs), "timing": torch.timings.rows}
@@ -106,9 +125,17 @@ def _flat_metrics(found: Mapping[str, Any]) -> dict[str, Any]:
     chosen = next(entry for entry in found["candidates"] if entry["recipe"] == found["shipped"])
     quality = {name: interval["value"] for name, interval in found["test_metrics"].items()}
     names = ("latency_ms_p50", "latency_ms_p95", "throughput", "tokens_per_second")
-    speed = {name: chosen[name] for name in names if name in chosen} | {"speedup": chosen["speedup"]["value"]}
+    speed = {name: chosen[name] for name in names if name in chosen} | {
+        "speedup": chosen["speedup"]["value"]
+    }
     size = round(chosen["size_bytes"] / 1e6, 3)
-    return {**quality, "size_mb": size, **speed, "temperature": found["temperature"], "recipe": found["shipped"]}
+    return {
+        **quality,
+        "size_mb": size,
+        **speed,
+        "temperature": found["temperature"],
+        "recipe": found["shipped"],
+    }
 
 
 def _timing_rows(available: int, wanted: int, seed: int) -> list[int]:
@@ -118,9 +145,22 @@ def _timing_rows(available: int, wanted: int, seed: int) -> list[int]:
 
 def _variants(checkpoint: Path, candidates: Path) -> list[Variant]:
     """PyTorch, fp32 ONNX, then the recipes in the order of `export.recipes`."""
-    torch = Variant(TORCH, checkpoint, sum(file.stat().st_size for file in weight_files(checkpoint)))
+    torch = Variant(
+        TORCH, checkpoint, sum(file.stat().st_size for file in weight_files(checkpoint))
+    )
     exported = read_json(candidates / "export.json")["recipes"]
-    return [torch, *(Variant(one["recipe"], candidates / one["recipe"] / "model.onnx", one["bytes"], one["failure"]) for one in exported)]
+    return [
+        torch,
+        *(
+            Variant(
+                one["recipe"],
+                candidates / one["recipe"] / "model.onnx",
+                one["bytes"],
+                one["failure"],
+            )
+            for one in exported
+        ),
+    ]
 
 
 def _examine_references(bench: Workbench, *variants: Variant) -> None:
@@ -132,7 +172,9 @@ def _examine_references(bench: Workbench, *variants: Variant) -> None:
             raise ExportError(f"{variant.name} cannot be measured: {variant.failure}.", remedy)
 
 
-def _judge_in_order(bench: Workbench, judge: Judge, variants: list[Variant], report: Report) -> list[dict[str, Any]]:
+def _judge_in_order(
+    bench: Workbench, judge: Judge, variants: list[Variant], report: Report
+) -> list[dict[str, Any]]:
     """Each one's verdict; after the first recipe that passes, the others are examined only where `examine_all` asks."""
     judged: list[dict[str, Any]] = []
     for done, variant in enumerate(variants, 1):
@@ -163,7 +205,9 @@ def _serve(setting: Mapping[str, Any]) -> None:
     features = read_features(tokens / "validation.arrow")
     info = TokensInfo.read(tokens)
     pad = info.pad_token_id
-    run, run_all, write = _load_torch(model, setting, kind) if model.is_dir() else _load_onnx(model, setting, kind)
+    run, run_all, write = (
+        _load_torch(model, setting, kind) if model.is_dir() else _load_onnx(model, setting, kind)
+    )
 
     def run_rows(rows: Indices) -> Floats:
         chosen = take_rows(features, rows)
@@ -179,7 +223,9 @@ def _serve(setting: Mapping[str, Any]) -> None:
     def decode(row: str) -> dict[str, Any]:
         return {"rate": tokens_per_second(write, features["input_ids"][int(row)], info.max_length)}
 
-    answer_questions({"outputs": outputs, "turn": lambda rows: time_turn(run_rows, rows), "decode": decode})
+    answer_questions(
+        {"outputs": outputs, "turn": lambda rows: time_turn(run_rows, rows), "decode": decode}
+    )
 
 
 def _load_onnx(model: Path, setting: Mapping[str, Any], kind: Problem) -> Runners:
@@ -197,10 +243,16 @@ def _load_torch(model: Path, setting: Mapping[str, Any], kind: Problem) -> Runne
 
     def run(batch: Batch) -> Floats:
         with torch.inference_mode():
-            outputs: Floats = network(**{name: torch.from_numpy(values) for name, values in batch.items()})[kind.output_name].numpy()
+            outputs: Floats = network(
+                **{name: torch.from_numpy(values) for name, values in batch.items()}
+            )[kind.output_name].numpy()
             return outputs
 
-    return run, lambda features, pad: predict_torch(network, kind, features, pad), torch_writer(network)
+    return (
+        run,
+        lambda features, pad: predict_torch(network, kind, features, pad),
+        torch_writer(network),
+    )
 
 
 if __name__ == "__main__":

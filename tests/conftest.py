@@ -46,7 +46,9 @@ def template(base_dir: Path) -> Path:
     def make(directory: Path) -> None:
         make_workspace(directory / "reviews", base_dir)
         done = ratchet(directory / "reviews", "train", "--json")
-        (directory / "reviews" / ".ratchet" / "first.json").write_text(done.stdout, encoding="utf-8")
+        (directory / "reviews" / ".ratchet" / "first.json").write_text(
+            done.stdout, encoding="utf-8"
+        )
 
     return made_once("template", make) / "reviews"
 
@@ -62,4 +64,6 @@ def exported(base_dir: Path) -> Exported:
     """A tiny trained model with its tokens and ONNX candidates; read only."""
     from exported import Exported, make_exported
 
-    return Exported.in_directory(made_once("exported", lambda directory: make_exported(base_dir, directory)))
+    return Exported.in_directory(
+        made_once("exported", lambda directory: make_exported(base_dir, directory))
+    )

@@ -23,6 +23,16 @@ def measure(quick: bool) -> Section:
     for name in CAMPAIGNS:
         print(f"  {name} …", file=sys.stderr, flush=True)
         tallies += import_module(f"benchmarks.robustness.{name}").campaign(quick)
-    rows = [(tally.what, f"{tally.tried:,}", tally.must_not, str(len(tally.failures))) for tally in tallies]
-    named = [f"- {tally.what}: {failure}" for tally in tallies for failure in tally.failures[:MOST_SHOWN]]
-    return Section("Robustness", ("what was tried", "how many", "what must not happen", "how often it did"), rows, named)
+    rows = [
+        (tally.what, f"{tally.tried:,}", tally.must_not, str(len(tally.failures)))
+        for tally in tallies
+    ]
+    named = [
+        f"- {tally.what}: {failure}" for tally in tallies for failure in tally.failures[:MOST_SHOWN]
+    ]
+    return Section(
+        "Robustness",
+        ("what was tried", "how many", "what must not happen", "how often it did"),
+        rows,
+        named,
+    )

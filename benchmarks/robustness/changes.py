@@ -21,19 +21,28 @@ def all_changes(flips: int) -> dict[str, Change]:
     def turn(share: float, bit: int) -> Change:
         def change(content: bytes) -> bytes:
             place = int(len(content) * share)
-            return content[:place] + bytes(byte ^ 1 << bit for byte in content[place : place + 1]) + content[place + 1 :]
+            return (
+                content[:place]
+                + bytes(byte ^ 1 << bit for byte in content[place : place + 1])
+                + content[place + 1 :]
+            )
 
         return change
 
     shares = np.random.default_rng(0).random(flips)
-    turned = {f"bit {bit % 8} turned at {share:.1%}": turn(share, bit % 8) for bit, share in enumerate(shares)}
+    turned = {
+        f"bit {bit % 8} turned at {share:.1%}": turn(share, bit % 8)
+        for bit, share in enumerate(shares)
+    }
     return {
         **turned,
         "the last byte gone": lambda content: content[:-1],
         "half of it gone": lambda content: content[: len(content) // 2],
         "a byte more": lambda content: content + b"\n",
         "zeros": lambda content: bytes(len(content)),
-        "two halves swapped": lambda content: content[len(content) // 2 :] + content[: len(content) // 2],
+        "two halves swapped": lambda content: (
+            content[len(content) // 2 :] + content[: len(content) // 2]
+        ),
         "empty": lambda _: b"",
     }
 

@@ -99,4 +99,8 @@ _TABLE: tuple[tuple[str, tuple[Damage, ...], Outcome], ...] = (
     ("models", (a_file,), "told"),
 )
 # name -> path in the workspace, what happens to it, what `ratchet train` then has to do
-DAMAGES = {f"{path}: {damage.__name__}": (path, damage, outcome) for path, damages, outcome in _TABLE for damage in damages}
+DAMAGES = {
+    f"{path}: {damage.__name__}": (path, damage, outcome)
+    for path, damages, outcome in _TABLE
+    for damage in damages
+}

@@ -34,7 +34,14 @@ def import_all() -> None:
     """Import once what every fork would."""
     from forked import LARGE
 
-    for module in (*LARGE, "flows.cli.main", "flows.cli.lifecycle", "flows.promotion", "flows.engine.training_run", "onnxruntime"):
+    for module in (
+        *LARGE,
+        "flows.cli.main",
+        "flows.cli.lifecycle",
+        "flows.promotion",
+        "flows.engine.training_run",
+        "onnxruntime",
+    ):
         import_module(module)
 
 
@@ -49,14 +56,24 @@ def fork(root: Path, arguments: tuple[str, ...], fault: str = "", **environment:
         return Done(code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 
 
-def _run(root: Path, arguments: tuple[str, ...], fault: str, environment: dict[str, str], streams: tuple[Path, Path]) -> None:
+def _run(
+    root: Path,
+    arguments: tuple[str, ...],
+    fault: str,
+    environment: dict[str, str],
+    streams: tuple[Path, Path],
+) -> None:
     code = 1
     try:
         from faults import arm
         from forked import become
         from workspaces import clean_environment
 
-        request: dict[str, Any] = {"environment": clean_environment() | environment, "directory": str(root), "arguments": arguments}
+        request: dict[str, Any] = {
+            "environment": clean_environment() | environment,
+            "directory": str(root),
+            "arguments": arguments,
+        }
         become(request | {"out": str(streams[0]), "err": str(streams[1])})
         from flows.cli.main import main
 
@@ -90,11 +107,17 @@ def _leave_out_prefect() -> None:
                 run.stage(stage.name)
             return run.result(run.register("none"))
 
-    def judge(place: Any, registry: Any, challenger: Any, champion: Any, decisions: Any) -> Judgement:
-        return Judgement(challenger.number, champion and champion.number, [], 1, {}, challenger.number)
+    def judge(
+        place: Any, registry: Any, challenger: Any, champion: Any, decisions: Any
+    ) -> Judgement:
+        return Judgement(
+            challenger.number, champion and champion.number, [], 1, {}, challenger.number
+        )
 
     changes = {"judge_candidate": judge, "create_markdown_artifact": lambda *_, **__: None}
-    changes |= {name: getattr(promotion, name).fn for name in ("promotion", "rolling_back", "carry_out")}
+    changes |= {
+        name: getattr(promotion, name).fn for name in ("promotion", "rolling_back", "carry_out")
+    }
     for name, value in changes.items():
         setattr(promotion, name, value)
     launch.train, launch.have_server = train, lambda workspace: None  # type: ignore[assignment]

@@ -52,7 +52,12 @@ def campaign(quick: bool) -> list[Tally]:
                 broken.append((seed, with_signals(team, place, seed)))
     said = f"histories of {len(uris)} kinds of registry ({turns} interleaved by a seed, {signals} of stopped and killed processes)"
     return [
-        Tally(said, turns + signals, words, [f"seed {seed}" for seed, rules in sorted(broken) if rule in rules])
+        Tally(
+            said,
+            turns + signals,
+            words,
+            [f"seed {seed}" for seed, rules in sorted(broken) if rule in rules],
+        )
         for rule, words in RULES.items()
     ]
 
@@ -81,7 +86,9 @@ def _make(uris: Sequence[str], store: Path) -> None:
     from tasks.lifecycle.registry import connect
 
     for uri in uris:
-        maker = multiprocessing.get_context("spawn").Process(target=connect, args=(uri, store, "first"))
+        maker = multiprocessing.get_context("spawn").Process(
+            target=connect, args=(uri, store, "first")
+        )
         maker.start()
         maker.join()
 
@@ -141,7 +148,9 @@ def attempt(place: Place, wish: Wish, who: str, client: Any, experiment: str) ->
         return "done"
     ledger = place.ledger(client, who)
     decisions = ledger.decisions()
-    if any(decision.id == wish.key for decision in decisions):  # an attempt that was killed came so far
+    if any(
+        decision.id == wish.key for decision in decisions
+    ):  # an attempt that was killed came so far
         return "done"
     champion = ledger.champion()
     if wish.kind == "refuse":
@@ -155,7 +164,9 @@ def attempt(place: Place, wish: Wish, who: str, client: Any, experiment: str) ->
     else:
         if champion == wish.value:
             return "refused"
-        decision = Decision("promoted", wish.value, champion, "tested", id=wish.key, high_water=wish.value)
+        decision = Decision(
+            "promoted", wish.value, champion, "tested", id=wish.key, high_water=wish.value
+        )
     try:
         ledger.move(decision)
     except GateError:
@@ -165,12 +176,23 @@ def attempt(place: Place, wish: Wish, who: str, client: Any, experiment: str) ->
 
 def register(place: Place, wish: Wish, client: Any, experiment: str) -> None:
     """The steps of tasks.registration that touch the registry."""
-    from tasks.lifecycle.registry import CONTENT_KEY, claim_run, find_version, keep_one_run, keep_one_version
+    from tasks.lifecycle.registry import (
+        CONTENT_KEY,
+        claim_run,
+        find_version,
+        keep_one_run,
+        keep_one_version,
+    )
 
     version = find_version(client, place.name, wish.value, {})
     if version is None:
         run = claim_run(client, experiment, wish.value, place.name).info.run_id
-        client.create_model_version(place.name, source=(place.store / "new").as_uri(), run_id=run, tags={CONTENT_KEY: wish.value})
+        client.create_model_version(
+            place.name,
+            source=(place.store / "new").as_uri(),
+            run_id=run,
+            tags={CONTENT_KEY: wish.value},
+        )
         version = keep_one_version(client, place.name, wish.value)
     keep_one_run(client, experiment, wish.value, version.run_id)
 
@@ -193,15 +215,29 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
 
     client, experiment = place.connect()
     decisions = place.ledger(client, "checker").decisions()
-    moves = sorted((decision for decision in decisions if decision.move), key=lambda decision: decision.move or 0)
+    moves = sorted(
+        (decision for decision in decisions if decision.move),
+        key=lambda decision: decision.move or 0,
+    )
     broken = []
     last = moves[-1].version if moves else None
-    if read_alias(client, place.name).version != last or standing(decisions).champions[-1:] != ([last] if moves else []):
+    if read_alias(client, place.name).version != last or standing(decisions).champions[-1:] != (
+        [last] if moves else []
+    ):
         broken.append("alias")
     times = Counter(decision.id for decision in decisions)
-    lost = [wish for wish in wanted if wish.kind != "register" and "done" in wish.answers and times[wish.key] != 1]
+    lost = [
+        wish
+        for wish in wanted
+        if wish.kind != "register" and "done" in wish.answers and times[wish.key] != 1
+    ]
     untrue = [wish for wish in wanted if wish.answers[-1:] == ["refused"] and times[wish.key]]
-    if lost or untrue or max(times.values(), default=1) > 1 or [move.move for move in moves] != list(range(1, len(moves) + 1)):
+    if (
+        lost
+        or untrue
+        or max(times.values(), default=1) > 1
+        or [move.move for move in moves] != list(range(1, len(moves) + 1))
+    ):
         broken.append("moves")
     if [move.previous for move in moves] != [None, *(move.version for move in moves)][: len(moves)]:
         broken.append("judged")
@@ -212,7 +248,11 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
         runs = client.search_runs([experiment], f"tags.`{CONTENT_KEY}` = '{key}'")
         found = [one for one in versions(client, place.name) if one.tags.get(CONTENT_KEY) == key]
         acknowledged = any(wish.value == key and "done" in wish.answers for wish in wanted)
-        if len(found) > 1 or (found and [run.info.run_id for run in runs] != [found[0].run_id]) or (acknowledged and not found):
+        if (
+            len(found) > 1
+            or (found and [run.info.run_id for run in runs] != [found[0].run_id])
+            or (acknowledged and not found)
+        ):
             broken.append("keys")
     return broken
 
@@ -228,8 +268,13 @@ def interleaved(place: Place, seed: int) -> list[str]:
         wish.answers.append("")
         wish.answers[-1] = attempt(place, wish, who, player, experiment)
 
-    players = [Player(partial(work, wish, str(number % 3)), client) for number, wish in enumerate(wanted)]
-    readers = [Player(lambda player: place.ledger(player, "reader").decisions(), client) for _ in range(draw.randint(0, 1))]
+    players = [
+        Player(partial(work, wish, str(number % 3)), client) for number, wish in enumerate(wanted)
+    ]
+    readers = [
+        Player(lambda player: place.ledger(player, "reader").decisions(), client)
+        for _ in range(draw.randint(0, 1))
+    ]
     play([*players, *readers], draw, kills=True)
     again = [Player(partial(work, wish, "again"), client) for wish in wanted if "" in wish.answers]
     play(again, draw, kills=False)  # a command that was killed is repeated

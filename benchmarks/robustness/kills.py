@@ -55,8 +55,15 @@ def campaign(quick: bool) -> list[Tally]:
         names = list(DAMAGES)[:: 16 if quick else 1]
         damaged = [f"{name}: {wrong}" for name in names if (wrong := damage(place, name))]
     return [
-        Tally("kills, EIO and ENOSPC at a write, flush or rename", faults, "a version or move lost or doubled, a traceback", faulty),
-        Tally("damaged files", len(names), "a traceback, or damage neither repaired nor told", damaged),
+        Tally(
+            "kills, EIO and ENOSPC at a write, flush or rename",
+            faults,
+            "a version or move lost or doubled, a traceback",
+            faulty,
+        ),
+        Tally(
+            "damaged files", len(names), "a traceback, or damage neither repaired nor told", damaged
+        ),
     ]
 
 
@@ -72,7 +79,10 @@ def fail_at_points(place: Bench, name: str, points: int) -> list[str]:
     for point in range(points):
         number, fault = 1 + point * total // points, FAULTS[point % len(FAULTS)]
         place.fresh()
-        runs = [fork(place.root, (*command, "--json"), told) for told in (f"{counter}:{number}:{fault}", "")]
+        runs = [
+            fork(place.root, (*command, "--json"), told)
+            for told in (f"{counter}:{number}:{fault}", "")
+        ]
         if found := in_runs(runs) or in_registry(place.root, runs[-1], made, moves):
             wrong.append(f"{name}, {fault} at write {number} of {total}: {found}")
     return wrong
@@ -83,7 +93,11 @@ def in_runs(runs: list[Done]) -> str:
     for done in runs:
         if "Traceback" in done.err:
             return f"a traceback: {done.err.strip().splitlines()[-1]}"
-    return "" if runs[-1].code == 0 else f"the repeat ends in {runs[-1].code}: {(runs[-1].out + runs[-1].err)[-300:]}"
+    return (
+        ""
+        if runs[-1].code == 0
+        else f"the repeat ends in {runs[-1].code}: {(runs[-1].out + runs[-1].err)[-300:]}"
+    )
 
 
 def in_registry(root: Path, last: Done, made: int, moves: int) -> str:
@@ -97,9 +111,16 @@ def in_registry(root: Path, last: Done, made: int, moves: int) -> str:
             "SELECT t.value FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'ratchet.content_key' "
             "WHERE r.lifecycle_stage = 'active'"
         ).fetchall()
-        tags = database.execute("SELECT value FROM model_version_tags WHERE key LIKE 'ratchet.decision.%'").fetchall()
-        champion = database.execute("SELECT version FROM registered_model_aliases WHERE alias = 'champion'").fetchall()
-    moved = sorted((decision for (text,) in tags if (decision := json.loads(text))["settled"]), key=lambda decision: int(decision["move"]))
+        tags = database.execute(
+            "SELECT value FROM model_version_tags WHERE key LIKE 'ratchet.decision.%'"
+        ).fetchall()
+        champion = database.execute(
+            "SELECT version FROM registered_model_aliases WHERE alias = 'champion'"
+        ).fetchall()
+    moved = sorted(
+        (decision for (text,) in tags if (decision := json.loads(text))["settled"]),
+        key=lambda decision: int(decision["move"]),
+    )
     if len(keys) != 2 + made or len(set(keys)) != len(keys) or sorted(runs) != sorted(keys):
         return f"versions of {len(set(keys))} keys: {len(keys)}, runs: {len(runs)}"
     if [decision["move"] for decision in moved] != list(range(1, 3 + moves)):
@@ -156,10 +177,25 @@ def _make_workspace(root: Path) -> None:
     (root / "base").mkdir(parents=True)
     git(root, "init", "-q", "-b", "main")
     write_csv(root / "reviews.csv", tiny_rows(ROWS))
-    maker = get_context("fork").Process(target=make_base, args=(root / "base",))  # torch's threads would not survive a fork
+    maker = get_context("fork").Process(
+        target=make_base, args=(root / "base",)
+    )  # torch's threads would not survive a fork
     maker.start()
     maker.join()
-    done = fork(root, ("init", ".", "--yes", "--data", "reviews.csv", "--base-model", "base", "--model-name", "tiny"))
+    done = fork(
+        root,
+        (
+            "init",
+            ".",
+            "--yes",
+            "--data",
+            "reviews.csv",
+            "--base-model",
+            "base",
+            "--model-name",
+            "tiny",
+        ),
+    )
     assert done.code == 0, done.err
     save_overrides(root / "params.yaml", FAST)
     git(root, "add", "-A")

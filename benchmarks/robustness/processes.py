@@ -84,11 +84,19 @@ def with_signals(team: list[Worker], place: Place, seed: int) -> list[str]:
     _answer(team[0], ("make", place))
     wanted = wishes(draw, draw.randint(4, 8))
     errors = _play(team, place, list(wanted), draw, kills=True)
-    errors += _play(team, place, [wish for wish in wanted if "done" not in wish.answers and wish.answers[-1] == ""], draw, kills=False)
+    errors += _play(
+        team,
+        place,
+        [wish for wish in wanted if "done" not in wish.answers and wish.answers[-1] == ""],
+        draw,
+        kills=False,
+    )
     return [*_answer(team[0], ("check", place, wanted)), *["ended"] * bool(errors)]
 
 
-def _play(team: list[Worker], place: Place, open_wishes: list[Wish], draw: random.Random, *, kills: bool) -> list[str]:
+def _play(
+    team: list[Worker], place: Place, open_wishes: list[Wish], draw: random.Random, *, kills: bool
+) -> list[str]:
     """Every wish attempted once; the errors that are no busy database's."""
     errors = []
     while open_wishes or any(worker.wish for worker in team):
@@ -101,7 +109,16 @@ def _play(team: list[Worker], place: Place, open_wishes: list[Wish], draw: rando
             answer = worker.pipe.recv()
             if not answer.startswith("error"):
                 worker.wish.answers[-1] = answer
-            elif not any(words in answer for words in ("locked", "OperationalError", "Deadlock", "UniqueViolation", "UNIQUE constraint")):
+            elif not any(
+                words in answer
+                for words in (
+                    "locked",
+                    "OperationalError",
+                    "Deadlock",
+                    "UniqueViolation",
+                    "UNIQUE constraint",
+                )
+            ):
                 errors.append(answer)
             worker.wish = None
         if kills:

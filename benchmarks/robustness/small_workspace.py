@@ -44,9 +44,23 @@ def train_small_workspace(root: Path) -> Workspace:
         words = [*draw.choice(filler, 8), *draw.choice(WORDS[str(label)], 2)]
         draw.shuffle(words)
         texts.append((" ".join(words), str(label)))
-    (root / "reviews.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in texts), encoding="utf-8")
-    make_scratch_model([text for text, _ in texts], root / "base", Shape(vocabulary=200, layers=2, width=32), seed=0)
-    request = Request(root, "text-classification", [str(root / "reviews.csv")], {}, "tampering", str(root / "base"))
+    (root / "reviews.csv").write_text(
+        "text,label\n" + "".join(f"{text},{label}\n" for text, label in texts), encoding="utf-8"
+    )
+    make_scratch_model(
+        [text for text, _ in texts],
+        root / "base",
+        Shape(vocabulary=200, layers=2, width=32),
+        seed=0,
+    )
+    request = Request(
+        root,
+        "text-classification",
+        [str(root / "reviews.csv")],
+        {},
+        "tampering",
+        str(root / "base"),
+    )
     make_workspace(request, guess_problem(request))
     save_overrides(root / "params.yaml", FAST)
     workspace = Workspace(root)

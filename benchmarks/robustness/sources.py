@@ -76,7 +76,9 @@ def _odd_text(draw: random.Random, text: str, label: Any, name: str) -> Row:
         ([{"type": "image_url", "image_url": {"url": text}}], None), ([{"type": "text", "text": {"value": text}}], text),
         ("  ", None), (f'["{text[:5]}"]', f'["{text[:5]}"]'),
     ))  # fmt: skip
-    return Row({"text": value, "label": label}, None if joined is None else {"text": joined, "label": name})
+    return Row(
+        {"text": value, "label": label}, None if joined is None else {"text": joined, "label": name}
+    )
 
 
 def several(draw: random.Random, written: str) -> Table:
@@ -91,12 +93,19 @@ def several(draw: random.Random, written: str) -> Table:
             values: Values = {name: int(name in labels) for name in names}
             wrong = draw.random() < 0.1
             values |= {names[0]: 7} if wrong else {}
-            rows.append(Row({"text": text, **values}, None if wrong else {"text": text, "labels": labels}))
+            rows.append(
+                Row({"text": text, **values}, None if wrong else {"text": text, "labels": labels})
+            )
         else:
             value = forms[written]() if written in forms else separator.join(labels)
             rows.append(Row({"text": text, "labels": value}, {"text": text, "labels": labels}))
     columns = {"columns": {"labels": list(names)}} if written == "flags" else {}
-    return Table("multi-label-classification", rows, {"label_separator": separator, **columns}, nested=written == "list")
+    return Table(
+        "multi-label-classification",
+        rows,
+        {"label_separator": separator, **columns},
+        nested=written == "list",
+    )
 
 
 def talked(draw: random.Random, shape: str) -> Table:
@@ -113,8 +122,13 @@ def talked(draw: random.Random, shape: str) -> Table:
             turns = [{"from": {"user": "human", "assistant": "function_call" if turn.get("tool_calls") else "gpt"}[turn["role"]],
                       "value": turn["content"] or ""} for turn in turns]  # fmt: skip
         if shape == "parts":
-            turns = [{**turn, "content": [{"type": "text", "text": turn["content"] or ""}]} for turn in turns]
-        source: Values = {"messages": json.dumps(turns, ensure_ascii=False) if shape == "text" else turns}
+            turns = [
+                {**turn, "content": [{"type": "text", "text": turn["content"] or ""}]}
+                for turn in turns
+            ]
+        source: Values = {
+            "messages": json.dumps(turns, ensure_ascii=False) if shape == "text" else turns
+        }
         if shape == "columns":
             source = {"prompt": asked, "completion": said}
         rows.append(Row(source, None if tools else {"messages": wanted}))
@@ -126,14 +140,23 @@ def tagged(draw: random.Random, scheme: str, written: str) -> Table:
     """Words with tags of one of SCHEMES, in lists or in texts that spell them; or texts with spans."""
     rows = []
     for number in range(draw.randint(12, 30)):
-        tokens = ["row", str(number), *draw.choices(("Anna", "Berg", "left", "Straße", "d'Arc"), k=draw.randint(2, 8))]
+        tokens = [
+            "row",
+            str(number),
+            *draw.choices(("Anna", "Berg", "left", "Straße", "d'Arc"), k=draw.randint(2, 8)),
+        ]
         tags = ["O", "O"]
         while len(tags) < len(tokens):
             length = min(draw.randint(1, 2), len(tokens) - len(tags))
             kind = draw.choice(("PER", "LOC", ""))
             tags += [f"{'I' if place else 'B'}-{kind}" if kind else "O" for place in range(length)]
         rows.append(Row(_entities(tokens, tags, scheme, written), {"tokens": tokens, "tags": tags}))
-    return Table("token-classification", rows, {"tag_scheme": "iob1"} if scheme == "iob1" else {}, nested=written in ("list", "spans"))
+    return Table(
+        "token-classification",
+        rows,
+        {"tag_scheme": "iob1"} if scheme == "iob1" else {},
+        nested=written in ("list", "spans"),
+    )
 
 
 def _entities(tokens: list[str], tags: list[str], scheme: str, written: str) -> Values:
@@ -162,7 +185,9 @@ def _in_scheme(tags: Sequence[str], place: int, scheme: str) -> str:
     return f"{tag[0] if goes_on else {'B': 'S', 'I': 'E'}[tag[0]]}-{tag[2:]}"
 
 
-def write(path: Path, rows: Sequence[Values], encoding: str = "utf-8", line_end: str = "\n") -> list[int]:
+def write(
+    path: Path, rows: Sequence[Values], encoding: str = "utf-8", line_end: str = "\n"
+) -> list[int]:
     """Write the rows in the format of the path's ending; returns the line at which each begins, as ingest counts them."""
     kind = path.suffix[1:]
     if kind == "parquet":
@@ -173,7 +198,11 @@ def write(path: Path, rows: Sequence[Values], encoding: str = "utf-8", line_end:
     elif kind == "json":
         path.write_text(json.dumps(list(rows), ensure_ascii=False, indent=1), encoding=encoding)
     elif kind == "jsonl":
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + line_end for row in rows), encoding=encoding, newline="")
+        path.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + line_end for row in rows),
+            encoding=encoding,
+            newline="",
+        )
     else:
         return _write_csv(path, rows, encoding, line_end)
     return list(range(1, len(rows) + 1))
@@ -181,7 +210,9 @@ def write(path: Path, rows: Sequence[Values], encoding: str = "utf-8", line_end:
 
 def _write_csv(path: Path, rows: Sequence[Values], encoding: str, line_end: str) -> list[int]:
     file = io.StringIO(newline="")
-    writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",", lineterminator=line_end)
+    writer = csv.writer(
+        file, delimiter="\t" if path.suffix == ".tsv" else ",", lineterminator=line_end
+    )
     writer.writerow(rows[0])
     lines = []
     for row in rows:
@@ -199,7 +230,10 @@ def add_broken_lines(draw: random.Random, path: Path, encoding: str, line_end: s
     delimiter = "\t" if path.suffix == ".tsv" else ","
     text = path.read_bytes().decode(encoding)
     header = text.split(line_end)[0]
-    extra = draw.sample([header, header.replace(delimiter, "x" + delimiter) + delimiter, "", '"open' + delimiter], draw.randint(1, 4))
+    extra = draw.sample(
+        [header, header.replace(delimiter, "x" + delimiter) + delimiter, "", '"open' + delimiter],
+        draw.randint(1, 4),
+    )
     first = text.count("\n") + 1
     path.write_text(text + line_end.join(extra) + line_end, encoding=encoding, newline="")
     return [first + number for number, line in enumerate(extra) if line]

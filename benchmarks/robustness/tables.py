@@ -28,8 +28,19 @@ from tasks.validation import validate_rows
 
 TABLES, QUICK = 600, 40
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "gb18030")
-OF_THE_WHOLE = ("missing_class", "one_class", "rows_per_class", "conflicts", "duplicates", "class_share")
-NAMES = {"train": ("train", "training", "train-00000-of-00002"), "validation": ("dev", "val", "valid"), "test": ("test", "eval")}
+OF_THE_WHOLE = (
+    "missing_class",
+    "one_class",
+    "rows_per_class",
+    "conflicts",
+    "duplicates",
+    "class_share",
+)
+NAMES = {
+    "train": ("train", "training", "train-00000-of-00002"),
+    "validation": ("dev", "val", "valid"),
+    "test": ("test", "eval"),
+}
 
 
 @dataclass
@@ -51,9 +62,16 @@ class Ingested:
 def campaign(quick: bool) -> list[Tally]:
     """Tables read, and splits named."""
     count = QUICK if quick else TABLES
-    swapped = [failure for seed in range(count) for failure in _name_splits(random.Random(seed), seed)]
+    swapped = [
+        failure for seed in range(count) for failure in _name_splits(random.Random(seed), seed)
+    ]
     return [
-        Tally("tables through ingest and validation", count, "a row is lost or changed without a word", try_tables(range(count))),
+        Tally(
+            "tables through ingest and validation",
+            count,
+            "a row is lost or changed without a word",
+            try_tables(range(count)),
+        ),
         Tally("splits told by names", count, "a file becomes another split", swapped),
     ]
 
@@ -71,7 +89,9 @@ def try_tables(seeds: Sequence[int]) -> list[str]:
             by_problem.setdefault(one.table.problem, []).append(one)
     for problem, tried in by_problem.items():
         kept = _validate(problem, tried)
-        failures += [failure for one, rows in zip(tried, kept, strict=True) for failure in _judge(one, rows)]
+        failures += [
+            failure for one, rows in zip(tried, kept, strict=True) for failure in _judge(one, rows)
+        ]
     return failures
 
 
@@ -88,41 +108,76 @@ def make_table(draw: random.Random) -> Table:
 
 def formats_of(table: Table) -> tuple[str, ...]:
     """The formats that can hold the table."""
-    mixed = (table.nested and table.problem in ("text-classification",)) or any(row.wanted is None for row in table.rows)
-    return tuple(name for name in FORMATS if not (table.nested and name in ("csv", "tsv")) and not (name == "parquet" and mixed))
+    mixed = (table.nested and table.problem in ("text-classification",)) or any(
+        row.wanted is None for row in table.rows
+    )
+    return tuple(
+        name
+        for name in FORMATS
+        if not (table.nested and name in ("csv", "tsv")) and not (name == "parquet" and mixed)
+    )
 
 
 def _ingest(seed: int) -> Ingested:
     draw = random.Random(seed)
     table = make_table(draw)
-    kind, encoding, line_end = draw.choice(formats_of(table)), draw.choice(ENCODINGS), draw.choice(("\n", "\r\n"))
+    kind, encoding, line_end = (
+        draw.choice(formats_of(table)),
+        draw.choice(ENCODINGS),
+        draw.choice(("\n", "\r\n")),
+    )
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / f"rows.{kind}"
         lines = sources.write(path, [row.source for row in table.rows], encoding, line_end)
-        broken = sources.add_broken_lines(draw, path, encoding, line_end) if kind in ("csv", "tsv") and draw.random() < 0.5 else []
+        broken = (
+            sources.add_broken_lines(draw, path, encoding, line_end)
+            if kind in ("csv", "tsv") and draw.random() < 0.5
+            else []
+        )
         rows, aside = ingested(Path(scratch), path, table, encoding)
-    return Ingested(f"seed {seed} ({table.problem}, {kind}, {encoding})", table, lines, broken, rows, aside)
+    return Ingested(
+        f"seed {seed} ({table.problem}, {kind}, {encoding})", table, lines, broken, rows, aside
+    )
 
 
-def ingested(root: Path, path: Path, table: Table, encoding: str) -> tuple[pa.Table, dict[int, str]]:
+def ingested(
+    root: Path, path: Path, table: Table, encoding: str
+) -> tuple[pa.Table, dict[int, str]]:
     """(rows, line -> reason) of a file after ingest."""
     source = {"url": str(path), "encoding": "utf-8" if path.suffix == ".parquet" else encoding}
     ingest = IngestParams.model_validate({"sources": [source], **table.ingest})
-    read_sources(root / "raw", problem=table.problem, ingest=ingest, root=root, cache=root / "cache", report=silent)
+    read_sources(
+        root / "raw",
+        problem=table.problem,
+        ingest=ingest,
+        root=root,
+        cache=root / "cache",
+        report=silent,
+    )
     entries = read_jsonl(root / "raw" / "quarantine.jsonl")
-    return pq.read_table(root / "raw" / "rows.parquet"), {entry["line"]: entry["reason"] for entry in entries}
+    return pq.read_table(root / "raw" / "rows.parquet"), {
+        entry["line"]: entry["reason"] for entry in entries
+    }
 
 
 def _validate(problem: str, tried: Sequence[Ingested]) -> list[dict[int, dict[str, Any]]]:
     """line -> row of each file after validation, whose reasons go to the file's own; it judges single rows alone."""
     kind = load_problem(problem)
-    files = pa.array([str(number) for number, one in enumerate(tried) for _ in range(len(one.rows))])
+    files = pa.array(
+        [str(number) for number, one in enumerate(tried) for _ in range(len(one.rows))]
+    )
     rows = pa.concat_tables([one.rows for one in tried])
     rows = rows.set_column(0, "row", pa.array(range(len(rows)), pa.int64()))
     rows = rows.set_column(rows.column_names.index("_file"), "_file", files)
-    labels = sorted({label for label in pc.unique(flat(rows[kind.label_column])).to_pylist() if label}) if kind.label_column else []
+    labels = (
+        sorted({label for label in pc.unique(flat(rows[kind.label_column])).to_pylist() if label})
+        if kind.label_column
+        else []
+    )
     known = {"duplicates"} | {check.name for check in kind.expectations(ValidateParams(), labels)}
-    validate = ValidateParams.model_validate({"min_rows": 1, "actions": {name: "off" for name in OF_THE_WHOLE if name in known}})
+    validate = ValidateParams.model_validate(
+        {"min_rows": 1, "actions": {name: "off" for name in OF_THE_WHOLE if name in known}}
+    )
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         (root / "raw").mkdir()
@@ -155,7 +210,11 @@ def _judge(one: Ingested, kept: dict[int, dict[str, Any]]) -> Iterator[str]:
 def _wrong(row: Row, kept: dict[str, Any] | None, reason: str | None) -> str:
     """What is wrong with what became of a row; '' where it is right."""
     if row.wanted is None:
-        return "" if kept is None and reason else f"wanted to be set aside with a reason, came {kept or 'nothing'}"
+        return (
+            ""
+            if kept is None and reason
+            else f"wanted to be set aside with a reason, came {kept or 'nothing'}"
+        )
     if kept is None:
         return f"wanted {row.wanted}, set aside: {reason}"
     found = {name: kept[name] for name in row.wanted}
@@ -163,7 +222,10 @@ def _wrong(row: Row, kept: dict[str, Any] | None, reason: str | None) -> str:
 
 
 def _name_splits(draw: random.Random, seed: int) -> Iterator[str]:
-    named = {split: f"{draw.choice(('', 'reviews_', 'data/', 'my-'))}{draw.choice(names)}.csv" for split, names in NAMES.items()}
+    named = {
+        split: f"{draw.choice(('', 'reviews_', 'data/', 'my-'))}{draw.choice(names)}.csv"
+        for split, names in NAMES.items()
+    }
     given = draw.sample(sorted(named.values()), 3)
     found = {source["split"]: source["url"] for source in data_sources(given, Path.cwd())}
     if found != named:

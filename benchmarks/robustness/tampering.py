@@ -15,7 +15,14 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from benchmarks.robustness.changes import Change, all_changes, contents, each_change, kept_whole, remove
+from benchmarks.robustness.changes import (
+    Change,
+    all_changes,
+    contents,
+    each_change,
+    kept_whole,
+    remove,
+)
 from benchmarks.robustness.small_workspace import own_registry, train_small_workspace
 from benchmarks.robustness.tally import Tally
 from flows.engine.stage_cache import StageCache
@@ -56,8 +63,13 @@ def _bundles(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
     tried, failures = 0, []
     for file in sorted(bundle.iterdir()):
         for how in each_change(file, changes):
-            tried, failures = tried + 1, failures + _accepted(f"{file.name}: {how}", lambda: _predict(workspace))
-    return Tally("files of a registered bundle changed, one at a time", tried, "a prediction", failures)
+            tried, failures = (
+                tried + 1,
+                failures + _accepted(f"{file.name}: {how}", lambda: _predict(workspace)),
+            )
+    return Tally(
+        "files of a registered bundle changed, one at a time", tried, "a prediction", failures
+    )
 
 
 def _bundles_made_anew(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
@@ -70,7 +82,12 @@ def _bundles_made_anew(workspace: Workspace, changes: Mapping[str, Change]) -> T
             manifest = read_json(bundle / MANIFEST)
             _remake(bundle, manifest)
             tried, failures = tried + 1, failures + _accepted(name, lambda: _predict(workspace))
-    return Tally("files of a registered bundle changed and its manifest made anew", tried, "a prediction", failures)
+    return Tally(
+        "files of a registered bundle changed and its manifest made anew",
+        tried,
+        "a prediction",
+        failures,
+    )
 
 
 def _pyfuncs(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
@@ -84,7 +101,9 @@ def _pyfuncs(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
             edit()
             _remake(bundle, read_json(bundle / MANIFEST))
             tried += 1
-            failures += _accepted(name, lambda: mlflow.pyfunc.load_model(f"models:/{workspace.params().model_name}/1"))
+            failures += _accepted(
+                name, lambda: mlflow.pyfunc.load_model(f"models:/{workspace.params().model_name}/1")
+            )
     return Tally("the same, loaded as MLflow's pyfunc", tried, "a model that loads", failures)
 
 
@@ -99,11 +118,23 @@ def _cached(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
                     for path in whole:
                         remove(workspace.root / path)
                     tried += 1
-                    if cache.restore(stage.name) and any(contents(workspace.root / path) != content for path, content in whole.items()):
-                        failures.append(f"{stage.name}, {file.name}: {how}: restored as something else")
+                    if cache.restore(stage.name) and any(
+                        contents(workspace.root / path) != content
+                        for path, content in whole.items()
+                    ):
+                        failures.append(
+                            f"{stage.name}, {file.name}: {how}: restored as something else"
+                        )
                 if not cache.restore(stage.name):
-                    failures.append(f"{stage.name}: the cache is whole again and nothing is restored")
-    return Tally("objects and run-cache entries of DVC's cache changed", tried, "an out restored with other bytes", failures)
+                    failures.append(
+                        f"{stage.name}: the cache is whole again and nothing is restored"
+                    )
+    return Tally(
+        "objects and run-cache entries of DVC's cache changed",
+        tried,
+        "an out restored with other bytes",
+        failures,
+    )
 
 
 def _pinned_bases(workspace: Workspace, scratch: Path, changes: Mapping[str, Change]) -> Tally:
@@ -111,16 +142,25 @@ def _pinned_bases(workspace: Workspace, scratch: Path, changes: Mapping[str, Cha
     from transformers import AutoModel
 
     whole = workspace.root / "base"
-    sharded = Path(shutil.copytree(whole, scratch / "sharded", ignore=shutil.ignore_patterns("*.safetensors")))
+    sharded = Path(
+        shutil.copytree(whole, scratch / "sharded", ignore=shutil.ignore_patterns("*.safetensors"))
+    )
     AutoModel.from_pretrained(whole).save_pretrained(sharded, max_shard_size="200KB")
     tried, failures = 0, []
     for directory in (whole, sharded):
-        pin = BaseModelParams(path=str(directory), sha256=weights_sha256(directory), files=other_sha256(directory))
+        pin = BaseModelParams(
+            path=str(directory), sha256=weights_sha256(directory), files=other_sha256(directory)
+        )
         for file in sorted(directory.iterdir()):
             for how in each_change(file, changes):
                 tried += 1
-                failures += _accepted(f"{directory.name}/{file.name}: {how}", lambda pin=pin: resolve_model(pin, scratch, scratch))
-    return Tally("files of a pinned base model changed", tried, "a training that takes them", failures)
+                failures += _accepted(
+                    f"{directory.name}/{file.name}: {how}",
+                    lambda pin=pin: resolve_model(pin, scratch, scratch),
+                )
+    return Tally(
+        "files of a pinned base model changed", tried, "a training that takes them", failures
+    )
 
 
 def _pinned_sources(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
@@ -128,13 +168,18 @@ def _pinned_sources(workspace: Workspace, changes: Mapping[str, Change]) -> Tall
     source = Source(url="reviews.csv", sha256=sha256_file(file))
     tried, failures = 0, []
     for how in each_change(file, changes):
-        tried, failures = tried + 1, failures + _accepted(how, lambda: fetch(source, workspace.root, workspace.root))
+        tried, failures = (
+            tried + 1,
+            failures + _accepted(how, lambda: fetch(source, workspace.root, workspace.root)),
+        )
     return Tally("a pinned source changed", tried, "an ingestion that takes it", failures)
 
 
 def _unpinned_inputs(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
     """Sources and base models without a pin: they may change, and a training is to see it."""
-    stages = {"reviews.csv": "ingest"} | {f"base/{file.name}": "finetune" for file in sorted((workspace.root / "base").iterdir())}
+    stages = {"reviews.csv": "ingest"} | {
+        f"base/{file.name}": "finetune" for file in sorted((workspace.root / "base").iterdir())
+    }
     tried, failures = 0, []
     for name, stage in stages.items():
         file = workspace.root / name
@@ -144,7 +189,12 @@ def _unpinned_inputs(workspace: Workspace, changes: Mapping[str, Change]) -> Tal
                 tried += 1
                 if cache.status(stage) == "clean":
                     failures.append(f"{name}: {how}: {stage} is clean")
-    return Tally("sources and base models without a pin changed", tried, "a training that does not see it", failures)
+    return Tally(
+        "sources and base models without a pin changed",
+        tried,
+        "a training that does not see it",
+        failures,
+    )
 
 
 def _edits(bundle: Path, changes: Mapping[str, Change]) -> dict[str, Callable[[], None]]:
@@ -153,7 +203,9 @@ def _edits(bundle: Path, changes: Mapping[str, Change]) -> dict[str, Callable[[]
     def settings(**values: Any) -> Callable[[], None]:
         def edit() -> None:
             config = read_json(bundle / CONFIG)
-            (bundle / CONFIG).write_text(json.dumps({**config, "ratchet": {**config["ratchet"], **values}}), encoding="utf-8")
+            (bundle / CONFIG).write_text(
+                json.dumps({**config, "ratchet": {**config["ratchet"], **values}}), encoding="utf-8"
+            )
 
         return edit
 
@@ -171,12 +223,18 @@ def _edits(bundle: Path, changes: Mapping[str, Change]) -> dict[str, Callable[[]
     for file in sorted(bundle.iterdir()):
         if file.name != MANIFEST:
             content = file.read_bytes()
-            edits |= {f"{file.name}: {how}": bytes_of(file, change) for how, change in changes.items() if change(content) != content}
+            edits |= {
+                f"{file.name}: {how}": bytes_of(file, change)
+                for how, change in changes.items()
+                if change(content) != content
+            }
     return edits
 
 
 def _remake(bundle: Path, manifest: Mapping[str, Any]) -> None:
-    limits = Limits(max_length=manifest["limits"]["max_length"], labels=tuple(manifest["limits"]["labels"]))
+    limits = Limits(
+        max_length=manifest["limits"]["max_length"], labels=tuple(manifest["limits"]["labels"])
+    )
     write_manifest(bundle, recipe=manifest["recipe"], metrics=manifest["metrics"], limits=limits)
 
 
@@ -200,7 +258,9 @@ def _objects(workspace: Workspace, stage: str) -> list[Path]:
     """The cache's files that the stage is restored from: its outs' objects, and the run cache's entries."""
     from ruamel.yaml import YAML
 
-    lock = YAML(typ="safe").load((workspace.root / "dvc.lock").read_text(encoding="utf-8"))["stages"][stage]
+    lock = YAML(typ="safe").load((workspace.root / "dvc.lock").read_text(encoding="utf-8"))[
+        "stages"
+    ][stage]
     objects: list[Path] = []
     for out in lock["outs"]:
         file = _object(workspace, out["md5"])
@@ -209,7 +269,14 @@ def _objects(workspace: Workspace, stage: str) -> list[Path]:
             objects += [_object(workspace, entry["md5"]) for entry in json.loads(file.read_bytes())]
     paths = set(find_stage(stage).outs.values())
     for entry in (workspace.root / ".dvc" / "cache" / "runs").rglob("*"):
-        if entry.is_file() and {out["path"] for out in YAML(typ="safe").load(entry.read_text(encoding="utf-8"))["outs"]} == paths:
+        if (
+            entry.is_file()
+            and {
+                out["path"]
+                for out in YAML(typ="safe").load(entry.read_text(encoding="utf-8"))["outs"]
+            }
+            == paths
+        ):
             objects.append(entry)
     return sorted(set(objects))
 

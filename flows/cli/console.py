@@ -29,7 +29,12 @@ app = typer.Typer(
 
 Directory = Annotated[
     Path | None,
-    typer.Option("-C", "--directory", help="The workspace (default: the one you stand in).", show_default=False),
+    typer.Option(
+        "-C",
+        "--directory",
+        help="The workspace (default: the one you stand in).",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
 
@@ -40,7 +45,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")]
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+    ),
+]
 
 
 @app.callback()
@@ -67,24 +77,39 @@ def run_app() -> NoReturn:
     """Run the command line: a user's mistake ends in one message and exit code 2, a bug in its traceback and 1."""
     wants_json = "--json" in sys.argv
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) == signal.SIG_DFL:  # it would end this process alone and leave its servers and workers behind
+        if (
+            signal.getsignal(ending) == signal.SIG_DFL
+        ):  # it would end this process alone and leave its servers and workers behind
             signal.signal(ending, _end)
     try:
-        code = app(standalone_mode=False)  # of a command that ends by itself with another code than 0
+        code = app(
+            standalone_mode=False
+        )  # of a command that ends by itself with another code than 0
     except PipelineError as error:
         _fail(error, wants_json)
     except typer.Abort:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if hasattr(error, "format_message"):  # an option that does not exist, or a value of the wrong kind
+        if hasattr(
+            error, "format_message"
+        ):  # an option that does not exist, or a value of the wrong kind
             context = getattr(error, "ctx", None)
-            _fail(ParamsError(error.format_message(), f"See `{context.command_path if context else 'ratchet'} --help`."), wants_json)
+            _fail(
+                ParamsError(
+                    error.format_message(),
+                    f"See `{context.command_path if context else 'ratchet'} --help`.",
+                ),
+                wants_json,
+            )
         refusal = as_storage_error(error)
         if refusal is None:
             raise
         _fail(refusal, wants_json)
     if code == INTERRUPTED:  # typer's answer to Ctrl-C
-        print("\nInterrupted. What was finished is kept; the same command goes on from here.", file=sys.stderr)
+        print(
+            "\nInterrupted. What was finished is kept; the same command goes on from here.",
+            file=sys.stderr,
+        )
     sys.exit(code or 0)
 
 
@@ -94,7 +119,15 @@ def _end(number: int, frame: object) -> NoReturn:
 
 def _fail(error: PipelineError, wants_json: bool) -> NoReturn:
     if wants_json:
-        print_json({"error": {"type": type(error).__name__, "message": error.message, "remedy": error.remedy}})
+        print_json(
+            {
+                "error": {
+                    "type": type(error).__name__,
+                    "message": error.message,
+                    "remedy": error.remedy,
+                }
+            }
+        )
     else:
         print(f"ratchet: {error}", file=sys.stderr)
     sys.exit(2)

@@ -19,7 +19,13 @@ from tasks.core.errors import WorkspaceError
 @app.command()
 def demo(
     keep: Annotated[
-        Path | None, typer.Option("--keep", metavar="DIR", help="Make the workspace there, and leave it.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--keep",
+            metavar="DIR",
+            help="Make the workspace there, and leave it.",
+            show_default=False,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +51,14 @@ def demo(
     seconds, held = round(time.perf_counter() - started, 1), all(step.held for step in steps)
     if as_json:
         told: list[dict[str, Any]] = [asdict(step) for step in steps]
-        print_json({"held": held, "seconds": seconds, "workspace": str(root) if keep else None, "steps": told})
+        print_json(
+            {
+                "held": held,
+                "seconds": seconds,
+                "workspace": str(root) if keep else None,
+                "steps": told,
+            }
+        )
     else:
         print_end(held, seconds, keep)
     if not held:
@@ -61,6 +74,8 @@ def _place(keep: Path | None) -> Path:
         return root
     root = keep.resolve()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise WorkspaceError(f"{root}: is there already, and not empty.", "Name a directory that is not there yet.")
+        raise WorkspaceError(
+            f"{root}: is there already, and not empty.", "Name a directory that is not there yet."
+        )
     root.mkdir(parents=True, exist_ok=True)
     return root

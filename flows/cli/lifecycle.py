@@ -15,25 +15,41 @@ def _short_enough(reason: str) -> str:
     from tasks.lifecycle.decisions import MAX_REASON
 
     if len(reason) > MAX_REASON:
-        raise ParamsError(f"--reason: {len(reason):,} characters.", f"Give at most {MAX_REASON:,}, or a link to more.")
+        raise ParamsError(
+            f"--reason: {len(reason):,} characters.",
+            f"Give at most {MAX_REASON:,}, or a link to more.",
+        )
     return reason
 
 
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the ledger.", show_default=False, callback=_short_enough)]
+Reason = Annotated[
+    str,
+    typer.Option(
+        "--reason", help="Why, for the ledger.", show_default=False, callback=_short_enough
+    ),
+]
 
 
 @app.command()
 def compare(
     context: typer.Context,
-    first: Annotated[str, typer.Argument(metavar="A", help="Version number, alias or bundle directory.")] = "challenger",
-    second: Annotated[str, typer.Argument(metavar="B", help="What A is held against.")] = "champion",
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page with plots there.")] = None,
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="Version number, alias or bundle directory.")
+    ] = "challenger",
+    second: Annotated[
+        str, typer.Argument(metavar="B", help="What A is held against.")
+    ] = "champion",
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with plots there.")
+    ] = None,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
     """Hold one model against another on the same test rows: paired statistics, slices, speed side by side."""
     if html and html.is_dir():
-        raise ParamsError(f"compare: --html {html} is a directory.", "Name a file, such as comparison.html.")
+        raise ParamsError(
+            f"compare: --html {html} is a directory.", "Name a file, such as comparison.html."
+        )
     workspace = open_workspace(context, directory)
     from flows.engine.progress import terminal_progress
     from flows.lifecycle.comparing import compare as run_comparison
@@ -54,17 +70,30 @@ def compare(
 @app.command()
 def promote(
     context: typer.Context,
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="Version number or alias.")] = "challenger",
-    force: Annotated[bool, typer.Option("--force", help="Promote it whatever the gates say; wants --reason, and is recorded.")] = False,
+    version: Annotated[
+        str, typer.Argument(metavar="VERSION", help="Version number or alias.")
+    ] = "challenger",
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Promote it whatever the gates say; wants --reason, and is recorded."
+        ),
+    ] = False,
     reason: Reason = "",
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a version champion if every gate lets it through; a refusal exits with 2."""
     if force and not reason.strip():
-        raise ParamsError("promote: --force without a reason.", 'Say why: --force --reason "…". It is kept in the ledger.')
+        raise ParamsError(
+            "promote: --force without a reason.",
+            'Say why: --force --reason "…". It is kept in the ledger.',
+        )
     if reason and not force:
-        raise ParamsError("promote: --reason goes with --force.", "Without --force the gates decide, and the ledger keeps what they said.")
+        raise ParamsError(
+            "promote: --reason goes with --force.",
+            "Without --force the gates decide, and the ledger keeps what they said.",
+        )
     workspace = open_workspace(context, directory)
     from flows.engine.progress import terminal_progress
     from flows.launch import promote as run_promotion
@@ -108,7 +137,12 @@ def approve(
 @app.command()
 def rollback(
     context: typer.Context,
-    to: Annotated[int | None, typer.Option("--to", help="An earlier champion (default: the previous one).", show_default=False)] = None,
+    to: Annotated[
+        int | None,
+        typer.Option(
+            "--to", help="An earlier champion (default: the previous one).", show_default=False
+        ),
+    ] = None,
     reason: Reason = "",
     directory: Directory = None,
     as_json: AsJson = False,

@@ -19,16 +19,29 @@ if TYPE_CHECKING:
 @app.command()
 def schedule(
     context: typer.Context,
-    cron: Annotated[str | None, typer.Option(help='Cron expression, such as "0 3 * * *".', show_default=False)] = None,
-    timezone: Annotated[str | None, typer.Option(help="IANA time zone of --cron (default: UTC).", show_default=False)] = None,
-    every: Annotated[str | None, typer.Option(help="Interval, such as 30m, 6h or 2d.", show_default=False)] = None,
-    on_event: Annotated[str | None, typer.Option(help="Prefect event, such as data.updated.", show_default=False)] = None,
+    cron: Annotated[
+        str | None, typer.Option(help='Cron expression, such as "0 3 * * *".', show_default=False)
+    ] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(help="IANA time zone of --cron (default: UTC).", show_default=False),
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option(help="Interval, such as 30m, 6h or 2d.", show_default=False)
+    ] = None,
+    on_event: Annotated[
+        str | None, typer.Option(help="Prefect event, such as data.updated.", show_default=False)
+    ] = None,
     work_pool: Annotated[
         str | None,
-        typer.Option(help="Let this work pool's workers run it, instead of this process.", show_default=False),
+        typer.Option(
+            help="Let this work pool's workers run it, instead of this process.", show_default=False
+        ),
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="Show what is scheduled here.")] = False,
-    pause: Annotated[bool, typer.Option("--pause", help="Start no more runs; holds over restarts.")] = False,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Start no more runs; holds over restarts.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Start runs again.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Take the schedule away.")] = False,
     directory: Directory = None,
@@ -52,12 +65,26 @@ def schedule(
     SIGTERM or Ctrl-C ends this process within seconds. A run at work is
     cancelled, and what it has finished is kept for the next.
     """
-    actions = [name for name, wanted in (("list", show), ("pause", pause), ("resume", resume), ("remove", remove)) if wanted]
+    actions = [
+        name
+        for name, wanted in (
+            ("list", show),
+            ("pause", pause),
+            ("resume", resume),
+            ("remove", remove),
+        )
+        if wanted
+    ]
     timing = [value for value in (cron, timezone, every, on_event, work_pool) if value is not None]
     if len(actions) > 1 or (actions and timing):
-        raise ParamsError(f"schedule: --{actions[0]} goes alone.", "Give one of --list, --pause, --resume, --remove, or a schedule.")
+        raise ParamsError(
+            f"schedule: --{actions[0]} goes alone.",
+            "Give one of --list, --pause, --resume, --remove, or a schedule.",
+        )
     if not actions:
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")  # a process that stays says what it does; on standard error
+        os.environ.setdefault(
+            "PREFECT_LOGGING_LEVEL", "INFO"
+        )  # a process that stays says what it does; on standard error
     workspace = open_workspace(context, directory)
     from flows.schedules import deployments as scheduling
     from flows.schedules.timetable import read_plan
@@ -76,7 +103,9 @@ def schedule(
         _tell([scheduling.deploy(workspace, plan, work_pool)], as_json)
         return
     deployment = scheduling.make_deployment(workspace, plan, None)
-    _tell([scheduling.Scheduled(deployment.name, str(plan), None, bool(deployment.paused))], as_json)
+    _tell(
+        [scheduling.Scheduled(deployment.name, str(plan), None, bool(deployment.paused))], as_json
+    )
     sys.stdout.flush()
     scheduling.serve(deployment)
 

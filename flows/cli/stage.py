@@ -12,7 +12,12 @@ from flows.cli.console import app
 @app.command(hidden=True)
 def stage(
     name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")],
-    code: Annotated[str, typer.Option(help="Version of the code that dvc.yaml was rendered with.", show_default=False)] = "",
+    code: Annotated[
+        str,
+        typer.Option(
+            help="Version of the code that dvc.yaml was rendered with.", show_default=False
+        ),
+    ] = "",
 ) -> None:
     """Run one stage of the workspace you stand in, as `dvc repro` does."""
     from tasks.__main__ import main

@@ -21,7 +21,9 @@ GRACE = 10.0  # seconds
 def ui(
     context: typer.Context,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 5000,
-    host: Annotated[str, typer.Option(help="Whom to answer: 0.0.0.0 is everyone, unasked.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Whom to answer: 0.0.0.0 is everyone, unasked.")
+    ] = "127.0.0.1",
     directory: Directory = None,
 ) -> None:
     """Serve MLflow's pages of the workspace's registry until Ctrl-C; where MLFLOW_TRACKING_URI names a server, say its address."""
@@ -32,8 +34,22 @@ def ui(
         return
     print(f"MLflow's pages: http://{host}:{port}  (Ctrl-C ends them)", file=sys.stderr, flush=True)
     # the store in the environment: it may hold a password, and command lines are for all to read
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
-    own = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_DEFAULT_ARTIFACT_ROOT": (workspace.store / "mlartifacts").as_uri()}
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    own = {
+        "MLFLOW_BACKEND_STORE_URI": uri,
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": (workspace.store / "mlartifacts").as_uri(),
+    }
     # in a session of its own: Ctrl-C is ours, MLflow would answer it with a traceback
     server = subprocess.Popen(command, env=os.environ | own, start_new_session=True)
     try:

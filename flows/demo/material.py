@@ -67,7 +67,10 @@ LAYERS = 3
 ROWS = {"test": 1000, "validation": 250, "first": 300, "all": 3250}
 SMALL = (
     ("labels=[negative, positive]", "a misspelt label is among the rows on purpose"),
-    ("validate.actions={unknown_label: quarantine}", "it is set aside, where it would stop the training"),
+    (
+        "validate.actions={unknown_label: quarantine}",
+        "it is set aside, where it would stop the training",
+    ),
     ("tokenize.max_length=40", "the sentences are short"),
     ("finetune.batch_size=8", "so few rows make too few steps otherwise"),
     ("finetune.learning_rate=7.0e-4", "few steps, of one layer"),
@@ -79,7 +82,10 @@ SMALL = (
     ("evaluate.behaviour.rows=40", "time"),
     ("export.recipes=[int8-static]", "time: one recipe is enough to see"),
     ("export.calibration_rows=64", "time"),
-    ("promotion.min_pass_rates.invariance=0.6", "a model that saw 300 rows is easily led astray by a typo"),
+    (
+        "promotion.min_pass_rates.invariance=0.6",
+        "a model that saw 300 rows is easily led astray by a typo",
+    ),
     ("verify.max_metric_loss=0.03", "on so few validation rows each is worth 0.004"),
     ("verify.timing_rows=64", "time"),
     ("verify.threads=1", "a model this small gains nothing from more"),
@@ -105,10 +111,19 @@ def read_rated(cache: Path, scratch: Path, seed: int) -> list[Row]:
     from tasks.ingestion import ingest_sources
 
     ingest = IngestParams(sources=(RATED,), query=TWO_LABELS)
-    ingest_sources(scratch / "rated", problem="text-classification", ingest=ingest, root=scratch, cache=cache, report=silent)
+    ingest_sources(
+        scratch / "rated",
+        problem="text-classification",
+        ingest=ingest,
+        root=scratch,
+        cache=cache,
+        report=silent,
+    )
     table = pq.read_table(scratch / "rated" / "rows.parquet", columns=["text", "label"])
     shutil.rmtree(scratch / "rated")
-    rows = list(dict(zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True)).items())
+    rows = list(
+        dict(zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True)).items()
+    )
     random.Random(seed).shuffle(rows)
     return rows
 
@@ -121,7 +136,9 @@ def cut_base(whole: Path, directory: Path, layers: int) -> None:
 
     with atomic_path(directory) as new:
         shutil.copytree(whole, new, ignore=shutil.ignore_patterns(WEIGHTS, "config.json"))
-        AutoModel.from_pretrained(whole, num_hidden_layers=layers, use_safetensors=True, dtype="float32").save_pretrained(new)
+        AutoModel.from_pretrained(
+            whole, num_hidden_layers=layers, use_safetensors=True, dtype="float32"
+        ).save_pretrained(new)
 
 
 def write_rows(path: Path, rows: Sequence[Row], bad_lines: Sequence[bytes] = ()) -> None:

@@ -87,7 +87,9 @@ def tell(story: Story, root: Path) -> Iterator[Step]:
         if not tale.workspace.params_file.exists():
             set_up(tale)
         step = act(tale)
-        yield Step(step.title, step.held, step.lines, step.facts, round(time.perf_counter() - started, 1))
+        yield Step(
+            step.title, step.held, step.lines, step.facts, round(time.perf_counter() - started, 1)
+        )
         if not step.held:
             return
 
@@ -112,16 +114,26 @@ def set_up(tale: Tale) -> None:
     story, root = tale.story, tale.workspace.root
     make_repository(root)
     write_rows(root / "rows" / "test.csv", story.rows[: story.test])
-    write_rows(root / "rows" / "validation.csv", story.rows[story.test : story.test + story.validation])
+    write_rows(
+        root / "rows" / "validation.csv", story.rows[story.test : story.test + story.validation]
+    )
     tale.write_training_file(story.first)
     files = [str(root / "rows" / f"{split}.csv") for split in ("train", "validation", "test")]
-    request = Request(root, "text-classification", files, {"text": "text", "label": "label"}, MODEL_NAME, str(story.base))
+    request = Request(
+        root,
+        "text-classification",
+        files,
+        {"text": "text", "label": "label"},
+        MODEL_NAME,
+        str(story.base),
+    )
     make_workspace(request, Guess("text-classification", request.columns))
     file = tale.workspace.params_file
     save_overrides(file, [setting for setting, _ in story.settings])
     notes = "".join(f"#   {setting}: {why}\n" for setting, why in story.settings)
     write_text(
-        file, f"# Made by `ratchet demo`. It differs from what `ratchet init` writes in\n{notes}\n{file.read_text(encoding='utf-8')}"
+        file,
+        f"# Made by `ratchet demo`. It differs from what `ratchet init` writes in\n{notes}\n{file.read_text(encoding='utf-8')}",
     )
     commit_all(root, "The demo's workspace")
 
@@ -133,25 +145,42 @@ def bad_rows(tale: Tale) -> Step:
     root = tale.workspace.root
     unread = read_jsonl(root / "data" / "raw" / "quarantine.jsonl")
     unfit = read_jsonl(root / "data" / "valid" / "quarantine.jsonl")
-    aside = [{"line": entry["line"], "reason": entry["reason"]} for entry in sorted([*unread, *unfit], key=lambda entry: entry["line"])]
+    aside = [
+        {"line": entry["line"], "reason": entry["reason"]}
+        for entry in sorted([*unread, *unfit], key=lambda entry: entry["line"])
+    ]
     kept = read_json(root / "data" / "splits" / "split.json")["splits"]["train"]["rows"]
-    told = [f"train.csv arrives with {lines} rows; {len(aside)} are set aside, each with its reason, {kept} are trained on:"]
+    told = [
+        f"train.csv arrives with {lines} rows; {len(aside)} are set aside, each with its reason, {kept} are trained on:"
+    ]
     told += [f"  line {entry['line']:>4}  {entry['reason']}" for entry in aside]
     facts = {"rows": lines, "quarantined": aside, "kept": kept}
-    return Step("bad rows are caught", len(aside) == len(BAD_LINES) and kept == tale.story.first, told, facts)
+    return Step(
+        "bad rows are caught",
+        len(aside) == len(BAD_LINES) and kept == tale.story.first,
+        told,
+        facts,
+    )
 
 
 def first_model(tale: Tale) -> Step:
     """The first version has no champion to beat; the gates on itself it must pass."""
     run, decision = tale.runs[-1], tale.promote()
-    metric = read_json(tale.workspace.root / "reports" / "verification.json")["test_metrics"]["macro_f1"]
+    metric = read_json(tale.workspace.root / "reports" / "verification.json")["test_metrics"][
+        "macro_f1"
+    ]
     told = [
         f"Version {run.version}, shipped as {run.recipe}: macro F1 {metric['value']:.4f} on {tale.story.test} test rows "
         f"(95% interval {metric['low']:.4f} to {metric['high']:.4f}).",
         *_verdict(decision),
     ]
     held = decision["outcome"] == "promoted" and decision["champion"] == run.version
-    return Step("the first model is trained and promoted", held, told, _facts(run, decision) | {"macro_f1": metric})
+    return Step(
+        "the first model is trained and promoted",
+        held,
+        told,
+        _facts(run, decision) | {"macro_f1": metric},
+    )
 
 
 def shuffled_labels(tale: Tale) -> Step:
@@ -165,8 +194,17 @@ def shuffled_labels(tale: Tale) -> Step:
         f"Gate {gate['name']}, {gate['status']}: {gate['reason']}.",
         *_verdict(decision),
     ]
-    held = decision["outcome"] == "refused" and gate["status"] == "failed" and decision["champion"] == champion
-    return Step("a model trained on shuffled labels is refused", held, told, _facts(run, decision) | _numbers(gate))
+    held = (
+        decision["outcome"] == "refused"
+        and gate["status"] == "failed"
+        and decision["champion"] == champion
+    )
+    return Step(
+        "a model trained on shuffled labels is refused",
+        held,
+        told,
+        _facts(run, decision) | _numbers(gate),
+    )
 
 
 def better_model(tale: Tale) -> Step:
@@ -183,7 +221,12 @@ def better_model(tale: Tale) -> Step:
         *_verdict(decision),
     ]
     held = decision["outcome"] == "promoted" and decision["champion"] == run.version and low > 0
-    return Step("a better one, trained on more data, is promoted", held, told, _facts(run, decision) | _numbers(gate))
+    return Step(
+        "a better one, trained on more data, is promoted",
+        held,
+        told,
+        _facts(run, decision) | _numbers(gate),
+    )
 
 
 def rollback(tale: Tale) -> Step:
@@ -193,8 +236,15 @@ def rollback(tale: Tale) -> Step:
     first, _, better = (run.version for run in tale.runs)
     decision = roll_back(tale.workspace, None, "to show a rollback")["decision"]
     champion = tale.champion()
-    told = [f"Version {champion} is champion again, after a trial of its files; version {better} comes back only by --force."]
-    return Step("a rollback", champion == first, told, {"champion": champion, "from": decision["previous"], "reason": decision["reason"]})
+    told = [
+        f"Version {champion} is champion again, after a trial of its files; version {better} comes back only by --force."
+    ]
+    return Step(
+        "a rollback",
+        champion == first,
+        told,
+        {"champion": champion, "from": decision["previous"], "reason": decision["reason"]},
+    )
 
 
 def no_op(tale: Tale) -> Step:
@@ -208,7 +258,12 @@ def no_op(tale: Tale) -> Step:
         f"{seconds:.1f} s, the training before took {sum(stage.seconds for stage in before.stages):.1f} s."
     ]
     held = run.state == "cached" and run.version == before.version
-    return Step("the second run of the same flow is a no-op", held, told, {"state": run.state, "version": run.version, "stages": states})
+    return Step(
+        "the second run of the same flow is a no-op",
+        held,
+        told,
+        {"state": run.state, "version": run.version, "stages": states},
+    )
 
 
 def ledger(tale: Tale) -> Step:
@@ -220,12 +275,22 @@ def ledger(tale: Tale) -> Step:
 
     decisions = Registry(tale.workspace).decisions()
     outcomes = [decision.outcome for decision in decisions]
-    held = outcomes == ["promoted", "refused", "promoted", "rolled back"] and standing(decisions).champions[-1:] == [tale.champion()]
+    held = outcomes == ["promoted", "refused", "promoted", "rolled back"] and standing(
+        decisions
+    ).champions[-1:] == [tale.champion()]
     facts = {"decisions": [asdict(decision) for decision in decisions]}
     return Step("the ledger knows it all", held, ["`ratchet history`:"], facts)
 
 
-ACTS: tuple[Callable[[Tale], Step], ...] = (bad_rows, first_model, shuffled_labels, better_model, rollback, no_op, ledger)
+ACTS: tuple[Callable[[Tale], Step], ...] = (
+    bad_rows,
+    first_model,
+    shuffled_labels,
+    better_model,
+    rollback,
+    no_op,
+    ledger,
+)
 
 
 def _verdict(decision: Mapping[str, Any]) -> list[str]:

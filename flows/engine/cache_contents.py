@@ -47,7 +47,11 @@ def find_run(repo: Any, stage: Any) -> Any | None:
 
     if not _can_hash(stage):
         return None
-    if not stage.changed_stage() and stage.deps_cached() and all(out.hash_info for out in stage.outs):
+    if (
+        not stage.changed_stage()
+        and stage.deps_cached()
+        and all(out.hash_info for out in stage.outs)
+    ):
         entry = to_single_stage_lockfile(stage)
     else:
         stage.save_deps()
@@ -68,7 +72,11 @@ def sound_runs(runs: Any, stage: Any) -> list[Any]:
         entry = None
         with suppress(DvcException, ValueError):
             entry = runs._load_cache(key, file.name)
-        if entry and _get_cache_hash(entry) == file.name and _get_cache_hash(dict(entry), key=True) == key:
+        if (
+            entry
+            and _get_cache_hash(entry) == file.name
+            and _get_cache_hash(dict(entry), key=True) == key
+        ):
             sound.append(entry)
         else:
             file.unlink(missing_ok=True)
@@ -81,7 +89,9 @@ def _is_sound(out: Any) -> bool:
         return False
     if not out.hash_info.isdir:
         return True
-    damaged = [entry.value for _, _, entry in out.get_obj() or () if not _holds(out.cache, entry.value)]
+    damaged = [
+        entry.value for _, _, entry in out.get_obj() or () if not _holds(out.cache, entry.value)
+    ]
     return not damaged
 
 
@@ -111,9 +121,14 @@ def dvc_refusals(root: Path) -> Iterator[None]:
                 f"{root / '.dvc'}: a file, where DVC's directory belongs.",
                 "Move it away and restore the directory (`git checkout .dvc`), then run the command again.",
             ) from None
-        raise WorkspaceError(f"{root}: not under DVC.", "Run `ratchet init` for a new workspace, or `dvc init` here.") from None
+        raise WorkspaceError(
+            f"{root}: not under DVC.", "Run `ratchet init` for a new workspace, or `dvc init` here."
+        ) from None
     except LockError as error:
-        raise WorkspaceError(f"{root}: DVC is at work here: {' '.join(str(error).split())}", "Wait for the other `dvc` to end.") from None
+        raise WorkspaceError(
+            f"{root}: DVC is at work here: {' '.join(str(error).split())}",
+            "Wait for the other `dvc` to end.",
+        ) from None
     except (DvcException, SCMError) as error:
         raise as_storage_error(error) or WorkspaceError(
             f"{root}: DVC: {' '.join(str(error).split())[:500]}",

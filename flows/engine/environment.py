@@ -15,7 +15,10 @@ from tasks.params.workspace import Workspace
 def prepare(workspace: Workspace) -> None:
     """Quiet the libraries, print the stages' lines and put the stores under the workspace; to be called before any of them is imported."""
     if workspace.store.exists() and not workspace.store.is_dir():
-        raise WorkspaceError(f"{workspace.store}: a file, wanted the directory of the workspace's stores.", "Move it away.")
+        raise WorkspaceError(
+            f"{workspace.store}: a file, wanted the directory of the workspace's stores.",
+            "Move it away.",
+        )
     quiet_libraries()
     show_lines()
     if not has_prefect_server():

@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FILE = "standing.json"
-_HEADER = 100  # bytes of SQLite's header: it counts the changes (sqlite.org/fileformat2.html, 1.3.7)
+_HEADER = (
+    100  # bytes of SQLite's header: it counts the changes (sqlite.org/fileformat2.html, 1.3.7)
+)
 
 
 class Standing:
     """What the registry at `uri` last said of a content key; `store` is where that is kept."""
 
     def __init__(self, uri: str, store: Path, name: str, content_key: str) -> None:
-        self._database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+        self._database = (
+            Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+        )
         self._file = store / FILE
         self._name, self._key = name, content_key
 
@@ -31,26 +35,36 @@ class Standing:
         """`version` and `run_id`, if the registry is as it was when it said so."""
         mark = self._mark()
         kept = read_kept(self._file, "name", "key", "mark", "said")
-        if mark is None or kept is None or [kept["name"], kept["key"], kept["mark"]] != [self._name, self._key, mark]:
+        if (
+            mark is None
+            or kept is None
+            or [kept["name"], kept["key"], kept["mark"]] != [self._name, self._key, mark]
+        ):
             return None
         said: dict[str, Any] = kept["said"]
         return said
 
-    def ask(self, client: MlflowClient, experiment_id: str, made: Mapping[str, str]) -> dict[str, Any] | None:
+    def ask(
+        self, client: MlflowClient, experiment_id: str, made: Mapping[str, str]
+    ) -> dict[str, Any] | None:
         """The same of the registry itself, which is then kept; None where the key has no version, or not the alias `challenger`.
 
         made  the tags of what lies here, by which a version is known that was registered under another kind of key
         """
         from tasks.lifecycle.registry import CHALLENGER, find_version, keep_one_run
 
-        mark = self._mark()  # before it is asked: what is written meanwhile is not known to be in the answer
+        mark = (
+            self._mark()
+        )  # before it is asked: what is written meanwhile is not known to be in the answer
         version = find_version(client, self._name, self._key, made)
         if version is None or CHALLENGER not in version.aliases:
             return None
         keep_one_run(client, experiment_id, self._key, str(version.run_id))
         said = {"version": int(version.version), "run_id": str(version.run_id)}
         if mark is not None:
-            write_json(self._file, {"name": self._name, "key": self._key, "mark": mark, "said": said})
+            write_json(
+                self._file, {"name": self._name, "key": self._key, "mark": mark, "said": said}
+            )
         return said
 
     def _mark(self) -> list[Any] | None:

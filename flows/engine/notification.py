@@ -39,11 +39,25 @@ def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
         try:
             _tell_block(block, text, subject)
         except Exception as error:
-            log.warning("The failure could not be told to the block %s of notify.blocks: %s", block, _why(error))
+            log.warning(
+                "The failure could not be told to the block %s of notify.blocks: %s",
+                block,
+                _why(error),
+            )
     if address := os.environ.get(WEBHOOK):
         try:
             name = _present_name(flow_run)
-            _post(address, {"text": text, "workspace": workspace, "flow_run": name, "url": url, "cause": cause, "id": str(state.id)})
+            _post(
+                address,
+                {
+                    "text": text,
+                    "workspace": workspace,
+                    "flow_run": name,
+                    "url": url,
+                    "cause": cause,
+                    "id": str(state.id),
+                },
+            )
         except Exception as error:
             log.warning("The failure could not be told to %s: %s", WEBHOOK, _why(error))
 
@@ -62,11 +76,17 @@ def _present_name(flow_run: FlowRun) -> str:
 
 def failure_cause(state: State[Any]) -> str:
     """One line: a user's mistake in our words, any other exception with its type; passwords within addresses are left out."""
-    error = state.result(raise_on_failure=False) if state.data is not None else None  # a killed process leaves no exception
+    error = (
+        state.result(raise_on_failure=False) if state.data is not None else None
+    )  # a killed process leaves no exception
     if isinstance(error, PipelineError):
         cause = error.message
     else:
-        cause = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else state.message or str(state.name)
+        cause = (
+            f"{type(error).__name__}: {error}"
+            if isinstance(error, BaseException)
+            else state.message or str(state.name)
+        )
     return re.sub(r"://[^/@\s]+@", "://", " ".join(cause.split()))
 
 
@@ -96,7 +116,9 @@ def _post(address: str, message: dict[str, Any]) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs the address
 
     def post() -> None:
-        httpx.post(address, json=message, headers={"Idempotency-Key": message["id"]}, timeout=TIMEOUT_S).raise_for_status()
+        httpx.post(
+            address, json=message, headers={"Idempotency-Key": message["id"]}, timeout=TIMEOUT_S
+        ).raise_for_status()
 
     retried(post, _may_pass, ATTEMPTS)
 
@@ -107,7 +129,9 @@ def _may_pass(error: BaseException) -> bool:
 
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500 or error.response.status_code in (408, 425, 429)
-    return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
+    return isinstance(error, httpx.TransportError) and not isinstance(
+        error, httpx.UnsupportedProtocol
+    )
 
 
 def _why(error: Exception) -> str:

@@ -32,7 +32,8 @@ def prefect_server() -> Iterator[SyncPrefectClient]:
     """A client of the configured server; ScheduleError where there is none, or where it cannot be asked."""
     if not has_prefect_server():
         raise ScheduleError(
-            "No Prefect server is configured; the one within `ratchet train` ends with it and starts nothing.", START_SERVER
+            "No Prefect server is configured; the one within `ratchet train` ends with it and starts nothing.",
+            START_SERVER,
         )
     import httpx
     from prefect.client.orchestration import get_client
@@ -51,10 +52,13 @@ def prefect_server() -> Iterator[SyncPrefectClient]:
             ) from error
         except httpx.TransportError as error:
             raise ScheduleError(
-                f"{where}: the Prefect server cannot be reached ({type(error).__name__}).", f"Check PREFECT_API_URL. {START_SERVER}"
+                f"{where}: the Prefect server cannot be reached ({type(error).__name__}).",
+                f"Check PREFECT_API_URL. {START_SERVER}",
             ) from None
         except DeploymentApplyError as error:
-            raise ScheduleError(f"{where}: {' '.join(str(error).split())}", "Mend what it names.") from error
+            raise ScheduleError(
+                f"{where}: {' '.join(str(error).split())}", "Mend what it names."
+            ) from error
 
 
 def own_server() -> Callable[[], None]:
@@ -81,6 +85,8 @@ def own_server() -> Callable[[], None]:
             if server.server_process is not None:  # Prefect leaves it to itself
                 server.server_process.kill()
                 server.server_process.wait()
-            raise ScheduleError(f"Prefect's own server did not start: {' '.join(str(error).split())[:300]}", _REMEDY) from error
+            raise ScheduleError(
+                f"Prefect's own server did not start: {' '.join(str(error).split())[:300]}", _REMEDY
+            ) from error
 
     return start

@@ -23,7 +23,14 @@ PLAIN_SECONDS = 15.0  # a line that often, where there is no bar
 def terminal_progress() -> Iterator[None]:
     """Show the stages' progress while the block runs."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description:<10}"),
@@ -34,7 +41,9 @@ def terminal_progress() -> Iterator[None]:
         TextColumn("{task.fields[note]}"),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
         tasks: dict[str, TaskID] = {}
 
         def listen(stage: str) -> Report:
@@ -44,7 +53,9 @@ def terminal_progress() -> Iterator[None]:
 
             def report(step: int, metrics: Mapping[str, float]) -> None:
                 if console.is_terminal:
-                    bars.update(tasks[stage], completed=metrics.get("progress", 0.0), note=_note(metrics))
+                    bars.update(
+                        tasks[stage], completed=metrics.get("progress", 0.0), note=_note(metrics)
+                    )
                 else:
                     plain(step, metrics)
 
@@ -86,8 +97,12 @@ class _StandardError(logging.Handler):
 
 
 def _note(metrics: Mapping[str, float]) -> str:
-    validated = [name for name in metrics if name.startswith("validation_")][:1]  # the one that the checkpoint is chosen by comes first
-    return "  ".join(f"{name} {metrics[name]:.4g}" for name in ["loss", *validated] if name in metrics)
+    validated = [name for name in metrics if name.startswith("validation_")][
+        :1
+    ]  # the one that the checkpoint is chosen by comes first
+    return "  ".join(
+        f"{name} {metrics[name]:.4g}" for name in ["loss", *validated] if name in metrics
+    )
 
 
 def plain_lines(stage: str, say: Callable[[str], object]) -> Report:

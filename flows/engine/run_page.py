@@ -37,7 +37,13 @@ def run_name(form: str) -> Callable[[], str]:
     def name() -> str:
         parameters: dict[str, Any] = flow_run.get_parameters()
         version = str(parameters.get("version", ""))
-        return form.format_map({**parameters, "model": _model_name(parameters), "version": f"v{version}" if version.isdigit() else version})
+        return form.format_map(
+            {
+                **parameters,
+                "model": _model_name(parameters),
+                "version": f"v{version}" if version.isdigit() else version,
+            }
+        )
 
     return name
 
@@ -64,7 +70,11 @@ def shown_in_prefect() -> Iterator[None]:
     with ExitStack() as artifacts:
 
         def listen(stage: str) -> Report:
-            reports = (outer(stage), plain_lines(stage, log.info), artifacts.enter_context(_progress_artifact(stage)))
+            reports = (
+                outer(stage),
+                plain_lines(stage, log.info),
+                artifacts.enter_context(_progress_artifact(stage)),
+            )
 
             def report(step: int, metrics: Mapping[str, float]) -> None:
                 for one in reports:
@@ -120,9 +130,13 @@ def _progress_artifact(stage: str) -> Iterator[Report]:
 def _post_progress(artifact: UUID | None, stage: str, percent: float) -> UUID | None:
     try:
         if artifact is None:
-            return create_progress_artifact(percent, key=f"progress-{stage}", description=f"Progress of {stage}")  # type: ignore[return-value]  # a coroutine only within a running loop
+            return create_progress_artifact(
+                percent, key=f"progress-{stage}", description=f"Progress of {stage}"
+            )  # type: ignore[return-value]  # a coroutine only within a running loop
         update_progress_artifact(artifact, percent)
-    except Exception:  # whatever the server says to it: the next one may arrive, and the stage goes on
+    except (
+        Exception
+    ):  # whatever the server says to it: the next one may arrive, and the stage goes on
         logging.getLogger(__name__).debug("progress was not posted", exc_info=True)
     return artifact
 

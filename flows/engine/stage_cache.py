@@ -14,13 +14,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.engine.cache_contents import clear_way, drop_damaged, dvc_refusals, find_run, forget_hashes, sound_runs
+from flows.engine.cache_contents import (
+    clear_way,
+    drop_damaged,
+    dvc_refusals,
+    find_run,
+    forget_hashes,
+    sound_runs,
+)
 from flows.engine.earlier_locks import taken_over, write_lock
 from tasks.core.errors import PipelineError, WorkspaceError
 from tasks.core.files import sha256_json
 from tasks.core.progress import LINES
 from tasks.params.workspace import Workspace
-from tasks.pipeline import STAGES, START, START_FILE, START_OUTS, code_version, dvc_stages, find_stage, write_dvc_yaml
+from tasks.pipeline import (
+    STAGES,
+    START,
+    START_FILE,
+    START_OUTS,
+    code_version,
+    dvc_stages,
+    find_stage,
+    write_dvc_yaml,
+)
 
 StageStatus = Literal["clean", "stale", "missing"]
 Snapshot = Mapping[str, Any]
@@ -50,7 +66,9 @@ class StageCache:
     reading  only to be asked: dvc.yaml and dvc.lock stay as they are
     """
 
-    def __init__(self, workspace: Workspace, values: Mapping[str, Any], *, reading: bool = False) -> None:
+    def __init__(
+        self, workspace: Workspace, values: Mapping[str, Any], *, reading: bool = False
+    ) -> None:
         from dvc.repo import Repo
 
         logging.getLogger("dvc").setLevel(logging.ERROR)
@@ -93,10 +111,15 @@ class StageCache:
             if made is None:
                 return False
             if damaged := drop_damaged(made.outs):
-                _say(name, f"the copy of {', '.join(damaged)} in DVC's cache is damaged and was dropped; the stage runs again")
+                _say(
+                    name,
+                    f"the copy of {', '.join(damaged)} in DVC's cache is damaged and was dropped; the stage runs again",
+                )
             if not made.outs_cached():
                 return False
-            forget_hashes(self._repo, [self._root / path for path in find_stage(name).outs.values()])
+            forget_hashes(
+                self._repo, [self._root / path for path in find_stage(name).outs.values()]
+            )
             clear_way(made.outs)
             made.checkout(force=True)
             self._save(stage)
@@ -105,14 +128,25 @@ class StageCache:
     def read_inputs(self) -> None:
         """Read local sources, base models and adapters in full, whatever their size and time say, before the next status."""
         with self._locked():
-            forget_hashes(self._repo, {Path(dep.fs_path) for stage in self._stages().values() for dep in self._foreign_deps(stage)})
+            forget_hashes(
+                self._repo,
+                {
+                    Path(dep.fs_path)
+                    for stage in self._stages().values()
+                    for dep in self._foreign_deps(stage)
+                },
+            )
 
     def inputs(self, name: str) -> Snapshot:
         """The stage's inputs before it runs, read in full; PipelineError if one is not what the stage before made of it."""
         with self._locked():
             stages = self._stages()
-            made = {out.fs_path: (before, out) for before, stage in stages.items() for out in stage.outs}
-            forget_hashes(self._repo, [Path(dep.fs_path) for dep in stages[name].deps if dep.fs_path in made])
+            made = {
+                out.fs_path: (before, out) for before, stage in stages.items() for out in stage.outs
+            }
+            forget_hashes(
+                self._repo, [Path(dep.fs_path) for dep in stages[name].deps if dep.fs_path in made]
+            )
             for dep in stages[name].deps:
                 before, out = made.get(dep.fs_path, ("", None))
                 if out is not None and dep.exists and dep.get_hash() != out.hash_info:
@@ -125,7 +159,10 @@ class StageCache:
     def snapshot(self, name: str) -> Snapshot:
         """The stage's inputs as they are now; None for one that is not there, which the stage itself will complain of."""
         with self._locked():
-            return {str(dep): dep.get_hash().value if dep.exists else None for dep in self._stage(name).deps}
+            return {
+                str(dep): dep.get_hash().value if dep.exists else None
+                for dep in self._stage(name).deps
+            }
 
     def commit(self, name: str, before: Snapshot) -> None:
         """Take what the stage has made into the cache and dvc.lock.
@@ -179,7 +216,9 @@ class StageCache:
     def lineage(self) -> Lineage:
         """The content key and data version; ingest must be clean."""
         inputs: dict[str, Any] = {}
-        local: set[str] = set()  # sources and base models on this disk: by content, wherever they lie
+        local: set[str] = (
+            set()
+        )  # sources and base models on this disk: by content, wherever they lie
         with self._locked():
             stages = self._stages()
             for stage in (stages[name] for name in MODEL_STAGES):
@@ -187,8 +226,16 @@ class StageCache:
                     inputs |= dep.get_hash().value
                 local |= {dep.get_hash().value for dep in self._foreign_deps(stage)}
             data_hash = str(stages["ingest"].outs[0].hash_info.value)
-        code = {stage.name: code_version(stage, self._problem) for stage in STAGES if stage.name in MODEL_STAGES}
-        return Lineage(sha256_json(inputs | {"local": sorted(local), "code": code, "data": data_hash}), data_hash, code)
+        code = {
+            stage.name: code_version(stage, self._problem)
+            for stage in STAGES
+            if stage.name in MODEL_STAGES
+        }
+        return Lineage(
+            sha256_json(inputs | {"local": sorted(local), "code": code, "data": data_hash}),
+            data_hash,
+            code,
+        )
 
     def unpushed(self) -> list[str]:
         """Outs that the default remote does not have; all of them where there is no remote."""
@@ -211,7 +258,12 @@ class StageCache:
         file = load_file(self._repo, str(self._root / "dvc.yaml"))
         known = taken_over(file.lockfile_contents.get("stages", {}))
         table = dvc_stages(self._workspace, self._values)
-        return {name: self._with_values(StageLoader.load_stage(file, name, table[name], known.get(name))) for name in names or table}
+        return {
+            name: self._with_values(
+                StageLoader.load_stage(file, name, table[name], known.get(name))
+            )
+            for name in names or table
+        }
 
     def _take_over_lock(self) -> None:
         """Write dvc.lock as this Ratchet has it, where one that declared no versions of its code wrote it."""
@@ -222,24 +274,34 @@ class StageCache:
             known = taken_over(contents.get("stages", {}))
             if known != contents.get("stages", {}):
                 write_lock(self._root / "dvc.lock", contents | {"stages": known})
-                LINES.info("dvc.lock: what an earlier Ratchet made is kept; `ratchet train --force` makes it anew.")
+                LINES.info(
+                    "dvc.lock: what an earlier Ratchet made is kept; `ratchet train --force` makes it anew."
+                )
 
     def _foreign_deps(self, stage: Any) -> list[Any]:
         """Deps that no stage makes: sources, base models and adapters on this disk."""
         made = {(self._root / path).resolve() for stage in STAGES for path in stage.outs.values()}
-        return [dep for dep in stage.deps if dep not in stage.params and Path(dep.fs_path).resolve() not in made]
+        return [
+            dep
+            for dep in stage.deps
+            if dep not in stage.params and Path(dep.fs_path).resolve() not in made
+        ]
 
     def _with_values(self, stage: Any) -> Any:
         for dep in stage.params:
             # an override counts as if params.yaml held it, and the file stays as it is
-            dep.read_params = lambda dep=dep, **_: {key: self._values[key] for key in dep.params if key in self._values}
+            dep.read_params = lambda dep=dep, **_: {
+                key: self._values[key] for key in dep.params if key in self._values
+            }
         return stage
 
     def _start_stage(self, hashes: Mapping[str, str], says: str) -> Any:
         from dvc.dvcfile import SingleStageFile
         from dvc.stage.loader import SingleStageLoader
 
-        outs = [{"path": path, "hash": "md5", "md5": hashes[name]} for name, path in START_OUTS.items()]
+        outs = [
+            {"path": path, "hash": "md5", "md5": hashes[name]} for name, path in START_OUTS.items()
+        ]
         file = SingleStageFile(self._repo, str(self._root / START_FILE))
         return SingleStageLoader.load_stage(file, {"desc": says, "outs": outs}, None)
 
@@ -254,7 +316,9 @@ class StageCache:
 
         for out in stage.outs:
             if drop_damaged([out]) or out.changed_cache():
-                with suppress(DvcException, FileNotFoundError):  # judged by what came, not by what was said
+                with suppress(
+                    DvcException, FileNotFoundError
+                ):  # judged by what came, not by what was said
                     for store, objects in out.get_used_objs(force=True).items():
                         self._repo.cloud.pull(objects, odb=store)
                 if drop_damaged([out]) or out.changed_cache():
@@ -266,7 +330,9 @@ class StageCache:
 
     def _save(self, stage: Any) -> None:
         stage.save_deps()
-        sound_runs(self._repo.stage_cache, stage)  # DVC takes an entry that is there for what it would write
+        sound_runs(
+            self._repo.stage_cache, stage
+        )  # DVC takes an entry that is there for what it would write
         stage.save()
         stage.commit()
         stage.dump(update_pipeline=False)
@@ -276,7 +342,12 @@ class StageCache:
         from dvc.repo import lock_repo
 
         # the run cache resolves 'dvc.yaml' from the working directory
-        with dvc_refusals(self._root), chdir(self._root), lock_repo(self._repo), self._repo.scm_context():
+        with (
+            dvc_refusals(self._root),
+            chdir(self._root),
+            lock_repo(self._repo),
+            self._repo.scm_context(),
+        ):
             self._mend_rwlock()
             yield
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 
-def settle_start(cache: StageCache, params: Params, client: MlflowClient, uri: str, store: Path) -> bool:
+def settle_start(
+    cache: StageCache, params: Params, client: MlflowClient, uri: str, store: Path
+) -> bool:
     """Pin what the training that is about to run starts from, and say so in a line; True if that is other than it was.
 
     store  the workspace's
@@ -52,12 +54,22 @@ def _hashes(client: MlflowClient, uri: str, version: ModelVersion, says: str) ->
     """DVC's hashes of the version's outs that a training starts from, of the dvc.lock that its run holds."""
     from tasks.lifecycle.registry import mlflow_errors
 
-    paths = {name: path for stage in STAGES for name, path in stage.outs.items() if name in START_OUTS}
+    paths = {
+        name: path for stage in STAGES for name, path in stage.outs.items() if name in START_OUTS
+    }
     lock: dict[str, Any] = {}
     with mlflow_errors(uri), tempfile.TemporaryDirectory() as directory:
-        if any(artifact.path == "dvc.lock" for artifact in client.list_artifacts(str(version.run_id))):
-            lock = read_yaml(Path(client.download_artifacts(str(version.run_id), "dvc.lock", directory)))
-    made = {out["path"]: str(out["md5"]) for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])}
+        if any(
+            artifact.path == "dvc.lock" for artifact in client.list_artifacts(str(version.run_id))
+        ):
+            lock = read_yaml(
+                Path(client.download_artifacts(str(version.run_id), "dvc.lock", directory))
+            )
+    made = {
+        out["path"]: str(out["md5"])
+        for stage in lock.get("stages", {}).values()
+        for out in stage.get("outs", [])
+    }
     if missing := [path for path in paths.values() if path not in made]:
         raise RegistryError(
             f"{says}: its MLflow run {version.run_id} has no dvc.lock that names {' and '.join(missing)}.",

@@ -62,7 +62,10 @@ BUSY = ("database is locked", "UNIQUE constraint failed", "UniqueViolation", "De
 def may_pass(error: Exception) -> bool:
     """Whether a retry may help: the network or a busy database, never a user's mistake or a bug."""
     chain = (error, error.__cause__)
-    return any(isinstance(e, ConnectionError | TimeoutError) or any(words in str(e) for words in BUSY) for e in chain)
+    return any(
+        isinstance(e, ConnectionError | TimeoutError) or any(words in str(e) for words in BUSY)
+        for e in chain
+    )
 
 
 class TrainingRun:
@@ -72,11 +75,20 @@ class TrainingRun:
     trigger  what called for the training
     """
 
-    def __init__(self, workspace: Workspace, overrides: Sequence[str] = (), *, rerun: Sequence[str] = (), trigger: str = "") -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        overrides: Sequence[str] = (),
+        *,
+        rerun: Sequence[str] = (),
+        trigger: str = "",
+    ) -> None:
         self.workspace = workspace
         self.overrides = list(overrides)
         self.outcomes: dict[str, StageOutcome] = {}
-        self._runner = StageRunner(workspace, overrides, self._listen, settle=self._settle, rerun=rerun)
+        self._runner = StageRunner(
+            workspace, overrides, self._listen, settle=self._settle, rerun=rerun
+        )
         check_params(self._runner.params, workspace.root)
         self._runner.read_inputs()
         self._trigger = trigger
@@ -119,7 +131,15 @@ class TrainingRun:
             return None
         for stage in STAGES:
             self._note(StageOutcome(stage.name, "cached", 0.0))
-        return self.result(Registered(self._runner.params.model_name, said["version"], said["run_id"], lineage.content_key, created=False))
+        return self.result(
+            Registered(
+                self._runner.params.model_name,
+                said["version"],
+                said["run_id"],
+                lineage.content_key,
+                created=False,
+            )
+        )
 
     def register(self, flow_run_id: str) -> Registered:
         """Register what the stages made."""
@@ -129,14 +149,20 @@ class TrainingRun:
         tags = self._tags(lineage) | {"prefect.flow_run_id": flow_run_id}
         params, values, store = self._runner.params, self._runner.values, self.workspace.store
         self._client()  # where no stage had anything to do, the connection is still being made: two would each make the experiment
-        registered = register_model(self.workspace.root, store, self._uri, params, values, lineage.content_key, tags)
+        registered = register_model(
+            self.workspace.root, store, self._uri, params, values, lineage.content_key, tags
+        )
         self._said(lineage)  # kept, for the next run
         return registered
 
     def result(self, registered: Registered) -> TrainResult:
         """The whole run in one record."""
         reports = self.workspace.root / "reports"
-        metrics = {name: value for name, value in read_json(reports / "metrics.json").items() if isinstance(value, int | float)}
+        metrics = {
+            name: value
+            for name, value in read_json(reports / "metrics.json").items()
+            if isinstance(value, int | float)
+        }
         evaluation = read_json(reports / "evaluation.json")
         outcomes = [self.outcomes[stage.name] for stage in STAGES]
         verified = read_json(reports / "verification.json")
@@ -153,7 +179,11 @@ class TrainingRun:
             rows=Account.read(self.workspace.root / "data" / "splits").plain(),
             notes=[*evaluation["notes"], *verified["notes"]],
             stages=outcomes,
-            ships={"recipe": verified["shipped"], "why": verified["reason"], "candidates": verified["candidates"]},
+            ships={
+                "recipe": verified["shipped"],
+                "why": verified["reason"],
+                "candidates": verified["candidates"],
+            },
         )
 
     def _note(self, outcome: StageOutcome) -> StageOutcome:
@@ -163,13 +193,18 @@ class TrainingRun:
 
     def _said(self, lineage: Lineage) -> dict[str, Any] | None:
         """The version that stands for it."""
-        standing = Standing(self._uri, self.workspace.store, self._runner.params.model_name, lineage.content_key)
+        standing = Standing(
+            self._uri, self.workspace.store, self._runner.params.model_name, lineage.content_key
+        )
         if said := standing.recall():
             return said
         from tasks.lifecycle.registry import BUNDLE_SHA256, DATA_HASH, mlflow_errors
 
         with mlflow_errors(self._uri):
-            return standing.ask(*self._client(), {BUNDLE_SHA256: self._bundle_sha256(), DATA_HASH: lineage.data_hash})
+            return standing.ask(
+                *self._client(),
+                {BUNDLE_SHA256: self._bundle_sha256(), DATA_HASH: lineage.data_hash},
+            )
 
     def _check_ahead(self) -> None:
         """What would fail after the training fails before it: an unreachable registry, recipes and slices that do not exist."""
@@ -178,15 +213,21 @@ class TrainingRun:
 
         params = self._runner.params
         check_recipes(params.export.recipes or ())
-        check_slice_columns(self.workspace.root / "data" / "splits" / "test.parquet", params.evaluate.slices)
+        check_slice_columns(
+            self.workspace.root / "data" / "splits" / "test.parquet", params.evaluate.slices
+        )
         self._client()
 
     def _connect(self) -> tuple[MlflowClient, str]:
         from tasks.lifecycle.registry import connect, mlflow_errors
 
-        client, experiment_id = connect(self._uri, self.workspace.store, self._runner.params.model_name)
+        client, experiment_id = connect(
+            self._uri, self.workspace.store, self._runner.params.model_name
+        )
         with mlflow_errors(self._uri):
-            client.search_registered_models(max_results=1)  # the registry is a store of its own, opened when it is first asked
+            client.search_registered_models(
+                max_results=1
+            )  # the registry is a store of its own, opened when it is first asked
         return client, experiment_id
 
     def _client(self) -> tuple[MlflowClient, str]:
@@ -208,7 +249,10 @@ class TrainingRun:
 
         client, experiment_id = self._client()
         key = self._runner.lineage().content_key
-        curves = LiveCurves(client, claim_run(client, experiment_id, key, self._runner.params.model_name).info.run_id)
+        curves = LiveCurves(
+            client,
+            claim_run(client, experiment_id, key, self._runner.params.model_name).info.run_id,
+        )
 
         def report(step: int, metrics: Mapping[str, float]) -> None:
             shown(step, metrics)
@@ -230,7 +274,9 @@ class TrainingRun:
         training = read_json(reports / "training.json")
         tags: dict[str, Any] = {
             DATA_HASH: lineage.data_hash,
-            STAGE_VERSIONS: ", ".join(f"{stage} {version}" for stage, version in lineage.code.items()),
+            STAGE_VERSIONS: ", ".join(
+                f"{stage} {version}" for stage, version in lineage.code.items()
+            ),
             "ratchet.git_commit": state.commit or "none",
             "ratchet.git_dirty": str(state.dirty or bool(self.overrides)).lower(),
             "ratchet.base_model": params.base_model.path,

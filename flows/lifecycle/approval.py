@@ -23,36 +23,56 @@ def answer(workspace: Workspace, effect: Effect, *, approve: bool, reason: str) 
 
     Where an earlier attempt was killed after its promotion had taken the same answer, that promotion's name, and no other is resumed.
     """
-    return asyncio.run(_answer(workspace, effect, {"approve": approve, "reason": reason, "who": getpass.getuser()}))
+    return asyncio.run(
+        _answer(workspace, effect, {"approve": approve, "reason": reason, "who": getpass.getuser()})
+    )
 
 
 async def _answer(workspace: Workspace, effect: Effect, word: dict[str, Any]) -> str:
     from prefect import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
     from prefect.client.schemas.objects import StateType
     from prefect.client.schemas.responses import SetStateStatus
     from prefect.client.schemas.sorting import FlowRunSort
 
-    paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
+    paused = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
+    )
     async with get_client() as client:
         if answered := await _answered_before(client, effect, word):
             return answered
-        found = await client.read_flow_runs(flow_run_filter=paused, sort=FlowRunSort.START_TIME_DESC)
-        waiting = [run for run in found if run.parameters.get("workspace") == str(workspace.root) and _still_waits(run)]
+        found = await client.read_flow_runs(
+            flow_run_filter=paused, sort=FlowRunSort.START_TIME_DESC
+        )
+        waiting = [
+            run
+            for run in found
+            if run.parameters.get("workspace") == str(workspace.root) and _still_waits(run)
+        ]
         if not waiting:
             raise GateError(
-                f"{workspace.root}: no promotion waits for an answer.", "`ratchet promote` asks for one where promotion.approval is manual."
+                f"{workspace.root}: no promotion waits for an answer.",
+                "`ratchet promote` asks for one where promotion.approval is manual.",
             )
         run = waiting[0]
         effect.begin({"flow_run": str(run.id), "approve": word["approve"]})
         response = await client.resume_flow_run(run.id, run_input=word)
     if response.status != SetStateStatus.ACCEPT:
         why = getattr(response.details, "reason", None) or "no reason given"
-        raise GateError(f"{run.name}: Prefect did not take the answer: {why}.", "See `ratchet history`, and whether it still waits.")
+        raise GateError(
+            f"{run.name}: Prefect did not take the answer: {why}.",
+            "See `ratchet history`, and whether it still waits.",
+        )
     return run.name
 
 
-async def _answered_before(client: PrefectClient, effect: Effect, word: dict[str, Any]) -> str | None:
+async def _answered_before(
+    client: PrefectClient, effect: Effect, word: dict[str, Any]
+) -> str | None:
     """The promotion that took this very answer of an attempt that was killed before it could say so."""
     from prefect.exceptions import ObjectNotFound
 
@@ -61,11 +81,15 @@ async def _answered_before(client: PrefectClient, effect: Effect, word: dict[str
         return None
     try:
         run = await client.read_flow_run(UUID(asked["flow_run"]))
-        inputs = await client.filter_flow_run_input(run.id, key_prefix="paused-", limit=200, exclude_keys=set())
+        inputs = await client.filter_flow_run_input(
+            run.id, key_prefix="paused-", limit=200, exclude_keys=set()
+        )
     except ObjectNotFound:  # another server's, or deleted
         return None
     taken = [json.loads(one.value) for one in inputs if one.key.endswith("-response")]
-    same = any(one.get("approve") == word["approve"] and one.get("who") == word["who"] for one in taken)
+    same = any(
+        one.get("approve") == word["approve"] and one.get("who") == word["who"] for one in taken
+    )
     return run.name if same and not (run.state and run.state.is_paused()) else None
 
 

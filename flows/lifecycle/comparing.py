@@ -22,13 +22,19 @@ if TYPE_CHECKING:
 
     from tasks.comparison import Scored, TestRows
 
-FROZEN = "These test rows were held out by a hash of their text, so neither model was trained on them."
+FROZEN = (
+    "These test rows were held out by a hash of their text, so neither model was trained on them."
+)
 FOREIGN = "{title} is in no registry: whether it was trained on these rows cannot be known."
-OTHER_SPLIT = "{title} was split with other shares ({found}): it may have been trained on some of these rows."
+OTHER_SPLIT = (
+    "{title} was split with other shares ({found}): it may have been trained on some of these rows."
+)
 GIVEN_SPLIT = "The splits were given as files: that no model was trained on these rows is for their maker to know."
 
 
-def compare(workspace: Workspace, first: str = "challenger", second: str = "champion") -> dict[str, Any]:
+def compare(
+    workspace: Workspace, first: str = "challenger", second: str = "champion"
+) -> dict[str, Any]:
     """First against second, as plain JSON values; logged to MLflow on both runs."""
     registry = Registry(workspace)
     pair = [_find(registry, name) for name in (first, second)]
@@ -37,32 +43,47 @@ def compare(workspace: Workspace, first: str = "challenger", second: str = "cham
     return found
 
 
-def compare_pair(workspace: Workspace, registry: Registry, first: Contestant, second: Contestant) -> dict[str, Any]:
+def compare_pair(
+    workspace: Workspace, registry: Registry, first: Contestant, second: Contestant
+) -> dict[str, Any]:
     """The whole comparison of two contestants."""
     rows, scored = score(workspace, {"first": first, "second": second})
-    return describe_pair(workspace, registry, rows, {first: scored["first"], second: scored["second"]})
+    return describe_pair(
+        workspace, registry, rows, {first: scored["first"], second: scored["second"]}
+    )
 
 
-def describe_pair(workspace: Workspace, registry: Registry, rows: TestRows, scored: Mapping[Contestant, Scored]) -> dict[str, Any]:
+def describe_pair(
+    workspace: Workspace, registry: Registry, rows: TestRows, scored: Mapping[Contestant, Scored]
+) -> dict[str, Any]:
     """Two contestants that were scored on the same rows, the first against the second."""
     from tasks.comparison import check_labels, compare_scored, describe_model
 
     ours, theirs = scored.values()
     check_labels(ours.info, theirs.info)
     params = workspace.params()
-    single, paired = Resampling(seed=params.seed), Resampling(params.promotion.resamples, seed=params.seed)
+    single, paired = (
+        Resampling(seed=params.seed),
+        Resampling(params.promotion.resamples, seed=params.seed),
+    )
     return {
         "test": describe_rows(rows),
         "metric": rows.problem.metric,
-        "models": [{"title": c.title, "version": c.number, **describe_model(found, rows, single)} for c, found in scored.items()],
+        "models": [
+            {"title": c.title, "version": c.number, **describe_model(found, rows, single)}
+            for c, found in scored.items()
+        ],
         **compare_scored(ours, theirs, rows, paired, params.promotion.min_slice_rows),
         "params": _changed([registry.run_params(c.version) for c in scored if c.version]),
         "lineage": _changed([_lineage(c.version) for c in scored if c.version]),
-        "notes": [note for contestant in scored for note in _notes(registry, contestant)] or [_frozen(workspace)],
+        "notes": [note for contestant in scored for note in _notes(registry, contestant)]
+        or [_frozen(workspace)],
     }
 
 
-def score(workspace: Workspace, contestants: Mapping[str, Contestant]) -> tuple[TestRows, dict[str, Scored]]:
+def score(
+    workspace: Workspace, contestants: Mapping[str, Contestant]
+) -> tuple[TestRows, dict[str, Scored]]:
     """The workspace's test rows, and every contestant's outputs on them."""
     from dataclasses import replace
 
@@ -99,15 +120,27 @@ def log_comparison(registry: Registry, found: Mapping[str, Any], pair: list[Cont
             if contestant.version is None:
                 continue
             numbers = {metric: interval["value"] for metric, interval in model["metrics"].items()}
-            numbers |= {key: model[key] for key in ("latency_ms_p50", "latency_ms_p95", "throughput", "size_bytes")}
+            numbers |= {
+                key: model[key]
+                for key in ("latency_ms_p50", "latency_ms_p95", "throughput", "size_bytes")
+            }
             run_id = contestant.version.run_id
             now = int(time.time() * 1000)  # of one name MLflow shows the latest
             try:
-                registry.client.log_batch(run_id, metrics=[Metric(f"compare_{key}", value, now, 0) for key, value in numbers.items()])
+                registry.client.log_batch(
+                    run_id,
+                    metrics=[
+                        Metric(f"compare_{key}", value, now, 0) for key, value in numbers.items()
+                    ],
+                )
                 for artifact in (file, page):
                     registry.client.log_artifact(run_id, str(artifact), "comparisons")
             except MlflowException as error:  # of a run that somebody has deleted, say: the comparison stands all the same
-                LINES.warning("%s: MLflow did not take the comparison: %s", contestant.title, " ".join(str(error).split())[:200])
+                LINES.warning(
+                    "%s: MLflow did not take the comparison: %s",
+                    contestant.title,
+                    " ".join(str(error).split())[:200],
+                )
 
 
 def comparison_page(found: Mapping[str, Any]) -> str:
@@ -119,12 +152,19 @@ def comparison_page(found: Mapping[str, Any]) -> str:
 
 def _find(registry: Registry, name: str) -> Contestant:
     if name == "champion" and registry.versions() and registry.find_champion() is None:
-        raise RegistryError(f"{registry.name}: there is no champion yet to compare with.", "Run `ratchet promote`, or name two versions.")
+        raise RegistryError(
+            f"{registry.name}: there is no champion yet to compare with.",
+            "Run `ratchet promote`, or name two versions.",
+        )
     return registry.find(name)
 
 
 def _lineage(version: ModelVersion) -> dict[str, str]:
-    mine = {key.removeprefix("ratchet."): value for key, value in version.tags.items() if key.startswith("ratchet.")}
+    mine = {
+        key.removeprefix("ratchet."): value
+        for key, value in version.tags.items()
+        if key.startswith("ratchet.")
+    }
     return {key: value for key, value in mine.items() if not key.startswith("decision.")}
 
 
@@ -149,7 +189,10 @@ def other_shares(then: Mapping[str, str], split: SplitParams) -> str:
     """The shares of a run's params that are others now, in words; what params.yaml did not say had its default."""
     found = []
     for name in ("validation", "test"):
-        before, now = then.get(f"split.{name}", str(getattr(SplitParams(), name))), str(getattr(split, name))
+        before, now = (
+            then.get(f"split.{name}", str(getattr(SplitParams(), name))),
+            str(getattr(split, name)),
+        )
         if before != now:
             found.append(f"split.{name} {before}, now {now}")
     return ", ".join(found)

@@ -42,7 +42,11 @@ class Contestant:
         from tasks.lifecycle.registry import registered_sha256
         from tasks.problems import problem_names
 
-        return open_bundle(self.directory, problem_names(), None if self.version is None else registered_sha256(self.version))
+        return open_bundle(
+            self.directory,
+            problem_names(),
+            None if self.version is None else registered_sha256(self.version),
+        )
 
 
 class Registry:
@@ -56,7 +60,10 @@ class Registry:
     @property
     def is_made(self) -> bool:
         """Whether anything can have been registered: looking must not make a database."""
-        return self.uri != self.workspace.default_tracking_uri or self.workspace.mlflow_database.is_file()
+        return (
+            self.uri != self.workspace.default_tracking_uri
+            or self.workspace.mlflow_database.is_file()
+        )
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -64,7 +71,10 @@ class Registry:
         from tasks.lifecycle.registry import connect
 
         if not self.is_made:
-            raise RegistryError(f"{self.name}: no version is registered.", "Run `ratchet train`, which registers one.")
+            raise RegistryError(
+                f"{self.name}: no version is registered.",
+                "Run `ratchet train`, which registers one.",
+            )
         return connect(self.uri, self.workspace.store, self.name)[0]
 
     @cached_property
@@ -105,9 +115,13 @@ class Registry:
         if Path(name).is_dir():
             return Contestant(name, Path(name).resolve())
         if not known:
-            raise RegistryError(f"{self.name}: no version is registered yet.", "Run `ratchet train`.")
+            raise RegistryError(
+                f"{self.name}: no version is registered yet.", "Run `ratchet train`."
+            )
         aliases = [alias for version in known for alias in version.aliases]
-        there = ", ".join([*(f"version {version.version}" for version in reversed(known)), *aliases])
+        there = ", ".join(
+            [*(f"version {version.version}" for version in reversed(known)), *aliases]
+        )
         raise RegistryError(
             f"{self.name}: '{name}' is no version, alias or bundle directory.{did_you_mean(name, aliases)} Registered: {there}.",
             "See `ratchet status`.",
@@ -146,10 +160,19 @@ class Registry:
         from tasks.lifecycle.registry import mlflow_errors
 
         with tempfile.TemporaryDirectory() as scratch, mlflow_errors(self.uri):
-            there = {artifact.path for artifact in self.client.list_artifacts(version.run_id, "reports")}
+            there = {
+                artifact.path for artifact in self.client.list_artifacts(version.run_id, "reports")
+            }
             names = [name for name in REPORTS if f"reports/{name}.json" in there]
             return {
-                name: read_json(Path(self.client.download_artifacts(version.run_id, f"reports/{name}.json", scratch))) for name in names
+                name: read_json(
+                    Path(
+                        self.client.download_artifacts(
+                            version.run_id, f"reports/{name}.json", scratch
+                        )
+                    )
+                )
+                for name in names
             }
 
 
@@ -158,12 +181,21 @@ def rollback_target(registry: Registry, decisions: list[Decision], to: int | Non
     from tasks.lifecycle.ledger import standing
 
     past, current = standing(decisions).champions, registry.champion()
-    earlier = past[:-1] if past and past[-1] == current else past  # an alias that was moved by hand goes back to what the ledger says
+    earlier = (
+        past[:-1] if past and past[-1] == current else past
+    )  # an alias that was moved by hand goes back to what the ledger says
     there = {int(version.version) for version in registry.versions()}
     left = [version for version in earlier if version in there and version != current]
     if not left:
-        only = f"version {current} is the only champion so far" if current else "no version was ever promoted"
-        raise GateError(f"{registry.name}: {only}, so there is nothing to roll back to.", "See `ratchet history`; promote a version.")
+        only = (
+            f"version {current} is the only champion so far"
+            if current
+            else "no version was ever promoted"
+        )
+        raise GateError(
+            f"{registry.name}: {only}, so there is nothing to roll back to.",
+            "See `ratchet history`; promote a version.",
+        )
     if to is not None and to not in left:
         raise GateError(
             f"{registry.name}: version {to} was not champion before; earlier champions: {', '.join(map(str, left))}.",

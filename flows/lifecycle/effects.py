@@ -49,7 +49,9 @@ class Effect:
         left = self.left()
         if left is None or left["asked"] != asked:
             return None
-        return next((decision for decision in registry.decisions() if decision.id == left["key"]), None)
+        return next(
+            (decision for decision in registry.decisions() if decision.id == left["key"]), None
+        )
 
     def left(self) -> dict[str, Any] | None:
         """`key` and `asked` of an attempt that gave no answer."""

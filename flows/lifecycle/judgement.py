@@ -46,7 +46,11 @@ class Judgement:
 
 
 def judge_version(
-    workspace: Workspace, registry: Registry, challenger: Contestant, champion: Contestant | None, decisions: list[Decision]
+    workspace: Workspace,
+    registry: Registry,
+    challenger: Contestant,
+    champion: Contestant | None,
+    decisions: list[Decision],
 ) -> Judgement:
     """Every gate's verdict on a registered version; the comparison is logged, nothing else outside is changed."""
     from tasks.comparison import describe_model
@@ -61,15 +65,26 @@ def judge_version(
     params, stands = workspace.params(), standing(decisions)
     mark, gone = _find_mark(registry, stands.high_water, champion)
     contestants = {"challenger": challenger, "champion": champion, "mark": mark}
-    rows, scored = score(workspace, {place: contestant for place, contestant in contestants.items() if contestant})
+    rows, scored = score(
+        workspace, {place: contestant for place, contestant in contestants.items() if contestant}
+    )
     metric = _metric(rows, params.promotion.metric)
     _require_labels(challenger, scored, rows)
     comparison = None
     if champion:
-        comparison = describe_pair(workspace, registry, rows, {challenger: scored["challenger"], champion: scored["champion"]})
+        comparison = describe_pair(
+            workspace,
+            registry,
+            rows,
+            {challenger: scored["challenger"], champion: scored["champion"]},
+        )
         log_comparison(registry, comparison, [challenger, champion])
     resampling = Resampling(params.promotion.resamples, seed=params.seed)
-    measured = comparison["models"] if comparison else [describe_model(scored["challenger"], rows, Resampling(seed=params.seed))]
+    measured = (
+        comparison["models"]
+        if comparison
+        else [describe_model(scored["challenger"], rows, Resampling(seed=params.seed))]
+    )
     models = [
         ModelEvidence(found, registry.reports(contestant.version))
         for found, contestant in zip(measured, (challenger, champion), strict=False)
@@ -80,7 +95,9 @@ def judge_version(
         challenger=models[0],
         champion=models[1] if champion else None,
         comparison=comparison,
-        chance=None if champion else _against_chance(scored["challenger"], rows, metric, resampling),
+        chance=None
+        if champion
+        else _against_chance(scored["challenger"], rows, metric, resampling),
         only_answer=""
         if rows.problem.baseline_is_base
         else only_answer(rows.problem, scored["challenger"].outputs, rows.columns, rows.labels),
@@ -92,9 +109,20 @@ def judge_version(
         rolled_back=challenger.number in stands.rolled_back,
     )
     gates = judge(evidence, params.promotion)
-    known = {contestant.number: scored[place] for place, contestant in contestants.items() if contestant and contestant.number}
+    known = {
+        contestant.number: scored[place]
+        for place, contestant in contestants.items()
+        if contestant and contestant.number
+    }
     best = stands.high_water if gone and stands.high_water else _best(rows, metric, known)
-    return Judgement(challenger.number, champion.number if champion else None, gates, evidence.look, describe_rows(rows), best)
+    return Judgement(
+        challenger.number,
+        champion.number if champion else None,
+        gates,
+        evidence.look,
+        describe_rows(rows),
+        best,
+    )
 
 
 def lineage_gaps(workspace: Workspace, contestant: Contestant) -> list[str]:
@@ -112,23 +140,36 @@ def lineage_gaps(workspace: Workspace, contestant: Contestant) -> list[str]:
         bundle = workspace.root / "models" / "bundle" / MANIFEST
         here = bundle.is_file() and sha256_file(bundle) == tags.get(BUNDLE_SHA256)
         if not here or runner.lineage().data_hash != tags.get("ratchet.data_hash"):
-            return [*gaps, "this workspace holds another model now: whether a remote has this one's data is not known"]
+            return [
+                *gaps,
+                "this workspace holds another model now: whether a remote has this one's data is not known",
+            ]
         missing = runner.unpushed()
-    return [*gaps, "what it was made from is on no DVC remote yet (`dvc push`)"] if missing else gaps
+    return (
+        [*gaps, "what it was made from is on no DVC remote yet (`dvc push`)"] if missing else gaps
+    )
 
 
-def _find_mark(registry: Registry, version: int | None, champion: Contestant | None) -> tuple[Contestant | None, str]:
+def _find_mark(
+    registry: Registry, version: int | None, champion: Contestant | None
+) -> tuple[Contestant | None, str]:
     """The best champion so far, if it is not the present one, or why it cannot be scored any more."""
     if version is None or (champion and champion.number == version):
         return None, ""
     found = next((known for known in registry.versions() if int(known.version) == version), None)
     if found is None:
-        return None, f"version {version}, the best champion so far, was deleted: small losses since cannot be told"
+        return (
+            None,
+            f"version {version}, the best champion so far, was deleted: small losses since cannot be told",
+        )
     try:
         mark = registry.contestant(found)
         mark.open()
     except BundleError as error:
-        return None, f"version {version}, the best champion so far, cannot be scored: {error.message.splitlines()[0]}"
+        return (
+            None,
+            f"version {version}, the best champion so far, cannot be scored: {error.message.splitlines()[0]}",
+        )
     return mark, ""
 
 
@@ -158,25 +199,38 @@ def _require_labels(challenger: Contestant, scored: dict[str, Scored], rows: Tes
         )
 
 
-def _against_mark(title: str, scored: dict[str, Scored], rows: TestRows, metric: str, resampling: Resampling) -> PairedDifference:
+def _against_mark(
+    title: str, scored: dict[str, Scored], rows: TestRows, metric: str, resampling: Resampling
+) -> PairedDifference:
     from tasks.scoring.statistics.paired import PairedDifference, discordant, metric_differences
 
     ours, theirs = scored["challenger"], scored["mark"]
-    found = metric_differences(rows.problem, (ours.outputs, theirs.outputs), ours.references, rows.labels, resampling)
+    found = metric_differences(
+        rows.problem, (ours.outputs, theirs.outputs), ours.references, rows.labels, resampling
+    )
     right = (rows.problem.right(model.outputs, ours.references) for model in (ours, theirs))
     return PairedDifference(title, found[metric], sum(discordant(*right)))
 
 
-def _against_chance(scored: Scored, rows: TestRows, metric: str, resampling: Resampling) -> PairedDifference | None:
+def _against_chance(
+    scored: Scored, rows: TestRows, metric: str, resampling: Resampling
+) -> PairedDifference | None:
     """None for a problem whose plain method is its base model, which already knows something."""
     from tasks.scoring.statistics.chance import difference_to_chance
 
     if rows.problem.baseline_is_base:
         return None
-    return difference_to_chance(rows.problem, metric, scored.outputs, scored.references, rows.labels, resampling)
+    return difference_to_chance(
+        rows.problem, metric, scored.outputs, scored.references, rows.labels, resampling
+    )
 
 
 def _best(rows: TestRows, metric: str, scored: dict[int, Scored]) -> int:
     """The version with the best metric on these rows."""
     kind = rows.problem
-    return max(scored, key=lambda number: kind.metrics(scored[number].outputs, scored[number].references, rows.labels)[metric])
+    return max(
+        scored,
+        key=lambda number: kind.metrics(
+            scored[number].outputs, scored[number].references, rows.labels
+        )[metric],
+    )

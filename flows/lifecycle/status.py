@@ -31,7 +31,13 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
     by_ledger = next(iter(standing(decisions).champions[-1:]), None) if decisions else None
     tests = _test_rows(workspace, decisions) if model["versions"] else None
     clean = {stage["name"] for stage in stages if stage["state"] == "clean"}
-    found = {"workspace": str(workspace.root), "problem": params.problem, "stages": stages, "rows": _rows(workspace, clean), "model": model}
+    found = {
+        "workspace": str(workspace.root),
+        "problem": params.problem,
+        "stages": stages,
+        "rows": _rows(workspace, clean),
+        "model": model,
+    }
     return found | {"test_rows": tests, "ledger_champion": by_ledger}
 
 
@@ -40,15 +46,27 @@ def _rows(workspace: Workspace, clean: Collection[str]) -> dict[str, Any] | None
 
     `files` hold the rows that were set aside, relative to the workspace.
     """
-    stopped = {stage: staging_dir(workspace, stage) / directory for stage, directory in STAGE_ROWS.items() if stage not in clean}
+    stopped = {
+        stage: staging_dir(workspace, stage) / directory
+        for stage, directory in STAGE_ROWS.items()
+        if stage not in clean
+    }
     ended = {stage: workspace.root / directory for stage, directory in STAGE_ROWS.items()}
     places = [*stopped.values(), *reversed(ended.values())]
     found = next((directory for directory in places if (directory / FILE_NAME).is_file()), None)
     if found is None:
         return None
     account = Account.read(found)
-    kept = {stage: found if stopped.get(stage) == found else directory for stage, directory in ended.items()}
-    return account.plain() | {"files": [f"{kept[stage].relative_to(workspace.root)}/quarantine.jsonl" for stage in account.stages]}
+    kept = {
+        stage: found if stopped.get(stage) == found else directory
+        for stage, directory in ended.items()
+    }
+    return account.plain() | {
+        "files": [
+            f"{kept[stage].relative_to(workspace.root)}/quarantine.jsonl"
+            for stage in account.stages
+        ]
+    }
 
 
 def _test_rows(workspace: Workspace, decisions: list[Decision]) -> dict[str, Any] | None:
@@ -91,4 +109,8 @@ def _versions(registry: Registry) -> list[dict[str, Any]]:
 
 
 def _test_metrics(metrics: dict[str, float]) -> dict[str, float]:
-    return {name.removeprefix("test_"): value for name, value in metrics.items() if name.startswith("test_")}
+    return {
+        name.removeprefix("test_"): value
+        for name, value in metrics.items()
+        if name.startswith("test_")
+    }

@@ -27,7 +27,11 @@ def look_for_reasons(workspace: Workspace) -> list[Trigger]:
     wanted, problem = params.retrain, load_problem(params.problem)
     registry = Registry(workspace)
     champion = registry.find_champion() if registry.is_made else None
-    predictor = _load(champion) if champion and (wanted.drift.enabled or wanted.performance.enabled) else None
+    predictor = (
+        _load(champion)
+        if champion and (wanted.drift.enabled or wanted.performance.enabled)
+        else None
+    )
     labelled = root / wanted.performance.labelled if wanted.performance.labelled else None
     registered = _registered_metric(registry, champion, problem.metric) if champion else None
     return [
@@ -72,12 +76,18 @@ def _registered_metric(registry: Registry, champion: Contestant, metric: str) ->
 
     assert champion.version is not None
     with mlflow_errors(registry.uri):
-        found: float | None = registry.client.get_run(champion.version.run_id).data.metrics.get(f"test_{metric}")
+        found: float | None = registry.client.get_run(champion.version.run_id).data.metrics.get(
+            f"test_{metric}"
+        )
         return found
 
 
 def _trained_at(champion: Contestant | None) -> datetime | None:
-    return None if champion is None or champion.version is None else datetime.fromtimestamp(champion.version.creation_timestamp / 1000, UTC)
+    return (
+        None
+        if champion is None or champion.version is None
+        else datetime.fromtimestamp(champion.version.creation_timestamp / 1000, UTC)
+    )
 
 
 def _new_data(workspace: Workspace, registry: Registry) -> Trigger:
@@ -96,8 +106,17 @@ def _new_data(workspace: Workspace, registry: Registry) -> Trigger:
     with tempfile.TemporaryDirectory(dir=workspace.store) as scratch:
         fresh = Path(scratch) / "raw"
         report = listener.get()("ingest")
-        ingest_sources(fresh, problem=params.problem, ingest=params.ingest, root=workspace.root, cache=cache_dir(), report=report)
-        return new_data_trigger(fresh / "rows.parquet", _trained_rows(workspace, registry), columns, wanted)
+        ingest_sources(
+            fresh,
+            problem=params.problem,
+            ingest=params.ingest,
+            root=workspace.root,
+            cache=cache_dir(),
+            report=report,
+        )
+        return new_data_trigger(
+            fresh / "rows.parquet", _trained_rows(workspace, registry), columns, wanted
+        )
 
 
 def _trained_rows(workspace: Workspace, registry: Registry) -> Path | None:
@@ -109,4 +128,10 @@ def _trained_rows(workspace: Workspace, registry: Registry) -> Path | None:
         return None
     with closing(StageRunner(workspace, (), listener.get(), reading=True)) as runner:
         present = runner.lineage().data_hash
-    return rows if any(version.tags.get("ratchet.data_hash") == present for version in registry.versions()[:1]) else None
+    return (
+        rows
+        if any(
+            version.tags.get("ratchet.data_hash") == present for version in registry.versions()[:1]
+        )
+        else None
+    )

@@ -21,9 +21,21 @@ COLOURS = {"passed": "green", "failed": "red", "warned": "yellow", "not applicab
 def print_comparison(found: Mapping[str, Any], page: Path | None) -> None:
     """Metrics, slices and speed of two models, and what differs between them."""
     first, second = found["models"]
-    console.print(f"\nA: {first['title']}, {first['recipe']}\nB: {second['title']}, {second['recipe']}", markup=False)
+    console.print(
+        f"\nA: {first['title']}, {first['recipe']}\nB: {second['title']}, {second['recipe']}",
+        markup=False,
+    )
     console.print(f"{found['test']['rows']} test rows. {' '.join(found['notes'])}\n", markup=False)
-    table = Table("metric", "A", "B", "A - B", "95% interval", "p", title="On the same rows, paired", title_justify="left")
+    table = Table(
+        "metric",
+        "A",
+        "B",
+        "A - B",
+        "95% interval",
+        "p",
+        title="On the same rows, paired",
+        title_justify="left",
+    )
     for name, difference in found["metrics"].items():
         table.add_row(name, *_numbers(difference))
     console.print(table)
@@ -33,12 +45,31 @@ def print_comparison(found: Mapping[str, Any], page: Path | None) -> None:
         f"p {say_p(test['p_value'])}. "
         f"They agree on {found['agreement']:.1%}."
     )
-    slices = Table("slice", "rows", "A", "B", "A - B", "95% interval", "p of a fall", title="Accuracy by slice", title_justify="left")
+    slices = Table(
+        "slice",
+        "rows",
+        "A",
+        "B",
+        "A - B",
+        "95% interval",
+        "p of a fall",
+        title="Accuracy by slice",
+        title_justify="left",
+    )
     for part in found["slices"]:
         if part["judged"]:
             numbers = _numbers(part["difference"])[:-1]
-            slices.add_row(escape(f"{part['column']}={part['value']}"), str(part["rows"]), *numbers, say_p(part["fall_p_adjusted"]))
-    console.print(slices if slices.rows else "No slice has enough rows to be judged (promotion.min_slice_rows).")
+            slices.add_row(
+                escape(f"{part['column']}={part['value']}"),
+                str(part["rows"]),
+                *numbers,
+                say_p(part["fall_p_adjusted"]),
+            )
+    console.print(
+        slices
+        if slices.rows
+        else "No slice has enough rows to be judged (promotion.min_slice_rows)."
+    )
     speed = Table("side by side", "A", "B", title_justify="left")
     for name, key, scale, digits in (
         ("batch 1 p50, ms", "latency_ms_p50", 1, 2), ("batch 1 p95, ms", "latency_ms_p95", 1, 2),
@@ -62,13 +93,24 @@ def print_promotion(result: Mapping[str, Any]) -> None:
     table = Table("gate", "verdict", "why", title=f"{name} version {version}", title_justify="left")
     for gate in decision["gates"]:
         if gate["status"] != "not applicable":
-            table.add_row(gate["name"], f"[{COLOURS[gate['status']]}]{gate['status']}[/]", escape(gate["reason"]))
+            table.add_row(
+                gate["name"],
+                f"[{COLOURS[gate['status']]}]{gate['status']}[/]",
+                escape(gate["reason"]),
+            )
     console.print(table)
-    skipped = [f"{gate['name']} ({gate['reason']})" for gate in decision["gates"] if gate["status"] == "not applicable"]
+    skipped = [
+        f"{gate['name']} ({gate['reason']})"
+        for gate in decision["gates"]
+        if gate["status"] == "not applicable"
+    ]
     if skipped:
         console.print(f"Not applicable: {'; '.join(skipped)}.", markup=False)
     champion = "no version is" if result["champion"] is None else f"version {result['champion']} is"
-    console.print(f"{decision['outcome'].capitalize()}: {decision['reason'].rstrip('.')}. {champion.capitalize()} champion.", markup=False)
+    console.print(
+        f"{decision['outcome'].capitalize()}: {decision['reason'].rstrip('.')}. {champion.capitalize()} champion.",
+        markup=False,
+    )
 
 
 def print_rollback(result: Mapping[str, Any]) -> None:
@@ -88,13 +130,21 @@ def print_rollback(result: Mapping[str, Any]) -> None:
 def print_retraining(result: Mapping[str, Any]) -> None:
     """What was asked, and what came of it."""
     for trigger in result["triggers"]:
-        mark = "[green]fired[/]" if trigger["fired"] else "[dim]no[/]" if trigger["enabled"] else "[dim]off[/]"
+        mark = (
+            "[green]fired[/]"
+            if trigger["fired"]
+            else "[dim]no[/]"
+            if trigger["enabled"]
+            else "[dim]off[/]"
+        )
         console.print(f"{trigger['name']:<12} {mark}  ", end="")
         console.print(trigger["reason"], markup=False)
     if result["state"] == "idle":
         console.print("Nothing calls for training.")
     elif result["promotion"] is None:
-        console.print(f"Data, params and code are those of version {result['version']}, which was judged: nothing new would come of it.")
+        console.print(
+            f"Data, params and code are those of version {result['version']}, which was judged: nothing new would come of it."
+        )
     else:
         print_promotion(result["promotion"])
 
@@ -104,7 +154,17 @@ def print_history(name: str, decisions: Sequence[Decision]) -> None:
     if not decisions:
         console.print(f"{name}: nothing was decided yet. Run `ratchet promote`.")
         return
-    table = Table("when (UTC)", "who", "version", "decision", "before", "look", "why", title=name, title_justify="left")
+    table = Table(
+        "when (UTC)",
+        "who",
+        "version",
+        "decision",
+        "before",
+        "look",
+        "why",
+        title=name,
+        title_justify="left",
+    )
     for decision in decisions:
         words = f"{decision.outcome} (forced)" if decision.forced else decision.outcome
         before = "-" if decision.previous is None else str(decision.previous)

@@ -68,21 +68,31 @@ def make_deployment(workspace: Workspace, plan: Plan, work_pool: str | None) -> 
             _check_work_pool(client, work_pool)
         standing = _find(client, name)
     paused = standing is not None and standing.paused
-    triggers: list[Any] = [DeploymentEventTrigger(name=name, enabled=not paused, expect={plan.event})] if plan.event else []
-    strategy = ConcurrencyLimitStrategy.ENQUEUE if plan.event else ConcurrencyLimitStrategy.CANCEL_NEW
+    triggers: list[Any] = (
+        [DeploymentEventTrigger(name=name, enabled=not paused, expect={plan.event})]
+        if plan.event
+        else []
+    )
+    strategy = (
+        ConcurrencyLimitStrategy.ENQUEUE if plan.event else ConcurrencyLimitStrategy.CANCEL_NEW
+    )
     deployment: RunnerDeployment = retraining.to_deployment(  # type: ignore[assignment]  # a coroutine only within a running loop
         name,
         schedules=_schedules(plan),
         triggers=triggers,
         # a run whose process was killed before it began holds its place so long; workers may have a container to start
-        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=strategy, grace_period_seconds=600 if work_pool else 60),
+        concurrency_limit=ConcurrencyLimitConfig(
+            limit=1, collision_strategy=strategy, grace_period_seconds=600 if work_pool else 60
+        ),
         parameters={"workspace": str(workspace.root)},
         tags=["ratchet", name],
         paused=paused,
         work_pool_name=work_pool,
         entrypoint_type=EntrypointType.MODULE_PATH,  # a file's path would hold from the working directory only
     )
-    deployment.work_pool_name = work_pool  # said also where it is None, or a deployment that had one would keep it
+    deployment.work_pool_name = (
+        work_pool  # said also where it is None, or a deployment that had one would keep it
+    )
     return deployment
 
 
@@ -101,7 +111,9 @@ def serve(deployment: RunnerDeployment) -> None:
     from flows.schedules.runner import serve_until_told
 
     def run() -> None:
-        with redirect_stdout(sys.stderr):  # Prefect prints an outage's tracebacks; standard output is ours
+        with redirect_stdout(
+            sys.stderr
+        ):  # Prefect prints an outage's tracebacks; standard output is ours
             serve_until_told(deployment)
 
     Retrying(retry=retry_if_exception(_is_outage), wait=wait_fixed(OUTAGE_WAIT_S))(run)
@@ -123,8 +135,12 @@ def pause(workspace: Workspace, *, paused: bool) -> Scheduled:
             client.pause_deployment(found.id)
         else:
             client.resume_deployment(found.id)
-        for automation in _automations(client, found.id):  # a paused deployment's events would start runs all the same
-            client.pause_automation(automation.id) if paused else client.resume_automation(automation.id)
+        for automation in _automations(
+            client, found.id
+        ):  # a paused deployment's events would start runs all the same
+            client.pause_automation(automation.id) if paused else client.resume_automation(
+                automation.id
+            )
         return _describe(client, client.read_deployment(found.id))
 
 
@@ -144,7 +160,9 @@ def _is_outage(error: BaseException) -> bool:
 
     if isinstance(error, BaseExceptionGroup):
         return all(_is_outage(one) for one in error.exceptions)
-    return isinstance(error, httpx.TransportError) or (isinstance(error, RuntimeError) and "error threshold" in str(error))
+    return isinstance(error, httpx.TransportError) or (
+        isinstance(error, RuntimeError) and "error threshold" in str(error)
+    )
 
 
 def _schedules(plan: Plan) -> list[Schedule]:
@@ -180,7 +198,10 @@ def _find(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
 def _found(client: SyncPrefectClient, workspace: Workspace) -> DeploymentResponse:
     found = _find(client, deployment_name(workspace))
     if found is None:
-        raise ScheduleError(f"{workspace.root}: nothing is scheduled here.", "Schedule it: see `ratchet schedule --help`.")
+        raise ScheduleError(
+            f"{workspace.root}: nothing is scheduled here.",
+            "Schedule it: see `ratchet schedule --help`.",
+        )
     return found
 
 
@@ -195,7 +216,10 @@ def _describe(client: SyncPrefectClient, deployment: DeploymentResponse) -> Sche
     def first(sort: FlowRunSort, states: dict[str, Any]) -> Any:
         which = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
         runs = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter.model_validate({"state": states}), deployment_filter=which, sort=sort, limit=1
+            flow_run_filter=FlowRunFilter.model_validate({"state": states}),
+            deployment_filter=which,
+            sort=sort,
+            limit=1,
         )
         return runs[0] if runs else None
 
@@ -215,9 +239,17 @@ def _describe(client: SyncPrefectClient, deployment: DeploymentResponse) -> Sche
 def _when(client: SyncPrefectClient, deployment: DeploymentResponse) -> Iterator[str]:
     for standing in deployment.schedules:
         schedule: Any = standing.schedule
-        yield str(Plan(cron=getattr(schedule, "cron", None), timezone=schedule.timezone, every=getattr(schedule, "interval", None)))
+        yield str(
+            Plan(
+                cron=getattr(schedule, "cron", None),
+                timezone=schedule.timezone,
+                every=getattr(schedule, "interval", None),
+            )
+        )
     for automation in _automations(client, deployment.id):
-        yield from (str(Plan(event=event)) for event in sorted(getattr(automation.trigger, "expect", ())))
+        yield from (
+            str(Plan(event=event)) for event in sorted(getattr(automation.trigger, "expect", ()))
+        )
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -8,7 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flows.engine.training_run import TrainResult
-from flows.workspaces.creation import Request, base_model_of, data_sources, guess_problem, make_workspace
+from flows.workspaces.creation import (
+    Request,
+    base_model_of,
+    data_sources,
+    guess_problem,
+    make_workspace,
+)
 from tasks.core.errors import ParamsError, WorkspaceError
 from tasks.params.schema import Params, save_overrides
 from tasks.params.workspace import Workspace, cache_dir
@@ -38,7 +44,9 @@ def prepare(request: Request, shape: Shape | None, overrides: Sequence[str]) -> 
     else:
         workspace = _make(request, shape)
         overrides = (*(SCRATCH if shape else ()), *overrides)
-    check_params(workspace.params(overrides), root)  # wrong values are told before anything is written
+    check_params(
+        workspace.params(overrides), root
+    )  # wrong values are told before anything is written
     save_overrides(workspace.params_file, overrides)
     if shape and not (root / BASE).exists():
         params = workspace.params()
@@ -68,11 +76,22 @@ def _check_known(workspace: Workspace, request: Request, shape: Shape | None) ->
     params = workspace.params()
     if params.problem != PROBLEM:
         raise WorkspaceError(
-            f"{workspace.root}: is a workspace of the problem '{params.problem}', not {PROBLEM}.", "Name another directory."
+            f"{workspace.root}: is a workspace of the problem '{params.problem}', not {PROBLEM}.",
+            "Name another directory.",
         )
     present = params.base_model.path, [source.url for source in params.ingest.sources]
-    base = BASE if shape else base_model_of(request, load_problem(PROBLEM))["path"] if request.base_model else present[0]
-    data = [source["url"] for source in data_sources(request.data, workspace.root)] if request.data else present[1]
+    base = (
+        BASE
+        if shape
+        else base_model_of(request, load_problem(PROBLEM))["path"]
+        if request.base_model
+        else present[0]
+    )
+    data = (
+        [source["url"] for source in data_sources(request.data, workspace.root)]
+        if request.data
+        else present[1]
+    )
     if (base, data) != present:
         raise WorkspaceError(
             f"{workspace.root}: is a workspace already, which starts from {present[0]} and reads {', '.join(present[1])}.",
@@ -82,7 +101,9 @@ def _check_known(workspace: Workspace, request: Request, shape: Shape | None) ->
 
 def _make(request: Request, shape: Shape | None) -> Workspace:
     if shape and request.base_model:
-        raise ParamsError("adapt: --from-scratch and --base-model exclude each other.", "Give one of them.")
+        raise ParamsError(
+            "adapt: --from-scratch and --base-model exclude each other.", "Give one of them."
+        )
     make_workspace(request, guess_problem(request))
     return Workspace.find(request.directory)
 
@@ -96,6 +117,13 @@ def _texts(workspace: Workspace, params: Params) -> Iterator[str]:
 
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "raw"
-        ingest_sources(raw, problem=PROBLEM, ingest=params.ingest, root=workspace.root, cache=cache_dir(), report=silent)
+        ingest_sources(
+            raw,
+            problem=PROBLEM,
+            ingest=params.ingest,
+            root=workspace.root,
+            cache=cache_dir(),
+            report=silent,
+        )
         for batch in pq.ParquetFile(raw / "rows.parquet").iter_batches(columns=["text"]):
             yield from (text for text in batch["text"].to_pylist() if text)

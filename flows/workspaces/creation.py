@@ -126,7 +126,9 @@ def make_workspace(request: Request, found: Guess) -> Made:
     }  # fmt: skip
     params = parse(values, "init")
     seen = _look(params, root)
-    size = TrainingSize(seen.to_train_on, len(seen.labels), values["base_model"] == dict(kind.default_base))
+    size = TrainingSize(
+        seen.to_train_on, len(seen.labels), values["base_model"] == dict(kind.default_base)
+    )
     settings = {
         "metric": kind.metric, "recipes": kind.recipes, "finetune": finetune_values(size, kind.finetune_defaults), "size": size,
         "max_length": kind.default_max_length, "out_of_scope": request.out_of_scope,
@@ -144,7 +146,11 @@ def make_workspace(request: Request, found: Guess) -> Made:
     _init_dvc(root)
     write_dvc_yaml(workspace)
     sources = params.ingest.sources
-    splits = {split: [source.url for source in sources if source.split == split] for split in SPLITS} if sources[0].split else {}
+    splits = (
+        {split: [source.url for source in sources if source.split == split] for split in SPLITS}
+        if sources[0].split
+        else {}
+    )
     return Made(
         os.path.relpath(root), found.problem, dict(found.columns), params.model_name, seen.account.used, seen.account.set_aside,
         sorted(seen.labels), seen.account.plain(), splits, seen.notes(params),
@@ -170,17 +176,24 @@ def base_model_of(request: Request, kind: Problem) -> dict[str, Any]:
     return {"path": path, **({"revision": request.revision} if request.revision else {})}
 
 
-def data_sources(data: Sequence[str], root: Path, splits: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, str]]:
+def data_sources(
+    data: Sequence[str], root: Path, splits: Mapping[str, Sequence[str]] | None = None
+) -> list[dict[str, str]]:
     """`ingest.sources` of params.yaml: a file; or the files of each split, of a directory, told by their names, or as they are named."""
     if data and splits:
-        raise ParamsError("init: --data and --train, --validation or --test exclude each other.", "Give one file, or all three splits.")
+        raise ParamsError(
+            "init: --data and --train, --validation or --test exclude each other.",
+            "Give one file, or all three splits.",
+        )
     if splits:
         found = complete(splits)
     elif len(data) == 1 and not Path(data[0]).is_dir():
         return [{"url": _address(data[0], root)}]
     else:
         found = splits_in(Path(data[0])) if len(data) == 1 else splits_of(data)
-    return [{"url": _address(name, root), "split": split} for split in SPLITS for name in found[split]]
+    return [
+        {"url": _address(name, root), "split": split} for split in SPLITS for name in found[split]
+    ]
 
 
 def _address(name: str, root: Path) -> str:
@@ -199,11 +212,24 @@ def _look(params: Params, root: Path) -> Seen:
     column = load_problem(params.problem).label_column
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "raw"
-        account = read_sources(raw, problem=params.problem, ingest=params.ingest, root=root, cache=cache_dir(), report=silent)
+        account = read_sources(
+            raw,
+            problem=params.problem,
+            ingest=params.ingest,
+            root=root,
+            cache=cache_dir(),
+            report=silent,
+        )
         present = pq.read_schema(raw / "rows.parquet").names
-        table = pq.read_table(raw / "rows.parquet", columns=[name for name in (column, SPLIT) if name in present])
+        table = pq.read_table(
+            raw / "rows.parquet", columns=[name for name in (column, SPLIT) if name in present]
+        )
     counts = [] if column is None else pc.value_counts(flat(table[column])).to_pylist()
-    labels = {str(entry["values"]): entry["counts"] for entry in counts if entry["values"] not in (None, "")}
+    labels = {
+        str(entry["values"]): entry["counts"]
+        for entry in counts
+        if entry["values"] not in (None, "")
+    }
     if SPLIT in present:
         to_train_on = pc.sum(pc.equal(table[SPLIT], SPLITS[0])).as_py()
     else:
@@ -214,16 +240,22 @@ def _look(params: Params, root: Path) -> Seen:
 def _render(values: Mapping[str, Any]) -> str:
     import jinja2
 
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
-    template = environment.from_string((Path(__file__).parent / "params.yaml.j2").read_text(encoding="utf-8"))
+    template = environment.from_string(
+        (Path(__file__).parent / "params.yaml.j2").read_text(encoding="utf-8")
+    )
     return template.render(**values)
 
 
 def _ignore(root: Path) -> None:
     target = root / ".gitignore"
     present = target.read_text(encoding="utf-8").splitlines() if target.is_file() else []
-    write_text(target, "\n".join([*present, *(line for line in IGNORED if line not in present)]) + "\n")
+    write_text(
+        target, "\n".join([*present, *(line for line in IGNORED if line not in present)]) + "\n"
+    )
 
 
 def _init_dvc(root: Path) -> None:
@@ -240,7 +272,9 @@ def _init_dvc(root: Path) -> None:
     except NotDvcRepoError:
         git_root = top_level(root)
         with (
-            Repo.init(str(root), no_scm=git_root is None, subdir=git_root not in (None, root)) as repo,
+            Repo.init(
+                str(root), no_scm=git_root is None, subdir=git_root not in (None, root)
+            ) as repo,
             repo.config.edit("repo") as config,
         ):
             config["core"] |= {

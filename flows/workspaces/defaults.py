@@ -11,7 +11,10 @@ FEW_ROWS = 2_000  # to train on, below which batches are small
 MIN_STEPS = 150  # of the optimizer, that a head needs to learn its classes
 MIN_EPOCHS = 3
 MANY_CLASSES = 20
-SMALL_BASE_RATE, BASE_SIZE_RATE = 2e-4, 5e-5  # of the body: a small encoder takes four times what suits one of a hundred million weights
+SMALL_BASE_RATE, BASE_SIZE_RATE = (
+    2e-4,
+    5e-5,
+)  # of the body: a small encoder takes four times what suits one of a hundred million weights
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import DataError, ParamsError
-from tasks.data.tables.column_guesses import LABEL_NAMES, MOSTLY, SCORE_NAMES, TEXT_NAMES, small_valued
+from tasks.data.tables.column_guesses import (
+    LABEL_NAMES,
+    MOSTLY,
+    SCORE_NAMES,
+    TEXT_NAMES,
+    small_valued,
+)
 from tasks.data.tables.foreign_values import UnfitError, content_of, is_content, split_tags
 from tasks.data.tables.notation import as_nested, is_nested
 from tasks.params.schema import Source
@@ -46,11 +52,21 @@ def sample_rows(source: Source, root: Path, cache: Path) -> dict[str, list[Any]]
     from tasks.data.tables.loading import load
 
     file = fetch(source, root, cache, silent)[0]
-    with tempfile.TemporaryDirectory() as scratch, duckdb.connect(str(Path(scratch) / "rows.duckdb")) as connection:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        duckdb.connect(str(Path(scratch) / "rows.duckdb")) as connection,
+    ):
         connection.execute("SET enable_progress_bar=false")
         load(connection, file.path, Loaded("rows", file.name), source, None, Path(scratch))
-        found = connection.cursor().sql(f"SELECT * FROM rows ORDER BY {LINE} LIMIT {SAMPLE_ROWS}").to_arrow_table().to_pydict()
-    return unfolded({name: values for name, values in found.items() if name not in (FILE, LINE, "split")})
+        found = (
+            connection.cursor()
+            .sql(f"SELECT * FROM rows ORDER BY {LINE} LIMIT {SAMPLE_ROWS}")
+            .to_arrow_table()
+            .to_pydict()
+        )
+    return unfolded(
+        {name: values for name, values in found.items() if name not in (FILE, LINE, "split")}
+    )
 
 
 def unfolded(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
@@ -63,9 +79,13 @@ def unfolded(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
             found |= unfolded({f"{name}.{key}": inner for key, inner in members.items()})
         elif present and sum(map(is_content, present)) > MOSTLY * len(present):
             found[name] = [_text_of(value) for value in values]
-        elif present and sum(isinstance(value, str) and split_tags(value) is not None for value in present) > MOSTLY * len(present):
+        elif present and sum(
+            isinstance(value, str) and split_tags(value) is not None for value in present
+        ) > MOSTLY * len(present):
             found[name] = [split_tags(value) if value else None for value in values]
-        elif present and sum(isinstance(value, str) and is_nested(value) for value in present) > MOSTLY * len(present):
+        elif present and sum(
+            isinstance(value, str) and is_nested(value) for value in present
+        ) > MOSTLY * len(present):
             found[name] = [as_nested(value) for value in values]
         else:
             found[name] = values
@@ -79,7 +99,9 @@ def _text_of(content: Any) -> str | None:
         return None
 
 
-def guess(rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping[str, str]) -> Guess:
+def guess(
+    rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping[str, str]
+) -> Guess:
     """The problem type that explains most of the rows' columns, or the columns of the one that is given.
 
     named  the problem's columns that the user has named
@@ -95,18 +117,31 @@ def guess(rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping
         kind = load_problem(name)
         known = [*kind.columns, *kind.replaceable]
         unknown = [column for column in named if column not in known]
-        guessed = kind.guess_columns(rows) if not unknown and (problem or named or kind.is_meant(rows)) else None
+        guessed = (
+            kind.guess_columns(rows)
+            if not unknown and (problem or named or kind.is_meant(rows))
+            else None
+        )
         same = {column: column for column in kind.columns if column in rows} if named else {}
         columns = {**same, **(guessed or {}), **named}
         if not unknown and set(columns) >= set(kind.columns):
             columns = {column: columns[column] for column in known if column in columns}
             reading = kind.guess_reading(rows, columns) if guessed else {}
-            width = sum(1 if isinstance(column, str) else len(column) for column in columns.values())
+            width = sum(
+                1 if isinstance(column, str) else len(column) for column in columns.values()
+            )
             found.append((width, len(kind.types), Guess(name, columns, reading)))
         elif problem:
             wanted = ", ".join(f"{column} ({what})" for column, what in kind.columns.items())
-            wrong = f"{problem} has no column {', '.join(unknown)}" if unknown else "cannot tell which columns are meant"
-            raise ParamsError(f"init: {wrong}: it wants {wanted}; the data has {', '.join(rows)}.", "Name them: --column NAME=COLUMN.")
+            wrong = (
+                f"{problem} has no column {', '.join(unknown)}"
+                if unknown
+                else "cannot tell which columns are meant"
+            )
+            raise ParamsError(
+                f"init: {wrong}: it wants {wanted}; the data has {', '.join(rows)}.",
+                "Name them: --column NAME=COLUMN.",
+            )
     if not found:
         raise _fits_nothing(rows, problem_names())
     return max(found, key=lambda one: one[:2])[2]
@@ -138,7 +173,11 @@ def _fits_nothing(rows: Mapping[str, Sequence[Any]], problems: Sequence[str]) ->
     few = small_valued(rows)
     nested = [name for name in few if any(map(is_nested, rows[name]))]
     labels = [name for name in few if name not in nested]
-    hint = f" Few values come again and again in {', '.join(labels)}: --label {labels[0]}, if that is the label." if labels else ""
+    hint = (
+        f" Few values come again and again in {', '.join(labels)}: --label {labels[0]}, if that is the label."
+        if labels
+        else ""
+    )
     if nested:
         hint += f" Several labels a row are lists of texts or whole numbers; write {', '.join(nested)} so, if those are the labels."
     return ParamsError(
@@ -150,7 +189,9 @@ def _fits_nothing(rows: Mapping[str, Sequence[Any]], problems: Sequence[str]) ->
 def require_header(rows: Mapping[str, Sequence[Any]], name: str) -> None:
     """DataError where the columns' names seem to be a first row: a value of its column again, beside one that is no name."""
     again = next((column for column, values in rows.items() if column in values), None)
-    if again is not None and (any(map(_is_no_name, rows)) or not any(column.lower() in KNOWN for column in rows)):
+    if again is not None and (
+        any(map(_is_no_name, rows)) or not any(column.lower() in KNOWN for column in rows)
+    ):
         raise DataError(
             f"{name}: its first line seems to be a row, not the columns' names: '{again[:40]}' is a value of other rows too.",
             "Put a line with the columns' names first, such as text,label; or rename that column.",

@@ -21,7 +21,12 @@ _NAMES = {
     "validation": ("dev", "devel", "development", "val", "valid", "validate", "validation", "vld"),
     "test": ("test", "testing", "tst", "eval", "evaluation", "holdout"),
 }
-SPLIT_WORDS = {f"{word}{end}": split for split, words in _NAMES.items() for word in words for end in ("", "s", "set", "sets", "data")}
+SPLIT_WORDS = {
+    f"{word}{end}": split
+    for split, words in _NAMES.items()
+    for word in words
+    for end in ("", "s", "set", "sets", "data")
+}
 _ALL = "one file, a directory, or three files: --train FILE --validation FILE --test FILE"
 
 Splits = Mapping[str, Sequence[str]]  # split: its addresses
@@ -48,9 +53,17 @@ def splits_of(addresses: Sequence[str]) -> Splits:
     common = reduce(and_, (_words(_path(address)) for address in addresses))
     told = [split_of(address, common) for address in _below_common_folder(addresses)]
     if None not in told:
-        return complete({split: [one for one, name in zip(addresses, told, strict=True) if name == split] for split in SPLITS})
+        return complete(
+            {
+                split: [one for one, name in zip(addresses, told, strict=True) if name == split]
+                for split in SPLITS
+            }
+        )
     if len(addresses) != len(SPLITS):
-        raise ParamsError(f"init: --data was given {len(addresses)} times, and the names do not tell the splits.", f"Give {_ALL}.")
+        raise ParamsError(
+            f"init: --data was given {len(addresses)} times, and the names do not tell the splits.",
+            f"Give {_ALL}.",
+        )
     for address, name, split in zip(addresses, told, SPLITS, strict=True):
         if name not in (None, split):
             raise ParamsError(
@@ -85,7 +98,11 @@ def _below_common_folder(addresses: Sequence[str]) -> list[str]:
 
 def splits_in(directory: Path) -> Splits:
     """The splits in a directory, of one or several files each, also as Hugging Face lays them out."""
-    files = [path for path in sorted(directory.rglob("*")) if path.is_file() and path.name.lower().removesuffix(".gz").endswith(ENDINGS)]
+    files = [
+        path
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name.lower().removesuffix(".gz").endswith(ENDINGS)
+    ]
     found: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for path in files:
         split = split_of(str(path.relative_to(directory)))
@@ -98,7 +115,9 @@ def splits_in(directory: Path) -> Splits:
             f"{directory}: {', '.join(f'{split}.*' for split in missing)} is not there; its files of rows: {there}.",
             "Wanted: train.*, validation.* and test.* (CSV, TSV, JSONL or Parquet), or name one file alone: it is split by its texts.",
         )
-    folders = {_laid_out_in(path.relative_to(directory)) for paths in found.values() for path in paths}
+    folders = {
+        _laid_out_in(path.relative_to(directory)) for paths in found.values() for path in paths
+    }
     if len(folders) > 1:
         raise DataError(
             f"{directory}: several folders hold splits: {', '.join(sorted(map(str, folders)))}.",
@@ -117,7 +136,9 @@ def complete(found: Splits) -> Splits:
     """The splits; ParamsError where one has no file."""
     missing = [split for split in SPLITS if not found.get(split)]
     if missing:
-        named = ", ".join(f"{split}: {', '.join(found[split])}" for split in SPLITS if found.get(split))
+        named = ", ".join(
+            f"{split}: {', '.join(found[split])}" for split in SPLITS if found.get(split)
+        )
         raise ParamsError(
             f"init: there is no {' and no '.join(missing)} split ({named}).",
             f"Give {_ALL}. Of one file, validation and test rows are taken by a hash of their texts.",

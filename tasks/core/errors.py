@@ -100,7 +100,9 @@ class RegistryError(PipelineError):
     """MLflow does not have, or cannot be asked for, what is wanted."""
 
 
-_FULL = "Free some space (`dvc gc --workspace` removes old data versions), then run the command again."
+_FULL = (
+    "Free some space (`dvc gc --workspace` removes old data versions), then run the command again."
+)
 _FORBIDDEN = "Give yourself write permission there, then run the command again."
 _IN_THE_WAY = "A file is where a directory belongs: move it away, then run the command again."
 _STORAGE_REMEDIES = {

@@ -101,7 +101,16 @@ def _exchange(one: Path, other: Path) -> bool:
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return False
-    if call(_AT_WORKING_DIRECTORY, os.fsencode(one), _AT_WORKING_DIRECTORY, os.fsencode(other), _EXCHANGE) == 0:
+    if (
+        call(
+            _AT_WORKING_DIRECTORY,
+            os.fsencode(one),
+            _AT_WORKING_DIRECTORY,
+            os.fsencode(other),
+            _EXCHANGE,
+        )
+        == 0
+    ):
         return True
     number = ctypes.get_errno()
     if number in _NO_EXCHANGE:
@@ -157,7 +166,11 @@ def reading_table(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:  # its own OSErrors carry no number
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowKeyError,
+        OSError,
+    ) as error:  # its own OSErrors carry no number
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DamagedError(path, f"not a Parquet file that can be read: {error}") from None

@@ -33,7 +33,9 @@ def _git(directory: Path, *arguments: str) -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
-    done = subprocess.run([git, "-C", str(directory), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [git, "-C", str(directory), *arguments], capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() if done.returncode == 0 else None
 
 
@@ -52,7 +54,12 @@ def make_repository(directory: Path) -> None:
 def commit_all(directory: Path, message: str) -> None:
     """Commit everything that is not ignored, under a name of Ratchet's own; nothing where there is no git."""
     # whatever hooks, signatures and identity the user has set up are meant for other repositories
-    own = ("user.name=ratchet", "user.email=ratchet@localhost", "commit.gpgsign=false", "core.hooksPath=/dev/null")
+    own = (
+        "user.name=ratchet",
+        "user.email=ratchet@localhost",
+        "commit.gpgsign=false",
+        "core.hooksPath=/dev/null",
+    )
     options = [option for setting in own for option in ("-c", setting)]
     _git(directory, *options, "add", "--all")
     _git(directory, *options, "commit", "--quiet", "--message", message)

@@ -11,7 +11,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Iterator[Result]:
     """Results in the items' order, up to `threads` of them under way at a time and no more kept: for work that lets go of the lock.
 
     `Executor.map` would take all items at once (it has a bound from Python 3.14 on).

@@ -50,5 +50,8 @@ def largest_difference(outputs: Floats, others: Floats) -> float:
 def as_wide(outputs: Floats, others: Floats) -> tuple[Floats, Floats]:
     """Both of the same shape, so that they can be held against each other: NaN where only the other has places."""
     shape = np.maximum(outputs.shape, others.shape)
-    ours, theirs = (np.pad(some, [(0, int(more)) for more in shape - some.shape], constant_values=np.nan) for some in (outputs, others))
+    ours, theirs = (
+        np.pad(some, [(0, int(more)) for more in shape - some.shape], constant_values=np.nan)
+        for some in (outputs, others)
+    )
     return ours, theirs

@@ -34,7 +34,11 @@ def inference_batches(lengths: Indices, max_tokens: int, max_rows: int) -> Itera
     order = np.argsort(lengths, kind="stable")
     start = 0
     for end in range(1, len(order) + 1):
-        full = end == len(order) or end - start == max_rows or (end - start + 1) * lengths[order[end]] > max_tokens
+        full = (
+            end == len(order)
+            or end - start == max_rows
+            or (end - start + 1) * lengths[order[end]] > max_tokens
+        )
         if full:
             yield order[start:end]
             start = end

@@ -46,7 +46,9 @@ class ChatTemplate:
                 "base_model: its tokenizer has neither a chat template nor a token that ends texts (eos_token).",
                 "Take a causal language model (SmolLM2, GPT-2, ...), or give its tokenizer_config.json one.",
             )
-        before = "".join(tokenizer.id_to_token(token) or "" for token in special_tokens(tokenizer)[0])
+        before = "".join(
+            tokenizer.id_to_token(token) or "" for token in special_tokens(tokenizer)[0]
+        )
         return cls(_compile(DEFAULT), {**tokens, "bos_token": before})
 
     def render(self, turns: Sequence[Turn], *, ask: bool) -> str:
@@ -54,7 +56,9 @@ class ChatTemplate:
         from jinja2 import TemplateError
 
         try:
-            return self.template.render(messages=turns, add_generation_prompt=ask, tools=None, **self.tokens)
+            return self.template.render(
+                messages=turns, add_generation_prompt=ask, tools=None, **self.tokens
+            )
         except TemplateError as error:
             roles = ", ".join(turn["role"] for turn in turns)
             raise DataError(
@@ -85,7 +89,9 @@ def _compile(template: str) -> Template:
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
     environment.globals |= {"raise_exception": _refuse, "strftime_now": _no_date}
     # `generation` marks answers and writes nothing: what is an answer is found without it
     plain = template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
@@ -93,7 +99,9 @@ def _compile(template: str) -> Template:
     try:
         return environment.from_string(plain)
     except TemplateSyntaxError as error:
-        raise SourceError(f"base_model: its chat template cannot be read: {error}", "Take another base model.") from None
+        raise SourceError(
+            f"base_model: its chat template cannot be read: {error}", "Take another base model."
+        ) from None
 
 
 def _refuse(message: str) -> Any:

@@ -43,8 +43,14 @@ class DialogueEncoder:
 
     def __init__(self, tokenizer: Tokenizer, reserve: int = 0) -> None:
         self.tokenizer, self.template = tokenizer, ChatTemplate.of(tokenizer)
-        self.longest: int = (tokenizer.truncation["max_length"] if tokenizer.truncation else sys.maxsize) - reserve
-        self.special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        self.longest: int = (
+            tokenizer.truncation["max_length"] if tokenizer.truncation else sys.maxsize
+        ) - reserve
+        self.special = {
+            number
+            for number, token in tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        }
 
     def encode(self, turns: Sequence[Turn]) -> Dialogue:
         """The tokens of a dialogue; if it ends with the user, the beginning of an answer is asked for."""
@@ -52,7 +58,9 @@ class DialogueEncoder:
         while (rest := without_oldest(shorter[-1])) is not None:
             shorter.append(rest)
         # the fewer exchanges the fewer tokens: a search by halves, for dialogues may have a hundred turns
-        fitting = bisect_left(shorter, True, key=lambda some: len(self._tokens(some)[0]) <= self.longest)
+        fitting = bisect_left(
+            shorter, True, key=lambda some: len(self._tokens(some)[0]) <= self.longest
+        )
         kept = shorter[min(fitting, len(shorter) - 1)]
         ids, spans = self._tokens(kept)
         learned = [] if not ids else self._learned(kept, ids, spans)
@@ -72,11 +80,17 @@ class DialogueEncoder:
 
     def _tokens(self, turns: Sequence[Turn]) -> tuple[list[int], list[tuple[int, int]]]:
         """(ids, characters of each) of the whole text, though the tokenizer may have cut it."""
-        encoding = self.tokenizer.encode(self._text(turns), add_special_tokens=False)  # the template writes them
+        encoding = self.tokenizer.encode(
+            self._text(turns), add_special_tokens=False
+        )  # the template writes them
         parts = (encoding, *encoding.overflowing)
-        return [token for part in parts for token in part.ids], [span for part in parts for span in part.offsets]
+        return [token for part in parts for token in part.ids], [
+            span for part in parts for span in part.offsets
+        ]
 
-    def _learned(self, turns: Sequence[Turn], ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[int]:
+    def _learned(
+        self, turns: Sequence[Turn], ids: Sequence[int], spans: Sequence[tuple[int, int]]
+    ) -> list[int]:
         """Places of the assistant's tokens; an answer that the template writes otherwise once others follow is not learnt."""
         whole = self._text(turns)
         learned: list[int] = []
@@ -87,18 +101,28 @@ class DialogueEncoder:
             if whole.startswith(before):
                 end = _common(whole, self.template.render(turns[: number + 1], ask=False))
                 learned += self._answer(ids, spans, len(before), end)
-        return [place for place in learned if place > 0]  # nothing stands before the first that could tell it
+        return [
+            place for place in learned if place > 0
+        ]  # nothing stands before the first that could tell it
 
-    def _answer(self, ids: Sequence[int], spans: Sequence[tuple[int, int]], start: int, end: int) -> list[int]:
+    def _answer(
+        self, ids: Sequence[int], spans: Sequence[tuple[int, int]], start: int, end: int
+    ) -> list[int]:
         """Places of the tokens between two characters, up to the last special one: what a template writes behind that, nobody says."""
-        inside = [place for place, (first, last) in enumerate(spans) if start <= first and last <= end]
+        inside = [
+            place for place, (first, last) in enumerate(spans) if start <= first and last <= end
+        ]
         special = [place for place in inside if ids[place] in self.special]
         return [place for place in inside if place <= special[-1]] if special else inside
 
 
 def _common(text: str, other: str) -> int:
     """Characters that both begin with."""
-    differing = (place for place, (ours, theirs) in enumerate(zip(text, other, strict=False)) if ours != theirs)
+    differing = (
+        place
+        for place, (ours, theirs) in enumerate(zip(text, other, strict=False))
+        if ours != theirs
+    )
     return next(differing, min(len(text), len(other)))
 
 
@@ -126,14 +150,18 @@ def encode_dialogues(tokenizer: Tokenizer, dialogues: Sequence[Sequence[Turn]]) 
         "places": [one.learned or [0] for one in found],
     }
     if any(one.learned for one in found):
-        features["references"] = [[one.input_ids[place] for place in one.learned] or [NO_WORD] for one in found]
+        features["references"] = [
+            [one.input_ids[place] for place in one.learned] or [NO_WORD] for one in found
+        ]
     return features
 
 
 def next_tokens(features: Features) -> list[list[int]]:
     """Of each row at each token the one that follows, where that is to be learnt; NO_WORD everywhere else."""
     rows = []
-    for ids, places, right in zip(*(features[name] for name in ("input_ids", "places", "references")), strict=True):
+    for ids, places, right in zip(
+        *(features[name] for name in ("input_ids", "places", "references")), strict=True
+    ):
         row = [NO_WORD] * len(ids)
         for place, token in zip(places, right, strict=True):
             row[max(place - 1, 0)] = token

@@ -16,7 +16,9 @@ def as_turns(value: Any) -> list[Turn]:
     if isinstance(value, str):
         return [{"role": USER, "content": value}]
     turns = [turn or {} for turn in ([] if value is None else value)]
-    return [{"role": turn.get("role") or "", "content": turn.get("content") or ""} for turn in turns]
+    return [
+        {"role": turn.get("role") or "", "content": turn.get("content") or ""} for turn in turns
+    ]
 
 
 def without_oldest(turns: Sequence[Turn]) -> list[Turn] | None:
@@ -25,5 +27,7 @@ def without_oldest(turns: Sequence[Turn]) -> list[Turn] | None:
     Leading system turns stay.
     """
     start = next((place for place, turn in enumerate(turns) if turn["role"] != SYSTEM), len(turns))
-    following = next((place for place in range(start + 1, len(turns)) if turns[place]["role"] == USER), None)
+    following = next(
+        (place for place in range(start + 1, len(turns)) if turns[place]["role"] == USER), None
+    )
     return None if following is None else [*turns[:start], *turns[following:]]

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from tasks.core.arrays import Features
 
 SHARE = 0.15  # of the tokens
-HIDDEN, OTHER = 0.8, 0.1  # of the masked: those that the mask token hides, those that become any other token
+HIDDEN, OTHER = (
+    0.8,
+    0.1,
+)  # of the masked: those that the mask token hides, those that become any other token
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,11 @@ class Vocabulary:
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Vocabulary:
         """SourceError for a tokenizer without a mask token."""
-        special = {number: token.content for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        special = {
+            number: token.content
+            for number, token in tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        }
         masks = [number for number, content in special.items() if "mask" in content.lower()]
         if len(masks) != 1:
             raise SourceError(
@@ -65,7 +72,13 @@ def mask_row(ids: Sequence[int], vocabulary: Vocabulary) -> tuple[list[int], lis
     fates, others = draw.random(count), draw.integers(vocabulary.size, size=count)
     given = list(ids)
     for place, fate, other in zip(places, fates, others, strict=True):
-        given[place] = vocabulary.mask if fate < HIDDEN else int(other) if fate < HIDDEN + OTHER else given[place]
+        given[place] = (
+            vocabulary.mask
+            if fate < HIDDEN
+            else int(other)
+            if fate < HIDDEN + OTHER
+            else given[place]
+        )
     return given, places, [ids[place] for place in places]
 
 
@@ -78,7 +91,9 @@ def unmasked(features: Features) -> list[list[int]]:
     return rows
 
 
-def draw_masks(features: Features, pad_token_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def draw_masks(
+    features: Features, pad_token_id: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(ids with masks, the right ids at masked tokens and NO_WORD elsewhere), (rows, longest), drawn from torch's random state."""
     import torch
 

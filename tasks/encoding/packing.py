@@ -45,7 +45,9 @@ def pack_values(values: Sequence[Sequence[int]], rows: Rows, fill: int) -> npt.N
     return packed
 
 
-def pack_inputs(token_ids: Sequence[Sequence[int]], rows: Rows, pad_token_id: int) -> dict[str, Array]:
+def pack_inputs(
+    token_ids: Sequence[Sequence[int]], rows: Rows, pad_token_id: int
+) -> dict[str, Array]:
     """Model inputs of packed texts."""
     lengths = list(map(len, token_ids))
     of_text = pack_values([[text] * length for text, length in enumerate(lengths)], rows, PADDING)

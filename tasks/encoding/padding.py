@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from tasks.core.arrays import Features
 
-PADDED = {"token_type_ids": 0}  # further inputs that are lists as long as `input_ids`, and what pads them
+PADDED = {
+    "token_type_ids": 0
+}  # further inputs that are lists as long as `input_ids`, and what pads them
 
 
 def encode_texts(tokenizer: Tokenizer, columns: Sequence[Sequence[str]]) -> Features:
@@ -49,5 +51,9 @@ def pad_features(features: Features, pad_token_id: int) -> dict[str, npt.NDArray
     token_ids = features["input_ids"]
     input_ids, lengths = pad_rows(token_ids, pad_token_id), np.asarray(list(map(len, token_ids)))
     attention_mask = (np.arange(input_ids.shape[1]) < lengths[:, None]).astype(np.int64)
-    further = {name: pad_rows(features[name], padding) for name, padding in PADDED.items() if name in features}
+    further = {
+        name: pad_rows(features[name], padding)
+        for name, padding in PADDED.items()
+        if name in features
+    }
     return {"input_ids": input_ids, "attention_mask": attention_mask, **further}

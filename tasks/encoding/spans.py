@@ -28,7 +28,9 @@ def types_of(tags: Sequence[str]) -> list[str]:
     return [tag[2:] for tag in tags if tag.startswith("B-")]
 
 
-def tag_ids(tags: Sequence[Sequence[str] | None], lengths: Sequence[int], names: Sequence[str]) -> list[list[int]]:
+def tag_ids(
+    tags: Sequence[Sequence[str] | None], lengths: Sequence[int], names: Sequence[str]
+) -> list[list[int]]:
     """Tags as numbers; DataError where validation was told to let rows pass that cannot be numbered.
 
     lengths  words of each row
@@ -38,7 +40,11 @@ def tag_ids(tags: Sequence[Sequence[str] | None], lengths: Sequence[int], names:
     for row, (given, length) in enumerate(zip(tags, lengths, strict=True), 1):
         if len(given or ()) != length:
             wrong.append(f"row {row} has {length} words and {len(given or ())} tags.")
-        wrong += [f"row {row} has '{tag}'.{did_you_mean(str(tag), names)}" for tag in dict.fromkeys(given or ()) if tag not in numbers]
+        wrong += [
+            f"row {row} has '{tag}'.{did_you_mean(str(tag), names)}"
+            for tag in dict.fromkeys(given or ())
+            if tag not in numbers
+        ]
     if wrong:
         raise DataError(
             f"tags: {' '.join(wrong[:5])}{' …' if len(wrong) > 5 else ''} Wanted is one of {', '.join(names)} for each word.",
@@ -59,7 +65,10 @@ class Found:
     def by_row(self, rows: int) -> list[list[tuple[int, int, int]]]:
         """(first word, word after the last, type) of each of `rows` rows' entities."""
         found: list[list[tuple[int, int, int]]] = [[] for _ in range(rows)]
-        for row, start, end, kind in zip(*(part.tolist() for part in (self.rows, self.starts, self.ends, self.kinds)), strict=True):
+        for row, start, end, kind in zip(
+            *(part.tolist() for part in (self.rows, self.starts, self.ends, self.kinds)),
+            strict=True,
+        ):
             found[row].append((start, end, kind))
         return found
 
@@ -75,7 +84,9 @@ def find_spans(tags: Indices) -> Found:
     breaks = np.flatnonzero(~goes_on)
     ends = breaks[np.searchsorted(breaks, starts, "right")]
     width = closed.shape[1]
-    return Found(starts // width, starts % width, ends - starts + starts % width, kinds.ravel()[starts])
+    return Found(
+        starts // width, starts % width, ends - starts + starts % width, kinds.ravel()[starts]
+    )
 
 
 def codes(spans: Found, width: int, *, kinds: bool = True) -> Indices:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _FILES = "ratchet_files"
-Files = Callable[[str], bytes | None]  # a file's bytes by its name; None where there is no such file
+Files = Callable[
+    [str], bytes | None
+]  # a file's bytes by its name; None where there is no such file
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ def token_lengths(table: pa.Table) -> npt.NDArray[np.int64]:
     """Tokens of each row, (rows,)."""
     import pyarrow.compute as pc
 
-    lengths: npt.NDArray[np.int64] = pc.list_value_length(table["input_ids"]).to_numpy().astype(np.int64)
+    lengths: npt.NDArray[np.int64] = (
+        pc.list_value_length(table["input_ids"]).to_numpy().astype(np.int64)
+    )
     return lengths
 
 

@@ -70,7 +70,9 @@ def make_windows(ids: Sequence[int], words: Sequence[int], frame: Frame) -> Wind
     return Windowed(flat, [around + end - begin for begin, end in parts], places or [0], cut)
 
 
-def _cut_words(ids: Sequence[int], words: Sequence[int], capacity: int) -> tuple[list[int], list[int], bool]:
+def _cut_words(
+    ids: Sequence[int], words: Sequence[int], capacity: int
+) -> tuple[list[int], list[int], bool]:
     """(tokens, words, whether any was cut) with no word longer than a window."""
     borders = sorted({0, *words, len(ids)})
     moved: dict[int, int] = {}
@@ -94,7 +96,9 @@ def cut_windows(borders: Sequence[int], capacity: int, overlap: int) -> list[tup
         windows.append((begin, end))
         if end == whole:
             return windows
-        reaching = borders[bisect_left(borders, borders[bisect_right(borders, end)] - capacity)]  # else it would add nothing
+        reaching = borders[
+            bisect_left(borders, borders[bisect_right(borders, end)] - capacity)
+        ]  # else it would add nothing
         begin = max(reaching, borders[bisect_right(borders, max(end - overlap, 0)) - 1])
         if whole - begin <= capacity:
             begin = borders[bisect_left(borders, whole - capacity)]
@@ -109,7 +113,9 @@ def _room(place: int, window: tuple[int, int], whole: int) -> int:
     return min(left, end - 1 - place if end < whole else whole)
 
 
-def split_windows(values: Sequence[Sequence[int]], windows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+def split_windows(
+    values: Sequence[Sequence[int]], windows: Sequence[Sequence[int]]
+) -> list[Sequence[int]]:
     """Each row's values cut at its windows: one list a window, of all rows one after the other."""
     found = []
     for row, lengths in zip(values, windows, strict=True):
@@ -120,15 +126,21 @@ def split_windows(values: Sequence[Sequence[int]], windows: Sequence[Sequence[in
 
 def collate_windows(features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
     """All windows of some rows as one padded batch, (windows, longest)."""
-    return pad_features({"input_ids": split_windows(features["input_ids"], features["windows"])}, pad_token_id)
+    return pad_features(
+        {"input_ids": split_windows(features["input_ids"], features["windows"])}, pad_token_id
+    )
 
 
 def window_references(features: Features) -> npt.NDArray[np.int64]:
     """(windows, longest): a word's reference at the token that stands for it, NO_WORD everywhere else."""
     rows = []
-    for ids, words, references in zip(*(features[name] for name in ("input_ids", "words", "references")), strict=True):
+    for ids, words, references in zip(
+        *(features[name] for name in ("input_ids", "words", "references")), strict=True
+    ):
         row = [NO_WORD] * len(ids)
-        for place, reference in zip(words, references, strict=False):  # a row without words has a place, and no reference
+        for place, reference in zip(
+            words, references, strict=False
+        ):  # a row without words has a place, and no reference
             row[place] = reference
         rows.append(row)
     return pad_rows(split_windows(rows, features["windows"]), NO_WORD)
@@ -140,7 +152,9 @@ def merge_windows(outputs: Floats, features: Features) -> Floats:
     lengths = np.asarray(list(chain.from_iterable(features["windows"])))
     ends = np.cumsum(lengths)
     firsts = np.cumsum([0, *(sum(row) for row in features["windows"])])[:-1]
-    places = np.concatenate([first + np.asarray(words) for first, words in zip(firsts, features["words"], strict=True)])
+    places = np.concatenate(
+        [first + np.asarray(words) for first, words in zip(firsts, features["words"], strict=True)]
+    )
     window = np.searchsorted(ends, places, "right")
     merged = np.full((len(counts), max(counts), outputs.shape[-1]), np.nan, np.float32)
     target: Any = np.arange(max(counts)) < np.asarray(counts)[:, None]

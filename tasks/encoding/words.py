@@ -57,7 +57,9 @@ def sub_words(encoding: Encoding) -> tuple[list[int], Spans]:
     ids: list[int] = []
     offsets: Spans = []
     for part in (encoding, *encoding.overflowing):
-        for token, span, special in zip(part.ids, part.offsets, part.special_tokens_mask, strict=True):
+        for token, span, special in zip(
+            part.ids, part.offsets, part.special_tokens_mask, strict=True
+        ):
             if not special:
                 ids.append(token)
                 offsets.append(span)
@@ -80,7 +82,9 @@ def unknown_token(tokenizer: Tokenizer) -> int:
     return int(found or 0)
 
 
-def align(ids: Sequence[int], offsets: Spans, words: Spans, unknown: int) -> tuple[list[int], list[int]]:
+def align(
+    ids: Sequence[int], offsets: Spans, words: Spans, unknown: int
+) -> tuple[list[int], list[int]]:
     """(token ids, for each word the place of its first): every word has one, `unknown` where the tokenizer saw nothing of it.
 
     ids, offsets  of the text's sub-words in order; a token that reaches over a border is the first of both words

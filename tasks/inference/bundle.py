@@ -54,7 +54,9 @@ class Settings(_Part):
     temperature: Annotated[Finite, Field(gt=0, le=1e6)]
     output_name: Name
     threads: Annotated[int, Field(ge=0, le=MOST_THREADS)] = 0
-    bias: Annotated[tuple[Annotated[Finite, Field(ge=-1e9, le=1e9)], ...], Field(max_length=1_000_000)] = ()
+    bias: Annotated[
+        tuple[Annotated[Finite, Field(ge=-1e9, le=1e9)], ...], Field(max_length=1_000_000)
+    ] = ()
 
     @property
     def calibration(self) -> Calibration:
@@ -134,21 +136,36 @@ class BundleInfo:
 
 def write_config(directory: Path, checkpoint_config: Mapping[str, Any], settings: Settings) -> None:
     """Write a plain Hugging Face config.json with our settings under one key."""
-    write_json(directory / CONFIG, {**checkpoint_config, "ratchet": settings.model_dump(mode="json")})
+    write_json(
+        directory / CONFIG, {**checkpoint_config, "ratchet": settings.model_dump(mode="json")}
+    )
 
 
-def write_manifest(directory: Path, *, recipe: str, metrics: Mapping[str, float], limits: Limits) -> None:
+def write_manifest(
+    directory: Path, *, recipe: str, metrics: Mapping[str, float], limits: Limits
+) -> None:
     """Write down every file's hash and size; whatever changes afterwards, `open_bundle` refuses."""
     files = {
-        file.relative_to(directory).as_posix(): {"sha256": sha256_file(file), "bytes": file.stat().st_size}
+        file.relative_to(directory).as_posix(): {
+            "sha256": sha256_file(file),
+            "bytes": file.stat().st_size,
+        }
         for file in sorted(directory.rglob("*"))
         if file.is_file() and file != directory / MANIFEST
     }
-    manifest = {"format": FORMAT, "recipe": recipe, "metrics": dict(metrics), "limits": limits.model_dump(mode="json"), "files": files}
+    manifest = {
+        "format": FORMAT,
+        "recipe": recipe,
+        "metrics": dict(metrics),
+        "limits": limits.model_dump(mode="json"),
+        "files": files,
+    }
     write_json(directory / MANIFEST, manifest)
 
 
-def open_bundle(directory: Path, problems: Sequence[str] | None = None, registered: str | None = None) -> BundleInfo:
+def open_bundle(
+    directory: Path, problems: Sequence[str] | None = None, registered: str | None = None
+) -> BundleInfo:
     """Check every file of a bundle against its manifest, and that against what was registered.
 
     problems    the known problem types; None: any
@@ -165,10 +182,16 @@ def open_bundle(directory: Path, problems: Sequence[str] | None = None, register
         )
     manifest = _parse(_Manifest, raw, directory / MANIFEST)
     wrong = [*_check_listed(directory, manifest.files), *_check_unlisted(directory, manifest.files)]
-    wrong += [f"{name}: not in the manifest, wanted." for name in (MODEL, CONFIG, "tokenizer.json") if name not in manifest.files]
+    wrong += [
+        f"{name}: not in the manifest, wanted."
+        for name in (MODEL, CONFIG, "tokenizer.json")
+        if name not in manifest.files
+    ]
     if wrong:
         lines = "".join(f"\n  {line}" for line in wrong)
-        raise BundleError(f"{directory}: {len(wrong)} of its files cannot be trusted:{lines}", REMEDY)
+        raise BundleError(
+            f"{directory}: {len(wrong)} of its files cannot be trusted:{lines}", REMEDY
+        )
     raw = _read_small(directory, CONFIG)
     if hashlib.sha256(raw).hexdigest() != manifest.files[CONFIG].sha256:
         raise BundleError(f"{directory / CONFIG}: changed while it was read.", REMEDY)
@@ -178,7 +201,15 @@ def open_bundle(directory: Path, problems: Sequence[str] | None = None, register
             f"{directory / CONFIG}: unknown problem type '{settings.problem}', known: {', '.join(problems)}.",
             "Open the bundle with the version of Ratchet that made it.",
         )
-    return BundleInfo(directory, found, settings, manifest.recipe, manifest.metrics, manifest.limits, manifest.files)
+    return BundleInfo(
+        directory,
+        found,
+        settings,
+        manifest.recipe,
+        manifest.metrics,
+        manifest.limits,
+        manifest.files,
+    )
 
 
 def _check_listed(directory: Path, files: Mapping[str, FileEntry]) -> list[str]:
@@ -186,14 +217,25 @@ def _check_listed(directory: Path, files: Mapping[str, FileEntry]) -> list[str]:
     return [wrong for wrong in checked if wrong]
 
 
-def _check_file(directory: Path, name: str, entry: FileEntry, content: bytearray | None = None) -> str:
+def _check_file(
+    directory: Path, name: str, entry: FileEntry, content: bytearray | None = None
+) -> str:
     """What is wrong with a file, or nothing; its bytes are put into `content`."""
     file = directory / name
-    if not name or "\\" in name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+    if (
+        not name
+        or "\\" in name
+        or "\0" in name
+        or Path(name).is_absolute()
+        or ".." in Path(name).parts
+    ):
         return f"{name!r}: leaves the directory."
     if any(part.is_symlink() for part in (file, *file.parents) if directory in part.parents):
         return f"{name}: is a symbolic link, wanted a file."
-    digest, left = hashlib.sha256(), entry.bytes + 1  # a byte more than there should be is enough to tell
+    digest, left = (
+        hashlib.sha256(),
+        entry.bytes + 1,
+    )  # a byte more than there should be is enough to tell
     try:
         with _open(file) as opened:
             while left and (chunk := opened.read(min(left, _CHUNK))):
@@ -204,7 +246,11 @@ def _check_file(directory: Path, name: str, entry: FileEntry, content: bytearray
     except (FileNotFoundError, NotADirectoryError):
         return f"{name}: missing."
     found = digest.hexdigest()
-    return "" if found == entry.sha256 else f"{name}: altered, found sha256 {found[:12]}…, wanted {entry.sha256[:12]}…."
+    return (
+        ""
+        if found == entry.sha256
+        else f"{name}: altered, found sha256 {found[:12]}…, wanted {entry.sha256[:12]}…."
+    )
 
 
 def _check_unlisted(directory: Path, files: Mapping[str, Any]) -> list[str]:
@@ -248,13 +294,19 @@ def _parse(model: type[Model], raw: bytes, file: Path) -> Model:
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
-        lines = "".join(f"\n  {_explain(dict(item))}" for item in error.errors(include_url=False)[:10])
-        raise BundleError(f"{file}: {error.error_count()} of its values cannot be used:{lines}", REMEDY) from None
+        lines = "".join(
+            f"\n  {_explain(dict(item))}" for item in error.errors(include_url=False)[:10]
+        )
+        raise BundleError(
+            f"{file}: {error.error_count()} of its values cannot be used:{lines}", REMEDY
+        ) from None
 
 
 def _explain(error: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "(top level)"
     if error["type"] == "extra_forbidden":
         return f"{where[:200]}: unknown key."
-    found = "" if isinstance(error["input"], dict | list) else f", found {str(error['input'])[:100]!r}"
+    found = (
+        "" if isinstance(error["input"], dict | list) else f", found {str(error['input'])[:100]!r}"
+    )
     return f"{where[:200]}: {str(error['msg'])[:300]}{found}."

@@ -63,7 +63,12 @@ class Reader:
 
     def read(self, ids: Sequence[int]) -> Floats:
         """What the model puts out for the token after `ids`, (vocabulary,); of them it reads what it has not read just before."""
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self.ids, ids[:-1], strict=False)))
+        same = sum(
+            1
+            for _ in takewhile(
+                lambda pair: pair[0] == pair[1], zip(self.ids, ids[:-1], strict=False)
+            )
+        )
         cache = {name: values[:, :, :same] for name, values in self.cache.items()}
         outputs, self.cache = self.model.read_on(ids[same:], cache)
         self.ids = list(ids)
@@ -117,4 +122,6 @@ def answer_tokens(wanted: int, room: int) -> int:
 def answer(predictor: Predictor, turns: Sequence[Turn]) -> str:
     """What a bundle's model answers to a dialogue that ends with the user, each token the likeliest."""
     tokens = answer_tokens(ANSWER_TOKENS, predictor.info.settings.max_length)
-    return "".join(Speaker(predictor.tokenizer, predictor.model, Sampling(tokens)).answer(turns)).strip()
+    return "".join(
+        Speaker(predictor.tokenizer, predictor.model, Sampling(tokens)).answer(turns)
+    ).strip()

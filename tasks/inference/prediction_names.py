@@ -20,11 +20,17 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """For tables: what is nested as columns of its own, `predicted_scores` as `predicted_scores.negative`, `predicted_scores.positive`."""
     columns: dict[str, Any] = {}
     for name, value in row.items():
-        columns |= {f"{name}.{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {name: value}
+        columns |= (
+            {f"{name}.{inner}": item for inner, item in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
     return columns
 
 
-def require_free(columns: Collection[str], example: Mapping[str, Any], prefix: str, place: str) -> None:
+def require_free(
+    columns: Collection[str], example: Mapping[str, Any], prefix: str, place: str
+) -> None:
     """ParamsError if a prediction like `example` would take the name of one of `columns`, which `place` has."""
     if taken := _taken(columns, example, prefix):
         free = next(other for n in count(1) if not _taken(columns, example, other := f"model{n}_"))
@@ -37,5 +43,9 @@ def require_free(columns: Collection[str], example: Mapping[str, Any], prefix: s
 
 def _taken(columns: Collection[str], example: Mapping[str, Any], prefix: str) -> list[str]:
     # many tools tell no cases apart
-    ours = {name.lower() for names in (named(example, prefix), flat(named(example, prefix))) for name in names}
+    ours = {
+        name.lower()
+        for names in (named(example, prefix), flat(named(example, prefix)))
+        for name in names
+    }
     return [name for name in columns if name.lower() in ours]

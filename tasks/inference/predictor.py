@@ -34,10 +34,21 @@ class Predictor:
         try:
             self.tokenizer = load_tokenizer(self.info.read, settings.max_length)
         except ValueError as error:
-            raise BundleError(f"{self.info.directory}: its tokenizer.json cannot be read: {str(error)[:300]}", REMEDY) from None
-        self.model = OnnxModel(lambda: self.info.read(MODEL) or b"", settings.output_name, settings.threads, self.info.directory)
+            raise BundleError(
+                f"{self.info.directory}: its tokenizer.json cannot be read: {str(error)[:300]}",
+                REMEDY,
+            ) from None
+        self.model = OnnxModel(
+            lambda: self.info.read(MODEL) or b"",
+            settings.output_name,
+            settings.threads,
+            self.info.directory,
+        )
         if wrong := self._misfits():
-            raise BundleError(f"{self.info.directory}: its files do not belong together: {'; '.join(wrong)}.", REMEDY)
+            raise BundleError(
+                f"{self.info.directory}: its files do not belong together: {'; '.join(wrong)}.",
+                REMEDY,
+            )
 
     def _misfits(self) -> list[str]:
         """What config.json says that the model or the tokenizer does not have."""
@@ -50,7 +61,9 @@ class Predictor:
         if names and isinstance(width, int) and width != names:
             wrong.append(f"config.json has labels for {names} outputs, the model has {width}")
         if settings.bias and len(settings.bias) != (width if isinstance(width, int) else names):
-            wrong.append(f"config.json has {len(settings.bias)} biases, the model has {width} outputs")
+            wrong.append(
+                f"config.json has {len(settings.bias)} biases, the model has {width} outputs"
+            )
         if settings.pad_token_id and self.tokenizer.id_to_token(settings.pad_token_id) is None:
             wrong.append(f"the tokenizer has no token {settings.pad_token_id}, which pads")
         return wrong
@@ -58,8 +71,12 @@ class Predictor:
     def outputs(self, rows: Columns) -> Floats:
         """Raw outputs in the rows' order, first axis the rows."""
         # answers are not needed, and a label that the bundle does not know must not stop a prediction
-        inputs = {name: values for name, values in rows.items() if name not in self.problem.answer_columns}
-        return self.outputs_of_features(self.problem.encode(self.tokenizer, inputs, self.info.labels))
+        inputs = {
+            name: values for name, values in rows.items() if name not in self.problem.answer_columns
+        }
+        return self.outputs_of_features(
+            self.problem.encode(self.tokenizer, inputs, self.info.labels)
+        )
 
     def outputs_of_features(self, features: Features) -> Floats:
         """Raw outputs of rows that are tokenized already."""

@@ -26,7 +26,9 @@ BATCH_TOKENS = 1024  # padded tokens of one batch: larger ones leave the cache a
 BATCH_ROWS = 32
 MANY_BATCHES = 8  # from which each has a thread of its own: 1.1 times as many texts a second as one after the other on all threads
 
-Cache = dict[str, npt.NDArray[np.float32]]  # keys and values of what a causal model has read, by the names that they go in by
+Cache = dict[
+    str, npt.NDArray[np.float32]
+]  # keys and values of what a causal model has read, by the names that they go in by
 
 
 class Collator(Protocol):
@@ -51,7 +53,13 @@ class OnnxModel:
     bundle   the bundle that it is of, which a BundleError names where onnxruntime refuses it; of a graph of our own that is a bug
     """
 
-    def __init__(self, source: Path | Callable[[], bytes], output_name: str, threads: int = 0, bundle: Path | None = None) -> None:
+    def __init__(
+        self,
+        source: Path | Callable[[], bytes],
+        output_name: str,
+        threads: int = 0,
+        bundle: Path | None = None,
+    ) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -60,31 +68,49 @@ class OnnxModel:
         # 0 would let onnxruntime pin its threads to cores, which fights with other processes and fails in containers
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # patterns are kept for every shape ever seen, and ours all differ
+        options.enable_mem_pattern = (
+            False  # patterns are kept for every shape ever seen, and ours all differ
+        )
         options.log_severity_level = 3
         self.bundle = bundle
         graph = str(source) if isinstance(source, Path) else source()
         with self._refusals():
-            self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self.session = onnxruntime.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"]
+            )
         self.output_name = output_name
-        self.past = [(one.name, one.shape[1], one.shape[3]) for one in self.session.get_inputs() if one.name.startswith(PAST)]
+        self.past = [
+            (one.name, one.shape[1], one.shape[3])
+            for one in self.session.get_inputs()
+            if one.name.startswith(PAST)
+        ]
 
     def run(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Floats:
         """Outputs of one padded batch."""
         with self._refusals():
-            outputs: Floats = self.session.run([self.output_name], {**batch, **self.nothing_read(len(batch["input_ids"]))})[0]
+            outputs: Floats = self.session.run(
+                [self.output_name], {**batch, **self.nothing_read(len(batch["input_ids"]))}
+            )[0]
         return outputs
 
     def nothing_read(self, rows: int) -> Cache:
         """What goes into a causal model beside texts that begin; no other model has such inputs."""
-        return {name: np.zeros((rows, heads, 0, width), np.float32) for name, heads, width in self.past}
+        return {
+            name: np.zeros((rows, heads, 0, width), np.float32) for name, heads, width in self.past
+        }
 
     def read_on(self, ids: Sequence[int], cache: Cache) -> tuple[Floats, Cache]:
         """(outputs of tokens, (tokens, vocabulary); the cache with them) of one text that the model goes on reading."""
         before = next(iter(cache.values())).shape[2]
-        batch = {"input_ids": np.asarray([ids], np.int64), "attention_mask": np.ones((1, before + len(ids)), np.int64)}
+        batch = {
+            "input_ids": np.asarray([ids], np.int64),
+            "attention_mask": np.ones((1, before + len(ids)), np.int64),
+        }
         with self._refusals():
-            outputs, *present = self.session.run([self.output_name, *(name.replace(PAST, PRESENT) for name in cache)], {**batch, **cache})
+            outputs, *present = self.session.run(
+                [self.output_name, *(name.replace(PAST, PRESENT) for name in cache)],
+                {**batch, **cache},
+            )
         return outputs[0], dict(zip(cache, present, strict=True))
 
     def outputs(self, features: Features, problem: Collator, pad_token_id: int) -> Floats:
@@ -92,7 +118,9 @@ class OnnxModel:
         lengths = np.fromiter(map(len, features["input_ids"]), np.int64, len(features["input_ids"]))
         if not len(lengths):
             return self._nothing()
-        places = list(inference_batches(lengths, min(BATCH_TOKENS, problem.batch_tokens), BATCH_ROWS))[::-1]  # the longest first
+        places = list(
+            inference_batches(lengths, min(BATCH_TOKENS, problem.batch_tokens), BATCH_ROWS)
+        )[::-1]  # the longest first
         many = self.threads > 1 and len(places) >= MANY_BATCHES
         model = self.on_one_thread if many else self
 
@@ -113,11 +141,20 @@ class OnnxModel:
     @property
     def output_shape(self) -> list[int | str | None] | None:
         """Of `output_name`, a name or None for each size that is not fixed; None where the graph has no such output."""
-        return next((list(output.shape) for output in self.session.get_outputs() if output.name == self.output_name), None)
+        return next(
+            (
+                list(output.shape)
+                for output in self.session.get_outputs()
+                if output.name == self.output_name
+            ),
+            None,
+        )
 
     def _nothing(self) -> Floats:
         shape = self.output_shape or [0]
-        return np.zeros((0, *(size if isinstance(size, int) else 0 for size in shape[1:])), np.float32)
+        return np.zeros(
+            (0, *(size if isinstance(size, int) else 0 for size in shape[1:])), np.float32
+        )
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
@@ -125,11 +162,14 @@ class OnnxModel:
             yield
         except Exception as error:
             if self.bundle is None or not (
-                type(error).__module__.startswith("onnxruntime.") or isinstance(error, ValueError | RuntimeError)
+                type(error).__module__.startswith("onnxruntime.")
+                or isinstance(error, ValueError | RuntimeError)
             ):
                 raise
             said = " ".join(str(error).split())[:300]
-            raise BundleError(f"{self.bundle}: onnxruntime cannot run its model: {said}", REMEDY) from error
+            raise BundleError(
+                f"{self.bundle}: onnxruntime cannot run its model: {said}", REMEDY
+            ) from error
 
 
 def take_rows(features: Features, rows: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
@@ -139,7 +179,9 @@ def take_rows(features: Features, rows: npt.NDArray[np.int64]) -> dict[str, list
 
 def physical_cores() -> int:
     """Cores this process may use, hyper-threads of one core counted once; at least 1."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    allowed = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
     topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     siblings = {_read(Path(topology.format(cpu))) or str(cpu) for cpu in allowed}
     return max(len(siblings), 1)

@@ -56,14 +56,26 @@ def read_alias(client: MlflowClient, name: str) -> Alias:
         return Alias()
     oldest = (datetime.now(UTC) - LONGEST_PAUSE).isoformat()
     found = {key: json.loads(text) for key, text in model.tags.items() if key.startswith(WRITING)}
-    writing = frozenset((int(said["move"]), int(said["version"])) for said in found.values() if said["time"] > oldest)
+    writing = frozenset(
+        (int(said["move"]), int(said["version"]))
+        for said in found.values()
+        if said["time"] > oldest
+    )
     version = model.aliases.get(CHAMPION)
-    return Alias(None if version is None else int(version), writing, tuple(key for key, said in found.items() if said["time"] <= oldest))
+    return Alias(
+        None if version is None else int(version),
+        writing,
+        tuple(key for key, said in found.items() if said["time"] <= oldest),
+    )
 
 
 def write_alias(client: MlflowClient, name: str, move: int, version: int) -> str:
     """Announce the write and point the alias at the version; the announcement's key, to be taken away once the alias was read back."""
     key = f"{WRITING}{uuid.uuid4().hex}"
-    client.set_registered_model_tag(name, key, json.dumps({"move": move, "version": version, "time": datetime.now(UTC).isoformat()}))
+    client.set_registered_model_tag(
+        name,
+        key,
+        json.dumps({"move": move, "version": version, "time": datetime.now(UTC).isoformat()}),
+    )
     client.set_registered_model_alias(name, CHAMPION, str(version))
     return key

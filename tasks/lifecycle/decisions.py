@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 Outcome = Literal["promoted", "refused", "rolled back"]
-MAX_REASON = 5_000  # characters of a person's words: a decision is one tag, whose length MLflow bounds
+MAX_REASON = (
+    5_000  # characters of a person's words: a decision is one tag, whose length MLflow bounds
+)
 
 
 @dataclass(frozen=True)

@@ -74,18 +74,27 @@ def to_champion(evidence: Evidence) -> PairedDifference:
     return PairedDifference("the champion", difference, apart["only_first"] + apart["only_second"])
 
 
-def lower_bound(pair: PairedDifference, above: float, evidence: Evidence, params: PromotionParams) -> float:
+def lower_bound(
+    pair: PairedDifference, above: float, evidence: Evidence, params: PromotionParams
+) -> float:
     """What the difference exceeds, at the level that is left for this look, tested against `above`."""
     level = level_of_look(params.significance, evidence.look)
-    return pair.difference.lower_bound(level, error_under(above, pair.discordant_rows, evidence.rows))
+    return pair.difference.lower_bound(
+        level, error_under(above, pair.discordant_rows, evidence.rows)
+    )
 
 
 def shown_better(evidence: Evidence, params: PromotionParams) -> bool:
     """Whether the challenger is shown to be better than the champion."""
-    return evidence.comparison is not None and lower_bound(to_champion(evidence), 0.0, evidence, params) > 0
+    return (
+        evidence.comparison is not None
+        and lower_bound(to_champion(evidence), 0.0, evidence, params) > 0
+    )
 
 
-def bounded(name: str, pair: PairedDifference, above: float, evidence: Evidence, params: PromotionParams) -> Gate:
+def bounded(
+    name: str, pair: PairedDifference, above: float, evidence: Evidence, params: PromotionParams
+) -> Gate:
     """Passes if the lower bound of the difference is above `above`."""
     difference, level, bound = (
         pair.difference, level_of_look(params.significance, evidence.look), lower_bound(pair, above, evidence, params)

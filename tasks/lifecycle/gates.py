@@ -20,7 +20,12 @@ from tasks.lifecycle.absolute_gates import (
     judge_rolled_back,
 )
 from tasks.lifecycle.evidence import Evidence, Gate, bounded
-from tasks.lifecycle.relative_gates import judge_forgetting, judge_high_water, judge_improvement, judge_non_inferiority
+from tasks.lifecycle.relative_gates import (
+    judge_forgetting,
+    judge_high_water,
+    judge_improvement,
+    judge_non_inferiority,
+)
 from tasks.params.lifecycle import PromotionParams
 
 
@@ -52,6 +57,10 @@ def judge(evidence: Evidence, params: PromotionParams) -> list[Gate]:
 def judge_chance(evidence: Evidence, params: PromotionParams) -> Gate:
     """The first champion is shown to be better than a model that learnt nothing."""
     if evidence.chance is None:
-        reason = "it is held against the champion" if evidence.comparison else "its problem type is held against the base model"
+        reason = (
+            "it is held against the champion"
+            if evidence.comparison
+            else "its problem type is held against the base model"
+        )
         return Gate("better than chance", "not applicable", reason)
     return bounded("better than chance", evidence.chance, 0.0, evidence, params)

@@ -56,7 +56,11 @@ class Ledger:
         """All of them, oldest first: those on the versions and those of this workspace."""
         newest = self.settle().move
         found = {decision.id: decision for decision in read_lines(self.file)}
-        found |= {d.id: d for d in self._tagged() if d.move is None or d.settled or (d.move <= newest and self._owns_its_claim(d))}
+        found |= {
+            d.id: d
+            for d in self._tagged()
+            if d.move is None or d.settled or (d.move <= newest and self._owns_its_claim(d))
+        }
         return sorted(found.values(), key=lambda decision: (decision.time, decision.move or 0))
 
     def champion(self) -> int | None:
@@ -66,7 +70,14 @@ class Ledger:
     def champion_version(self) -> ModelVersion | None:
         """The same as a version."""
         number = self.champion()
-        return next((version for version in versions(self.client, self.name) if int(version.version) == number), None)
+        return next(
+            (
+                version
+                for version in versions(self.client, self.name)
+                if int(version.version) == number
+            ),
+            None,
+        )
 
     def record(self, decision: Decision) -> Decision:
         """Write down a decision that moves nothing."""
@@ -80,7 +91,9 @@ class Ledger:
         A decision that was carried out before, by its id, is returned as it was.
         """
         position = self.settle()
-        if done := next((known for known in self._tagged() if known.id == decision.id and known.settled), None):
+        if done := next(
+            (known for known in self._tagged() if known.id == decision.id and known.settled), None
+        ):
             return done
         if position.champion != decision.previous:
             raise GateError(
@@ -90,7 +103,9 @@ class Ledger:
         decision = replace(decision, move=position.move + 1)
         self._tag(decision)
         if not self._claim(decision):
-            self.client.delete_model_version_tag(self.name, str(decision.version), DECISION + decision.id)
+            self.client.delete_model_version_tag(
+                self.name, str(decision.version), DECISION + decision.id
+            )
             raise GateError(
                 f"{self.name}: another promotion made version {self.champion()} champion at the same time.",
                 "Run the command again: it is judged against the new champion.",
@@ -108,7 +123,10 @@ class Ledger:
             if decision is None or alias.version == decision.version:
                 break
             if decision.settled and not announced and not alias.is_late(number):
-                if seen == (number, alias):  # twice the same with no late write under way: a person moved it
+                if seen == (
+                    number,
+                    alias,
+                ):  # twice the same with no late write under way: a person moved it
                     break
                 seen = (number, alias)
                 continue
@@ -129,16 +147,27 @@ class Ledger:
         """Number and decision of the newest move, and its claim while that is shown; no decision once its version is deleted."""
         there = self._tagged_versions()
         known = self._known(there)
-        settled = max((decision.move or 0 for decision in known.values() if decision.settled), default=0)
-        last, claim = settled, self._find_claim(settled) if settled else None  # `mlflow gc` removes it for good
+        settled = max(
+            (decision.move or 0 for decision in known.values() if decision.settled), default=0
+        )
+        last, claim = (
+            settled,
+            self._find_claim(settled) if settled else None,
+        )  # `mlflow gc` removes it for good
         while following := self._find_claim(last + 1):
             last, claim = last + 1, following
-        if last > settled:  # its decision was written down before it was claimed, maybe since the versions were read
+        if (
+            last > settled
+        ):  # its decision was written down before it was claimed, maybe since the versions were read
             there = self._tagged_versions()
             known = self._known(there)
         shown = claim if claim is not None and claim.lifecycle_stage == "active" else None
-        carried_out = (decision for decision in known.values() if decision.settled and decision.move == last)
-        decision = next(carried_out, None) or (known.get(claim.tags.get("decision", "")) if claim else None)
+        carried_out = (
+            decision for decision in known.values() if decision.settled and decision.move == last
+        )
+        decision = next(carried_out, None) or (
+            known.get(claim.tags.get("decision", "")) if claim else None
+        )
         if decision is None or decision.version not in {int(version.version) for version in there}:
             if shown is None:
                 return last, None, None
@@ -160,14 +189,20 @@ class Ledger:
 
     def _claim(self, decision: Decision) -> bool:
         try:
-            self.client.create_experiment(self._claim_name(decision.move), tags={"decision": decision.id})
+            self.client.create_experiment(
+                self._claim_name(decision.move), tags={"decision": decision.id}
+            )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         # ours, too, where MLflow's client had to send it twice
         if not self._owns_its_claim(decision):
             return False
-        if all(known.move != decision.move or known.id == decision.id for known in self._tagged() if known.settled):
+        if all(
+            known.move != decision.move or known.id == decision.id
+            for known in self._tagged()
+            if known.settled
+        ):
             return True
         # `mlflow gc` had removed the claim of a move that was made while this one was paused, and its name was free again
         if claim := self._find_claim(decision.move or 0):
@@ -186,17 +221,23 @@ class Ledger:
 
     def _tagged_versions(self) -> list[ModelVersion]:
         """Every version with its tags; a search leaves the aliases out."""
-        found: list[ModelVersion] = self.client.search_model_versions(f"name = '{self.name}'", max_results=10_000)
+        found: list[ModelVersion] = self.client.search_model_versions(
+            f"name = '{self.name}'", max_results=10_000
+        )
         return found
 
     def _tagged(self) -> list[Decision]:
         return decisions_on(self._tagged_versions())
 
     def _known(self, there: list[ModelVersion]) -> dict[str, Decision]:
-        return {decision.id: decision for decision in [*read_lines(self.file), *decisions_on(there)]}
+        return {
+            decision.id: decision for decision in [*read_lines(self.file), *decisions_on(there)]
+        }
 
     def _tag(self, decision: Decision) -> None:
-        self.client.set_model_version_tag(self.name, str(decision.version), DECISION + decision.id, json.dumps(asdict(decision)))
+        self.client.set_model_version_tag(
+            self.name, str(decision.version), DECISION + decision.id, json.dumps(asdict(decision))
+        )
 
 
 def open_ledger(client: MlflowClient, uri: str, store: Path, name: str) -> Ledger:
@@ -205,7 +246,9 @@ def open_ledger(client: MlflowClient, uri: str, store: Path, name: str) -> Ledge
     own, elsewhere = (store / "ledger" / f"{name}{end}.jsonl" for end in ("", f"-{place}"))
     if uri != f"sqlite:///{store / 'mlflow.db'}":
         return Ledger(client, name, elsewhere)
-    if elsewhere.is_file() and not own.exists():  # of a time when a workspace that was moved lost it
+    if (
+        elsewhere.is_file() and not own.exists()
+    ):  # of a time when a workspace that was moved lost it
         elsewhere.rename(own)
     return Ledger(client, name, own)
 
@@ -231,10 +274,14 @@ def standing(decisions: list[Decision]) -> Standing:
     mark: int | None = None
     for decision in sorted((d for d in decisions if d.move is not None), key=lambda d: d.move or 0):
         if decision.outcome == "rolled back":
-            place = max((i for i, version in enumerate(stack) if version == decision.version), default=-1)
+            place = max(
+                (i for i, version in enumerate(stack) if version == decision.version), default=-1
+            )
             taken |= set(stack[place + 1 :])
             stack = stack[: place + 1] if place >= 0 else [decision.version]
-            mark = decision.version if mark in taken else mark  # what was taken back is no measure for others
+            mark = (
+                decision.version if mark in taken else mark
+            )  # what was taken back is no measure for others
         elif decision.version not in stack[-1:]:
             stack.append(decision.version)
         taken.discard(decision.version)

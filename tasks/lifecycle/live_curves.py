@@ -27,7 +27,11 @@ class LiveCurves:
         now = int(time.time() * 1000)
         # a bare loss of every step is noise; the curve's points carry the epoch
         if "epoch" in metrics or any(name.startswith("validation_") for name in metrics):
-            self._pending += [Metric(name, value, now, step) for name, value in metrics.items() if name != "progress"]
+            self._pending += [
+                Metric(name, value, now, step)
+                for name, value in metrics.items()
+                if name != "progress"
+            ]
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 

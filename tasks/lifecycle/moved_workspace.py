@@ -26,7 +26,9 @@ def follow_move(database: Path, store: Path, experiment: str) -> None:
     here = f"{store.as_uri()}/"
     try:
         with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
-            found = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)).fetchone()
+            found = connection.execute(
+                "SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)
+            ).fetchone()
             there = str(found[0]).removesuffix(ARTIFACTS) if found else here
             if there == here or not there.endswith(f"/{store.name}/"):
                 return
@@ -38,4 +40,7 @@ def follow_move(database: Path, store: Path, experiment: str) -> None:
                 )
             connection.execute("COMMIT")
     except sqlite3.Error as error:
-        raise RegistryError(f"{database}: {error}.", "Check that the file is MLflow's database and that you may write to it.") from error
+        raise RegistryError(
+            f"{database}: {error}.",
+            "Check that the file is MLflow's database and that you may write to it.",
+        ) from error

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: the version in production, and the newest
+CHAMPION, CHALLENGER = (
+    "champion",
+    "challenger",
+)  # aliases: the version in production, and the newest
 CONTENT_KEY = "ratchet.content_key"
 EARLIER_KEY = "ratchet.earlier_content_key"  # the key it was registered under, when that held digests of code files
 STAGE_VERSIONS = "ratchet.stage_versions"  # the declared versions of the stages' code; no version from before them has it
@@ -28,7 +31,8 @@ DATA_HASH = "ratchet.data_hash"
 DECISION = "ratchet.decision."  # a version's tags that hold the decisions about it, by id
 BUNDLE_SHA256 = "ratchet.bundle_sha256"  # of its manifest, which holds every other file's
 _DAMAGED_DATABASE = (
-    "The database is damaged: restore a copy of it, or move it away, and `ratchet train` registers what it made in a new one."
+    "The database is damaged: restore a copy of it, or move it away, and `ratchet train` "
+    "registers what it made in a new one."
 )
 
 
@@ -44,13 +48,19 @@ def mlflow_errors(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
         causes = list(_causes(error))
         # no answer: the innermost cause says why in a few words (refused, unknown host, certificate)
-        unanswered = any(isinstance(cause, requests.ConnectionError | requests.Timeout) for cause in causes)
+        unanswered = any(
+            isinstance(cause, requests.ConnectionError | requests.Timeout) for cause in causes
+        )
         found = f"no answer: {causes[-1]}" if unanswered else str(error)
         reason = " ".join(found.split())[:500].replace(urlsplit(uri).password or "\0", "***")
-        damaged = any(words in found for words in ("disk image is malformed", "file is not a database"))
+        damaged = any(
+            words in found for words in ("disk image is malformed", "file is not a database")
+        )
         raise RegistryError(
             f"MLflow at {_without_password(uri)}: {reason}",
-            _DAMAGED_DATABASE if damaged else "Check MLFLOW_TRACKING_URI and that the server or database is up.",
+            _DAMAGED_DATABASE
+            if damaged
+            else "Check MLFLOW_TRACKING_URI and that the server or database is up.",
         ) from error
 
 
@@ -102,7 +112,8 @@ def _make_database(file: Path) -> None:
     if file.exists():
         if not file.is_file() or not file.stat().st_size:
             raise RegistryError(
-                f"MLflow at sqlite:///{file}: {'empty' if file.is_file() else 'a directory'}, wanted MLflow's database.", _DAMAGED_DATABASE
+                f"MLflow at sqlite:///{file}: {'empty' if file.is_file() else 'a directory'}, wanted MLflow's database.",
+                _DAMAGED_DATABASE,
             )
         return
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -133,9 +144,15 @@ def claim_run(client: MlflowClient, experiment_id: str, content_key: str, name: 
     'ratchet MODEL run KEY n', hidden at once. n is 1 unless the run of an earlier claim was deleted.
     """
     found = _runs(client, experiment_id, content_key)
-    run = found[0] if found else client.create_run(experiment_id, run_name=name, tags={CONTENT_KEY: content_key})
+    run = (
+        found[0]
+        if found
+        else client.create_run(experiment_id, run_name=name, tags={CONTENT_KEY: content_key})
+    )
     for number in count(1):
-        claimed = _claim_once(client, f"ratchet {name} run {content_key[:32]} {number}", "run", run.info.run_id)
+        claimed = _claim_once(
+            client, f"ratchet {name} run {content_key[:32]} {number}", "run", run.info.run_id
+        )
         if claimed == run.info.run_id or _is_there(client, claimed):
             break
     if found or claimed != run.info.run_id:
@@ -144,7 +161,9 @@ def claim_run(client: MlflowClient, experiment_id: str, content_key: str, name: 
     return client.get_run(claimed)
 
 
-def keep_one_run(client: MlflowClient, experiment_id: str, content_key: str, mlflow_run_id: str) -> None:
+def keep_one_run(
+    client: MlflowClient, experiment_id: str, content_key: str, mlflow_run_id: str
+) -> None:
     """Delete the other runs of this content key, which attempts left that were killed, or had not seen each other."""
     from mlflow.exceptions import MlflowException
 
@@ -159,7 +178,11 @@ def keep_one_run(client: MlflowClient, experiment_id: str, content_key: str, mlf
 
 def _runs(client: MlflowClient, experiment_id: str, content_key: str) -> list[Run]:
     """Oldest first."""
-    found: list[Run] = client.search_runs([experiment_id], f"tags.`{CONTENT_KEY}` = '{content_key}'", order_by=["attributes.start_time"])
+    found: list[Run] = client.search_runs(
+        [experiment_id],
+        f"tags.`{CONTENT_KEY}` = '{content_key}'",
+        order_by=["attributes.start_time"],
+    )
     return found
 
 
@@ -202,11 +225,15 @@ def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
             raise
         aliases = {}
     for version in found:  # a search leaves the aliases out
-        version.aliases[:] = sorted(alias for alias, number in aliases.items() if str(number) == str(version.version))
+        version.aliases[:] = sorted(
+            alias for alias, number in aliases.items() if str(number) == str(version.version)
+        )
     return sorted(found, key=lambda version: int(version.version), reverse=True)
 
 
-def find_version(client: MlflowClient, name: str, content_key: str, made: Mapping[str, str]) -> ModelVersion | None:
+def find_version(
+    client: MlflowClient, name: str, content_key: str, made: Mapping[str, str]
+) -> ModelVersion | None:
     """The version that this content key made; should there be several, one is kept.
 
     made  tags of what is at hand: a version of its data and bundle from before stages declared versions gets the key as its own
@@ -216,11 +243,20 @@ def find_version(client: MlflowClient, name: str, content_key: str, made: Mappin
     return _keep_one(client, name, found) if found else _take_over(client, content_key, every, made)
 
 
-def _take_over(client: MlflowClient, content_key: str, every: list[ModelVersion], made: Mapping[str, str]) -> ModelVersion | None:
+def _take_over(
+    client: MlflowClient, content_key: str, every: list[ModelVersion], made: Mapping[str, str]
+) -> ModelVersion | None:
     same = {tag: made.get(tag) for tag in (BUNDLE_SHA256, DATA_HASH)}
-    earlier = (version for version in every if STAGE_VERSIONS not in version.tags and same.items() <= version.tags.items())
+    earlier = (
+        version
+        for version in every
+        if STAGE_VERSIONS not in version.tags and same.items() <= version.tags.items()
+    )
     if version := next(earlier, None):
-        for tag, value in ((EARLIER_KEY, version.tags.get(CONTENT_KEY, "")), (CONTENT_KEY, content_key)):
+        for tag, value in (
+            (EARLIER_KEY, version.tags.get(CONTENT_KEY, "")),
+            (CONTENT_KEY, content_key),
+        ):
             client.set_tag(version.run_id, tag, value)
             client.set_model_version_tag(version.name, version.version, tag, value)
             version.tags[tag] = value
@@ -258,7 +294,11 @@ def _is_decided(version: ModelVersion) -> bool:
 
 def _of_key(every: list[ModelVersion], content_key: str) -> list[ModelVersion]:
     """Oldest first."""
-    return [version for version in reversed(every) if content_key in map(version.tags.get, (CONTENT_KEY, EARLIER_KEY))]
+    return [
+        version
+        for version in reversed(every)
+        if content_key in map(version.tags.get, (CONTENT_KEY, EARLIER_KEY))
+    ]
 
 
 def registered_sha256(version: ModelVersion) -> str:

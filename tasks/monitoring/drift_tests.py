@@ -45,7 +45,11 @@ def draw_rows(rows: pa.Table, count: int, draw: np.random.Generator) -> pa.Table
     """At most `count` rows at random, without replacement, sorted; the order they come in does not matter."""
     # sorted first: then the generator picks the same rows whatever their order was; equal rows are as good as one another
     ordered = rows.sort_by([(name, "ascending") for name in rows.column_names])
-    return ordered if len(rows) <= count else ordered.take(np.sort(draw.choice(len(rows), count, replace=False)))
+    return (
+        ordered
+        if len(rows) <= count
+        else ordered.take(np.sort(draw.choice(len(rows), count, replace=False)))
+    )
 
 
 def length_test(reference: Texts, recent: Texts) -> DriftTest:
@@ -55,7 +59,13 @@ def length_test(reference: Texts, recent: Texts) -> DriftTest:
     before, now = ([len(text) for text in texts] for texts in (reference, recent))
     # the exact p-value takes long for thousands of rows, and lengths have ties, which make either p-value conservative
     found = ks_2samp(before, now, method="asymp")
-    return DriftTest("text_length", float(found.pvalue), float(found.statistic), float(np.median(before)), float(np.median(now)))
+    return DriftTest(
+        "text_length",
+        float(found.pvalue),
+        float(found.statistic),
+        float(np.median(before)),
+        float(np.median(now)),
+    )
 
 
 def vocabulary_test(reference: Texts, recent: Texts, draw: np.random.Generator) -> DriftTest:
@@ -71,7 +81,10 @@ def vocabulary_test(reference: Texts, recent: Texts, draw: np.random.Generator) 
     order = draw.permutation(len(reference))
     known = {word for row in order[: len(order) // 2] for word in _words(reference[row], blanks)}
     others = [reference[row] for row in order[len(order) // 2 :]]
-    counts = [np.asarray([_unknown(text, known, blanks) for text in texts], np.float64) for texts in (others, recent)]
+    counts = [
+        np.asarray([_unknown(text, known, blanks) for text in texts], np.float64)
+        for texts in (others, recent)
+    ]
     before, now = (count[:, 0] / np.maximum(count[:, 1], 1) for count in counts)
     alike = np.ptp([*before, *now]) == 0  # no ranks to compare
     p_value = 1.0 if alike else float(mannwhitneyu(before, now, method="asymptotic").pvalue)
@@ -106,7 +119,9 @@ def classifier_test(reference: Texts, recent: Texts, draw: np.random.Generator) 
             half.extend(texts[row] for row in rows)
     seen, held_out = halves
     # array_split gives the odd row to the first half, of each sample alike
-    right = _tell_apart(seen, held_out, seed=int(draw.integers(2**32))) == np.repeat([0, 1], len(held_out) // 2)
+    right = _tell_apart(seen, held_out, seed=int(draw.integers(2**32))) == np.repeat(
+        [0, 1], len(held_out) // 2
+    )
     accuracy = float(right.mean())
     p_value = float(binomtest(int(right.sum()), len(right), 0.5, alternative="greater").pvalue)
     return DriftTest("classifier", p_value, max(0.0, 2 * accuracy - 1), 0.5, accuracy)
@@ -127,7 +142,9 @@ def _tell_apart(seen: Texts, held_out: Texts, seed: int) -> npt.NDArray[np.int64
     with np.errstate(invalid="ignore"):  # texts that are all the same have no variance to explain
         embedded = embedding.fit_transform(features)
     classifier = LogisticRegression(max_iter=1000).fit(embedded, np.repeat([0, 1], len(seen) // 2))
-    found: npt.NDArray[np.int64] = classifier.predict(embedding.transform(vectorizer.transform(held_out)))
+    found: npt.NDArray[np.int64] = classifier.predict(
+        embedding.transform(vectorizer.transform(held_out))
+    )
     return found
 
 
@@ -136,8 +153,12 @@ def label_test(reference: Sequence[str], recent: Sequence[str]) -> DriftTest:
     from scipy.stats import chi2_contingency
 
     labels = sorted({*reference, *recent})
-    counts = np.asarray([[list(sample).count(label) for label in labels] for sample in (reference, recent)])
+    counts = np.asarray(
+        [[list(sample).count(label) for label in labels] for sample in (reference, recent)]
+    )
     shares = counts / counts.sum(1, keepdims=True)
     p_value = float(chi2_contingency(counts, correction=False).pvalue)
     before, now = (dict(zip(labels, map(float, row), strict=True)) for row in shares)
-    return DriftTest("predicted_labels", p_value, float(np.abs(shares[1] - shares[0]).sum() / 2), before, now)
+    return DriftTest(
+        "predicted_labels", p_value, float(np.abs(shares[1] - shares[0]).sum() / 2), before, now
+    )

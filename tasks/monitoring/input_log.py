@@ -37,7 +37,10 @@ def log_inputs(folder: Path, predictions: list[dict[str, Any]], version: str) ->
     Names sort by time. The file appears whole or not at all, whoever else writes to the folder.
     """
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is a file; inputs are logged to a folder.", "Name a folder in `retrain.drift.inputs` of params.yaml.")
+        raise DataError(
+            f"{folder}: is a file; inputs are logged to a folder.",
+            "Name a folder in `retrain.drift.inputs` of params.yaml.",
+        )
     now = datetime.now(UTC)
     file = folder / f"{now:%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(8)}.jsonl"
     stamp = {"time": now.isoformat(), "version": version}
@@ -56,7 +59,10 @@ def read_inputs(path: Path, columns: Sequence[str]) -> pa.Table:
     files = _files(path)
     kinds = {kind: [file for file in files if file.suffix == kind] for kind in _READERS}
     # what does not fit into memory goes to the scratch directory, not to the working directory
-    with tempfile.TemporaryDirectory() as scratch, duckdb.connect(config={"temp_directory": scratch}) as connection:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        duckdb.connect(config={"temp_directory": scratch}) as connection,
+    ):
         connection.execute("SET enable_progress_bar=false")
         tables = [_read(connection, kind, some, columns) for kind, some in kinds.items() if some]
     schema = pa.schema([(column, pa.large_string()) for column in columns])
@@ -65,7 +71,9 @@ def read_inputs(path: Path, columns: Sequence[str]) -> pa.Table:
 
 def _files(path: Path) -> list[Path]:
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder.", "Check `retrain.drift.inputs` in params.yaml.")
+        raise DataError(
+            f"{path}: no such file or folder.", "Check `retrain.drift.inputs` in params.yaml."
+        )
     found = [path] if path.is_file() else []
     for place, folders, names in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith(_NOT_OURS))
@@ -76,7 +84,9 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _read(connection: duckdb.DuckDBPyConnection, kind: str, files: Sequence[Path], columns: Sequence[str]) -> pa.Table:
+def _read(
+    connection: duckdb.DuckDBPyConnection, kind: str, files: Sequence[Path], columns: Sequence[str]
+) -> pa.Table:
     import duckdb
 
     try:
@@ -85,22 +95,32 @@ def _read(connection: duckdb.DuckDBPyConnection, kind: str, files: Sequence[Path
         if no_fault_of_data(error):
             raise
         if len(files) == 1:
-            said = one_line(error).partition(" Try ")[0]  # what follows is advice on DuckDB's own options
+            said = one_line(error).partition(" Try ")[
+                0
+            ]  # what follows is advice on DuckDB's own options
             raise DataError(f"{files[0]}: cannot be read as {kind[1:]}: {said}", _REMEDY) from None
     for file in files:  # the one at fault
         _read(connection, kind, [file], columns)
     raise DataError(f"{files[0].parent}: its {kind[1:]} files cannot be read together.", _REMEDY)
 
 
-def _query(connection: duckdb.DuckDBPyConnection, kind: str, files: Sequence[Path], columns: Sequence[str]) -> pa.Table:
+def _query(
+    connection: duckdb.DuckDBPyConnection, kind: str, files: Sequence[Path], columns: Sequence[str]
+) -> pa.Table:
     types = "{" + ", ".join(f"{quoted(column)}: 'VARCHAR'" for column in columns) + "}"
     reader = _READERS[kind].format(columns=types, file=f"'{_FILE}'")
     names = [[escape_glob(file) for file in files]]
     filled = ", ".join(f"count({quoted(column)})" for column in columns)
-    for file, *counts in connection.execute(f"SELECT {_FILE}, {filled} FROM {reader} GROUP BY {_FILE} ORDER BY 1", names).fetchall():
+    for file, *counts in connection.execute(
+        f"SELECT {_FILE}, {filled} FROM {reader} GROUP BY {_FILE} ORDER BY 1", names
+    ).fetchall():
         # a key that is not there reads as null
-        missing = [f"'{column}'" for column, count in zip(columns, counts, strict=True) if not count]
+        missing = [
+            f"'{column}'" for column, count in zip(columns, counts, strict=True) if not count
+        ]
         if missing:
             raise DataError(f"{file}: no row has a {' or a '.join(missing)}.", _REMEDY)
-    values = ", ".join(f"coalesce(CAST({quoted(column)} AS VARCHAR), '') AS {quoted(column)}" for column in columns)
+    values = ", ".join(
+        f"coalesce(CAST({quoted(column)} AS VARCHAR), '') AS {quoted(column)}" for column in columns
+    )
     return connection.sql(f"SELECT {values} FROM {reader}", params=names).to_arrow_table()

@@ -42,14 +42,22 @@ class BehaviourParams(Section):
     """Behavioural tests (CheckList, Ribeiro et al. 2020); those of invariance are always made."""
 
     rows: Positive = 250  # test rows that each test alters
-    names: tuple[str, ...] = ()  # given names to swap for one another, beside the usual English ones
+    names: tuple[
+        str, ...
+    ] = ()  # given names to swap for one another, beside the usual English ones
     minimum_functionality: tuple[WrittenCases, ...] = ()
     directional: tuple[Direction, ...] = ()
 
 
-def check_behaviour(behaviour: BehaviourParams, labels: Sequence[str], columns: Sequence[str]) -> None:
+def check_behaviour(
+    behaviour: BehaviourParams, labels: Sequence[str], columns: Sequence[str]
+) -> None:
     """ParamsError for labels that there are not, and for cases that do not have a text for each column."""
-    places = [(f"{key}.{i}", entry) for key in ("minimum_functionality", "directional") for i, entry in enumerate(getattr(behaviour, key))]
+    places = [
+        (f"{key}.{i}", entry)
+        for key in ("minimum_functionality", "directional")
+        for i, entry in enumerate(getattr(behaviour, key))
+    ]
     wrong = [
         f"  evaluate.behaviour.{place}.label: '{entry.label}' is no label.{did_you_mean(entry.label, labels)}"
         for place, entry in places
@@ -62,4 +70,7 @@ def check_behaviour(behaviour: BehaviourParams, labels: Sequence[str], columns: 
         if (1 if isinstance(case, str) else len(case)) != len(columns)
     ]
     if wrong:
-        raise ParamsError("\n".join(["params.yaml: behavioural tests that cannot be made:", *wrong]), f"Labels: {', '.join(labels)}.")
+        raise ParamsError(
+            "\n".join(["params.yaml: behavioural tests that cannot be made:", *wrong]),
+            f"Labels: {', '.join(labels)}.",
+        )

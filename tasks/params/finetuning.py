@@ -17,10 +17,14 @@ Method = Literal[
 class SizesParams(Section):
     """Of what a method adds to the model; each method takes those that concern it."""
 
-    rank: Positive = 8  # LoRA and its like; AdaLoRA: the mean that is left of one and a half times as many
+    rank: Positive = (
+        8  # LoRA and its like; AdaLoRA: the mean that is left of one and a half times as many
+    )
     alpha: Positive = 16  # what they add is scaled by alpha / rank (rsLoRA: alpha / sqrt(rank))
     dropout: Share = 0.0  # of the inputs of what they add
-    target_modules: Literal["auto"] | tuple[str, ...] = "auto"  # auto: every linear layer of the body; else the ends of their names
+    target_modules: Literal["auto"] | tuple[str, ...] = (
+        "auto"  # auto: every linear layer of the body; else the ends of their names
+    )
     virtual_tokens: Positive = 20  # prefix, prompt and P-tuning
     bottleneck: Positive = 64  # adapter: its inner width
 
@@ -30,11 +34,15 @@ class FinetuneParams(Section):
 
     method: Method = "full"
     sizes: SizesParams = SizesParams()
-    adapter: str | None = None  # directory of an adapter-only checkpoint to go on from, made on the same base model by the same method
+    adapter: str | None = (
+        None  # directory of an adapter-only checkpoint to go on from, made on the same base model by the same method
+    )
     epochs: Annotated[float, Field(gt=0, le=1000)] = 2
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5
     head_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None  # None: learning_rate
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # factor of the learning rate from each layer to the one below
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = (
+        1.0  # factor of the learning rate from each layer to the one below
+    )
     scheduler: Literal["linear", "cosine", "constant"] = "linear"  # after the warm-up
     warmup_share: Share = 0.1  # of all optimizer steps
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
@@ -46,15 +54,27 @@ class FinetuneParams(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
     evaluations_per_epoch: Positive = 2
-    early_stopping_patience: Annotated[int, Field(ge=0)] = 0  # evaluations without a gain; 0: never stop early
-    early_stopping_metric: str | None = None  # of the validation split; the best checkpoint by it is kept; None: the problem's own
+    early_stopping_patience: Annotated[int, Field(ge=0)] = (
+        0  # evaluations without a gain; 0: never stop early
+    )
+    early_stopping_metric: str | None = (
+        None  # of the validation split; the best checkpoint by it is kept; None: the problem's own
+    )
     checkpoints_per_epoch: Positive = 4  # places a killed run resumes from
     freeze_embeddings: bool = False
-    freeze_layers: Annotated[int, Field(ge=0)] | Literal["all"] = 0  # lowest layers, and with them the embeddings; all: all but the head
-    frozen_cache_mb: Annotated[int, Field(ge=0)] = 4096  # of disk, for what frozen lowest layers make of the rows; 0: computed each epoch
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of what is computed, weights stay fp32; auto: bf16 on a card that has it
+    freeze_layers: Annotated[int, Field(ge=0)] | Literal["all"] = (
+        0  # lowest layers, and with them the embeddings; all: all but the head
+    )
+    frozen_cache_mb: Annotated[int, Field(ge=0)] = (
+        4096  # of disk, for what frozen lowest layers make of the rows; 0: computed each epoch
+    )
+    precision: Literal["auto", "fp32", "bf16"] = (
+        "auto"  # of what is computed, weights stay fp32; auto: bf16 on a card that has it
+    )
     gradient_checkpointing: bool = False  # less memory, more time
-    start_from: Literal["base", "champion"] = "base"  # champion: its checkpoint; the first training starts from the base all the same
+    start_from: Literal["base", "champion"] = (
+        "base"  # champion: its checkpoint; the first training starts from the base all the same
+    )
     replay_share: Share = 1.0  # with start_from champion: share of the rows it was trained on already that are trained on again
 
     @property
@@ -65,9 +85,15 @@ class FinetuneParams(Section):
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Self:
         if self.adds and self.freeze_layers:
-            raise ValueError(f"`freeze_layers` is for the methods full and frozen; {self.method} says itself what is trained: set it to 0")
+            raise ValueError(
+                f"`freeze_layers` is for the methods full and frozen; {self.method} says itself what is trained: set it to 0"
+            )
         if self.adapter and not self.adds:
-            raise ValueError(f"`adapter` is what another method made; {self.method} makes and takes none: set it to null")
+            raise ValueError(
+                f"`adapter` is what another method made; {self.method} makes and takes none: set it to null"
+            )
         if self.adapter and self.start_from == "champion":
-            raise ValueError("`adapter` and `start_from: champion` are two places to start from: set one of them to null or base")
+            raise ValueError(
+                "`adapter` and `start_from: champion` are two places to start from: set one of them to null or base"
+            )
         return self

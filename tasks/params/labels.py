@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 BLANKS = " \t\r\n\xa0"
 WHOLE = r"-?(?:0|[1-9][0-9]*)\.0+"  # a whole number as a float is written
-ON, OFF = ("1", "true", "yes", "y"), ("0", "false", "no", "n")  # whether a label is set, in any case
+ON, OFF = (
+    ("1", "true", "yes", "y"),
+    ("0", "false", "no", "n"),
+)  # whether a label is set, in any case
 
 
 def canonical_label(label: str, *, merge: bool) -> str:

@@ -26,24 +26,44 @@ class PromotionParams(Section):
     """
 
     metric: str | None = None  # one of the problem's where more is better; null: its own
-    min_value: float | None = None  # the whole interval of the metric on the test rows must be at least this
-    margin: Annotated[float, Field(gt=0, le=1)] = 0.02  # non-inferiority: the lower bound of the difference must be above -margin
-    min_improvement: Annotated[float, Field(ge=0, le=1)] | None = None  # the lower bound must be above this; 0: shown to be better
-    significance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05  # one-sided, spent over all looks at the same test rows
-    max_looks: Positive = 20  # judgements by the same test rows after which `ratchet status` asks for fresh ones
+    min_value: float | None = (
+        None  # the whole interval of the metric on the test rows must be at least this
+    )
+    margin: Annotated[float, Field(gt=0, le=1)] = (
+        0.02  # non-inferiority: the lower bound of the difference must be above -margin
+    )
+    min_improvement: Annotated[float, Field(ge=0, le=1)] | None = (
+        None  # the lower bound must be above this; 0: shown to be better
+    )
+    significance: Annotated[float, Field(gt=0, lt=0.5)] = (
+        0.05  # one-sided, spent over all looks at the same test rows
+    )
+    max_looks: Positive = (
+        20  # judgements by the same test rows after which `ratchet status` asks for fresh ones
+    )
     resamples: Annotated[int, Field(ge=1000, le=100_000)] = 10_000  # of the paired bootstrap
-    max_slice_fall: Share = 0.03  # of a slice's accuracy, or of an old class's recall: the forgetting budget
-    slice_falls: dict[str, Share] = Field(default={})  # 'domain=tweets' or 'label=positive': allowance, where it differs
+    max_slice_fall: Share = (
+        0.03  # of a slice's accuracy, or of an old class's recall: the forgetting budget
+    )
+    slice_falls: dict[str, Share] = Field(
+        default={}
+    )  # 'domain=tweets' or 'label=positive': allowance, where it differs
     min_slice_rows: Positive = 20  # smaller slices are counted, not judged
-    min_agreement: Share | None = 0.95  # of labels, what ships against its checkpoint, on validation
+    min_agreement: Share | None = (
+        0.95  # of labels, what ships against its checkpoint, on validation
+    )
     max_ece: Share | None = 0.1  # expected calibration error on the test rows
     max_latency_ms_p95: Ratio | None = None  # of one row
     max_latency_ratio: Ratio | None = 1.5  # p95 against the champion's, side by side
     min_throughput: Ratio | None = None  # rows a second in batches of 32
     max_size_mb: Ratio | None = None
     min_pass_rates: PassRates = PassRates()
-    strict_lineage: bool = False  # a dirty commit, or data that no remote has, fails the gate; else it is a warning
-    approval: Literal["auto", "manual"] = "auto"  # manual: the flow waits for a person's word (`ratchet approve`)
+    strict_lineage: bool = (
+        False  # a dirty commit, or data that no remote has, fails the gate; else it is a warning
+    )
+    approval: Literal["auto", "manual"] = (
+        "auto"  # manual: the flow waits for a person's word (`ratchet approve`)
+    )
     approval_hours: Ratio = 24.0  # after which the answer is no
 
 

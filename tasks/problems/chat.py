@@ -52,33 +52,57 @@ class Chat(TokenGuesses):
     """
 
     name = "chat"
-    columns = {"messages": "the turns, a list of {role, content}; or columns of which the last is the answer"}  # noqa: RUF012 (base.py declares the class variables)
-    types = {"messages": "STRUCT(role VARCHAR, content VARCHAR)[]"}  # noqa: RUF012
-    derived = {"text": "array_to_string(list_transform(messages, lambda turn: turn.content), e'\\n')"}  # noqa: RUF012
+    columns = {
+        "messages": "the turns, a list of {role, content}; or columns of which the last is the answer"
+    }
+    types = {"messages": "STRUCT(role VARCHAR, content VARCHAR)[]"}
+    derived = {
+        "text": "array_to_string(list_transform(messages, lambda turn: turn.content), e'\\n')"
+    }
     text_columns = ("text",)
-    metric_signs = {"token_accuracy": 1, "log_loss": -1, "perplexity": -1}  # noqa: RUF012
+    metric_signs = {"token_accuracy": 1, "log_loss": -1, "perplexity": -1}
     metric = "token_accuracy"
-    finetune_defaults = {"method": "lora", "epochs": 3, "learning_rate": 2e-4, "head_learning_rate": None, "batch_size": 8}  # noqa: RUF012
+    finetune_defaults = {
+        "method": "lora",
+        "epochs": 3,
+        "learning_rate": 2e-4,
+        "head_learning_rate": None,
+        "batch_size": 8,
+    }
     draws_inputs = True  # packed with others each time
     reads_on = True
     default_base = SMOLLM2
     recipes = ("int8-weights", "int8-dynamic", "int4-weights")
     default_max_length = 512
 
-    def readings(self, given: Mapping[str, Sequence[Given]], params: ReadingParams) -> dict[str, Reading]:
+    def readings(
+        self, given: Mapping[str, Sequence[Given]], params: ReadingParams
+    ) -> dict[str, Reading]:
         columns = given["messages"]
         if len(columns) > 1:
             values = ", ".join(f"{column.json}::JSON" for column in columns)
-            roles = ",".join(SYSTEM if column.name.lower().startswith(SYSTEM) else USER for column in columns[:-1])
+            roles = ",".join(
+                SYSTEM if column.name.lower().startswith(SYSTEM) else USER
+                for column in columns[:-1]
+            )
             name = " and ".join(column.name for column in columns)
-            return {"messages": read_as(f"read_exchange(to_json([{values}])::VARCHAR, '{roles},{ASSISTANT}')", "turns", name)}
+            return {
+                "messages": read_as(
+                    f"read_exchange(to_json([{values}])::VARCHAR, '{roles},{ASSISTANT}')",
+                    "turns",
+                    name,
+                )
+            }
         if columns[0].kind.replace('"', "") == self.types["messages"]:
             return super().readings(given, params)
         return {"messages": read_as(f"read_dialogue({columns[0].json})", "turns", columns[0].name)}
 
     def guess_columns(self, rows: Columns) -> Guessed | None:
         whole = [name for name, values in rows.items() if _are_dialogues(values)]
-        known = sorted((name for name in whole if name.lower() in NAMES), key=lambda name: NAMES.index(name.lower()))
+        known = sorted(
+            (name for name in whole if name.lower() in NAMES),
+            key=lambda name: NAMES.index(name.lower()),
+        )
         by_name = {name.lower(): name for name in rows}
         system = [by_name[name] for name in SYSTEM_NAMES if name in by_name][:1]
         if known:
@@ -98,15 +122,21 @@ class Chat(TokenGuesses):
     def encode(self, tokenizer: Tokenizer, rows: Columns, labels: Sequence[str]) -> Features:
         return encode_dialogues(tokenizer, list(map(as_turns, rows["messages"])))
 
-    def training_batch(self, features: Features, pad_token_id: int) -> tuple[dict[str, Array], Array]:
+    def training_batch(
+        self, features: Features, pad_token_id: int
+    ) -> tuple[dict[str, Array], Array]:
         """Short dialogues share a row where a long one would have them padded."""
         rows = plan_rows(list(map(len, features["input_ids"])))
-        return pack_inputs(features["input_ids"], rows, pad_token_id), pack_values(next_tokens(features), rows, NO_WORD)
+        return pack_inputs(features["input_ids"], rows, pad_token_id), pack_values(
+            next_tokens(features), rows, NO_WORD
+        )
 
     def reduce(self, outputs: Floats, features: Features) -> Floats:
         return keep_answers(outputs, features)
 
-    def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
+    def load_model(
+        self, directory: Path, labels: Sequence[str], dropout: float | None = None
+    ) -> PreTrainedModel:
         from transformers import AutoModelForCausalLM
 
         from tasks.training.networks.pretrained import load_pretrained
@@ -114,16 +144,24 @@ class Chat(TokenGuesses):
         return load_pretrained(AutoModelForCausalLM, directory, dropout)
 
     def compare_answers(
-        self, models: Mapping[str, PreTrainedModel], tokenizer: Tokenizer, rows: Columns, evaluate: EvaluateParams
+        self,
+        models: Mapping[str, PreTrainedModel],
+        tokenizer: Tokenizer,
+        rows: Columns,
+        evaluate: EvaluateParams,
     ) -> dict[str, Any] | None:
         from tasks.scoring.answers import compare_answers
 
-        return compare_answers(models, tokenizer, list(map(as_turns, rows["messages"])), evaluate.generation)
+        return compare_answers(
+            models, tokenizer, list(map(as_turns, rows["messages"])), evaluate.generation
+        )
 
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
         return {"Log-loss of the assistant's tokens": losses_figure(evaluation["details"])}
 
-    def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
+    def decode(
+        self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration
+    ) -> list[dict[str, Any]]:
         """The perplexity of what the assistant says in a dialogue; None where it says nothing. `predict` adds an answer."""
         known = [places[np.nan_to_num(places).any(-1), LIKELIHOOD] for places in outputs]
         return [{"perplexity": perplexity(likelihood), "answer": None} for likelihood in known]
@@ -142,13 +180,22 @@ class Chat(TokenGuesses):
     def say(self, prediction: Mapping[str, Any]) -> str:
         if prediction["answer"] is not None:
             return str(prediction["answer"])
-        return "nothing to judge" if prediction["perplexity"] is None else f"perplexity {prediction['perplexity']:.1f}"
+        return (
+            "nothing to judge"
+            if prediction["perplexity"] is None
+            else f"perplexity {prediction['perplexity']:.1f}"
+        )
 
     def prediction_example(self, labels: Sequence[str]) -> dict[str, Any] | None:
         return {"perplexity": 12.0, "answer": "Good morning!"}
 
     def example(self) -> dict[str, list[Any]]:
-        return {"messages": [[{"role": "user", "content": "Good morning! How are you?"}], [{"role": "user", "content": "Name a fruit."}]]}
+        return {
+            "messages": [
+                [{"role": "user", "content": "Good morning! How are you?"}],
+                [{"role": "user", "content": "Name a fruit."}],
+            ]
+        }
 
 
 def _are_dialogues(values: Sequence[Any]) -> bool:

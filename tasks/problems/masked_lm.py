@@ -36,11 +36,16 @@ class MaskedLM(TokenGuesses):
 
     name = "masked-lm"
     draws_inputs = True
-    columns = {"text": "the text"}  # noqa: RUF012 (base.py declares the class variables)
+    columns = {"text": "the text"}
     text_columns = ("text",)
-    metric_signs = {"masked_accuracy": 1, "log_loss": -1, "perplexity": -1}  # noqa: RUF012
+    metric_signs = {"masked_accuracy": 1, "log_loss": -1, "perplexity": -1}
     metric = "masked_accuracy"
-    finetune_defaults = {"epochs": 3, "learning_rate": 5e-5, "head_learning_rate": None, "batch_size": 16}  # noqa: RUF012
+    finetune_defaults = {
+        "epochs": 3,
+        "learning_rate": 5e-5,
+        "head_learning_rate": None,
+        "batch_size": 16,
+    }
 
     def guess_columns(self, rows: Columns) -> Guessed | None:
         text = next(iter(texts(rows)), None)
@@ -60,21 +65,28 @@ class MaskedLM(TokenGuesses):
             **encoded,
             "input_ids": [ids for ids, _, _ in masked],
             "places": [places for _, places, _ in masked],
-            "maskable": [[int(token not in vocabulary.special) for token in ids] for ids in encoded["input_ids"]],
+            "maskable": [
+                [int(token not in vocabulary.special) for token in ids]
+                for ids in encoded["input_ids"]
+            ],
             "vocabulary": [[vocabulary.mask, vocabulary.size]] * len(masked),
         }
         if any(token != NO_WORD for _, _, right in masked for token in right):
             features["references"] = [right for _, _, right in masked]
         return features
 
-    def training_batch(self, features: Features, pad_token_id: int) -> tuple[dict[str, Array], Array]:
+    def training_batch(
+        self, features: Features, pad_token_id: int
+    ) -> tuple[dict[str, Array], Array]:
         input_ids, references = draw_masks(features, pad_token_id)
         return {**self.collate(features, pad_token_id), "input_ids": input_ids}, references
 
     def reduce(self, outputs: Floats, features: Features) -> Floats:
         return keep_places(outputs, features)
 
-    def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
+    def load_model(
+        self, directory: Path, labels: Sequence[str], dropout: float | None = None
+    ) -> PreTrainedModel:
         from transformers import AutoModelForMaskedLM
 
         from tasks.training.networks.pretrained import load_pretrained
@@ -84,7 +96,9 @@ class MaskedLM(TokenGuesses):
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
         return {"Log-loss of masked tokens": losses_figure(evaluation["details"])}
 
-    def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
+    def decode(
+        self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration
+    ) -> list[dict[str, Any]]:
         """Of a text with mask tokens the likeliest for each, by their ids; of any other the perplexity of what was hidden from it."""
         predictions = []
         for places in outputs:
@@ -92,9 +106,13 @@ class MaskedLM(TokenGuesses):
             fills = [
                 {"mask": number, "token": int(token), "score": float(np.exp(likelihood))}
                 for number, place in enumerate(places[asked])
-                for token, likelihood in zip(place[2 : 2 + GUESSES], place[2 + GUESSES :], strict=True)
+                for token, likelihood in zip(
+                    place[2 : 2 + GUESSES], place[2 + GUESSES :], strict=True
+                )
             ]
-            predictions.append({"perplexity": perplexity(places[known, LIKELIHOOD]), "fills": fills})
+            predictions.append(
+                {"perplexity": perplexity(places[known, LIKELIHOOD]), "fills": fills}
+            )
         return predictions
 
     def predict(self, predictor: Predictor, rows: Columns) -> list[dict[str, Any]]:
@@ -102,16 +120,23 @@ class MaskedLM(TokenGuesses):
         predictions = super().predict(predictor, rows)
         for prediction in predictions:
             for fill in prediction["fills"]:
-                fill["token"] = predictor.tokenizer.decode([fill["token"]], skip_special_tokens=False).strip()
+                fill["token"] = predictor.tokenizer.decode(
+                    [fill["token"]], skip_special_tokens=False
+                ).strip()
         return predictions
 
     def say(self, prediction: Mapping[str, Any]) -> str:
         if prediction["perplexity"] is not None:
             return f"perplexity {prediction['perplexity']:.1f}"
-        return ", ".join(f"{fill['token']} {fill['score']:.3f}" for fill in prediction["fills"]) or "nothing to guess"
+        return (
+            ", ".join(f"{fill['token']} {fill['score']:.3f}" for fill in prediction["fills"])
+            or "nothing to guess"
+        )
 
     def prediction_example(self, labels: Sequence[str]) -> dict[str, Any] | None:
         return {"perplexity": 12.0, "fills": [{"mask": 0, "token": "bank", "score": 0.5}]}
 
     def example(self) -> dict[str, list[Any]]:
-        return {"text": ["The [MASK] was clean and the staff were kind.", "It broke after two [MASK]."]}
+        return {
+            "text": ["The [MASK] was clean and the staff were kind.", "It broke after two [MASK]."]
+        }

@@ -45,8 +45,11 @@ class MultiLabelClassification(TextClassification):
     """
 
     name = "multi-label-classification"
-    columns = {"text": "the text", "labels": "its classes: a list, a text such as 'a|b', or columns of 0 and 1"}  # noqa: RUF012 (base.py declares them)
-    types = {"labels": "VARCHAR[]"}  # noqa: RUF012
+    columns = {
+        "text": "the text",
+        "labels": "its classes: a list, a text such as 'a|b', or columns of 0 and 1",
+    }
+    types = {"labels": "VARCHAR[]"}
     label_column = "labels"
     answer_columns = ("labels",)
     metric_signs = METRICS
@@ -55,7 +58,9 @@ class MultiLabelClassification(TextClassification):
     baseline_name = "TF-IDF + logistic regression, one a label"
     problem_type = "multi_label_classification"
 
-    def readings(self, given: Mapping[str, Sequence[Given]], params: ReadingParams) -> dict[str, Reading]:
+    def readings(
+        self, given: Mapping[str, Sequence[Given]], params: ReadingParams
+    ) -> dict[str, Reading]:
         flags = given.get("labels", ())
         if len(flags) < 2:
             return super().readings(given, params)
@@ -69,8 +74,12 @@ class MultiLabelClassification(TextClassification):
     def guess_columns(self, rows: Columns) -> Guessed | None:
         text = next(iter(texts(rows)), None)
         columns = flags(rows)
-        labels = next(iter(label_lists(rows)), None) or next((name for name, _ in separated(rows) if name != text), None)
-        if text is None or not (labels or (len(columns) > 1 and not any(name.lower() in LABEL_NAMES for name in rows))):
+        labels = next(iter(label_lists(rows)), None) or next(
+            (name for name, _ in separated(rows) if name != text), None
+        )
+        if text is None or not (
+            labels or (len(columns) > 1 and not any(name.lower() in LABEL_NAMES for name in rows))
+        ):
             return None
         return {"text": text, "labels": labels or tuple(columns)}
 
@@ -100,47 +109,76 @@ class MultiLabelClassification(TextClassification):
     def references(self, features: Mapping[str, list[Any]]) -> Array:
         return np.asarray(features["references"], np.float32)
 
-    def start_head(self, new: Mapping[str, nn.Parameter], train: pa.Table, class_weights: Floats | None) -> None:
+    def start_head(
+        self, new: Mapping[str, nn.Parameter], train: pa.Table, class_weights: Floats | None
+    ) -> None:
         """Output biases as the labels' frequencies make them (Lin et al. 2017, 3.3).
 
         From zero the first steps push all labels down together, through the one state that all read; where labels are many and rare
         that state dies of it: on NLU++'s 48 mean average precision was 0.10 after ten epochs, from here it is 0.54 after the first.
         """
         positives = np.asarray(train["references"].to_pylist(), np.float64).sum(0)
-        odds = (positives + 1) / (len(train) - positives + 1) * (1 if class_weights is None else class_weights)
+        odds = (
+            (positives + 1)
+            / (len(train) - positives + 1)
+            * (1 if class_weights is None else class_weights)
+        )
         biases = [parameter for parameter in new.values() if parameter.shape == odds.shape]
         for parameter in biases[-1:]:
             parameter.data.copy_(parameter.data.new_tensor(np.log(odds)))
 
     def loss(
-        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
+        self,
+        outputs: torch.Tensor,
+        references: torch.Tensor,
+        *,
+        label_smoothing: float,
+        class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         wanted = references * (1 - label_smoothing) + label_smoothing / 2
         return binary_cross_entropy_with_logits(outputs, wanted, pos_weight=class_weights)
 
-    def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
+    def class_weights(
+        self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]
+    ) -> Floats | None:
         if wanted != "balanced":
             return super().class_weights(references, labels, wanted)
         positives = references.sum(0)
-        weights: Floats = ((len(references) - positives) / np.maximum(positives, 1)).astype(np.float32)
+        weights: Floats = ((len(references) - positives) / np.maximum(positives, 1)).astype(
+            np.float32
+        )
         return weights
 
-    def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
+    def metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str]
+    ) -> dict[str, float]:
         return multi_label_metrics(outputs, references)
 
-    def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled:
+    def resampled_metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str]
+    ) -> Resampled:
         return resampled_multi_label_metrics(outputs, references)
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return multi_label_details(outputs, references, labels)
 
     def threshold_details(
-        self, outputs: Floats, references: Array, labels: Sequence[str], calibration: Calibration, out_of_scope: str | None
+        self,
+        outputs: Floats,
+        references: Array,
+        labels: Sequence[str],
+        calibration: Calibration,
+        out_of_scope: str | None,
     ) -> dict[str, Any]:
         decided = calibration.apply(outputs)
-        found = multi_label_details(decided, references, labels, thresholds=self.probabilities(-np.asarray(calibration.bias, np.float32)))
+        found = multi_label_details(
+            decided,
+            references,
+            labels,
+            thresholds=self.probabilities(-np.asarray(calibration.bias, np.float32)),
+        )
         if out_of_scope is None:
             return found
         place = labels.index(out_of_scope)
@@ -148,7 +186,9 @@ class MultiLabelClassification(TextClassification):
         curve = describe_threshold(scaled, references[:, place] > 0.5, -calibration.bias[place])
         return found | {"out_of_scope": curve and {"label": out_of_scope, **curve}}
 
-    def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
+    def fit_calibration(
+        self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None
+    ) -> Calibration:
         temperature = fit_sigmoid_temperature(outputs, references)
         return Calibration(temperature, tune_thresholds(outputs / temperature, references))
 
@@ -181,26 +221,38 @@ class MultiLabelClassification(TextClassification):
         aligned[:, [wanted.index(label) for label in labels]] = outputs
         return aligned
 
-    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
+    def baseline(
+        self, train: Columns, test: Columns, labels: Sequence[str], seed: int
+    ) -> Floats | None:
         from tasks.scoring.tfidf_baseline import tfidf_one_vs_rest
 
-        return tfidf_one_vs_rest(train["text"], np.asarray(self.answers(train["labels"], labels)), test["text"], seed)
+        return tfidf_one_vs_rest(
+            train["text"], np.asarray(self.answers(train["labels"], labels)), test["text"], seed
+        )
 
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
         from tasks.reports.plots import scores_figure
 
         entries = evaluation["details"]["per_label"]
-        figures = {"Labels": scores_figure(entries)} if any(entry["support"] for entry in entries) else {}
+        figures = (
+            {"Labels": scores_figure(entries)} if any(entry["support"] for entry in entries) else {}
+        )
         return figures | self.out_of_scope_figures(evaluation)
 
-    def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
+    def decode(
+        self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration
+    ) -> list[dict[str, Any]]:
         shown = self.probabilities(Calibration(calibration.temperature).apply(outputs))
         return [
             {
-                "labels": [label for label, is_given in zip(labels, given, strict=True) if is_given],
+                "labels": [
+                    label for label, is_given in zip(labels, given, strict=True) if is_given
+                ],
                 "scores": {label: float(p) for label, p in zip(labels, probabilities, strict=True)},
             }
-            for given, probabilities in zip(self.given(calibration.apply(outputs)), shown, strict=True)
+            for given, probabilities in zip(
+                self.given(calibration.apply(outputs)), shown, strict=True
+            )
         ]
 
     def predicted_labels(self, prediction: Mapping[str, Any]) -> list[str]:
@@ -208,4 +260,9 @@ class MultiLabelClassification(TextClassification):
         return labels
 
     def say(self, prediction: Mapping[str, Any]) -> str:
-        return ", ".join(f"{label} {prediction['scores'][label]:.3f}" for label in prediction["labels"]) or "(none)"
+        return (
+            ", ".join(
+                f"{label} {prediction['scores'][label]:.3f}" for label in prediction["labels"]
+            )
+            or "(none)"
+        )

@@ -44,11 +44,18 @@ class TextClassification(Problem):
     """One text, one of several classes."""
 
     name = "text-classification"
-    columns = {"text": "the text", "label": "its class"}  # noqa: RUF012 (base.py declares the class variables)
+    columns = {"text": "the text", "label": "its class"}
     text_columns: ClassVar[tuple[str, ...]] = ("text",)
     label_column = "label"
     answer_columns = ("label",)
-    metric_signs = {"accuracy": 1, "macro_f1": 1, "weighted_f1": 1, "mcc": 1, "log_loss": -1, "ece": -1}  # noqa: RUF012
+    metric_signs = {
+        "accuracy": 1,
+        "macro_f1": 1,
+        "weighted_f1": 1,
+        "mcc": 1,
+        "log_loss": -1,
+        "ece": -1,
+    }
     metric = "macro_f1"
     label_metrics = ("accuracy", "log_loss")
     baseline_name = "TF-IDF + logistic regression"
@@ -61,12 +68,22 @@ class TextClassification(Problem):
 
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
         if not labels:
-            raise ParamsError("labels: empty; wanted every label that rows may have.", "List them in params.yaml: `labels: [ham, spam]`.")
+            raise ParamsError(
+                "labels: empty; wanted every label that rows may have.",
+                "List them in params.yaml: `labels: [ham, spam]`.",
+            )
         known = {"column": "label", "value_set": list(labels)}
         between = "expect_column_values_to_be_between"
-        conflicts = {"column": COPIES_LABELS, "max_value": 1, "mostly": 1 - validate.max_conflict_share}
+        conflicts = {
+            "column": COPIES_LABELS,
+            "max_value": 1,
+            "mostly": 1 - validate.max_conflict_share,
+        }
         few, most = validate.min_rows_per_class, validate.max_class_share
-        variants = {"column": "label", "value_set": [label for group in label_variants(labels) for label in group]}
+        variants = {
+            "column": "label",
+            "value_set": [label for group in label_variants(labels) for label in group],
+        }
         return [
             Check("null_label", "expect_column_values_to_not_be_null", {"column": "label"}, "quarantine", "the label is missing"),
             Check("unknown_label", "expect_column_values_to_be_in_set", known, "error", "the label is not in `labels` of params.yaml"),
@@ -100,47 +117,79 @@ class TextClassification(Problem):
     def references(self, features: Features) -> Array:
         return np.asarray(features["references"], np.int64)
 
-    def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
+    def load_model(
+        self, directory: Path, labels: Sequence[str], dropout: float | None = None
+    ) -> PreTrainedModel:
         from transformers import AutoModelForSequenceClassification
 
         from tasks.training.networks.pretrained import load_pretrained
 
-        return load_pretrained(AutoModelForSequenceClassification, directory, dropout, self.output_labels(labels), self.problem_type)
+        return load_pretrained(
+            AutoModelForSequenceClassification,
+            directory,
+            dropout,
+            self.output_labels(labels),
+            self.problem_type,
+        )
 
     def loss(
-        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
+        self,
+        outputs: torch.Tensor,
+        references: torch.Tensor,
+        *,
+        label_smoothing: float,
+        class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(outputs, references, weight=class_weights, label_smoothing=label_smoothing)
+        return cross_entropy(
+            outputs, references, weight=class_weights, label_smoothing=label_smoothing
+        )
 
-    def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
-        return weigh_classes(np.bincount(references, minlength=len(labels)), labels, wanted, "label")
+    def class_weights(
+        self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]
+    ) -> Floats | None:
+        return weigh_classes(
+            np.bincount(references, minlength=len(labels)), labels, wanted, "label"
+        )
 
-    def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
+    def metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str]
+    ) -> dict[str, float]:
         return classification_metrics(outputs, references)
 
-    def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled:
+    def resampled_metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str]
+    ) -> Resampled:
         return resampled_classification_metrics(outputs, references)
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return classification_details(outputs, references, labels)
 
-    def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
+    def fit_calibration(
+        self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None
+    ) -> Calibration:
         temperature = fit_temperature(outputs, references)
         if out_of_scope is None:
             return Calibration(temperature)
         place = labels.index(out_of_scope)
         threshold = best_threshold(_lead(outputs, place) / temperature, references == place)
         bias = np.zeros(len(labels))
-        bias[place] = -(threshold or 0.0)  # without rows of both kinds there is nothing to tune on: the most probable label wins
+        bias[place] = -(
+            threshold or 0.0
+        )  # without rows of both kinds there is nothing to tune on: the most probable label wins
         return Calibration(temperature, tuple(bias.tolist()))
 
     def calibration_loss(self, outputs: Floats, references: Array) -> float | None:
         return log_loss(outputs, references)
 
     def threshold_details(
-        self, outputs: Floats, references: Array, labels: Sequence[str], calibration: Calibration, out_of_scope: str | None
+        self,
+        outputs: Floats,
+        references: Array,
+        labels: Sequence[str],
+        calibration: Calibration,
+        out_of_scope: str | None,
     ) -> dict[str, Any]:
         if out_of_scope is None:
             return {}
@@ -163,7 +212,9 @@ class TextClassification(Problem):
 
     def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
         same = (self.given(outputs) == self.given(others)).all(-1)
-        return float(same.mean()), float(np.abs(self.probabilities(outputs) - self.probabilities(others)).max())
+        return float(same.mean()), float(
+            np.abs(self.probabilities(outputs) - self.probabilities(others)).max()
+        )
 
     def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
         right: npt.NDArray[np.bool_] = outputs.argmax(-1) == references
@@ -174,27 +225,46 @@ class TextClassification(Problem):
         aligned[:, [wanted.index(label) for label in labels]] = outputs
         return aligned
 
-    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
+    def baseline(
+        self, train: Columns, test: Columns, labels: Sequence[str], seed: int
+    ) -> Floats | None:
         from tasks.scoring.tfidf_baseline import tfidf_logistic_regression
 
         references = [labels.index(label) for label in train["label"]]
         return tfidf_logistic_regression(train["text"], references, test["text"], len(labels), seed)
 
-    def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
+    def behaviour_tests(
+        self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int
+    ) -> list[BehaviourTest]:
         wanted, columns = evaluate.behaviour, self.text_columns
         check_behaviour(wanted, labels, columns)
         tests = [
             BehaviourTest(altered.name, "invariance", altered.after, self._same, altered.before)
             for altered in invariance_rows(rows, columns, wanted.names, wanted.rows, seed)
         ]
-        some = spread_rows(zip(*(rows[column] for column in columns), strict=True), seed)[: wanted.rows]
+        some = spread_rows(zip(*(rows[column] for column in columns), strict=True), seed)[
+            : wanted.rows
+        ]
         for direction in wanted.directional:
             after = [(*row[:-1], direction.prepend + row[-1] + direction.append) for row in some]
-            label, sign = labels.index(direction.label), 1 if direction.expect == "not_lower" else -1
+            label, sign = (
+                labels.index(direction.label),
+                1 if direction.expect == "not_lower" else -1,
+            )
             passes = partial(self._moves, label=label, sign=sign, tolerance=direction.tolerance)
-            tests.append(BehaviourTest(direction.name, "directional", by_column(columns, after), passes, by_column(columns, some)))
+            tests.append(
+                BehaviourTest(
+                    direction.name,
+                    "directional",
+                    by_column(columns, after),
+                    passes,
+                    by_column(columns, some),
+                )
+            )
         for cases in wanted.minimum_functionality:
-            texts = by_column(columns, [(case,) if isinstance(case, str) else case for case in cases.texts])
+            texts = by_column(
+                columns, [(case,) if isinstance(case, str) else case for case in cases.texts]
+            )
             passes = partial(self._gives, label=labels.index(cases.label))
             answer: Any = [cases.label] if self.types.get(self.label_column) else cases.label
             written: dict[str, Any] = {**texts, self.label_column: [answer] * len(cases.texts)}
@@ -206,10 +276,14 @@ class TextClassification(Problem):
         same: npt.NDArray[np.bool_] = (self.given(outputs) == self.given(others)).all(-1)
         return same
 
-    def _gives(self, outputs: Floats, others: Floats | None, *, label: int) -> npt.NDArray[np.bool_]:
+    def _gives(
+        self, outputs: Floats, others: Floats | None, *, label: int
+    ) -> npt.NDArray[np.bool_]:
         return self.given(outputs)[:, label]
 
-    def _moves(self, outputs: Floats, others: Floats | None, *, label: int, sign: int, tolerance: float) -> npt.NDArray[np.bool_]:
+    def _moves(
+        self, outputs: Floats, others: Floats | None, *, label: int, sign: int, tolerance: float
+    ) -> npt.NDArray[np.bool_]:
         """True where the label's probability moved the way of `sign`, or at most `tolerance` the other way."""
         assert others is not None
         moved = self.probabilities(outputs)[:, label] - self.probabilities(others)[:, label]
@@ -218,7 +292,10 @@ class TextClassification(Problem):
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
         from tasks.reports.plots import confusion_figure, reliability_figure
 
-        details, calibrated = evaluation["details"], evaluation.get("calibrated", {}).get("details", {})
+        details, calibrated = (
+            evaluation["details"],
+            evaluation.get("calibrated", {}).get("details", {}),
+        )
         labels = [entry["label"] for entry in details["per_class"]]
         series = {"as trained": details["reliability"]}
         if "reliability" in calibrated:
@@ -233,11 +310,22 @@ class TextClassification(Problem):
         """How well what is out of scope is told, where a label stands for it."""
         from tasks.reports.plots import precision_recall_figure
 
-        curves = {"validation": evaluation.get("validation_thresholds", {}), "test": evaluation["details"]}
-        found = {split: curve["out_of_scope"] for split, curve in curves.items() if curve.get("out_of_scope")}
-        return {"Out-of-scope: precision and recall": precision_recall_figure(found)} if found else {}
+        curves = {
+            "validation": evaluation.get("validation_thresholds", {}),
+            "test": evaluation["details"],
+        }
+        found = {
+            split: curve["out_of_scope"]
+            for split, curve in curves.items()
+            if curve.get("out_of_scope")
+        }
+        return (
+            {"Out-of-scope: precision and recall": precision_recall_figure(found)} if found else {}
+        )
 
-    def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
+    def decode(
+        self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration
+    ) -> list[dict[str, Any]]:
         predictions = []
         for probabilities in self.probabilities(calibration.apply(outputs)):
             scores = {label: float(p) for label, p in zip(labels, probabilities, strict=True)}

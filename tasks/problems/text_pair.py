@@ -18,25 +18,30 @@ class TextPair(TextClassification):
     """
 
     name = "text-pair"
-    columns = {  # noqa: RUF012 (base.py declares the class variables)
+    columns = {
         "text_a": "the first text, such as a question",
         "text_b": "the second, such as an answer",
         "label": "the pair's class",
     }
     text_columns = ("text_a", "text_b")
     split_columns = ("text_a",)
-    finetune_defaults = {"learning_rate": 1e-4, "head_learning_rate": None}  # noqa: RUF012
+    finetune_defaults = {"learning_rate": 1e-4, "head_learning_rate": None}
 
     def guess_columns(self, rows: Columns) -> Guessed | None:
         pair = text_pair(rows)
         label = next((name for name in classes(rows) if name not in pair), None)
         return {"text_a": pair[0], "text_b": pair[1], "label": label} if pair and label else None
 
-    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
+    def baseline(
+        self, train: Columns, test: Columns, labels: Sequence[str], seed: int
+    ) -> Floats | None:
         from tasks.scoring.tfidf_baseline import tfidf_logistic_regression
 
         references = [labels.index(label) for label in train["label"]]
-        joined = ([f"{a}\n{b}" for a, b in zip(rows["text_a"], rows["text_b"], strict=True)] for rows in (train, test))
+        joined = (
+            [f"{a}\n{b}" for a, b in zip(rows["text_a"], rows["text_b"], strict=True)]
+            for rows in (train, test)
+        )
         return tfidf_logistic_regression(next(joined), references, next(joined), len(labels), seed)
 
     def example(self) -> dict[str, list[Any]]:

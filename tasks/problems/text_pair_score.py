@@ -17,7 +17,16 @@ from tasks.inference.calibration import Calibration
 from tasks.problems.base import BehaviourTest, Guessed
 from tasks.problems.unlabelled import Unlabelled
 from tasks.scoring.behaviour import invariance_rows
-from tasks.scoring.pairs import METRICS, QUERY, SCORE, order_of_rows, query_number, ranked_right, score_details, score_metrics
+from tasks.scoring.pairs import (
+    METRICS,
+    QUERY,
+    SCORE,
+    order_of_rows,
+    query_number,
+    ranked_right,
+    score_details,
+    score_metrics,
+)
 from tasks.scoring.statistics.draws import Resampled
 
 if TYPE_CHECKING:
@@ -40,13 +49,13 @@ class TextPairScore(Unlabelled):
     """
 
     name = "text-pair-score"
-    columns = {  # noqa: RUF012 (base.py declares the class variables)
+    columns = {
         "text_a": "the first text, such as a question or what a user liked",
         "text_b": "the second, such as an answer or an item",
         "score": "a number, higher for a better pair",
     }
-    types = {"score": "DOUBLE"}  # noqa: RUF012
-    derived = {"query": "text_a"}  # noqa: RUF012
+    types = {"score": "DOUBLE"}
+    derived = {"query": "text_a"}
     replaceable = ("query",)
     text_columns = ("text_a", "text_b")
     split_columns = ("query",)
@@ -54,15 +63,27 @@ class TextPairScore(Unlabelled):
     metric_signs = METRICS
     metric = "spearman"
     baseline_name = "cosine of TF-IDF"
-    finetune_defaults = {"learning_rate": 1e-4, "head_learning_rate": None}  # noqa: RUF012
+    finetune_defaults = {"learning_rate": 1e-4, "head_learning_rate": None}
 
     def guess_columns(self, rows: Columns) -> Guessed | None:
         pair = text_pair(rows)
         score = next((name for name in scores(rows) if name not in pair), None)
-        query = next((name for name in rows if name.lower() in ("query", "query_id", "qid") and name not in (*pair, score)), None)
+        query = next(
+            (
+                name
+                for name in rows
+                if name.lower() in ("query", "query_id", "qid") and name not in (*pair, score)
+            ),
+            None,
+        )
         if not pair or score is None:
             return None
-        return {"text_a": pair[0], "text_b": pair[1], "score": score, **({"query": query} if query else {})}
+        return {
+            "text_a": pair[0],
+            "text_b": pair[1],
+            "score": score,
+            **({"query": query} if query else {}),
+        }
 
     def output_labels(self, labels: Sequence[str]) -> Sequence[str]:
         return ["score"]
@@ -90,7 +111,10 @@ class TextPairScore(Unlabelled):
         features = encode_texts(tokenizer, [rows["text_a"], rows["text_b"]])
         if "score" in rows:
             queries = rows.get("query", rows["text_a"])
-            features["references"] = [[float(score), query_number(query)] for score, query in zip(rows["score"], queries, strict=True)]
+            features["references"] = [
+                [float(score), query_number(query)]
+                for score, query in zip(rows["score"], queries, strict=True)
+            ]
         return features
 
     def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -100,18 +124,33 @@ class TextPairScore(Unlabelled):
         return np.asarray(features["references"], np.float64).reshape(-1, 2)
 
     def clusters(self, references: Array) -> npt.NDArray[np.int64]:
-        clusters: npt.NDArray[np.int64] = np.unique(references[:, QUERY], return_inverse=True)[1].astype(np.int64)
+        clusters: npt.NDArray[np.int64] = np.unique(references[:, QUERY], return_inverse=True)[
+            1
+        ].astype(np.int64)
         return clusters
 
-    def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
+    def load_model(
+        self, directory: Path, labels: Sequence[str], dropout: float | None = None
+    ) -> PreTrainedModel:
         from transformers import AutoModelForSequenceClassification
 
         from tasks.training.networks.pretrained import load_pretrained
 
-        return load_pretrained(AutoModelForSequenceClassification, directory, dropout, self.output_labels(labels), "regression")
+        return load_pretrained(
+            AutoModelForSequenceClassification,
+            directory,
+            dropout,
+            self.output_labels(labels),
+            "regression",
+        )
 
     def loss(
-        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
+        self,
+        outputs: torch.Tensor,
+        references: torch.Tensor,
+        *,
+        label_smoothing: float,
+        class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
         """Mean squared error of the score."""
         from torch.nn.functional import mse_loss
@@ -119,7 +158,12 @@ class TextPairScore(Unlabelled):
         return mse_loss(outputs[:, 0], references[:, SCORE].to(outputs.dtype))
 
     def ranking_loss(
-        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
+        self,
+        outputs: torch.Tensor,
+        references: torch.Tensor,
+        *,
+        label_smoothing: float,
+        class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
         """Of every two rows with different scores, how unlikely their order is (RankNet, Burges et al. 2005).
 
@@ -136,7 +180,9 @@ class TextPairScore(Unlabelled):
     def losses(self) -> dict[str, Callable[..., torch.Tensor]]:
         return {"regression": self.loss, "ranking": self.ranking_loss}
 
-    def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled:
+    def resampled_metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str]
+    ) -> Resampled:
         return score_metrics(outputs[:, 0], references)
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
@@ -152,13 +198,17 @@ class TextPairScore(Unlabelled):
         """Rows on the right side of most of those that they are compared with."""
         return ranked_right(outputs[:, 0], references)
 
-    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
+    def baseline(
+        self, train: Columns, test: Columns, labels: Sequence[str], seed: int
+    ) -> Floats | None:
         from tasks.scoring.tfidf_baseline import tfidf_cosine
 
         pairs, asked = ((rows["text_a"], rows["text_b"]) for rows in (train, test))
         return tfidf_cosine(pairs, train["score"], asked)
 
-    def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
+    def behaviour_tests(
+        self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int
+    ) -> list[BehaviourTest]:
         wanted = evaluate.behaviour
         return super().behaviour_tests(rows, labels, evaluate, seed) + [
             BehaviourTest(altered.name, "invariance", altered.after, _stays, altered.before)
@@ -169,13 +219,21 @@ class TextPairScore(Unlabelled):
         from tasks.reports.plots import histogram_figure
 
         details = evaluation["details"]
-        figures = {"Errors of the score": histogram_figure(**details["errors"], measured="score predicted - given", counted="rows")}
+        figures = {
+            "Errors of the score": histogram_figure(
+                **details["errors"], measured="score predicted - given", counted="rows"
+            )
+        }
         if details["ranks"]:
-            ranks = histogram_figure(**details["ranks"], measured="rank of the query's best", counted="queries")
+            ranks = histogram_figure(
+                **details["ranks"], measured="rank of the query's best", counted="queries"
+            )
             figures["Where the best comes"] = ranks
         return figures
 
-    def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
+    def decode(
+        self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration
+    ) -> list[dict[str, Any]]:
         return [{"score": float(score)} for score in calibration.apply(outputs)[:, 0]]
 
     def say(self, prediction: Mapping[str, Any]) -> str:
@@ -191,5 +249,7 @@ class TextPairScore(Unlabelled):
 def _stays(outputs: Floats, others: Floats | None) -> npt.NDArray[np.bool_]:
     """Which scores moved by no more than a small part of the range that scores have."""
     assert others is not None
-    stays: npt.NDArray[np.bool_] = np.abs(outputs - others)[:, 0] <= MOVED * max(float(np.ptp(others)), 1e-6)
+    stays: npt.NDArray[np.bool_] = np.abs(outputs - others)[:, 0] <= MOVED * max(
+        float(np.ptp(others)), 1e-6
+    )
     return stays

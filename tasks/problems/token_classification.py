@@ -18,18 +18,54 @@ from tasks.data.quality.checks import Check
 from tasks.data.quality.tag_checks import bio_checks, bio_facts
 from tasks.data.tables.column_guesses import lists, texts
 from tasks.data.tables.readings import Given, Reading, one_column, read_as
-from tasks.data.tables.tag_schemes import PREFIXES, as_iob2, is_iob1, numbered, spans_of, unnamed_number
+from tasks.data.tables.tag_schemes import (
+    PREFIXES,
+    as_iob2,
+    is_iob1,
+    numbered,
+    spans_of,
+    unnamed_number,
+)
 from tasks.encoding.padding import pad_rows
 from tasks.encoding.spans import OUTSIDE, find_spans, tag_ids, tag_names, types_of
-from tasks.encoding.windows import NO_WORD, Frame, collate_windows, make_windows, merge_windows, window_references
-from tasks.encoding.words import align, join_words, special_tokens, sub_words, unknown_token, words_of
+from tasks.encoding.windows import (
+    NO_WORD,
+    Frame,
+    collate_windows,
+    make_windows,
+    merge_windows,
+    window_references,
+)
+from tasks.encoding.words import (
+    align,
+    join_words,
+    special_tokens,
+    sub_words,
+    unknown_token,
+    words_of,
+)
 from tasks.inference.calibration import Calibration
 from tasks.params.evaluation import check_behaviour
 from tasks.problems.base import UNLEARNT, BehaviourTest, Guessed, Problem
 from tasks.scoring.behaviour import spread
 from tasks.scoring.classes import fit_temperature, log_loss
-from tasks.scoring.span_behaviour import SWAP, altered_words, have, mostly_found, moves, same_spans, still_found
-from tasks.scoring.spans import count_rows, predicted_tags, span_details, span_metrics, word_outputs, word_tags
+from tasks.scoring.span_behaviour import (
+    SWAP,
+    altered_words,
+    have,
+    mostly_found,
+    moves,
+    same_spans,
+    still_found,
+)
+from tasks.scoring.spans import (
+    count_rows,
+    predicted_tags,
+    span_details,
+    span_metrics,
+    word_outputs,
+    word_tags,
+)
 from tasks.scoring.statistics.draws import Draws, Resampled
 from tasks.training.class_weights import weigh_classes
 
@@ -52,9 +88,12 @@ class TokenClassification(Problem):
     """
 
     name = "token-classification"
-    columns = {"tokens": "the words, a list, or a text", "tags": "a tag for each word, or spans of the text"}  # noqa: RUF012 (base.py declares them)
-    types = {"tokens": "VARCHAR[]", "tags": "VARCHAR[]", "entities": "VARCHAR[]"}  # noqa: RUF012
-    derived = {  # noqa: RUF012
+    columns = {
+        "tokens": "the words, a list, or a text",
+        "tags": "a tag for each word, or spans of the text",
+    }
+    types = {"tokens": "VARCHAR[]", "tags": "VARCHAR[]", "entities": "VARCHAR[]"}
+    derived = {
         "text": "array_to_string(tokens, ' ')",
         "entities": "list_sort(list_distinct(list_transform("
         "list_filter(tags, lambda tag: regexp_full_match(tag, '[BI]-.+')), lambda tag: tag[3:])))",
@@ -62,14 +101,19 @@ class TokenClassification(Problem):
     text_columns = ("text",)
     label_column = "entities"
     answer_columns = ("tags", "entities")
-    metric_signs = {  # noqa: RUF012
+    metric_signs = {
         "f1": 1, "precision": 1, "recall": 1, "macro_f1": 1, "accuracy": 1, "log_loss": -1, "ece": -1,
     }  # fmt: skip
     metric = "f1"
-    label_metrics = ("accuracy", "log_loss")  # rows that have one type have others too: `per_class` of the details tells types apart
+    label_metrics = (
+        "accuracy",
+        "log_loss",
+    )  # rows that have one type have others too: `per_class` of the details tells types apart
     baseline_name = "list of the training entities"
 
-    def readings(self, given: Mapping[str, Sequence[Given]], params: ReadingParams) -> dict[str, Reading]:
+    def readings(
+        self, given: Mapping[str, Sequence[Given]], params: ReadingParams
+    ) -> dict[str, Reading]:
         """Lists of words and tags; or a text and spans of its characters."""
         if given.keys() != set(self.columns):
             return super().readings(given, params)
@@ -81,20 +125,34 @@ class TokenClassification(Problem):
             call = f"read_tagged({tokens.text}, {tags.text})"
             found = {name: read_as(call, name, column.name) for name, column in columns.items()}
         value = as_iob2(found["tags"].value, tags, params)
-        return {**found, "tags": Reading(value, f"coalesce({found['tags'].problem or 'NULL'}, {unnamed_number(value, tags.name)})")}
+        return {
+            **found,
+            "tags": Reading(
+                value,
+                f"coalesce({found['tags'].problem or 'NULL'}, {unnamed_number(value, tags.name)})",
+            ),
+        }
 
     def guess_columns(self, rows: Columns) -> Guessed | None:
         """Lists of words and of tags, as long as each other, or a text and tags or spans of it; a few bad rows do not hide them."""
         words = lists(rows)
-        tags = next((name for name in words if _mostly(map(_are_tags, rows[name]))), None) or numbered(rows)
+        tags = next(
+            (name for name in words if _mostly(map(_are_tags, rows[name]))), None
+        ) or numbered(rows)
         if tags is None:
             text, spans = next(iter(texts(rows)), None), spans_of(rows)
             return {"tokens": text, "tags": spans} if text and spans else None
         lengths = [len(value or ()) for value in rows[tags]]
-        same = [name for name in words if name != tags and _mostly(map(_as_long, rows[name], lengths))]
+        same = [
+            name for name in words if name != tags and _mostly(map(_as_long, rows[name], lengths))
+        ]
         split = {name: [(text or "").split() for text in rows[name]] for name in texts(rows)}
-        same = same or sorted(split, key=lambda name: not _mostly(map(_as_long, split[name], lengths)))
-        return {"tokens": min(same, key=lambda name: name != "tokens"), "tags": tags} if same else None
+        same = same or sorted(
+            split, key=lambda name: not _mostly(map(_as_long, split[name], lengths))
+        )
+        return (
+            {"tokens": min(same, key=lambda name: name != "tokens"), "tags": tags} if same else None
+        )
 
     def guess_reading(self, rows: Columns, columns: Guessed) -> dict[str, Any]:
         return {"tag_scheme": "iob1"} if is_iob1(rows[str(columns["tags"])]) else {}
@@ -107,7 +165,10 @@ class TokenClassification(Problem):
 
     def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
         if not labels:
-            raise ParamsError("labels: empty; wanted every type of entity.", "List them in params.yaml: `labels: [LOC, ORG, PER]`.")
+            raise ParamsError(
+                "labels: empty; wanted every type of entity.",
+                "List them in params.yaml: `labels: [LOC, ORG, PER]`.",
+            )
         return bio_checks(validate, labels)
 
     def facts(self, rows: pa.Table) -> pa.Table:
@@ -117,7 +178,10 @@ class TokenClassification(Problem):
         texts, words = words_of(rows)
         before, after = special_tokens(tokenizer)
         longest = tokenizer.truncation["max_length"] if tokenizer.truncation else sys.maxsize
-        frame, unknown = Frame(longest - len(before) - len(after), before, after), unknown_token(tokenizer)
+        frame, unknown = (
+            Frame(longest - len(before) - len(after), before, after),
+            unknown_token(tokenizer),
+        )
         found = [
             make_windows(*align(*sub_words(encoding), places, unknown), frame)
             for encoding, places in zip(tokenizer.encode_batch(texts), words, strict=True)
@@ -129,7 +193,9 @@ class TokenClassification(Problem):
             "words": [row.words for row in found],
         }
         if "tags" in rows:
-            features["references"] = tag_ids(rows["tags"], list(map(len, words)), self.output_labels(labels))
+            features["references"] = tag_ids(
+                rows["tags"], list(map(len, words)), self.output_labels(labels)
+            )
         return features
 
     def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -138,44 +204,69 @@ class TokenClassification(Problem):
     def references(self, features: Features) -> Array:
         return pad_rows(features["references"], NO_WORD)
 
-    def training_batch(self, features: Features, pad_token_id: int) -> tuple[dict[str, Array], Array]:
+    def training_batch(
+        self, features: Features, pad_token_id: int
+    ) -> tuple[dict[str, Array], Array]:
         return {**self.collate(features, pad_token_id)}, window_references(features)
 
     def reduce(self, outputs: Floats, features: Features) -> Floats:
         return merge_windows(outputs, features)
 
-    def load_model(self, directory: Path, labels: Sequence[str], dropout: float | None = None) -> PreTrainedModel:
+    def load_model(
+        self, directory: Path, labels: Sequence[str], dropout: float | None = None
+    ) -> PreTrainedModel:
         from transformers import AutoModelForTokenClassification
 
         from tasks.training.networks.pretrained import load_pretrained
 
-        return load_pretrained(AutoModelForTokenClassification, directory, dropout, self.output_labels(labels))
+        return load_pretrained(
+            AutoModelForTokenClassification, directory, dropout, self.output_labels(labels)
+        )
 
     def loss(
-        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
+        self,
+        outputs: torch.Tensor,
+        references: torch.Tensor,
+        *,
+        label_smoothing: float,
+        class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(
-            outputs.flatten(0, 1), references.flatten(), weight=class_weights, ignore_index=NO_WORD, label_smoothing=label_smoothing
+            outputs.flatten(0, 1),
+            references.flatten(),
+            weight=class_weights,
+            ignore_index=NO_WORD,
+            label_smoothing=label_smoothing,
         )
 
-    def class_weights(self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]) -> Floats | None:
+    def class_weights(
+        self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]
+    ) -> Floats | None:
         tags = self.output_labels(labels)
-        return weigh_classes(np.bincount(references[references >= 0], minlength=len(tags)), tags, wanted, "tag")
+        return weigh_classes(
+            np.bincount(references[references >= 0], minlength=len(tags)), tags, wanted, "tag"
+        )
 
-    def metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, float]:
+    def metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str]
+    ) -> dict[str, float]:
         found = self.resampled_metrics(outputs, references, labels)(Draws.once(len(outputs)))
         return {name: float(values[0]) for name, values in found.items()}
 
-    def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled:
+    def resampled_metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str]
+    ) -> Resampled:
         counts = count_rows(outputs, references)
         return lambda draws: span_metrics(counts, draws)
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return span_details(outputs, references, labels)
 
-    def fit_calibration(self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None) -> Calibration:
+    def fit_calibration(
+        self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None
+    ) -> Calibration:
         return Calibration(fit_temperature(*word_outputs(outputs, references)))
 
     def calibration_loss(self, outputs: Floats, references: Array) -> float | None:
@@ -186,12 +277,16 @@ class TokenClassification(Problem):
 
         outputs, others = as_wide(outputs, others)
         same = (predicted_tags(outputs) == predicted_tags(others)).all(-1)
-        return float(same.mean()), float(np.nanmax(np.abs(softmax(outputs, -1) - softmax(others, -1)), initial=0.0))
+        return float(same.mean()), float(
+            np.nanmax(np.abs(softmax(outputs, -1) - softmax(others, -1)), initial=0.0)
+        )
 
     def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
         """Rows whose entities are all found, and nothing else."""
         counts = count_rows(outputs, references)
-        right: npt.NDArray[np.bool_] = ((counts.hits == counts.predicted) & (counts.hits == counts.actual)).all(-1)
+        right: npt.NDArray[np.bool_] = (
+            (counts.hits == counts.predicted) & (counts.hits == counts.actual)
+        ).all(-1)
         return right
 
     def align(self, outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
@@ -200,53 +295,95 @@ class TokenClassification(Problem):
         aligned[..., [all_tags.index(tag) for tag in tags]] = outputs
         return aligned
 
-    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
+    def baseline(
+        self, train: Columns, test: Columns, labels: Sequence[str], seed: int
+    ) -> Floats | None:
         from tasks.scoring.gazetteer_baseline import gazetteer
 
         tags = self.output_labels(labels)
-        references = pad_rows(tag_ids(train["tags"], list(map(len, train["tokens"])), tags), NO_WORD)
+        references = pad_rows(
+            tag_ids(train["tags"], list(map(len, train["tokens"])), tags), NO_WORD
+        )
         return gazetteer(train["tokens"], references, test["tokens"], len(tags))
 
-    def behaviour_tests(self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int) -> list[BehaviourTest]:
+    def behaviour_tests(
+        self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int
+    ) -> list[BehaviourTest]:
         wanted = evaluate.behaviour
         check_behaviour(wanted, labels, self.text_columns)
         words, count = rows["tokens"], wanted.rows
-        references = pad_rows(tag_ids(rows["tags"], list(map(len, words)), self.output_labels(labels)), NO_WORD)
+        references = pad_rows(
+            tag_ids(rows["tags"], list(map(len, words)), self.output_labels(labels)), NO_WORD
+        )
         tests = []
         for altered in altered_words(words, find_spans(references).by_row(len(words)), count, seed):
-            passes = partial(still_found, replaced=altered.replaced) if altered.name == SWAP else mostly_found
-            tests.append(BehaviourTest(altered.name, "invariance", {"tokens": altered.after}, passes, {"tokens": altered.before}))
+            passes = (
+                partial(still_found, replaced=altered.replaced)
+                if altered.name == SWAP
+                else mostly_found
+            )
+            tests.append(
+                BehaviourTest(
+                    altered.name,
+                    "invariance",
+                    {"tokens": altered.after},
+                    passes,
+                    {"tokens": altered.before},
+                )
+            )
         places = {join_words(given)[0]: place for place, given in enumerate(words)}
         some = spread(places, seed)[:count]
         given = [words[places[text]] for text in some]
         passes = partial(same_spans, texts=some, tokens=given)
-        tests.append(BehaviourTest("words found in the text", "invariance", {"text": some}, passes, {"tokens": given}))
+        tests.append(
+            BehaviourTest(
+                "words found in the text", "invariance", {"text": some}, passes, {"tokens": given}
+            )
+        )
         for direction in wanted.directional:
             after = [direction.prepend + text + direction.append for text in some]
-            label, sign = labels.index(direction.label), 1 if direction.expect == "not_lower" else -1
+            label, sign = (
+                labels.index(direction.label),
+                1 if direction.expect == "not_lower" else -1,
+            )
             passes = partial(moves, label=label, sign=sign, tolerance=direction.tolerance)
-            tests.append(BehaviourTest(direction.name, "directional", {"text": after}, passes, {"text": some}))
+            tests.append(
+                BehaviourTest(
+                    direction.name, "directional", {"text": after}, passes, {"text": some}
+                )
+            )
         for cases in wanted.minimum_functionality:
             passes = partial(have, label=labels.index(cases.label))
-            tests.append(BehaviourTest(cases.name, "minimum-functionality", {"text": list(cases.texts)}, passes))
+            tests.append(
+                BehaviourTest(
+                    cases.name, "minimum-functionality", {"text": list(cases.texts)}, passes
+                )
+            )
         return tests
 
     def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
         from tasks.reports.plots import confusion_figure, reliability_figure, scores_figure
         from tasks.scoring.spans import NOTHING
 
-        details, calibrated = evaluation["details"], evaluation.get("calibrated", {}).get("details", {})
+        details, calibrated = (
+            evaluation["details"],
+            evaluation.get("calibrated", {}).get("details", {}),
+        )
         series = {"as trained": details["reliability"]}
         if "reliability" in calibrated:
             series["temperature-scaled"] = calibrated["reliability"]
         types = [entry["label"] for entry in details["per_class"]]
         return {
             "Entities by type": scores_figure(details["per_class"]),
-            "Types of exact spans": confusion_figure(np.asarray(details["confusion"]), [*types, NOTHING]),
+            "Types of exact spans": confusion_figure(
+                np.asarray(details["confusion"]), [*types, NOTHING]
+            ),
             "Reliability of words": reliability_figure(series),
         }
 
-    def decode(self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration) -> list[dict[str, Any]]:
+    def decode(
+        self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration
+    ) -> list[dict[str, Any]]:
         """Entities with their characters in the text (that of `tokens` has a blank between each two words).
 
         An entity's score is the least probability of the tags of its words.
@@ -262,7 +399,15 @@ class TokenClassification(Problem):
             for first, last, kind in spans:
                 start, end = words[row][first][0], words[row][last - 1][1]
                 score = float(probabilities[row, first:last].min())
-                entities.append({"type": labels[kind], "text": texts[row][start:end], "start": start, "end": end, "score": score})
+                entities.append(
+                    {
+                        "type": labels[kind],
+                        "text": texts[row][start:end],
+                        "start": start,
+                        "end": end,
+                        "score": score,
+                    }
+                )
             predictions.append({"entities": entities})
         return predictions
 
@@ -270,17 +415,28 @@ class TokenClassification(Problem):
         return sorted({entity["type"] for entity in prediction["entities"]})
 
     def say(self, prediction: Mapping[str, Any]) -> str:
-        return ", ".join(f"{one['text']} [{one['type']} {one['score']:.3f}]" for one in prediction["entities"]) or "no entity"
+        return (
+            ", ".join(
+                f"{one['text']} [{one['type']} {one['score']:.3f}]"
+                for one in prediction["entities"]
+            )
+            or "no entity"
+        )
 
     def prediction_example(self, labels: Sequence[str]) -> dict[str, Any] | None:
-        return {"entities": [{"type": labels[0], "text": "Paris", "start": 22, "end": 27, "score": 0.9}]}
+        return {
+            "entities": [{"type": labels[0], "text": "Paris", "start": 22, "end": 27, "score": 0.9}]
+        }
 
     def example(self) -> dict[str, list[Any]]:
         return {"text": ["Angela Merkel visited Paris.", "The Bank lends to the Borrower."]}
 
 
 def _are_tags(values: Sequence[Any] | None) -> bool:
-    return all(isinstance(value, str) and (value == OUTSIDE or value.startswith(PREFIXES)) for value in values or ())
+    return all(
+        isinstance(value, str) and (value == OUTSIDE or value.startswith(PREFIXES))
+        for value in values or ()
+    )
 
 
 def _as_long(values: Sequence[Any] | None, length: int) -> bool:

@@ -14,7 +14,14 @@ from tasks.encoding.padding import pad_features, pad_rows
 from tasks.encoding.windows import NO_WORD
 from tasks.problems.unlabelled import Unlabelled
 from tasks.scoring.statistics.draws import Resampled
-from tasks.scoring.tokens import guess_loss, loss_details, mostly_right, same_guesses, token_metrics, vocabulary_only_where
+from tasks.scoring.tokens import (
+    guess_loss,
+    loss_details,
+    mostly_right,
+    same_guesses,
+    token_metrics,
+    vocabulary_only_where,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -35,14 +42,23 @@ class TokenGuesses(Unlabelled):
         return pad_rows(features["references"], NO_WORD)
 
     def loss(
-        self, outputs: torch.Tensor, references: torch.Tensor, *, label_smoothing: float, class_weights: torch.Tensor | None
+        self,
+        outputs: torch.Tensor,
+        references: torch.Tensor,
+        *,
+        label_smoothing: float,
+        class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
         return guess_loss(outputs, references, label_smoothing)
 
-    def outputs_needed(self, model: PreTrainedModel, references: torch.Tensor) -> AbstractContextManager[None]:
+    def outputs_needed(
+        self, model: PreTrainedModel, references: torch.Tensor
+    ) -> AbstractContextManager[None]:
         return vocabulary_only_where(model, references != NO_WORD)
 
-    def resampled_metrics(self, outputs: Floats, references: Array, labels: Sequence[str]) -> Resampled:
+    def resampled_metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str]
+    ) -> Resampled:
         """Over all tokens with a reference: how many are guessed right, the mean log-loss in nats, and e to it."""
         of = token_metrics(outputs, references)
         return lambda draws: dict(zip(self.metric_signs, of(draws), strict=True))
@@ -56,5 +72,7 @@ class TokenGuesses(Unlabelled):
     def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
         return mostly_right(outputs, references)
 
-    def baseline(self, train: Columns, test: Columns, labels: Sequence[str], seed: int) -> Floats | None:
+    def baseline(
+        self, train: Columns, test: Columns, labels: Sequence[str], seed: int
+    ) -> Floats | None:
         return None

@@ -21,11 +21,21 @@ def render_comparison(found: Mapping[str, Any]) -> str:
     judged = [part for part in found["slices"] if part["judged"]]
     values = {
         **found,
-        "plots": {"metrics": _metrics_plot(found), "reliability": list(_reliability_plots(found)), "slices": list(_slice_plots(judged))},
+        "plots": {
+            "metrics": _metrics_plot(found),
+            "reliability": list(_reliability_plots(found)),
+            "slices": list(_slice_plots(judged)),
+        },
         "tables": {
-            "metrics": [{"metric": metric_title(name), **_cells(difference)} for name, difference in found["metrics"].items()],
+            "metrics": [
+                {"metric": metric_title(name), **_cells(difference)}
+                for name, difference in found["metrics"].items()
+            ],
             "slices": [_slice_row(part) for part in judged],
-            "speed": [{"measured": name, "A": found["models"][0][key], "B": found["models"][1][key]} for name, key in SPEED.items()],
+            "speed": [
+                {"measured": name, "A": found["models"][0][key], "B": found["models"][1][key]}
+                for name, key in SPEED.items()
+            ],
             "changes": [
                 {"what": key, "A": str(ours), "B": str(theirs)}
                 for changes in (found["params"], found["lineage"])
@@ -39,26 +49,46 @@ def render_comparison(found: Mapping[str, Any]) -> str:
 def _metrics_plot(found: Mapping[str, Any]) -> Plot:
     named = {metric_title(name): difference for name, difference in found["metrics"].items()}
     words = ", ".join(f"{name} {difference['value']:+.3f}" for name, difference in named.items())
-    return Plot(f"A minus B of every metric with intervals: {words}.", to_svg(differences_figure("A minus B", named)))
+    return Plot(
+        f"A minus B of every metric with intervals: {words}.",
+        to_svg(differences_figure("A minus B", named)),
+    )
 
 
 def _reliability_plots(found: Mapping[str, Any]) -> Iterator[Plot]:
-    series = {name: model["details"].get("reliability") for name, model in zip("AB", found["models"], strict=True)}
+    series = {
+        name: model["details"].get("reliability")
+        for name, model in zip("AB", found["models"], strict=True)
+    }
     if all(series.values()):
-        yield Plot("Accuracy against confidence of both models.", to_svg(reliability_figure(series)), "Reliability")
+        yield Plot(
+            "Accuracy against confidence of both models.",
+            to_svg(reliability_figure(series)),
+            "Reliability",
+        )
 
 
 def _slice_plots(judged: list[Mapping[str, Any]]) -> Iterator[Plot]:
     for column in dict.fromkeys(part["column"] for part in judged):
-        named = {f"{part['value']} ({part['rows']:,})": part["difference"] for part in judged if part["column"] == column}
+        named = {
+            f"{part['value']} ({part['rows']:,})": part["difference"]
+            for part in judged
+            if part["column"] == column
+        }
         yield Plot(
-            f"A minus B of accuracy by {column}, with intervals; the table holds the numbers.", to_svg(differences_figure(column, named))
+            f"A minus B of accuracy by {column}, with intervals; the table holds the numbers.",
+            to_svg(differences_figure(column, named)),
         )
 
 
 def _slice_row(part: Mapping[str, Any]) -> dict[str, Any]:
     cells = {key: value for key, value in _cells(part["difference"]).items() if key != "p"}
-    return {"slice": f"{part['column']}={part['value']}", "rows": part["rows"], **cells, "p of a fall": part["fall_p_adjusted"]}
+    return {
+        "slice": f"{part['column']}={part['value']}",
+        "rows": part["rows"],
+        **cells,
+        "p of a fall": part["fall_p_adjusted"],
+    }
 
 
 def _cells(difference: Mapping[str, float]) -> dict[str, Any]:

@@ -18,7 +18,11 @@ from matplotlib.figure import Figure
 
 INK = "#010203"  # stands for the page's text colour
 BLUE, ORANGE, GREY = "#3d85c6", "#e07b39", "#8b9098"
-MAX_ANNOTATED, MAX_NAMED, MAX_BARS = 12, 40, 25  # labels that a confusion matrix has room for numbers of, for names of; bars of a plot
+MAX_ANNOTATED, MAX_NAMED, MAX_BARS = (
+    12,
+    40,
+    25,
+)  # labels that a confusion matrix has room for numbers of, for names of; bars of a plot
 _NAMES = {"mcc": "MCC", "ece": "ECE", "log_loss": "log-loss", "chrf": "chrF", "rouge_l": "ROUGE-L"}
 _STYLE = {
     "text.parse_math": False,  # a label may hold a dollar sign
@@ -59,8 +63,14 @@ def to_svg(figure: Figure) -> str:
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         # the page's fonts draw the text, not matplotlib's, which lack most scripts
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support .* natively", category=UserWarning)
-        figure.savefig(buffer, format="svg", bbox_inches="tight", pad_inches=0.1, metadata={"Date": None})
+        warnings.filterwarnings(
+            "ignore",
+            message="Matplotlib currently does not support .* natively",
+            category=UserWarning,
+        )
+        figure.savefig(
+            buffer, format="svg", bbox_inches="tight", pad_inches=0.1, metadata={"Date": None}
+        )
     svg = buffer.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' xmlns(?::xlink)?="[^"]*"', "", svg)  # HTML knows them
@@ -89,13 +99,30 @@ def confusion_figure(confusion: npt.NDArray[np.int64], labels: Sequence[str]) ->
             for name in axes.get_xticklabels():
                 name.set(rotation=45, ha="right", rotation_mode="anchor")
     else:
-        axes.set(xlabel=f"predicted (number of the label, of {count})", ylabel="actual (number of the label)")
+        axes.set(
+            xlabel=f"predicted (number of the label, of {count})",
+            ylabel="actual (number of the label)",
+        )
     if count <= MAX_ANNOTATED:
         for row, column in np.ndindex(count, count):
             share = shares[row, column]
-            text = f"{confusion[row, column]:,}\n{share:.0%}" if count <= 8 else f"{confusion[row, column]:,}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if share > 0.6 else INK)
-    bar = figure.colorbar(image, ax=axes, fraction=0.045, pad=0.03, format=lambda share, _: f"{share:.0%}")
+            text = (
+                f"{confusion[row, column]:,}\n{share:.0%}"
+                if count <= 8
+                else f"{confusion[row, column]:,}"
+            )
+            axes.text(
+                column,
+                row,
+                text,
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="white" if share > 0.6 else INK,
+            )
+    bar = figure.colorbar(
+        image, ax=axes, fraction=0.045, pad=0.03, format=lambda share, _: f"{share:.0%}"
+    )
     bar.outline.set_visible(False)
     return figure
 
@@ -106,9 +133,18 @@ def reliability_figure(series: Mapping[str, Sequence[Mapping[str, float]]]) -> F
     figure = Figure(figsize=(4.6, 4.4))
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
-    for (name, bins), color in zip(series.items(), (ORANGE, BLUE) if len(series) > 1 else (BLUE,), strict=True):
+    for (name, bins), color in zip(
+        series.items(), (ORANGE, BLUE) if len(series) > 1 else (BLUE,), strict=True
+    ):
         points = [(entry["confidence"], entry["accuracy"]) for entry in bins]
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1.5, color=color, label=name)
+        axes.plot(
+            *zip(*points, strict=True),
+            marker="o",
+            markersize=4,
+            linewidth=1.5,
+            color=color,
+            label=name,
+        )
         middles = [(entry["low"] + entry["high"]) / 2 for entry in bins]
         widths = [entry["high"] - entry["low"] for entry in bins]
         counts.bar(middles, [entry["rows"] for entry in bins], widths, color=color, alpha=0.5)
@@ -123,9 +159,16 @@ def precision_recall_figure(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Precision over recall by name of the rows, with the point that was chosen (see scoring/thresholds.py)."""
     figure = Figure(figsize=(4.6, 3.9))
     axes = figure.subplots()
-    for (name, found), color in zip(curves.items(), (ORANGE, BLUE) if len(curves) > 1 else (BLUE,), strict=True):
+    for (name, found), color in zip(
+        curves.items(), (ORANGE, BLUE) if len(curves) > 1 else (BLUE,), strict=True
+    ):
         points = [(point["recall"], point["precision"]) for point in found["curve"]]
-        axes.plot(*zip(*points, strict=True), color=color, linewidth=1.5, label=f"{name}, {found['average_precision']:.3f} on average")
+        axes.plot(
+            *zip(*points, strict=True),
+            color=color,
+            linewidth=1.5,
+            label=f"{name}, {found['average_precision']:.3f} on average",
+        )
         axes.plot(found["recall"], found["precision"], "o", color=color, markersize=7)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="recall", ylabel="precision")
     axes.set_title(f"the points are at the threshold, {found['threshold']:.3f}", fontsize=10)
@@ -146,8 +189,12 @@ def scores_figure(entries: Sequence[Mapping[str, Any]]) -> Figure:
     axes = figure.subplots()
     axes.barh(places, [entry["f1"] for entry in shown], color=BLUE, alpha=0.35, label="F1")
     for name, mark, color in (("precision", ">", ORANGE), ("recall", "o", BLUE)):
-        axes.plot([entry[name] for entry in shown], places, mark, color=color, markersize=5, label=name)
-    axes.set_yticks(places, [f"{shorten(entry['label'])} ({entry['support']:,})" for entry in shown])
+        axes.plot(
+            [entry[name] for entry in shown], places, mark, color=color, markersize=5, label=name
+        )
+    axes.set_yticks(
+        places, [f"{shorten(entry['label'])} ({entry['support']:,})" for entry in shown]
+    )
     axes.set(xlim=(0, 1.02), ylim=(len(shown) - 0.4, -0.6))
     axes.grid(visible=False, axis="y")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
@@ -158,7 +205,9 @@ def scores_figure(entries: Sequence[Mapping[str, Any]]) -> Figure:
 def differences_figure(title: str, differences: Mapping[str, Mapping[str, float]]) -> Figure:
     """Paired differences by name with their intervals, around zero; of many, the lowest."""
     shown = (
-        sorted(differences.items(), key=lambda entry: entry[1]["value"])[:MAX_BARS] if len(differences) > MAX_BARS else differences.items()
+        sorted(differences.items(), key=lambda entry: entry[1]["value"])[:MAX_BARS]
+        if len(differences) > MAX_BARS
+        else differences.items()
     )
     values = np.asarray([[found[key] for key in ("value", "low", "high")] for _, found in shown])
     places = np.arange(len(values))
@@ -166,34 +215,63 @@ def differences_figure(title: str, differences: Mapping[str, Mapping[str, float]
     axes = figure.subplots()
     axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
     spread = [values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]
-    axes.errorbar(values[:, 0], places, xerr=spread, fmt="o", color=BLUE, markersize=5, capsize=3, linewidth=1.3)
+    axes.errorbar(
+        values[:, 0],
+        places,
+        xerr=spread,
+        fmt="o",
+        color=BLUE,
+        markersize=5,
+        capsize=3,
+        linewidth=1.3,
+    )
     axes.set_yticks(places, [shorten(name) for name, _ in shown])
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    axes.set_title(title if len(values) == len(differences) else f"{title}, lowest {len(values)} of {len(differences)}")
+    axes.set_title(
+        title
+        if len(values) == len(differences)
+        else f"{title}, lowest {len(values)} of {len(differences)}"
+    )
     return figure
 
 
 @styled
-def learning_figure(curve: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[str, float]], metric: str) -> Figure:
+def learning_figure(
+    curve: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[str, float]], metric: str
+) -> Figure:
     """Training loss, the validation metric at each evaluation, and the learning rate, over the steps."""
     figure = Figure(figsize=(11.5, 2.8))
     loss, score, rate = figure.subplots(1, 3, width_ratios=[4, 4, 3])
     figure.subplots_adjust(wspace=0.3)
     steps = [point["step"] for point in curve]
-    loss.plot(steps, [point["loss"] for point in curve], color=BLUE, linewidth=1.2, label="training")
+    loss.plot(
+        steps, [point["loss"] for point in curve], color=BLUE, linewidth=1.2, label="training"
+    )
     checked = [(point["step"], point["log_loss"]) for point in evaluations if "log_loss" in point]
     if checked:
-        loss.plot(*zip(*checked, strict=True), color=ORANGE, marker="o", markersize=5, label="validation")
+        loss.plot(
+            *zip(*checked, strict=True), color=ORANGE, marker="o", markersize=5, label="validation"
+        )
         loss.legend(loc="upper right", fontsize=9)
     loss.set(title="loss")
-    places, values = [point["step"] for point in evaluations], [point[metric] for point in evaluations]
+    places, values = (
+        [point["step"] for point in evaluations],
+        [point[metric] for point in evaluations],
+    )
     score.plot(places, values, color=ORANGE, marker="o", markersize=5)
     score.set(title=f"validation {metric_title(metric)}", xlim=(0, max(steps) * 1.08))
     score.margins(y=0.25)
     if len(places) <= MAX_ANNOTATED:
         for place, value in zip(places, values, strict=True):
-            score.annotate(f"{value:.3f}", (place, value), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+            score.annotate(
+                f"{value:.3f}",
+                (place, value),
+                xytext=(0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
     rate.plot(steps, [point["learning_rate"] for point in curve], color=GREY, linewidth=1.3)
     rate.set(title="learning rate", ylim=(0, None))
     rate.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}" if value else "0")
@@ -203,7 +281,12 @@ def learning_figure(curve: Sequence[Mapping[str, float]], evaluations: Sequence[
 
 
 @styled
-def slices_figure(column: str, parts: Sequence[Mapping[str, Any]], metric: str, overall: Mapping[str, float] | None) -> Figure:
+def slices_figure(
+    column: str,
+    parts: Sequence[Mapping[str, Any]],
+    metric: str,
+    overall: Mapping[str, float] | None,
+) -> Figure:
     """Each slice's metric with its interval, beside the whole test split's; of many slices, the lowest.
 
     parts  at least one, all judged
@@ -213,7 +296,9 @@ def slices_figure(column: str, parts: Sequence[Mapping[str, Any]], metric: str, 
     if len(shown) > MAX_BARS:
         shown = sorted(shown, key=lambda part: part["metrics"][metric]["value"])[:MAX_BARS]
         title += f", lowest {MAX_BARS} of {len(parts)}"
-    values = np.asarray([[part["metrics"][metric][key] for key in ("value", "low", "high")] for part in shown])
+    values = np.asarray(
+        [[part["metrics"][metric][key] for key in ("value", "low", "high")] for part in shown]
+    )
     places = np.arange(len(shown))
     figure = Figure(figsize=(4.3, 0.8 + 0.3 * len(shown)))
     axes = figure.subplots()
@@ -221,7 +306,16 @@ def slices_figure(column: str, parts: Sequence[Mapping[str, Any]], metric: str, 
         axes.axvspan(overall["low"], overall["high"], color=GREY, alpha=0.18, linewidth=0)
         axes.axvline(overall["value"], color=GREY, linewidth=1, linestyle="--")
     spread = [values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]
-    axes.errorbar(values[:, 0], places, xerr=spread, fmt="o", color=BLUE, markersize=5, capsize=3, linewidth=1.3)
+    axes.errorbar(
+        values[:, 0],
+        places,
+        xerr=spread,
+        fmt="o",
+        color=BLUE,
+        markersize=5,
+        capsize=3,
+        linewidth=1.3,
+    )
     axes.set_yticks(places, [f"{shorten(part['value'])} ({part['rows']:,})" for part in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
@@ -239,12 +333,18 @@ def recipes_figure(points: Sequence[Mapping[str, Any]], metric: str) -> Figure:
     axes = figure.subplots()
     for number, point in enumerate(points):
         color = mpl.colormaps["tab10"](number % 10)
-        label = f"{point['name']}, {point['size_bytes'] / 1e6:.0f} MB" + (" (ships)" if point["ships"] else "")
+        label = f"{point['name']}, {point['size_bytes'] / 1e6:.0f} MB" + (
+            " (ships)" if point["ships"] else ""
+        )
         axes.scatter(
             point["latency_ms_p50"], point["metric"], s=110 if point["ships"] else 55, label=label, marker="osD^vP*X"[number % 8],
             edgecolors=[color], facecolors=[color] if point["ships"] else "none", linewidths=1.8,
         )  # fmt: skip
-    axes.set(xlabel="latency of one row, p50 (ms)", ylabel=f"validation {metric_title(metric)}", xlim=(0, None))
+    axes.set(
+        xlabel="latency of one row, p50 (ms)",
+        ylabel=f"validation {metric_title(metric)}",
+        xlim=(0, None),
+    )
     axes.margins(y=0.2)
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.9)
@@ -261,7 +361,9 @@ def counts_figure(counts: Mapping[str, int]) -> Figure:
     figure = Figure(figsize=(4.8, 0.8 + 0.28 * len(ordered)))
     axes = figure.subplots()
     bars = axes.barh(range(len(ordered)), [count for _, count in ordered], color=BLUE)
-    axes.bar_label(bars, labels=[f"{count:,}" if count else "" for _, count in ordered], padding=4, fontsize=9)
+    axes.bar_label(
+        bars, labels=[f"{count:,}" if count else "" for _, count in ordered], padding=4, fontsize=9
+    )
     axes.set_yticks(range(len(ordered)), [shorten(label) for label, _ in ordered])
     axes.set_ylim(len(ordered) - 0.4, -0.6)
     axes.margins(x=0.18)
@@ -273,7 +375,9 @@ def counts_figure(counts: Mapping[str, int]) -> Figure:
 
 
 @styled
-def histogram_figure(edges: Sequence[float], counts: Sequence[int], measured: str, counted: str) -> Figure:
+def histogram_figure(
+    edges: Sequence[float], counts: Sequence[int], measured: str, counted: str
+) -> Figure:
     """How often a value lies between each two edges, one edge more than counts."""
     figure = Figure(figsize=(4.8, 2.9))
     axes: Axes = figure.subplots()
@@ -292,7 +396,9 @@ def lengths_figure(lengths: npt.NDArray[np.int64], cut_at: int | None) -> Figure
     axes.hist(lengths, bins=min(40, max(int(np.ptp(lengths)), 1)), color=BLUE)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     if cut_at is not None:
-        axes.axvline(cut_at, color=ORANGE, linestyle="--", linewidth=1.2, label=f"cut at {cut_at:,}")
+        axes.axvline(
+            cut_at, color=ORANGE, linestyle="--", linewidth=1.2, label=f"cut at {cut_at:,}"
+        )
         axes.legend()
     axes.set(xlabel="tokens of a text", ylabel="rows", title="length of the training texts")
     axes.grid(visible=False, axis="x")

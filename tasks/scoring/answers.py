@@ -23,7 +23,10 @@ REPEATED = 4  # words in a row
 
 
 def compare_answers(
-    models: Mapping[str, PreTrainedModel], tokenizer: Tokenizer, dialogues: Sequence[Sequence[Turn]], wanted: GenerationParams
+    models: Mapping[str, PreTrainedModel],
+    tokenizer: Tokenizer,
+    dialogues: Sequence[Sequence[Turn]],
+    wanted: GenerationParams,
 ) -> dict[str, Any]:
     """What each model writes to the last answered turn of some dialogues and to the prompts, with its metrics; plain JSON values."""
     asked, references = _questions(dialogues, wanted.rows)
@@ -33,37 +36,59 @@ def compare_answers(
     ids = [encoder.encode(turns).input_ids for turns in [*asked, *prompts]]
     written = {name: write_answers(model, encoder, ids, tokens) for name, model in models.items()}
     examples = [
-        {"prompt": turns[-1]["content"], **{name: answers[place] for name, answers in written.items()}, "reference": reference}
-        for place, (turns, reference) in enumerate(zip([*asked, *prompts], [*references, *[None] * len(prompts)], strict=True))
+        {
+            "prompt": turns[-1]["content"],
+            **{name: answers[place] for name, answers in written.items()},
+            "reference": reference,
+        }
+        for place, (turns, reference) in enumerate(
+            zip([*asked, *prompts], [*references, *[None] * len(prompts)], strict=True)
+        )
     ]
     return {
         "rows": len(asked),
         "max_new_tokens": tokens,
-        "metrics": {name: answer_metrics(answers[: len(asked)], references) for name, answers in written.items()} if asked else {},
-        "prompts": [{name: said for name, said in one.items() if name != "reference"} for one in examples[len(asked) :]],
+        "metrics": {
+            name: answer_metrics(answers[: len(asked)], references)
+            for name, answers in written.items()
+        }
+        if asked
+        else {},
+        "prompts": [
+            {name: said for name, said in one.items() if name != "reference"}
+            for one in examples[len(asked) :]
+        ],
         "examples": examples[: len(asked)],
     }
 
 
-def _questions(dialogues: Sequence[Sequence[Turn]], count: int) -> tuple[list[list[Turn]], list[str]]:
+def _questions(
+    dialogues: Sequence[Sequence[Turn]], count: int
+) -> tuple[list[list[Turn]], list[str]]:
     """(dialogues up to their last answer, that answer) of the first `count` that have one."""
     asked: list[list[Turn]] = []
     answers: list[str] = []
     for turns in dialogues:
-        last = max((place for place, turn in enumerate(turns) if turn["role"] == ASSISTANT), default=0)
+        last = max(
+            (place for place, turn in enumerate(turns) if turn["role"] == ASSISTANT), default=0
+        )
         if last and len(asked) < count:
             asked.append(list(turns[:last]))
             answers.append(turns[last]["content"])
     return asked, answers
 
 
-def write_answers(model: PreTrainedModel, encoder: DialogueEncoder, prompts: Sequence[Sequence[int]], tokens: int) -> list[str]:
+def write_answers(
+    model: PreTrainedModel, encoder: DialogueEncoder, prompts: Sequence[Sequence[int]], tokens: int
+) -> list[str]:
     """The answer to each prompt, given as token ids; of each token the likeliest, at most so many."""
     import torch
     from transformers import GenerationConfig
 
     ends = sorted(encoder.ends)
-    setting = GenerationConfig(do_sample=False, max_new_tokens=tokens, eos_token_id=ends, pad_token_id=ends[0])
+    setting = GenerationConfig(
+        do_sample=False, max_new_tokens=tokens, eos_token_id=ends, pad_token_id=ends[0]
+    )
     answers = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     for start in range(0, len(order), BATCH_ROWS):
@@ -73,7 +98,10 @@ def write_answers(model: PreTrainedModel, encoder: DialogueEncoder, prompts: Seq
         for place, row in enumerate(rows):  # padded in front: what is written goes on from the end
             ids[place, longest - len(prompts[row]) :] = prompts[row]
             mask[place, longest - len(prompts[row]) :] = 1
-        inputs = {name: torch.from_numpy(values).to(model.device) for name, values in (("input_ids", ids), ("attention_mask", mask))}
+        inputs = {
+            name: torch.from_numpy(values).to(model.device)
+            for name, values in (("input_ids", ids), ("attention_mask", mask))
+        }
         with torch.inference_mode():
             written = model.generate(**inputs, generation_config=setting)[:, longest:].tolist()
         for row, said in zip(rows, written, strict=True):
@@ -94,7 +122,10 @@ def answer_metrics(answers: Sequence[str], references: Sequence[str]) -> dict[st
     from sacrebleu.metrics.chrf import CHRF
 
     scorer = RougeScorer(["rougeL"], tokenizer=_Words())
-    rouge = [scorer.score(reference, answer)["rougeL"].fmeasure for answer, reference in zip(answers, references, strict=True)]
+    rouge = [
+        scorer.score(reference, answer)["rougeL"].fmeasure
+        for answer, reference in zip(answers, references, strict=True)
+    ]
     words = [_words(answer) for answer in answers]
     runs = [_runs(one, REPEATED) for one in words]
     return {

@@ -36,7 +36,10 @@ _CONTRACTIONS = {
     "weren't": "were not", "won't": "will not", "wouldn't": "would not", "i'm": "I am", "i've": "I have", "they're": "they are",
     "we're": "we are", "we've": "we have", "you're": "you are", "you've": "you have",
 }  # fmt: skip
-_EXPANSIONS = {long.lower(): "I" + short[1:] if short.startswith("i'") else short for short, long in _CONTRACTIONS.items()}
+_EXPANSIONS = {
+    long.lower(): "I" + short[1:] if short.startswith("i'") else short
+    for short, long in _CONTRACTIONS.items()
+}
 _SHORT = re.compile(rf"\b(?:{'|'.join(_CONTRACTIONS)})\b", re.IGNORECASE)
 _LONG = re.compile(rf"\b(?:{'|'.join(_EXPANSIONS)})\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{4,}")
@@ -53,7 +56,11 @@ class AlteredRows:
 
 
 def invariance_rows(
-    rows: Mapping[str, Sequence[str]], columns: Sequence[str], names: Sequence[str], count: int, seed: int
+    rows: Mapping[str, Sequence[str]],
+    columns: Sequence[str],
+    names: Sequence[str],
+    count: int,
+    seed: int,
 ) -> list[AlteredRows]:
     """Each kind of change in each of the columns, the others left as they are, of at most `count` distinct rows that it applies to.
 
@@ -76,7 +83,9 @@ def invariance_rows(
             altered = list(islice(_altered(kind, change, ordered, place, seed), count))
             if altered:
                 before, after = (by_column(columns, part) for part in zip(*altered, strict=True))
-                found.append(AlteredRows(kind if len(columns) == 1 else f"{kind} ({column})", before, after))
+                found.append(
+                    AlteredRows(kind if len(columns) == 1 else f"{kind} ({column})", before, after)
+                )
     return found
 
 
@@ -92,13 +101,23 @@ def spread(texts: Iterable[str], seed: int) -> list[str]:
 
 def spread_rows(rows: Iterable[tuple[str, ...]], seed: int) -> list[tuple[str, ...]]:
     """The same of rows of several texts."""
-    return sorted(set(rows), key=lambda row: hashlib.sha256(f"{seed} {' '.join(row)}".encode("utf-8", "surrogatepass")).digest())
+    return sorted(
+        set(rows),
+        key=lambda row: hashlib.sha256(
+            f"{seed} {' '.join(row)}".encode("utf-8", "surrogatepass")
+        ).digest(),
+    )
 
 
 def swap_letters(text: str, draw: random.Random) -> str:
     """Swap two neighbouring letters inside one word of four letters or more, in scripts that have case."""
     words = [word for word in _WORD.finditer(text) if word[0].lower() != word[0].upper()]
-    places = [i for word in words for i in range(word.start() + 1, word.end() - 1) if text[i] != text[i + 1]]
+    places = [
+        i
+        for word in words
+        for i in range(word.start() + 1, word.end() - 1)
+        if text[i] != text[i + 1]
+    ]
     if not places:
         return text
     place = draw.choice(places)
@@ -115,7 +134,9 @@ def swap_names(text: str, draw: random.Random, groups: Sequence[Sequence[str]] =
             chosen.update(zip(present, draw.sample(others, len(present)), strict=True))
     if not chosen:
         return text
-    return re.sub(rf"\b(?:{'|'.join(map(re.escape, chosen))})\b", lambda name: chosen[name[0]], text)
+    return re.sub(
+        rf"\b(?:{'|'.join(map(re.escape, chosen))})\b", lambda name: chosen[name[0]], text
+    )
 
 
 def change_contractions(text: str, draw: random.Random) -> str:
@@ -131,7 +152,9 @@ def change_full_stop(text: str, draw: random.Random) -> str:
     stripped = text.rstrip()
     if stripped.endswith(".") and not stripped.endswith(".."):
         return stripped[:-1]
-    return f"{stripped}." if stripped and stripped[-1].isascii() and stripped[-1].isalnum() else text
+    return (
+        f"{stripped}." if stripped and stripped[-1].isascii() and stripped[-1].isalnum() else text
+    )
 
 
 def add_blanks(text: str, draw: random.Random) -> str:

@@ -16,7 +16,9 @@ _NEAR = 1e-3  # relative: the search stops just short of a bound
 _SMALLEST = 5e-5  # nats: what four decimals show
 
 
-def calibration_notes(kind: Problem, outputs: Floats, references: Array, calibration: Calibration) -> list[str]:
+def calibration_notes(
+    kind: Problem, outputs: Floats, references: Array, calibration: Calibration
+) -> list[str]:
     """What a user should know of the temperature; empty where it was estimated within its bounds and lowers the log loss.
 
     outputs  of the test split, as the model puts them out
@@ -27,10 +29,17 @@ def calibration_notes(kind: Problem, outputs: Floats, references: Array, calibra
     low, high = TEMPERATURES
     notes = []
     if math.isclose(temperature, low, rel_tol=_NEAR):
-        notes.append(f"The temperature ended at its bound {low:g}: the validation rows are predicted too well for it to be estimated.")
+        notes.append(
+            f"The temperature ended at its bound {low:g}: the validation rows are predicted too well for it to be estimated."
+        )
     if math.isclose(temperature, high, rel_tol=_NEAR):
-        notes.append(f"The temperature ended at its bound {high:g}: the validation rows are predicted too badly for it to be estimated.")
-    before, after = (kind.calibration_loss(scaled.apply(outputs), references) for scaled in (Calibration(), Calibration(temperature)))
+        notes.append(
+            f"The temperature ended at its bound {high:g}: the validation rows are predicted too badly for it to be estimated."
+        )
+    before, after = (
+        kind.calibration_loss(scaled.apply(outputs), references)
+        for scaled in (Calibration(), Calibration(temperature))
+    )
     if before is not None and after is not None and after - before > _SMALLEST:
         notes.append(
             f"Temperature scaling (temperature {temperature:.3g}) raises the held-out log loss from {before:.4f} to {after:.4f} on test."

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from tasks.core.arrays import Array, Floats
 
 BINS = 15  # of confidence, equally wide
-TEMPERATURES = (0.25, 20.0)  # rows that are all right would pull it to nothing, and every probability to 1
+TEMPERATURES = (
+    0.25,
+    20.0,
+)  # rows that are all right would pull it to nothing, and every probability to 1
 MAX_CONFUSIONS = 20  # pairs of labels worth listing
 
 
@@ -32,7 +35,9 @@ def classification_metrics(outputs: Floats, references: Array) -> dict[str, floa
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
     predicted = outputs.argmax(-1)
-    several = len(np.union1d(references, predicted)) > 1  # with one label there is nothing to correlate
+    several = (
+        len(np.union1d(references, predicted)) > 1
+    )  # with one label there is nothing to correlate
     return {
         "accuracy": float(accuracy_score(references, predicted)),
         "macro_f1": float(f1_score(references, predicted, average="macro", zero_division=0)),
@@ -62,7 +67,9 @@ def resampled_classification_metrics(outputs: Floats, references: Array) -> Resa
 
 
 def _metrics_of_sums(sums: Doubles, classes: int) -> dict[str, Doubles]:
-    hits, actual, guessed, gaps = np.split(sums[:, :-2], [classes, 2 * classes, 3 * classes], axis=1)
+    hits, actual, guessed, gaps = np.split(
+        sums[:, :-2], [classes, 2 * classes, 3 * classes], axis=1
+    )
     losses, total = sums[:, -2], sums[:, -1]
     f1 = 2 * hits / np.maximum(actual + guessed, 1)
     correct = hits.sum(1)
@@ -78,15 +85,23 @@ def _metrics_of_sums(sums: Doubles, classes: int) -> dict[str, Doubles]:
     }
 
 
-def classification_details(outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
+def classification_details(
+    outputs: Floats, references: Array, labels: Sequence[str]
+) -> dict[str, Any]:
     """Plain JSON values: `per_class`, the `confusion` matrix (rows: actual), its largest `confusions`, `reliability` by bin."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     predicted, ids = outputs.argmax(-1), range(len(labels))
-    scores = precision_recall_fscore_support(references, predicted, labels=list(ids), zero_division=0)
+    scores = precision_recall_fscore_support(
+        references, predicted, labels=list(ids), zero_division=0
+    )
     names = ("precision", "recall", "f1", "support")
     per_class = [
-        {"label": label, **{name: values[i].item() for name, values in zip(names, scores, strict=True)}} for i, label in enumerate(labels)
+        {
+            "label": label,
+            **{name: values[i].item() for name, values in zip(names, scores, strict=True)},
+        }
+        for i, label in enumerate(labels)
     ]
     confusion = confusion_matrix(references, predicted, labels=list(ids))
     return {
@@ -105,7 +120,10 @@ def log_loss(outputs: Floats | Doubles, references: Array) -> float:
 def expected_calibration_error(outputs: Floats, references: Array) -> float:
     """How far confidence sits from accuracy, in [0, 1]; 0 is perfect. Guo et al. 2017."""
     bins = reliability_bins(outputs, references)
-    return float(sum(entry["rows"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins) / len(references))
+    return float(
+        sum(entry["rows"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins)
+        / len(references)
+    )
 
 
 def reliability_bins(outputs: Floats, references: Array) -> list[dict[str, Any]]:
@@ -115,8 +133,18 @@ def reliability_bins(outputs: Floats, references: Array) -> list[dict[str, Any]]
     found = []
     for number in np.unique(bins):
         rows = bins == number
-        edges = {"low": float(number / BINS), "high": float((number + 1) / BINS), "rows": int(rows.sum())}
-        found.append({**edges, "confidence": float(confidence[rows].mean()), "accuracy": float(right[rows].mean())})
+        edges = {
+            "low": float(number / BINS),
+            "high": float((number + 1) / BINS),
+            "rows": int(rows.sum()),
+        }
+        found.append(
+            {
+                **edges,
+                "confidence": float(confidence[rows].mean()),
+                "accuracy": float(right[rows].mean()),
+            }
+        )
     return found
 
 
@@ -134,14 +162,18 @@ def best_temperature(outputs: Floats, loss: Callable[[Doubles], float]) -> float
 
     low, high = np.log(TEMPERATURES)
     exact = outputs.astype(np.float64)
-    found = minimize_scalar(lambda exponent: loss(exact / np.exp(exponent)), bounds=(low, high), method="bounded")
+    found = minimize_scalar(
+        lambda exponent: loss(exact / np.exp(exponent)), bounds=(low, high), method="bounded"
+    )
     return float(np.exp(found.x)) if found.fun < loss(exact) else 1.0
 
 
 def _row_losses(outputs: Floats | Doubles, references: Array) -> Doubles:
     from scipy.special import log_softmax
 
-    losses: Doubles = -log_softmax(outputs.astype(np.float64), -1)[np.arange(len(outputs)), references]
+    losses: Doubles = -log_softmax(outputs.astype(np.float64), -1)[
+        np.arange(len(outputs)), references
+    ]
     return losses
 
 
@@ -163,6 +195,11 @@ def _confusions(confusion: npt.NDArray[np.int64], labels: Sequence[str]) -> list
     pairs = [divmod(int(place), len(labels)) for place in order if wrong.flat[place]]
     support = confusion.sum(1)
     return [
-        {"actual": labels[i], "predicted": labels[j], "rows": int(wrong[i, j]), "share_of_actual": float(wrong[i, j] / support[i])}
+        {
+            "actual": labels[i],
+            "predicted": labels[j],
+            "rows": int(wrong[i, j]),
+            "share_of_actual": float(wrong[i, j] / support[i]),
+        }
         for i, j in pairs
     ]

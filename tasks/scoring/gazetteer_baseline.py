@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 CERTAINTY = 0.95  # probability of the tag that is looked up; the others share the rest
 
 
-def gazetteer(train: Sequence[Sequence[str]], references: Array, held_out: Sequence[Sequence[str]], tags: int) -> Floats:
+def gazetteer(
+    train: Sequence[Sequence[str]], references: Array, held_out: Sequence[Sequence[str]], tags: int
+) -> Floats:
     """Log-probabilities (n, words, tags) for the words of `held_out`; NaN past a row's words.
 
     references  (rows, words) tags of the training words, below 0 past a row's
@@ -26,7 +28,10 @@ def gazetteer(train: Sequence[Sequence[str]], references: Array, held_out: Seque
     for words, spans in zip(train, find_spans(references).by_row(len(train)), strict=True):
         for start, end, kind in spans:
             known.setdefault(tuple(words[start:end]), Counter())[kind] += 1
-    types = {entity: max(counts, key=lambda kind: (counts[kind], -kind)) for entity, counts in known.items()}
+    types = {
+        entity: max(counts, key=lambda kind: (counts[kind], -kind))
+        for entity, counts in known.items()
+    }
     longest = max(map(len, types), default=0)
     found = np.full((len(held_out), max(1, *map(len, held_out)), tags), np.nan, np.float32)
     for row, words in enumerate(held_out):

@@ -20,7 +20,13 @@ from tasks.scoring.thresholds import best_threshold
 if TYPE_CHECKING:
     from tasks.core.arrays import Array, Floats
 
-METRICS = {"mean_average_precision": 1, "macro_f1": 1, "micro_f1": 1, "subset_accuracy": 1, "hamming_loss": -1}
+METRICS = {
+    "mean_average_precision": 1,
+    "macro_f1": 1,
+    "micro_f1": 1,
+    "subset_accuracy": 1,
+    "hamming_loss": -1,
+}
 PRIOR = 5  # rows: a label with as many validation rows of its own has a threshold halfway between its own best and that of all labels
 
 
@@ -39,7 +45,9 @@ def resampled_multi_label_metrics(outputs: Floats, references: Array) -> Resampl
     """
     given, actual, classes = outputs > 0, references > 0.5, outputs.shape[1]
     decisions = np.stack([given & actual, given, actual], 1, dtype=np.float64)
-    columns = np.column_stack([decisions.reshape(len(outputs), -1), (given != actual).sum(1), (given == actual).all(1)])
+    columns = np.column_stack(
+        [decisions.reshape(len(outputs), -1), (given != actual).sum(1), (given == actual).all(1)]
+    )
 
     def of(draws: Draws) -> dict[str, Doubles]:
         sums, total, weights = draws.sums(columns), draws.sizes(), draws.of_rows()
@@ -47,7 +55,10 @@ def resampled_multi_label_metrics(outputs: Floats, references: Array) -> Resampl
         either = claimed + there
         occur = either > 0
         f1 = np.divide(2 * hits, either, out=np.zeros_like(either), where=occur)
-        found = [_average_precisions(outputs[:, label], actual[:, label], weights) for label in range(classes)]
+        found = [
+            _average_precisions(outputs[:, label], actual[:, label], weights)
+            for label in range(classes)
+        ]
         precisions, counted = (np.sum(values, 0) for values in zip(*found, strict=True))
         return {
             "mean_average_precision": precisions / np.maximum(counted, 1),
@@ -60,7 +71,9 @@ def resampled_multi_label_metrics(outputs: Floats, references: Array) -> Resampl
     return of
 
 
-def multi_label_details(outputs: Floats, references: Array, labels: Sequence[str], thresholds: Array | None = None) -> dict[str, Any]:
+def multi_label_details(
+    outputs: Floats, references: Array, labels: Sequence[str], thresholds: Array | None = None
+) -> dict[str, Any]:
     """Plain JSON values: `per_label`, and how many labels a row has.
 
     thresholds   (c,) of the labels' probabilities; outputs above 0 are above them
@@ -71,11 +84,24 @@ def multi_label_details(outputs: Floats, references: Array, labels: Sequence[str
     scores = precision_recall_fscore_support(actual, given, average=None, zero_division=0)
     per_label: list[dict[str, Any]] = []
     for i, label in enumerate(labels):
-        entry: dict[str, Any] = {"label": label} if thresholds is None else {"label": label, "threshold": float(thresholds[i])}
-        entry |= {name: values[i].item() for name, values in zip(("precision", "recall", "f1", "support"), scores, strict=True)}
+        entry: dict[str, Any] = (
+            {"label": label}
+            if thresholds is None
+            else {"label": label, "threshold": float(thresholds[i])}
+        )
+        entry |= {
+            name: values[i].item()
+            for name, values in zip(("precision", "recall", "f1", "support"), scores, strict=True)
+        }
         found, has_rows = _average_precisions(outputs[:, i], actual[:, i], one)
         per_label.append(entry | {"average_precision": float(found[0]) if has_rows[0] else None})
-    return {"per_label": per_label, "labels_per_row": {"actual": float(actual.sum(1).mean()), "given": float(given.sum(1).mean())}}
+    return {
+        "per_label": per_label,
+        "labels_per_row": {
+            "actual": float(actual.sum(1).mean()),
+            "given": float(given.sum(1).mean()),
+        },
+    }
 
 
 def binary_log_loss(outputs: Floats | Doubles, references: Array) -> float:
@@ -105,7 +131,9 @@ def tune_thresholds(scores: Floats, references: Array) -> tuple[float, ...]:
     return tuple(biases)
 
 
-def _average_precisions(scores: Floats, actual: npt.NDArray[np.bool_], weights: Doubles) -> tuple[Doubles, npt.NDArray[np.bool_]]:
+def _average_precisions(
+    scores: Floats, actual: npt.NDArray[np.bool_], weights: Doubles
+) -> tuple[Doubles, npt.NDArray[np.bool_]]:
     """(average precision of each resample, 0 where it has no row of the label; whether it has one), each (r,)."""
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]

@@ -21,7 +21,9 @@ def model_notes(evaluation: Mapping[str, Any], only_answer: str) -> list[str]:
     if plain := evaluation["baseline"]:
         notes += _against_plain(plain, metric)
     if found["high"] - found["low"] > WIDE:
-        notes.append(f"{rows} test rows: intervals are wide ({metric} {found['value']:.3f} is {found['low']:.3f} to {found['high']:.3f}).")
+        notes.append(
+            f"{rows} test rows: intervals are wide ({metric} {found['value']:.3f} is {found['low']:.3f} to {found['high']:.3f})."
+        )
     return notes
 
 

@@ -22,7 +22,14 @@ Outputs = npt.NDArray[np.float32]
 SCORE, QUERY = 0, 1
 CUT = 10  # rows of a query that NDCG looks at
 ANCHORS = 256  # rows that a row without others of its query is compared with
-METRICS = {"pearson": 1, "spearman": 1, "mean_absolute_error": -1, "auc": 1, "ndcg_at_10": 1, "mrr": 1}
+METRICS = {
+    "pearson": 1,
+    "spearman": 1,
+    "mean_absolute_error": -1,
+    "auc": 1,
+    "ndcg_at_10": 1,
+    "mrr": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,11 @@ class Ranked:
 
 def query_number(query: str) -> float:
     """A number of 48 bits that stands for the query, which a float64 holds exactly."""
-    return float(int.from_bytes(hashlib.sha256(str(query).encode("utf-8", "surrogatepass")).digest()[:6], "big"))
+    return float(
+        int.from_bytes(
+            hashlib.sha256(str(query).encode("utf-8", "surrogatepass")).digest()[:6], "big"
+        )
+    )
 
 
 def score_metrics(outputs: Outputs, references: Doubles) -> Resampled:
@@ -50,13 +61,19 @@ def score_metrics(outputs: Outputs, references: Doubles) -> Resampled:
     outputs   (n,); all rows of a query must be drawn together
     """
     given, said = references[:, SCORE], outputs.astype(np.float64)
-    errors, kinds, ranked = np.abs(said - given), np.unique(given), rank_queries(outputs, references)
+    errors, kinds, ranked = (
+        np.abs(said - given),
+        np.unique(given),
+        rank_queries(outputs, references),
+    )
 
     def of(draws: Draws) -> dict[str, Doubles]:
         weights = draws.of_rows()
         found = {
             "pearson": _correlation(given[None], said[None], weights),
-            "spearman": _correlation(_mid_ranks(given, weights), _mid_ranks(said, weights), weights),
+            "spearman": _correlation(
+                _mid_ranks(given, weights), _mid_ranks(said, weights), weights
+            ),
             "mean_absolute_error": draws.sums(errors) / np.maximum(draws.sizes(), 1),
         }
         if len(kinds) == 2:
@@ -87,16 +104,25 @@ def rank_queries(outputs: Outputs, references: Doubles) -> Ranked:
         rows.append(int(members[0]))
         ranks.append(int(np.flatnonzero(gains == ideal[0])[0]) + 1)
         ndcgs.append(float(gains[:CUT] @ discounts) / float(ideal[:CUT] @ discounts))
-    return Ranked(np.asarray(rows, np.int64), np.asarray(ranks, np.int64), np.asarray(ndcgs, np.float64))
+    return Ranked(
+        np.asarray(rows, np.int64), np.asarray(ranks, np.int64), np.asarray(ndcgs, np.float64)
+    )
 
 
 def score_details(outputs: Outputs, references: Doubles) -> dict[str, Any]:
     """`queries` that rank, `errors` of the scores and `ranks` of the best as histograms (None where no query ranks)."""
     ranks = rank_queries(outputs, references).rank
     counts, edges = np.histogram(outputs - references[:, SCORE], bins=20)
-    found: dict[str, Any] = {"queries": len(ranks), "errors": {"edges": [round(float(e), 4) for e in edges], "counts": counts.tolist()}}
+    found: dict[str, Any] = {
+        "queries": len(ranks),
+        "errors": {"edges": [round(float(e), 4) for e in edges], "counts": counts.tolist()},
+    }
     places = np.arange(1, int(ranks.max(initial=1)) + 2) - 0.5
-    found["ranks"] = {"edges": places.tolist(), "counts": np.histogram(ranks, places)[0].tolist()} if len(ranks) else None
+    found["ranks"] = (
+        {"edges": places.tolist(), "counts": np.histogram(ranks, places)[0].tolist()}
+        if len(ranks)
+        else None
+    )
     return found
 
 
@@ -112,7 +138,11 @@ def ranked_right(outputs: Outputs, references: Doubles) -> Bools:
     Those are the rows of the same query with another score; where there are none, rows of any query, a few hundred spread over all.
     """
     given, right = references[:, SCORE], np.zeros(len(outputs), bool)
-    anchors = np.unique(np.linspace(0, len(outputs) - 1, min(ANCHORS, len(outputs))).astype(np.int64)) if len(outputs) else np.empty(0, int)
+    anchors = (
+        np.unique(np.linspace(0, len(outputs) - 1, min(ANCHORS, len(outputs))).astype(np.int64))
+        if len(outputs)
+        else np.empty(0, int)
+    )
     for members in _queries(references):
         scores = given[members]
         others = members if scores.min() != scores.max() else anchors
@@ -133,10 +163,14 @@ def _queries(references: Doubles) -> list[npt.NDArray[np.int64]]:
 def _correlation(first: Doubles, second: Doubles, weights: Doubles) -> Doubles:
     """Pearson's, weighted, (r,); 0 where one of the two does not vary."""
     total = np.maximum(weights.sum(1, keepdims=True), 1)
-    one, other = (values - (weights * values).sum(1, keepdims=True) / total for values in (first, second))
+    one, other = (
+        values - (weights * values).sum(1, keepdims=True) / total for values in (first, second)
+    )
     covariance = (weights * one * other).sum(1)
     scale = np.sqrt((weights * one**2).sum(1) * (weights * other**2).sum(1))
-    correlation: Doubles = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 1e-12)
+    correlation: Doubles = np.divide(
+        covariance, scale, out=np.zeros_like(covariance), where=scale > 1e-12
+    )
     return correlation
 
 

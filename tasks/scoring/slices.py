@@ -26,7 +26,9 @@ class Slice:
     rows: Numbers
 
 
-def slice_rows(column: str, values: Sequence[Any], order: Sequence[str] | None = None) -> list[Slice]:
+def slice_rows(
+    column: str, values: Sequence[Any], order: Sequence[str] | None = None
+) -> list[Slice]:
     """Every row in exactly one slice; by value, or by quartile where the values are many numbers.
 
     A row whose value is a list is in the slice of each of its items.
@@ -38,13 +40,21 @@ def slice_rows(column: str, values: Sequence[Any], order: Sequence[str] | None =
         return _by_quantile(column, numbers)
     if any(isinstance(value, (list, tuple)) for value in values):
         return _by_item(column, values, order or ())
-    texts = np.asarray(["(none)" if _is_missing(value) else str(value) for value in values], dtype=object)
+    texts = np.asarray(
+        ["(none)" if _is_missing(value) else str(value) for value in values], dtype=object
+    )
     found, counts = np.unique(texts.astype(str), return_counts=True)
     frequent = {str(value) for value in found[np.argsort(-counts, kind="stable")][:MAX_VALUES]}
-    names = [name for name in (order or ()) if name in frequent] + sorted(frequent - set(order or ()))
+    names = [name for name in (order or ()) if name in frequent] + sorted(
+        frequent - set(order or ())
+    )
     slices = [Slice(column, name, np.flatnonzero(texts == name)) for name in names]
     rest = np.flatnonzero([text not in frequent for text in texts])
-    return [*slices, Slice(column, f"({len(found) - len(frequent)} other values)", rest)] if len(rest) else slices
+    return (
+        [*slices, Slice(column, f"({len(found) - len(frequent)} other values)", rest)]
+        if len(rest)
+        else slices
+    )
 
 
 def _by_item(column: str, values: Sequence[Any], order: Sequence[str]) -> list[Slice]:
@@ -58,7 +68,9 @@ def _by_item(column: str, values: Sequence[Any], order: Sequence[str]) -> list[S
 
 
 def _by_quantile(column: str, numbers: npt.NDArray[np.float64]) -> list[Slice]:
-    edges = np.unique(np.quantile(numbers, np.arange(1, QUANTILES) / QUANTILES, method="inverted_cdf"))
+    edges = np.unique(
+        np.quantile(numbers, np.arange(1, QUANTILES) / QUANTILES, method="inverted_cdf")
+    )
     part = np.digitize(numbers, edges, right=True)
     slices = []
     for number in np.unique(part):
@@ -69,7 +81,10 @@ def _by_quantile(column: str, numbers: npt.NDArray[np.float64]) -> list[Slice]:
 
 
 def _numbers(values: Sequence[Any]) -> npt.NDArray[np.float64] | None:
-    if any(not isinstance(value, Real) or isinstance(value, bool) or _is_missing(value) for value in values):
+    if any(
+        not isinstance(value, Real) or isinstance(value, bool) or _is_missing(value)
+        for value in values
+    ):
         return None
     return np.asarray(values, np.float64)
 

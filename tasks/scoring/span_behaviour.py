@@ -42,10 +42,15 @@ class AlteredWords:
     def replaced(self) -> list[tuple[int, int, int] | None]:
         """The entity whose words are others now, of each row; None where none is."""
         rows = zip(self.before, self.after, self.entities, strict=True)
-        return [next((span for span in spans if old[span[0] : span[1]] != new[span[0] : span[1]]), None) for old, new, spans in rows]
+        return [
+            next((span for span in spans if old[span[0] : span[1]] != new[span[0] : span[1]]), None)
+            for old, new, spans in rows
+        ]
 
 
-def altered_words(words: Sequence[Words], entities: Sequence[Sequence[tuple[int, int, int]]], rows: int, seed: int) -> list[AlteredWords]:
+def altered_words(
+    words: Sequence[Words], entities: Sequence[Sequence[tuple[int, int, int]]], rows: int, seed: int
+) -> list[AlteredWords]:
     """Each kind of change on at most `rows` of the rows that it applies to; kinds that apply to none are left out."""
     pool = _pool(words, entities)
     changes: dict[str, Change] = {
@@ -58,7 +63,12 @@ def altered_words(words: Sequence[Words], entities: Sequence[Sequence[tuple[int,
 
 
 def _alter(
-    name: str, change: Change, words: Sequence[Words], entities: Sequence[Sequence[tuple[int, int, int]]], rows: int, seed: int
+    name: str,
+    change: Change,
+    words: Sequence[Words],
+    entities: Sequence[Sequence[tuple[int, int, int]]],
+    rows: int,
+    seed: int,
 ) -> AlteredWords:
     altered = AlteredWords(name, [], [], [])
     places = {" ".join(given): place for place, given in enumerate(words)}
@@ -74,7 +84,9 @@ def _alter(
     return altered
 
 
-def _pool(words: Sequence[Words], entities: Sequence[Sequence[tuple[int, int, int]]]) -> dict[tuple[int, int], list[tuple[str, ...]]]:
+def _pool(
+    words: Sequence[Words], entities: Sequence[Sequence[tuple[int, int, int]]]
+) -> dict[tuple[int, int], list[tuple[str, ...]]]:
     """(type, number of words) -> the entities of that kind, distinct and sorted."""
     pool: dict[tuple[int, int], set[tuple[str, ...]]] = {}
     for given, spans in zip(words, entities, strict=True):
@@ -84,7 +96,10 @@ def _pool(words: Sequence[Words], entities: Sequence[Sequence[tuple[int, int, in
 
 
 def _swap(
-    words: Words, spans: Sequence[tuple[int, int, int]], draw: random.Random, pool: dict[tuple[int, int], list[tuple[str, ...]]]
+    words: Words,
+    spans: Sequence[tuple[int, int, int]],
+    draw: random.Random,
+    pool: dict[tuple[int, int], list[tuple[str, ...]]],
 ) -> list[str]:
     """One entity replaced by another of its type and number of words."""
     if not spans:
@@ -94,10 +109,14 @@ def _swap(
     return [*words[:start], *draw.choice(others), *words[end:]] if others else list(words)
 
 
-def _misspell(words: Words, spans: Sequence[tuple[int, int, int]], draw: random.Random) -> list[str]:
+def _misspell(
+    words: Words, spans: Sequence[tuple[int, int, int]], draw: random.Random
+) -> list[str]:
     """Two letters swapped in one word that is in no entity."""
     inside = {place for start, end, _ in spans for place in range(start, end)}
-    changed = {place: swap_letters(word, draw) for place, word in enumerate(words) if place not in inside}
+    changed = {
+        place: swap_letters(word, draw) for place, word in enumerate(words) if place not in inside
+    }
     places = [place for place, word in changed.items() if word != words[place]]
     if not places:
         return list(words)
@@ -105,35 +124,58 @@ def _misspell(words: Words, spans: Sequence[tuple[int, int, int]], draw: random.
     return [*words[:chosen], changed[chosen], *words[chosen + 1 :]]
 
 
-def still_found(outputs: Floats, others: Floats | None, *, replaced: Sequence[tuple[int, int, int] | None]) -> npt.NDArray[np.bool_]:
+def still_found(
+    outputs: Floats, others: Floats | None, *, replaced: Sequence[tuple[int, int, int] | None]
+) -> npt.NDArray[np.bool_]:
     """True where the entity that was replaced is found if the one before was, and of the others at least half are in both."""
     found, before = _spans(outputs, others)
     rows = zip(replaced, found, before, strict=True)
-    return np.asarray([(span not in old or span in new) and _mostly_same(new - {span}, old - {span}) for span, new, old in rows], bool)
+    return np.asarray(
+        [
+            (span not in old or span in new) and _mostly_same(new - {span}, old - {span})
+            for span, new, old in rows
+        ],
+        bool,
+    )
 
 
 def mostly_found(outputs: Floats, others: Floats | None) -> npt.NDArray[np.bool_]:
     """True where at least half of the entities of either are in both: one of several that goes is no other answer."""
-    return np.asarray([_mostly_same(new, old) for new, old in zip(*_spans(outputs, others), strict=True)], bool)
+    return np.asarray(
+        [_mostly_same(new, old) for new, old in zip(*_spans(outputs, others), strict=True)], bool
+    )
 
 
 def _spans(outputs: Floats, others: Floats | None) -> list[list[set[tuple[int, int, int] | None]]]:
     """(those of each row now, those before)."""
     assert others is not None
-    return [[set(row) for row in find_spans(predicted_tags(some)).by_row(len(some))] for some in as_wide(outputs, others)]
+    return [
+        [set(row) for row in find_spans(predicted_tags(some)).by_row(len(some))]
+        for some in as_wide(outputs, others)
+    ]
 
 
 def _mostly_same(new: Set[Any], old: Set[Any]) -> bool:
     return 2 * len(new & old) >= len(new | old)
 
 
-def same_spans(outputs: Floats, others: Floats | None, *, texts: Sequence[str], tokens: Sequence[Sequence[str]]) -> npt.NDArray[np.bool_]:
+def same_spans(
+    outputs: Floats, others: Floats | None, *, texts: Sequence[str], tokens: Sequence[Sequence[str]]
+) -> npt.NDArray[np.bool_]:
     """True where both have the same entities by their characters, though their words may be others."""
     assert others is not None
     found = []
-    for some, words in ((outputs, list(map(find_words, texts))), (others, [join_words(given)[1] for given in tokens])):
+    for some, words in (
+        (outputs, list(map(find_words, texts))),
+        (others, [join_words(given)[1] for given in tokens]),
+    ):
         spans = find_spans(word_tags(some, words)).by_row(len(texts))
-        found.append([{(words[row][i][0], words[row][j - 1][1], kind) for i, j, kind in one} for row, one in enumerate(spans)])
+        found.append(
+            [
+                {(words[row][i][0], words[row][j - 1][1], kind) for i, j, kind in one}
+                for row, one in enumerate(spans)
+            ]
+        )
     return np.asarray([ours == theirs for ours, theirs in zip(*found, strict=True)], bool)
 
 
@@ -144,11 +186,16 @@ def have(outputs: Floats, others: Floats | None, *, label: int) -> npt.NDArray[n
     return have
 
 
-def moves(outputs: Floats, others: Floats | None, *, label: int, sign: int, tolerance: float) -> npt.NDArray[np.bool_]:
+def moves(
+    outputs: Floats, others: Floats | None, *, label: int, sign: int, tolerance: float
+) -> npt.NDArray[np.bool_]:
     """True where the largest probability of a word being of the type moved the way of `sign`, or at most `tolerance` the other way."""
     from scipy.special import softmax
 
     assert others is not None
-    now, before = (np.nanmax(softmax(some, -1)[..., 1 + 2 * label : 3 + 2 * label].sum(-1), -1) for some in (outputs, others))
+    now, before = (
+        np.nanmax(softmax(some, -1)[..., 1 + 2 * label : 3 + 2 * label].sum(-1), -1)
+        for some in (outputs, others)
+    )
     moved: npt.NDArray[np.bool_] = sign * (now - before) >= -tolerance
     return moved

@@ -96,7 +96,9 @@ def span_metrics(counts: RowCounts, draws: Draws) -> dict[str, Doubles]:
     Precision, recall and F1 are over all entities (micro); macro F1 is the mean over the types that occur, as a reference or as a
     prediction. Where there is nothing to divide by, they are 0. Accuracy, log-loss (nats) and calibration error are those of words.
     """
-    hits, predicted, actual = (draws.sums(values) for values in (counts.hits, counts.predicted, counts.actual))
+    hits, predicted, actual = (
+        draws.sums(values) for values in (counts.hits, counts.predicted, counts.actual)
+    )
     words = np.maximum(draws.sums(counts.words), 1)
     each = 2 * hits / np.maximum(predicted + actual, 1)
     hit, claimed, there = hits.sum(1), predicted.sum(1), actual.sum(1)
@@ -117,12 +119,17 @@ def span_details(outputs: Floats, references: Array, types: Sequence[str]) -> di
     found, wanted = find_spans(predicted_tags(outputs, references)), find_spans(references)
     confusion = _confusion(found, wanted, references.shape[1], len(types))
     names = [*types, NOTHING]
-    pairs = [(names[i], names[j], int(confusion[i, j])) for i, j in np.ndindex(*confusion.shape) if i != j and confusion[i, j]]
+    pairs = [
+        (names[i], names[j], int(confusion[i, j]))
+        for i, j in np.ndindex(*confusion.shape)
+        if i != j and confusion[i, j]
+    ]
     return {
         "per_class": list(_per_class(counts, types)),
         "errors": _errors(found, wanted, types),
         "confusions": [
-            {"actual": actual, "predicted": guess, "entities": count} for actual, guess, count in sorted(pairs, key=lambda pair: -pair[2])
+            {"actual": actual, "predicted": guess, "entities": count}
+            for actual, guess, count in sorted(pairs, key=lambda pair: -pair[2])
         ],
         "confusion": confusion.tolist(),
         "reliability": reliability_bins(*word_outputs(outputs, references)),
@@ -130,7 +137,9 @@ def span_details(outputs: Floats, references: Array, types: Sequence[str]) -> di
 
 
 def _per_class(counts: RowCounts, types: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for kind, hits, predicted, actual in zip(types, counts.hits.sum(0), counts.predicted.sum(0), counts.actual.sum(0), strict=True):
+    for kind, hits, predicted, actual in zip(
+        types, counts.hits.sum(0), counts.predicted.sum(0), counts.actual.sum(0), strict=True
+    ):
         yield {
             "label": kind,
             "precision": float(hits / max(predicted, 1)),
@@ -147,7 +156,9 @@ def _confusion(found: Found, wanted: Found, width: int, kinds: int) -> npt.NDArr
     actual, guess = np.full(len(every), kinds), np.full(len(every), kinds)
     actual[np.searchsorted(every, theirs)] = wanted.kinds
     guess[np.searchsorted(every, ours)] = found.kinds
-    return np.bincount(actual * (kinds + 1) + guess, minlength=(kinds + 1) ** 2).reshape(kinds + 1, kinds + 1)
+    return np.bincount(actual * (kinds + 1) + guess, minlength=(kinds + 1) ** 2).reshape(
+        kinds + 1, kinds + 1
+    )
 
 
 def _errors(found: Found, wanted: Found, types: Sequence[str]) -> list[dict[str, Any]]:
@@ -156,11 +167,16 @@ def _errors(found: Found, wanted: Found, types: Sequence[str]) -> list[dict[str,
     tallies = [Counter[str]() for _ in types]
     for claims, entities in zip(found.by_row(rows), wanted.by_row(rows), strict=True):
         for entity in entities:
-            tallies[entity[2]][_fate(entity, [claim for claim in claims if _overlap(claim, entity) > 0])] += 1
+            tallies[entity[2]][
+                _fate(entity, [claim for claim in claims if _overlap(claim, entity) > 0])
+            ] += 1
         for claim in claims:
             tallies[claim[2]]["made up"] += all(_overlap(claim, entity) <= 0 for entity in entities)
     names = ("exact", "other type", *BOUNDARIES, "missed", "made up")
-    return [{"label": kind, **{name: tally[name] for name in names}} for kind, tally in zip(types, tallies, strict=True)]
+    return [
+        {"label": kind, **{name: tally[name] for name in names}}
+        for kind, tally in zip(types, tallies, strict=True)
+    ]
 
 
 def _fate(wanted: tuple[int, int, int], overlapping: Sequence[tuple[int, int, int]]) -> str:

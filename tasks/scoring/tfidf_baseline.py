@@ -20,7 +20,11 @@ UNSEEN = -50.0  # log-probability of a label that the training rows do not have
 
 
 def tfidf_logistic_regression(
-    texts: Sequence[str], references: Sequence[int], held_out: Sequence[str], classes: int, seed: int
+    texts: Sequence[str],
+    references: Sequence[int],
+    held_out: Sequence[str],
+    classes: int,
+    seed: int,
 ) -> Floats | None:
     """Log-probabilities (n, classes) for `held_out`; None where the training rows have one label only.
 
@@ -33,11 +37,15 @@ def tfidf_logistic_regression(
     classifier = _fit(vectorizer.fit_transform(texts), references, seed)
     found = np.full((len(held_out), classes), UNSEEN, np.float64)
     # the logarithm of a probability that is rounded to 0 would be infinite
-    found[:, seen] = np.log(np.maximum(classifier.predict_proba(vectorizer.transform(held_out)), np.exp(UNSEEN)))
+    found[:, seen] = np.log(
+        np.maximum(classifier.predict_proba(vectorizer.transform(held_out)), np.exp(UNSEEN))
+    )
     return found.astype(np.float32)
 
 
-def tfidf_one_vs_rest(texts: Sequence[str], references: Array, held_out: Sequence[str], seed: int) -> Floats:
+def tfidf_one_vs_rest(
+    texts: Sequence[str], references: Array, held_out: Sequence[str], seed: int
+) -> Floats:
     """Log-odds (n, classes) for `held_out` of one logistic regression a label.
 
     references  (n, classes): 1 where the row has the label
@@ -54,18 +62,26 @@ def tfidf_one_vs_rest(texts: Sequence[str], references: Array, held_out: Sequenc
     return found
 
 
-def tfidf_cosine(pairs: tuple[Sequence[str], Sequence[str]], scores: Sequence[float], asked: tuple[Sequence[str], Sequence[str]]) -> Floats:
+def tfidf_cosine(
+    pairs: tuple[Sequence[str], Sequence[str]],
+    scores: Sequence[float],
+    asked: tuple[Sequence[str], Sequence[str]],
+) -> Floats:
     """Scores (n, 1) of the pairs that are asked for: the cosine of both texts, brought to the scores' scale by least squares."""
     vectorizer = make_vectorizer(pairs[0]).fit([*pairs[0], *pairs[1]])
     trained, wanted = (_cosines(vectorizer, *both) for both in (pairs, asked))
-    slope, offset = np.polyfit(trained, np.asarray(scores, np.float64), 1) if np.ptp(trained) else (1.0, 0.0)
+    slope, offset = (
+        np.polyfit(trained, np.asarray(scores, np.float64), 1) if np.ptp(trained) else (1.0, 0.0)
+    )
     found: Floats = (slope * wanted + offset).astype(np.float32)[:, None]
     return found
 
 
 def _cosines(vectorizer: TfidfVectorizer, first: Sequence[str], second: Sequence[str]) -> Array:
     # rows have length 1 or 0, so that their product is the cosine
-    cosines: Array = np.asarray(vectorizer.transform(first).multiply(vectorizer.transform(second)).sum(axis=1)).ravel()
+    cosines: Array = np.asarray(
+        vectorizer.transform(first).multiply(vectorizer.transform(second)).sum(axis=1)
+    ).ravel()
     return cosines
 
 
@@ -74,7 +90,9 @@ def _fit(features: Any, references: Sequence[int] | Array, seed: int) -> Logisti
     from sklearn.linear_model import LogisticRegression
 
     # balanced, as macro F1 asks; the tolerance is coarse because a hundred labels would take minutes else
-    classifier = LogisticRegression(class_weight="balanced", tol=1e-3, max_iter=300, random_state=seed)
+    classifier = LogisticRegression(
+        class_weight="balanced", tol=1e-3, max_iter=300, random_state=seed
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a baseline may stop a little early
         return classifier.fit(features, references)
@@ -90,6 +108,13 @@ def make_vectorizer(texts: Sequence[str]) -> TfidfVectorizer:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     if not separates_words(texts):
-        return TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, max_features=MAX_FEATURES)
+        return TfidfVectorizer(
+            analyzer="char", ngram_range=(1, 3), sublinear_tf=True, max_features=MAX_FEATURES
+        )
     # punctuation is kept: it makes emoticons
-    return TfidfVectorizer(token_pattern=r"(?u)\w+|[^\w\s]+", ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_FEATURES)
+    return TfidfVectorizer(
+        token_pattern=r"(?u)\w+|[^\w\s]+",
+        ngram_range=(1, 2),
+        sublinear_tf=True,
+        max_features=MAX_FEATURES,
+    )

@@ -44,7 +44,9 @@ def describe_threshold(scores: Doubles, actual: Bools, threshold: float) -> dict
     said = scores > threshold
     hits = float((said & actual).sum())
     at = hits / max(float(said.sum()), 1.0), hits / float(actual.sum())
-    kept = np.arange(len(thresholds))  # the last point of sklearn's curve, recall 0, has no threshold
+    kept = np.arange(
+        len(thresholds)
+    )  # the last point of sklearn's curve, recall 0, has no threshold
     if len(kept) > CURVE_POINTS:
         wanted = np.searchsorted(-recall[:-1], -np.linspace(1, 0, CURVE_POINTS))
         kept = np.unique(np.minimum(wanted, len(thresholds) - 1))
@@ -57,7 +59,12 @@ def describe_threshold(scores: Doubles, actual: Bools, threshold: float) -> dict
         "f1": float(_f1(np.asarray([at[0]]), np.asarray([at[1]]))[0]),
         "average_precision": float(average_precision_score(actual, scores)),
         "curve": [
-            {"threshold": float(expit(thresholds[i])), "precision": float(precision[i]), "recall": float(recall[i])} for i in kept.tolist()
+            {
+                "threshold": float(expit(thresholds[i])),
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+            }
+            for i in kept.tolist()
         ],
     }
 

@@ -83,12 +83,16 @@ def keep_answers(outputs: Floats, features: Features) -> Floats:
     right = features.get("references") or [[NO_WORD] * len(row) for row in places]
     kept = np.full((len(places), max(map(len, places)), 2), np.nan, np.float32)
     for row, (where, tokens) in enumerate(zip(places, right, strict=True)):
-        before = np.maximum(np.asarray(where) - 1, 0)  # a token is said by what the one before it puts out
+        before = np.maximum(
+            np.asarray(where) - 1, 0
+        )  # a token is said by what the one before it puts out
         kept[row, : len(where)] = likelihoods(outputs[row, before], np.asarray(tokens))
     return kept
 
 
-def token_metrics(outputs: Floats, references: Array) -> Callable[[Draws], tuple[Doubles, Doubles, Doubles]]:
+def token_metrics(
+    outputs: Floats, references: Array
+) -> Callable[[Draws], tuple[Doubles, Doubles, Doubles]]:
     """(share guessed right, mean log-loss in nats, e to it) over all tokens of each resample, (r,) each."""
     there = references != NO_WORD
     losses = -np.where(there, outputs[..., LIKELIHOOD], 0).astype(np.float64).sum(1)
@@ -104,14 +108,21 @@ def token_metrics(outputs: Floats, references: Array) -> Callable[[Draws], tuple
 
 def perplexity(likelihood: Floats) -> float | None:
     """Of one row's tokens; None where there are none."""
-    return math.exp(min(-float(likelihood.astype(np.float64).mean()), MOST_NATS)) if len(likelihood) else None
+    return (
+        math.exp(min(-float(likelihood.astype(np.float64).mean()), MOST_NATS))
+        if len(likelihood)
+        else None
+    )
 
 
 def loss_details(outputs: Floats, references: Array) -> dict[str, Any]:
     """`tokens` guessed, and `losses`: how many of them have which log-loss, in nats."""
     losses = -outputs[..., LIKELIHOOD][references != NO_WORD]
     counts, edges = np.histogram(losses, bins=20, range=(0, max(float(losses.max(initial=0)), 1.0)))
-    return {"tokens": len(losses), "losses": {"edges": [round(float(edge), 4) for edge in edges], "counts": counts.tolist()}}
+    return {
+        "tokens": len(losses),
+        "losses": {"edges": [round(float(edge), 4) for edge in edges], "counts": counts.tolist()},
+    }
 
 
 def same_guesses(outputs: Floats, others: Floats) -> tuple[float, float]:
@@ -126,11 +137,15 @@ def same_guesses(outputs: Floats, others: Floats) -> tuple[float, float]:
 def mostly_right(outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
     """Rows of whose tokens at least half are guessed right."""
     there = references != NO_WORD
-    right: npt.NDArray[np.bool_] = 2 * (there & (outputs[..., LEAD] > 0)).sum(1) >= np.maximum(there.sum(1), 1)
+    right: npt.NDArray[np.bool_] = 2 * (there & (outputs[..., LEAD] > 0)).sum(1) >= np.maximum(
+        there.sum(1), 1
+    )
     return right
 
 
-def guess_loss(outputs: torch.Tensor, references: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+def guess_loss(
+    outputs: torch.Tensor, references: torch.Tensor, label_smoothing: float
+) -> torch.Tensor:
     """Mean cross-entropy where references are no NO_WORD; `outputs` are (rows, tokens, vocabulary), or those of such tokens alone.
 
     Where none is, there is nothing to learn, and the mean of nothing is no number: 0.
@@ -168,4 +183,6 @@ def losses_figure(details: Mapping[str, Any]) -> Figure:
     """How many tokens have which log-loss."""
     from tasks.reports.plots import histogram_figure
 
-    return histogram_figure(details["losses"]["edges"], details["losses"]["counts"], "log-loss (nats)", "tokens")
+    return histogram_figure(
+        details["losses"]["edges"], details["losses"]["counts"], "log-loss (nats)", "tokens"
+    )

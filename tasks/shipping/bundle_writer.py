@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 from tasks.core.files import read_json
 from tasks.encoding.token_files import TokensInfo
-from tasks.inference.bundle import MODEL, Limits, Settings, open_bundle, write_config, write_manifest
+from tasks.inference.bundle import (
+    MODEL,
+    Limits,
+    Settings,
+    open_bundle,
+    write_config,
+    write_manifest,
+)
 from tasks.inference.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -39,7 +46,12 @@ def assemble_bundle(
         temperature=calibration.temperature, output_name=problem.output_name, threads=threads, bias=calibration.bias,
     )  # fmt: skip
     write_config(bundle, read_json(checkpoint / "config.json"), settings)
-    write_manifest(bundle, recipe=recipe, metrics={}, limits=Limits(max_length=info.max_length, labels=tuple(labels)))
+    write_manifest(
+        bundle,
+        recipe=recipe,
+        metrics={},
+        limits=Limits(max_length=info.max_length, labels=tuple(labels)),
+    )
 
 
 def seal_bundle(bundle: Path, metrics: dict[str, float]) -> None:

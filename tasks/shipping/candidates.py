@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 FP32 = "fp32"
 TORCH = "pytorch"
 
-SHIPS, PASSED, REJECTED, FAILED, NOT_EXAMINED = "ships", "passed", "rejected", "failed", "not examined"  # a candidate's verdict
+SHIPS, PASSED, REJECTED, FAILED, NOT_EXAMINED = (
+    "ships",
+    "passed",
+    "rejected",
+    "failed",
+    "not examined",
+)  # a candidate's verdict
 
 # of each candidate: on validation, against the checkpoint; and how far a probability moves between batches of 1 and of many
 FOUND = ("metric", "metric_loss", "agreement", "max_probability_difference", "max_batch_difference")
@@ -43,11 +49,17 @@ class Variant:
     outputs: Floats | None = None  # of all validation rows; None: not examined
     alone: Floats | None = None  # of the first timing rows, each by itself
     timings: Timings = field(default_factory=Timings)
-    decoding: list[float] = field(default_factory=list)  # of a model that writes: tokens a second, a value a round
+    decoding: list[float] = field(
+        default_factory=list
+    )  # of a model that writes: tokens a second, a value a round
 
     def speed(self) -> dict[str, float]:
         """Latency and throughput, and of a model that writes the tokens a second."""
-        writes = {"tokens_per_second": round(float(np.median(self.decoding)), 2)} if self.decoding else {}
+        writes = (
+            {"tokens_per_second": round(float(np.median(self.decoding)), 2)}
+            if self.decoding
+            else {}
+        )
         return {**self.timings.summary(), **writes}
 
     def speedup_over(self, other: Variant) -> Speedup:
@@ -72,57 +84,98 @@ class Judge:
     def metric(self, variant: Variant) -> float:
         """The problem's metric on validation."""
         assert variant.outputs is not None
-        return self.kind.metrics(self.thresholds.decide(variant.outputs), self.references, self.labels)[self.kind.metric]
+        return self.kind.metrics(
+            self.thresholds.decide(variant.outputs), self.references, self.labels
+        )[self.kind.metric]
 
     def verdict(self, variant: Variant) -> dict[str, Any]:
         """Everything the report says of a candidate but its speed; `reason` says why it did not pass."""
-        entry = {"recipe": variant.name, **dict.fromkeys(FOUND), "size_bytes": variant.size_bytes or None, **dict.fromkeys(SPEED)}
+        entry = {
+            "recipe": variant.name,
+            **dict.fromkeys(FOUND),
+            "size_bytes": variant.size_bytes or None,
+            **dict.fromkeys(SPEED),
+        }
         if variant.failure:
             return {**entry, "verdict": FAILED, "reason": f"failed: {variant.failure}"}
         if variant.outputs is None or variant.alone is None:
             return {**entry, "verdict": NOT_EXAMINED, "reason": NOT_EXAMINED}
         assert self.torch.outputs is not None
         metric = self.metric(variant)
-        outputs, alone = self.thresholds.decide(variant.outputs), self.thresholds.decide(variant.alone)
-        agreement, difference = self.kind.agreement(outputs, self.thresholds.decide(self.torch.outputs))
+        outputs, alone = (
+            self.thresholds.decide(variant.outputs),
+            self.thresholds.decide(variant.alone),
+        )
+        agreement, difference = self.kind.agreement(
+            outputs, self.thresholds.decide(self.torch.outputs)
+        )
         _, moved = self.kind.agreement(outputs[self.rows[: len(alone)]], alone)
-        found = dict(zip(FOUND, (metric, self.metric(self.torch) - metric, agreement, difference, moved), strict=True))
+        found = dict(
+            zip(
+                FOUND,
+                (metric, self.metric(self.torch) - metric, agreement, difference, moved),
+                strict=True,
+            )
+        )
         wrong = self._shortcomings(found)
-        return {**entry, **found, "verdict": REJECTED if wrong else PASSED, "reason": "; ".join(wrong) or PASSED}
+        return {
+            **entry,
+            **found,
+            "verdict": REJECTED if wrong else PASSED,
+            "reason": "; ".join(wrong) or PASSED,
+        }
 
     def _shortcomings(self, found: Mapping[str, float]) -> list[str]:
         wrong, loss, moved = [], found["metric_loss"], found["max_batch_difference"]
         if not loss <= self.verify.max_metric_loss:
-            wrong.append(f"loses {loss:.4f} of {self.kind.metric} on validation, the budget is {self.verify.max_metric_loss:g}")
+            wrong.append(
+                f"loses {loss:.4f} of {self.kind.metric} on validation, the budget is {self.verify.max_metric_loss:g}"
+            )
         if not moved <= MAX_BATCH_DIFFERENCE:
-            wrong.append(f"a probability moves by {moved:.3f} with the rows it is batched with, allowed are {MAX_BATCH_DIFFERENCE:g}")
+            wrong.append(
+                f"a probability moves by {moved:.3f} with the rows it is batched with, allowed are {MAX_BATCH_DIFFERENCE:g}"
+            )
         return wrong
 
 
 def first_passing(judged: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The earliest recipe that passed; fp32 is what ships without one."""
-    return next((entry for entry in judged if entry["verdict"] == PASSED and entry["recipe"] != FP32), None)
+    return next(
+        (entry for entry in judged if entry["verdict"] == PASSED and entry["recipe"] != FP32), None
+    )
 
 
-def choose_recipe(judged: list[dict[str, Any]], metric: str, verify: VerifyParams) -> tuple[str, str]:
+def choose_recipe(
+    judged: list[dict[str, Any]], metric: str, verify: VerifyParams
+) -> tuple[str, str]:
     """(the recipe that ships, why); writes into each candidate its final verdict, and why it does not ship.
 
     judged  in the order of `export.recipes`
     """
     chosen = first_passing(judged)
     if chosen is None:
-        tried = "; ".join(f"{entry['recipe']}: {entry['reason']}" for entry in judged if entry["recipe"] != FP32)
+        tried = "; ".join(
+            f"{entry['recipe']}: {entry['reason']}" for entry in judged if entry["recipe"] != FP32
+        )
         next(entry for entry in judged if entry["recipe"] == FP32)["verdict"] = SHIPS
         return FP32, f"fp32 ONNX ships, no recipe passed. {tried or 'No recipe was asked for.'}"
     name = chosen["recipe"]
     for entry in judged:
         if entry["verdict"] == NOT_EXAMINED:
-            entry["reason"] = f"not examined, {name} comes first in export.recipes and passed; verify.examine_all measures it all the same"
+            entry["reason"] = (
+                f"not examined, {name} comes first in export.recipes and passed; verify.examine_all measures it all the same"
+            )
         elif entry["verdict"] == PASSED:
-            entry["reason"] = f"passed; {name} comes first in export.recipes" if entry["recipe"] != FP32 else PASSED
+            entry["reason"] = (
+                f"passed; {name} comes first in export.recipes"
+                if entry["recipe"] != FP32
+                else PASSED
+            )
     chosen["verdict"] = SHIPS
     loss = f"{metric} on validation {-chosen['metric_loss']:+.4f} against the checkpoint (budget -{verify.max_metric_loss:g})"
-    chosen["reason"] = f"the first of export.recipes that is accurate enough: {loss}, the same answers in any batch"
+    chosen["reason"] = (
+        f"the first of export.recipes that is accurate enough: {loss}, the same answers in any batch"
+    )
     return name, f"{name} is {chosen['reason']}."
 
 

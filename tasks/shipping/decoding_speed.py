@@ -39,7 +39,11 @@ def torch_writer(network: PreTrainedModel) -> Writer:
         past, new = None, list(ids)
         with torch.inference_mode():
             for _ in range(tokens):
-                outputs = network(input_ids=torch.tensor([new], device=network.device), past_key_values=past, use_cache=True)
+                outputs = network(
+                    input_ids=torch.tensor([new], device=network.device),
+                    past_key_values=past,
+                    use_cache=True,
+                )
                 past, new = outputs["past_key_values"], [int(outputs["logits"][0, -1].argmax())]
                 said += new
         return said

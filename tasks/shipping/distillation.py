@@ -39,14 +39,18 @@ def make_student(teacher: PreTrainedModel, layers: int) -> PreTrainedModel:
     student = copy.deepcopy(teacher)
     stack = layer_stack(student)
     if not 1 <= layers < len(stack):
-        raise ValueError(f"export.distilled_layers: {layers} layers, wanted from 1 to {len(stack) - 1} of the checkpoint's {len(stack)}")
+        raise ValueError(
+            f"export.distilled_layers: {layers} layers, wanted from 1 to {len(stack) - 1} of the checkpoint's {len(stack)}"
+        )
     kept = set(np.linspace(0, len(stack) - 1, layers).astype(int).tolist())
     for number in reversed(range(len(stack))):
         if number not in kept:
             del stack[number]
     student.config.num_hidden_layers = layers
     with torch.no_grad():
-        for table in (module.weight for module in student.modules() if isinstance(module, torch.nn.Embedding)):
+        for table in (
+            module.weight for module in student.modules() if isinstance(module, torch.nn.Embedding)
+        ):
             table.copy_(torch.from_numpy(round_rows(table.numpy())))
             table.requires_grad_(False)
     embedding_block(student).requires_grad_(False)
@@ -82,7 +86,10 @@ def distill(
     for _ in range(epochs):
         for number in draw.permutation(len(batches)).tolist():
             features = take(rows, batches[number])
-            batch = {name: torch.from_numpy(values) for name, values in problem.collate(features, pad).items()}
+            batch = {
+                name: torch.from_numpy(values)
+                for name, values in problem.collate(features, pad).items()
+            }
             if number not in known:
                 with torch.no_grad():
                     known[number] = teacher(**batch)[problem.output_name]

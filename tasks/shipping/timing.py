@@ -42,7 +42,11 @@ class Timings:
         milliseconds = np.concatenate([np.asarray(turn) for turn in self.latencies]) * 1e3
         p50, p95 = np.percentile(milliseconds, (50, 95))
         rows, seconds = (sum(column) for column in zip(*self.batches, strict=True))
-        return {"latency_ms_p50": round(float(p50), 3), "latency_ms_p95": round(float(p95), 3), "throughput": round(rows / seconds, 1)}
+        return {
+            "latency_ms_p50": round(float(p50), 3),
+            "latency_ms_p95": round(float(p95), 3),
+            "throughput": round(rows / seconds, 1),
+        }
 
     def ranges(self) -> dict[str, list[float]]:
         """Lowest and highest of a turn: of k turns they hold the median of all turns with probability 1 - 2^(1-k)."""
@@ -53,13 +57,23 @@ class Timings:
     def latency_p95_ratio_to(self, other: Timings) -> dict[str, Any]:
         """The other's p95 latency is 1: the median over turns, so that a disturbed turn does not decide, and the range over turns."""
         pairs = zip(self.latencies, other.latencies, strict=True)
-        ratios = [float(np.percentile(mine, 95) / np.percentile(theirs, 95)) for mine, theirs in pairs]
-        return {"latency_p95_ratio": round(float(np.median(ratios)), 3), "latency_p95_ratio_range": _range(ratios)}
+        ratios = [
+            float(np.percentile(mine, 95) / np.percentile(theirs, 95)) for mine, theirs in pairs
+        ]
+        return {
+            "latency_p95_ratio": round(float(np.median(ratios)), 3),
+            "latency_p95_ratio_range": _range(ratios),
+        }
 
     def speedup_over(self, other: Timings) -> Speedup:
         """How many times faster: of each turn the geometric mean of latency's and throughput's ratios."""
         pairs = zip(self.latencies, self.batches, other.latencies, other.batches, strict=True)
-        return Speedup.of([np.sqrt(np.median(their) / np.median(mine) * theirs[1] / batch[1]) for mine, batch, their, theirs in pairs])
+        return Speedup.of(
+            [
+                np.sqrt(np.median(their) / np.median(mine) * theirs[1] / batch[1])
+                for mine, batch, their, theirs in pairs
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -79,13 +93,17 @@ class Speedup:
         from scipy.stats import binom
 
         ordered = np.sort(ratios)
-        rank = int(binom.ppf((1 - CONFIDENCE) / 2, len(ordered), 0.5))  # of `low` from below and of `high` from above
+        rank = int(
+            binom.ppf((1 - CONFIDENCE) / 2, len(ordered), 0.5)
+        )  # of `low` from below and of `high` from above
         bounds = (float(ordered[rank - 1]), float(ordered[-rank])) if rank else (None, None)
         return cls(float(np.median(ordered)), *bounds)
 
     def as_dict(self) -> dict[str, float | None]:
         """For a report."""
-        return {name: None if value is None else round(value, 3) for name, value in asdict(self).items()}
+        return {
+            name: None if value is None else round(value, 3) for name, value in asdict(self).items()
+        }
 
     @property
     def shown_slower(self) -> bool:
@@ -104,7 +122,11 @@ def time_turn(run: Callable[[npt.NDArray[np.int64]], Any], rows: Sequence[int]) 
     latencies = [_seconds(run, np.asarray([row])) for row in rows]
     batch = np.asarray(rows)
     run(batch)
-    return {"latencies": latencies, "rows": len(rows), "seconds": min(_seconds(run, batch) for _ in range(BATCH_REPEATS))}
+    return {
+        "latencies": latencies,
+        "rows": len(rows),
+        "seconds": min(_seconds(run, batch) for _ in range(BATCH_REPEATS)),
+    }
 
 
 def _range(values: Sequence[float]) -> list[float]:

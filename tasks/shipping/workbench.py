@@ -65,7 +65,13 @@ class Workbench:
             rounds = [self._rows[number % len(self._rows)] for number in range(DECODING_ROUNDS)]
             self._take_turns(variants, rounds, self._time_writing, lambda _: None)
 
-    def _take_turns(self, variants: Sequence[Variant], rounds: Sequence[Any], ask: Asked, report: Callable[[float], None]) -> None:
+    def _take_turns(
+        self,
+        variants: Sequence[Variant],
+        rounds: Sequence[Any],
+        ask: Asked,
+        report: Callable[[float], None],
+    ) -> None:
         end = time.monotonic() + TIMING_SECONDS
         for done, what in enumerate(rounds):
             if done and time.monotonic() > end:

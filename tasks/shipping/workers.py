@@ -20,7 +20,12 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 _REFUSED = "refused"
-FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # sent by the kernel short of memory, or by people
+FROM_OUTSIDE = (
+    signal.SIGKILL,
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+)  # sent by the kernel short of memory, or by people
 
 
 class WorkerError(Exception):
@@ -81,7 +86,11 @@ class Worker:
         code = self.process.wait()
         self.errors.seek(0)
         lines = self.errors.read().decode("utf-8", "replace").strip().splitlines()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = (
+            f"was killed by {signal.Signals(-code).name}"
+            if code < 0
+            else f"ended with exit code {code}"
+        )
         message = f"its process {how}" + (f": {lines[-1][:300]}" if lines else "")
         return WorkerError(message, from_outside=-code in FROM_OUTSIDE)
 

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from tasks.core.arrays import Floats
 
 
-def weigh_classes(counts: npt.NDArray[np.int64], names: Sequence[str], wanted: str | Mapping[str, float], what: str) -> Floats | None:
+def weigh_classes(
+    counts: npt.NDArray[np.int64],
+    names: Sequence[str],
+    wanted: str | Mapping[str, float],
+    what: str,
+) -> Floats | None:
     """The weight of each class, (c,); None where all count alike.
 
     counts  (c,): how often each is the right one
@@ -29,6 +34,7 @@ def weigh_classes(counts: npt.NDArray[np.int64], names: Sequence[str], wanted: s
     assert not isinstance(wanted, str)
     if set(wanted) != set(names):
         raise ParamsError(
-            f"finetune.class_weights: names {sorted(wanted)}, the {what}s are {sorted(names)}.", f"Give every {what} one weight."
+            f"finetune.class_weights: names {sorted(wanted)}, the {what}s are {sorted(names)}.",
+            f"Give every {what} one weight.",
         )
     return np.asarray([wanted[name] for name in names], np.float32)

@@ -32,17 +32,34 @@ class FrozenPrefix:
     it is computed, so that what is kept does not depend on where a run was interrupted.
     """
 
-    def __init__(self, model: PreTrainedModel, depth: int, directory: Path, max_tokens: int) -> None:
-        self.layers, self.file, self.index = layer_stack(model)[:depth], directory / "states.f32", directory / "index.npz"
+    def __init__(
+        self, model: PreTrainedModel, depth: int, directory: Path, max_tokens: int
+    ) -> None:
+        self.layers, self.file, self.index = (
+            layer_stack(model)[:depth],
+            directory / "states.f32",
+            directory / "index.npz",
+        )
         directory.mkdir(parents=True, exist_ok=True)
-        shape = (max_tokens, model.config.hidden_size)  # the file is sparse: what is not written takes no disk
-        self.states = np.memmap(self.file, np.float32, "r+" if self.file.is_file() else "w+", shape=shape)
-        self.places: dict[bytes, tuple[int, int]] = {}  # first token and number of tokens in `states`
+        shape = (
+            max_tokens,
+            model.config.hidden_size,
+        )  # the file is sparse: what is not written takes no disk
+        self.states = np.memmap(
+            self.file, np.float32, "r+" if self.file.is_file() else "w+", shape=shape
+        )
+        self.places: dict[
+            bytes, tuple[int, int]
+        ] = {}  # first token and number of tokens in `states`
         self.tokens = 0
-        self.given: torch.Tensor | None = None  # of the batch under way, what the layers would make of it
+        self.given: torch.Tensor | None = (
+            None  # of the batch under way, what the layers would make of it
+        )
         self.made: torch.Tensor | None = None  # of the batch under way, what they made of it
         self.recording = False
-        self.in_tuple = [False] * depth  # some architectures' layers return a tuple: seen when the model is run
+        self.in_tuple = [
+            False
+        ] * depth  # some architectures' layers return a tuple: seen when the model is run
         for number, layer in enumerate(self.layers):
             layer.forward = partial(self._forward, number, layer.forward)
         run_on_two_tokens(model)
@@ -62,7 +79,11 @@ class FrozenPrefix:
         self.states.flush()
         digests = np.frombuffer(b"".join(self.places), np.uint8).reshape(-1, DIGEST)
         with atomic_path(self.index) as new, new.open("wb") as file:
-            np.savez(file, digests=digests, places=np.asarray(list(self.places.values()), np.int64).reshape(-1, 2))
+            np.savez(
+                file,
+                digests=digests,
+                places=np.asarray(list(self.places.values()), np.int64).reshape(-1, 2),
+            )
 
     @contextmanager
     def over(self, batch: Mapping[str, npt.NDArray[Any]], device: torch.device) -> Iterator[None]:
@@ -100,7 +121,9 @@ class FrozenPrefix:
             states[row, mask[row]] = self.states[start : start + count]
         return torch.from_numpy(states)
 
-    def _keep(self, keys: list[bytes], mask: npt.NDArray[np.bool_], states: npt.NDArray[np.float32]) -> None:
+    def _keep(
+        self, keys: list[bytes], mask: npt.NDArray[np.bool_], states: npt.NDArray[np.float32]
+    ) -> None:
         for row, key in enumerate(keys):
             count = int(mask[row].sum())
             if key not in self.places and self.tokens + count <= len(self.states):

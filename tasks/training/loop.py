@@ -56,11 +56,17 @@ class Trainer:
         # accelerate has one precision for all of a process's trainings: _loss sets ours
         self.accelerator = Accelerator(mixed_precision="no", cpu=setting.device == "cpu")
         bfloat16 = in_bfloat16(params.precision, setting.device)
-        self.precision = partial(torch.autocast, self.accelerator.device.type, torch.bfloat16, enabled=bfloat16)
-        optimizer = torch.optim.AdamW(parameter_groups(tuning, params), fused=setting.device != "mps")
+        self.precision = partial(
+            torch.autocast, self.accelerator.device.type, torch.bfloat16, enabled=bfloat16
+        )
+        optimizer = torch.optim.AdamW(
+            parameter_groups(tuning, params), fused=setting.device != "mps"
+        )
         name = "constant_with_warmup" if params.scheduler == "constant" else params.scheduler
         warmup_steps = round(params.warmup_share * self.total_steps)
-        self.scheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=self.total_steps)
+        self.scheduler = get_scheduler(
+            name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=self.total_steps
+        )
         self.model, self.optimizer = self.accelerator.prepare(tuning.model, optimizer)
         self.progress = Progress(accumulation=params.accumulation)
         self.frozen = 0 if params.adds else frozen_depth(tuning.model)
@@ -68,7 +74,9 @@ class Trainer:
         weights = setting.class_weights
         losses = setting.problem.losses()
         self.loss = losses[params.loss or next(iter(losses))]
-        self.class_weights = None if weights is None else torch.from_numpy(weights).to(self.accelerator.device)
+        self.class_weights = (
+            None if weights is None else torch.from_numpy(weights).to(self.accelerator.device)
+        )
 
     def run(self) -> Progress:
         """Train to the end (from the last checkpoint, if there is one) and leave the best weights in `work`/BEST."""
@@ -106,14 +114,18 @@ class Trainer:
         wanted = int(self.lengths.sum())
         if wanted > room:
             return None
-        return FrozenPrefix(model, self.frozen, setting.work / FROZEN, min(room, 2 * wanted))  # windows may overlap
+        return FrozenPrefix(
+            model, self.frozen, setting.work / FROZEN, min(room, 2 * wanted)
+        )  # windows may overlap
 
     def _remaining_batches(self) -> Iterator[Indices]:
         if self.progress.stopped_early:
             return
         while self.progress.step < self.total_steps:
             epoch, done = divmod(self.progress.step, self.steps_per_epoch)
-            batches = training_batches(self.lengths, self.setting.params.batch_size, seed=self.setting.seed, epoch=epoch)
+            batches = training_batches(
+                self.lengths, self.setting.params.batch_size, seed=self.setting.seed, epoch=epoch
+            )
             yield from batches[done : done + self.total_steps - self.progress.step]
 
     def _step(self, rows: Indices) -> None:
@@ -139,7 +151,9 @@ class Trainer:
         while True:
             drawn = random_state()
             try:
-                return self._backward_in_parts(np.array_split(rows, min(self.progress.accumulation, len(rows))), len(rows))
+                return self._backward_in_parts(
+                    np.array_split(rows, min(self.progress.accumulation, len(rows))), len(rows)
+                )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -172,7 +186,10 @@ class Trainer:
         progress.out_of_memory.append({"step": step, "accumulation": progress.accumulation})
         says = f"batches of {self.setting.params.batch_size} rows are computed in {progress.accumulation} parts from now on"
         LINES.warning("finetune   out of memory at step %d: %s", step, says)
-        self.report(step, {"progress": progress.step / self.total_steps, "accumulation": progress.accumulation})
+        self.report(
+            step,
+            {"progress": progress.step / self.total_steps, "accumulation": progress.accumulation},
+        )
 
     def _loss(self, rows: Indices) -> torch.Tensor:
         import torch
@@ -184,9 +201,18 @@ class Trainer:
         inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
         references = torch.from_numpy(wanted).to(device)
         needed = setting.problem.outputs_needed(self.tuning.model, references)
-        with self.precision(), needed, self.prefix.over(batch, device) if self.prefix else nullcontext():
+        with (
+            self.precision(),
+            needed,
+            self.prefix.over(batch, device) if self.prefix else nullcontext(),
+        ):
             outputs = self.model(**inputs)[setting.problem.output_name]
-            return self.loss(outputs.float(), references, label_smoothing=setting.params.label_smoothing, class_weights=self.class_weights)
+            return self.loss(
+                outputs.float(),
+                references,
+                label_smoothing=setting.params.label_smoothing,
+                class_weights=self.class_weights,
+            )
 
     def _learning_rate(self) -> float:
         return float(self.scheduler.get_last_lr()[0])
@@ -195,9 +221,16 @@ class Trainer:
         progress = self.progress
         share = progress.step / self.total_steps
         metrics = {"progress": share, "loss": progress.pending_losses[-1]}
-        if progress.step % max(1, self.total_steps // CURVE_POINTS) == 0 or progress.step == self.total_steps:
+        if (
+            progress.step % max(1, self.total_steps // CURVE_POINTS) == 0
+            or progress.step == self.total_steps
+        ):
             mean_loss = sum(progress.pending_losses) / len(progress.pending_losses)
-            point = {"epoch": progress.step / self.steps_per_epoch, "loss": mean_loss, "learning_rate": learning_rate}
+            point = {
+                "epoch": progress.step / self.steps_per_epoch,
+                "loss": mean_loss,
+                "learning_rate": learning_rate,
+            }
             progress.curve.append({"step": progress.step, **point})
             progress.pending_losses.clear()
             metrics |= point
@@ -206,14 +239,26 @@ class Trainer:
     def _evaluate(self) -> None:
         setting, progress = self.setting, self.progress
         model = self.accelerator.unwrap_model(self.model)
-        outputs = predict_torch(model, setting.problem, setting.validation, setting.pad_token_id, str(self.accelerator.device))
+        outputs = predict_torch(
+            model,
+            setting.problem,
+            setting.validation,
+            setting.pad_token_id,
+            str(self.accelerator.device),
+        )
         self._train_mode()
-        metrics = setting.problem.metrics(outputs, setting.problem.references(setting.validation), setting.labels)
-        progress.evaluations.append({"step": progress.step, "epoch": progress.step / self.steps_per_epoch, **metrics})
+        metrics = setting.problem.metrics(
+            outputs, setting.problem.references(setting.validation), setting.labels
+        )
+        progress.evaluations.append(
+            {"step": progress.step, "epoch": progress.step / self.steps_per_epoch, **metrics}
+        )
         name = setting.params.early_stopping_metric or setting.problem.metric
         if name not in metrics:
             remedy = f"Set it to one of {', '.join(metrics)}."
-            raise TrainingError(f"finetune.early_stopping_metric: the validation rows have no {name}.", remedy)
+            raise TrainingError(
+                f"finetune.early_stopping_metric: the validation rows have no {name}.", remedy
+            )
         score = setting.problem.metric_signs[name] * metrics[name]
         if score > progress.best_score:
             progress.best_score, progress.best_step, progress.without_gain = score, progress.step, 0
@@ -223,7 +268,9 @@ class Trainer:
             progress.without_gain += 1
         patience = setting.params.early_stopping_patience
         progress.stopped_early = bool(patience) and progress.without_gain >= patience
-        told = {f"validation_{one}": value for one, value in ({name: metrics[name]} | metrics).items()}
+        told = {
+            f"validation_{one}": value for one, value in ({name: metrics[name]} | metrics).items()
+        }
         self.report(progress.step, {"progress": progress.step / self.total_steps} | told)
 
     def _save(self) -> None:
@@ -240,7 +287,10 @@ class Trainer:
                 "tuning": self.tuning.state(),
             }
             torch.save(state, new / "state.pt")
-            write_json(new / "progress.json", asdict(self.progress) | {"best_score": str(self.progress.best_score)})
+            write_json(
+                new / "progress.json",
+                asdict(self.progress) | {"best_score": str(self.progress.best_score)},
+            )
 
     def _resume(self) -> None:
         import torch
@@ -256,8 +306,18 @@ class Trainer:
             state = torch.load(last / "state.pt", map_location="cpu", weights_only=True)
             for weights in [last / "trained.safetensors", *([best] if progress.best_step else [])]:
                 load_file(weights)  # before any is taken on
-        except (OSError, EOFError, ValueError, TypeError, RuntimeError, UnpicklingError, SafetensorError) as error:
-            LINES.warning("finetune   starts over: what an interrupted run left cannot be read: %s", error)
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            TypeError,
+            RuntimeError,
+            UnpicklingError,
+            SafetensorError,
+        ) as error:
+            LINES.warning(
+                "finetune   starts over: what an interrupted run left cannot be read: %s", error
+            )
             shutil.rmtree(last)
             return
         load_trained(self.tuning.model, last / "trained.safetensors")

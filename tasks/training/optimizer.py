@@ -26,6 +26,17 @@ def parameter_groups(tuning: Tuning, params: FinetuneParams) -> list[dict[str, A
     for parameter in tuning.model.parameters():
         if parameter.requires_grad:
             of_head = id(parameter) in head
-            rate = head_rate if of_head else params.learning_rate * params.layer_decay ** depths.get(id(parameter), 0)
+            rate = (
+                head_rate
+                if of_head
+                else params.learning_rate * params.layer_decay ** depths.get(id(parameter), 0)
+            )
             groups.setdefault((of_head, -rate, parameter.ndim < 2), []).append(parameter)
-    return [{"params": groups[key], "lr": -key[1], "weight_decay": 0.0 if key[2] else params.weight_decay} for key in sorted(groups)]
+    return [
+        {
+            "params": groups[key],
+            "lr": -key[1],
+            "weight_decay": 0.0 if key[2] else params.weight_decay,
+        }
+        for key in sorted(groups)
+    ]

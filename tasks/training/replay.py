@@ -32,7 +32,9 @@ class Replay:
     left_out: int
 
 
-def replayed_rows(present: pa.Table, past: pa.Table, renumbered: Sequence[int | None], share: float, seed: int) -> tuple[pa.Table, Replay]:
+def replayed_rows(
+    present: pa.Table, past: pa.Table, renumbered: Sequence[int | None], share: float, seed: int
+) -> tuple[pa.Table, Replay]:
     """The rows of `present` that are to be trained on, in their order, and how many they are.
 
     present     tokens of the train split
@@ -58,7 +60,9 @@ def replayed_rows(present: pa.Table, past: pa.Table, renumbered: Sequence[int | 
             connection.register(name, table)
         known = connection.execute(_KNOWN, {"seed": seed, "share": share}).fetchnumpy()
     left_out = known["position"][known["left_out"]]
-    counts = Replay(len(present) - len(known["position"]), len(known["position"]) - len(left_out), len(left_out))
+    counts = Replay(
+        len(present) - len(known["position"]), len(known["position"]) - len(left_out), len(left_out)
+    )
     if not counts.new + counts.replayed:
         raise DataError(
             f"data/tokens/train.arrow: none of its {len(present)} rows is new to the champion, and finetune.replay_share is {share:g}.",
@@ -76,5 +80,8 @@ def _renumber(past: pa.Table, renumbered: Sequence[int | None]) -> pa.Table:
     position = past.schema.get_field_index("references")
     if not pa.types.is_integer(past.schema.field(position).type):
         return past
-    references = pa.chunked_array([pa.array(renumbered, pa.int64()).take(part) for part in past["references"].chunks], pa.int64())
+    references = pa.chunked_array(
+        [pa.array(renumbered, pa.int64()).take(part) for part in past["references"].chunks],
+        pa.int64(),
+    )
     return past.set_column(position, "references", references)

@@ -39,7 +39,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def test_a_csv_keeps_its_columns_in_every_format(predictor: Predictor, tmp_path: Path) -> None:
     header = ["scores", "label", "text", "score", "_line", "Text", "labels"]
-    rows = [["x", "mine", "a good film", "007", "9", "", "1.50"], ["", "né", "a bad, broken\nphone", "NULL", "", '"', " z "]]
+    rows = [
+        ["x", "mine", "a good film", "007", "9", "", "1.50"],
+        ["", "né", "a bad, broken\nphone", "NULL", "", '"', " z "],
+    ]
     source = tmp_path / "new.csv"
     with source.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([header, *rows])
@@ -57,7 +60,9 @@ def test_a_csv_keeps_its_columns_in_every_format(predictor: Predictor, tmp_path:
     for some in (found, table.to_pylist(), lines):
         assert [{name: row[name] for name in header} for row in some] == wanted
         assert [row["predicted_label"] for row in some] == labels
-        assert [float(row["predicted_score"]) for row in some] == pytest.approx([row["predicted_score"] for row in lines])
+        assert [float(row["predicted_score"]) for row in some] == pytest.approx(
+            [row["predicted_score"] for row in lines]
+        )
     assert table.select(PREDICTED).to_pylist() == [flat(named_of(row)) for row in lines]
 
 
@@ -82,8 +87,12 @@ def test_a_parquet_file_keeps_its_types(predictor: Predictor, tmp_path: Path) ->
     predict_file(predictor, tmp_path / "new.parquet", tmp_path / "out.parquet")
     found = pq.read_table(tmp_path / "out.parquet")
     assert found.column_names == table.column_names + PREDICTED
-    assert found.select(table.column_names).schema.equals(pq.read_table(tmp_path / "new.parquet").schema, check_metadata=True)
-    assert found.select(table.column_names).drop_columns("score").equals(table.drop_columns("score"))
+    assert found.select(table.column_names).schema.equals(
+        pq.read_table(tmp_path / "new.parquet").schema, check_metadata=True
+    )
+    assert (
+        found.select(table.column_names).drop_columns("score").equals(table.drop_columns("score"))
+    )
     assert found["score"].to_pylist()[0] == table["score"].to_pylist()[0]
     predict_file(predictor, tmp_path / "new.parquet", tmp_path / "out.csv")
     first, second = read_csv(tmp_path / "out.csv")
@@ -99,7 +108,13 @@ def test_a_parquet_file_keeps_its_types(predictor: Predictor, tmp_path: Path) ->
 
 def test_jsonl_keeps_values_of_mixed_types(predictor: Predictor, tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
-        {"label": 1, "text": "a good film", "score": "1", "Label": {"a": 1}, "n": 12345678901234567890123},
+        {
+            "label": 1,
+            "text": "a good film",
+            "score": "1",
+            "Label": {"a": 1},
+            "n": 12345678901234567890123,
+        },
         {"text": 5, "label": "1", "more": [1, "x", None], "score": 1.0},
         {"text": None, "label": None, "_raw": True},
     ]
@@ -107,19 +122,41 @@ def test_jsonl_keeps_values_of_mixed_types(predictor: Predictor, tmp_path: Path)
     source.write_text("".join(json.dumps(row) + "\n\n" for row in rows), encoding="utf-8")
     assert predict_file(predictor, source, tmp_path / "out.jsonl") == 3
     found = read_jsonl(tmp_path / "out.jsonl")
-    assert [{name: value for name, value in row.items() if not name.startswith("predicted_")} for row in found] == rows
-    assert [list(row)[: len(own)] for row, own in zip(found, rows, strict=True)] == [list(row) for row in rows]
-    assert [one.plain("predicted_") for one in predict_rows(predictor, source, "predicted_")] == found
-    source.write_text(source.read_text(encoding="utf-8").replace("12345678901234567890123", "1234567890"), encoding="utf-8")
+    assert [
+        {name: value for name, value in row.items() if not name.startswith("predicted_")}
+        for row in found
+    ] == rows
+    assert [list(row)[: len(own)] for row, own in zip(found, rows, strict=True)] == [
+        list(row) for row in rows
+    ]
+    assert [
+        one.plain("predicted_") for one in predict_rows(predictor, source, "predicted_")
+    ] == found
+    source.write_text(
+        source.read_text(encoding="utf-8").replace("12345678901234567890123", "1234567890"),
+        encoding="utf-8",
+    )
     predict_file(predictor, source, tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
-    assert set(table.column_names) == {"label", "text", "score", "Label", "n", "more", "_raw", *PREDICTED}
+    assert set(table.column_names) == {
+        "label",
+        "text",
+        "score",
+        "Label",
+        "n",
+        "more",
+        "_raw",
+        *PREDICTED,
+    }
     assert table["text"].to_pylist() == ["a good film", "5", None]
 
 
 def test_no_digit_of_a_large_number_is_lost(predictor: Predictor, tmp_path: Path) -> None:
     source, large = tmp_path / "new.jsonl", 123456789012345678901234567890
-    source.write_text(f'{{"text": "a good film", "n": {large}, "sure": true}}\n{{"text": "bad", "n": 1.50}}\n', encoding="utf-8")
+    source.write_text(
+        f'{{"text": "a good film", "n": {large}, "sure": true}}\n{{"text": "bad", "n": 1.50}}\n',
+        encoding="utf-8",
+    )
     assert predict_file(predictor, source, tmp_path / "out.csv") == 2
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -131,13 +168,20 @@ def test_no_digit_of_a_large_number_is_lost(predictor: Predictor, tmp_path: Path
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_bytes_are_written_as_base64(predictor: Predictor, ending: str, tmp_path: Path) -> None:
-    pq.write_table(pa.table({"text": ["a good film"], "raw": pa.array([b"\xff\x00"], pa.binary())}), tmp_path / "new.parquet")
+    pq.write_table(
+        pa.table({"text": ["a good film"], "raw": pa.array([b"\xff\x00"], pa.binary())}),
+        tmp_path / "new.parquet",
+    )
     predict_file(predictor, tmp_path / "new.parquet", tmp_path / f"out.{ending}")
     assert "/wA=" in (tmp_path / f"out.{ending}").read_text(encoding="utf-8")
 
 
-def test_two_columns_of_one_name_are_both_kept_or_told(predictor: Predictor, tmp_path: Path) -> None:
-    table = pa.Table.from_arrays([pa.array(["a good film"]), pa.array([1]), pa.array([3])], names=["text", "x", "x"])
+def test_two_columns_of_one_name_are_both_kept_or_told(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    table = pa.Table.from_arrays(
+        [pa.array(["a good film"]), pa.array([1]), pa.array([3])], names=["text", "x", "x"]
+    )
     pq.write_table(table, tmp_path / "new.parquet")
     predict_file(predictor, tmp_path / "new.parquet", tmp_path / "out.parquet")
     assert pq.ParquetFile(tmp_path / "out.parquet").read().column_names[:3] == ["text", "x", "x"]
@@ -146,25 +190,46 @@ def test_two_columns_of_one_name_are_both_kept_or_told(predictor: Predictor, tmp
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_rows_of_several_batches_and_no_rows_at_all(predictor: Predictor, ending: str, tmp_path: Path) -> None:
+def test_rows_of_several_batches_and_no_rows_at_all(
+    predictor: Predictor, ending: str, tmp_path: Path
+) -> None:
     texts = tiny_rows(BATCH_ROWS + 5)["text"]
     for name, some in (("many", texts), ("none", [])):
         pq.write_table(
-            pa.table({"n": pa.array(range(len(some)), pa.int32()), "text": pa.array(some, pa.string())}), tmp_path / f"{name}.parquet"
+            pa.table(
+                {"n": pa.array(range(len(some)), pa.int32()), "text": pa.array(some, pa.string())}
+            ),
+            tmp_path / f"{name}.parquet",
         )
-        assert predict_file(predictor, tmp_path / f"{name}.parquet", tmp_path / f"{name}-out.{ending}") == len(some)
+        assert predict_file(
+            predictor, tmp_path / f"{name}.parquet", tmp_path / f"{name}-out.{ending}"
+        ) == len(some)
     (tmp_path / "none.csv").write_text("n,text\n")
     assert predict_file(predictor, tmp_path / "none.csv", tmp_path / f"csv-out.{ending}") == 0
     if ending == "parquet":
-        assert pq.read_table(tmp_path / "many-out.parquet")["n"].to_pylist() == list(range(BATCH_ROWS + 5))
-        assert pq.read_table(tmp_path / "none-out.parquet").column_names == ["n", "text", *PREDICTED]
+        assert pq.read_table(tmp_path / "many-out.parquet")["n"].to_pylist() == list(
+            range(BATCH_ROWS + 5)
+        )
+        assert pq.read_table(tmp_path / "none-out.parquet").column_names == [
+            "n",
+            "text",
+            *PREDICTED,
+        ]
     if ending == "csv":
-        assert [int(row["n"]) for row in read_csv(tmp_path / "many-out.csv")] == list(range(BATCH_ROWS + 5))
-        assert (tmp_path / "csv-out.csv").read_text().replace('"', "").strip() == ",".join(["n", "text", *PREDICTED])
+        assert [int(row["n"]) for row in read_csv(tmp_path / "many-out.csv")] == list(
+            range(BATCH_ROWS + 5)
+        )
+        assert (tmp_path / "csv-out.csv").read_text().replace('"', "").strip() == ",".join(
+            ["n", "text", *PREDICTED]
+        )
 
 
-@pytest.mark.parametrize("taken", ["predicted_label", "Predicted_Score", "predicted_scores", "predicted_scores.positive"])
-def test_a_name_that_is_taken_is_told_and_another_prefix_helps(predictor: Predictor, taken: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "taken", ["predicted_label", "Predicted_Score", "predicted_scores", "predicted_scores.positive"]
+)
+def test_a_name_that_is_taken_is_told_and_another_prefix_helps(
+    predictor: Predictor, taken: str, tmp_path: Path
+) -> None:
     source, target = tmp_path / "new.csv", tmp_path / "out.csv"
     source.write_text(f"text,{taken},model1_label\na good film,mine,mine\n")
     with pytest.raises(ParamsError, match=f"new.csv: has a column '{taken}'") as error:
@@ -177,7 +242,9 @@ def test_a_name_that_is_taken_is_told_and_another_prefix_helps(predictor: Predic
     assert (row[taken], row["model1_label"], row["model2_label"]) == ("mine", "mine", "positive")
 
 
-def test_a_damaged_parquet_file_is_told_and_nothing_is_written(predictor: Predictor, tmp_path: Path) -> None:
+def test_a_damaged_parquet_file_is_told_and_nothing_is_written(
+    predictor: Predictor, tmp_path: Path
+) -> None:
     source = tmp_path / "new.parquet"
     pq.write_table(pa.table({"text": tiny_rows(100)["text"]}), source)
     source.write_bytes(source.read_bytes()[:-30])
@@ -189,12 +256,26 @@ def test_a_damaged_parquet_file_is_told_and_nothing_is_written(predictor: Predic
 def test_texts_are_answered_by_the_same_names(predictor: Predictor) -> None:
     (found,) = predict_texts(predictor, ["a good film"])
     assert isinstance(found, Predicted)
-    assert list(found.plain("predicted_")) == ["text", "predicted_label", "predicted_score", "predicted_scores"]
+    assert list(found.plain("predicted_")) == [
+        "text",
+        "predicted_label",
+        "predicted_score",
+        "predicted_scores",
+    ]
     assert list(found.plain("v2_"))[1:] == ["v2_label", "v2_score", "v2_scores"]
 
 
 @pytest.mark.parametrize("name", problem_names())
 def test_no_problems_predictions_have_a_name_of_its_columns(name: str) -> None:
     problem = load_problem(name)
-    example = problem.prediction_example(LABELS) or {"label": "a", "score": 0.5, "scores": {"a": 0.5}}
-    assert not {*flat(named(example)), *named(example)} & {*problem.columns, *problem.derived, *problem.example(), *problem.answer_columns}
+    example = problem.prediction_example(LABELS) or {
+        "label": "a",
+        "score": 0.5,
+        "scores": {"a": 0.5},
+    }
+    assert not {*flat(named(example)), *named(example)} & {
+        *problem.columns,
+        *problem.derived,
+        *problem.example(),
+        *problem.answer_columns,
+    }

@@ -132,4 +132,7 @@ def test_a_refusal_is_found_inside_a_librarys_own_error() -> None:
     wrapped = RuntimeError("could not serialize")
     wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
     assert "model.safetensors" in str(as_storage_error(wrapped))
-    assert as_storage_error(RuntimeError("(sqlite3.OperationalError) database or disk is full")) is not None
+    assert (
+        as_storage_error(RuntimeError("(sqlite3.OperationalError) database or disk is full"))
+        is not None
+    )

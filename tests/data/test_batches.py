@@ -25,42 +25,92 @@ OWN = [
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_rows_in_batches_are_judged_as_all_at_once(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_in_batches_are_judged_as_all_at_once(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw = random.Random(seed)
-    texts = [None, "", "same text", "Same, TEXT!", "\x00", "y" * 900, "tel. (212) 566-8082", "Ã©tÃ©", "中文"]
+    texts = [
+        None,
+        "",
+        "same text",
+        "Same, TEXT!",
+        "\x00",
+        "y" * 900,
+        "tel. (212) 566-8082",
+        "Ã©tÃ©",
+        "中文",
+    ]
     spoiled = {
-        place: {"text": draw.choice(texts), "label": draw.choice([None, "", "new", *LABELS]), "domain": draw.choice([None, "films", "x"])}
+        place: {
+            "text": draw.choice(texts),
+            "label": draw.choice([None, "", "new", *LABELS]),
+            "domain": draw.choice([None, "films", "x"]),
+        }
         for place in draw.sample(range(200), 120)
     }
-    actions = {"duplicates": draw.choice(["quarantine", "warn"]), "unknown_label": "warn", "conflicts": "quarantine"}
+    actions = {
+        "duplicates": draw.choice(["quarantine", "warn"]),
+        "unknown_label": "warn",
+        "conflicts": "quarantine",
+    }
     rows = table(spoiled, 200)
     whole = Run(tmp_path / "whole", rows, script="Latin", actions=actions, expectations=OWN)
     monkeypatch.setattr("tasks.data.tables.row_store.BATCH_ROWS", 30)
-    parts = Run(tmp_path / "parts", rows, script="Latin", actions=actions, expectations=OWN, row_group=7)
+    parts = Run(
+        tmp_path / "parts", rows, script="Latin", actions=actions, expectations=OWN, row_group=7
+    )
     assert parts.report == whole.report
     assert parts.page == whole.page
     assert parts.aside == whole.aside
     assert parts.kept.equals(whole.kept)
-    assert {check["name"] for check in parts.report["checks"] if not check["success"]} >= {f"expectations.{i}" for i in range(len(OWN))}
+    assert {check["name"] for check in parts.report["checks"] if not check["success"]} >= {
+        f"expectations.{i}" for i in range(len(OWN))
+    }
 
 
-def test_numbers_with_nulls_are_matched_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_with_nulls_are_matched_as_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     numbers = pa.array([None if i in (5, 40) else i for i in range(COUNT)], pa.int64())
     rows = table().append_column("number", numbers).append_column("row_index", numbers)
-    own = [{"type": "expect_column_values_to_match_regex", "kwargs": {"column": "number", "regex": "^[0-9]$"}, "action": "warn"}]
+    own = [
+        {
+            "type": "expect_column_values_to_match_regex",
+            "kwargs": {"column": "number", "regex": "^[0-9]$"},
+            "action": "warn",
+        }
+    ]
     for name, batch in (("whole", 1000), ("parts", 20)):
         monkeypatch.setattr("tasks.data.tables.row_store.BATCH_ROWS", batch)
-        assert Run(tmp_path / name, rows, row_group=5, expectations=own).check("expectations.0")["unexpected"] == COUNT - 11
+        assert (
+            Run(tmp_path / name, rows, row_group=5, expectations=own).check("expectations.0")[
+                "unexpected"
+            ]
+            == COUNT - 11
+        )
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated as of GX Core 1.9.0:DeprecationWarning")
 def test_what_is_said_of_the_table_is_judged_on_the_users_columns_and_rows(tmp_path: Path) -> None:
-    few = {"min_value": 1, "max_value": 2, "row_condition": 'domain=="x"', "condition_parser": "pandas"}
+    few = {
+        "min_value": 1,
+        "max_value": 2,
+        "row_condition": 'domain=="x"',
+        "condition_parser": "pandas",
+    }
     own = [
         {"type": "expect_table_column_count_to_equal", "kwargs": {"value": 3}, "action": "error"},
-        {"type": "expect_table_columns_to_match_set", "kwargs": {"column_set": ["text", "label", "domain"]}, "action": "error"},
+        {
+            "type": "expect_table_columns_to_match_set",
+            "kwargs": {"column_set": ["text", "label", "domain"]},
+            "action": "error",
+        },
         {"type": "expect_table_row_count_to_be_between", "kwargs": few, "action": "error"},
-        {"type": "expect_table_columns_to_match_set", "kwargs": {"column_set": ["text", "label"]}, "action": "warn"},
+        {
+            "type": "expect_table_columns_to_match_set",
+            "kwargs": {"column_set": ["text", "label"]},
+            "action": "warn",
+        },
     ]
     run = Run(tmp_path, table({3: {"domain": "x"}, 9: {"domain": "x"}}), expectations=own)
     assert [run.check(f"expectations.{i}")["observed"] for i in (0, 2)] == [3, 2]
@@ -72,23 +122,43 @@ def test_the_profile_reads_its_own_file_and_long_values(tmp_path: Path) -> None:
     bodies = [f"{i} " * 20_000 for i in range(COUNT)]
     rows = table().append_column("body", pa.array(bodies))
     for name in ("[1]", "1", "domain=zzz"):
-        profile = Run(tmp_path / name, rows.slice(0, 60 if name == "[1]" else COUNT)).report["profile"]
-        assert profile["rows"] == sum(profile["labels"].values()) == (60 if name == "[1]" else COUNT)
+        profile = Run(tmp_path / name, rows.slice(0, 60 if name == "[1]" else COUNT)).report[
+            "profile"
+        ]
+        assert (
+            profile["rows"] == sum(profile["labels"].values()) == (60 if name == "[1]" else COUNT)
+        )
         assert profile["columns"]["body"]["distinct"] == profile["rows"]
         assert "zzz" not in profile["columns"]["domain"]["top"]
 
 
-def test_lists_of_labels_in_batches_are_judged_as_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_of_labels_in_batches_are_judged_as_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw = random.Random(0)
     known = ("a", "b", "c")
-    lists = [draw.choice([None, [], ["a"], ["b", "a"], ["c", "b"], ["new", "a"], ["b"]]) for _ in range(COUNT)]
-    rows = table({4: {"text": "one text"}, 5: {"text": "one text"}}).drop_columns("label").append_column("labels", pa.array(lists))
+    lists = [
+        draw.choice([None, [], ["a"], ["b", "a"], ["c", "b"], ["new", "a"], ["b"]])
+        for _ in range(COUNT)
+    ]
+    rows = (
+        table({4: {"text": "one text"}, 5: {"text": "one text"}})
+        .drop_columns("label")
+        .append_column("labels", pa.array(lists))
+    )
     actions = dict.fromkeys(("unknown_label", "rows_per_class", "missing_class"), "warn")
     runs = {}
     for name, batch in (("whole", 1000), ("parts", 10)):
         monkeypatch.setattr("tasks.data.tables.row_store.BATCH_ROWS", batch)
         runs[name] = Run(
-            tmp_path / name, rows, known, 5, "multi-label-classification", actions=actions, min_rows_per_class=40, max_class_share=0.1
+            tmp_path / name,
+            rows,
+            known,
+            5,
+            "multi-label-classification",
+            actions=actions,
+            min_rows_per_class=40,
+            max_class_share=0.1,
         )
     assert runs["parts"].report == runs["whole"].report
     assert runs["parts"].aside == runs["whole"].aside
@@ -99,7 +169,9 @@ def test_lists_of_labels_in_batches_are_judged_as_all_at_once(tmp_path: Path, mo
     assert runs["whole"].check("rows_per_class")["unexpected"] == expected
 
 
-def test_texts_are_numbered_in_parts_as_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_are_numbered_in_parts_as_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tasks.data.duplicates.text_digests._PART", 7)
     draw = random.Random(0)
     texts = [draw.choice("abcdefghijklmnopqrstuvwxyz") * draw.randint(1, 3) for _ in range(100)]

@@ -31,7 +31,9 @@ def cycle(values: list[Any]) -> list[Any]:
 
 
 def write(path: Path, columns: dict[str, list[Any]]) -> Path:
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
     elif path.suffix == ".jsonl":
@@ -51,8 +53,22 @@ def guessed(path: Path) -> Guess:
 def taken(path: Path, **settings: Any) -> tuple[Guess, list[dict[str, Any]], set[str]]:
     """(guess, rows, reasons of those set aside) of a file that is read as it is guessed."""
     found, root = guessed(path), path.parent
-    ingest = IngestParams.model_validate({"sources": [{"url": str(path)}], "columns": dict(found.columns), **found.reading, **settings})
-    read_sources(root / "raw", problem=found.problem, ingest=ingest, root=root, cache=root / "cache", report=silent)
+    ingest = IngestParams.model_validate(
+        {
+            "sources": [{"url": str(path)}],
+            "columns": dict(found.columns),
+            **found.reading,
+            **settings,
+        }
+    )
+    read_sources(
+        root / "raw",
+        problem=found.problem,
+        ingest=ingest,
+        root=root,
+        cache=root / "cache",
+        report=silent,
+    )
     aside = {entry["reason"] for entry in read_jsonl(root / "raw" / "quarantine.jsonl")}
     return found, pq.read_table(root / "raw" / "rows.parquet").to_pylist(), aside
 
@@ -61,18 +77,36 @@ def taken(path: Path, **settings: Any) -> tuple[Guess, list[dict[str, Any]], set
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv"])
-@pytest.mark.parametrize("values", [[[0, 1], [1], [2]], [["x", "y"], ["y"], []], [[True], [True, False], [False]]])
-def test_lists_of_plain_values_are_several_labels_in_every_format(name: str, values: list[Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "values", [[[0, 1], [1], [2]], [["x", "y"], ["y"], []], [[True], [True, False], [False]]]
+)
+def test_lists_of_plain_values_are_several_labels_in_every_format(
+    name: str, values: list[Any], tmp_path: Path
+) -> None:
     found, rows, aside = taken(write(tmp_path / name, {"text": TEXT, "topics": cycle(values)}))
-    wanted = [[str(item).lower() if isinstance(item, bool) else str(item) for item in value] for value in values]
-    assert (found.problem, [row["labels"] for row in rows], aside) == (SEVERAL, cycle(wanted), set())
+    wanted = [
+        [str(item).lower() if isinstance(item, bool) else str(item) for item in value]
+        for value in values
+    ]
+    assert (found.problem, [row["labels"] for row in rows], aside) == (
+        SEVERAL,
+        cycle(wanted),
+        set(),
+    )
 
 
 @pytest.mark.parametrize(
     ("bad", "says"),
-    [("['x' 'y']", "a printed NumPy array"), ("['x', 'y", "not a list"), ("['x', y]", "not a list"), ("[0 1]", "not a list")],
+    [
+        ("['x' 'y']", "a printed NumPy array"),
+        ("['x', 'y", "not a list"),
+        ("['x', y]", "not a list"),
+        ("[0 1]", "not a list"),
+    ],
 )
-def test_lists_that_cannot_be_read_do_not_hide_the_labels(bad: str, says: str, tmp_path: Path) -> None:
+def test_lists_that_cannot_be_read_do_not_hide_the_labels(
+    bad: str, says: str, tmp_path: Path
+) -> None:
     for values in (["['x']"] * 59 + [bad], cycle(["['x']", "['y', 'x']", bad])):
         found, rows, aside = taken(write(tmp_path / "a.csv", {"text": TEXT, "topics": values}))
         assert (found.problem, len(rows)) == (SEVERAL, len(TEXT) - values.count(bad))
@@ -82,7 +116,11 @@ def test_lists_that_cannot_be_read_do_not_hide_the_labels(bad: str, says: str, t
 
 @pytest.mark.parametrize(
     "values",
-    [[[{"id": i, "name": "xyz"[i % 3]}] for i in range(60)], cycle(['{"a": 0, "b": 1}', '{"a": 1, "b": 1}']), cycle([[["x"]], [["y"]]])],
+    [
+        [[{"id": i, "name": "xyz"[i % 3]}] for i in range(60)],
+        cycle(['{"a": 0, "b": 1}', '{"a": 1, "b": 1}']),
+        cycle([[["x"]], [["y"]]]),
+    ],
 )
 def test_labels_in_objects_are_refused_not_ignored(values: list[Any], tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="fit no problem type") as error:
@@ -93,13 +131,24 @@ def test_labels_in_objects_are_refused_not_ignored(values: list[Any], tmp_path: 
 def test_measurements_in_lists_are_no_labels(tmp_path: Path) -> None:
     vectors = [[i / 7, i / 3] for i in range(60)]
     boxes = [[i, 2 * i, 3 * i] for i in range(60)]
-    assert guessed(write(tmp_path / "a.parquet", {"text": TEXT, "vector": vectors, "box": boxes})).problem == "masked-lm"
+    assert (
+        guessed(
+            write(tmp_path / "a.parquet", {"text": TEXT, "vector": vectors, "box": boxes})
+        ).problem
+        == "masked-lm"
+    )
 
 
-@pytest.mark.parametrize("values", [["{'x', 'y'}", "('x',)", "['y']", "set()"], ["('x', 'y')", "{'x'}", "('y',)", "()"]])
+@pytest.mark.parametrize(
+    "values", [["{'x', 'y'}", "('x',)", "['y']", "set()"], ["('x', 'y')", "{'x'}", "('y',)", "()"]]
+)
 def test_sets_and_tuples_are_read_as_lists(values: list[str], tmp_path: Path) -> None:
     found, rows, aside = taken(write(tmp_path / "a.csv", {"text": TEXT, "topics": cycle(values)}))
-    assert (found.problem, [row["labels"] for row in rows], aside) == (SEVERAL, cycle([["x", "y"], ["x"], ["y"], []]), set())
+    assert (found.problem, [row["labels"] for row in rows], aside) == (
+        SEVERAL,
+        cycle([["x", "y"], ["x"], ["y"], []]),
+        set(),
+    )
 
 
 def test_labels_in_brackets_are_no_lists(tmp_path: Path) -> None:
@@ -109,13 +158,23 @@ def test_labels_in_brackets_are_no_lists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
-@pytest.mark.parametrize("values", [[1, 0, None], [1.0, None, 0.0], [True, None, False], ["yes", "no", None]])
-def test_flags_of_which_some_are_missing_are_still_several_labels(name: str, values: list[Any], tmp_path: Path) -> None:
-    columns = {"text": TEXT, "toxic": cycle(values), "rude": cycle([values[0], *[value for value in values[1:] if value is not None]])}
+@pytest.mark.parametrize(
+    "values", [[1, 0, None], [1.0, None, 0.0], [True, None, False], ["yes", "no", None]]
+)
+def test_flags_of_which_some_are_missing_are_still_several_labels(
+    name: str, values: list[Any], tmp_path: Path
+) -> None:
+    columns = {
+        "text": TEXT,
+        "toxic": cycle(values),
+        "rude": cycle([values[0], *[value for value in values[1:] if value is not None]]),
+    }
     found, rows, aside = taken(write(tmp_path / name, columns))
     assert (found.problem, found.columns["labels"]) == (SEVERAL, ("toxic", "rude"))
     assert len(rows) == 40
-    assert aside == {"toxic: missing, which is neither 0 nor 1; `ingest.query` can say what it means"}
+    assert aside == {
+        "toxic: missing, which is neither 0 nor 1; `ingest.query` can say what it means"
+    }
     assert rows[0]["labels"] == ["toxic", "rude"]
 
 
@@ -128,14 +187,20 @@ NUMBERED = [[KINDS.index(tag) for tag in tags] for tags in ENTITIES["tags"]]
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
 @pytest.mark.parametrize("number", [int, float])
-def test_numbers_of_tags_ask_for_names_in_every_format(name: str, number: type, tmp_path: Path) -> None:
+def test_numbers_of_tags_ask_for_names_in_every_format(
+    name: str, number: type, tmp_path: Path
+) -> None:
     tags = [[number(tag) for tag in some] for some in NUMBERED]
     path = write(tmp_path / name, {"tokens": ENTITIES["tokens"], "ner_tags": tags})
     with pytest.raises((ParamsError, DataError)) as error:
         taken(path)
     assert "init --tags" in str(error.value)
     found, rows, aside = taken(path, tag_names=KINDS)
-    assert (found.problem, [row["tags"] for row in rows], aside) == ("token-classification", ENTITIES["tags"], set())
+    assert (found.problem, [row["tags"] for row in rows], aside) == (
+        "token-classification",
+        ENTITIES["tags"],
+        set(),
+    )
     _, rows, aside = taken(path, tag_names=KINDS[:3])
     assert all("PER" not in str(row["tags"]) for row in rows)
     assert "numbers of tags that `ingest.tag_names` does not name" in aside.pop()
@@ -143,22 +208,37 @@ def test_numbers_of_tags_ask_for_names_in_every_format(name: str, number: type, 
 
 @pytest.mark.parametrize("between", [" ", ",", ", ", "|"])
 @pytest.mark.parametrize("as_list", [False, True])
-def test_tags_in_one_text_are_read_where_they_fit_the_words(between: str, as_list: bool, tmp_path: Path) -> None:
+def test_tags_in_one_text_are_read_where_they_fit_the_words(
+    between: str, as_list: bool, tmp_path: Path
+) -> None:
     words = ENTITIES["tokens"] if as_list else [" ".join(some) for some in ENTITIES["tokens"]]
     tags = [between.join(some) for some in ENTITIES["tags"]]
     found, rows, aside = taken(write(tmp_path / "a.csv", {"sentence": words, "tags": tags}))
-    assert (found.problem, [row["tags"] for row in rows], aside) == ("token-classification", ENTITIES["tags"], set())
+    assert (found.problem, [row["tags"] for row in rows], aside) == (
+        "token-classification",
+        ENTITIES["tags"],
+        set(),
+    )
     assert [row["tokens"] for row in rows] == ENTITIES["tokens"]
     short = [*tags[:-1], between.join(["O", "B-PER"] * 20)]
     _, rows, aside = taken(write(tmp_path / "b.csv", {"sentence": words, "tags": short}))
-    assert as_list or aside == {"sentence: tags without a list of words: 40 tags, 14 words between blanks"}
+    assert as_list or aside == {
+        "sentence: tags without a list of words: 40 tags, 14 words between blanks"
+    }
 
 
 def test_words_a_row_are_no_sentences_of_one_word(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", {"tokens": ["Anna", "left"] * 30, "tags": ["B-PER", "O"] * 30})
     ingest = IngestParams.model_validate({"sources": [{"url": str(path)}]})
     with pytest.raises(DataError, match="no row is left"):
-        read_sources(tmp_path / "raw", problem="token-classification", ingest=ingest, root=tmp_path, cache=tmp_path, report=silent)
+        read_sources(
+            tmp_path / "raw",
+            problem="token-classification",
+            ingest=ingest,
+            root=tmp_path,
+            cache=tmp_path,
+            report=silent,
+        )
 
 
 def annotated(kind: str, **more: Any) -> list[dict[str, Any]]:
@@ -169,18 +249,35 @@ def annotated(kind: str, **more: Any) -> list[dict[str, Any]]:
 def test_what_label_studio_exports_is_spans_only_where_it_is(tmp_path: Path) -> None:
     data = [{"text": text} for text in TEXT]
     with pytest.raises(ParamsError, match="choices: classes of the texts, no spans"):
-        guessed(write(tmp_path / "a.jsonl", {"data": data, "annotations": [annotated("choices")] * 60}))
-    some = [*[annotated("labels")] * 57, annotated("choices"), annotated("labels", was_cancelled=True), [{"id": 1, "result": []}]]
+        guessed(
+            write(tmp_path / "a.jsonl", {"data": data, "annotations": [annotated("choices")] * 60})
+        )
+    some = [
+        *[annotated("labels")] * 57,
+        annotated("choices"),
+        annotated("labels", was_cancelled=True),
+        [{"id": 1, "result": []}],
+    ]
     found, rows, aside = taken(write(tmp_path / "b.jsonl", {"data": data, "annotations": some}))
     assert (found.problem, len(rows), rows[-1]["entities"]) == ("token-classification", 58, [])
-    assert aside == {"data.text: an annotation of type choices, which is no span", "data.text: the annotator skipped the text"}
+    assert aside == {
+        "data.text: an annotation of type choices, which is no span",
+        "data.text: the annotator skipped the text",
+    }
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv"])
 @pytest.mark.parametrize("kind", ["spans", "label"])
 def test_rows_that_an_annotator_let_go_are_set_aside(name: str, kind: str, tmp_path: Path) -> None:
-    held: list[Any] = [[{"start": 0, "end": 1, "label": "PER"}]] * 60 if kind == "spans" else cycle(["x", "y"])
-    columns = {"text": TEXT, "_task_hash": list(range(60)), kind: held, "answer": cycle(["accept", "accept", "reject", "ignore"])}
+    held: list[Any] = (
+        [[{"start": 0, "end": 1, "label": "PER"}]] * 60 if kind == "spans" else cycle(["x", "y"])
+    )
+    columns = {
+        "text": TEXT,
+        "_task_hash": list(range(60)),
+        kind: held,
+        "answer": cycle(["accept", "accept", "reject", "ignore"]),
+    }
     found, rows, aside = taken(write(tmp_path / name, columns))
     assert (found.problem, len(rows)) == ("token-classification" if kind == "spans" else ONE, 30)
     assert aside == {"the annotator's answer is reject", "the annotator's answer is ignore"}

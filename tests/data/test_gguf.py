@@ -78,14 +78,19 @@ def _permuted(name: str, tensor: torch.Tensor, config: Any) -> torch.Tensor:
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     for part, count in heads.items():
         if part in name:
-            return tensor.reshape(count, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
+            return (
+                tensor.reshape(count, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
+            )
     return tensor
 
 
 def test_a_weight_that_a_gguf_file_lacks_is_told(tmp_path: Path) -> None:
     lost = "model.layers.1.mlp.down_proj.weight"
     write_gguf(tmp_path / "tiny.gguf", ("lm_head.weight", lost))
-    with pytest.raises(SourceError, match=rf"tiny\.gguf: 1 of the \d+ weights that LlamaForCausalLM wants are not in its files: {lost}"):
+    with pytest.raises(
+        SourceError,
+        match=rf"tiny\.gguf: 1 of the \d+ weights that LlamaForCausalLM wants are not in its files: {lost}",
+    ):
         resolve_model(BaseModelParams(path="./tiny.gguf"), tmp_path, tmp_path / "cache")
 
 
@@ -108,10 +113,15 @@ def test_a_gguf_file_becomes_the_model_that_it_was(tmp_path: Path) -> None:
     assert resolve_model(params, tmp_path, tmp_path / "cache") == directory
     converted = PROBLEM.load_model(directory, ()).eval()
     rows = {"messages": PROBLEM.example()["messages"]}
-    ours, theirs = (PROBLEM.encode(load_tokenizer(place), rows, ())["input_ids"] for place in (base(), directory))
+    ours, theirs = (
+        PROBLEM.encode(load_tokenizer(place), rows, ())["input_ids"]
+        for place in (base(), directory)
+    )
     assert ours == theirs
     with torch.inference_mode():
-        wanted, found = (one(input_ids=torch.tensor(ours[:1]))["logits"] for one in (model, converted))
+        wanted, found = (
+            one(input_ids=torch.tensor(ours[:1]))["logits"] for one in (model, converted)
+        )
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
@@ -122,6 +132,10 @@ def test_what_is_no_gguf_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file"):
         resolve_model(BaseModelParams(path="./none.gguf"), tmp_path, tmp_path / "cache")
     with pytest.raises(SourceError, match="sha256"):
-        resolve_model(BaseModelParams(path="./bad.gguf", sha256="0" * 64), tmp_path, tmp_path / "cache")
+        resolve_model(
+            BaseModelParams(path="./bad.gguf", sha256="0" * 64), tmp_path, tmp_path / "cache"
+        )
     with pytest.raises(SourceError, match="cannot be had from there"):
-        resolve_model(BaseModelParams(path="https://example.org/x.gguf"), tmp_path, tmp_path / "cache")
+        resolve_model(
+            BaseModelParams(path="https://example.org/x.gguf"), tmp_path, tmp_path / "cache"
+        )

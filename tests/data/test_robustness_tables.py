@@ -11,7 +11,11 @@ from benchmarks.robustness import deliveries, tables
 
 
 def test_made_up_tables_lose_and_change_nothing() -> None:
-    assert [failure for tally in (*tables.campaign(quick=True), *deliveries.campaign(quick=True)) for failure in tally.failures] == []
+    assert [
+        failure
+        for tally in (*tables.campaign(quick=True), *deliveries.campaign(quick=True))
+        for failure in tally.failures
+    ] == []
 
 
 def test_a_changed_label_and_a_lost_row_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +24,11 @@ def test_a_changed_label_and_a_lost_row_are_seen(monkeypatch: pytest.MonkeyPatch
     def damaged(*given: Any) -> tuple[pa.Table, dict[int, str]]:
         rows, aside = ingested(*given)
         labels = pa.array(["spam"] * len(rows)) if "label" in rows.column_names else None
-        return (rows if labels is None else rows.set_column(rows.column_names.index("label"), "label", labels)).slice(1), aside
+        return (
+            rows
+            if labels is None
+            else rows.set_column(rows.column_names.index("label"), "label", labels)
+        ).slice(1), aside
 
     monkeypatch.setattr(tables, "ingested", damaged)
     failures = tables.try_tables(range(8))

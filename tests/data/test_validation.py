@@ -32,7 +32,10 @@ def table(changes: Mapping[int, Mapping[str, Any]] | None = None, count: int = C
         for name, value in values.items():
             rows[name][place] = value
     columns = {name: pa.array(values, pa.string()) for name, values in rows.items()}
-    places = {"_file": pa.array(["reviews.csv"] * count), "_line": pa.array(range(2, count + 2), pa.int64())}
+    places = {
+        "_file": pa.array(["reviews.csv"] * count),
+        "_line": pa.array(range(2, count + 2), pa.int64()),
+    }
     return pa.table({"row": pa.array(range(count), pa.int64())} | columns | places)
 
 
@@ -44,7 +47,11 @@ class Run:
         problem: str = "text-classification", account: Account | None = None, **values: Any,
     ) -> None:  # fmt: skip
         self.rows = rows
-        self.valid, self.report_file, self.docs = root / "valid", root / "reports" / "validation.json", root / "reports" / "data_docs"
+        self.valid, self.report_file, self.docs = (
+            root / "valid",
+            root / "reports" / "validation.json",
+            root / "reports" / "data_docs",
+        )
         (root / "raw").mkdir(parents=True)
         pq.write_table(rows, root / "raw" / "rows.parquet", row_group_size=row_group)
         (account or Account(len(rows), len(rows))).write(root / "raw")
@@ -88,10 +95,17 @@ def test_good_rows_pass_untouched(tmp_path: Path) -> None:
         ("null_label", {"label": None}), ("null_label", {"label": "  "}),
     ],
 )  # fmt: skip
-def test_unfit_rows_are_set_aside_with_the_reason(check: str, values: dict[str, Any], tmp_path: Path) -> None:
+def test_unfit_rows_are_set_aside_with_the_reason(
+    check: str, values: dict[str, Any], tmp_path: Path
+) -> None:
     run = Run(tmp_path, table({7: values}), max_length=500)
     [entry] = run.aside
-    assert (entry["row"], entry["file"], entry["line"], entry["check"]) == (7, "reviews.csv", 9, check)
+    assert (entry["row"], entry["file"], entry["line"], entry["check"]) == (
+        7,
+        "reviews.csv",
+        9,
+        check,
+    )
     assert entry["reason"]
     assert entry["values"].items() >= values.items()
     assert 7 not in run.kept["row"].to_pylist()
@@ -107,35 +121,76 @@ def test_unfit_rows_are_set_aside_with_the_reason(check: str, values: dict[str, 
         ("personal_data", {"text": "call +44 20 7946 0018 for a table"}), ("personal_data", {"text": "paid with 4111 1111 1111 1111"}),
     ],
 )  # fmt: skip
-def test_doubtful_rows_stay_with_a_warning(check: str, values: dict[str, Any], tmp_path: Path) -> None:
+def test_doubtful_rows_stay_with_a_warning(
+    check: str, values: dict[str, Any], tmp_path: Path
+) -> None:
     run = Run(tmp_path, table({7: values}), script="Latin")
     assert run.aside == []
-    assert [(c["name"], c["unexpected"]) for c in run.report["checks"] if not c["success"]] == [(check, 1)]
+    assert [(c["name"], c["unexpected"]) for c in run.report["checks"] if not c["success"]] == [
+        (check, 1)
+    ]
 
 
-@pytest.mark.parametrize("text", ["tab\tand\r\nlines", "emoji 🤦🏼‍♂️ ❤️", "שלום עולם", "naïve café – “quotes”", "x", "Ünïcöde ½ €5"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tab\tand\r\nlines",
+        "emoji 🤦🏼‍♂️ ❤️",
+        "שלום עולם",
+        "naïve café – “quotes”",
+        "x",
+        "Ünïcöde ½ €5",
+    ],
+)
 def test_odd_but_sound_texts_pass(text: str, tmp_path: Path) -> None:
-    assert all(check["success"] for check in Run(tmp_path, table({3: {"text": text}})).report["checks"])
+    assert all(
+        check["success"] for check in Run(tmp_path, table({3: {"text": text}})).report["checks"]
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_rows_in_are_rows_out_and_rows_set_aside(seed: int, tmp_path: Path) -> None:
     draw = random.Random(seed)
-    texts = [None, "", " ", "same text", "Same, TEXT!", "\x00", "y" * 900, "tel. (212) 566-8082", "Ã©tÃ©", "中文", "<b>bold</b>", "\ud7ff"]
+    texts = [
+        None,
+        "",
+        " ",
+        "same text",
+        "Same, TEXT!",
+        "\x00",
+        "y" * 900,
+        "tel. (212) 566-8082",
+        "Ã©tÃ©",
+        "中文",
+        "<b>bold</b>",
+        "\ud7ff",
+    ]
     labels = [None, "", *LABELS]
-    spoiled = {place: {"text": draw.choice(texts), "label": draw.choice(labels)} for place in draw.sample(range(200), draw.randint(0, 120))}
-    actions = {
-        name: draw.choice(["quarantine", "warn"]) for name in ("duplicates", "conflicts", "script", "personal_data", "rows_per_class")
+    spoiled = {
+        place: {"text": draw.choice(texts), "label": draw.choice(labels)}
+        for place in draw.sample(range(200), draw.randint(0, 120))
     }
-    actions |= dict.fromkeys(draw.sample(["null_text", "length", "control_characters", "null_label"], 2), "warn")
+    actions = {
+        name: draw.choice(["quarantine", "warn"])
+        for name in ("duplicates", "conflicts", "script", "personal_data", "rows_per_class")
+    }
+    actions |= dict.fromkeys(
+        draw.sample(["null_text", "length", "control_characters", "null_label"], 2), "warn"
+    )
     run = Run(tmp_path, table(spoiled, 200), script="Latin", max_length=500, actions=actions)
     kept, aside = run.kept["row"].to_pylist(), [entry["row"] for entry in run.aside]
     assert sorted(kept + aside) == list(range(200))
     assert run.kept.equals(run.rows.take(pa.array(kept)))
-    assert [run.report[key] for key in ("rows_in", "rows_out", "quarantined")] == [200, len(kept), len(aside)]
+    assert [run.report[key] for key in ("rows_in", "rows_out", "quarantined")] == [
+        200,
+        len(kept),
+        len(aside),
+    ]
     by_row = {row["row"]: row for row in run.rows.to_pylist()}
     for entry in run.aside:
-        assert entry["values"] == {name: by_row[entry["row"]][name] for name in ("text", "label", "domain")}
+        assert entry["values"] == {
+            name: by_row[entry["row"]][name] for name in ("text", "label", "domain")
+        }
 
 
 def test_copies_and_conflicts_are_counted_and_can_be_set_aside(tmp_path: Path) -> None:
@@ -156,7 +211,12 @@ def test_copies_and_conflicts_are_counted_and_can_be_set_aside(tmp_path: Path) -
 
 
 def test_every_failed_check_is_in_one_error_with_its_rows(tmp_path: Path) -> None:
-    changes = {10: {"label": "neutrl"}, 11: {"label": "neutrl"}, 40: {"label": "angry"}, 50: {"text": None}}
+    changes = {
+        10: {"label": "neutrl"},
+        11: {"label": "neutrl"},
+        40: {"label": "angry"},
+        50: {"text": None},
+    }
     with pytest.raises(DataError) as error:
         Run(tmp_path, table(changes), min_rows=500)
     message = error.value.message
@@ -167,31 +227,59 @@ def test_every_failed_check_is_in_one_error_with_its_rows(tmp_path: Path) -> Non
     assert "the sources hold 90; 1 were set aside, 89 are left" in message
     assert "validate.actions" in error.value.remedy
     # what was found is kept where the message says
-    assert {entry["row"] for entry in read_jsonl(tmp_path / "valid" / "failed.jsonl")} == {10, 11, 40}
-    assert not next(c for c in read_json(tmp_path / "reports" / "validation.json")["checks"] if c["name"] == "unknown_label")["success"]
+    assert {entry["row"] for entry in read_jsonl(tmp_path / "valid" / "failed.jsonl")} == {
+        10,
+        11,
+        40,
+    }
+    assert not next(
+        c
+        for c in read_json(tmp_path / "reports" / "validation.json")["checks"]
+        if c["name"] == "unknown_label"
+    )["success"]
 
 
 def test_one_class_only_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="one_class: two classes or more are needed to tell apart: 1") as error:
+    with pytest.raises(
+        DataError, match="one_class: two classes or more are needed to tell apart: 1"
+    ) as error:
         Run(tmp_path, table({i: {"label": "positive"} for i in range(COUNT)}))
-    assert "missing_class: labels of params.yaml have no rows: 'negative', 'neutral'" in error.value.message
+    assert (
+        "missing_class: labels of params.yaml have no rows: 'negative', 'neutral'"
+        in error.value.message
+    )
 
 
 def test_labels_that_differ_by_case_or_blanks_are_told(tmp_path: Path) -> None:
     labels = tiny_rows(COUNT)["label"]
-    rows = table({place: {"label": "Neutral "} for place, label in enumerate(labels) if label == "neutral" and place % 2})
-    found = Run(tmp_path / "told", rows, (*LABELS, "Neutral "), min_rows_per_class=1).check("label_variants")
+    rows = table(
+        {
+            place: {"label": "Neutral "}
+            for place, label in enumerate(labels)
+            if label == "neutral" and place % 2
+        }
+    )
+    found = Run(tmp_path / "told", rows, (*LABELS, "Neutral "), min_rows_per_class=1).check(
+        "label_variants"
+    )
     assert (found["success"], found["action"]) == (False, "warn")
     assert found["unexpected"] == labels.count("neutral")
     assert Run(tmp_path / "none", table()).check("label_variants")["success"]
 
 
 def test_a_rare_class_stops_the_run_and_a_common_one_warns(tmp_path: Path) -> None:
-    rows = table({i: {"label": "neutral" if i < 3 else "positive" if i < 20 else "negative"} for i in range(COUNT)})
+    rows = table(
+        {
+            i: {"label": "neutral" if i < 3 else "positive" if i < 20 else "negative"}
+            for i in range(COUNT)
+        }
+    )
     with pytest.raises(DataError, match="rows_per_class: 3 of 90 rows"):
         Run(tmp_path / "few", rows)
     run = Run(tmp_path / "warn", rows, min_rows_per_class=2, max_class_share=0.5)
-    assert [check["name"] for check in run.report["checks"] if not check["success"]] == ["class_share"]
+    assert [check["name"] for check in run.report["checks"] if not check["success"]] == [
+        "class_share"
+    ]
     assert "0.7778" in run.check("class_share")["message"]
 
 
@@ -207,9 +295,26 @@ def test_when_every_row_is_set_aside_the_run_stops(tmp_path: Path) -> None:
         ({"actions": {"duplicate": "warn"}}, "no check 'duplicate'. Did you mean 'duplicates'"),
         ({"actions": {"rows": "quarantine"}}, "rows concerns the table as a whole"),
         ({"script": "Latn"}, "no Unicode script is called 'Latn'. Did you mean 'Latin'"),
-        ({"expectations": [{"type": "expect_column_values_to_be_nul"}]}, "Did you mean 'expect_column_values_to_be_null'"),
-        ({"expectations": [{"type": "expect_column_values_to_be_null", "kwargs": {"colum": "text"}}]}, "Did you mean 'column'"),
-        ({"expectations": [{"type": "expect_column_values_to_be_null", "kwargs": {"column": "txt"}}]}, "cannot be computed"),
+        (
+            {"expectations": [{"type": "expect_column_values_to_be_nul"}]},
+            "Did you mean 'expect_column_values_to_be_null'",
+        ),
+        (
+            {
+                "expectations": [
+                    {"type": "expect_column_values_to_be_null", "kwargs": {"colum": "text"}}
+                ]
+            },
+            "Did you mean 'column'",
+        ),
+        (
+            {
+                "expectations": [
+                    {"type": "expect_column_values_to_be_null", "kwargs": {"column": "txt"}}
+                ]
+            },
+            "cannot be computed",
+        ),
     ],
 )
 def test_wrong_params_are_named(values: dict[str, Any], expected: str, tmp_path: Path) -> None:
@@ -231,9 +336,17 @@ def test_expectations_of_the_users_own_are_judged(tmp_path: Path) -> None:
             "kwargs": {"column": "text", "regex": "(forbidden|secret)"},
             "action": "quarantine",
         },
-        {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "domain", "value_set": ["films"]}, "action": "warn"},
+        {
+            "type": "expect_column_values_to_be_in_set",
+            "kwargs": {"column": "domain", "value_set": ["films"]},
+            "action": "warn",
+        },
         {"type": "expect_table_column_count_to_equal", "kwargs": {"value": 99}, "action": "off"},
-        {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "text.characters", "max_value": 1}, "action": "warn"},
+        {
+            "type": "expect_column_mean_to_be_between",
+            "kwargs": {"column": "text.characters", "max_value": 1},
+            "action": "warn",
+        },
     ]
     run = Run(tmp_path, table({8: {"text": "a forbidden word"}}), expectations=own)
     assert [entry["row"] for entry in run.aside] == [8]
@@ -248,7 +361,11 @@ def test_actions_can_be_changed_and_checks_turned_off(tmp_path: Path) -> None:
     assert [entry["row"] for entry in run.aside] == [8]
     assert run.report["off"] == ["control_characters"]
     with pytest.raises(DataError, match="control_characters: 1 of 90 rows"):
-        Run(tmp_path / "error", rows, actions={"control_characters": "error", "unknown_label": "warn"})
+        Run(
+            tmp_path / "error",
+            rows,
+            actions={"control_characters": "error", "unknown_label": "warn"},
+        )
 
 
 def test_reports_are_the_same_every_time_and_show_no_personal_data(tmp_path: Path) -> None:
@@ -256,9 +373,20 @@ def test_reports_are_the_same_every_time_and_show_no_personal_data(tmp_path: Pat
         3: {"text": "mail jane.doe@example.org or call (212) 566-8082 \x07"}, 4: {"text": "<script>alert(1)</script> \x00 &"},
         5: {"domain": "jane.doe@example.org"}, 6: {"label": "<script>x</script>"},
     }  # fmt: skip
-    own = [{"type": "expect_column_values_to_not_match_regex", "kwargs": {"column": "text", "regex": "a"}, "action": "warn"}]
+    own = [
+        {
+            "type": "expect_column_values_to_not_match_regex",
+            "kwargs": {"column": "text", "regex": "a"},
+            "action": "warn",
+        }
+    ]
     runs = [
-        Run(tmp_path / name, table(spoiled), expectations=own, actions={"control_characters": "warn", "unknown_label": "warn"})
+        Run(
+            tmp_path / name,
+            table(spoiled),
+            expectations=own,
+            actions={"control_characters": "warn", "unknown_label": "warn"},
+        )
         for name in ("first", "second")
     ]
     assert runs[0].report_file.read_bytes() == runs[1].report_file.read_bytes()
@@ -285,7 +413,12 @@ def test_the_profile_counts_the_rows_that_stay(tmp_path: Path) -> None:
 
 
 def test_a_megabyte_of_text_is_set_aside_quickly(tmp_path: Path) -> None:
-    texts = ["a" * 1_000_000 + " call 212 566 8082", "1 " * 500_000, "x@" * 500_000, "é" * 1_000_000]
+    texts = [
+        "a" * 1_000_000 + " call 212 566 8082",
+        "1 " * 500_000,
+        "x@" * 500_000,
+        "é" * 1_000_000,
+    ]
     run = Run(tmp_path, table({i: {"text": text} for i, text in enumerate(texts)}))
     assert [entry["row"] for entry in run.aside] == [0, 1, 2, 3]
 

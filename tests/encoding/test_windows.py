@@ -33,7 +33,10 @@ PROBLEM = load_problem("token-classification")
     ("text", "words"),
     [
         ("Angela Merkel visited Paris.", ["Angela", "Merkel", "visited", "Paris", "."]),
-        ("O'Neil, Coca-Cola won't pay 3.5%!", ["O'Neil", ",", "Coca-Cola", "won't", "pay", "3.5", "%", "!"]),
+        (
+            "O'Neil, Coca-Cola won't pay 3.5%!",
+            ["O'Neil", ",", "Coca-Cola", "won't", "pay", "3.5", "%", "!"],
+        ),
         ("我在北京2024年。", ["我", "在", "北", "京", "2024", "年", "。"]),
         ("हिन्दी में é \u200b❤\ufe0f\U0001f468", ["हिन्दी", "में", "é", "❤\ufe0f", "\U0001f468"]),
         ("@x\t#y_z\n# 3", ["@", "x", "#y_z", "#", "3"]),
@@ -55,25 +58,41 @@ def test_given_words_lie_where_they_are_joined() -> None:
 def byte_level() -> Tokenizer:
     """As GPT-2 and RoBERTa read: blanks belong to the word after them, and a sign may be several tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {piece: number for number, piece in enumerate(["<s>", "</s>", *alphabet, "an", "er", "Ġa"])}
+    vocabulary = {
+        piece: number for number, piece in enumerate(["<s>", "</s>", *alphabet, "an", "er", "Ġa"])
+    }
     tokenizer = Tokenizer(models.BPE(vocabulary, [("a", "n"), ("e", "r"), ("Ġ", "a")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 1), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
     return tokenizer
 
 
 @pytest.mark.parametrize("kind", ["word pieces", "bytes"])
 def test_every_word_is_stood_for_by_its_first_token(base_dir: Path, kind: str) -> None:
     tokenizer = load_tokenizer(base_dir) if kind == "word pieces" else byte_level()
-    words = ["the", "\U0001f468\u200d\U0001f469", "Berger", "\u200b", "", "an", "\ue001", "Ötzi", "."]
+    words = [
+        "the",
+        "\U0001f468\u200d\U0001f469",
+        "Berger",
+        "\u200b",
+        "",
+        "an",
+        "\ue001",
+        "Ötzi",
+        ".",
+    ]
     text, spans = join_words(words)
     _, offsets = sub_words(tokenizer.encode(text))
     found, places = align(range(len(offsets)), offsets, spans, unknown=-1)
     assert [token for token in found if token >= 0] == list(range(len(offsets)))
     assert places == sorted(set(places))
     for (start, end), place in zip(spans, places, strict=True):
-        mine = [token for token, (first, last) in enumerate(offsets) if first < end and last > start]
+        mine = [
+            token for token, (first, last) in enumerate(offsets) if first < end and last > start
+        ]
         assert found[place] == (mine[0] if mine else -1)
     assert found[places[4]] == -1  # the empty word
 
@@ -90,7 +109,10 @@ def test_a_cut_text_has_all_its_sub_words(base_dir: Path) -> None:
     whole = sub_words(load_tokenizer(base_dir).encode(text))
     assert sub_words(load_tokenizer(base_dir, 16).encode(text)) == whole
     tokenizer = load_tokenizer(base_dir, 16)
-    assert special_tokens(tokenizer) == ([tokenizer.token_to_id("[CLS]")], [tokenizer.token_to_id("[SEP]")])
+    assert special_tokens(tokenizer) == (
+        [tokenizer.token_to_id("[CLS]")],
+        [tokenizer.token_to_id("[SEP]")],
+    )
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -99,7 +121,9 @@ def test_windows_cover_everything_and_overlap(seed: int) -> None:
     capacity = draw.randint(4, 30)
     borders = [0]
     for _ in range(draw.randint(0, 60)):
-        borders.append(borders[-1] + draw.randint(1, capacity if draw.random() < 0.2 else min(3, capacity)))
+        borders.append(
+            borders[-1] + draw.randint(1, capacity if draw.random() < 0.2 else min(3, capacity))
+        )
     overlap = int(OVERLAP * capacity)
     windows = cut_windows(borders, capacity, overlap)
     assert windows[0][0] == 0
@@ -109,7 +133,11 @@ def test_windows_cover_everything_and_overlap(seed: int) -> None:
     for (first, end), (begin, last) in pairwise(windows):
         assert first < begin <= end < last
         nearest = max(border for border in borders if border <= max(end - overlap, 0))
-        reaching = min(border for border in borders if border >= min(border for border in borders if border > end) - capacity)
+        reaching = min(
+            border
+            for border in borders
+            if border >= min(border for border in borders if border > end) - capacity
+        )
         assert begin <= max(nearest, reaching)  # it shares what it can
     assert len(windows) <= max(1, len(borders) - 1)
 
@@ -123,9 +151,16 @@ def test_each_word_is_taken_where_it_has_most_room() -> None:
     ends = np.cumsum(row.windows)
     for word, place in enumerate(row.words):
         number = int(np.searchsorted(ends, place, "right"))
-        rooms = [min(w.index(word) if w[1] else 99, len(w) - 1 - w.index(word) if w[-2] != 19 else 99) for w in windows if word in w[1:-1]]
+        rooms = [
+            min(w.index(word) if w[1] else 99, len(w) - 1 - w.index(word) if w[-2] != 19 else 99)
+            for w in windows
+            if word in w[1:-1]
+        ]
         mine = windows[number]
-        assert min(mine.index(word) if mine[1] else 99, len(mine) - 1 - mine.index(word) if mine[-2] != 19 else 99) == max(rooms)
+        assert min(
+            mine.index(word) if mine[1] else 99,
+            len(mine) - 1 - mine.index(word) if mine[-2] != 19 else 99,
+        ) == max(rooms)
 
 
 def test_a_word_longer_than_a_window_loses_its_end_and_nothing_else() -> None:
@@ -135,14 +170,19 @@ def test_a_word_longer_than_a_window_loses_its_end_and_nothing_else() -> None:
     assert max(row.windows) <= 10
 
 
-def features_of(base: Path, rows: dict[str, list[object]], length: int | None) -> dict[str, list[object]]:
+def features_of(
+    base: Path, rows: dict[str, list[object]], length: int | None
+) -> dict[str, list[object]]:
     return PROBLEM.encode(load_tokenizer(base, length), rows, TYPES)
 
 
 def long_rows() -> dict[str, list[object]]:
     short = tagged_rows(60)
     joined = {
-        name: [list(chain.from_iterable(short[name][start : start + size])) for start, size in ((0, 1), (1, 9), (10, 2), (12, 20))]
+        name: [
+            list(chain.from_iterable(short[name][start : start + size]))
+            for start, size in ((0, 1), (1, 9), (10, 2), (12, 20))
+        ]
         for name in ("tokens", "tags")
     }
     return {name: [*values, []] for name, values in joined.items()}
@@ -154,7 +194,9 @@ def one_hot(features: dict[str, list[object]], width: int = 200) -> np.ndarray:
 
 
 @pytest.mark.parametrize("length", [8, 11, 16, 64])
-def test_merged_windows_are_one_long_pass_where_context_does_not_matter(base_dir: Path, length: int) -> None:
+def test_merged_windows_are_one_long_pass_where_context_does_not_matter(
+    base_dir: Path, length: int
+) -> None:
     rows = long_rows()
     parts, whole = features_of(base_dir, rows, length), features_of(base_dir, rows, None)
     assert all(len(windows) == 1 for windows in whole["windows"])
@@ -182,7 +224,9 @@ def test_each_word_is_trained_on_once_and_other_tokens_never(base_dir: Path) -> 
     features = features_of(base_dir, long_rows(), 16)
     references = window_references(features)
     assert references.shape == collate_windows(features, 0)["input_ids"].shape
-    assert sorted(references[references >= 0].tolist()) == sorted(tag for tags in features["references"] for tag in tags)
+    assert sorted(references[references >= 0].tolist()) == sorted(
+        tag for tags in features["references"] for tag in tags
+    )
 
 
 def test_a_text_alone_gives_the_same_features_as_its_words(base_dir: Path) -> None:

@@ -24,11 +24,15 @@ def test_a_head_gets_steps_to_learn_in_and_every_row_is_seen_three_times(rows: i
     values = finetune_values(TrainingSize(rows, 2, usual_base=True), {})
     assert steps(rows, values) >= MIN_STEPS
     assert values["epochs"] >= 3
-    assert values["epochs"] == 3 or steps(rows, values) < MIN_STEPS + math.ceil(rows / values["batch_size"])  # and no more than that
+    assert values["epochs"] == 3 or steps(rows, values) < MIN_STEPS + math.ceil(
+        rows / values["batch_size"]
+    )  # and no more than that
 
 
 def test_many_classes_get_a_faster_head() -> None:
-    few, many = (finetune_values(TrainingSize(9_000, classes, usual_base=True), {}) for classes in (3, 77))
+    few, many = (
+        finetune_values(TrainingSize(9_000, classes, usual_base=True), {}) for classes in (3, 77)
+    )
     assert few["head_learning_rate"] < many["head_learning_rate"]
     assert few["learning_rate"] < few["head_learning_rate"]
 
@@ -36,7 +40,9 @@ def test_many_classes_get_a_faster_head() -> None:
 def test_a_base_model_of_another_size_is_not_trained_at_the_small_ones_rate() -> None:
     size = TrainingSize(9_000, 3, usual_base=False)
     assert finetune_values(size, {})["learning_rate"] == 5e-5
-    assert finetune_values(size, {"method": "lora", "learning_rate": 2e-4})["learning_rate"] == 2e-4  # trains few weights
+    assert (
+        finetune_values(size, {"method": "lora", "learning_rate": 2e-4})["learning_rate"] == 2e-4
+    )  # trains few weights
 
 
 @pytest.mark.parametrize("name", problem_names())
@@ -49,10 +55,18 @@ def test_a_problems_own_values_win_and_all_are_valid(name: str) -> None:
 
 def test_init_writes_them_with_the_rows_they_rest_on(base_dir: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "reviews.csv", tiny_rows(100))
-    ratchet(tmp_path, "init", "one", "--yes", "--data", "reviews.csv", "--base-model", str(base_dir))
-    assert read_yaml(tmp_path / "one" / "params.yaml")["finetune"]["epochs"] == 30  # 80 rows to train on, 5 steps an epoch
-    assert "80 rows to train on: 5 steps an epoch" in (tmp_path / "one" / "params.yaml").read_text(encoding="utf-8")
+    ratchet(
+        tmp_path, "init", "one", "--yes", "--data", "reviews.csv", "--base-model", str(base_dir)
+    )
+    assert (
+        read_yaml(tmp_path / "one" / "params.yaml")["finetune"]["epochs"] == 30
+    )  # 80 rows to train on, 5 steps an epoch
+    assert "80 rows to train on: 5 steps an epoch" in (tmp_path / "one" / "params.yaml").read_text(
+        encoding="utf-8"
+    )
     for split, count in (("train", 60), ("validation", 20), ("test", 20)):
         write_csv(tmp_path / "splits" / f"{split}.csv", tiny_rows(count, seed=count + len(split)))
     ratchet(tmp_path, "init", "two", "--yes", "--data", "splits", "--base-model", str(base_dir))
-    assert "60 rows to train on: 4 steps an epoch" in (tmp_path / "two" / "params.yaml").read_text(encoding="utf-8")
+    assert "60 rows to train on: 4 steps an epoch" in (tmp_path / "two" / "params.yaml").read_text(
+        encoding="utf-8"
+    )

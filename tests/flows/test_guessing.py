@@ -39,13 +39,20 @@ def test_names_tell_splits(address: str, split: str | None) -> None:
     assert split_of(address) == split
 
 
-def urls(data: list[str], root: Path, splits: dict[str, list[str]] | None = None) -> list[tuple[str, str]]:
+def urls(
+    data: list[str], root: Path, splits: dict[str, list[str]] | None = None
+) -> list[tuple[str, str]]:
     return [(source["split"], source["url"]) for source in data_sources(data, root, splits)]
 
 
 def test_splits_go_by_their_names_whatever_the_order(tmp_path: Path) -> None:
     named = [str(tmp_path / name) for name in ("dev.csv", "test.csv", "train.csv", "train-2.csv")]
-    expected = [("train", "train.csv"), ("train", "train-2.csv"), ("validation", "dev.csv"), ("test", "test.csv")]
+    expected = [
+        ("train", "train.csv"),
+        ("train", "train-2.csv"),
+        ("validation", "dev.csv"),
+        ("test", "test.csv"),
+    ]
     assert urls(named, tmp_path) == expected
     unnamed = [str(tmp_path / name) for name in "abc"]
     assert urls(unnamed, tmp_path) == [("train", "a"), ("validation", "b"), ("test", "c")]
@@ -55,32 +62,52 @@ def test_splits_go_by_their_names_whatever_the_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["imdb.{}.csv", "data.v2.{}.csv", "test_train_split_{}.csv", "{}/csv/data.csv", "train/{}.csv", "{}set.jsonl.gz", "{}/train/x.csv"],
+    [
+        "imdb.{}.csv",
+        "data.v2.{}.csv",
+        "test_train_split_{}.csv",
+        "{}/csv/data.csv",
+        "train/{}.csv",
+        "{}set.jsonl.gz",
+        "{}/train/x.csv",
+    ],
 )
 @pytest.mark.parametrize("order", [*permutations(("train", "dev", "test"))])
-def test_no_order_of_files_makes_one_another_split(pattern: str, order: tuple[str, ...], tmp_path: Path) -> None:
+def test_no_order_of_files_makes_one_another_split(
+    pattern: str, order: tuple[str, ...], tmp_path: Path
+) -> None:
     files = [str(tmp_path / pattern.format(name)) for name in order]
     try:
         found = urls(files, tmp_path)
     except ParamsError:
-        assert pattern == "{}/train/x.csv"  # all are called train by the nearest folder: refused, not guessed
+        assert (
+            pattern == "{}/train/x.csv"
+        )  # all are called train by the nearest folder: refused, not guessed
         return
     assert found == [
-        (split, pattern.format(name)) for split, name in zip(("train", "validation", "test"), ("train", "dev", "test"), strict=True)
+        (split, pattern.format(name))
+        for split, name in zip(
+            ("train", "validation", "test"), ("train", "dev", "test"), strict=True
+        )
     ]
 
 
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (["dev.csv", "b.csv", "c.csv"], "would be the train split by its place, the validation split by its name"),
+        (
+            ["dev.csv", "b.csv", "c.csv"],
+            "would be the train split by its place, the validation split by its name",
+        ),
         (["a.csv", "test.csv", "c.csv"], "would be the validation split by its place"),
         (["train.csv", "test.csv"], "no validation split"),
         (["train.csv", "train2.csv", "test.csv"], "no validation split"),
         (["a.csv", "b.csv"], "2 times"),
     ],
 )
-def test_names_that_contradict_or_do_not_suffice_are_refused(names: list[str], says: str, tmp_path: Path) -> None:
+def test_names_that_contradict_or_do_not_suffice_are_refused(
+    names: list[str], says: str, tmp_path: Path
+) -> None:
     with pytest.raises(ParamsError, match=says) as error:
         data_sources(names, tmp_path)
     assert "--train FILE --validation FILE --test FILE" in error.value.remedy
@@ -91,27 +118,52 @@ def test_names_that_contradict_or_do_not_suffice_are_refused(names: list[str], s
     [
         (["train.csv", "dev.csv", "test.csv"], ["train.csv", "dev.csv", "test.csv"]),
         (
-            ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/validation-0.parquet", "data/test-0.parquet"],
+            [
+                "data/train-00000-of-00002.parquet",
+                "data/train-00001-of-00002.parquet",
+                "data/validation-0.parquet",
+                "data/test-0.parquet",
+            ],
             ["data/train-*-of-*.parquet", "data/validation-0.parquet", "data/test-0.parquet"],
         ),
         (
-            ["train/0.parquet", "train/1.parquet", "validation/0.parquet", "test/0.parquet", "README.md"],
+            [
+                "train/0.parquet",
+                "train/1.parquet",
+                "validation/0.parquet",
+                "test/0.parquet",
+                "README.md",
+            ],
             ["train/*.parquet", "validation/0.parquet", "test/0.parquet"],
         ),
         (["x.train.csv", "x.dev.csv", "x.test.csv"], ["x.train.csv", "x.dev.csv", "x.test.csv"]),
-        (["train/csv/a.csv", "dev/csv/a.csv", "test/csv/a.csv"], ["train/csv/a.csv", "dev/csv/a.csv", "test/csv/a.csv"]),
+        (
+            ["train/csv/a.csv", "dev/csv/a.csv", "test/csv/a.csv"],
+            ["train/csv/a.csv", "dev/csv/a.csv", "test/csv/a.csv"],
+        ),
     ],
 )
-def test_folders_of_splits_are_read_as_they_are_laid_out(files: list[str], expected: list[str], tmp_path: Path) -> None:
+def test_folders_of_splits_are_read_as_they_are_laid_out(
+    files: list[str], expected: list[str], tmp_path: Path
+) -> None:
     for file in files:
         (tmp_path / "set" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / file).touch()
     found = urls([str(tmp_path / "set")], tmp_path)
-    assert found == list(zip(("train", "validation", "test"), [f"set/{name}" for name in expected], strict=True))
+    assert found == list(
+        zip(("train", "validation", "test"), [f"set/{name}" for name in expected], strict=True)
+    )
 
 
 def test_folders_of_several_sets_are_told(tmp_path: Path) -> None:
-    for file in ("en/train.csv", "en/dev.csv", "en/test.csv", "de/train.csv", "de/dev.csv", "de/test.csv"):
+    for file in (
+        "en/train.csv",
+        "en/dev.csv",
+        "en/test.csv",
+        "de/train.csv",
+        "de/dev.csv",
+        "de/test.csv",
+    ):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
     with pytest.raises(DataError, match="several folders hold splits: de, en"):
@@ -126,19 +178,47 @@ COMBINED = ["a", "b", "a;b", "", "b;c"]
     [
         ({"label": [bool(i) for i in ODD]}, "text-classification", {"label": "label"}),
         ({"stars": [float(i) for i in ODD]}, "text-classification", {"label": "stars"}),
-        ({"stars": [*map(float, ODD[:-1]), float("nan")]}, "text-classification", {"label": "stars"}),
-        ({"a": [i % 2 for i in ODD], "b": [i % 2 for i in range(60)]}, "multi-label-classification", {"labels": ("a", "b")}),
-        ({"label": ODD, "seen": [i % 2 for i in range(60)]}, "text-classification", {"label": "label"}),
-        ({"tags": [COMBINED[i % 5] for i in range(60)]}, "multi-label-classification", {"labels": "tags"}),
-        ({"tags": [["Sports, outdoors", "Books"][i % 2] for i in range(60)]}, "text-classification", {"label": "tags"}),
-        ({"tags": [repr(COMBINED[i % 5].split(";")) for i in range(60)]}, "multi-label-classification", {"labels": "tags"}),
+        (
+            {"stars": [*map(float, ODD[:-1]), float("nan")]},
+            "text-classification",
+            {"label": "stars"},
+        ),
+        (
+            {"a": [i % 2 for i in ODD], "b": [i % 2 for i in range(60)]},
+            "multi-label-classification",
+            {"labels": ("a", "b")},
+        ),
+        (
+            {"label": ODD, "seen": [i % 2 for i in range(60)]},
+            "text-classification",
+            {"label": "label"},
+        ),
+        (
+            {"tags": [COMBINED[i % 5] for i in range(60)]},
+            "multi-label-classification",
+            {"labels": "tags"},
+        ),
+        (
+            {"tags": [["Sports, outdoors", "Books"][i % 2] for i in range(60)]},
+            "text-classification",
+            {"label": "tags"},
+        ),
+        (
+            {"tags": [repr(COMBINED[i % 5].split(";")) for i in range(60)]},
+            "multi-label-classification",
+            {"labels": "tags"},
+        ),
         ({"uid": [f"{i:06x}" for i in range(60)]}, "masked-lm", {}),
         ({"label": [i / 2 for i in ODD]}, "text-classification", {"label": "label"}),
         ({"label": [str(i / 2) for i in ODD]}, "text-classification", {"label": "label"}),
     ],
 )
-def test_columns_are_taken_for_what_they_hold(columns: dict[str, list[Any]], problem: str, found: dict[str, Any]) -> None:
-    assert guess(unfolded({"id": list(map(str, range(60))), "text": ROWS["text"], **columns}), None, {}).columns == {
+def test_columns_are_taken_for_what_they_hold(
+    columns: dict[str, list[Any]], problem: str, found: dict[str, Any]
+) -> None:
+    assert guess(
+        unfolded({"id": list(map(str, range(60))), "text": ROWS["text"], **columns}), None, {}
+    ).columns == {
         "text": "text",
         **found,
     }
@@ -147,7 +227,10 @@ def test_columns_are_taken_for_what_they_hold(columns: dict[str, list[Any]], pro
 
 def test_contents_in_parts_are_texts() -> None:
     parts = [[{"type": "text", "text": text}] for text in ROWS["text"]]
-    assert guess(unfolded({"body": parts, "label": ODD}), None, {}).columns == {"text": "body", "label": "label"}
+    assert guess(unfolded({"body": parts, "label": ODD}), None, {}).columns == {
+        "text": "body",
+        "label": "label",
+    }
 
 
 def test_masked_lm_is_no_guess_where_a_column_may_hold_labels() -> None:
@@ -167,15 +250,21 @@ def test_masked_lm_is_no_guess_where_a_column_may_hold_labels() -> None:
     ],
 )
 def test_questions_and_answers_are_chat(columns: tuple[str, ...], found: tuple[str, ...]) -> None:
-    rows = {name: ROWS["text"] if number == 0 else ROWS["label"] for number, name in enumerate(columns)}
+    rows = {
+        name: ROWS["text"] if number == 0 else ROWS["label"] for number, name in enumerate(columns)
+    }
     assert guess({"id": ODD, **rows}, None, {}).columns == {"messages": found}
 
 
 def test_a_prompt_of_turns_goes_with_its_answer() -> None:
     asked = [[{"role": "user", "content": text}] for text in ROWS["text"]]
     answered = [[{"role": "assistant", "content": text}] for text in ROWS["label"]]
-    assert guess({"prompt": asked, "completion": answered}, None, {}).columns == {"messages": ("prompt", "completion")}
-    assert guess({"prompt": asked, "messages": answered}, None, {}).columns == {"messages": "messages"}
+    assert guess({"prompt": asked, "completion": answered}, None, {}).columns == {
+        "messages": ("prompt", "completion")
+    }
+    assert guess({"prompt": asked, "messages": answered}, None, {}).columns == {
+        "messages": "messages"
+    }
     assert guess({"id": ODD, "talk": asked}, None, {}).columns == {"messages": "talk"}
 
 
@@ -192,20 +281,34 @@ def test_a_prompt_of_turns_goes_with_its_answer() -> None:
 def test_what_stands_beside_a_text_does_not_make_a_pair_of_it(beside: list[str], name: str) -> None:
     rows = {"id": ODD, name: beside, "text": ROWS["text"], "sentiment": ROWS["label"]}
     found = guess(rows, None, {})
-    assert (found.problem, found.columns) == ("text-classification", {"text": "text", "label": "sentiment"})
+    assert (found.problem, found.columns) == (
+        "text-classification",
+        {"text": "text", "label": "sentiment"},
+    )
 
 
 def test_an_id_is_never_a_text() -> None:
-    ids = {"id": list(map(str, range(60))), "doc_id": [f"doc-{i}" for i in range(60)], "key": [f"{i:03}" for i in range(60)]}
+    ids = {
+        "id": list(map(str, range(60))),
+        "doc_id": [f"doc-{i}" for i in range(60)],
+        "key": [f"{i:03}" for i in range(60)],
+    }
     assert texts({**ids, "note": ROWS["text"]}) == ["note"]
 
 
 @pytest.mark.parametrize("scheme", ["iob1", "iob2"])
 def test_the_scheme_of_tags_is_told_by_the_rows(scheme: str) -> None:
     rows = tagged_rows(60)
-    tags = [[tag.replace("B-", "I-") for tag in some] for some in rows["tags"]] if scheme == "iob1" else rows["tags"]
+    tags = (
+        [[tag.replace("B-", "I-") for tag in some] for some in rows["tags"]]
+        if scheme == "iob1"
+        else rows["tags"]
+    )
     found = guess({"tokens": rows["tokens"], "tags": tags}, None, {})
-    assert (found.problem, dict(found.reading)) == ("token-classification", {"tag_scheme": "iob1"} if scheme == "iob1" else {})
+    assert (found.problem, dict(found.reading)) == (
+        "token-classification",
+        {"tag_scheme": "iob1"} if scheme == "iob1" else {},
+    )
 
 
 def test_a_word_a_row_is_told() -> None:
@@ -234,11 +337,21 @@ def test_a_first_row_is_no_header(header: tuple[str, str], is_row: bool) -> None
         require_header(rows, "a.csv")
 
 
-def test_init_writes_what_it_found_and_notes_what_to_look_at(tmp_path: Path, base_dir: Path) -> None:
+def test_init_writes_what_it_found_and_notes_what_to_look_at(
+    tmp_path: Path, base_dir: Path
+) -> None:
     labels = [f"{label.title()} " if i % 3 else label for i, label in enumerate(ROWS["label"])]
     write_csv(tmp_path / "a.csv", {"text": ROWS["text"], "label": labels})
     for merge in (False, True):
-        request = Request(tmp_path / str(merge), None, [str(tmp_path / "a.csv")], {}, None, str(base_dir), merge_labels=merge)
+        request = Request(
+            tmp_path / str(merge),
+            None,
+            [str(tmp_path / "a.csv")],
+            {},
+            None,
+            str(base_dir),
+            merge_labels=merge,
+        )
         made = make_workspace(request, guess_problem(request))
         assert (len(made.labels), len(made.notes)) == ((3, 0) if merge else (6, 2))
         params = Workspace(tmp_path / str(merge)).params()
@@ -246,7 +359,9 @@ def test_init_writes_what_it_found_and_notes_what_to_look_at(tmp_path: Path, bas
     assert "'Negative ', 'negative'" in make_notes(tmp_path, base_dir)
     tags = {"text": ROWS["text"], "labels": [COMBINED[i % 5] for i in range(60)]}
     write_csv(tmp_path / "b.csv", tags)
-    request = Request(tmp_path / "several", None, [str(tmp_path / "b.csv")], {}, None, str(base_dir))
+    request = Request(
+        tmp_path / "several", None, [str(tmp_path / "b.csv")], {}, None, str(base_dir)
+    )
     assert make_workspace(request, guess_problem(request)).labels == ["a", "b", "c"]
     assert Workspace(tmp_path / "several").params().ingest.label_separator == ";"
 
@@ -256,7 +371,9 @@ def make_notes(root: Path, base: Path) -> str:
     return "\n".join(make_workspace(request, guess_problem(request)).notes)
 
 
-def test_numbers_of_tags_become_a_workspace_with_their_names(tmp_path: Path, base_dir: Path) -> None:
+def test_numbers_of_tags_become_a_workspace_with_their_names(
+    tmp_path: Path, base_dir: Path
+) -> None:
     rows, names = tagged_rows(60), ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
     numbers = [[names.index(tag) for tag in tags] for tags in rows["tags"]]
     lines = (
@@ -264,10 +381,21 @@ def test_numbers_of_tags_become_a_workspace_with_their_names(tmp_path: Path, bas
         for i, (tokens, tags) in enumerate(zip(rows["tokens"], numbers, strict=True))
     )
     (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    request = Request(tmp_path / "w", None, [str(tmp_path / "a.jsonl")], {}, None, str(base_dir), tags=tuple(names))
+    request = Request(
+        tmp_path / "w",
+        None,
+        [str(tmp_path / "a.jsonl")],
+        {},
+        None,
+        str(base_dir),
+        tags=tuple(names),
+    )
     made = make_workspace(request, guess_problem(request))
     assert (made.problem, made.labels) == ("token-classification", ["LOC", "PER"])
     with pytest.raises(ParamsError, match="numbers of tags"):
         make_workspace(
-            no_names := Request(tmp_path / "v", None, [str(tmp_path / "a.jsonl")], {}, None, str(base_dir)), guess_problem(no_names)
+            no_names := Request(
+                tmp_path / "v", None, [str(tmp_path / "a.jsonl")], {}, None, str(base_dir)
+            ),
+            guess_problem(no_names),
         )

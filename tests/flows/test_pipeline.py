@@ -63,10 +63,21 @@ def test_nobody_knows_both_dvc_and_prefect_and_no_task_knows_either() -> None:
     def users(library: str) -> set[str]:
         lines = (f"import {library}", f"from {library}")
         files = [path for folder in ("flows", "tasks") for path in (ROOT / folder).rglob("*.py")]
-        using = [path for path in files if any(line.strip().startswith(lines) for line in path.read_text(encoding="utf-8").splitlines())]
+        using = [
+            path
+            for path in files
+            if any(
+                line.strip().startswith(lines)
+                for line in path.read_text(encoding="utf-8").splitlines()
+            )
+        ]
         return {path.relative_to(ROOT).as_posix() for path in using}
 
-    assert users("dvc") == {"flows/engine/stage_cache.py", "flows/engine/cache_contents.py", "flows/workspaces/creation.py"}
+    assert users("dvc") == {
+        "flows/engine/stage_cache.py",
+        "flows/engine/cache_contents.py",
+        "flows/workspaces/creation.py",
+    }
     assert users("prefect") >= {"flows/training.py", "flows/promotion.py", "flows/retraining.py"}
     assert not users("dvc") & users("prefect")
     assert not [file for file in users("prefect") if file.startswith("tasks/")]
@@ -80,7 +91,10 @@ def test_an_unknown_stage_is_a_users_mistake() -> None:
 def test_help_and_imports_are_light() -> None:
     heavy = ("torch", "great_expectations", "mlflow", "prefect", "transformers", "pandas")
     script = (
-        f"import sys, flows, flows.cli.main, flows.launch, flows.printing.runs; print(*(name for name in {heavy} if name in sys.modules))"
+        "import sys, flows, flows.cli.main, flows.launch, flows.printing.runs; "
+        f"print(*(name for name in {heavy} if name in sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == ""

@@ -42,7 +42,9 @@ def of_run(flow_run: dict[str, Any]) -> dict[str, Any]:
 def flow_runs_of(server: httpx.Client, workspace: Path) -> dict[str, dict[str, Any]]:
     """Runs of a workspace, by name."""
     runs = found(server, "flow_runs", sort="START_TIME_DESC")
-    return {run["name"]: run for run in runs if run["parameters"].get("workspace") == str(workspace)}
+    return {
+        run["name"]: run for run in runs if run["parameters"].get("workspace") == str(workspace)
+    }
 
 
 def eventually(look: Callable[[], Any]) -> Any:
@@ -58,16 +60,30 @@ def task_runs_of(server: httpx.Client, flow_run: dict[str, Any]) -> list[dict[st
     """In the order of their time, once the last has ended."""
 
     def look() -> list[dict[str, Any]]:
-        runs = found(server, "task_runs", sort="EXPECTED_START_TIME_ASC", flow_runs=of_run(flow_run))
-        return runs if runs and all(run["end_time"] for run in runs) and runs[-1]["name"] == "register" else []
+        runs = found(
+            server, "task_runs", sort="EXPECTED_START_TIME_ASC", flow_runs=of_run(flow_run)
+        )
+        return (
+            runs
+            if runs and all(run["end_time"] for run in runs) and runs[-1]["name"] == "register"
+            else []
+        )
 
     return list(eventually(look))
 
 
 def logs_of(server: httpx.Client, flow_run: dict[str, Any]) -> list[dict[str, Any]]:
     def look() -> list[dict[str, Any]]:
-        logs = found(server, "logs", sort="TIMESTAMP_ASC", logs={"flow_run_id": {"any_": [flow_run["id"]]}})
-        return logs if any("Finished in state" in log["message"] and log["task_run_id"] is None for log in logs) else []
+        logs = found(
+            server, "logs", sort="TIMESTAMP_ASC", logs={"flow_run_id": {"any_": [flow_run["id"]]}}
+        )
+        return (
+            logs
+            if any(
+                "Finished in state" in log["message"] and log["task_run_id"] is None for log in logs
+            )
+            else []
+        )
 
     return list(eventually(look))
 
@@ -81,37 +97,65 @@ def seconds(run: dict[str, Any]) -> float:
 
 
 def test_a_training_is_shown_as_it_happened(trained: Path, server: httpx.Client) -> None:
-    result = ratchet_json(trained, "train", "-S", "finetune.epochs=3", "-S", "validate.min_length=2")
+    result = ratchet_json(
+        trained, "train", "-S", "finetune.epochs=3", "-S", "validate.min_length=2"
+    )
     outcomes = {stage["name"]: stage for stage in result["stages"]}
     (flow_run,) = flow_runs_of(server, trained).values()
     assert flow_run["name"] == "train tiny v2"
     tasks = task_runs_of(server, flow_run)
     assert [run["name"] for run in tasks] == [*STAGES, "register"]
 
-    assert {run["name"]: run["state"]["name"].lower() for run in tasks[:-1]} == {name: stage["state"] for name, stage in outcomes.items()}
+    assert {run["name"]: run["state"]["name"].lower() for run in tasks[:-1]} == {
+        name: stage["state"] for name, stage in outcomes.items()
+    }
     assert outcomes["ingest"]["state"] == "cached"
     assert outcomes["finetune"]["state"] == "ran"
 
-    edges = [flow_run["start_time"], *(run[edge] for run in tasks for edge in ("start_time", "end_time")), flow_run["end_time"]]
-    assert [moment(edge) for edge in edges] == sorted(moment(edge) for edge in edges)  # within the flow, one after the other
+    edges = [
+        flow_run["start_time"],
+        *(run[edge] for run in tasks for edge in ("start_time", "end_time")),
+        flow_run["end_time"],
+    ]
+    assert [moment(edge) for edge in edges] == sorted(
+        moment(edge) for edge in edges
+    )  # within the flow, one after the other
     for run in tasks[:-1]:
         assert 0 <= seconds(run) - outcomes[run["name"]]["seconds"] < 5  # the rest is Prefect's
     assert seconds(flow_run) <= result["wall_s"]
     assert sum(stage["seconds"] for stage in result["stages"]) <= seconds(flow_run)
 
     names = {run["id"]: run["name"] for run in tasks}
-    logs = [(names.get(log["task_run_id"], "train"), log["message"]) for log in logs_of(server, flow_run)]
+    logs = [
+        (names.get(log["task_run_id"], "train"), log["message"])
+        for log in logs_of(server, flow_run)
+    ]
     for name, stage in outcomes.items():
         own = [message for logger, message in logs if logger == name]
         assert own[0] == f"{name} starts"
         assert f"{name:<10} {stage['state'].capitalize():<9} {stage['seconds']:8.1f} s" in own
     assert ("finetune", "finetune   starts from the base model") in logs
-    assert any(logger == "register" and "tiny version 2 registered" in message for logger, message in logs)
+    assert any(
+        logger == "register" and "tiny version 2 registered" in message for logger, message in logs
+    )
 
-    artifacts = {artifact["key"]: artifact for artifact in found(server, "artifacts", artifacts={"flow_run_id": of_run(flow_run)["id"]})}
-    progress = {artifact["task_run_id"]: artifact["data"] for key, artifact in artifacts.items() if key != "train"}
+    artifacts = {
+        artifact["key"]: artifact
+        for artifact in found(
+            server, "artifacts", artifacts={"flow_run_id": of_run(flow_run)["id"]}
+        )
+    }
+    progress = {
+        artifact["task_run_id"]: artifact["data"]
+        for key, artifact in artifacts.items()
+        if key != "train"
+    }
     assert progress == {run["id"]: 100 for run in tasks if f"progress-{run['name']}" in artifacts}
-    assert all(outcomes[key.removeprefix("progress-")]["state"] == "ran" for key in artifacts if key != "train")
+    assert all(
+        outcomes[key.removeprefix("progress-")]["state"] == "ran"
+        for key in artifacts
+        if key != "train"
+    )
     summary = artifacts["train"]["data"]
     assert f"`{trained}/reports/report.html`" in summary
     assert "](" not in summary  # no page of a server: no link
@@ -125,7 +169,10 @@ def test_progress_of_a_long_stage_is_an_artifact_of_its_task_run(
 
     def shown() -> list[tuple[Any, ...]]:
         ours = {"id": {"any_": [str(task_run.get_id())]}}
-        return [(one["type"], one["key"], one["data"]) for one in found(server, "artifacts", artifacts={"task_run_id": ours["id"]})]
+        return [
+            (one["type"], one["key"], one["data"])
+            for one in found(server, "artifacts", artifacts={"task_run_id": ours["id"]})
+        ]
 
     @task(task_run_name="finetune")
     def work() -> list[tuple[Any, ...]]:
@@ -133,7 +180,9 @@ def test_progress_of_a_long_stage_is_an_artifact_of_its_task_run(
             report = listener.get()("finetune")
             for share in (0.25, 0.5):
                 report(1, {"progress": share, "loss": 0.1})
-                eventually(lambda share=share: shown() == [("progress", "progress-finetune", 100 * share)])
+                eventually(
+                    lambda share=share: shown() == [("progress", "progress-finetune", 100 * share)]
+                )
             if not ends_well:
                 raise TrainingError("the loss became nan", "")
         return shown()
@@ -142,14 +191,19 @@ def test_progress_of_a_long_stage_is_an_artifact_of_its_task_run(
     def training() -> list[tuple[Any, ...]]:
         return work()
 
-    with temporary_settings({PREFECT_API_URL: prefect_server(), PREFECT_LOGGING_TO_API_ENABLED: False}):
+    with temporary_settings(
+        {PREFECT_API_URL: prefect_server(), PREFECT_LOGGING_TO_API_ENABLED: False}
+    ):
         assert training() == [("progress", "progress-finetune", at_last)]
     assert listener.get()("finetune") is silent
 
 
 def test_links_are_to_pages_that_a_server_serves() -> None:
     link = version_link("http://me:secret@tracking:5000/", "my reviews", 3, "abc")
-    assert link == "[Version 3](http://tracking:5000/#/models/my%20reviews/versions/3) and [its run](http://tracking:5000/#/runs/abc)"
+    assert (
+        link
+        == "[Version 3](http://tracking:5000/#/models/my%20reviews/versions/3) and [its run](http://tracking:5000/#/runs/abc)"
+    )
     assert version_link("sqlite:////home/me/reviews/.ratchet/mlflow.db", "reviews", 3, "abc") == ""
 
 
@@ -161,7 +215,9 @@ def test_a_run_with_nothing_to_do_is_all_cached(trained: Path, server: httpx.Cli
     assert states == dict.fromkeys(STAGES, "Cached") | {"register": "Completed"}
 
 
-def test_promotions_and_rollbacks_are_named_by_what_they_do(trained: Path, server: httpx.Client) -> None:
+def test_promotions_and_rollbacks_are_named_by_what_they_do(
+    trained: Path, server: httpx.Client
+) -> None:
     ratchet_json(trained, "promote")
     second = ratchet_json(trained, "train", "-S", "evaluate.min_slice_rows=5")["version"]
     ratchet_json(trained, "promote", str(second), "--force", "--reason", "to go back from it")
@@ -177,4 +233,6 @@ def test_a_users_mistake_fails_the_flow_in_one_message(trained: Path, server: ht
     assert error["type"] == "DataError"
     (flow_run,) = flow_runs_of(server, trained).values()
     assert (flow_run["name"], flow_run["state"]["name"]) == ("train tiny", "Failed")
-    assert any(error["message"].splitlines()[0][:60] in log["message"] for log in logs_of(server, flow_run))
+    assert any(
+        error["message"].splitlines()[0][:60] in log["message"] for log in logs_of(server, flow_run)
+    )

@@ -15,7 +15,14 @@ from typing import Any
 
 import pytest
 from shared import prefect_server
-from workspaces import KILLED, clean_environment, copy_workspace, killed_as_it_answers, ratchet, ratchet_json
+from workspaces import (
+    KILLED,
+    clean_environment,
+    copy_workspace,
+    killed_as_it_answers,
+    ratchet,
+    ratchet_json,
+)
 
 from flows.lifecycle.comparing import other_shares
 from tasks.core.files import read_json, sha256_file, write_json
@@ -28,7 +35,14 @@ def two_versions(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A workspace with two registered versions and no champion; copy it, do not change it."""
     root = copy_workspace(template, tmp_path_factory.mktemp("two") / "reviews")
     ratchet(root, "train", "-S", "finetune.epochs=5")
-    save_overrides(root / "params.yaml", ["promotion.min_slice_rows=5", "promotion.resamples=1000", "promotion.max_latency_ratio=null"])
+    save_overrides(
+        root / "params.yaml",
+        [
+            "promotion.min_slice_rows=5",
+            "promotion.resamples=1000",
+            "promotion.max_latency_ratio=null",
+        ],
+    )
     return root
 
 
@@ -49,7 +63,9 @@ def client_of(root: Path) -> Any:
 
 
 def champion_of(root: Path) -> int | None:
-    return next((int(v.version) for v in versions(client_of(root), "tiny") if "champion" in v.aliases), None)
+    return next(
+        (int(v.version) for v in versions(client_of(root), "tiny") if "champion" in v.aliases), None
+    )
 
 
 def bundle_of(root: Path, version: int) -> Path:
@@ -74,14 +90,20 @@ def test_a_comparison_is_the_same_here_and_in_mlflow(with_champion: Path, tmp_pa
     assert [model["version"] for model in found["models"]] == [2, 1]
     assert found["params"] == {"finetune.epochs": ["5", "6"]}
     assert found["metrics"]["accuracy"]["value"] == pytest.approx(
-        found["models"][0]["metrics"]["accuracy"]["value"] - found["models"][1]["metrics"]["accuracy"]["value"]
+        found["models"][0]["metrics"]["accuracy"]["value"]
+        - found["models"][1]["metrics"]["accuracy"]["value"]
     )
     assert {part["column"] for part in found["slices"]} == {"label", "length (characters)"}
-    assert sum(part["rows"] for part in found["slices"] if part["column"] == "label") == found["test"]["rows"]
+    assert (
+        sum(part["rows"] for part in found["slices"] if part["column"] == "label")
+        == found["test"]["rows"]
+    )
     assert "neither model was trained on them" in found["notes"][0]
     client = client_of(with_champion)
     for model in found["models"]:
-        logged = client.get_run(client.get_model_version("tiny", str(model["version"])).run_id).data.metrics
+        logged = client.get_run(
+            client.get_model_version("tiny", str(model["version"])).run_id
+        ).data.metrics
         for name, interval in model["metrics"].items():
             assert logged[f"compare_{name}"] == pytest.approx(interval["value"])
         assert logged["compare_latency_ms_p95"] == pytest.approx(model["latency_ms_p95"])
@@ -119,7 +141,9 @@ def test_a_refusal_leaves_the_alias_and_is_written_down(with_champion: Path) -> 
     assert (last["outcome"], last["version"], last["previous"]) == ("refused", 2, 1)
     gates = {gate["name"]: gate for gate in last["gates"]}
     assert gates["minimum value"]["status"] == "failed"
-    assert "on no DVC remote yet" in gates["lineage"]["reason"]  # version 2 lies here, trained with `-S`
+    assert (
+        "on no DVC remote yet" in gates["lineage"]["reason"]
+    )  # version 2 lies here, trained with `-S`
 
     assert error_of(with_champion, "promote", "--force")["type"] == "ParamsError"
     forced = ratchet_json(with_champion, "promote", "--force", "--reason", "the old one is broken")
@@ -132,7 +156,10 @@ def test_a_refusal_leaves_the_alias_and_is_written_down(with_champion: Path) -> 
 
 
 def test_a_rollback_goes_back_and_what_was_rolled_back_stays_away(with_champion: Path) -> None:
-    assert ratchet_json(with_champion, "promote", "2", "--force", "--reason", "as told")["champion"] == 2
+    assert (
+        ratchet_json(with_champion, "promote", "2", "--force", "--reason", "as told")["champion"]
+        == 2
+    )
     back = ratchet_json(with_champion, "rollback", "--reason", "customers complain")
     assert (back["state"], back["champion"]) == ("rolled back", 1)
     assert champion_of(with_champion) == 1
@@ -173,7 +200,9 @@ def edit_config(root: Path, **changes: Any) -> None:
         "bytes": (directory / "config.json").stat().st_size,
     }
     write_json(directory / "manifest.json", manifest)
-    client_of(root).set_model_version_tag("tiny", "2", BUNDLE_SHA256, sha256_file(directory / "manifest.json"))  # as if registered so
+    client_of(root).set_model_version_tag(
+        "tiny", "2", BUNDLE_SHA256, sha256_file(directory / "manifest.json")
+    )  # as if registered so
 
 
 def empty_test_rows(root: Path) -> None:
@@ -188,9 +217,21 @@ def empty_test_rows(root: Path) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a deleted artifact": (remove_bundle, "BundleError", "no bundle"),
     "a changed byte": (change_a_byte, "BundleError", "model.onnx: altered"),
-    "another bundle in its place": (swap_whole_bundle, "BundleError", "not the bundle that was registered"),
-    "other labels": (lambda root: edit_config(root, labels=["bad", "neutral", "good"]), "DataError", "does not know the label"),
-    "another problem type": (lambda root: edit_config(root, problem="token-classification"), "BundleError", "token-classification"),
+    "another bundle in its place": (
+        swap_whole_bundle,
+        "BundleError",
+        "not the bundle that was registered",
+    ),
+    "other labels": (
+        lambda root: edit_config(root, labels=["bad", "neutral", "good"]),
+        "DataError",
+        "does not know the label",
+    ),
+    "another problem type": (
+        lambda root: edit_config(root, problem="token-classification"),
+        "BundleError",
+        "token-classification",
+    ),
     "no test rows": (empty_test_rows, "DataError", "no rows"),
 }
 
@@ -211,10 +252,15 @@ def test_what_is_not_there_is_told(workspace: Path) -> None:
     missing = error_of(workspace, "promote", "7")
     assert "'7' is no version" in missing["message"]
     assert "version 1, version 2" in missing["message"]
-    assert "Did you mean 'challenger'" in error_of(workspace, "compare", "chalenger", "1")["message"]
+    assert (
+        "Did you mean 'challenger'" in error_of(workspace, "compare", "chalenger", "1")["message"]
+    )
     assert "ever promoted" in error_of(workspace, "rollback")["message"]
     assert "no promotion waits" in error_of(workspace, "approve")["message"]
-    unreachable = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    unreachable = {
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    }
     assert error_of(workspace, "promote", **unreachable)["type"] == "RegistryError"
     assert champion_of(workspace) is None
 
@@ -232,13 +278,17 @@ def test_an_alias_that_was_moved_by_hand_is_told_and_put_back(with_champion: Pat
 
 
 def test_a_page_does_not_replace_a_directory(with_champion: Path) -> None:
-    assert error_of(with_champion, "compare", "1", "2", "--html", "reports")["type"] == "ParamsError"
+    assert (
+        error_of(with_champion, "compare", "1", "2", "--html", "reports")["type"] == "ParamsError"
+    )
     assert (with_champion / "reports" / "metrics.json").is_file()
 
 
 def test_a_prefect_server_that_is_away_is_told(with_champion: Path) -> None:
     away = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
-    assert "only champion so far" in error_of(with_champion, "rollback", **away)["message"]  # told without a server
+    assert (
+        "only champion so far" in error_of(with_champion, "rollback", **away)["message"]
+    )  # told without a server
     ratchet_json(with_champion, "promote", "2", "--force", "--reason", "to have one to go back to")
     for command in ("promote", "rollback", "approve", "retrain"):
         assert "cannot be reached" in error_of(with_champion, command, **away)["message"]
@@ -251,12 +301,26 @@ def wait_for(condition: Callable[[], bool], seconds: float = 200) -> None:
         time.sleep(0.5)
 
 
-@pytest.mark.parametrize(("answer", "champion"), [(("--reason", "looks right"), 2), (("--no", "--reason", "not on a Friday"), 1)])
-def test_a_manual_promotion_waits_for_a_persons_word(with_champion: Path, tmp_path: Path, answer: tuple[str, ...], champion: int) -> None:
-    save_overrides(with_champion / "params.yaml", ["promotion.approval=manual", "promotion.margin=0.9", "promotion.max_slice_fall=1"])
+@pytest.mark.parametrize(
+    ("answer", "champion"),
+    [(("--reason", "looks right"), 2), (("--no", "--reason", "not on a Friday"), 1)],
+)
+def test_a_manual_promotion_waits_for_a_persons_word(
+    with_champion: Path, tmp_path: Path, answer: tuple[str, ...], champion: int
+) -> None:
+    save_overrides(
+        with_champion / "params.yaml",
+        ["promotion.approval=manual", "promotion.margin=0.9", "promotion.max_slice_fall=1"],
+    )
     log = tmp_path / "promote.log"
     with log.open("w") as file:
-        process = subprocess.Popen(["ratchet", "promote"], cwd=with_champion, env=with_server(), stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            ["ratchet", "promote"],
+            cwd=with_champion,
+            env=with_server(),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
     try:
         wait_for(lambda: "Waiting at most" in log.read_text() or process.poll() is not None)
         assert champion_of(with_champion) == 1
@@ -274,24 +338,34 @@ def test_a_manual_promotion_waits_for_a_persons_word(with_champion: Path, tmp_pa
     last = ratchet_json(with_champion, "history")[-1]
     assert last["outcome"] == ("promoted" if champion == 2 else "refused")
     assert answer[-1] in last["reason"]
-    repeated = ratchet_json(with_champion, "approve", *answer)  # it says what it did, and no other promotion is answered
+    repeated = ratchet_json(
+        with_champion, "approve", *answer
+    )  # it says what it did, and no other promotion is answered
     assert repeated["state"] == ("approved" if champion == 2 else "refused")
     assert "no promotion waits" in error_of(with_champion, "approve", *answer)["message"]
 
 
 def test_nobodys_answer_is_no(with_champion: Path) -> None:
     easy = ["promotion.margin=0.9", "promotion.max_slice_fall=1"]
-    save_overrides(with_champion / "params.yaml", ["promotion.approval=manual", "promotion.approval_hours=0.001", *easy])
+    save_overrides(
+        with_champion / "params.yaml",
+        ["promotion.approval=manual", "promotion.approval_hours=0.001", *easy],
+    )
     refused = json.loads(ratchet(with_champion, "promote", "--json", code=2).stdout)
     assert "nobody answered" in refused["decision"]["reason"]
     assert champion_of(with_champion) == 1
 
 
-KILLED_COMMANDS = {"promote": (("promote", "2", "--force", "--reason", "killed"), 2), "rollback": (("rollback", "--to", "1"), 1)}
+KILLED_COMMANDS = {
+    "promote": (("promote", "2", "--force", "--reason", "killed"), 2),
+    "rollback": (("rollback", "--to", "1"), 1),
+}
 
 
 @pytest.mark.parametrize(("command", "champion"), KILLED_COMMANDS.values(), ids=KILLED_COMMANDS)
-def test_a_move_killed_at_any_moment_is_made_once_by_repeats(with_champion: Path, command: tuple[str, ...], champion: int) -> None:
+def test_a_move_killed_at_any_moment_is_made_once_by_repeats(
+    with_champion: Path, command: tuple[str, ...], champion: int
+) -> None:
     if champion == 1:
         ratchet(with_champion, "promote", "2", "--force", "--reason", "to go back from")
     before = ratchet_json(with_champion, "history")
@@ -308,4 +382,6 @@ def test_a_move_killed_at_any_moment_is_made_once_by_repeats(with_champion: Path
     assert result["champion"] == champion_of(with_champion) == champion
     found = ratchet_json(with_champion, "history")
     assert found[: len(before)] == before  # nothing lost
-    assert [d["version"] for d in found[len(before) :] if d["move"]] == [champion]  # made once, however often it was tried
+    assert [d["version"] for d in found[len(before) :] if d["move"]] == [
+        champion
+    ]  # made once, however often it was tried

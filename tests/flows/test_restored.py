@@ -36,7 +36,11 @@ def runner(trained: Path) -> Iterator[Callable[..., StageRunner]]:
 
 
 def contents(directory: Path) -> dict[str, str]:
-    return {file.relative_to(directory).as_posix(): sha256_file(file) for file in sorted(directory.rglob("*")) if file.is_file()}
+    return {
+        file.relative_to(directory).as_posix(): sha256_file(file)
+        for file in sorted(directory.rglob("*"))
+        if file.is_file()
+    }
 
 
 def locked(root: Path, stage: str, out: str) -> str:
@@ -55,20 +59,32 @@ def test_a_damaged_copy_is_dropped_and_the_stage_runs_again(
 ) -> None:
     tokens = trained / "data" / "tokens"
     whole, listing = contents(tokens), cached(trained, locked(trained, "tokenize", "data/tokens"))
-    objects = {entry["relpath"]: cached(trained, entry["md5"]) for entry in YAML(typ="safe").load(listing.read_text())}
-    damaged = {"list": [listing], "file": [objects["train.arrow"]], "every file": [*objects.values()]}[what]
+    objects = {
+        entry["relpath"]: cached(trained, entry["md5"])
+        for entry in YAML(typ="safe").load(listing.read_text())
+    }
+    damaged = {
+        "list": [listing],
+        "file": [objects["train.arrow"]],
+        "every file": [*objects.values()],
+    }[what]
     shutil.rmtree(tokens)
     for file in damaged:
         flip(file)
     assert runner().run("tokenize").state == "ran"
-    assert "the copy of data/tokens in DVC's cache is damaged and was dropped; the stage runs again" in caplog.text
+    assert (
+        "the copy of data/tokens in DVC's cache is damaged and was dropped; the stage runs again"
+        in caplog.text
+    )
     assert contents(tokens) == whole
     shutil.rmtree(tokens)
     assert runner().run("tokenize").state == "restored"  # the cache is whole again
     assert contents(tokens) == whole
 
 
-def test_a_run_cache_entry_that_names_another_result_is_dropped(trained: Path, runner: Callable[..., StageRunner]) -> None:
+def test_a_run_cache_entry_that_names_another_result_is_dropped(
+    trained: Path, runner: Callable[..., StageRunner]
+) -> None:
     tokens = trained / "data" / "tokens"
     whole, right = contents(tokens), locked(trained, "tokenize", "data/tokens")
     entry = next(
@@ -86,7 +102,9 @@ def test_a_run_cache_entry_that_names_another_result_is_dropped(trained: Path, r
     assert contents(tokens) == whole
 
 
-def test_a_stage_never_goes_on_from_what_was_altered_under_the_same_time(trained: Path, runner: Callable[..., StageRunner]) -> None:
+def test_a_stage_never_goes_on_from_what_was_altered_under_the_same_time(
+    trained: Path, runner: Callable[..., StageRunner]
+) -> None:
     tokens = trained / "data" / "tokens"
     whole = contents(tokens)
     assert runner().statuses()["tokenize"] == "clean"  # read once: the workspace is a copy
@@ -98,7 +116,9 @@ def test_a_stage_never_goes_on_from_what_was_altered_under_the_same_time(trained
     assert contents(tokens) == whole
 
 
-@pytest.mark.parametrize("name", ["reviews.csv", "base/config.json", "base/model.safetensors", "base/tokenizer.json"])
+@pytest.mark.parametrize(
+    "name", ["reviews.csv", "base/config.json", "base/model.safetensors", "base/tokenizer.json"]
+)
 def test_a_training_sees_inputs_that_changed_under_the_same_size_and_time(
     trained: Path, runner: Callable[..., StageRunner], name: str
 ) -> None:
@@ -123,18 +143,29 @@ def test_a_pinned_source_that_changed_under_the_same_size_and_time_stops_the_tra
     pin = f"ingest.sources.0.sha256={sha256_file(trained / 'reviews.csv')}"
     with closing(runner(pin)) as training:
         assert training.run("ingest").state == "ran"
-    rewrite(trained / "reviews.csv", (trained / "reviews.csv").read_bytes().replace(b"positive", b"negative"))
+    rewrite(
+        trained / "reviews.csv",
+        (trained / "reviews.csv").read_bytes().replace(b"positive", b"negative"),
+    )
     with closing(runner(pin)) as training:
         training.read_inputs()
         with pytest.raises(SourceError, match="not the one that is pinned"):
             training.run("ingest")
 
 
-@pytest.mark.parametrize("content", [b"", b"cmd: x\n", b"\xff\xfe", b"[1]", b"{", b"deps: 3\nouts: 4\n"])
-def test_a_run_cache_entry_that_is_none_is_replaced(trained: Path, runner: Callable[..., StageRunner], content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"cmd: x\n", b"\xff\xfe", b"[1]", b"{", b"deps: 3\nouts: 4\n"]
+)
+def test_a_run_cache_entry_that_is_none_is_replaced(
+    trained: Path, runner: Callable[..., StageRunner], content: bytes
+) -> None:
     tokens = trained / "data" / "tokens"
     whole, right = contents(tokens), locked(trained, "tokenize", "data/tokens")
-    entries = [file for file in (trained / ".dvc" / "cache" / "runs").rglob("*") if file.is_file() and right in file.read_text()]
+    entries = [
+        file
+        for file in (trained / ".dvc" / "cache" / "runs").rglob("*")
+        if file.is_file() and right in file.read_text()
+    ]
     kept = {file: file.read_bytes() for file in entries}
     for file in entries:
         rewrite(file, content)

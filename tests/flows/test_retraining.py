@@ -11,7 +11,12 @@ from workspaces import ratchet, ratchet_json
 from tasks.lifecycle.registry import connect
 from tasks.params.schema import save_overrides
 
-EASY = ["promotion.margin=0.9", "promotion.max_slice_fall=1", "promotion.max_latency_ratio=null", "promotion.resamples=1000"]
+EASY = [
+    "promotion.margin=0.9",
+    "promotion.max_slice_fall=1",
+    "promotion.max_latency_ratio=null",
+    "promotion.resamples=1000",
+]
 
 
 def add_rows(root: Path, count: int, seed: int) -> None:
@@ -21,7 +26,9 @@ def add_rows(root: Path, count: int, seed: int) -> None:
 
 
 def test_new_rows_call_for_training_and_nothing_else_does(trained: Path) -> None:
-    save_overrides(trained / "params.yaml", [*EASY, "retrain.new_data.min_rows=50", "retrain.age.enabled=true"])
+    save_overrides(
+        trained / "params.yaml", [*EASY, "retrain.new_data.min_rows=50", "retrain.age.enabled=true"]
+    )
     ratchet(trained, "promote", "1")
     idle = ratchet_json(trained, "retrain")
     assert idle["state"] == "idle"
@@ -51,7 +58,10 @@ def test_new_rows_call_for_training_and_nothing_else_does(trained: Path) -> None
 def test_a_cause_that_new_training_cannot_answer_makes_no_version(trained: Path) -> None:
     """The champion is old, but data, params and code are what they were: the same model would come of it."""
     ratchet(trained, "promote", "1")
-    save_overrides(trained / "params.yaml", ["retrain.age.enabled=true", "retrain.age.max_days=1.0e-9", "promotion.max_looks=1"])
+    save_overrides(
+        trained / "params.yaml",
+        ["retrain.age.enabled=true", "retrain.age.max_days=1.0e-9", "promotion.max_looks=1"],
+    )
     done = ratchet_json(trained, "retrain")
     assert (done["state"], done["version"], done["promotion"]) == ("cached", 1, None)
     assert [trigger["name"] for trigger in done["triggers"] if trigger["fired"]] == ["age"]

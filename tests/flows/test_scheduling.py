@@ -48,7 +48,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         running.start()
         running.wait("/api/health")
-        httpx.post(f"{running.url}/api/work_pools/", json={"name": "machines", "type": "process"}).raise_for_status()
+        httpx.post(
+            f"{running.url}/api/work_pools/", json={"name": "machines", "type": "process"}
+        ).raise_for_status()
         yield f"{running.url}/api"
     finally:
         running.kill()
@@ -120,33 +122,58 @@ def in_prefect(server: str, code: str) -> None:
 
 def emit(server: str, times: int) -> None:
     one = "emit_event('data.updated', resource={'prefect.resource.id': f'data.{number}'})"
-    in_prefect(server, f"from prefect.events import emit_event\nfor number in range({times}): {one}")
+    in_prefect(
+        server, f"from prefect.events import emit_event\nfor number in range({times}): {one}"
+    )
 
 
 def save_block(server: str, address: str) -> None:
     block = f"CustomWebhookNotificationBlock(name='ops', url='{address}', json_data={{'to': 'ops', 'body': '{{{{body}}}}'}})"
-    in_prefect(server, f"from prefect.blocks.notifications import CustomWebhookNotificationBlock\n{block}.save('ops')")
+    in_prefect(
+        server,
+        f"from prefect.blocks.notifications import CustomWebhookNotificationBlock\n{block}.save('ops')",
+    )
 
 
-def test_an_interval_starts_runs_one_at_a_time_and_only_a_failure_is_told(trained: Path, server: str) -> None:
-    save_overrides(trained / "params.yaml", ["notify.blocks=[slack-webhook/nobody, custom-webhook/ops]"])
+def test_an_interval_starts_runs_one_at_a_time_and_only_a_failure_is_told(
+    trained: Path, server: str
+) -> None:
+    save_overrides(
+        trained / "params.yaml", ["notify.blocks=[slack-webhook/nobody, custom-webhook/ops]"]
+    )
     with webhook(200, 503) as (address, posted):
         save_block(server, address)
         with serving(trained, "--every", "4s", PREFECT_API_URL=server, RATCHET_WEBHOOK=address):
-            with FileLock(trained / ".ratchet" / "lock"):  # as a command holds it that somebody runs by hand
-                met = wait_for(lambda: [run for run in runs(server, trained, "CANCELLED") if BUSY in run["state"]["message"]])[0]
+            with FileLock(
+                trained / ".ratchet" / "lock"
+            ):  # as a command holds it that somebody runs by hand
+                met = wait_for(
+                    lambda: [
+                        run
+                        for run in runs(server, trained, "CANCELLED")
+                        if BUSY in run["state"]["message"]
+                    ]
+                )[0]
             assert posted == []
             (trained / "reviews.csv").rename(trained / "away.csv")
             wait_for(lambda: len(posted) >= 3)
             failed = wait_for(lambda: runs(server, trained, "FAILED"))[0]
             (trained / "away.csv").rename(trained / "reviews.csv")
             completed = wait_for(lambda: runs(server, trained, "COMPLETED"))[0]
-            by_the_server = wait_for(lambda: [log["message"] for log in logs(server, failed) if "nobody" in log["message"]])
+            by_the_server = wait_for(
+                lambda: [
+                    log["message"] for log in logs(server, failed) if "nobody" in log["message"]
+                ]
+            )
         assert overlaps(server, trained) == []
     served = (trained / "served.log").read_text()
-    assert "Traceback" not in served[: served.index("SourceError")].rpartition("Beginning flow run")[0]
+    assert (
+        "Traceback" not in served[: served.index("SourceError")].rpartition("Beginning flow run")[0]
+    )
     assert (met["name"], met["state"]["name"]) == ("retrain tiny", "Cancelled")
-    assert not any("Traceback" in log["message"] or "hook" in log["message"] for log in logs(server, met))
+    assert not any(
+        "Traceback" in log["message"] or "hook" in log["message"] for log in logs(server, met)
+    )
     assert completed["auto_scheduled"]
     assert completed["parameters"] == {"workspace": str(trained)}
     to_block, told, again = posted[:3]
@@ -163,12 +190,23 @@ def test_an_interval_starts_runs_one_at_a_time_and_only_a_failure_is_told(traine
 
 
 def logs(server: str, flow_run: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(httpx.post(f"{server}/logs/filter", json={"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}}).json())
+    return list(
+        httpx.post(
+            f"{server}/logs/filter", json={"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}}
+        ).json()
+    )
 
 
-def test_an_events_runs_wait_for_one_another_and_a_killed_one_is_told(trained: Path, server: str) -> None:
+def test_an_events_runs_wait_for_one_another_and_a_killed_one_is_told(
+    trained: Path, server: str
+) -> None:
     on_server = {"PREFECT_API_URL": server}
-    with webhook() as (address, posted), serving(trained, "--on-event", "data.updated", **on_server, RATCHET_WEBHOOK=address) as process:
+    with (
+        webhook() as (address, posted),
+        serving(
+            trained, "--on-event", "data.updated", **on_server, RATCHET_WEBHOOK=address
+        ) as process,
+    ):
         wait_for(lambda: ratchet_json(trained, "schedule", "--list", **on_server))
         emit(server, 2)
         assert len(wait_for(lambda: (found := runs(server, trained))[1:] and found)) == 2
@@ -178,7 +216,11 @@ def test_an_events_runs_wait_for_one_another_and_a_killed_one_is_told(trained: P
         with FileLock(trained / ".ratchet" / "lock"):
             emit(server, 1)
             waits = wait_for(lambda: runs(server, trained, "RUNNING"))[0]
-            wait_for(lambda: any("This run waits for it to end" in log["message"] for log in logs(server, waits)))
+            wait_for(
+                lambda: any(
+                    "This run waits for it to end" in log["message"] for log in logs(server, waits)
+                )
+            )
         wait_for(lambda: len(runs(server, trained, "COMPLETED")) == 3)
 
         assert ratchet_json(trained, "schedule", "--pause", **on_server)[0]["paused"]
@@ -196,18 +238,28 @@ def test_an_events_runs_wait_for_one_another_and_a_killed_one_is_told(trained: P
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_one_signal_ends_a_schedule_and_its_run_and_keeps_what_was_made(trained: Path, server: str, ending: signal.Signals) -> None:
+def test_one_signal_ends_a_schedule_and_its_run_and_keeps_what_was_made(
+    trained: Path, server: str, ending: signal.Signals
+) -> None:
     save_overrides(trained / "params.yaml", ["finetune.epochs=500"])
     kept = trained / ".ratchet" / "work" / "finetune" / "last"
     on_server = {"PREFECT_API_URL": server}
-    with webhook() as (address, posted), serving(trained, "--every", "4s", **on_server, RATCHET_WEBHOOK=address) as process:
+    with (
+        webhook() as (address, posted),
+        serving(trained, "--every", "4s", **on_server, RATCHET_WEBHOOK=address) as process,
+    ):
         wait_for(kept.exists)
         (running,) = runs(server, trained, "RUNNING")
         assert running["name"] == "retrain tiny"
         error = ratchet_json(trained, "train", code=2, **on_server)["error"]
         assert BUSY in error["message"]
-        processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        for told in processes if ending == signal.SIGINT else processes[:1]:  # Ctrl-C goes to all that a terminal started
+        processes = [
+            psutil.Process(process.pid),
+            *psutil.Process(process.pid).children(recursive=True),
+        ]
+        for told in (
+            processes if ending == signal.SIGINT else processes[:1]
+        ):  # Ctrl-C goes to all that a terminal started
             told.send_signal(ending)
         assert process.wait(timeout=60) == 0
         assert psutil.wait_procs(processes, timeout=1)[1] == []
@@ -238,19 +290,29 @@ def test_cron_keeps_the_wall_clock_when_the_clocks_change_and_workspaces_do_not_
     odd = [one for one in skipped if (one.hour, one.minute) != (2, 30)]
     assert odd  # half past two does not come on that night
     assert {(one.hour, one.minute) for one in odd} <= {(1, 30), (3, 30)}
-    assert len({one.date() for one in skipped}) == len(skipped)  # and comes twice on another, when it is run once
+    assert len({one.date() for one in skipped}) == len(
+        skipped
+    )  # and comes twice on another, when it is run once
 
     assert ratchet_json(trained, "schedule", "--pause", **on_server)[0]["next_run"] is None
     assert runs(server, trained, "SCHEDULED") == []
     assert not ratchet_json(other, "schedule", "--list", **on_server)[0]["paused"]
-    (again,) = ratchet_json(trained, "schedule", "--every", "2d", "--work-pool", "machines", **on_server)
-    assert (again["paused"], again["when"]) == (True, "every 2 days, 0:00:00")  # replaced, and paused as it was
+    (again,) = ratchet_json(
+        trained, "schedule", "--every", "2d", "--work-pool", "machines", **on_server
+    )
+    assert (again["paused"], again["when"]) == (
+        True,
+        "every 2 days, 0:00:00",
+    )  # replaced, and paused as it was
     ratchet(trained, "schedule", "--resume", **on_server)
     assert wait_for(lambda: runs(server, trained, "SCHEDULED"))
     ratchet(trained, "schedule", "--remove", **on_server)
     assert ratchet_json(trained, "schedule", "--list", **on_server) == []
     assert runs(server, trained, "SCHEDULED") == []
-    assert "nothing is scheduled" in ratchet_json(trained, "schedule", "--pause", code=2, **on_server)["error"]["message"]
+    assert (
+        "nothing is scheduled"
+        in ratchet_json(trained, "schedule", "--pause", code=2, **on_server)["error"]["message"]
+    )
     assert len(ratchet_json(other, "schedule", "--list", **on_server)) == 1
     ratchet(other, "schedule", "--remove", **on_server)
 
@@ -258,7 +320,9 @@ def test_cron_keeps_the_wall_clock_when_the_clocks_change_and_workspaces_do_not_
 def all_planned(server: str, root: Path) -> list[dict[str, Any]]:
     """The runs planned, once they reach a year ahead; with a wrong SQLAlchemy there are none."""
     found = runs(server, root, "SCHEDULED")
-    return found if found and planned(found[-1]) > datetime.now(BERLIN) + timedelta(days=360) else []
+    return (
+        found if found and planned(found[-1]) > datetime.now(BERLIN) + timedelta(days=360) else []
+    )
 
 
 def planned(run: dict[str, Any]) -> datetime:
@@ -284,7 +348,12 @@ def planned(run: dict[str, Any]) -> datetime:
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(options: dict[str, str], says: str) -> None:
-    wanted: dict[str, str | None] = {"cron": None, "every": None, "on_event": None, "timezone": None}
+    wanted: dict[str, str | None] = {
+        "cron": None,
+        "every": None,
+        "on_event": None,
+        "timezone": None,
+    }
     with pytest.raises(ParamsError) as raised:
         read_plan(**(wanted | options))
     assert says in raised.value.message
@@ -298,7 +367,11 @@ def test_intervals_are_read(text: str, hours: float) -> None:
 
 def test_what_the_server_cannot_do_ends_in_one_message(trained: Path, server: str) -> None:
     def error(*arguments: str, **environment: str) -> dict[str, str]:
-        return dict(ratchet_json(trained, "schedule", *arguments, code=2, server=False, **environment)["error"])
+        return dict(
+            ratchet_json(trained, "schedule", *arguments, code=2, server=False, **environment)[
+                "error"
+            ]
+        )
 
     every = ("--every", "6h")
     nowhere = error(*every, HOME=str(trained))

@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 from tiny import tiny_rows
-from workspaces import ROWS, STAGES, copy_workspace, git, ratchet, ratchet_json, run, states, write_csv
+from workspaces import (
+    ROWS,
+    STAGES,
+    copy_workspace,
+    git,
+    ratchet,
+    ratchet_json,
+    run,
+    states,
+    write_csv,
+)
 
 from flows.engine.stage_cache import StageCache
 from flows.engine.starting_point import settle_start
@@ -30,7 +40,16 @@ def went_on(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = copy_workspace(template, tmp_path_factory.mktemp("went_on") / "reviews")
     promote(root, 1)
     add_rows(root, 60)
-    told = ratchet(root, "train", *CHAMPION, *FEWER_EPOCHS, "-S", "finetune.replay_share=0.5", "--save", "--json")
+    told = ratchet(
+        root,
+        "train",
+        *CHAMPION,
+        *FEWER_EPOCHS,
+        "-S",
+        "finetune.replay_share=0.5",
+        "--save",
+        "--json",
+    )
     assert "starts from tiny version 1 (champion)" in told.stderr
     assert json.loads(told.stdout)["version"] == 2
     return root
@@ -67,7 +86,9 @@ def assert_nothing_to_do(root: Path, version: int, *arguments: str) -> None:
     assert (again["state"], again["version"]) == ("cached", version)
 
 
-def test_a_training_goes_on_from_the_champion_and_a_promotion_alone_calls_for_none(template: Path, workspace: Path) -> None:
+def test_a_training_goes_on_from_the_champion_and_a_promotion_alone_calls_for_none(
+    template: Path, workspace: Path
+) -> None:
     start = start_of(workspace)
     assert start["checkpoint_sha256"] == checkpoint_sha(template) != checkpoint_sha(workspace)
     assert start["rows"]["new"] > 0
@@ -87,7 +108,9 @@ def test_an_override_that_is_not_saved_counts_as_if_it_were(workspace: Path) -> 
     assert_nothing_to_do(workspace, 2, *CHAMPION, *FEWER_EPOCHS, "-S", "finetune.replay_share=0.5")
 
 
-def test_new_rows_call_for_a_training_which_starts_from_the_champion_of_now(workspace: Path) -> None:
+def test_new_rows_call_for_a_training_which_starts_from_the_champion_of_now(
+    workspace: Path,
+) -> None:
     second = checkpoint_sha(workspace)
     promote(workspace, 2)
     add_rows(workspace, 90)
@@ -97,7 +120,9 @@ def test_new_rows_call_for_a_training_which_starts_from_the_champion_of_now(work
 
 
 def test_a_training_from_the_base_pins_nothing(workspace: Path) -> None:
-    assert ratchet_json(workspace, "train", "-S", "finetune.start_from=base", "--save")["version"] == 3
+    assert (
+        ratchet_json(workspace, "train", "-S", "finetune.start_from=base", "--save")["version"] == 3
+    )
     assert start_of(workspace) is None
     assert not (workspace / "start.dvc").exists()
     assert not (workspace / "models" / "start").exists()
@@ -105,17 +130,23 @@ def test_a_training_from_the_base_pins_nothing(workspace: Path) -> None:
     assert "up to date" in run(workspace, "dvc", "status").stdout
 
 
-def test_dvc_alone_starts_from_what_was_pinned_last_and_the_flow_has_nothing_to_add(workspace: Path) -> None:
+def test_dvc_alone_starts_from_what_was_pinned_last_and_the_flow_has_nothing_to_add(
+    workspace: Path,
+) -> None:
     promote(workspace, 2)
     add_rows(workspace, 90)
     assert "Running stage 'finetune'" in run(workspace, "dvc", "repro").stdout
     start = start_of(workspace)
-    assert start["checkpoint_sha256"] == sha256_file(workspace / "models" / "start" / "checkpoint" / "model.safetensors")
+    assert start["checkpoint_sha256"] == sha256_file(
+        workspace / "models" / "start" / "checkpoint" / "model.safetensors"
+    )
     assert states(ratchet_json(workspace, "train")) == dict.fromkeys(STAGES, "cached")
     assert start_of(workspace) == start
 
 
-def test_git_and_dvc_bring_back_what_a_training_started_from(workspace: Path, tmp_path: Path) -> None:
+def test_git_and_dvc_bring_back_what_a_training_started_from(
+    workspace: Path, tmp_path: Path
+) -> None:
     run(workspace, "dvc", "remote", "modify", "local", "url", str(tmp_path / "remote"))
     git(workspace, "add", "-A")
     git(workspace, "commit", "-qm", "Go on from version 1")
@@ -130,10 +161,14 @@ def test_git_and_dvc_bring_back_what_a_training_started_from(workspace: Path, tm
     run(clone, "dvc", "fetch", *STAGES)
     result = ratchet_json(clone, "train")  # its registry is empty: no champion is asked for
     assert states(result) == dict.fromkeys(STAGES, "cached")
-    assert start_of(clone)["checkpoint_sha256"] == sha256_file(clone / "models" / "start" / "checkpoint" / "model.safetensors")
+    assert start_of(clone)["checkpoint_sha256"] == sha256_file(
+        clone / "models" / "start" / "checkpoint" / "model.safetensors"
+    )
 
 
-def test_without_a_champion_the_base_is_where_it_starts_and_a_lost_one_is_told(template: Path, tmp_path: Path) -> None:
+def test_without_a_champion_the_base_is_where_it_starts_and_a_lost_one_is_told(
+    template: Path, tmp_path: Path
+) -> None:
     workspace = copy_workspace(template, tmp_path / "reviews")
     told = ratchet(workspace, "train", *CHAMPION, *FEWER_EPOCHS, "--json", "--save")
     assert "starts from the base model: tiny has no champion yet" in told.stderr
@@ -157,7 +192,9 @@ def test_a_champion_that_no_dvc_lock_describes_is_told(template: Path, tmp_path:
     workspace = Workspace(copy_workspace(template, tmp_path / "reviews"))
     client, experiment_id = connect(workspace.default_tracking_uri, workspace.store, "tiny")
     source = client.get_model_version("tiny", "1").source
-    client.create_model_version("tiny", source=source, run_id=client.create_run(experiment_id).info.run_id)
+    client.create_model_version(
+        "tiny", source=source, run_id=client.create_run(experiment_id).info.run_id
+    )
     promote(workspace.root, 2)
     values = workspace.values([CHAMPION[1]])
     with (

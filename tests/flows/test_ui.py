@@ -39,5 +39,7 @@ def test_the_pages_show_the_workspaces_registry(workspace: Path, tmp_path: Path)
 
 
 def test_a_server_that_is_named_is_told_without_its_password(workspace: Path) -> None:
-    told = ratchet(workspace, "ui", MLFLOW_TRACKING_URI="http://me:secret@mlflow.example:5000").stdout
+    told = ratchet(
+        workspace, "ui", MLFLOW_TRACKING_URI="http://me:secret@mlflow.example:5000"
+    ).stdout
     assert told == "MLflow's pages: http://mlflow.example:5000\n"

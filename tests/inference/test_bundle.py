@@ -21,7 +21,9 @@ from tasks.inference.predictor import Predictor
 from tasks.problems import load_problem, problem_names
 from tasks.shipping.bundle_writer import assemble_bundle, seal_bundle
 
-ROWS = {"text": [*tiny_rows(50, seed=3)["text"], "", "good " * 5000, "🙂 שלום\u2028", "a\x00b", "[SEP]"]}
+ROWS = {
+    "text": [*tiny_rows(50, seed=3)["text"], "", "good " * 5000, "🙂 שלום\u2028", "a\x00b", "[SEP]"]
+}
 LIMITS = Limits(max_length=MAX_LENGTH, labels=LABELS)
 REPAIRS_IN_VAIN = ("missing", "altered", "truncated")
 
@@ -74,7 +76,9 @@ def test_no_file_of_a_bundle_is_a_pickle(shipped: Path) -> None:
         assert file.suffix in {".onnx", ".json", ".txt", ".model"}
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json"]
+)
 @pytest.mark.parametrize("harm", REPAIRS_IN_VAIN)
 def test_a_file_that_was_touched_is_refused_by_name(bundle: Path, name: str, harm: str) -> None:
     content = (bundle / name).read_bytes()
@@ -82,10 +86,14 @@ def test_a_file_that_was_touched_is_refused_by_name(bundle: Path, name: str, har
     if harm == "missing":
         (bundle / name).unlink()
     elif harm == "altered":
-        (bundle / name).write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        (bundle / name).write_bytes(
+            content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        )
     else:
         (bundle / name).write_bytes(content[:-1])
-    with pytest.raises(BundleError, match=f"{name}: {'missing' if harm == 'missing' else 'altered, found sha256'}"):
+    with pytest.raises(
+        BundleError, match=f"{name}: {'missing' if harm == 'missing' else 'altered, found sha256'}"
+    ):
         open_bundle(bundle)
     with pytest.raises(BundleError):
         Predictor(bundle, load_problem(PROBLEM))
@@ -102,7 +110,9 @@ def test_a_file_that_is_not_listed_is_refused(bundle: Path, name: str) -> None:
 def test_all_that_is_wrong_is_said_at_once(bundle: Path) -> None:
     (bundle / "config.json").unlink()
     (bundle / "extra").write_text("")
-    with pytest.raises(BundleError, match=r"2 of its files.*\n.*config.json: missing.*\n.*extra: not in"):
+    with pytest.raises(
+        BundleError, match=r"2 of its files.*\n.*config.json: missing.*\n.*extra: not in"
+    ):
         open_bundle(bundle)
 
 
@@ -127,13 +137,24 @@ def test_a_bundle_reached_through_a_link_is_fine(shipped: Path, tmp_path: Path) 
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/../../secret", "..\\secret", ""])
 def test_paths_that_leave_the_directory_are_refused(bundle: Path, name: str) -> None:
     (bundle.parent / "secret").write_text("")
-    edit_json(bundle / "manifest.json", lambda manifest: manifest["files"].update({name: {"sha256": "0" * 64, "bytes": 0}}))
+    edit_json(
+        bundle / "manifest.json",
+        lambda manifest: manifest["files"].update({name: {"sha256": "0" * 64, "bytes": 0}}),
+    )
     with pytest.raises(BundleError, match="leaves the directory"):
         open_bundle(bundle)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"format": 99}', '{"format": 1, "files": {}}', '{"format": 1, "files": {"model.onnx": 3}}']
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"format": 99}',
+        '{"format": 1, "files": {}}',
+        '{"format": 1, "files": {"model.onnx": 3}}',
+    ],
 )
 def test_a_manifest_that_is_none_is_refused(bundle: Path, text: str) -> None:
     (bundle / "manifest.json").write_text(text)
@@ -155,14 +176,18 @@ def test_a_manifest_that_is_none_is_refused(bundle: Path, text: str) -> None:
 def test_settings_out_of_bounds_are_refused_by_name(bundle: Path, key: dict, says: str) -> None:
     edit_json(bundle / "config.json", lambda config: config["ratchet"].update(key))
     write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
-    with pytest.raises(BundleError, match=rf"config.json: 1 of its values cannot be used:\n  ratchet\.{says}"):
+    with pytest.raises(
+        BundleError, match=rf"config.json: 1 of its values cannot be used:\n  ratchet\.{says}"
+    ):
         open_bundle(bundle)
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
 def test_numbers_that_are_none_are_refused(bundle: Path, value: str) -> None:
     text = (bundle / "config.json").read_text()
-    (bundle / "config.json").write_text(text.replace('"temperature": 1.5', f'"temperature": {value}'))
+    (bundle / "config.json").write_text(
+        text.replace('"temperature": 1.5', f'"temperature": {value}')
+    )
     write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
     with pytest.raises(BundleError, match=r"config\.json: 1 of its values cannot be used"):
         open_bundle(bundle)
@@ -181,11 +206,17 @@ def test_numbers_that_are_none_are_refused(bundle: Path, value: str) -> None:
 )  # fmt: skip
 def test_a_manifest_out_of_bounds_is_refused_by_name(bundle: Path, change: dict, says: str) -> None:
     edit_json(bundle / "manifest.json", lambda manifest: manifest.update(change))
-    with pytest.raises(BundleError, match=rf"manifest.json: \d+ of its values cannot be used:\n  {says}"):
+    with pytest.raises(
+        BundleError, match=rf"manifest.json: \d+ of its values cannot be used:\n  {says}"
+    ):
         open_bundle(bundle)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "\xff", '{"format": 1e999}', " " * (65 * 2**20)], ids=["deep", "bytes", "number", "long"])
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "\xff", '{"format": 1e999}', " " * (65 * 2**20)],
+    ids=["deep", "bytes", "number", "long"],
+)
 @pytest.mark.parametrize("name", ["manifest.json", "config.json"])
 def test_json_that_nobody_wrote_is_refused(bundle: Path, name: str, text: str) -> None:
     (bundle / name).write_text(text, encoding="latin-1")
@@ -198,7 +229,10 @@ def test_json_that_nobody_wrote_is_refused(bundle: Path, name: str, text: str) -
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"labels": ["negative", "positive"]}, "config.json has labels for 2 outputs, the model has 3"),
+        (
+            {"labels": ["negative", "positive"]},
+            "config.json has labels for 2 outputs, the model has 3",
+        ),
         ({"bias": [0.0, 1.0]}, "config.json has 2 biases, the model has 3 outputs"),
         ({"output_name": "loss"}, "the model has no output 'loss'"),
         ({"pad_token_id": 100_000}, "the tokenizer has no token 100000"),
@@ -216,7 +250,9 @@ def test_files_that_do_not_belong_together_are_told(bundle: Path, change: dict, 
 def test_a_model_or_tokenizer_that_is_none_is_told(bundle: Path, name: str, content: bytes) -> None:
     (bundle / name).write_bytes(content)
     write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
-    with pytest.raises(BundleError, match=r"onnxruntime cannot run its model|its tokenizer\.json cannot be read"):
+    with pytest.raises(
+        BundleError, match=r"onnxruntime cannot run its model|its tokenizer\.json cannot be read"
+    ):
         Predictor(bundle, load_problem(PROBLEM))
 
 
@@ -228,8 +264,15 @@ def test_a_bundle_gets_no_more_threads_than_there_are_cores(bundle: Path) -> Non
 
 def test_a_manifest_made_anew_is_not_the_registered_one(bundle: Path) -> None:
     registered = open_bundle(bundle).sha256
-    assert open_bundle(bundle, registered=registered).sha256 == registered == sha256_file(bundle / "manifest.json")
-    edit_json(bundle / "config.json", lambda config: config["ratchet"].update({"labels": list(LABELS)[::-1]}))
+    assert (
+        open_bundle(bundle, registered=registered).sha256
+        == registered
+        == sha256_file(bundle / "manifest.json")
+    )
+    edit_json(
+        bundle / "config.json",
+        lambda config: config["ratchet"].update({"labels": list(LABELS)[::-1]}),
+    )
     write_manifest(bundle, recipe="int8-static", metrics={"macro_f1": 0.9}, limits=LIMITS)
     assert open_bundle(bundle).labels == LABELS[::-1]  # by itself it is sound
     with pytest.raises(BundleError, match="is not the bundle that was registered"):
@@ -262,9 +305,13 @@ def test_what_is_no_plain_file_is_refused_and_not_waited_for(bundle: Path, name:
 
 
 def test_a_bundle_of_an_unknown_problem_is_refused(bundle: Path) -> None:
-    edit_json(bundle / "config.json", lambda config: config["ratchet"].update({"problem": "mind-reading"}))
+    edit_json(
+        bundle / "config.json", lambda config: config["ratchet"].update({"problem": "mind-reading"})
+    )
     write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
-    with pytest.raises(BundleError, match=r"unknown problem type 'mind-reading', known: .*text-classification"):
+    with pytest.raises(
+        BundleError, match=r"unknown problem type 'mind-reading', known: .*text-classification"
+    ):
         open_bundle(bundle, problem_names())
     with pytest.raises(BundleError, match="mind-reading"):
         Predictor(bundle, load_problem(PROBLEM))
@@ -295,7 +342,9 @@ def test_no_rows_give_no_predictions(predictor: Predictor) -> None:
 
 def test_labels_are_not_needed_to_predict_and_unknown_ones_do_no_harm(predictor: Predictor) -> None:
     rows = {"text": ["good room", "bad room"], "label": ["wonderful", "horrid"]}
-    np.testing.assert_array_equal(predictor.outputs(rows), predictor.outputs({"text": rows["text"]}))
+    np.testing.assert_array_equal(
+        predictor.outputs(rows), predictor.outputs({"text": rows["text"]})
+    )
 
 
 def test_predictions_are_scaled_by_the_bundle_s_temperature(predictor: Predictor) -> None:

@@ -36,9 +36,14 @@ def base(name: str) -> Path:
 
 def graph_file(name: str) -> Path:
     def make(directory: Path) -> None:
-        features = PROBLEM.encode(load_tokenizer(base(name), LENGTH), {"messages": chat_rows(2)["messages"]}, ())
+        features = PROBLEM.encode(
+            load_tokenizer(base(name), LENGTH), {"messages": chat_rows(2)["messages"]}, ()
+        )
         model = PROBLEM.load_model(base(name), ()).eval()
-        onnx.save(trace_causal(model, PROBLEM.collate(features, 0), PROBLEM.output_name, 17), directory / "model.onnx")
+        onnx.save(
+            trace_causal(model, PROBLEM.collate(features, 0), PROBLEM.output_name, 17),
+            directory / "model.onnx",
+        )
 
     return made_once(f"traced-{name}", make) / "model.onnx"
 
@@ -58,8 +63,14 @@ def test_greedy_tokens_are_those_of_the_checkpoint(name: str) -> None:
     ours = speaker(name, Sampling(20))
     for messages in chat_rows(12)["messages"]:
         ids = ours.encoder.encode(messages[:-1]).input_ids
-        config = GenerationConfig(max_new_tokens=20, do_sample=False, eos_token_id=sorted(ours.ends), pad_token_id=0)
-        found = model.generate(torch.tensor([ids]), generation_config=config, attention_mask=torch.ones(1, len(ids), dtype=torch.int64))
+        config = GenerationConfig(
+            max_new_tokens=20, do_sample=False, eos_token_id=sorted(ours.ends), pad_token_id=0
+        )
+        found = model.generate(
+            torch.tensor([ids]),
+            generation_config=config,
+            attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
+        )
         wanted = found[0, len(ids) :].tolist()
         assert list(ours.tokens(ids)) == [token for token in wanted if token not in ours.ends]
 
@@ -71,11 +82,15 @@ def test_reading_on_is_reading_the_whole(name: str) -> None:
     ids: list[int] = []
     for more in (1, 7, 1, 1, 20, 3):
         ids = [*ids, *draw.integers(5, 200, more).tolist()]
-        whole = model.run({"input_ids": np.asarray([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)})[0, -1]
+        whole = model.run(
+            {"input_ids": np.asarray([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
+        )[0, -1]
         np.testing.assert_allclose(reader.read(ids), whole, atol=1e-4)
     other = [*ids[:9], 17, 18]  # a dialogue that was begun anew
     np.testing.assert_allclose(reader.read(other), Reader(model).read(other), atol=1e-4)
-    np.testing.assert_allclose(reader.read(other), Reader(model).read(other), atol=1e-4)  # nothing new
+    np.testing.assert_allclose(
+        reader.read(other), Reader(model).read(other), atol=1e-4
+    )  # nothing new
     assert next(iter(reader.cache.values())).shape[2] == len(other)
 
 
@@ -95,26 +110,43 @@ def test_sampling_keeps_to_the_likeliest_and_to_its_seed() -> None:
     found = [choose_token(logits, Sampling(1, 1.0, 0.79), draw) for _ in range(300)]
     assert set(found) == {1, 2}
     found = [choose_token(logits, Sampling(1, 1.0), draw) for _ in range(4000)]
-    np.testing.assert_allclose(np.bincount(found, minlength=4) / 4000, [0.05, 0.5, 0.3, 0.15], atol=0.03)
+    np.testing.assert_allclose(
+        np.bincount(found, minlength=4) / 4000, [0.05, 0.5, 0.3, 0.15], atol=0.03
+    )
     assert {choose_token(logits, Sampling(1, 1.0, 0.0), draw) for _ in range(20)} == {1}
-    ids = DialogueEncoder(load_tokenizer(base("llama"), LENGTH)).encode(SAMPLES["chat"].rows["messages"][0][:1]).input_ids
-    first, again, other = (list(speaker("llama", Sampling(12, 1.5, 1.0, seed)).tokens(ids)) for seed in (1, 1, 2))
+    ids = (
+        DialogueEncoder(load_tokenizer(base("llama"), LENGTH))
+        .encode(SAMPLES["chat"].rows["messages"][0][:1])
+        .input_ids
+    )
+    first, again, other = (
+        list(speaker("llama", Sampling(12, 1.5, 1.0, seed)).tokens(ids)) for seed in (1, 1, 2)
+    )
     assert first == again != other
 
 
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.parametrize(("bits", "allowed"), [(8, 0.02), (4, 0.2)])
-def test_quantized_weights_say_nearly_the_same_whatever_they_are_batched_with(name: str, bits: int, allowed: float, tmp_path: Path) -> None:
+def test_quantized_weights_say_nearly_the_same_whatever_they_are_batched_with(
+    name: str, bits: int, allowed: float, tmp_path: Path
+) -> None:
     exact = traced(name)
     quantize_weights(onnx.load(graph_file(name)), tmp_path / "model.onnx", bits=bits)
     kinds = Counter(node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node)
     assert kinds["MatMulNBits"] >= 4 * 2 + 1  # products of two layers, and the output layer
     model = OnnxModel(tmp_path / "model.onnx", PROBLEM.output_name, 1)
-    features = PROBLEM.encode(load_tokenizer(base(name), LENGTH), {"messages": chat_rows(12)["messages"]}, ())
+    features = PROBLEM.encode(
+        load_tokenizer(base(name), LENGTH), {"messages": chat_rows(12)["messages"]}, ()
+    )
     outputs = model.outputs(features, PROBLEM, 0)
     _, moved = PROBLEM.agreement(outputs, exact.outputs(features, PROBLEM, 0))
     assert moved < allowed
-    alone = [model.outputs({key: values[row : row + 1] for key, values in features.items()}, PROBLEM, 0)[0] for row in range(12)]
+    alone = [
+        model.outputs({key: values[row : row + 1] for key, values in features.items()}, PROBLEM, 0)[
+            0
+        ]
+        for row in range(12)
+    ]
     assert PROBLEM.agreement(stack_rows(alone), outputs)[1] < 1e-4
 
 

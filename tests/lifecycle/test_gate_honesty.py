@@ -14,7 +14,9 @@ def test_equal_models_are_called_better_no_more_often_than_the_significance() ->
 
 
 def test_retrying_on_the_same_rows_does_not_raise_the_rate() -> None:
-    assert claims_better(PAIRS // 4, seed=1, looks=20) <= PARAMS.significance + 2 * np.sqrt(0.05 * 0.95 / (PAIRS // 4))
+    assert claims_better(PAIRS // 4, seed=1, looks=20) <= PARAMS.significance + 2 * np.sqrt(
+        0.05 * 0.95 / (PAIRS // 4)
+    )
 
 
 def test_a_model_that_is_truly_worse_by_the_margin_seldom_passes() -> None:
@@ -32,6 +34,8 @@ def test_few_rows_do_not_let_worse_models_through(rows: int, look: int) -> None:
 
 
 def test_a_hundred_nights_of_small_losses_do_not_add_up() -> None:
-    with_mark, without = (np.mean([drift(100, seed, high_water=mark) for seed in range(4)]) for mark in (True, False))
+    with_mark, without = (
+        np.mean([drift(100, seed, high_water=mark) for seed in range(4)]) for mark in (True, False)
+    )
     assert with_mark <= PARAMS.margin
     assert without > 3 * with_mark

@@ -18,9 +18,18 @@ def difference(value: float, error: float = 0.004) -> Difference:
     return Difference(0.8 + value, 0.8, value, value - 2 * error, value + 2 * error, 0.5, error)
 
 
-def part(value: float, p: float, name: str = "domain=tweets", rows: int = 500, judged: bool = True) -> dict[str, Any]:
+def part(
+    value: float, p: float, name: str = "domain=tweets", rows: int = 500, judged: bool = True
+) -> dict[str, Any]:
     column, _, of = name.partition("=")
-    return {"column": column, "value": of, "rows": rows, "judged": judged, "difference": asdict(difference(value)), "fall_p_adjusted": p}
+    return {
+        "column": column,
+        "value": of,
+        "rows": rows,
+        "judged": judged,
+        "difference": asdict(difference(value)),
+        "fall_p_adjusted": p,
+    }
 
 
 def model(**changes: Any) -> ModelEvidence:
@@ -30,8 +39,18 @@ def model(**changes: Any) -> ModelEvidence:
         "latency_ms_p95": 4.0, "latency_ms_p95_range": [3.8, 4.4], "throughput": 300.0, "throughput_range": [280.0, 310.0],
         "size_bytes": 23_000_000,
     }  # fmt: skip
-    behaviour = {"name": "one typo", "kind": "invariance", "rows": 250, "passed": 225, "pass_rate": 0.9, "one_answer": False}
-    plain = {"name": "TF-IDF", "difference": {"metric": "macro_f1", "value": 0.1, "low": 0.08, "high": 0.12}}
+    behaviour = {
+        "name": "one typo",
+        "kind": "invariance",
+        "rows": 250,
+        "passed": 225,
+        "pass_rate": 0.9,
+        "one_answer": False,
+    }
+    plain = {
+        "name": "TF-IDF",
+        "difference": {"metric": "macro_f1", "value": 0.1, "low": 0.08, "high": 0.12},
+    }
     reports = {
         "validation": {"checks": [{"name": "null_text", "action": "error", "success": True}], "rows_in": 10, "rows_out": 10},
         "verification": {"shipped": "fp32", "candidates": [{"recipe": "fp32", "agreement": 0.99}], "rows": {"validation": 1000}},
@@ -50,22 +69,41 @@ def evidence(**changes: Any) -> Evidence:
     return replace(known, **changes)
 
 
-def against(value: float, error: float = 0.004, apart: int = 40, other: str = "another") -> PairedDifference:
+def against(
+    value: float, error: float = 0.004, apart: int = 40, other: str = "another"
+) -> PairedDifference:
     return PairedDifference(other, difference(value, error), apart)
 
 
-def behaved(passed: int, rows: int, kind: str = "invariance", one_answer: bool = False, name: str = "one") -> dict[str, Any]:
+def behaved(
+    passed: int, rows: int, kind: str = "invariance", one_answer: bool = False, name: str = "one"
+) -> dict[str, Any]:
     """An evaluation report with one behavioural test."""
-    test = {"name": name, "kind": kind, "rows": rows, "passed": passed, "pass_rate": passed / rows, "one_answer": one_answer}
+    test = {
+        "name": name,
+        "kind": kind,
+        "rows": rows,
+        "passed": passed,
+        "pass_rate": passed / rows,
+        "one_answer": one_answer,
+    }
     return {"behaviour": [test], "baseline": None}
 
 
 def plain(value: float, low: float, high: float) -> dict[str, Any]:
     """An evaluation report with this difference to the plain method."""
-    return {"behaviour": [], "baseline": {"name": "TF-IDF", "difference": {"metric": "macro_f1", "value": value, "low": low, "high": high}}}
+    return {
+        "behaviour": [],
+        "baseline": {
+            "name": "TF-IDF",
+            "difference": {"metric": "macro_f1", "value": value, "low": low, "high": high},
+        },
+    }
 
 
-def comparison(value: float = 0.0, slices: tuple[dict[str, Any], ...] = (), ratio: float = 1.0, apart: int = 20) -> dict[str, Any]:
+def comparison(
+    value: float = 0.0, slices: tuple[dict[str, Any], ...] = (), ratio: float = 1.0, apart: int = 20
+) -> dict[str, Any]:
     return {
         "metrics": {"macro_f1": asdict(difference(value))},
         "slices": list(slices),
@@ -84,7 +122,11 @@ def ece(value: float, low: float, high: float) -> dict[str, Any]:
     return {**model().measured["metrics"], "ece": {"value": value, "low": low, "high": high}}
 
 
-FAILED_CHECK = {"checks": [{"name": "x", "action": "error", "success": False}], "rows_in": 1, "rows_out": 1}
+FAILED_CHECK = {
+    "checks": [{"name": "x", "action": "error", "success": False}],
+    "rows_in": 1,
+    "rows_out": 1,
+}
 ALONE = {"comparison": None, "champion": None}
 FAILS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "data validation": [({"challenger": model(validation=FAILED_CHECK)}, {})],
@@ -93,11 +135,17 @@ FAILS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "plain method": [({"challenger": model(evaluation=plain(-0.03, -0.05, -0.01))}, {})],
     "minimum value": [({}, {"min_value": 0.81}), ({}, {"min_value": 0.79})],
     "non-inferiority": [({"comparison": comparison(-0.015)}, {}), ({}, {"margin": 0.001})],
-    "improvement": [({}, {"min_improvement": 0.0}), ({"comparison": comparison(0.03)}, {"min_improvement": 0.03})],
+    "improvement": [
+        ({}, {"min_improvement": 0.0}),
+        ({"comparison": comparison(0.03)}, {"min_improvement": 0.03}),
+    ],
     "high-water mark": [({"high_water": against(-0.019)}, {})],
     "forgetting": [
         ({"comparison": comparison(slices=(part(-0.04, 0.001),))}, {}),
-        ({"comparison": comparison(slices=(part(-0.02, 0.001),))}, {"slice_falls": {"domain=tweets": 0.01}}),
+        (
+            {"comparison": comparison(slices=(part(-0.02, 0.001),))},
+            {"slice_falls": {"domain=tweets": 0.01}},
+        ),
     ],
     "parity": [({}, {"min_agreement": 0.999})],
     "calibration": [({}, {"max_ece": 0.01})],
@@ -122,7 +170,9 @@ def test_a_challenger_that_equals_the_champion_passes() -> None:
 
 
 @pytest.mark.parametrize(("name", "changes", "params"), CASES)
-def test_the_gate_fails_what_it_should_and_nothing_else_does(name: str, changes: dict[str, Any], params: dict[str, Any]) -> None:
+def test_the_gate_fails_what_it_should_and_nothing_else_does(
+    name: str, changes: dict[str, Any], params: dict[str, Any]
+) -> None:
     gates = judge(evidence(**changes), PromotionParams(**params))
     assert [gate.name for gate in gates if gate.status == "failed"] == [name]
     assert all(gate.reason for gate in gates)
@@ -130,7 +180,9 @@ def test_the_gate_fails_what_it_should_and_nothing_else_does(name: str, changes:
 
 def test_the_first_version_must_pass_what_is_asked_of_it_alone() -> None:
     alone = {**ALONE, "chance": against(0.3)}
-    status = {gate.name: gate.status for gate in judge(evidence(**alone), PromotionParams(min_value=0.7))}
+    status = {
+        gate.name: gate.status for gate in judge(evidence(**alone), PromotionParams(min_value=0.7))
+    }
     assert {name for name, found in status.items() if found == "not applicable"} == {
         "non-inferiority", "improvement", "high-water mark", "forgetting", "latency", "latency ratio", "throughput", "size",
     }  # fmt: skip
@@ -139,14 +191,22 @@ def test_the_first_version_must_pass_what_is_asked_of_it_alone() -> None:
 
 def test_equal_metrics_are_not_the_lack_of_a_champion() -> None:
     assert verdict("non-inferiority", evidence(comparison=comparison(0.0))).status == "passed"
-    assert verdict("improvement", evidence(comparison=comparison(0.0)), min_improvement=0.0).status == "failed"
+    assert (
+        verdict("improvement", evidence(comparison=comparison(0.0)), min_improvement=0.0).status
+        == "failed"
+    )
 
 
 def test_a_fall_of_a_slice_must_be_both_large_and_more_than_chance() -> None:
     for value, p in ((-0.2, 0.3), (-0.02, 0.0001)):
-        assert verdict("forgetting", evidence(comparison=comparison(slices=(part(value, p),)))).status == "passed"
+        assert (
+            verdict("forgetting", evidence(comparison=comparison(slices=(part(value, p),)))).status
+            == "passed"
+        )
     small = part(-0.5, 0.0001, rows=5, judged=False)
-    assert verdict("forgetting", evidence(comparison=comparison(slices=(small,)))).status == "passed"
+    assert (
+        verdict("forgetting", evidence(comparison=comparison(slices=(small,)))).status == "passed"
+    )
 
 
 def test_a_later_look_asks_for_more_evidence() -> None:
@@ -170,7 +230,12 @@ def test_agreement_on_few_rows_shows_nothing(rows: int, status: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "report"),
-    [("data validation", "validation"), ("parity", "verification"), ("behaviour", "evaluation"), ("plain method", "evaluation")],
+    [
+        ("data validation", "validation"),
+        ("parity", "verification"),
+        ("behaviour", "evaluation"),
+        ("plain method", "evaluation"),
+    ],
 )
 def test_a_report_that_is_not_there_lets_nothing_through(name: str, report: str) -> None:
     there = {key: value for key, value in model().reports.items() if key != report}
@@ -213,14 +278,26 @@ def test_what_the_champion_fails_by_as_much_holds_back_no_better_challenger(
 ) -> None:
     better = evidence(challenger=model(**sure), champion=model(**sure), comparison=comparison(0.03))
     assert verdict(name, better, **params).status == "warned"
-    assert verdict(name, replace(better, comparison=comparison(0.003)), **params).status == "failed"  # not shown to be better
-    assert verdict(name, replace(better, champion=model()), **params).status == "failed"  # the champion keeps to the limit
+    assert (
+        verdict(name, replace(better, comparison=comparison(0.003)), **params).status == "failed"
+    )  # not shown to be better
+    assert (
+        verdict(name, replace(better, champion=model()), **params).status == "failed"
+    )  # the champion keeps to the limit
 
 
 def test_the_first_champion_of_the_stock_tweets_is_refused() -> None:
     """495 rows, one class to everything: macro F1 0.395, TF-IDF 0.754, the difference's interval excludes 0."""
-    constant = behaved(250, 250, one_answer=True) | {"baseline": plain(-0.359, -0.45, -0.27)["baseline"]}
-    found = evidence(**ALONE, chance=against(0.0, 0.01, 0), only_answer="'positive'", challenger=model(evaluation=constant), rows=98)
+    constant = behaved(250, 250, one_answer=True) | {
+        "baseline": plain(-0.359, -0.45, -0.27)["baseline"]
+    }
+    found = evidence(
+        **ALONE,
+        chance=against(0.0, 0.01, 0),
+        only_answer="'positive'",
+        challenger=model(evaluation=constant),
+        rows=98,
+    )
     gates = {gate.name: gate for gate in judge(found, PromotionParams())}
     assert {name for name, gate in gates.items() if gate.status == "failed"} == {
         "more than one answer",
@@ -243,9 +320,22 @@ def test_its_better_second_version_is_let_through() -> None:
 
 
 def test_behaviour_that_a_constant_passes_counts_for_nothing() -> None:
-    void, real = behaved(250, 250, one_answer=True)["behaviour"], behaved(2, 10, "minimum-functionality", name="plain praise")["behaviour"]
+    void, real = (
+        behaved(250, 250, one_answer=True)["behaviour"],
+        behaved(2, 10, "minimum-functionality", name="plain praise")["behaviour"],
+    )
     both = {"behaviour": [*void, *real], "baseline": None}
-    gate = verdict("behaviour", evidence(challenger=model(evaluation=both)), min_pass_rates={"minimum_functionality": 0.9})
+    gate = verdict(
+        "behaviour",
+        evidence(challenger=model(evaluation=both)),
+        min_pass_rates={"minimum_functionality": 0.9},
+    )
     assert gate.status == "failed"
     assert gate.numbers["not_counted"] == ["invariance"]
-    assert verdict("behaviour", evidence(challenger=model(evaluation={"behaviour": void, "baseline": None}))).status == "not applicable"
+    assert (
+        verdict(
+            "behaviour",
+            evidence(challenger=model(evaluation={"behaviour": void, "baseline": None})),
+        ).status
+        == "not applicable"
+    )

@@ -40,7 +40,9 @@ def test_an_interleaved_history_keeps_every_rule(registry: Place, seed: int) -> 
     assert interleaved(Place(registry.uri, registry.store, f"history-{seed}"), seed) == []
 
 
-def test_histories_of_stopped_and_killed_processes_on_postgresql_keep_every_rule(postgres: Postgres, tmp_path: Path) -> None:
+def test_histories_of_stopped_and_killed_processes_on_postgresql_keep_every_rule(
+    postgres: Postgres, tmp_path: Path
+) -> None:
     uri = f"postgresql+psycopg2://{postgres.make_database()}"
     connect(uri, tmp_path, "first")
     done = subprocess.run(
@@ -60,12 +62,16 @@ def test_the_check_of_a_history_sees_what_it_is_for(registry: Place) -> None:
     ledger.move(Decision("promoted", 2, 1, "", id="key-2"))
     assert check(place, done) == []
     assert check(place, [*done, Wish("promote", 3, "key-3", ["done"])]) == ["moves"]  # lost
-    assert check(place, [*done, Wish("roll back", None, "key-2", ["refused"])]) == ["moves"]  # made and denied
+    assert check(place, [*done, Wish("roll back", None, "key-2", ["refused"])]) == [
+        "moves"
+    ]  # made and denied
     client.set_registered_model_alias("checked", CHAMPION, "1")
     assert check(place, done) == ["alias"]
     client.set_registered_model_alias("checked", CHAMPION, "2")
     ledger.move(Decision("promoted", 3, read_alias(client, "checked").version, "", id="key-3"))
     tag = "ratchet.decision.key-3"
     text = client.get_model_version("checked", "3").tags[tag]
-    client.set_model_version_tag("checked", "3", tag, text.replace('"previous": 2', '"previous": 1'))
+    client.set_model_version_tag(
+        "checked", "3", tag, text.replace('"previous": 2', '"previous": 1')
+    )
     assert check(place, done) == ["judged"]

@@ -26,7 +26,12 @@ from tasks.lifecycle.ledger import Ledger, Standing, standing
 from tasks.lifecycle.registry import CHAMPION, connect
 
 NAME = "tiny"
-STEPS = ("set_model_version_tag", "create_experiment", "set_registered_model_alias", "delete_experiment")
+STEPS = (
+    "set_model_version_tag",
+    "create_experiment",
+    "set_registered_model_alias",
+    "delete_experiment",
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +64,21 @@ def promoted(version: int, previous: int | None) -> Decision:
     return Decision("promoted", version, previous, "tested", high_water=version)
 
 
-def test_moves_and_refusals_are_kept_in_order(open_ledger: Callable[[], Ledger], tmp_path: Path) -> None:
+def test_moves_and_refusals_are_kept_in_order(
+    open_ledger: Callable[[], Ledger], tmp_path: Path
+) -> None:
     ledger = open_ledger()
     assert ledger.decisions() == []
     ledger.move(promoted(1, None))
-    ledger.record(Decision("refused", 2, 1, "failed: parity", gates=[{"name": "parity", "status": "failed", "reason": "…"}]))
+    ledger.record(
+        Decision(
+            "refused",
+            2,
+            1,
+            "failed: parity",
+            gates=[{"name": "parity", "status": "failed", "reason": "…"}],
+        )
+    )
     ledger.move(promoted(3, 1))
     found = open_ledger().decisions()
     assert [(d.outcome, d.version, d.previous, d.move) for d in found] == [
@@ -76,7 +91,9 @@ def test_moves_and_refusals_are_kept_in_order(open_ledger: Callable[[], Ledger],
     assert open_ledger().decisions() == found
 
 
-def test_a_line_torn_by_a_crash_loses_no_decision(open_ledger: Callable[[], Ledger], tmp_path: Path) -> None:
+def test_a_line_torn_by_a_crash_loses_no_decision(
+    open_ledger: Callable[[], Ledger], tmp_path: Path
+) -> None:
     open_ledger().move(promoted(1, None))
     file = tmp_path / "ledger.jsonl"
     file.write_bytes(file.read_bytes()[:-30])
@@ -85,7 +102,9 @@ def test_a_line_torn_by_a_crash_loses_no_decision(open_ledger: Callable[[], Ledg
     assert json.loads(file.read_text(encoding="utf-8").splitlines()[-1])["version"] == 2
 
 
-def test_a_decision_against_another_champion_moves_nothing(open_ledger: Callable[[], Ledger]) -> None:
+def test_a_decision_against_another_champion_moves_nothing(
+    open_ledger: Callable[[], Ledger],
+) -> None:
     ledger = open_ledger()
     ledger.move(promoted(1, None))
     with pytest.raises(GateError, match="version 1 now"):
@@ -117,7 +136,9 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_champion_and_a_repeat_comp
 class Paused:
     """MLflow's client, whose next write of the alias waits: the rest happens first."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, meanwhile: Callable[[], object], *, killed: bool) -> None:
+    def __init__(
+        self, patch: pytest.MonkeyPatch, meanwhile: Callable[[], object], *, killed: bool
+    ) -> None:
         from mlflow import MlflowClient
 
         self.real = MlflowClient.set_registered_model_alias
@@ -134,7 +155,10 @@ class Paused:
 
 @pytest.mark.parametrize("killed", [True, False], ids=["killed", "goes on"])
 def test_a_paused_helper_does_not_undo_a_later_move(
-    open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], killed: bool
+    open_ledger: Callable[[], Ledger],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    killed: bool,
 ) -> None:
     crash_before_the_alias(open_ledger)  # of the move to version 2
 
@@ -148,13 +172,23 @@ def test_a_paused_helper_does_not_undo_a_later_move(
     ledger = open_ledger()
     assert ledger.champion() == 3
     assert read_alias(ledger.client, NAME).version == 3
-    assert [(d.version, d.previous, d.move) for d in ledger.decisions()] == [(1, None, 1), (2, 1, 2), (3, 2, 3)]
-    assert ("put back to version 3" in capsys.readouterr().err) == killed  # only where it was put right by somebody else
+    assert [(d.version, d.previous, d.move) for d in ledger.decisions()] == [
+        (1, None, 1),
+        (2, 1, 2),
+        (3, 2, 3),
+    ]
+    assert (
+        "put back to version 3" in capsys.readouterr().err
+    ) == killed  # only where it was put right by somebody else
 
 
-def test_no_move_is_judged_against_what_a_paused_helper_wrote(open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_move_is_judged_against_what_a_paused_helper_wrote(
+    open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch
+) -> None:
     crash_before_the_alias(open_ledger)
-    Paused(monkeypatch, lambda: open_ledger().move(promoted(3, open_ledger().champion())), killed=True)
+    Paused(
+        monkeypatch, lambda: open_ledger().move(promoted(3, open_ledger().champion())), killed=True
+    )
     with pytest.raises(Killed):
         open_ledger().decisions()
     assert read_alias(open_ledger().client, NAME).version == 2  # as it was written last
@@ -175,9 +209,15 @@ def test_an_alias_that_a_person_moved_stays(open_ledger: Callable[[], Ledger]) -
     assert open_ledger().champion() is None
 
 
-def test_announcements_of_writes_are_taken_away(open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_announcements_of_writes_are_taken_away(
+    open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def announced() -> list[str]:
-        return [key for key in open_ledger().client.get_registered_model(NAME).tags if key.startswith(WRITING)]
+        return [
+            key
+            for key in open_ledger().client.get_registered_model(NAME).tags
+            if key.startswith(WRITING)
+        ]
 
     crash_before_the_alias(open_ledger)
     assert len(announced()) == 1
@@ -276,34 +316,50 @@ def test_of_two_promotions_at_once_exactly_one_wins(uri: str, tmp_path: Path) ->
     assert_one_wins(uri, tmp_path)
 
 
-def test_of_two_promotions_at_once_on_postgresql_exactly_one_wins(postgres: Postgres, tmp_path: Path) -> None:
+def test_of_two_promotions_at_once_on_postgresql_exactly_one_wins(
+    postgres: Postgres, tmp_path: Path
+) -> None:
     uri = f"postgresql+psycopg2://{postgres.make_database()}"
     add_versions(uri, tmp_path)
     assert_one_wins(uri, tmp_path)
 
 
-def test_the_claims_are_hidden_from_the_list_of_experiments(open_ledger: Callable[[], Ledger]) -> None:
+def test_the_claims_are_hidden_from_the_list_of_experiments(
+    open_ledger: Callable[[], Ledger],
+) -> None:
     ledger = open_ledger()
     ledger.move(promoted(1, None))
-    assert {experiment.name for experiment in ledger.client.search_experiments()} == {"Default", NAME}
+    assert {experiment.name for experiment in ledger.client.search_experiments()} == {
+        "Default",
+        NAME,
+    }
     assert int(ledger.client.get_model_version_by_alias(NAME, CHAMPION).version) == 1
 
 
 def moves(*steps: tuple[str, int]) -> Standing:
-    return standing([Decision(outcome, version, None, "", move=i) for i, (outcome, version) in enumerate(steps, 1)])
+    return standing(
+        [
+            Decision(outcome, version, None, "", move=i)
+            for i, (outcome, version) in enumerate(steps, 1)
+        ]
+    )
 
 
 def test_a_rollback_goes_to_the_champion_before_not_to_the_number_before() -> None:
     assert moves(("promoted", 1), ("promoted", 5), ("promoted", 3)).champions == [1, 5, 3]
     once = moves(("promoted", 1), ("promoted", 5), ("promoted", 3), ("rolled back", 5))
     assert (once.champions, once.rolled_back) == ([1, 5], {3})
-    twice = moves(("promoted", 1), ("promoted", 5), ("promoted", 3), ("rolled back", 5), ("rolled back", 1))
+    twice = moves(
+        ("promoted", 1), ("promoted", 5), ("promoted", 3), ("rolled back", 5), ("rolled back", 1)
+    )
     assert (twice.champions, twice.rolled_back) == ([1], {3, 5})
     far = moves(("promoted", 1), ("promoted", 5), ("promoted", 3), ("rolled back", 1))
     assert (far.champions, far.rolled_back) == ([1], {3, 5})
 
 
-def test_a_claim_that_the_client_had_to_send_twice_is_its_own(open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_that_the_client_had_to_send_twice_is_its_own(
+    open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server made it and died before it said so; MLflow's client sends it again and is told that it is there."""
     from mlflow import MlflowClient
 
@@ -320,7 +376,9 @@ def test_a_claim_that_the_client_had_to_send_twice_is_its_own(open_ledger: Calla
 
 
 def test_a_champion_that_came_back_is_gone_back_from_one_step() -> None:
-    back = moves(("promoted", 1), ("promoted", 2), ("promoted", 1), ("promoted", 3), ("rolled back", 1))
+    back = moves(
+        ("promoted", 1), ("promoted", 2), ("promoted", 1), ("promoted", 3), ("rolled back", 1)
+    )
     assert (back.champions, back.rolled_back) == ([1, 2, 1], {3})
 
 

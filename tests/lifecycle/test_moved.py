@@ -26,14 +26,20 @@ def two_versions(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     root = copy_workspace(template, tmp_path_factory.mktemp("two") / "reviews")
     save_overrides(root / "params.yaml", ["finetune.epochs=5"])
     ratchet_json(root, "train")
-    assert ratchet_json(root, "promote", "1", "--force", "--reason", "to begin with")["champion"] == 1
+    assert (
+        ratchet_json(root, "promote", "1", "--force", "--reason", "to begin with")["champion"] == 1
+    )
     return root
 
 
 def contents(root: Path) -> dict[str, str]:
     """All that a command could change, the server's and DVC's own notes aside."""
     aside = (".dvc/tmp", ".git", ".ratchet/prefect")
-    names = {file.relative_to(root).as_posix(): file for file in sorted(root.rglob("*")) if file.is_file() and not file.is_symlink()}
+    names = {
+        file.relative_to(root).as_posix(): file
+        for file in sorted(root.rglob("*"))
+        if file.is_file() and not file.is_symlink()
+    }
     return {name: sha256_file(file) for name, file in names.items() if not name.startswith(aside)}
 
 
@@ -41,7 +47,10 @@ def use(root: Path) -> None:
     """Everything that opens what was registered."""
     status = ratchet_json(root, "status")
     assert {stage["state"] for stage in status["stages"]} == {"clean"}
-    assert {version["version"]: version["aliases"] for version in status["model"]["versions"]} == {1: ["champion"], 2: ["challenger"]}
+    assert {version["version"]: version["aliases"] for version in status["model"]["versions"]} == {
+        1: ["champion"],
+        2: ["challenger"],
+    }
     assert status["ledger_champion"] == 1
     trained = ratchet_json(root, "train")
     assert (states(trained), trained["version"]) == (dict.fromkeys(STAGES, "cached"), 2)
@@ -56,10 +65,18 @@ def use(root: Path) -> None:
 def addresses(root: Path) -> set[str]:
     """Every address of a file in the workspace's own database."""
     with closing(sqlite3.connect(root / ".ratchet" / "mlflow.db")) as connection:
-        columns = connection.execute("SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'")
-        values = [value for t, c in columns.fetchall() for (value,) in connection.execute(f'SELECT "{c}" FROM "{t}"')]
+        columns = connection.execute(
+            "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'"
+        )
+        values = [
+            value
+            for t, c in columns.fetchall()
+            for (value,) in connection.execute(f'SELECT "{c}" FROM "{t}"')
+        ]
     return {
-        value.partition(".ratchet")[0] for value in values if isinstance(value, str) and value.startswith("file:") and ".ratchet" in value
+        value.partition(".ratchet")[0]
+        for value in values
+        if isinstance(value, str) and value.startswith("file:") and ".ratchet" in value
     }
 
 
@@ -72,10 +89,14 @@ def test_a_moved_workspace_works_in_its_new_place(two_versions: Path, tmp_path: 
     assert not old.exists()
     assert addresses(new) == {f"{new.as_uri()}/"}
     mlflow.set_tracking_uri(f"sqlite:///{new}/.ratchet/mlflow.db")
-    assert len(mlflow.pyfunc.load_model("models:/tiny/1").predict(pd.DataFrame({"text": [TEXT]}))) == 1
+    assert (
+        len(mlflow.pyfunc.load_model("models:/tiny/1").predict(pd.DataFrame({"text": [TEXT]}))) == 1
+    )
 
 
-def test_a_copy_and_what_it_was_copied_from_are_two_workspaces(two_versions: Path, tmp_path: Path) -> None:
+def test_a_copy_and_what_it_was_copied_from_are_two_workspaces(
+    two_versions: Path, tmp_path: Path
+) -> None:
     old, new = copy_workspace(two_versions, tmp_path / "reviews"), tmp_path / "copy"
     ratchet_json(old, "status")
     shutil.copytree(old, new, symlinks=True)
@@ -115,10 +136,16 @@ def test_addresses_elsewhere_stay(two_versions: Path, tmp_path: Path) -> None:
     root = copy_workspace(two_versions, tmp_path / "reviews")
     database = root / ".ratchet" / "mlflow.db"
     client = mlflow.MlflowClient(f"sqlite:///{database}")
-    elsewhere = {"bucket": "s3://bucket/.ratchet/mlartifacts", "other": f"file://{two_versions}-2/.ratchet/mlartifacts"}
+    elsewhere = {
+        "bucket": "s3://bucket/.ratchet/mlartifacts",
+        "other": f"file://{two_versions}-2/.ratchet/mlartifacts",
+    }
     for name, address in elsewhere.items():
         client.create_experiment(name, artifact_location=address)
     follow_move(database, root / ".ratchet", "tiny")
     for name, address in elsewhere.items():
         assert client.get_experiment_by_name(name).artifact_location == address
-    assert client.get_experiment_by_name("tiny").artifact_location == f"{root.as_uri()}/.ratchet/mlartifacts"
+    assert (
+        client.get_experiment_by_name("tiny").artifact_location
+        == f"{root.as_uri()}/.ratchet/mlartifacts"
+    )

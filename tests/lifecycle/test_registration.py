@@ -17,12 +17,24 @@ from flows.engine.known_versions import Standing
 from flows.engine.training_run import may_pass
 from tasks import registration
 from tasks.core.errors import RegistryError
-from tasks.lifecycle.registry import CONTENT_KEY, claim_run, connect, keep_one_version, mlflow_errors, versions
+from tasks.lifecycle.registry import (
+    CONTENT_KEY,
+    claim_run,
+    connect,
+    keep_one_version,
+    mlflow_errors,
+    versions,
+)
 from tasks.params.workspace import Workspace
 from tasks.registration import Registered, register_model
 
 KEY = "f" * 64
-TAGS = {"ratchet.data_hash": "0123.dir", "ratchet.git_commit": "c0ffee", "ratchet.git_dirty": "false", "ratchet.recipe": "int8-dynamic"}
+TAGS = {
+    "ratchet.data_hash": "0123.dir",
+    "ratchet.git_commit": "c0ffee",
+    "ratchet.git_dirty": "false",
+    "ratchet.recipe": "int8-dynamic",
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +56,9 @@ def uri(empty_database: Path, tmp_path: Path) -> str:
 def register(template: Path, tmp_path: Path, uri: str) -> Callable[..., Registered]:
     workspace = Workspace(template)
     params, values = workspace.params(), workspace.values()
-    return lambda key=KEY: register_model(template, tmp_path / "store", uri, params, values, key, TAGS)
+    return lambda key=KEY: register_model(
+        template, tmp_path / "store", uri, params, values, key, TAGS
+    )
 
 
 @pytest.fixture
@@ -52,18 +66,29 @@ def client(tmp_path: Path, uri: str) -> Any:
     return connect(uri, tmp_path / "store", "tiny")[0]
 
 
-def test_the_same_key_twice_is_one_version(register: Callable[..., Registered], client: Any) -> None:
+def test_the_same_key_twice_is_one_version(
+    register: Callable[..., Registered], client: Any
+) -> None:
     first, again = register(), register()
     assert (first.version, first.created) == (1, True)
     assert (again.version, again.created) == (1, False)
     other = register("e" * 64)
     assert other.version == 2
-    assert {int(v.version): v.aliases for v in versions(client, "tiny")} == {1: [], 2: ["challenger"]}
+    assert {int(v.version): v.aliases for v in versions(client, "tiny")} == {
+        1: [],
+        2: ["challenger"],
+    }
 
 
 @pytest.mark.parametrize(
     ("when", "place"),
-    [("after", "claim_run"), ("after", "_log_run"), ("before", "_log_model"), ("after", "_log_model"), ("after", "_create_version")],
+    [
+        ("after", "claim_run"),
+        ("after", "_log_run"),
+        ("before", "_log_model"),
+        ("after", "_log_model"),
+        ("after", "_create_version"),
+    ],
 )
 def test_an_attempt_killed_half_way_is_completed_by_the_next(
     register: Callable[..., Registered], client: Any, place: str, when: str
@@ -82,9 +107,15 @@ def test_two_registrations_that_did_not_see_each_other_leave_the_first_version(
     register: Callable[..., Registered], client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = register()
-    monkeypatch.setattr(registration, "find_version", lambda *_: None)  # what a second machine saw, a moment earlier
+    monkeypatch.setattr(
+        registration, "find_version", lambda *_: None
+    )  # what a second machine saw, a moment earlier
     second = register()
-    assert (second.version, second.created, second.mlflow_run_id) == (first.version, False, first.mlflow_run_id)
+    assert (second.version, second.created, second.mlflow_run_id) == (
+        first.version,
+        False,
+        first.mlflow_run_id,
+    )
     assert [int(version.version) for version in versions(client, "tiny")] == [1]
 
 
@@ -92,9 +123,14 @@ def test_a_version_that_a_machine_left_which_died_is_removed_by_whoever_looks_ne
     register: Callable[..., Registered], client: Any, uri: str, tmp_path: Path
 ) -> None:
     first = register()
-    doubled = lambda: client.create_model_version("tiny", source="file:///elsewhere", tags={CONTENT_KEY: KEY})  # noqa: E731
+    doubled = lambda: client.create_model_version(  # noqa: E731
+        "tiny", source="file:///elsewhere", tags={CONTENT_KEY: KEY}
+    )
     doubled()  # a machine had looked before the first was there, and died before it kept one
-    assert (register().version, [int(v.version) for v in versions(client, "tiny")]) == (first.version, [first.version])
+    assert (register().version, [int(v.version) for v in versions(client, "tiny")]) == (
+        first.version,
+        [first.version],
+    )
     doubled()
     experiment_id = client.get_experiment_by_name("tiny").experiment_id
     said = Standing(uri, tmp_path / "store", "tiny", KEY).ask(client, experiment_id, {})
@@ -102,9 +138,13 @@ def test_a_version_that_a_machine_left_which_died_is_removed_by_whoever_looks_ne
     assert [int(version.version) for version in versions(client, "tiny")] == [first.version]
 
 
-def test_of_two_versions_of_a_key_the_one_that_was_decided_about_stays(register: Callable[..., Registered], client: Any) -> None:
+def test_of_two_versions_of_a_key_the_one_that_was_decided_about_stays(
+    register: Callable[..., Registered], client: Any
+) -> None:
     first = register()
-    second = client.create_model_version("tiny", source="file:///elsewhere", tags={CONTENT_KEY: KEY})
+    second = client.create_model_version(
+        "tiny", source="file:///elsewhere", tags={CONTENT_KEY: KEY}
+    )
     client.set_registered_model_alias("tiny", "champion", second.version)
     assert keep_one_version(client, "tiny", KEY).version == second.version
     assert [version.aliases for version in versions(client, "tiny")] == [["champion"]]
@@ -116,10 +156,18 @@ def test_attempts_at_one_key_share_a_run(uri: str, tmp_path: Path) -> None:
     client, experiment_id = connect(uri, tmp_path / "store", "tiny")
 
     def left() -> list[str]:
-        return [run.info.run_id for run in client.search_runs([experiment_id], f"tags.`{CONTENT_KEY}` = '{KEY}'")]
+        return [
+            run.info.run_id
+            for run in client.search_runs([experiment_id], f"tags.`{CONTENT_KEY}` = '{KEY}'")
+        ]
 
     with ThreadPoolExecutor(4) as threads:
-        claimed = {run.info.run_id for run in threads.map(lambda _: claim_run(client, experiment_id, KEY, "tiny"), range(4))}
+        claimed = {
+            run.info.run_id
+            for run in threads.map(
+                lambda _: claim_run(client, experiment_id, KEY, "tiny"), range(4)
+            )
+        }
     assert list(claimed) == left()
     client.create_run(experiment_id, tags={CONTENT_KEY: KEY}, start_time=0)
     assert [claim_run(client, experiment_id, KEY, "tiny").info.run_id] == list(claimed) == left()
@@ -127,14 +175,24 @@ def test_attempts_at_one_key_share_a_run(uri: str, tmp_path: Path) -> None:
     again = claim_run(client, experiment_id, KEY, "tiny").info
     assert ([again.run_id], again.status) == (left(), "RUNNING")
     assert again.run_id not in claimed
-    assert {experiment.name for experiment in client.search_experiments()} == {"Default", "other", "tiny"}
+    assert {experiment.name for experiment in client.search_experiments()} == {
+        "Default",
+        "other",
+        "tiny",
+    }
 
 
 def test_the_run_holds_what_one_looks_for(register: Callable[..., Registered], client: Any) -> None:
     registered = register()
     found = client.get_run(registered.mlflow_run_id)
     assert found.data.params["finetune.learning_rate"] == "0.005"
-    assert {"test_macro_f1", "test_macro_f1_low", "test_macro_f1_high", "loss", "validation_macro_f1"} <= set(found.data.metrics)
+    assert {
+        "test_macro_f1",
+        "test_macro_f1_low",
+        "test_macro_f1_high",
+        "loss",
+        "validation_macro_f1",
+    } <= set(found.data.metrics)
     assert len(client.get_metric_history(registered.mlflow_run_id, "loss")) > 10
     assert TAGS.items() <= found.data.tags.items()
     (dataset,) = found.inputs.dataset_inputs
@@ -145,7 +203,9 @@ def test_the_run_holds_what_one_looks_for(register: Callable[..., Registered], c
     assert version.tags.items() >= TAGS.items()
 
 
-def test_the_model_has_a_signature_and_no_pickle(register: Callable[..., Registered], uri: str, tmp_path: Path) -> None:
+def test_the_model_has_a_signature_and_no_pickle(
+    register: Callable[..., Registered], uri: str, tmp_path: Path
+) -> None:
     import mlflow
 
     register()
@@ -153,21 +213,33 @@ def test_the_model_has_a_signature_and_no_pickle(register: Callable[..., Registe
     info = mlflow.models.get_model_info("models:/tiny@challenger")
     assert info.signature.inputs.input_names() == ["text"]
     assert "predicted_label" in info.signature.outputs.input_names()
-    names = [path.name for path in (tmp_path / "store" / "mlartifacts").rglob("*") if path.is_file()]
+    names = [
+        path.name for path in (tmp_path / "store" / "mlartifacts").rglob("*") if path.is_file()
+    ]
     assert "model.onnx" in names
-    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".bin", ".joblib"))]
+    assert not [
+        name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".bin", ".joblib"))
+    ]
 
 
 def test_first_uses_of_a_database_at_once_share_it(tmp_path: Path) -> None:
     uri, names = f"sqlite:///{tmp_path}/mlflow.db", ["one", "two", "three"]
     with ThreadPoolExecutor(len(names)) as threads:
-        made = dict(zip(names, threads.map(lambda name: connect(uri, tmp_path, name)[1], names), strict=True))
+        made = dict(
+            zip(
+                names, threads.map(lambda name: connect(uri, tmp_path, name)[1], names), strict=True
+            )
+        )
     client, _ = connect(uri, tmp_path, "one")
-    assert {experiment.name: experiment.experiment_id for experiment in client.search_experiments()} == made | {"Default": "0"}
+    assert {
+        experiment.name: experiment.experiment_id for experiment in client.search_experiments()
+    } == made | {"Default": "0"}
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg2"])
-def test_an_unreachable_registry_is_told_without_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_an_unreachable_registry_is_told_without_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(RegistryError) as caught:
         connect(f"{scheme}://me:secret@127.0.0.1:9", tmp_path, "tiny")
@@ -181,7 +253,11 @@ def test_an_unreachable_registry_is_told_without_the_password(tmp_path: Path, mo
 def test_a_row_that_another_machine_wrote_meanwhile_is_worth_a_retry_and_a_mistake_is_not(
     tmp_path: Path, request: pytest.FixtureRequest, scheme: str
 ) -> None:
-    uri = f"sqlite:///{tmp_path}/rows.db" if scheme == "sqlite" else f"{scheme}://{request.getfixturevalue('postgres').make_database()}"
+    uri = (
+        f"sqlite:///{tmp_path}/rows.db"
+        if scheme == "sqlite"
+        else f"{scheme}://{request.getfixturevalue('postgres').make_database()}"
+    )
     engine = create_engine(uri)
 
     def execute(statement: str) -> None:
@@ -204,10 +280,18 @@ def test_a_database_without_its_driver_is_told(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_the_flow_notices_an_unreachable_registry_before_it_trains(template: Path, tmp_path: Path) -> None:
+def test_the_flow_notices_an_unreachable_registry_before_it_trains(
+    template: Path, tmp_path: Path
+) -> None:
     root = copy_workspace(template, tmp_path / "reviews")
     error = ratchet_json(
-        root, "train", "-S", "finetune.epochs=3", code=2, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
+        root,
+        "train",
+        "-S",
+        "finetune.epochs=3",
+        code=2,
+        MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
     )
     assert error["error"]["type"] == "RegistryError"
     assert not list((root / ".ratchet").glob("work/finetune/last"))

@@ -42,7 +42,9 @@ def remake(bundle: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     config, manifest = read_json(bundle / "config.json"), read_json(bundle / "manifest.json")
     edit(config["ratchet"])
     write_json(bundle / "config.json", config)
-    limits = Limits(max_length=manifest["limits"]["max_length"], labels=tuple(manifest["limits"]["labels"]))
+    limits = Limits(
+        max_length=manifest["limits"]["max_length"], labels=tuple(manifest["limits"]["labels"])
+    )
     write_manifest(bundle, recipe=manifest["recipe"], metrics=manifest["metrics"], limits=limits)
 
 
@@ -51,8 +53,12 @@ def reverse_labels(bundle: Path) -> None:
 
 
 OPEN: dict[str, Callable[[Registry], Any]] = {
-    "predict": lambda registry: load_predictor(registry.workspace, bundle=None, alias=None, version=1),
-    "predict by alias": lambda registry: load_predictor(registry.workspace, bundle=None, alias="challenger", version=None),
+    "predict": lambda registry: load_predictor(
+        registry.workspace, bundle=None, alias=None, version=1
+    ),
+    "predict by alias": lambda registry: load_predictor(
+        registry.workspace, bundle=None, alias="challenger", version=None
+    ),
     "compare": lambda registry: registry.find("1").open(),
     "promote and rollback": lambda registry: try_bundle(registry.find("1")),
     "retrain": lambda registry: _load(registry.find("1")),
@@ -68,10 +74,14 @@ def test_a_bundle_made_anew_is_refused(registry: Registry, way: str) -> None:
         OPEN[way](registry)
 
 
-@pytest.mark.parametrize("way", [way for way in OPEN if way != "pyfunc"])  # MLflow does not tell it which version it is
+@pytest.mark.parametrize(
+    "way", [way for way in OPEN if way != "pyfunc"]
+)  # MLflow does not tell it which version it is
 def test_a_version_without_its_hash_is_refused(registry: Registry, way: str) -> None:
     registry.client.delete_model_version_tag(registry.name, "1", BUNDLE_SHA256)
-    with pytest.raises(BundleError, match=r"tiny version 1: its tag ratchet\.bundle_sha256 is gone"):
+    with pytest.raises(
+        BundleError, match=r"tiny version 1: its tag ratchet\.bundle_sha256 is gone"
+    ):
         OPEN[way](registry)
 
 
@@ -94,7 +104,9 @@ def test_a_scoring_process_opens_only_the_bundle_that_was_checked(registry: Regi
         score_bundles({"first": info}, file, rows, 0, silent)
 
 
-def test_a_bundle_whose_labels_have_an_older_form_is_compared_by_what_they_mean(trained: Path, tmp_path: Path) -> None:
+def test_a_bundle_whose_labels_have_an_older_form_is_compared_by_what_they_mean(
+    trained: Path, tmp_path: Path
+) -> None:
     forms = {"older": ["True", "1.0", "False"], "newer": ["false", "1", "true"]}
     opened = {}
     for name, labels in forms.items():
@@ -107,13 +119,18 @@ def test_a_bundle_whose_labels_have_an_older_form_is_compared_by_what_they_mean(
     assert opened["older"].labels[0] == "True"  # what it answers stays as it was
 
 
-def test_settings_that_would_take_the_machine_down_end_in_one_message(trained: Path, tmp_path: Path) -> None:
+def test_settings_that_would_take_the_machine_down_end_in_one_message(
+    trained: Path, tmp_path: Path
+) -> None:
     bundle = Path(shutil.copytree(trained / "models" / "bundle", tmp_path / "bundle"))
     remake(bundle, lambda settings: settings.update(threads=10_000))
     done = ratchet(trained, "predict", "--bundle", str(bundle), TEXT, "--json", code=2)
     error = json.loads(done.stdout)["error"]
     assert error["type"] == "BundleError"
-    assert "ratchet.threads: Input should be less than or equal to 256, found '10000'" in error["message"]
+    assert (
+        "ratchet.threads: Input should be less than or equal to 256, found '10000'"
+        in error["message"]
+    )
     assert "Traceback" not in done.stderr
 
 

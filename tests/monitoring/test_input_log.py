@@ -39,7 +39,9 @@ def texts_in(path: Path) -> list[str]:
 
 def test_what_is_logged_is_read_back(tmp_path: Path) -> None:
     before = datetime.now(UTC)
-    file = log_inputs(tmp_path / "log", [{"text": text, "label": "positive", "score": 0.5} for text in ODD], "7")
+    file = log_inputs(
+        tmp_path / "log", [{"text": text, "label": "positive", "score": 0.5} for text in ODD], "7"
+    )
     assert texts_in(file) == texts_in(tmp_path / "log") == ODD
     for row in read_jsonl(file):
         assert set(row) == {"text", "label", "score", "time", "version"}
@@ -56,12 +58,16 @@ def test_names_sort_by_time(tmp_path: Path) -> None:
 def test_two_writers_and_a_reader_at_once_lose_no_row(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.mkdir()
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(log), name]) for name in ("a", "b")]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(log), name]) for name in ("a", "b")
+    ]
     while any(writer.poll() is None for writer in writers):
         found = texts_in(log)
         assert len(found) % 25 == 0
     assert [writer.returncode for writer in writers] == [0, 0]
-    assert Counter(texts_in(log)) == Counter(f"{name} {call} {row}" for name in "ab" for call in range(40) for row in range(25))
+    assert Counter(texts_in(log)) == Counter(
+        f"{name} {call} {row}" for name in "ab" for call in range(40) for row in range(25)
+    )
     assert len(list(log.iterdir())) == 80
 
 
@@ -114,10 +120,18 @@ def test_a_log_is_a_folder(tmp_path: Path) -> None:
         read_inputs(tmp_path / "nowhere", ["text"])
 
 
-def test_a_large_file_is_logged_in_parts_with_its_inputs_alone(exported: Exported, tmp_path: Path, template: Path) -> None:
+def test_a_large_file_is_logged_in_parts_with_its_inputs_alone(
+    exported: Exported, tmp_path: Path, template: Path
+) -> None:
     predictor = Predictor(ship(exported, tmp_path / "bundle"), load_problem(PROBLEM))
     count = BATCH_ROWS + 100
-    write_csv(tmp_path / "new.csv", {"id": [str(i) for i in range(count)], "text": [*ODD[2:], *tiny_rows(count - len(ODD) + 2)["text"]]})
+    write_csv(
+        tmp_path / "new.csv",
+        {
+            "id": [str(i) for i in range(count)],
+            "text": [*ODD[2:], *tiny_rows(count - len(ODD) + 2)["text"]],
+        },
+    )
     (tmp_path / "params.yaml").write_bytes((template / "params.yaml").read_bytes())
     log = make_log(Workspace(tmp_path), predictor, "3")
     assert predict_file(predictor, tmp_path / "new.csv", tmp_path / "out.jsonl", log=log) == count
@@ -141,9 +155,26 @@ def test_predict_logs_only_when_asked_to(trained: Path, tmp_path: Path) -> None:
         (row["text"], row["predicted_label"], "1") for row in predicted
     ]
     write_csv(tmp_path / "new.csv", {"text": ["a lamp", ""]})
-    ratchet(trained, "predict", "--log", "--input", str(tmp_path / "new.csv"), "--output", str(tmp_path / "out.csv"))
+    ratchet(
+        trained,
+        "predict",
+        "--log",
+        "--input",
+        str(tmp_path / "new.csv"),
+        "--output",
+        str(tmp_path / "out.csv"),
+    )
     ratchet(trained, "predict", "--log", "--bundle", "models/bundle", "a door")
     assert texts_in(inputs) == ["a good film", "a bad film", "a lamp", "", "a door"]
-    done = ratchet(tmp_path, "predict", "--log", "--bundle", str(trained / "models" / "bundle"), "a door", "--json", code=2)
+    done = ratchet(
+        tmp_path,
+        "predict",
+        "--log",
+        "--bundle",
+        str(trained / "models" / "bundle"),
+        "a door",
+        "--json",
+        code=2,
+    )
     error = json.loads(done.stdout)["error"]
     assert (error["type"], "-C DIR" in error["remedy"]) == ("WorkspaceError", True)

@@ -18,7 +18,14 @@ from tasks.core.errors import DataError
 from tasks.inference.predictor import Predictor
 from tasks.monitoring.drift_tests import classifier_test, label_test, length_test, vocabulary_test
 from tasks.monitoring.input_log import log_inputs
-from tasks.monitoring.triggers import LEAST_ROWS, Trigger, age_trigger, drift_trigger, new_data_trigger, performance_trigger
+from tasks.monitoring.triggers import (
+    LEAST_ROWS,
+    Trigger,
+    age_trigger,
+    drift_trigger,
+    new_data_trigger,
+    performance_trigger,
+)
 from tasks.params.lifecycle import AgeTrigger, DriftTrigger, NewDataTrigger, PerformanceTrigger
 from tasks.problems import load_problem
 
@@ -30,20 +37,35 @@ NOW = datetime(2026, 3, 29, 3, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def predictor(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    return Predictor(ship(exported, tmp_path_factory.mktemp("shipped") / "bundle"), load_problem(PROBLEM))
+    return Predictor(
+        ship(exported, tmp_path_factory.mktemp("shipped") / "bundle"), load_problem(PROBLEM)
+    )
 
 
 # --- new data ---
 
 
 def rows_file(path: Path, texts: Sequence[str | None], labels: Sequence[str | None]) -> Path:
-    table = pa.table({"row": range(len(texts)), "text": pa.array(texts, pa.string()), "label": pa.array(labels, pa.string())})
+    table = pa.table(
+        {
+            "row": range(len(texts)),
+            "text": pa.array(texts, pa.string()),
+            "label": pa.array(labels, pa.string()),
+        }
+    )
     pq.write_table(table, path)
     return path
 
 
-def new_rows(tmp_path: Path, fresh: Sequence[tuple[str | None, str | None]], trained: Sequence[tuple[str | None, str | None]]) -> int:
-    files = [rows_file(tmp_path / name, *zip(*rows, strict=True)) for name, rows in (("fresh[1].parquet", fresh), ("old.parquet", trained))]
+def new_rows(
+    tmp_path: Path,
+    fresh: Sequence[tuple[str | None, str | None]],
+    trained: Sequence[tuple[str | None, str | None]],
+) -> int:
+    files = [
+        rows_file(tmp_path / name, *zip(*rows, strict=True))
+        for name, rows in (("fresh[1].parquet", fresh), ("old.parquet", trained))
+    ]
     found = new_data_trigger(files[0], files[1], COLUMNS, NewDataTrigger())
     assert found.numbers["rows"] == len(fresh)
     return int(found.numbers["new_rows"])
@@ -57,7 +79,14 @@ def test_the_same_rows_in_another_order_are_not_new(tmp_path: Path) -> None:
 def test_repeats_and_nulls_are_values_like_others(tmp_path: Path) -> None:
     trained = [("x", "a"), ("x", "a"), (None, "a"), ("y", None), ("", "a")]
     assert new_rows(tmp_path, trained * 3, trained) == 0
-    assert new_rows(tmp_path, [*trained, (None, None), (None, "b"), ("x", None), ("x", "b"), ("", "b")], trained) == 5
+    assert (
+        new_rows(
+            tmp_path,
+            [*trained, (None, None), (None, "b"), ("x", None), ("x", "b"), ("", "b")],
+            trained,
+        )
+        == 5
+    )
     assert new_rows(tmp_path, trained, [("x", "a")]) == 3
 
 
@@ -65,11 +94,16 @@ def test_repeats_and_nulls_are_values_like_others(tmp_path: Path) -> None:
 def test_new_data_fires_from_min_rows_on(tmp_path: Path, new: int, fires: bool) -> None:
     old = [f"old {i}" for i in range(30)]
     trained = rows_file(tmp_path / "trained.parquet", old, ["a"] * 30)
-    fresh = rows_file(tmp_path / "fresh.parquet", [*old, *(f"new {i}" for i in range(new))], ["a"] * (30 + new))
+    fresh = rows_file(
+        tmp_path / "fresh.parquet", [*old, *(f"new {i}" for i in range(new))], ["a"] * (30 + new)
+    )
     found = new_data_trigger(fresh, trained, COLUMNS, NewDataTrigger(min_rows=10))
     assert (found.fired, found.numbers["new_rows"]) == (fires, new)
     assert f"{new} of" in found.reason
-    assert new_data_trigger(fresh, None, COLUMNS, NewDataTrigger(min_rows=10)).numbers["new_rows"] == 30 + new
+    assert (
+        new_data_trigger(fresh, None, COLUMNS, NewDataTrigger(min_rows=10)).numbers["new_rows"]
+        == 30 + new
+    )
 
 
 def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
@@ -85,7 +119,11 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
 def test_age_fires_only_beyond_the_last_allowed_moment() -> None:
     params, moment = AgeTrigger(enabled=True, max_days=30), timedelta(microseconds=1)
     last = NOW - timedelta(days=30)
-    assert [age_trigger(at, NOW, params).fired for at in (last + moment, last, last - moment)] == [False, False, True]
+    assert [age_trigger(at, NOW, params).fired for at in (last + moment, last, last - moment)] == [
+        False,
+        False,
+        True,
+    ]
     assert not age_trigger(NOW + timedelta(days=99), NOW, params).fired
     assert "30.0 days" in age_trigger(last, NOW, params).reason
 
@@ -93,22 +131,36 @@ def test_age_fires_only_beyond_the_last_allowed_moment() -> None:
 # --- drift ---
 
 
-def sentences(count: int, seed: int, topic: str = "word", labels: Sequence[str] = LABELS) -> list[str]:
+def sentences(
+    count: int, seed: int, topic: str = "word", labels: Sequence[str] = LABELS
+) -> list[str]:
     """Sentences that a label can be told of, with words as unevenly frequent as those of a language."""
     draw = random.Random(seed)
     rows = tiny_rows(4 * count, seed)
-    chosen = [text for text, label in zip(rows["text"], rows["label"], strict=True) if label in labels][:count]
+    chosen = [
+        text for text, label in zip(rows["text"], rows["label"], strict=True) if label in labels
+    ][:count]
     vocabulary, weights = [f"{topic}{i}" for i in range(3000)], [1 / (i + 3) for i in range(3000)]
-    return [" ".join([text[:-1], *draw.choices(vocabulary, weights, k=draw.randint(2, 8))]) for text in chosen]
+    return [
+        " ".join([text[:-1], *draw.choices(vocabulary, weights, k=draw.randint(2, 8))])
+        for text in chosen
+    ]
 
 
 def drift(
-    tmp_path: Path, reference: list[str], recent: list[str], predictor: Predictor | None = None, params: DriftTrigger = DRIFT, seed: int = 0
+    tmp_path: Path,
+    reference: list[str],
+    recent: list[str],
+    predictor: Predictor | None = None,
+    params: DriftTrigger = DRIFT,
+    seed: int = 0,
 ) -> Trigger:
     """The verdict on a log of two files and a training split, in a folder of their own."""
     place = tmp_path / f"drift{len(list(tmp_path.iterdir()))}"
     for half in (recent[: len(recent) // 2], recent[len(recent) // 2 :]):
-        log_inputs(place / "log", [{"text": text, "label": "?", "score": 0.0} for text in half], "1")
+        log_inputs(
+            place / "log", [{"text": text, "label": "?", "score": 0.0} for text in half], "1"
+        )
     rows_file(place / "train.parquet", reference, ["?"] * len(reference))
     return drift_trigger(place / "log", place / "train.parquet", predictor, params, seed, ["text"])
 
@@ -116,7 +168,11 @@ def drift(
 def shifted(found: Trigger, params: DriftTrigger = DRIFT) -> set[str]:
     """The tests that fire."""
     tests = found.numbers["tests"].items()
-    names = {name for name, test in tests if test["adjusted_p"] <= params.significance and test["effect"] >= params.min_effect}
+    names = {
+        name
+        for name, test in tests
+        if test["adjusted_p"] <= params.significance and test["effect"] >= params.min_effect
+    }
     assert found.fired == bool(names)
     assert all(name.replace("_", " ") in found.reason for name in names)
     return names
@@ -126,8 +182,20 @@ def test_inputs_like_the_training_rows_seldom_fire(tmp_path: Path, predictor: Pr
     params = DriftTrigger(enabled=True, min_rows=50, min_effect=0.0)  # the p-values alone
     fired = 0
     for seed in range(40):
-        found = drift(tmp_path, sentences(200, 2 * seed), sentences(120, 2 * seed + 1), predictor, params, seed)
-        assert set(found.numbers["tests"]) == {"text_length", "out_of_vocabulary", "classifier", "predicted_labels"}
+        found = drift(
+            tmp_path,
+            sentences(200, 2 * seed),
+            sentences(120, 2 * seed + 1),
+            predictor,
+            params,
+            seed,
+        )
+        assert set(found.numbers["tests"]) == {
+            "text_length",
+            "out_of_vocabulary",
+            "classifier",
+            "predicted_labels",
+        }
         assert found.numbers["tests"]["out_of_vocabulary"]["reference"] > 0.05
         fired += found.fired
     assert fired <= 2
@@ -140,7 +208,11 @@ def test_the_p_values_of_equal_samples_are_no_smaller_than_they_say() -> None:
     for seed in range(200):
         draw = np.random.default_rng(seed)
         one, other = ([some[i] for i in draw.integers(0, len(some), count)] for count in (80, 60))
-        for test in (length_test(one, other), vocabulary_test(one, other, draw), classifier_test(one, other, draw)):
+        for test in (
+            length_test(one, other),
+            vocabulary_test(one, other, draw),
+            classifier_test(one, other, draw),
+        ):
             found.setdefault(test.name, []).append(test.p_value)
     assert len(found) == 3
     for name, p_values in found.items():
@@ -148,7 +220,9 @@ def test_the_p_values_of_equal_samples_are_no_smaller_than_they_say() -> None:
 
 
 def test_the_order_of_rows_changes_nothing(tmp_path: Path, predictor: Predictor) -> None:
-    params = DriftTrigger(enabled=True, min_rows=50, max_rows=80)  # fewer than there are, so that some are drawn
+    params = DriftTrigger(
+        enabled=True, min_rows=50, max_rows=80
+    )  # fewer than there are, so that some are drawn
     reference, recent = sentences(200, 0), [*sentences(90, 1, "news"), *sentences(60, 2)]
     first = drift(tmp_path, reference, recent, predictor, params)
     random.Random(0).shuffle(reference)
@@ -158,7 +232,11 @@ def test_the_order_of_rows_changes_nothing(tmp_path: Path, predictor: Predictor)
 
 
 def test_longer_texts_fire_length(tmp_path: Path) -> None:
-    found = drift(tmp_path, sentences(300, 0), [f"{one} {two}" for one, two in zip(sentences(200, 1), sentences(200, 2), strict=True)])
+    found = drift(
+        tmp_path,
+        sentences(300, 0),
+        [f"{one} {two}" for one, two in zip(sentences(200, 1), sentences(200, 2), strict=True)],
+    )
     assert "text_length" in shifted(found)
     test = found.numbers["tests"]["text_length"]
     assert test["recent"] > 1.7 * test["reference"]
@@ -177,7 +255,10 @@ def test_a_script_without_blanks_is_compared_by_characters(tmp_path: Path) -> No
     topics = ("今天气很好我们去公园吧雨雪风云", "银行股票价格上涨利率货币基金贷款")
     weather, trade = (["".join(draw.choices(signs, k=30)) for _ in range(300)] for signs in topics)
     assert not drift(tmp_path, weather[:150], weather[150:]).fired
-    assert shifted(drift(tmp_path, weather[:150], trade[:100])) == {"out_of_vocabulary", "classifier"}
+    assert shifted(drift(tmp_path, weather[:150], trade[:100])) == {
+        "out_of_vocabulary",
+        "classifier",
+    }
 
 
 def test_other_classes_fire_predicted_labels(tmp_path: Path, predictor: Predictor) -> None:
@@ -195,11 +276,15 @@ def test_a_significant_but_tiny_difference_does_not_fire(tmp_path: Path) -> None
     found = drift(tmp_path, reference, recent, params=wide)
     assert min(test["adjusted_p"] for test in found.numbers["tests"].values()) < 1e-6
     assert not found.fired
-    assert drift(tmp_path, reference, recent, params=DriftTrigger(enabled=True, min_effect=0.0)).fired
+    assert drift(
+        tmp_path, reference, recent, params=DriftTrigger(enabled=True, min_effect=0.0)
+    ).fired
 
 
 @pytest.mark.parametrize("texts", [[""], ["a"], ["a b", "a  b"], ["!"], ["\n\t "]])
-def test_texts_with_nothing_in_them_are_compared_too(tmp_path: Path, texts: list[str], predictor: Predictor) -> None:
+def test_texts_with_nothing_in_them_are_compared_too(
+    tmp_path: Path, texts: list[str], predictor: Predictor
+) -> None:
     assert not drift(tmp_path, texts * 60, texts * 50, predictor).fired
 
 
@@ -213,7 +298,9 @@ def test_labels_are_compared_by_their_shares() -> None:
 # --- performance ---
 
 
-def test_performance_holds_on_the_rows_it_was_registered_with_and_falls_on_wrong_labels(tmp_path: Path, predictor: Predictor) -> None:
+def test_performance_holds_on_the_rows_it_was_registered_with_and_falls_on_wrong_labels(
+    tmp_path: Path, predictor: Predictor
+) -> None:
     rows = tiny_rows(300, seed=9)
     predicted = [prediction["label"] for prediction in predictor.predict({"text": rows["text"]})]
     registered = float(f1_score(rows["label"], predicted, average="macro"))
@@ -231,13 +318,18 @@ def test_performance_holds_on_the_rows_it_was_registered_with_and_falls_on_wrong
     assert f"{fallen.numbers['value']:.3f}" in fallen.reason
 
 
-def test_a_fall_within_the_interval_or_the_allowance_does_not_fire(tmp_path: Path, predictor: Predictor) -> None:
+def test_a_fall_within_the_interval_or_the_allowance_does_not_fire(
+    tmp_path: Path, predictor: Predictor
+) -> None:
     rows = tiny_rows(100, seed=9)
     write_csv(tmp_path / "rows.csv", rows | {"label": ["neutral"] * 20 + rows["label"][20:]})
     measured = performance_trigger(tmp_path / "rows.csv", predictor, 0.0, PERFORMANCE, 0).numbers
     assert measured["high"] > measured["value"] + 0.02
     allowed = measured["high"] + PERFORMANCE.max_fall
-    fired = [performance_trigger(tmp_path / "rows.csv", predictor, allowed + by, PERFORMANCE, 0).fired for by in (-1e-6, 1e-6)]
+    fired = [
+        performance_trigger(tmp_path / "rows.csv", predictor, allowed + by, PERFORMANCE, 0).fired
+        for by in (-1e-6, 1e-6)
+    ]
     assert fired == [False, True]
 
 
@@ -246,32 +338,52 @@ def test_rows_with_an_unknown_label_are_named(tmp_path: Path, predictor: Predict
     rows["label"][3] = rows["label"][4990] = "neutrl"
     rows["label"][10] = ""
     write_csv(tmp_path / "rows.csv", rows)
-    with pytest.raises(DataError, match=r"rows\.csv: 3 rows.*'neutrl' \(rows 4, 4991\), '' \(row 11\).*negative, neutral, positive"):
+    with pytest.raises(
+        DataError,
+        match=r"rows\.csv: 3 rows.*'neutrl' \(rows 4, 4991\), '' \(row 11\).*negative, neutral, positive",
+    ):
         performance_trigger(tmp_path / "rows.csv", predictor, 0.9, PERFORMANCE, 0)
 
 
 # --- what is off, or lacks something ---
 
 
-def test_a_trigger_that_is_off_or_lacks_something_says_so_and_does_not_fire(tmp_path: Path, predictor: Predictor) -> None:
-    nowhere, train = tmp_path / "nowhere", rows_file(tmp_path / "train.parquet", ["x"] * 60, ["a"] * 60)
+def test_a_trigger_that_is_off_or_lacks_something_says_so_and_does_not_fire(
+    tmp_path: Path, predictor: Predictor
+) -> None:
+    nowhere, train = (
+        tmp_path / "nowhere",
+        rows_file(tmp_path / "train.parquet", ["x"] * 60, ["a"] * 60),
+    )
     few = log_inputs(tmp_path / "few", [{"text": "x"}] * 19, "1")
     write_csv(tmp_path / "few.csv", tiny_rows(49))
     one_row = DriftTrigger(enabled=True, min_rows=1)
     found = {
-        "`retrain.new_data.enabled` is false": new_data_trigger(nowhere, None, COLUMNS, NewDataTrigger(enabled=False)),
+        "`retrain.new_data.enabled` is false": new_data_trigger(
+            nowhere, None, COLUMNS, NewDataTrigger(enabled=False)
+        ),
         "`retrain.age.enabled` is false": age_trigger(NOW - timedelta(days=999), NOW, AgeTrigger()),
-        "`retrain.drift.enabled` is false": drift_trigger(nowhere, nowhere, predictor, DriftTrigger(), 0, ["text"]),
-        "`retrain.performance.enabled` is false": performance_trigger(nowhere, predictor, 0.9, PerformanceTrigger(), 0),
+        "`retrain.drift.enabled` is false": drift_trigger(
+            nowhere, nowhere, predictor, DriftTrigger(), 0, ["text"]
+        ),
+        "`retrain.performance.enabled` is false": performance_trigger(
+            nowhere, predictor, 0.9, PerformanceTrigger(), 0
+        ),
         "no champion whose age": age_trigger(None, NOW, AgeTrigger(enabled=True)),
         "No inputs were logged": drift_trigger(nowhere, train, predictor, DRIFT, 0, ["text"]),
         "Nothing was trained on": drift_trigger(few, nowhere, predictor, DRIFT, 0, ["text"]),
         "19 recent inputs of 50": drift_trigger(few, train, predictor, DRIFT, 0, ["text"]),
-        f"19 recent inputs of {LEAST_ROWS}": drift_trigger(few, train, predictor, one_row, 0, ["text"]),
-        "no champion to measure": performance_trigger(tmp_path / "few.csv", None, None, PERFORMANCE, 0),
+        f"19 recent inputs of {LEAST_ROWS}": drift_trigger(
+            few, train, predictor, one_row, 0, ["text"]
+        ),
+        "no champion to measure": performance_trigger(
+            tmp_path / "few.csv", None, None, PERFORMANCE, 0
+        ),
         "No file of freshly labelled": performance_trigger(None, predictor, 0.9, PERFORMANCE, 0),
         "No rows were labelled": performance_trigger(nowhere, predictor, 0.9, PERFORMANCE, 0),
-        "49 labelled of 50": performance_trigger(tmp_path / "few.csv", predictor, 0.9, PERFORMANCE, 0),
+        "49 labelled of 50": performance_trigger(
+            tmp_path / "few.csv", predictor, 0.9, PERFORMANCE, 0
+        ),
     }
     for says, trigger in found.items():
         assert says in trigger.reason

@@ -47,7 +47,9 @@ def test_every_mistake_is_reported_at_once() -> None:
 
 @pytest.mark.parametrize("key", ["verify.min_speedup", "verify.budget_seconds"])
 def test_a_key_of_an_earlier_version_says_what_became_of_it(key: str) -> None:
-    with pytest.raises(ParamsError, match=f"{key}: no longer a setting: .* ships, however fast; delete the line"):
+    with pytest.raises(
+        ParamsError, match=f"{key}: no longer a setting: .* ships, however fast; delete the line"
+    ):
         parse(apply_overrides(MINIMAL, [f"{key}=1"]))
 
 
@@ -59,7 +61,12 @@ def test_a_missing_key_is_named() -> None:
 def test_a_hub_id_must_be_pinned() -> None:
     with pytest.raises(ParamsError, match="revision"):
         parse(MINIMAL | {"base_model": {"path": "bert-base-uncased"}})
-    assert parse(MINIMAL | {"base_model": {"path": "bert-base-uncased", "revision": "86b5e09"}}).base_model.revision == "86b5e09"
+    assert (
+        parse(
+            MINIMAL | {"base_model": {"path": "bert-base-uncased", "revision": "86b5e09"}}
+        ).base_model.revision
+        == "86b5e09"
+    )
 
 
 def test_splits_are_named_by_all_sources_or_by_none() -> None:
@@ -75,7 +82,9 @@ def test_params_are_frozen() -> None:
 
 
 def test_an_override_is_read_as_yaml_and_leaves_the_values_alone() -> None:
-    changed = apply_overrides(MINIMAL, ["finetune.learning_rate=3e-5", "ingest.sources.0.format=csv", "labels=[x, y]"])
+    changed = apply_overrides(
+        MINIMAL, ["finetune.learning_rate=3e-5", "ingest.sources.0.format=csv", "labels=[x, y]"]
+    )
     assert changed["finetune"] == {"learning_rate": 3e-5}
     assert changed["ingest"]["sources"][0] == {"url": "rows.csv", "format": "csv"}
     assert changed["labels"] == ["x", "y"]
@@ -83,7 +92,9 @@ def test_an_override_is_read_as_yaml_and_leaves_the_values_alone() -> None:
     assert MINIMAL["ingest"]["sources"] == [{"url": "rows.csv"}]
 
 
-@pytest.mark.parametrize("override", ["seed", "=1", "ingest.sources.7.url=x", "seed.deeper=1", "seed=[1"])
+@pytest.mark.parametrize(
+    "override", ["seed", "=1", "ingest.sources.7.url=x", "seed.deeper=1", "seed=[1"]
+)
 def test_a_wrong_override_is_a_users_mistake(override: str) -> None:
     with pytest.raises(ParamsError):
         apply_overrides(MINIMAL | {"seed": 1}, [override])
@@ -91,12 +102,20 @@ def test_a_wrong_override_is_a_users_mistake(override: str) -> None:
 
 def test_saving_an_override_keeps_comments_and_order(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
-    file.write_text("# top\nseed: 42  # the seed\nfinetune:\n  epochs: 1  # times\n  learning_rate: 5.0e-5\n", encoding="utf-8")
+    file.write_text(
+        "# top\nseed: 42  # the seed\nfinetune:\n  epochs: 1  # times\n  learning_rate: 5.0e-5\n",
+        encoding="utf-8",
+    )
     save_overrides(file, ["finetune.epochs=3"])
-    assert file.read_text(encoding="utf-8") == "# top\nseed: 42  # the seed\nfinetune:\n  epochs: 3  # times\n  learning_rate: 5.0e-5\n"
+    assert (
+        file.read_text(encoding="utf-8")
+        == "# top\nseed: 42  # the seed\nfinetune:\n  epochs: 3  # times\n  learning_rate: 5.0e-5\n"
+    )
 
 
-@pytest.mark.parametrize(("text", "says"), [("a: [1", "not valid YAML"), ("- 1\n", "wanted keys"), ("", "wanted keys")])
+@pytest.mark.parametrize(
+    ("text", "says"), [("a: [1", "not valid YAML"), ("- 1\n", "wanted keys"), ("", "wanted keys")]
+)
 def test_a_file_that_is_no_mapping_is_a_users_mistake(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "params.yaml"
     file.write_text(text, encoding="utf-8")

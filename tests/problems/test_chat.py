@@ -34,7 +34,14 @@ from tasks.problems import load_problem
 from tasks.scoring.tokens import keep_answers
 
 PROBLEM = load_problem("chat")
-SAID = ("the film was good.", "it was good lovely.", "the door was bad.", "it was bad awful.", "a table.", "square number.")
+SAID = (
+    "the film was good.",
+    "it was good lovely.",
+    "the door was bad.",
+    "it was bad awful.",
+    "a table.",
+    "square number.",
+)
 LONG = turns(*SAID, system="small.")
 
 
@@ -66,14 +73,22 @@ def test_tokens_are_those_of_the_models_own_template() -> None:
     theirs = AutoTokenizer.from_pretrained(base())
     encoder = DialogueEncoder(tokenizer())
     for messages in chat_rows(20)["messages"]:
-        assert encoder.encode(messages).input_ids == theirs.apply_chat_template(messages)["input_ids"]
+        assert (
+            encoder.encode(messages).input_ids == theirs.apply_chat_template(messages)["input_ids"]
+        )
         asked = messages[:-1]
-        assert encoder.encode(asked).input_ids == theirs.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
+        assert (
+            encoder.encode(asked).input_ids
+            == theirs.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
+        )
 
 
 def test_the_assistants_turns_and_their_ends_alone_are_learnt() -> None:
     found = DialogueEncoder(tokenizer()).encode(LONG)
-    assert learned_text(found) == "it was good lovely.<|im_end|>it was bad awful.<|im_end|>square number.<|im_end|>"
+    assert (
+        learned_text(found)
+        == "it was good lovely.<|im_end|>it was bad awful.<|im_end|>square number.<|im_end|>"
+    )
     assert not found.cut
 
 
@@ -97,7 +112,10 @@ def test_what_the_model_is_asked_is_the_beginning_of_what_it_learnt() -> None:
 
 def test_a_template_that_rewrites_earlier_answers_has_the_last_one_learnt(tmp_path: Path) -> None:
     make_chat_base(tmp_path)
-    forgetful = CHATML.replace("message['content']", "(message['content'] if loop.last or message['role'] == 'user' else '...')")
+    forgetful = CHATML.replace(
+        "message['content']",
+        "(message['content'] if loop.last or message['role'] == 'user' else '...')",
+    )
     (tmp_path / "chat_template.jinja").write_text(forgetful, encoding="utf-8")
     found = DialogueEncoder(tokenizer(None, tmp_path)).encode(LONG[1:])
     assert learned_text(found) == "square number.<|im_end|>"
@@ -126,8 +144,12 @@ def test_packing_changes_neither_loss_nor_gradients(make: Any) -> None:
     results = []
     for batch, references in ((packed, wanted), (plain, pad_rows(next_tokens(features), NO_WORD))):
         model = PROBLEM.load_model(directory, ()).eval()
-        outputs = model(**{name: torch.from_numpy(values) for name, values in batch.items()})["logits"]
-        loss = PROBLEM.loss(outputs, torch.from_numpy(references), label_smoothing=0.0, class_weights=None)
+        outputs = model(**{name: torch.from_numpy(values) for name, values in batch.items()})[
+            "logits"
+        ]
+        loss = PROBLEM.loss(
+            outputs, torch.from_numpy(references), label_smoothing=0.0, class_weights=None
+        )
         loss.backward()
         results.append((float(loss.detach()), model.get_input_embeddings().weight.grad))
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
@@ -142,7 +164,10 @@ def test_no_token_sees_another_dialogue() -> None:
     of = [2, 2, 2, 1, 1, None]
     wanted = [[of[one] == of[other] and other <= one for other in range(6)] for one in range(6)]
     assert mask.tolist() == wanted
-    assert pack_inputs(ids, rows, 0)["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 1, 0]]
+    assert pack_inputs(ids, rows, 0)["position_ids"].tolist() == [
+        [0, 1, 2, 3, 4, 5],
+        [0, 1, 2, 0, 1, 0],
+    ]
 
 
 # --- long dialogues ---
@@ -150,11 +175,16 @@ def test_no_token_sees_another_dialogue() -> None:
 
 @pytest.mark.parametrize("room", [60, 50, 40, 30, 20, 12, 5])
 def test_whole_oldest_exchanges_leave_first_and_the_system_turn_stays(room: int) -> None:
-    whole, found = DialogueEncoder(tokenizer()).encode(LONG), DialogueEncoder(tokenizer(room)).encode(LONG)
+    whole, found = (
+        DialogueEncoder(tokenizer()).encode(LONG),
+        DialogueEncoder(tokenizer(room)).encode(LONG),
+    )
     assert len(found.input_ids) <= room
     assert found.cut == (len(found.input_ids) < len(whole.input_ids))
     candidates = [LONG, [LONG[0], *LONG[3:]], [LONG[0], *LONG[5:]]]
-    fitting = [one for one in candidates if len(DialogueEncoder(tokenizer()).encode(one).input_ids) <= room]
+    fitting = [
+        one for one in candidates if len(DialogueEncoder(tokenizer()).encode(one).input_ids) <= room
+    ]
     if fitting:
         assert found.input_ids == DialogueEncoder(tokenizer()).encode(fitting[0]).input_ids
     assert found.learned
@@ -162,7 +192,10 @@ def test_whole_oldest_exchanges_leave_first_and_the_system_turn_stays(room: int)
 
 
 def test_a_long_answer_loses_its_end_and_a_long_question_its_beginning() -> None:
-    question, answer = turns("the film.", "good lovely " * 40), turns("the film was bad " * 40, "it was bad.")
+    question, answer = (
+        turns("the film.", "good lovely " * 40),
+        turns("the film was bad " * 40, "it was bad."),
+    )
     found = DialogueEncoder(tokenizer(32)).encode(question)
     assert whole_text(found).startswith("<|im_start|>user\nthe film.<|im_end|>")
     assert "<|im_end|>" not in learned_text(found)
@@ -189,7 +222,11 @@ def test_what_is_wrong_with_a_dialogue_is_said() -> None:
         [{"role": "human", "content": "hi"}, {"role": "assistant", "content": "hi"}],
         turns("hi", "  "),
         turns("hi"),
-        [{"role": "user", "content": "hi"}, {"role": "user", "content": "ho"}, {"role": "assistant", "content": "he"}],
+        [
+            {"role": "user", "content": "hi"},
+            {"role": "user", "content": "ho"},
+            {"role": "assistant", "content": "he"},
+        ],
         [*turns("hi", "ho"), {"role": "system", "content": "late"}],
         [{"role": "assistant", "content": "hi"}],
         [{"role": "user", "content": None}, {"role": "assistant", "content": "hi"}],
@@ -198,7 +235,10 @@ def test_what_is_wrong_with_a_dialogue_is_said() -> None:
     ]
     kind = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
     facts = dialogue_facts(pa.table({"messages": pa.array(rows, kind)})).to_pylist()
-    said = [[f"{name.partition('.')[2]}: {value}" for name, value in row.items() if value] for row in facts]
+    said = [
+        [f"{name.partition('.')[2]}: {value}" for name, value in row.items() if value]
+        for row in facts
+    ]
     assert said == [
         [],
         ["role: 'human' in turn 1"],
@@ -225,7 +265,9 @@ def test_a_base_without_template_and_end_is_told(tmp_path: Path) -> None:
 
 def test_a_template_that_refuses_or_is_broken_is_told(tmp_path: Path) -> None:
     make_chat_base(tmp_path)
-    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no system turns') }}", encoding="utf-8")
+    (tmp_path / "chat_template.jinja").write_text(
+        "{{ raise_exception('no system turns') }}", encoding="utf-8"
+    )
     with pytest.raises(DataError, match=r"roles system, user.*no system turns"):
         DialogueEncoder(tokenizer(None, tmp_path)).encode(LONG)
     (tmp_path / "chat_template.jinja").write_text("{% for %}", encoding="utf-8")
@@ -235,7 +277,9 @@ def test_a_template_that_refuses_or_is_broken_is_told(tmp_path: Path) -> None:
 
 def test_a_template_is_no_program(tmp_path: Path) -> None:
     make_chat_base(tmp_path)
-    (tmp_path / "chat_template.jinja").write_text("{{ messages.__class__.__mro__[1].__subclasses__() }}", encoding="utf-8")
+    (tmp_path / "chat_template.jinja").write_text(
+        "{{ messages.__class__.__mro__[1].__subclasses__() }}", encoding="utf-8"
+    )
     with pytest.raises(DataError, match="unsafe"):
         DialogueEncoder(tokenizer(None, tmp_path)).encode(LONG)
 
@@ -243,7 +287,9 @@ def test_a_template_is_no_program(tmp_path: Path) -> None:
 def test_a_row_without_turns_has_an_output_all_the_same() -> None:
     features = PROBLEM.encode(tokenizer(), {"messages": [None, LONG, "the film"]}, ())
     assert features["references"][0] == features["references"][2] == [NO_WORD]
-    outputs = keep_answers(np.zeros((3, max(map(len, features["input_ids"])), 500), np.float32), features)
+    outputs = keep_answers(
+        np.zeros((3, max(map(len, features["input_ids"])), 500), np.float32), features
+    )
     assert not np.isnan(outputs[:, 0]).any()
     assert as_turns("the film") == [{"role": "user", "content": "the film"}]
 
@@ -277,15 +323,21 @@ def test_metrics_are_those_of_the_models_own_loss() -> None:
     for row, places in enumerate(kept):
         outputs[row, : len(places)] = places
     found = PROBLEM.metrics(outputs, PROBLEM.references(features), ())
-    assert found["log_loss"] == pytest.approx(sum(losses) / sum(map(len, features["places"])), rel=1e-4)
+    assert found["log_loss"] == pytest.approx(
+        sum(losses) / sum(map(len, features["places"])), rel=1e-4
+    )
     assert found["perplexity"] == pytest.approx(math.exp(found["log_loss"]))
 
 
 def test_dialogues_are_known_by_their_form() -> None:
     rows = {"id": [1, 2], "tags": [["a"], ["b"]], "conversations": [turns("a", "b"), None]}
     assert PROBLEM.guess_columns(rows) == {"messages": "conversations"}
-    assert PROBLEM.guess_columns({**rows, "system": ["Be brief.", None]}) == {"messages": ("system", "conversations")}
-    assert PROBLEM.guess_columns({"talk": [[{"from": "human", "value": "a"}]]}) == {"messages": "talk"}
+    assert PROBLEM.guess_columns({**rows, "system": ["Be brief.", None]}) == {
+        "messages": ("system", "conversations")
+    }
+    assert PROBLEM.guess_columns({"talk": [[{"from": "human", "value": "a"}]]}) == {
+        "messages": "talk"
+    }
     assert PROBLEM.guess_columns({"talk": [[{"by": "human", "value": "a"}]]}) is None
 
 
@@ -298,18 +350,48 @@ ROWS = 260
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`ratchet init` and `ratchet train` on dialogues of which some are bad."""
     root = tmp_path_factory.mktemp("chat")
-    bad = [turns("hello", ""), [{"role": "bot", "content": "x"}, {"role": "assistant", "content": "y"}], turns("a question alone")]
-    lines = [json.dumps({"messages": messages}) for messages in [*chat_rows(ROWS)["messages"], *bad]]
+    bad = [
+        turns("hello", ""),
+        [{"role": "bot", "content": "x"}, {"role": "assistant", "content": "y"}],
+        turns("a question alone"),
+    ]
+    lines = [
+        json.dumps({"messages": messages}) for messages in [*chat_rows(ROWS)["messages"], *bad]
+    ]
     (root / "dialogues.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    ratchet(root, "init", "talk", "--yes", "--data", "dialogues.jsonl", "--base-model", str(base()), "--model-name", "talk")
+    ratchet(
+        root,
+        "init",
+        "talk",
+        "--yes",
+        "--data",
+        "dialogues.jsonl",
+        "--base-model",
+        str(base()),
+        "--model-name",
+        "talk",
+    )
     space = root / "talk"
-    save_overrides(space / "params.yaml", (*FAST, "finetune.learning_rate=0.02", "tokenize.max_length=48", "verify.max_metric_loss=0.2"))
+    save_overrides(
+        space / "params.yaml",
+        (
+            *FAST,
+            "finetune.learning_rate=0.02",
+            "tokenize.max_length=48",
+            "verify.max_metric_loss=0.2",
+        ),
+    )
     assert ratchet_json(space, "train")["state"] == "trained"
     return space
 
 
 def test_bad_dialogues_are_set_aside(trained: Path) -> None:
-    entries = [json.loads(line) for line in (trained / "data" / "valid" / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()]
+    entries = [
+        json.loads(line)
+        for line in (trained / "data" / "valid" / "quarantine.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    ]
     assert [entry["check"] for entry in entries] == ["empty_turn", "unknown_role", "no_answer"]
 
 
@@ -327,12 +409,21 @@ def test_the_report_holds_the_base_models_answers_beside_its_own(trained: Path) 
     assert all(answer["before"] != answer["after"] for answer in evaluation["answers"]["prompts"])
     baseline = evaluation["baseline"]
     assert baseline["name"] == "the base model"
-    assert baseline["metrics"]["perplexity"]["value"] > 2 * evaluation["metrics"]["perplexity"]["value"]
+    assert (
+        baseline["metrics"]["perplexity"]["value"]
+        > 2 * evaluation["metrics"]["perplexity"]["value"]
+    )
     verified = read_json(trained / "reports" / "verification.json")
-    assert all(found["tokens_per_second"] > 0 for found in [verified["checkpoint"], *verified["candidates"]])
+    assert all(
+        found["tokens_per_second"] > 0
+        for found in [verified["checkpoint"], *verified["candidates"]]
+    )
     fp32, *others = verified["candidates"]
     assert fp32["speedup"] == {"value": 1, "low": 1, "high": 1}  # of six rounds of writing
-    assert all(0 < found["speedup"]["low"] <= found["speedup"]["value"] <= found["speedup"]["high"] for found in others)
+    assert all(
+        0 < found["speedup"]["low"] <= found["speedup"]["value"] <= found["speedup"]["high"]
+        for found in others
+    )
     assert "Answers" in (trained / "reports" / "report.html").read_text(encoding="utf-8")
 
 
@@ -341,7 +432,10 @@ def test_the_bundle_answers_and_judges(trained: Path) -> None:
     assert answered["predicted_answer"]
     assert answered["predicted_perplexity"] is None
     dialogues = trained / "asked.jsonl"
-    dialogues.write_text("".join(json.dumps({"messages": some}) + "\n" for some in (LONG, LONG[:4])), encoding="utf-8")
+    dialogues.write_text(
+        "".join(json.dumps({"messages": some}) + "\n" for some in (LONG, LONG[:4])),
+        encoding="utf-8",
+    )
     judged, continued = ratchet_json(trained, "predict", "--input", str(dialogues))
     assert judged["predicted_answer"] is None
     assert judged["predicted_perplexity"] > 1
@@ -351,23 +445,50 @@ def test_the_bundle_answers_and_judges(trained: Path) -> None:
 
 def spoken(space: Path, said: str, *options: str) -> list[str]:
     """Lines that the bundle of a workspace says to lines."""
-    command = ("-c", "from flows.cli.main import main; main()", "chat", "--bundle", str(space / "models" / "bundle"), *options)
-    done = subprocess.run([sys.executable, *command], input=said, capture_output=True, text=True, check=False, timeout=120)
+    command = (
+        "-c",
+        "from flows.cli.main import main; main()",
+        "chat",
+        "--bundle",
+        str(space / "models" / "bundle"),
+        *options,
+    )
+    done = subprocess.run(
+        [sys.executable, *command],
+        input=said,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
 def test_it_talks_remembers_and_forgets(trained: Path) -> None:
     greedy = ("--temperature", "0", "--max-new-tokens", "12")
-    first, second, again, unknown = "the film was good lovely.", "the door was bad.", "/reset", "/what"
-    lines = spoken(trained, "\n".join([first, second, again, unknown, first, "/exit", "never asked"]) + "\n", *greedy)
+    first, second, again, unknown = (
+        "the film was good lovely.",
+        "the door was bad.",
+        "/reset",
+        "/what",
+    )
+    lines = spoken(
+        trained,
+        "\n".join([first, second, again, unknown, first, "/exit", "never asked"]) + "\n",
+        *greedy,
+    )
     assert len(lines) == 3
     assert lines[0] == lines[2]
     assert spoken(trained, first + "\n", *greedy) == lines[:1]
     (line,) = spoken(trained, first + "\n", *greedy, "--json")
     assert json.loads(line) == {"user": first, "assistant": lines[0]}
     warm = ("--temperature", "2", "--max-new-tokens", "12", "--seed")
-    assert spoken(trained, first, *warm, "1") == spoken(trained, first, *warm, "1") != spoken(trained, first, *warm, "2")
+    assert (
+        spoken(trained, first, *warm, "1")
+        == spoken(trained, first, *warm, "1")
+        != spoken(trained, first, *warm, "2")
+    )
 
 
 def test_a_model_that_does_not_talk_and_answers_without_room_are_told(trained: Path) -> None:

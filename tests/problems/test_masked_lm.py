@@ -25,12 +25,22 @@ from tasks.params.schema import EvaluateParams, save_overrides
 from tasks.params.workspace import Workspace
 from tasks.problems import load_problem
 from tasks.scoring.tokens import GUESSES, LEAD, LIKELIHOOD, keep_places
-from tasks.training.networks.scratch_model import SPECIAL, Shape, make_scratch_model, train_tokenizer
+from tasks.training.networks.scratch_model import (
+    SPECIAL,
+    Shape,
+    make_scratch_model,
+    train_tokenizer,
+)
 
 PROBLEM = load_problem("masked-lm")
 VOCABULARY = Vocabulary(4, 200, frozenset(range(5)))
 TEXTS = tiny_rows(60)["text"]
-CHINESE = ["房间很干净，服务也好。", "位置不好，房间太小。", "早餐很好，位置也很好。", "服务太差，房间不干净。"]
+CHINESE = [
+    "房间很干净，服务也好。",
+    "位置不好，房间太小。",
+    "早餐很好，位置也很好。",
+    "服务太差，房间不干净。",
+]
 
 
 def long_row(tokens: int) -> list[int]:
@@ -64,7 +74,11 @@ def test_masks_have_the_shares_of_bert() -> None:
 
 def test_a_short_text_has_a_mask_and_special_tokens_never_are() -> None:
     assert mask_row([2, 17, 3], VOCABULARY)[1:] == ([1], [17])
-    assert mask_row([2, 1, 3], VOCABULARY) == ([2, 1, 3], [0], [NO_WORD])  # unknown characters alone: nothing is hidden
+    assert mask_row([2, 1, 3], VOCABULARY) == (
+        [2, 1, 3],
+        [0],
+        [NO_WORD],
+    )  # unknown characters alone: nothing is hidden
 
 
 def test_a_text_that_asks_is_left_as_it_is(base_dir: Path) -> None:
@@ -75,7 +89,9 @@ def test_a_text_that_asks_is_left_as_it_is(base_dir: Path) -> None:
     assert [NO_WORD in right for right in both["references"]] == [True, False]
 
 
-def test_training_draws_new_masks_each_time_and_the_same_from_the_same_state(base_dir: Path) -> None:
+def test_training_draws_new_masks_each_time_and_the_same_from_the_same_state(
+    base_dir: Path,
+) -> None:
     features = features_of(base_dir, TEXTS)
     seed_everything(3)
     first, second = draw_masks(features, 0), draw_masks(features, 0)
@@ -109,12 +125,16 @@ def test_training_masks_have_the_shares_of_bert() -> None:
     masked = references != NO_WORD
     assert masked.mean() == pytest.approx(SHARE, abs=0.01)
     assert (given[masked] == 4).mean() == pytest.approx(HIDDEN, abs=0.03)
-    assert (given[masked] == references[masked]).mean() == pytest.approx(1 - HIDDEN - OTHER, abs=0.03)
+    assert (given[masked] == references[masked]).mean() == pytest.approx(
+        1 - HIDDEN - OTHER, abs=0.03
+    )
 
 
 def test_a_tokenizer_without_a_mask_is_told() -> None:
     with pytest.raises(SourceError, match="no mask token"):
-        Vocabulary.of(Tokenizer.from_str(train_tokenizer(["a b"], 50).to_str().replace("[MASK]", "[GUESS]")))
+        Vocabulary.of(
+            Tokenizer.from_str(train_tokenizer(["a b"], 50).to_str().replace("[MASK]", "[GUESS]"))
+        )
 
 
 # --- metrics ---
@@ -124,16 +144,23 @@ def judged(base: Path) -> tuple[Any, Any, Any, dict[str, list[Any]]]:
     """(logits, outputs, references, features) of a model that is nobody's."""
     features = features_of(base, TEXTS)
     batch = PROBLEM.collate(features, 0)
-    logits = np.random.default_rng(0).normal(size=(*batch["input_ids"].shape, 200)).astype(np.float32) * 3
+    logits = (
+        np.random.default_rng(0).normal(size=(*batch["input_ids"].shape, 200)).astype(np.float32)
+        * 3
+    )
     return logits, keep_places(logits, features), PROBLEM.references(features), features
 
 
 def test_metrics_are_those_of_the_logits(base_dir: Path) -> None:
     logits, outputs, references, features = judged(base_dir)
     losses, hits = [], []
-    for row, (places, right) in enumerate(zip(features["places"], features["references"], strict=True)):
+    for row, (places, right) in enumerate(
+        zip(features["places"], features["references"], strict=True)
+    ):
         at = torch.from_numpy(logits[row, places])
-        losses += torch.nn.functional.cross_entropy(at, torch.tensor(right), reduction="none").tolist()
+        losses += torch.nn.functional.cross_entropy(
+            at, torch.tensor(right), reduction="none"
+        ).tolist()
         hits += (at.argmax(-1) == torch.tensor(right)).tolist()
     found = PROBLEM.metrics(outputs, references, ())
     assert found["log_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
@@ -164,7 +191,9 @@ def test_a_question_is_answered_with_the_likeliest_tokens(base_dir: Path) -> Non
     features = features_of(base_dir, ["a [MASK] film", "a film", ""])
     logits = np.zeros((3, 5, 200), np.float32)
     logits[0, 2, [7, 9]] = 9, 8
-    question, text, nothing = PROBLEM.decode(keep_places(logits, features), {"text": ["a [MASK] film", "a film", ""]}, (), Calibration())
+    question, text, nothing = PROBLEM.decode(
+        keep_places(logits, features), {"text": ["a [MASK] film", "a film", ""]}, (), Calibration()
+    )
     assert question["perplexity"] is None
     assert [fill["token"] for fill in question["fills"][:2]] == [7, 9]
     assert len(question["fills"]) == GUESSES
@@ -180,7 +209,9 @@ def test_there_is_nothing_to_learn_from_unknown_characters_alone(base_dir: Path)
     features["references"] = [[NO_WORD]] * 2
     batch, references = PROBLEM.training_batch(features, 0)
     outputs = torch.zeros(*batch["input_ids"].shape, 200, requires_grad=True)
-    loss = PROBLEM.loss(outputs, torch.from_numpy(references), label_smoothing=0.0, class_weights=None)
+    loss = PROBLEM.loss(
+        outputs, torch.from_numpy(references), label_smoothing=0.0, class_weights=None
+    )
     loss.backward()
     assert float(loss.detach()) == 0
 
@@ -188,7 +219,9 @@ def test_there_is_nothing_to_learn_from_unknown_characters_alone(base_dir: Path)
 def test_what_needs_labels_is_refused() -> None:
     behaviour = {"minimum_functionality": [{"name": "x", "label": "y", "texts": ["a"]}]}
     with pytest.raises(ParamsError, match="no labels"):
-        PROBLEM.behaviour_tests({"text": TEXTS}, (), EvaluateParams.model_validate({"behaviour": behaviour}), 0)
+        PROBLEM.behaviour_tests(
+            {"text": TEXTS}, (), EvaluateParams.model_validate({"behaviour": behaviour}), 0
+        )
     with pytest.raises(ParamsError, match="no classes"):
         PROBLEM.class_weights(np.zeros((1, 1)), (), "balanced")
 
@@ -209,7 +242,9 @@ def test_a_model_from_scratch_is_small_and_the_same_again(tmp_path: Path) -> Non
     for name in ("one", "two"):
         make_scratch_model(TEXTS, tmp_path / name, shape, seed=7)
     assert torch.equal(torch.get_rng_state(), before)
-    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (
+        tmp_path / "two" / "model.safetensors"
+    ).read_bytes()
     model = PROBLEM.load_model(tmp_path / "one", ())
     assert (model.config.num_hidden_layers, model.config.hidden_size) == (2, 48)
     assert model.config.vocab_size == load_tokenizer(tmp_path / "one").get_vocab_size() <= 120
@@ -225,8 +260,23 @@ def adapted(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`ratchet adapt` on a tiny base, in one command."""
     root = tmp_path_factory.mktemp("adapt")
     write_csv(root / "texts.csv", {"sentence": tiny_rows(300)["text"]})
-    fast = [word for value in (*FAST, "finetune.epochs=4", "verify.max_metric_loss=0.3") for word in ("-S", value)]
-    done = ratchet_json(root, "adapt", "adapted", "--data", "texts.csv", "--text", "sentence", "--base-model", str(base_dir), *fast)
+    fast = [
+        word
+        for value in (*FAST, "finetune.epochs=4", "verify.max_metric_loss=0.3")
+        for word in ("-S", value)
+    ]
+    done = ratchet_json(
+        root,
+        "adapt",
+        "adapted",
+        "--data",
+        "texts.csv",
+        "--text",
+        "sentence",
+        "--base-model",
+        str(base_dir),
+        *fast,
+    )
     assert done["state"] == "trained"
     assert done["base_model"] == "path: ../adapted/models/checkpoint"
     return root / "adapted"
@@ -236,12 +286,21 @@ def test_adapting_lowers_the_perplexity(adapted: Path) -> None:
     evaluations = read_json(adapted / "reports" / "training.json")["evaluations"]
     assert evaluations[-1]["perplexity"] < evaluations[0]["perplexity"]
     assert read_json(adapted / "reports" / "metrics.json")["perplexity"] < 150  # of 200 tokens
-    assert Workspace(adapted).params().finetune.learning_rate == 0.005  # what was set is written down
+    assert (
+        Workspace(adapted).params().finetune.learning_rate == 0.005
+    )  # what was set is written down
 
 
 def test_the_same_command_again_changes_nothing(adapted: Path) -> None:
-    assert ratchet_json(adapted.parent, "adapt", "adapted", "--data", "texts.csv", "--text", "sentence")["state"] == "cached"
-    error = json.loads(ratchet(adapted.parent, "adapt", "adapted", "--data", "other.csv", "--json", code=2).stdout)["error"]
+    assert (
+        ratchet_json(
+            adapted.parent, "adapt", "adapted", "--data", "texts.csv", "--text", "sentence"
+        )["state"]
+        == "cached"
+    )
+    error = json.loads(
+        ratchet(adapted.parent, "adapt", "adapted", "--data", "other.csv", "--json", code=2).stdout
+    )["error"]
     assert "reads ../texts.csv" in error["message"]
 
 
@@ -258,8 +317,20 @@ def test_its_checkpoint_is_another_workspaces_base(adapted: Path) -> None:
     root = adapted.parent
     write_csv(root / "labelled.csv", tiny_rows(240))
     checkpoint = "adapted/models/checkpoint"
-    ratchet(root, "init", "another", "--data", "labelled.csv", "--problem", "text-classification", "--base-model", checkpoint)
-    assert 'path: "../adapted/models/checkpoint"' in (root / "another" / "params.yaml").read_text(encoding="utf-8")
+    ratchet(
+        root,
+        "init",
+        "another",
+        "--data",
+        "labelled.csv",
+        "--problem",
+        "text-classification",
+        "--base-model",
+        checkpoint,
+    )
+    assert 'path: "../adapted/models/checkpoint"' in (root / "another" / "params.yaml").read_text(
+        encoding="utf-8"
+    )
     save_overrides(root / "another" / "params.yaml", FAST)
     done = ratchet_json(root / "another", "train")
     assert done["state"] == "trained"
@@ -275,14 +346,27 @@ def test_from_scratch_it_makes_its_own_base(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     write_csv(
         tmp_path / "reviews.csv",
-        {"text": ["".join(draw.choice(list("房间很干净服务也好位置不太小早餐差"), 12)) + "。" for _ in range(150)]},
+        {
+            "text": [
+                "".join(draw.choice(list("房间很干净服务也好位置不太小早餐差"), 12)) + "。"
+                for _ in range(150)
+            ]
+        },
     )
-    fast = [word for value in (*FAST, "finetune.epochs=1", "verify.max_metric_loss=1") for word in ("-S", value)]
+    fast = [
+        word
+        for value in (*FAST, "finetune.epochs=1", "verify.max_metric_loss=1")
+        for word in ("-S", value)
+    ]
     shape = ("--vocabulary", "200", "--layers", "1", "--width", "32")
-    out = ratchet(tmp_path, "adapt", "zh", "--data", "reviews.csv", "--from-scratch", *shape, *fast).stdout
+    out = ratchet(
+        tmp_path, "adapt", "zh", "--data", "reviews.csv", "--from-scratch", *shape, *fast
+    ).stdout
     assert "path: ../zh/models/checkpoint" in out
     assert (tmp_path / "zh" / "base" / "tokenizer.json").is_file()
     assert (tmp_path / "zh" / "models" / "checkpoint" / "tokenizer.json").is_file()
     params = Workspace(tmp_path / "zh").params()
     assert (params.base_model.path, params.base_model.sha256) == ("./base", None)
-    assert params.finetune.epochs == 1  # a value that was asked for, not that for models from scratch
+    assert (
+        params.finetune.epochs == 1
+    )  # a value that was asked for, not that for models from scratch

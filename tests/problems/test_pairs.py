@@ -44,7 +44,10 @@ def judged(queries: int = 30, each: int = 8, seed: int = 0, grades: int = 2) -> 
 
 
 def found(outputs: Any, references: Any) -> dict[str, float]:
-    return {name: float(values[0]) for name, values in score_metrics(outputs, references)(Draws.once(len(outputs))).items()}
+    return {
+        name: float(values[0])
+        for name, values in score_metrics(outputs, references)(Draws.once(len(outputs))).items()
+    }
 
 
 def test_metrics_are_those_of_scipy_and_scikit_learn() -> None:
@@ -58,15 +61,27 @@ def test_metrics_are_those_of_scipy_and_scikit_learn() -> None:
 @pytest.mark.parametrize("grades", [2, 4])
 def test_ndcg_is_that_of_scikit_learn(grades: int) -> None:
     outputs, references = judged(each=15, grades=grades)
-    by_query = [(references[references[:, QUERY] == q, 0], outputs[references[:, QUERY] == q]) for q in range(30)]
-    wanted = np.mean([ndcg_score((scores - scores.min())[None], said[None], k=10) for scores, said in by_query if np.ptp(scores)])
+    by_query = [
+        (references[references[:, QUERY] == q, 0], outputs[references[:, QUERY] == q])
+        for q in range(30)
+    ]
+    wanted = np.mean(
+        [
+            ndcg_score((scores - scores.min())[None], said[None], k=10)
+            for scores, said in by_query
+            if np.ptp(scores)
+        ]
+    )
     assert found(outputs, references)["ndcg_at_10"] == pytest.approx(wanted, abs=1e-6)
 
 
 def test_the_rank_of_the_best_counts_from_one() -> None:
     references = np.asarray([[1, 7], [0, 7], [0, 7], [0, 9], [2, 9], [3, 5], [3, 5]], np.float64)
     outputs = np.asarray([0.5, 0.9, 0.1, 0.2, 0.3, 1.0, 2.0], np.float32)
-    assert sorted(rank_queries(outputs, references).rank.tolist()) == [1, 2]  # the query whose rows are alike has no best
+    assert sorted(rank_queries(outputs, references).rank.tolist()) == [
+        1,
+        2,
+    ]  # the query whose rows are alike has no best
     assert found(outputs, references)["mrr"] == pytest.approx((1 / 2 + 1) / 2)
 
 
@@ -89,8 +104,14 @@ def test_a_query_drawn_twice_counts_twice() -> None:
     weights = np.ones((1, len(outputs)))
     weights[0, references[:, QUERY] == 0] = 2
     again = references[references[:, QUERY] == 0] + [0, 1000]
-    wanted = found(np.concatenate([outputs, outputs[references[:, QUERY] == 0]]), np.concatenate([references, again]))
-    resampled = {name: float(values[0]) for name, values in score_metrics(outputs, references)(Draws(weights)).items()}
+    wanted = found(
+        np.concatenate([outputs, outputs[references[:, QUERY] == 0]]),
+        np.concatenate([references, again]),
+    )
+    resampled = {
+        name: float(values[0])
+        for name, values in score_metrics(outputs, references)(Draws(weights)).items()
+    }
     assert resampled == pytest.approx(wanted, abs=1e-9)
 
 
@@ -101,7 +122,9 @@ def test_rows_that_depend_on_each_other_make_the_interval_wider() -> None:
     many, same = np.repeat(outputs, 30)[:, None], np.repeat(references, 30, axis=0)
     apart = same.copy()
     apart[:, QUERY] = np.arange(len(apart))
-    together, alone = (metric_intervals(kind, many, rows, (), Resampling(300))["pearson"] for rows in (same, apart))
+    together, alone = (
+        metric_intervals(kind, many, rows, (), Resampling(300))["pearson"] for rows in (same, apart)
+    )
     assert together["high"] - together["low"] > 3 * (alone["high"] - alone["low"])
 
 
@@ -146,7 +169,9 @@ def pair_rows(questions: int = 60, answers: int = 4) -> dict[str, list[Any]]:
         for place in range(answers):
             right = place % 2 == 0
             rows["text_a"].append(text)
-            rows["text_b"].append(f"the {(POSITIVE if right else NEGATIVE)[(number + place) % 4]} door number {number} of city {place}")
+            rows["text_b"].append(
+                f"the {(POSITIVE if right else NEGATIVE)[(number + place) % 4]} door number {number} of city {place}"
+            )
             rows["score"].append(float(right))
     return rows
 
@@ -157,17 +182,33 @@ def table(rows: dict[str, list[Any]], **more: list[Any]) -> pa.Table:
     return pa.table({"row": pa.array(range(count), pa.int64()), **rows, **more, **places})
 
 
-@pytest.mark.parametrize(("problem", "group"), [("text-pair", "text_a"), ("text-pair-score", "query")])
+@pytest.mark.parametrize(
+    ("problem", "group"), [("text-pair", "text_a"), ("text-pair-score", "query")]
+)
 def test_no_question_is_in_two_splits(problem: str, group: str, tmp_path: Path) -> None:
     rows = pair_rows()
-    more = {"query": rows["text_a"]} if group == "query" else {"label": ["yes" if s else "no" for s in rows["score"]]}
+    more = (
+        {"query": rows["text_a"]}
+        if group == "query"
+        else {"label": ["yes" if s else "no" for s in rows["score"]]}
+    )
     (tmp_path / "valid").mkdir()
     made = table(rows, **more)
     pq.write_table(made, tmp_path / "valid" / "rows.parquet")
     Account(len(made), len(made)).write(tmp_path / "valid")
     params = SplitParams(near_duplicate_similarity=1)
-    split_rows(tmp_path / "valid", tmp_path / "splits", problem=problem, labels=("no", "yes"), split=params, report=silent)
-    parts = [set(pq.read_table(tmp_path / "splits" / f"{name}.parquet")[group].to_pylist()) for name in ("train", "validation", "test")]
+    split_rows(
+        tmp_path / "valid",
+        tmp_path / "splits",
+        problem=problem,
+        labels=("no", "yes"),
+        split=params,
+        report=silent,
+    )
+    parts = [
+        set(pq.read_table(tmp_path / "splits" / f"{name}.parquet")[group].to_pylist())
+        for name in ("train", "validation", "test")
+    ]
     assert all(parts)
     assert len(set.union(*parts)) == sum(map(len, parts)) == 60
 
@@ -181,13 +222,28 @@ def test_a_pair_of_two_queries_stays_in_the_split_nearest_to_the_test_set(tmp_pa
     pq.write_table(made, tmp_path / "valid" / "rows.parquet")
     Account(len(made), len(made)).write(tmp_path / "valid")
     params = SplitParams(near_duplicate_similarity=1, validation=0.3, test=0.3)
-    split_rows(tmp_path / "valid", tmp_path / "splits", problem="text-pair-score", labels=(), split=params, report=silent)
+    split_rows(
+        tmp_path / "valid",
+        tmp_path / "splits",
+        problem="text-pair-score",
+        labels=(),
+        split=params,
+        report=silent,
+    )
     pairs = [
         {(a, b) for a, b in zip(part["text_a"], part["text_b"], strict=True)}
-        for part in (pq.read_table(tmp_path / "splits" / f"{name}.parquet").to_pydict() for name in ("train", "validation", "test"))
+        for part in (
+            pq.read_table(tmp_path / "splits" / f"{name}.parquet").to_pydict()
+            for name in ("train", "validation", "test")
+        )
     ]
     assert len(set.union(*pairs)) == sum(map(len, pairs)) == 60
-    left = [json.loads(line) for line in (tmp_path / "splits" / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()]
+    left = [
+        json.loads(line)
+        for line in (tmp_path / "splits" / "quarantine.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    ]
     assert left
     assert all("nearly the same text as a.csv line" in entry["reason"] for entry in left)
 
@@ -199,18 +255,28 @@ def test_scores_that_are_out_of_range_or_no_numbers_are_named(tmp_path: Path) ->
     made = table(rows, query=rows["text_a"])
     pq.write_table(made, tmp_path / "raw" / "rows.parquet")
     Account(len(made), len(made)).write(tmp_path / "raw")
-    with pytest.raises(DataError, match=r"the score is not from 0 to 1 \(validate.score_range\).*line 7"):
+    with pytest.raises(
+        DataError, match=r"the score is not from 0 to 1 \(validate.score_range\).*line 7"
+    ):
         validate_rows(
             tmp_path / "raw", tmp_path / "valid", tmp_path / "report.json", tmp_path / "docs", problem="text-pair-score", labels=(),
             validate=ValidateParams(score_range=(0, 1)), report=silent,
         )  # fmt: skip
-    report = {check["name"]: check for check in json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["checks"]}
+    report = {
+        check["name"]: check
+        for check in json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["checks"]
+    }
     assert report["null_score"]["unexpected"] + report["finite_score"]["unexpected"] == 2
 
 
 def test_the_plain_method_sees_words_in_common() -> None:
-    pairs = (["red house", "blue door", "old tree"], ["a red house", "the blue door", "some other thing"])
-    said = tfidf_cosine(pairs, [1.0, 1.0, 0.0], (["red door", "old tree"], ["the red door", "blue house"]))
+    pairs = (
+        ["red house", "blue door", "old tree"],
+        ["a red house", "the blue door", "some other thing"],
+    )
+    said = tfidf_cosine(
+        pairs, [1.0, 1.0, 0.0], (["red door", "old tree"], ["the red door", "blue house"])
+    )
     assert said.shape == (2, 1)
     assert said[0, 0] > said[1, 0]
 
@@ -218,24 +284,46 @@ def test_the_plain_method_sees_words_in_common() -> None:
 def test_pairs_are_guessed_from_foreign_columns() -> None:
     rows = pair_rows()
     questions = {"question": rows["text_a"], "answer": rows["text_b"]}
-    scored = guess({**questions, "relevance": rows["score"], "qid": [str(i // 4) for i in range(240)]}, None, {})
-    assert (scored.problem, scored.columns["score"], scored.columns["query"]) == ("text-pair-score", "relevance", "qid")
+    scored = guess(
+        {**questions, "relevance": rows["score"], "qid": [str(i // 4) for i in range(240)]},
+        None,
+        {},
+    )
+    assert (scored.problem, scored.columns["score"], scored.columns["query"]) == (
+        "text-pair-score",
+        "relevance",
+        "qid",
+    )
     classed = guess({**questions, "label": ["yes" if s else "no" for s in rows["score"]]}, None, {})
-    assert (classed.problem, classed.columns) == ("text-pair", {"text_a": "question", "text_b": "answer", "label": "label"})
+    assert (classed.problem, classed.columns) == (
+        "text-pair",
+        {"text_a": "question", "text_b": "answer", "label": "label"},
+    )
 
 
 def test_what_is_not_named_has_its_own_name() -> None:
     rows = pair_rows()
-    foreign = {"utterance": rows["text_a"], "intent": rows["text_b"], "score": [int(score > 0.5) for score in rows["score"]]}
+    foreign = {
+        "utterance": rows["text_a"],
+        "intent": rows["text_b"],
+        "score": [int(score > 0.5) for score in rows["score"]],
+    }
     found = guess(foreign, "text-pair-score", {"text_a": "utterance", "text_b": "intent"})
     assert found.columns == {"text_a": "utterance", "text_b": "intent", "score": "score"}
 
 
 def test_identifiers_are_no_texts() -> None:
-    ids, prompts = [f"{number:08x}" for number in range(0, 400, 10)], ["Who are you?", "What do you like?"] * 20
+    ids, prompts = (
+        [f"{number:08x}" for number in range(0, 400, 10)],
+        ["Who are you?", "What do you like?"] * 20,
+    )
     with pytest.raises(ParamsError, match="fit no problem type"):
         guess({"id": ids, "prompt": prompts}, None, {})
-    found = guess({"id": ids, "prompt": prompts, "answer": [f"it is {number}" for number in range(40)]}, None, {})
+    found = guess(
+        {"id": ids, "prompt": prompts, "answer": [f"it is {number}" for number in range(40)]},
+        None,
+        {},
+    )
     assert found.columns == {"text": "answer", "label": "prompt"}
 
 
@@ -249,21 +337,50 @@ def write(path: Path, rows: dict[str, list[Any]]) -> Path:
 
 def test_pairs_are_trained_and_rank_what_they_are_asked(tmp_path: Path, base_dir: Path) -> None:
     data = write(tmp_path / "pairs.csv", pair_rows(questions=120))
-    made = make_workspace(request := Request(tmp_path / "w", None, [str(data)], {}, "pairs", str(base_dir)), guess_problem(request))
+    made = make_workspace(
+        request := Request(tmp_path / "w", None, [str(data)], {}, "pairs", str(base_dir)),
+        guess_problem(request),
+    )
     assert (made.problem, made.labels) == ("text-pair-score", [])
     settings = [option for value in FAST for option in ("-S", value)]
     ratchet(tmp_path / "w", "train", *settings, "-S", "finetune.loss=ranking")
-    evaluation = json.loads((tmp_path / "w" / "reports" / "evaluation.json").read_text(encoding="utf-8"))
+    evaluation = json.loads(
+        (tmp_path / "w" / "reports" / "evaluation.json").read_text(encoding="utf-8")
+    )
     assert evaluation["metrics"]["auc"]["value"] > 0.9
     assert evaluation["metrics"]["mrr"]["value"] > 0.9
-    assert "Where the best comes" in (tmp_path / "w" / "reports" / "report.html").read_text(encoding="utf-8")
+    assert "Where the best comes" in (tmp_path / "w" / "reports" / "report.html").read_text(
+        encoding="utf-8"
+    )
 
-    candidates = ["the awful door number 1 of city 2", "the lovely door number 3 of city 1", "the dull door number 2 of city 3"]
+    candidates = [
+        "the awful door number 1 of city 2",
+        "the lovely door number 3 of city 1",
+        "the dull door number 2 of city 3",
+    ]
     ranked = ratchet_json(tmp_path / "w", "rank", "a question", *candidates)
     assert [one["rank"] for one in ranked] == [1, 2, 3]
     assert ranked[0]["text"] == candidates[1]
-    assert sorted((one["score"] for one in ranked), reverse=True) == [one["score"] for one in ranked]
+    assert sorted((one["score"] for one in ranked), reverse=True) == [
+        one["score"] for one in ranked
+    ]
     write(tmp_path / "answers.csv", {"text_b": candidates})
-    assert ratchet_json(tmp_path / "w", "rank", "a question", "--input", str(tmp_path / "answers.csv"), "--top", "2") == ranked[:2]
+    assert (
+        ratchet_json(
+            tmp_path / "w",
+            "rank",
+            "a question",
+            "--input",
+            str(tmp_path / "answers.csv"),
+            "--top",
+            "2",
+        )
+        == ranked[:2]
+    )
     assert "no candidates" in ratchet(tmp_path / "w", "rank", "a question", code=2).stderr
-    assert "no classes" in ratchet(tmp_path / "w", "rank", "a question", *candidates, "--label", "yes", code=2).stderr
+    assert (
+        "no classes"
+        in ratchet(
+            tmp_path / "w", "rank", "a question", *candidates, "--label", "yes", code=2
+        ).stderr
+    )

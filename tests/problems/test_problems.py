@@ -45,7 +45,11 @@ def sample(problem: Problem) -> Sample:
 
 
 def encoded(problem: Problem, sample: Sample, length: int = 32, rows: Any = None) -> Features:
-    return problem.encode(load_tokenizer(sample.base_dir(), length), sample.rows if rows is None else rows, sample.labels)
+    return problem.encode(
+        load_tokenizer(sample.base_dir(), length),
+        sample.rows if rows is None else rows,
+        sample.labels,
+    )
 
 
 def fresh_model(problem: Problem, sample: Sample) -> Any:
@@ -71,7 +75,9 @@ def test_it_says_what_it_is(problem: Problem) -> None:
 
 
 def test_it_knows_its_own_columns_in_foreign_rows(problem: Problem, sample: Sample) -> None:
-    found = problem.guess_columns({name: sample.rows[name] for name in problem.columns} | {"other": list(range(len(sample)))})
+    found = problem.guess_columns(
+        {name: sample.rows[name] for name in problem.columns} | {"other": list(range(len(sample)))}
+    )
     assert found == {name: name for name in problem.columns}
 
 
@@ -85,9 +91,16 @@ def test_its_expectations_name_themselves_once(problem: Problem, sample: Sample)
     assert all(check.says and check.type.startswith("expect_") for check in checks)
 
 
-def test_rows_become_outputs_and_outputs_become_predictions(problem: Problem, sample: Sample) -> None:
+def test_rows_become_outputs_and_outputs_become_predictions(
+    problem: Problem, sample: Sample
+) -> None:
     features, labels, count = encoded(problem, sample, 16), sample.labels, len(sample)
-    assert len(features["input_ids"]) == len(features["truncated"]) == len(problem.references(features)) == count
+    assert (
+        len(features["input_ids"])
+        == len(features["truncated"])
+        == len(problem.references(features))
+        == count
+    )
     outputs = predict_torch(fresh_model(problem, sample), problem, features, pad(sample))
     assert len(outputs) == count
     assert outputs.dtype == np.float32
@@ -107,19 +120,30 @@ def test_rows_become_outputs_and_outputs_become_predictions(problem: Problem, sa
     assert {label for one in predictions for label in problem.predicted_labels(one)} <= set(labels)
 
 
-def test_resampled_metrics_are_the_metrics_of_the_resamples(problem: Problem, sample: Sample) -> None:
+def test_resampled_metrics_are_the_metrics_of_the_resamples(
+    problem: Problem, sample: Sample
+) -> None:
     features = encoded(problem, sample)
-    outputs, references = predict_torch(fresh_model(problem, sample), problem, features, pad(sample)), problem.references(features)
+    outputs, references = (
+        predict_torch(fresh_model(problem, sample), problem, features, pad(sample)),
+        problem.references(features),
+    )
     draw, clusters = np.random.default_rng(0), problem.clusters(references)
     if clusters is None:
-        weights = draw.multinomial(len(sample), np.full(len(sample), 1 / len(sample)), size=5).astype(np.float64)
+        weights = draw.multinomial(
+            len(sample), np.full(len(sample), 1 / len(sample)), size=5
+        ).astype(np.float64)
     else:  # once at most: a cluster repeated would be one larger cluster to `metrics`
-        weights = draw.integers(0, 2, size=(5, int(clusters.max()) + 1)).astype(np.float64)[:, clusters]
+        weights = draw.integers(0, 2, size=(5, int(clusters.max()) + 1)).astype(np.float64)[
+            :, clusters
+        ]
     found = problem.resampled_metrics(outputs, references, sample.labels)(Draws(weights))
     for resample, weight in enumerate(weights):
         rows = np.repeat(np.arange(len(sample)), weight.astype(int))
         wanted = problem.metrics(outputs[rows], references[rows], sample.labels)
-        assert {name: values[resample] for name, values in found.items()} == pytest.approx(wanted, abs=1e-5)
+        assert {name: values[resample] for name, values in found.items()} == pytest.approx(
+            wanted, abs=1e-5
+        )
 
 
 def test_inputs_alone_can_be_encoded(problem: Problem, sample: Sample) -> None:
@@ -136,11 +160,19 @@ def test_padding_never_changes_outputs(problem: Problem, sample: Sample) -> None
 def test_its_loss_falls_when_outputs_get_better(problem: Problem, sample: Sample) -> None:
     model = fresh_model(problem, sample)
     batch, wanted = problem.training_batch(encoded(problem, sample, 16), pad(sample))
-    inputs, references = {name: torch.from_numpy(values) for name, values in batch.items()}, torch.from_numpy(wanted)
+    inputs, references = (
+        {name: torch.from_numpy(values) for name, values in batch.items()},
+        torch.from_numpy(wanted),
+    )
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     losses = []
     for _ in range(15):
-        loss = problem.loss(model(**inputs)[problem.output_name], references, label_smoothing=0.0, class_weights=None)
+        loss = problem.loss(
+            model(**inputs)[problem.output_name],
+            references,
+            label_smoothing=0.0,
+            class_weights=None,
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -148,19 +180,30 @@ def test_its_loss_falls_when_outputs_get_better(problem: Problem, sample: Sample
     assert losses[-1] < losses[0]
 
 
-def test_leaving_out_outputs_that_are_not_needed_changes_neither_loss_nor_gradients(problem: Problem, sample: Sample) -> None:
+def test_leaving_out_outputs_that_are_not_needed_changes_neither_loss_nor_gradients(
+    problem: Problem, sample: Sample
+) -> None:
     model = fresh_model(problem, sample).eval()
     batch, wanted = problem.training_batch(encoded(problem, sample, 16), pad(sample))
-    inputs, references = {name: torch.from_numpy(values) for name, values in batch.items()}, torch.from_numpy(wanted)
+    inputs, references = (
+        {name: torch.from_numpy(values) for name, values in batch.items()},
+        torch.from_numpy(wanted),
+    )
     found = []
     for needed in (nullcontext(), problem.outputs_needed(model, references)):
         with needed:
             outputs = model(**inputs)[problem.output_name]
         loss = problem.loss(outputs, references, label_smoothing=0.1, class_weights=None)
-        gradients = torch.autograd.grad(loss, [one for one in model.parameters() if one.requires_grad], allow_unused=True)
-        found.append((loss.detach(), [torch.zeros(()) if one is None else one for one in gradients]))
+        gradients = torch.autograd.grad(
+            loss, [one for one in model.parameters() if one.requires_grad], allow_unused=True
+        )
+        found.append(
+            (loss.detach(), [torch.zeros(()) if one is None else one for one in gradients])
+        )
     torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
-    assert model(**inputs)[problem.output_name].shape[:1] == next(iter(inputs.values())).shape[:1]  # as it was again
+    assert (
+        model(**inputs)[problem.output_name].shape[:1] == next(iter(inputs.values())).shape[:1]
+    )  # as it was again
 
 
 def test_its_behaviour_tests_can_be_judged(problem: Problem, sample: Sample) -> None:
@@ -170,6 +213,8 @@ def test_its_behaviour_tests_can_be_judged(problem: Problem, sample: Sample) -> 
         return predict_torch(model, problem, encoded(problem, sample, rows=given), pad(sample))
 
     for test in problem.behaviour_tests(sample.rows, sample.labels, EvaluateParams(), seed=0):
-        passed = test.passes(outputs(test.rows), None if test.against is None else outputs(test.against))
+        passed = test.passes(
+            outputs(test.rows), None if test.against is None else outputs(test.against)
+        )
         assert passed.dtype == bool
         assert len(passed) == len(next(iter(test.rows.values())))

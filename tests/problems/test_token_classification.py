@@ -73,7 +73,11 @@ def repaired(tags: list[str]) -> list[str]:
     """An I- that continues nothing begins a span."""
     found: list[str] = []
     for tag in tags:
-        found.append(f"B-{tag[2:]}" if tag.startswith("I-") and (found[-1][2:] if found else "") != tag[2:] else tag)
+        found.append(
+            f"B-{tag[2:]}"
+            if tag.startswith("I-") and (found[-1][2:] if found else "") != tag[2:]
+            else tag
+        )
     return found
 
 
@@ -83,8 +87,16 @@ def test_tags_and_types_are_told_from_each_other() -> None:
 
 
 def test_spans_are_those_of_conlleval() -> None:
-    tags = [["B-PER", "I-PER", "B-PER", "O", "I-LOC", "I-PER", "I-PER"], ["I-LOC", "B-LOC", "I-LOC", "I-MISC"], ["O"]]
-    assert find_spans(numbers(tags)).by_row(3) == [[(0, 2, 2), (2, 3, 2), (4, 5, 0), (5, 7, 2)], [(0, 1, 0), (1, 3, 0), (3, 4, 1)], []]
+    tags = [
+        ["B-PER", "I-PER", "B-PER", "O", "I-LOC", "I-PER", "I-PER"],
+        ["I-LOC", "B-LOC", "I-LOC", "I-MISC"],
+        ["O"],
+    ]
+    assert find_spans(numbers(tags)).by_row(3) == [
+        [(0, 2, 2), (2, 3, 2), (4, 5, 0), (5, 7, 2)],
+        [(0, 1, 0), (1, 3, 0), (3, 4, 1)],
+        [],
+    ]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -96,10 +108,16 @@ def test_metrics_are_those_of_seqeval(seed: int) -> None:
     mine = PROBLEM.metrics(outputs_of(found), numbers(wanted), KINDS)
     for name, score in SCORES.items():
         assert mine[name] == pytest.approx(score(wanted, found, zero_division=0))
-        strict = score(wanted, list(map(repaired, found)), mode="strict", scheme=IOB2, zero_division=0)
+        strict = score(
+            wanted, list(map(repaired, found)), mode="strict", scheme=IOB2, zero_division=0
+        )
         assert mine[name] == pytest.approx(strict)
-    assert mine["macro_f1"] == pytest.approx(f1_score(wanted, found, average="macro", zero_division=0))
-    for kind, entry in zip(KINDS, PROBLEM.details(outputs_of(found), numbers(wanted), KINDS)["per_class"], strict=True):
+    assert mine["macro_f1"] == pytest.approx(
+        f1_score(wanted, found, average="macro", zero_division=0)
+    )
+    for kind, entry in zip(
+        KINDS, PROBLEM.details(outputs_of(found), numbers(wanted), KINDS)["per_class"], strict=True
+    ):
         every = f1_score(wanted, found, average=None, zero_division=0)
         present = sorted({tag[2:] for row in [*wanted, *found] for tag in row if tag != "O"})
         assert entry["label"] == kind
@@ -116,7 +134,12 @@ def test_a_thousand_resamples_are_the_metrics_of_the_resampled_rows() -> None:
     for interval in intervals.values():
         assert interval["low"] <= interval["value"] <= interval["high"]
     shuffled = np.random.default_rng(0).permutation(60)
-    assert metric_intervals(PROBLEM, outputs[shuffled], references[shuffled], KINDS, Resampling(1000, seed=3)) == intervals
+    assert (
+        metric_intervals(
+            PROBLEM, outputs[shuffled], references[shuffled], KINDS, Resampling(1000, seed=3)
+        )
+        == intervals
+    )
 
 
 def test_details_say_what_kind_of_error_each_is() -> None:
@@ -125,16 +148,36 @@ def test_details_say_what_kind_of_error_each_is() -> None:
         ["B-PER", "I-PER", "I-PER", "O", "O"],
         ["B-LOC", "O", "B-LOC", "I-LOC"],
     ]
-    found = [["B-PER", "I-PER", "O", "B-PER", "O", "B-MISC", "O"], ["O", "O", "O", "O", "B-LOC"], ["B-LOC", "I-LOC", "O", "B-LOC"]]
+    found = [
+        ["B-PER", "I-PER", "O", "B-PER", "O", "B-MISC", "O"],
+        ["O", "O", "O", "O", "B-LOC"],
+        ["B-LOC", "I-LOC", "O", "B-LOC"],
+    ]
     details = PROBLEM.details(outputs_of(found), numbers(wanted), KINDS)
-    names = ["label", "exact", "other type", "too short", "too long", "shifted", "missed", "made up"]
+    names = [
+        "label",
+        "exact",
+        "other type",
+        "too short",
+        "too long",
+        "shifted",
+        "missed",
+        "made up",
+    ]
     assert details["errors"] == [
         dict(zip(names, row, strict=True))
-        for row in (["LOC", 0, 1, 1, 1, 0, 0, 1], ["MISC", 0, 0, 1, 0, 0, 0, 0], ["PER", 1, 0, 0, 0, 0, 1, 0])
+        for row in (
+            ["LOC", 0, 1, 1, 1, 0, 0, 1],
+            ["MISC", 0, 0, 1, 0, 0, 0, 0],
+            ["PER", 1, 0, 0, 0, 0, 1, 0],
+        )
     ]
     assert details["confusion"][0][2] == 1  # a LOC of the same words taken for a PER
     assert {"actual": "LOC", "predicted": "PER", "entities": 1} in details["confusions"]
-    assert sum(entry["entities"] for entry in details["confusions"] if entry["predicted"] == NOTHING) == 4
+    assert (
+        sum(entry["entities"] for entry in details["confusions"] if entry["predicted"] == NOTHING)
+        == 4
+    )
     figures = PROBLEM.figures({"details": details})
     assert set(figures) == {"Entities by type", "Types of exact spans", "Reliability of words"}
 
@@ -149,20 +192,32 @@ def test_predictions_are_spans_of_the_text_as_it_was_given() -> None:
     text = "  \U0001f355 Anna  Berg\tsaw Paris!"
     tags = [["O", "B-PER", "I-PER", "O", "I-LOC", "O"]]
     (prediction,) = PROBLEM.decode(outputs_of(tags), {"text": [text]}, KINDS, Calibration())
-    assert [(one["type"], one["text"]) for one in prediction["entities"]] == [("PER", "Anna  Berg"), ("LOC", "Paris")]
+    assert [(one["type"], one["text"]) for one in prediction["entities"]] == [
+        ("PER", "Anna  Berg"),
+        ("LOC", "Paris"),
+    ]
     assert all(text[one["start"] : one["end"]] == one["text"] for one in prediction["entities"])
     assert PROBLEM.predicted_labels(prediction) == ["LOC", "PER"]
     assert PROBLEM.say(prediction).startswith("Anna  Berg [PER 0.9")
     words = ["Anna", "", "Berg"]
-    (prediction,) = PROBLEM.decode(outputs_of([["B-PER", "O", "B-PER"]]), {"tokens": [words]}, KINDS, Calibration())
-    assert [join_words(words)[0][one["start"] : one["end"]] for one in prediction["entities"]] == ["Anna", "Berg"]
+    (prediction,) = PROBLEM.decode(
+        outputs_of([["B-PER", "O", "B-PER"]]), {"tokens": [words]}, KINDS, Calibration()
+    )
+    assert [join_words(words)[0][one["start"] : one["end"]] for one in prediction["entities"]] == [
+        "Anna",
+        "Berg",
+    ]
 
 
 def test_a_score_is_that_of_the_least_certain_word() -> None:
     outputs = outputs_of([["B-PER", "I-PER"]])
     outputs[0, 1] /= 5
-    (prediction,) = PROBLEM.decode(outputs, {"tokens": [["Anna", "Berg"]]}, KINDS, Calibration(temperature=2.0))
-    assert prediction["entities"][0]["score"] == pytest.approx(float(torch.softmax(torch.from_numpy(outputs[0, 1]) / 2, 0).max()))
+    (prediction,) = PROBLEM.decode(
+        outputs, {"tokens": [["Anna", "Berg"]]}, KINDS, Calibration(temperature=2.0)
+    )
+    assert prediction["entities"][0]["score"] == pytest.approx(
+        float(torch.softmax(torch.from_numpy(outputs[0, 1]) / 2, 0).max())
+    )
 
 
 def test_a_text_without_words_has_no_entity(base_dir: Path) -> None:
@@ -198,7 +253,9 @@ def test_a_temperature_is_fitted_on_words() -> None:
     outputs, references = outputs_of(found, height=20.0), numbers(wanted)
     calibration = PROBLEM.fit_calibration(outputs, references, KINDS, None)
     assert calibration.temperature > 2
-    before, after = (PROBLEM.metrics(some, references, KINDS) for some in (outputs, calibration.apply(outputs)))
+    before, after = (
+        PROBLEM.metrics(some, references, KINDS) for some in (outputs, calibration.apply(outputs))
+    )
     assert after["log_loss"] < before["log_loss"]
     assert after["f1"] == before["f1"]
 
@@ -220,7 +277,11 @@ def test_the_list_of_entities_finds_the_longest_and_the_most_frequent() -> None:
     tags = [["B-MISC", "I-MISC", "I-MISC"], ["B-LOC", "I-LOC"], ["B-PER"], ["B-LOC"], ["B-LOC"]]
     test = [["the", "New", "York", "Times", "York"], ["New", "York"], ["new"]]
     found = gazetteer(train, numbers(tags), test, len(NAMES))
-    assert find_spans(np.where(np.isnan(found[..., 0]), -1, found.argmax(-1))).by_row(3) == [[(1, 4, 1), (4, 5, 0)], [(0, 2, 0)], []]
+    assert find_spans(np.where(np.isnan(found[..., 0]), -1, found.argmax(-1))).by_row(3) == [
+        [(1, 4, 1), (4, 5, 0)],
+        [(0, 2, 0)],
+        [],
+    ]
     np.testing.assert_allclose(np.nansum(np.exp(found), -1)[0], 1, rtol=1e-5)
 
 
@@ -260,27 +321,56 @@ def test_behavioural_tests_change_what_they_say(base_dir: Path) -> None:
     other = same.copy()
     other[0, 0] = [0, 9, 0, 0, 0]
     assert found.passes(other, same).tolist() == [False, *[True] * 19]
-    wrong = EvaluateParams.model_validate({"behaviour": {"minimum_functionality": [{"name": "x", "label": "PRE", "texts": ["a"]}]}})
+    wrong = EvaluateParams.model_validate(
+        {"behaviour": {"minimum_functionality": [{"name": "x", "label": "PRE", "texts": ["a"]}]}}
+    )
     with pytest.raises(ParamsError, match="'PRE' is no label"):
         PROBLEM.behaviour_tests(rows, TYPES, wrong, seed=0)
 
 
 def test_a_replaced_entity_has_to_be_found_if_the_one_before_was() -> None:
     before = outputs_of([["B-PER", "O", "O"]] * 4 + [["O", "O", "O"]])
-    after = outputs_of([["B-PER", "O", "O"], ["O", "O", "O"], ["B-LOC", "O", "O"], ["B-PER", "O", "B-LOC"], ["B-PER", "O", "O"]])
+    after = outputs_of(
+        [
+            ["B-PER", "O", "O"],
+            ["O", "O", "O"],
+            ["B-LOC", "O", "O"],
+            ["B-PER", "O", "B-LOC"],
+            ["B-PER", "O", "O"],
+        ]
+    )
     person = (0, 1, KINDS.index("PER"))
-    assert still_found(after, before, replaced=[person] * 5).tolist() == [True, False, False, False, True]
+    assert still_found(after, before, replaced=[person] * 5).tolist() == [
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_words_stay_what_they_were_if_half_of_their_entities_do() -> None:
     before = outputs_of([["B-PER", "B-LOC", "O"]] * 3 + [["O", "O", "O"]] * 2)
-    after = outputs_of([["O", "B-LOC", "O"], ["B-PER", "B-PER", "O"], ["B-PER", "B-LOC", "B-LOC"], ["O", "O", "O"], ["B-PER", "O", "O"]])
+    after = outputs_of(
+        [
+            ["O", "B-LOC", "O"],
+            ["B-PER", "B-PER", "O"],
+            ["B-PER", "B-LOC", "B-LOC"],
+            ["O", "O", "O"],
+            ["B-PER", "O", "O"],
+        ]
+    )
     assert mostly_found(after, before).tolist() == [True, False, True, True, False]
 
 
 def test_columns_are_known_by_what_they_hold() -> None:
     rows = tagged_rows(5)
-    foreign = {"domain": rows["domain"], "ner_tags": rows["tags"], "words": rows["tokens"], "text": rows["text"]}
+    foreign = {
+        "domain": rows["domain"],
+        "ner_tags": rows["tags"],
+        "words": rows["tokens"],
+        "text": rows["text"],
+    }
     assert PROBLEM.guess_columns(foreign) == {"tokens": "words", "tags": "ner_tags"}
     assert PROBLEM.guess_columns({"text": rows["text"], "label": rows["domain"]}) is None
 
@@ -288,9 +378,16 @@ def test_columns_are_known_by_what_they_hold() -> None:
 # --- data ---
 
 
-def write_rows(path: Path, rows: dict[str, list[Any]], extra: list[dict[str, Any]] | None = None) -> Path:
-    entries = [{"tokens": a, "ner_tags": b, "section": c} for a, b, c in zip(rows["tokens"], rows["tags"], rows["domain"], strict=True)]
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in [*entries, *(extra or [])]), encoding="utf-8")
+def write_rows(
+    path: Path, rows: dict[str, list[Any]], extra: list[dict[str, Any]] | None = None
+) -> Path:
+    entries = [
+        {"tokens": a, "ner_tags": b, "section": c}
+        for a, b, c in zip(rows["tokens"], rows["tags"], rows["domain"], strict=True)
+    ]
+    path.write_text(
+        "".join(json.dumps(entry) + "\n" for entry in [*entries, *(extra or [])]), encoding="utf-8"
+    )
     return path
 
 
@@ -304,10 +401,21 @@ BAD = {
 }
 
 
-def validated(tmp_path: Path, extra: list[dict[str, Any]], labels: tuple[str, ...] = TYPES, **values: Any) -> Path:
+def validated(
+    tmp_path: Path, extra: list[dict[str, Any]], labels: tuple[str, ...] = TYPES, **values: Any
+) -> Path:
     source = write_rows(tmp_path / "rows.jsonl", tagged_rows(60), extra)
-    ingest = IngestParams.model_validate({"sources": [{"url": str(source)}], "columns": {"tokens": "tokens", "tags": "ner_tags"}})
-    read_sources(tmp_path / "raw", problem=PROBLEM.name, ingest=ingest, root=tmp_path, cache=tmp_path, report=silent)
+    ingest = IngestParams.model_validate(
+        {"sources": [{"url": str(source)}], "columns": {"tokens": "tokens", "tags": "ner_tags"}}
+    )
+    read_sources(
+        tmp_path / "raw",
+        problem=PROBLEM.name,
+        ingest=ingest,
+        root=tmp_path,
+        cache=tmp_path,
+        report=silent,
+    )
     validate_rows(
         tmp_path / "raw", tmp_path / "valid", tmp_path / "validation.json", tmp_path / "docs",
         problem=PROBLEM.name, labels=labels, validate=ValidateParams.model_validate(values), report=silent,
@@ -318,13 +426,22 @@ def validated(tmp_path: Path, extra: list[dict[str, Any]], labels: tuple[str, ..
 def test_bad_rows_are_set_aside_each_with_its_reason(tmp_path: Path) -> None:
     # a signs' escape, and one row that is no list beside all those that are
     text = {"tokens": "Anna is here", "ner_tags": ["O", "O"]}
-    valid = validated(tmp_path, [*BAD.values(), text, {"tokens": ["£\"'\\", "Anna"], "ner_tags": ["O", "B-PER"]}])
+    valid = validated(
+        tmp_path, [*BAD.values(), text, {"tokens": ["£\"'\\", "Anna"], "ner_tags": ["O", "B-PER"]}]
+    )
     [unread] = read_jsonl(tmp_path / "raw" / "quarantine.jsonl")
-    assert (unread["line"], unread["reason"]) == (67, "tokens: tags without a list of words: 2 tags, 3 words between blanks")
+    assert (unread["line"], unread["reason"]) == (
+        67,
+        "tokens: tags without a list of words: 2 tags, 3 words between blanks",
+    )
     aside = {entry["line"]: entry for entry in read_jsonl(valid / "quarantine.jsonl")}
     assert sorted(aside) == list(range(61, 61 + len(BAD)))
     for line, (name, _) in enumerate(BAD.items(), 61):
-        check = next(check for check in read_json(tmp_path / "validation.json")["checks"] if check["name"] == name)
+        check = next(
+            check
+            for check in read_json(tmp_path / "validation.json")["checks"]
+            if check["name"] == name
+        )
         assert check["unexpected"] >= 1, name
         assert check["message"].split(": ")[-1] in aside[line]["reason"], name
     kept = pq.read_table(valid / "rows.parquet").to_pylist()
@@ -346,12 +463,16 @@ def test_a_type_without_rows_stops_the_run(tmp_path: Path) -> None:
 
 def test_a_rare_type_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="rows_per_class: 1 of 61 rows"):
-        validated(tmp_path, [{"tokens": ["Ida"], "ner_tags": ["B-ORG"]}], labels=("LOC", "ORG", "PER"))
+        validated(
+            tmp_path, [{"tokens": ["Ida"], "ner_tags": ["B-ORG"]}], labels=("LOC", "ORG", "PER")
+        )
 
 
 def test_rows_that_cannot_be_numbered_are_told(base_dir: Path) -> None:
     rows = {"tokens": [["a"], ["b", "c"]], "tags": [["B-PRE"], ["O"]]}
-    with pytest.raises(DataError, match=r"row 1 has 'B-PRE'. Did you mean 'B-PER'\? row 2 has 2 words and 1 tags"):
+    with pytest.raises(
+        DataError, match=r"row 1 has 'B-PRE'. Did you mean 'B-PER'\? row 2 has 2 words and 1 tags"
+    ):
         PROBLEM.encode(load_tokenizer(base_dir), rows, TYPES)
 
 
@@ -380,7 +501,14 @@ def test_tags_are_read_from_json_in_a_csv_cell(tmp_path: Path) -> None:
     quoted = [line.replace('"', '""').replace("\0", '"[').replace("\1", ']"') for line in lines]
     (tmp_path / "rows.csv").write_text("\n".join(quoted) + "\n", encoding="utf-8")
     ingest = IngestParams.model_validate({"sources": [{"url": str(tmp_path / "rows.csv")}]})
-    read_sources(tmp_path / "raw", problem=PROBLEM.name, ingest=ingest, root=tmp_path, cache=tmp_path, report=silent)
+    read_sources(
+        tmp_path / "raw",
+        problem=PROBLEM.name,
+        ingest=ingest,
+        root=tmp_path,
+        cache=tmp_path,
+        report=silent,
+    )
     table = pq.read_table(tmp_path / "raw" / "rows.parquet")
     assert table["tokens"].to_pylist() == rows["tokens"]
     assert table["tags"].to_pylist() == rows["tags"]
@@ -395,12 +523,25 @@ def trained_tagger(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A workspace made and trained through the command line; some rows are several windows long."""
     root = tmp_path_factory.mktemp("ner")
     write_rows(root / "rows.jsonl", tagged_rows(400))
-    arguments = ("--problem", "token-classification", "--data", "rows.jsonl", "--base-model", str(base_dir))
+    arguments = (
+        "--problem",
+        "token-classification",
+        "--data",
+        "rows.jsonl",
+        "--base-model",
+        str(base_dir),
+    )
     made = ratchet_json(root, "init", "names", *arguments)
     assert made["labels"] == ["LOC", "PER"]
     save_overrides(
         root / "names" / "params.yaml",
-        (*FAST, "finetune.epochs=14", "tokenize.max_length=24", "ingest.keep=[section]", "evaluate.slices=[section]"),
+        (
+            *FAST,
+            "finetune.epochs=14",
+            "tokenize.max_length=24",
+            "ingest.keep=[section]",
+            "evaluate.slices=[section]",
+        ),
     )
     first = ratchet_json(root / "names", "train")
     assert first["state"] == "trained"
@@ -414,7 +555,11 @@ def test_the_whole_way_from_rows_to_a_registered_tagger(trained_tagger: Path) ->
     assert "early_stopping_metric: f1" in params
     evaluation = read_json(trained_tagger / "reports" / "evaluation.json")
     assert evaluation["baseline"]["name"] == PROBLEM.baseline_name
-    assert {part["column"] for part in evaluation["slices"]} == {"section", "entities", "length (tokens)"}
+    assert {part["column"] for part in evaluation["slices"]} == {
+        "section",
+        "entities",
+        "length (tokens)",
+    }
     assert all(test["pass_rate"] > 0.5 for test in evaluation["behaviour"])
     page = (trained_tagger / "reports" / "report.html").read_text(encoding="utf-8")
     assert "Entities by type" in page
@@ -424,14 +569,19 @@ def test_predictions_print_and_are_written(trained_tagger: Path) -> None:
     text = "the film was near Paris with Anna Berg"
     (found,) = ratchet_json(trained_tagger, "predict", text)
     assert found["text"] == text
-    assert [(one["type"], text[one["start"] : one["end"]]) for one in found["predicted_entities"]] == [
+    assert [
+        (one["type"], text[one["start"] : one["end"]]) for one in found["predicted_entities"]
+    ] == [
         ("LOC", "Paris"),
         ("PER", "Anna Berg"),
     ]
     line = ratchet(trained_tagger, "predict", text).stdout
     assert "Paris [LOC" in line
     (trained_tagger / "new.jsonl").write_text(
-        json.dumps({"text": "a quiet room", "id": 1}) + "\n" + json.dumps({"text": text, "id": 2}) + "\n"
+        json.dumps({"text": "a quiet room", "id": 1})
+        + "\n"
+        + json.dumps({"text": text, "id": 2})
+        + "\n"
     )
     for ending in ("csv", "jsonl", "parquet"):
         ratchet(trained_tagger, "predict", "--input", "new.jsonl", "--output", f"out.{ending}")
@@ -452,7 +602,10 @@ def test_a_long_text_is_read_to_its_end(trained_tagger: Path) -> None:
 
 
 def test_it_is_promoted_served_and_compared(trained_tagger: Path, tmp_path: Path) -> None:
-    gates = ("promotion.max_ece=0.9", "promotion.min_pass_rates={invariance: 0.3, directional: 0.3, minimum_functionality: null}")
+    gates = (
+        "promotion.max_ece=0.9",
+        "promotion.min_pass_rates={invariance: 0.3, directional: 0.3, minimum_functionality: null}",
+    )
     save_overrides(trained_tagger / "params.yaml", gates)
     promoted = ratchet_json(trained_tagger, "promote")
     assert promoted["decision"]["outcome"] == "promoted"
@@ -465,6 +618,12 @@ def test_it_is_promoted_served_and_compared(trained_tagger: Path, tmp_path: Path
         "found = model.predict(pd.DataFrame({'text': ['the film was near Paris with Anna Berg']}));"
         "print([one['text'] for one in found['predicted_entities'][0]])"
     )
-    done = run(tmp_path, "python", "-c", script, MLFLOW_TRACKING_URI=f"sqlite:///{trained_tagger}/.ratchet/mlflow.db")
+    done = run(
+        tmp_path,
+        "python",
+        "-c",
+        script,
+        MLFLOW_TRACKING_URI=f"sqlite:///{trained_tagger}/.ratchet/mlflow.db",
+    )
     assert done.stdout.splitlines()[-1] == "['Paris', 'Anna Berg']"
     assert "start" in done.stdout

@@ -21,7 +21,11 @@ from tasks.scoring.statistics.bootstrap import Resampling, metric_intervals
 
 PROBLEM = load_problem("text-classification")
 EVIL = '<script>alert("x")</script> <img src="https://example.org/x.png"> $math$ & "quotes" 很好'
-LOSSES = (Loss("ingest", "3 fields, the header has 2", 120, ("a.csv line 4", EVIL)), Loss("validate", EVIL, 10), Loss("split", "alike", 2))
+LOSSES = (
+    Loss("ingest", "3 fields, the header has 2", 120, ("a.csv line 4", EVIL)),
+    Loss("validate", EVIL, 10),
+    Loss("split", "alike", 2),
+)
 
 
 def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
@@ -107,7 +111,10 @@ def write_page(root: Path, found: dict[str, Any], labels: tuple[str, ...] = LABE
     Account(630, 630, LOSSES, Loss("ingest", "mended words", 7), "too many").write(root / "splits")
     TokensInfo(16, 0, {"train": 3}, {"train": 0.1}).write(root / "tokens")
     table = pa.table({"input_ids": pa.array([[1, 2], [1] * 16, [3]], pa.list_(pa.int32()))})
-    with pa.OSFile(str(root / "tokens" / "train.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+    with (
+        pa.OSFile(str(root / "tokens" / "train.arrow"), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as writer,
+    ):
         writer.write_table(table)
     write_report(
         root / "validation.json", root / "splits", root / "tokens", root / "training.json", root / "evaluation.json",
@@ -188,7 +195,15 @@ def test_it_shows_what_shipped_with_its_intervals(text: str) -> None:
 
 
 def test_it_counts_rows_from_what_the_sources_held(text: str) -> None:
-    for part in ("<b>630</b>", "<b>132</b>", "<b>498</b>", "3 fields, the header has 2", "a.csv line 4", "mended words", "too many"):
+    for part in (
+        "<b>630</b>",
+        "<b>132</b>",
+        "<b>498</b>",
+        "3 fields, the header has 2",
+        "a.csv line 4",
+        "mended words",
+        "too many",
+    ):
         assert part in text
 
 
@@ -232,7 +247,14 @@ def test_a_confusion_matrix_of_any_size_can_be_drawn(count: int) -> None:
 
 
 def test_slices_beyond_the_room_show_the_lowest() -> None:
-    parts = [{"value": f"v{i:02}", "rows": 9, "metrics": {"accuracy": {"value": i / 99, "low": 0, "high": 1}}} for i in range(90)]
+    parts = [
+        {
+            "value": f"v{i:02}",
+            "rows": 9,
+            "metrics": {"accuracy": {"value": i / 99, "low": 0, "high": 1}},
+        }
+        for i in range(90)
+    ]
     svg = to_svg(slices_figure("column", parts, "accuracy", None))
     assert "lowest 25 of 90" in svg
     assert "v24 " in svg

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.scoring.statistics.alpha_spending import SKETCH, fingerprint_rows, level_of_look, next_look, overlap, sketch_rows
+from tasks.scoring.statistics.alpha_spending import (
+    SKETCH,
+    fingerprint_rows,
+    level_of_look,
+    next_look,
+    overlap,
+    sketch_rows,
+)
 
 
 def test_the_levels_of_any_number_of_looks_stay_within_the_significance() -> None:
@@ -33,7 +40,9 @@ def test_overlap_is_the_share_of_present_rows_that_judged_before(rows: int) -> N
         (np.concatenate([old, new]), old, 0.5),
         (old, np.concatenate([old, new]), 1),
     ):
-        assert overlap(sketch_rows(present), sketch_rows(past)) == pytest.approx(share, abs=tolerance)
+        assert overlap(sketch_rows(present), sketch_rows(past)) == pytest.approx(
+            share, abs=tolerance
+        )
 
 
 def test_each_judgement_by_the_same_rows_is_one_look_more() -> None:

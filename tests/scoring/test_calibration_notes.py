@@ -25,14 +25,20 @@ def test_a_model_that_is_always_right_on_validation_ends_at_the_lower_bound() ->
     calibration = fitted(RIGHT, REFERENCES)
     assert calibration.temperature == pytest.approx(0.25, rel=1e-3)
     (note,) = calibration_notes(CLASSES, RIGHT, REFERENCES, calibration)
-    assert note == "The temperature ended at its bound 0.25: the validation rows are predicted too well for it to be estimated."
+    assert (
+        note
+        == "The temperature ended at its bound 0.25: the validation rows are predicted too well for it to be estimated."
+    )
 
 
 def test_a_model_that_is_surely_wrong_on_validation_ends_at_the_upper_bound() -> None:
     calibration = fitted(10 * RIGHT, 1 - REFERENCES)
     assert calibration.temperature == pytest.approx(20, rel=1e-3)
     (note,) = calibration_notes(CLASSES, 10 * RIGHT, 1 - REFERENCES, calibration)
-    assert note == "The temperature ended at its bound 20: the validation rows are predicted too badly for it to be estimated."
+    assert (
+        note
+        == "The temperature ended at its bound 20: the validation rows are predicted too badly for it to be estimated."
+    )
 
 
 def test_a_temperature_that_raises_the_loss_of_the_test_rows_is_told_with_both_losses() -> None:
@@ -42,7 +48,10 @@ def test_a_temperature_that_raises_the_loss_of_the_test_rows_is_told_with_both_l
     before, after = log_loss(RIGHT, references), log_loss(RIGHT / np.float32(0.5), references)
     assert after > before + 0.1
     (note,) = calibration_notes(CLASSES, RIGHT, references, calibration)
-    assert note == f"Temperature scaling (temperature 0.5) raises the held-out log loss from {before:.4f} to {after:.4f} on test."
+    assert (
+        note
+        == f"Temperature scaling (temperature 0.5) raises the held-out log loss from {before:.4f} to {after:.4f} on test."
+    )
 
 
 def test_a_temperature_that_helps_and_none_at_all_are_not_worth_a_note() -> None:
@@ -57,12 +66,18 @@ def test_a_bias_is_no_part_of_what_the_temperature_did() -> None:
     """Thresholds move decisions on purpose, and the likelihood of the labels with them."""
     references = np.where(np.arange(40) % 5 == 0, 1 - REFERENCES, REFERENCES)
     temperature = fitted(3 * RIGHT, references).temperature
-    assert calibration_notes(CLASSES, 3 * RIGHT, references, Calibration(temperature, (5.0, -5.0))) == []
+    assert (
+        calibration_notes(CLASSES, 3 * RIGHT, references, Calibration(temperature, (5.0, -5.0)))
+        == []
+    )
 
 
 def test_several_labels_a_row_are_judged_by_the_loss_of_each_decision() -> None:
     problem = load_problem("multi-label-classification")
-    outputs, references = np.asarray([[1.0, -1.0]] * 4, np.float32), np.asarray([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
+    outputs, references = (
+        np.asarray([[1.0, -1.0]] * 4, np.float32),
+        np.asarray([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32),
+    )
     before, after = binary_log_loss(outputs, references), binary_log_loss(outputs * 2, references)
     (note,) = calibration_notes(problem, outputs, references, Calibration(0.5))
     assert f"from {before:.4f} to {after:.4f} on test" in note

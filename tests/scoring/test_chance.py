@@ -8,7 +8,12 @@ from floor_simulation import LABELS, draw_rows, refusals
 
 from tasks.problems import load_problem
 from tasks.scoring.statistics.bootstrap import Resampling
-from tasks.scoring.statistics.chance import deal, difference_to_chance, gives_one_answer, only_answer
+from tasks.scoring.statistics.chance import (
+    deal,
+    difference_to_chance,
+    gives_one_answer,
+    only_answer,
+)
 
 CLASSES = load_problem("text-classification")
 RESAMPLING = Resampling(300, seed=1)
@@ -32,8 +37,12 @@ def test_one_answer_of_tags_of_scores_and_of_several_labels_is_known() -> None:
     tags[1, 2] = [0, 5, 1]
     assert not gives_one_answer(entities, tags)
     assert gives_one_answer(load_problem("text-pair-score"), np.full((9, 1), 0.3, np.float32))
-    assert not gives_one_answer(load_problem("text-pair-score"), np.linspace(0, 1, 9, dtype=np.float32)[:, None])
-    assert gives_one_answer(load_problem("multi-label-classification"), np.tile(np.float32([3, -3]), (9, 1)))
+    assert not gives_one_answer(
+        load_problem("text-pair-score"), np.linspace(0, 1, 9, dtype=np.float32)[:, None]
+    )
+    assert gives_one_answer(
+        load_problem("multi-label-classification"), np.tile(np.float32([3, -3]), (9, 1))
+    )
 
 
 def test_dealing_keeps_every_output_and_the_shape_of_ragged_rows() -> None:
@@ -50,13 +59,17 @@ def test_what_knows_nothing_is_not_above_chance_and_what_knows_is(metric: str) -
     perfect, references = draw_rows(draw, 600)
     constant = np.tile(np.float32([1, 0]), (600, 1))
     knows = difference_to_chance(CLASSES, metric, perfect, references, LABELS, RESAMPLING)
-    guesses = difference_to_chance(CLASSES, metric, deal(perfect, draw.permutation(600)), references, LABELS, RESAMPLING)
+    guesses = difference_to_chance(
+        CLASSES, metric, deal(perfect, draw.permutation(600)), references, LABELS, RESAMPLING
+    )
     stuck = difference_to_chance(CLASSES, metric, constant, references, LABELS, RESAMPLING)
     assert knows.difference.low > 0.05
     assert guesses.difference.low < 0.02
     assert stuck.difference.value == pytest.approx(0, abs=1e-9)
     if metric != "mcc":  # where both have 0, give or take
-        assert knows.against == ("the most frequent class" if metric == "accuracy" else "its own answers dealt at random")
+        assert knows.against == (
+            "the most frequent class" if metric == "accuracy" else "its own answers dealt at random"
+        )
 
 
 def test_the_first_champions_gates_refuse_what_is_useless_and_let_through_what_is_good() -> None:

@@ -26,8 +26,12 @@ PROBLEM = load_problem("text-classification")
 QUICK: dict[str, Any] = {"bootstrap_resamples": 100, "slices": ["domain"]}
 OWN = {
     "rows": 30,
-    "minimum_functionality": [{"name": "plain praise", "label": "positive", "texts": ["good and great", "a lovely day"]}],
-    "directional": [{"name": "adding praise", "append": " great", "label": "positive", "expect": "not_lower"}],
+    "minimum_functionality": [
+        {"name": "plain praise", "label": "positive", "texts": ["good and great", "a lovely day"]}
+    ],
+    "directional": [
+        {"name": "adding praise", "append": " great", "label": "positive", "expect": "not_lower"}
+    ],
 }
 
 
@@ -40,7 +44,10 @@ def write_data(root: Path, rows: dict[str, dict[str, list[str]]]) -> None:
         numbers = list(range(len(columns["text"])))
         pq.write_table(pa.table({"row": numbers, **columns}), root / "splits" / f"{split}.parquet")
         table = pa.table({"row": numbers, **PROBLEM.encode(tokenizer, columns, LABELS)})
-        with pa.OSFile(str(root / "tokens" / f"{split}.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        with (
+            pa.OSFile(str(root / "tokens" / f"{split}.arrow"), "wb") as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
             writer.write_table(table)
     counts = {split: len(columns["text"]) for split, columns in rows.items()}
     TokensInfo(32, 0, counts, dict.fromkeys(counts, 0.0)).write(root / "tokens")
@@ -67,7 +74,13 @@ def evaluate(root: Path, **params: Any) -> Any:
 @pytest.fixture(scope="module")
 def workspace(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("evaluation")
-    write_data(root, {split: tiny_rows(90 if split == "train" else 60, seed) for seed, split in enumerate(SPLITS)})
+    write_data(
+        root,
+        {
+            split: tiny_rows(90 if split == "train" else 60, seed)
+            for seed, split in enumerate(SPLITS)
+        },
+    )
     write_checkpoint(root, base_dir)
     return root
 
@@ -83,8 +96,14 @@ def test_it_holds_everything(evaluation: Any) -> None:
         "validation_thresholds", "behaviour", "baseline", "answers", "notes", "calibration_notes",
     }  # fmt: skip
     assert evaluation["rows"] == 60
-    assert set(evaluation["metrics"]) == set(evaluation["validation_metrics"]) == set(PROBLEM.metric_signs)
-    assert all(found["low"] <= found["value"] <= found["high"] for found in evaluation["metrics"].values())
+    assert (
+        set(evaluation["metrics"])
+        == set(evaluation["validation_metrics"])
+        == set(PROBLEM.metric_signs)
+    )
+    assert all(
+        found["low"] <= found["value"] <= found["high"] for found in evaluation["metrics"].values()
+    )
     assert set(evaluation["calibrated"]) == {"log_loss", "ece", "details"}
     assert set(evaluation["calibrated"]["details"]) <= {"reliability"}
     json.dumps(evaluation, allow_nan=False)
@@ -111,7 +130,11 @@ def test_every_row_is_in_one_slice_of_each_column(evaluation: Any) -> None:
 
 def test_behaviour_keeps_what_failed(evaluation: Any) -> None:
     tests = {test["name"]: test for test in evaluation["behaviour"]}
-    assert {test["kind"] for test in tests.values()} == {"invariance", "directional", "minimum-functionality"}
+    assert {test["kind"] for test in tests.values()} == {
+        "invariance",
+        "directional",
+        "minimum-functionality",
+    }
     assert tests["plain praise"]["rows"] == 2
     assert tests["adding praise"]["rows"] == 30
     for test in tests.values():
@@ -126,9 +149,16 @@ def test_behaviour_keeps_what_failed(evaluation: Any) -> None:
     assert tests["upper case"]["pass_rate"] == 1
 
 
-def test_it_is_the_same_twice_and_for_any_order_of_rows(workspace: Path, evaluation: Any, base_dir: Path, tmp_path: Path) -> None:
+def test_it_is_the_same_twice_and_for_any_order_of_rows(
+    workspace: Path, evaluation: Any, base_dir: Path, tmp_path: Path
+) -> None:
     assert evaluate(workspace, behaviour=OWN) == evaluation
-    rows = {split: pq.read_table(workspace / "splits" / f"{split}.parquet").drop_columns("row").to_pydict() for split in SPLITS}
+    rows = {
+        split: pq.read_table(workspace / "splits" / f"{split}.parquet")
+        .drop_columns("row")
+        .to_pydict()
+        for split in SPLITS
+    }
     order = np.random.default_rng(0).permutation(60)
     rows["test"] = {name: [values[i] for i in order] for name, values in rows["test"].items()}
     write_data(tmp_path, rows)
@@ -137,13 +167,19 @@ def test_it_is_the_same_twice_and_for_any_order_of_rows(workspace: Path, evaluat
     for name, found in evaluation["metrics"].items():
         assert shuffled["metrics"][name] == pytest.approx(found, abs=1e-5)
     for one, other in zip(evaluation["slices"], shuffled["slices"], strict=True):
-        assert (one["column"], one["value"], one["rows"]) == (other["column"], other["value"], other["rows"])
+        assert (one["column"], one["value"], one["rows"]) == (
+            other["column"],
+            other["value"],
+            other["rows"],
+        )
     assert [(test["name"], test["passed"]) for test in shuffled["behaviour"]] == [
         (test["name"], test["passed"]) for test in evaluation["behaviour"]
     ]
 
 
-def test_a_model_that_always_says_the_same_is_invariant(workspace: Path, base_dir: Path, tmp_path: Path) -> None:
+def test_a_model_that_always_says_the_same_is_invariant(
+    workspace: Path, base_dir: Path, tmp_path: Path
+) -> None:
     write_data(tmp_path, {split: tiny_rows(40, seed) for seed, split in enumerate(SPLITS)})
     write_checkpoint(tmp_path, base_dir, bias=[0, 0, 100])
     found = evaluate(tmp_path, baseline=False, behaviour=OWN)
@@ -152,7 +188,9 @@ def test_a_model_that_always_says_the_same_is_invariant(workspace: Path, base_di
     assert found["metrics"]["mcc"] == {"value": 0, "low": 0, "high": 0}
 
 
-def test_weights_that_are_not_numbers_stop_it(workspace: Path, base_dir: Path, tmp_path: Path) -> None:
+def test_weights_that_are_not_numbers_stop_it(
+    workspace: Path, base_dir: Path, tmp_path: Path
+) -> None:
     write_data(tmp_path, {split: tiny_rows(20, seed) for seed, split in enumerate(SPLITS)})
     write_checkpoint(tmp_path, base_dir, bias=[0, 0, float("nan")])
     with pytest.raises(TrainingError, match="not finite"):
@@ -161,7 +199,9 @@ def test_weights_that_are_not_numbers_stop_it(workspace: Path, base_dir: Path, t
 
 
 def test_unknown_slice_columns_are_all_named(workspace: Path) -> None:
-    with pytest.raises(ParamsError, match=r"no column 'domian'. Did you mean 'domain'\? no column 'x'") as caught:
+    with pytest.raises(
+        ParamsError, match=r"no column 'domian'. Did you mean 'domain'\? no column 'x'"
+    ) as caught:
         evaluate(workspace, slices=["domian", "x"])
     assert "ingest.keep" in caught.value.remedy
 
@@ -173,16 +213,28 @@ def test_unknown_labels_of_behavioural_tests_are_all_named(workspace: Path) -> N
     }
     with pytest.raises(ParamsError) as caught:
         evaluate(workspace, behaviour=wrong)
-    assert "minimum_functionality.0.label: 'postive' is no label. Did you mean 'positive'?" in caught.value.message
+    assert (
+        "minimum_functionality.0.label: 'postive' is no label. Did you mean 'positive'?"
+        in caught.value.message
+    )
     assert "directional.0.label: 'neutrl'" in caught.value.message
 
 
 @pytest.mark.parametrize(
     ("behaviour", "says"),
     [
-        ({"minimum_functionality": [{"name": "a", "label": "b", "texts": []}]}, "minimum_functionality.0.texts"),
-        ({"directional": [{"name": "a", "label": "b", "expect": "not_lower"}]}, "give `append` or `prepend`"),
-        ({"directional": [{"name": "a", "label": "b", "append": "x", "expect": "up"}]}, "not_lower"),
+        (
+            {"minimum_functionality": [{"name": "a", "label": "b", "texts": []}]},
+            "minimum_functionality.0.texts",
+        ),
+        (
+            {"directional": [{"name": "a", "label": "b", "expect": "not_lower"}]},
+            "give `append` or `prepend`",
+        ),
+        (
+            {"directional": [{"name": "a", "label": "b", "append": "x", "expect": "up"}]},
+            "not_lower",
+        ),
         ({"colour": 1}, "evaluate.behaviour.colour: unknown key"),
     ],
 )
@@ -198,7 +250,11 @@ def test_a_wrong_behaviour_section_says_where(behaviour: dict[str, Any], says: s
 
 def test_slices_hold_missing_values_and_many_values() -> None:
     parts = slice_rows("source", ["a", None, "b", float("nan"), "a"])
-    assert [(part.value, list(part.rows)) for part in parts] == [("(none)", [1, 3]), ("a", [0, 4]), ("b", [2])]
+    assert [(part.value, list(part.rows)) for part in parts] == [
+        ("(none)", [1, 3]),
+        ("a", [0, 4]),
+        ("b", [2]),
+    ]
     many = slice_rows("id", [f"{i:04}" for i in range(1000)])
     assert len(many) == MAX_VALUES + 1
     assert many[-1].value == "(800 other values)"

@@ -9,7 +9,14 @@ from sklearn import metrics as sklearn_metrics
 from tiny import LABELS, tiny_rows
 
 from tasks.problems import load_problem
-from tasks.scoring.behaviour import AlteredRows, change_contractions, change_full_stop, invariance_rows, swap_letters, swap_names
+from tasks.scoring.behaviour import (
+    AlteredRows,
+    change_contractions,
+    change_full_stop,
+    invariance_rows,
+    swap_letters,
+    swap_names,
+)
 from tasks.scoring.classes import (
     classification_details,
     classification_metrics,
@@ -25,7 +32,9 @@ from tasks.scoring.tfidf_baseline import tfidf_logistic_regression
 PROBLEM = load_problem("text-classification")
 
 
-def random_outputs(rows: int, classes: int, seed: int, signal: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+def random_outputs(
+    rows: int, classes: int, seed: int, signal: float = 2.0
+) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(seed)
     references = draw.integers(0, classes, rows)
     outputs = draw.normal(size=(rows, classes)).astype(np.float32)
@@ -43,9 +52,13 @@ def test_metrics_agree_with_scikit_learn(rows: int, classes: int) -> None:
     found, predicted = classification_metrics(outputs, references), outputs.argmax(-1)
     probabilities = softmax(outputs.astype(np.float64), -1)
     assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(references, predicted))
-    assert found["macro_f1"] == pytest.approx(sklearn_metrics.f1_score(references, predicted, average="macro", zero_division=0))
+    assert found["macro_f1"] == pytest.approx(
+        sklearn_metrics.f1_score(references, predicted, average="macro", zero_division=0)
+    )
     assert found["mcc"] == pytest.approx(sklearn_metrics.matthews_corrcoef(references, predicted))
-    assert found["log_loss"] == pytest.approx(sklearn_metrics.log_loss(references, probabilities, labels=range(classes)))
+    assert found["log_loss"] == pytest.approx(
+        sklearn_metrics.log_loss(references, probabilities, labels=range(classes))
+    )
 
 
 @pytest.mark.parametrize(("rows", "classes"), [(500, 2), (400, 3), (60, 40), (5, 3)])
@@ -56,13 +69,17 @@ def test_resampled_metrics_are_the_metrics_of_each_resample(rows: int, classes: 
     found = resampled_classification_metrics(outputs, references)(Draws(weights))
     for number, drawn in enumerate(draws):
         alone = classification_metrics(outputs[drawn], references[drawn])
-        assert {name: values[number] for name, values in found.items()} == pytest.approx(alone, abs=1e-12)
+        assert {name: values[number] for name, values in found.items()} == pytest.approx(
+            alone, abs=1e-12
+        )
 
 
 def test_the_slow_default_of_resampled_metrics_agrees_with_the_fast_one() -> None:
     outputs, references = random_outputs(50, 3, seed=1)
     weights = np.random.default_rng(0).multinomial(50, np.full(50, 1 / 50), 10).astype(np.float64)
-    slow = super(type(PROBLEM), PROBLEM).resampled_metrics(outputs, references, LABELS)(Draws(weights))
+    slow = super(type(PROBLEM), PROBLEM).resampled_metrics(outputs, references, LABELS)(
+        Draws(weights)
+    )
     fast = PROBLEM.resampled_metrics(outputs, references, LABELS)(Draws(weights))
     assert set(slow) == set(fast) == set(PROBLEM.metric_signs)
     for name, values in slow.items():
@@ -84,7 +101,9 @@ def test_calibration_error_is_zero_where_confidence_is_accuracy() -> None:
 def test_calibration_error_of_a_case_by_hand() -> None:
     # bins: 0.9 twice, half right -> gap 0.4; 0.7 once, right -> gap 0.3; (2 * 0.4 + 1 * 0.3) / 3
     outputs = outputs_of([0.9, 0.9, 0.7])
-    assert expected_calibration_error(outputs, np.array([0, 1, 0])) == pytest.approx(1.1 / 3, abs=1e-6)
+    assert expected_calibration_error(outputs, np.array([0, 1, 0])) == pytest.approx(
+        1.1 / 3, abs=1e-6
+    )
 
 
 def test_a_calibrated_model_has_little_calibration_error() -> None:
@@ -125,7 +144,10 @@ def test_intervals_are_the_same_for_a_seed_and_for_any_order_of_rows() -> None:
     order = np.random.default_rng(0).permutation(300)
     assert metric_intervals(PROBLEM, outputs, references, LABELS, resampling) == found
     assert metric_intervals(PROBLEM, outputs[order], references[order], LABELS, resampling) == found
-    assert metric_intervals(PROBLEM, outputs, references, LABELS, Resampling(200, 0.95, seed=4)) != found
+    assert (
+        metric_intervals(PROBLEM, outputs, references, LABELS, Resampling(200, 0.95, seed=4))
+        != found
+    )
     assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in found.values())
 
 
@@ -136,7 +158,9 @@ def test_an_interval_holds_the_true_value_about_as_often_as_it_says() -> None:
         right = draw.random(200) < 0.8
         references = np.zeros(200, np.int64)
         outputs = np.where(right[:, None], [[1.0, 0.0]], [[0.0, 1.0]]).astype(np.float32)
-        found = metric_intervals(PROBLEM, outputs, references, LABELS[:2], Resampling(300, 0.95, seed))["accuracy"]
+        found = metric_intervals(
+            PROBLEM, outputs, references, LABELS[:2], Resampling(300, 0.95, seed)
+        )["accuracy"]
         held += found["low"] <= 0.8 <= found["high"]
     assert 0.88 <= held / 150 <= 0.995
 
@@ -144,13 +168,19 @@ def test_an_interval_holds_the_true_value_about_as_often_as_it_says() -> None:
 def test_a_difference_is_zero_against_itself_and_paired_against_others() -> None:
     outputs, references = random_outputs(400, 3, seed=0)
     resampling = Resampling(300, 0.95, 0)
-    assert difference_interval(PROBLEM, (outputs, outputs), references, LABELS, resampling) == {"value": 0, "low": 0, "high": 0}
+    assert difference_interval(PROBLEM, (outputs, outputs), references, LABELS, resampling) == {
+        "value": 0,
+        "low": 0,
+        "high": 0,
+    }
     worse = outputs.copy()
     worse[:40] = -worse[:40]
     found = difference_interval(PROBLEM, (outputs, worse), references, LABELS, resampling)
     assert 0 < found["low"] < found["value"] < found["high"]
     alone = metric_intervals(PROBLEM, outputs, references, LABELS, resampling)["macro_f1"]
-    assert found["high"] - found["low"] < alone["high"] - alone["low"]  # pairing takes out what both share
+    assert (
+        found["high"] - found["low"] < alone["high"] - alone["low"]
+    )  # pairing takes out what both share
 
 
 def test_one_row_has_intervals_of_no_width() -> None:
@@ -172,8 +202,13 @@ def test_details_add_up() -> None:
 
 def test_the_baseline_learns_words_and_characters() -> None:
     rows, held_out = tiny_rows(300, seed=1), tiny_rows(100, seed=2)
-    for texts, others in ((rows["text"], held_out["text"]), (spaceless(rows["text"]), spaceless(held_out["text"]))):
-        found = tfidf_logistic_regression(texts, [LABELS.index(label) for label in rows["label"]], others, 3, seed=0)
+    for texts, others in (
+        (rows["text"], held_out["text"]),
+        (spaceless(rows["text"]), spaceless(held_out["text"])),
+    ):
+        found = tfidf_logistic_regression(
+            texts, [LABELS.index(label) for label in rows["label"]], others, 3, seed=0
+        )
         assert found is not None
         right = found.argmax(-1) == [LABELS.index(label) for label in held_out["label"]]
         assert right.mean() > 0.9
@@ -185,7 +220,9 @@ def spaceless(texts: list[str]) -> list[str]:
 
 
 def test_the_baseline_does_without_a_label_it_never_saw() -> None:
-    found = tfidf_logistic_regression(["good", "bad", "good", "bad"], [0, 2, 0, 2], ["good", ":-)"], 3, seed=0)
+    found = tfidf_logistic_regression(
+        ["good", "bad", "good", "bad"], [0, 2, 0, 2], ["good", ":-)"], 3, seed=0
+    )
     assert found is not None
     assert found.argmax(-1)[0] == 0
     assert np.isfinite(found).all()
@@ -205,7 +242,11 @@ def test_changes_are_small_and_the_same_every_time() -> None:
     assert change_contractions("I’m sure it CAN'T", draw) == "I am sure it CANNOT"
     assert change_full_stop("It was. ", draw) == "It was"
     assert change_full_stop("Wait...", draw) == "Wait..."
-    assert [swap_letters(same, draw) for same in ("a bc def", "我们很高兴认识你", "")] == ["a bc def", "我们很高兴认识你", ""]
+    assert [swap_letters(same, draw) for same in ("a bc def", "我们很高兴认识你", "")] == [
+        "a bc def",
+        "我们很高兴认识你",
+        "",
+    ]
 
 
 def test_altered_rows_rest_on_the_rows_alone() -> None:
@@ -218,14 +259,23 @@ def test_altered_rows_rest_on_the_rows_alone() -> None:
     assert alter(texts[::-1] + texts[:5]) == found
     assert all(0 < len(altered.before["text"]) <= 20 for altered in found)
     for altered in found:
-        assert all(before != after for before, after in zip(altered.before["text"], altered.after["text"], strict=True))
+        assert all(
+            before != after
+            for before, after in zip(altered.before["text"], altered.after["text"], strict=True)
+        )
     named = next(altered for altered in found if altered.name == "other names")
     assert len(named.before["text"]) == 3
 
 
 def test_a_text_that_many_rows_share_is_altered_in_each_of_them() -> None:
-    rows = {"text_a": tiny_rows(60)["text"], "text_b": ["Does somebody like it?", "Is it broken already?"] * 30}
-    found = {altered.name: altered for altered in invariance_rows(rows, ["text_a", "text_b"], [], 40, seed=0)}
+    rows = {
+        "text_a": tiny_rows(60)["text"],
+        "text_b": ["Does somebody like it?", "Is it broken already?"] * 30,
+    }
+    found = {
+        altered.name: altered
+        for altered in invariance_rows(rows, ["text_a", "text_b"], [], 40, seed=0)
+    }
     typos = found["one typo (text_b)"]
     assert len(typos.before["text_b"]) == 40
     assert len(set(typos.after["text_b"])) > 10

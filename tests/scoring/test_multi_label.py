@@ -22,7 +22,13 @@ from tasks.inference.calibration import Calibration
 from tasks.ingestion import read_sources
 from tasks.params.schema import EvaluateParams, IngestParams, ValidateParams
 from tasks.problems import load_problem
-from tasks.scoring.label_sets import PRIOR, binary_log_loss, multi_label_metrics, resampled_multi_label_metrics, tune_thresholds
+from tasks.scoring.label_sets import (
+    PRIOR,
+    binary_log_loss,
+    multi_label_metrics,
+    resampled_multi_label_metrics,
+    tune_thresholds,
+)
 from tasks.scoring.statistics.draws import Draws
 from tasks.splitting import split_rows
 from tasks.training.networks.architecture import untrained_parameters
@@ -34,7 +40,9 @@ PROBLEM = load_problem(NAME)
 
 def random_rows(rows: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(seed)
-    references = (draw.random((rows, classes)) < draw.uniform(0.05, 0.5, classes)).astype(np.float32)
+    references = (draw.random((rows, classes)) < draw.uniform(0.05, 0.5, classes)).astype(
+        np.float32
+    )
     outputs = (draw.normal(size=(rows, classes)) + 2 * references - 1).astype(np.float32)
     return np.round(outputs, 1), references  # rounded: some are equal
 
@@ -44,11 +52,17 @@ def test_metrics_agree_with_scikit_learn(rows: int, classes: int) -> None:
     outputs, references = random_rows(rows, classes, seed=rows)
     found, given, actual = multi_label_metrics(outputs, references), outputs > 0, references > 0.5
     occur, positive = np.flatnonzero((given | actual).any(0)), np.flatnonzero(actual.any(0))
-    assert found["micro_f1"] == pytest.approx(sklearn_metrics.f1_score(actual, given, average="micro", zero_division=0))
-    assert found["macro_f1"] == pytest.approx(sklearn_metrics.f1_score(actual, given, average="macro", labels=occur, zero_division=0))
+    assert found["micro_f1"] == pytest.approx(
+        sklearn_metrics.f1_score(actual, given, average="micro", zero_division=0)
+    )
+    assert found["macro_f1"] == pytest.approx(
+        sklearn_metrics.f1_score(actual, given, average="macro", labels=occur, zero_division=0)
+    )
     assert found["subset_accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(actual, given))
     assert found["hamming_loss"] == pytest.approx(sklearn_metrics.hamming_loss(actual, given))
-    mean = sklearn_metrics.average_precision_score(actual[:, positive], outputs[:, positive], average="macro")
+    mean = sklearn_metrics.average_precision_score(
+        actual[:, positive], outputs[:, positive], average="macro"
+    )
     assert found["mean_average_precision"] == pytest.approx(mean)
 
 
@@ -59,7 +73,9 @@ def test_resampled_metrics_are_the_metrics_of_each_resample() -> None:
     found = resampled_multi_label_metrics(outputs, references)(Draws(weights))
     for number, drawn in enumerate(draws):
         alone = multi_label_metrics(outputs[drawn], references[drawn])
-        assert {name: values[number] for name, values in found.items()} == pytest.approx(alone, abs=1e-12)
+        assert {name: values[number] for name, values in found.items()} == pytest.approx(
+            alone, abs=1e-12
+        )
 
 
 def test_rows_without_any_label_have_metrics_too() -> None:
@@ -71,9 +87,14 @@ def test_rows_without_any_label_have_metrics_too() -> None:
 
 def test_tuned_thresholds_raise_macro_f1_where_a_label_is_shy() -> None:
     outputs, references = random_rows(600, 4, seed=3)
-    outputs -= np.asarray([3.0, 1.0, 0.0, -2.0], np.float32)  # as labels are that a model is too sure or too unsure of
+    outputs -= np.asarray(
+        [3.0, 1.0, 0.0, -2.0], np.float32
+    )  # as labels are that a model is too sure or too unsure of
     tuned = outputs + np.asarray(tune_thresholds(outputs, references), np.float32)
-    assert multi_label_metrics(tuned, references)["macro_f1"] > multi_label_metrics(outputs, references)["macro_f1"] + 0.1
+    assert (
+        multi_label_metrics(tuned, references)["macro_f1"]
+        > multi_label_metrics(outputs, references)["macro_f1"] + 0.1
+    )
 
 
 def test_a_label_with_few_rows_takes_its_threshold_from_all_labels() -> None:
@@ -83,7 +104,10 @@ def test_a_label_with_few_rows_takes_its_threshold_from_all_labels() -> None:
     references[7, 2], outputs[7, 2] = 1, 9
     with_one = tune_thresholds(outputs, references)
     assert abs(with_one[2] - without[2]) < abs(without[2] - -9) / (PRIOR + 1) + 0.2
-    assert without[2] == pytest.approx(tune_thresholds(outputs.reshape(-1, 1), np.where(references == 1, 1, 0).reshape(-1, 1))[0], abs=0.5)
+    assert without[2] == pytest.approx(
+        tune_thresholds(outputs.reshape(-1, 1), np.where(references == 1, 1, 0).reshape(-1, 1))[0],
+        abs=0.5,
+    )
 
 
 def test_no_label_at_all_leaves_the_thresholds_at_a_half() -> None:
@@ -99,8 +123,12 @@ def test_calibration_decides_by_thresholds_and_shows_probabilities_without_them(
     assert found["scores"] == pytest.approx({"a": expit(-0.5), "b": expit(0.5)})
     assert PROBLEM.say(found) == f"a {expit(-0.5):.3f}"
     assert PROBLEM.predicted_labels(found) == ["a"]
-    details = PROBLEM.threshold_details(np.asarray([[-1.0, 1.0]], np.float32), np.asarray([[1.0, 0.0]]), labels, calibration, None)
-    assert [entry["threshold"] for entry in details["per_label"]] == pytest.approx([expit(-1.5), expit(1.5)])
+    details = PROBLEM.threshold_details(
+        np.asarray([[-1.0, 1.0]], np.float32), np.asarray([[1.0, 0.0]]), labels, calibration, None
+    )
+    assert [entry["threshold"] for entry in details["per_label"]] == pytest.approx(
+        [expit(-1.5), expit(1.5)]
+    )
     assert [entry["f1"] for entry in details["per_label"]] == [1.0, 0.0]
 
 
@@ -108,9 +136,14 @@ def test_the_fitted_temperature_lowers_the_loss_and_thresholds_the_f1s_of_valida
     outputs, references = random_rows(500, 5, seed=5)
     calibration = PROBLEM.fit_calibration(outputs * 6, references, list("abcde"), None)
     assert calibration.temperature > 2
-    before, after = binary_log_loss(outputs * 6, references), binary_log_loss(outputs * 6 / calibration.temperature, references)
+    before, after = (
+        binary_log_loss(outputs * 6, references),
+        binary_log_loss(outputs * 6 / calibration.temperature, references),
+    )
     assert after < before
-    assert (calibration.decide(outputs * 6) > 0).tolist() == (calibration.apply(outputs * 6) > 0).tolist()
+    assert (calibration.decide(outputs * 6) > 0).tolist() == (
+        calibration.apply(outputs * 6) > 0
+    ).tolist()
 
 
 @pytest.mark.parametrize("weights", [None, np.asarray([1, 3, 0.5], np.float32)])
@@ -121,12 +154,18 @@ def test_a_new_head_starts_from_how_frequent_labels_are(base_dir: Path, weights:
     model = PROBLEM.load_model(base_dir, ("a", "b", "c"))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     PROBLEM.start_head(untrained_parameters(model, base_dir), train, weights)
-    changed = {name: parameter for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    changed = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }
     (bias,) = changed.values()
     settled = bias.detach().clone()
     logits = bias.detach().repeat(len(references), 1).requires_grad_(True)
     class_weights = None if weights is None else torch.from_numpy(weights)
-    PROBLEM.loss(logits, torch.from_numpy(references), label_smoothing=0, class_weights=class_weights).backward()
+    PROBLEM.loss(
+        logits, torch.from_numpy(references), label_smoothing=0, class_weights=class_weights
+    ).backward()
     np.testing.assert_allclose(logits.grad.sum(0).numpy(), 0, atol=5e-3)
     PROBLEM.start_head({}, train, weights)
     assert torch.equal(bias, settled)
@@ -145,12 +184,16 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def labelled(count: int = 60) -> list[dict[str, Any]]:
     texts = tiny_rows(count)["text"]
-    return [{"text": text, "labels": [["a"], ["a", "b"], []][row % 3]} for row, text in enumerate(texts)]
+    return [
+        {"text": text, "labels": [["a"], ["a", "b"], []][row % 3]} for row, text in enumerate(texts)
+    ]
 
 
 def ingest(root: Path, source: Path) -> Path:
     params = IngestParams.model_validate({"sources": [{"url": str(source)}]})
-    read_sources(root / "raw", problem=NAME, ingest=params, root=root, cache=root / "cache", report=silent)
+    read_sources(
+        root / "raw", problem=NAME, ingest=params, root=root, cache=root / "cache", report=silent
+    )
     return root / "raw"
 
 
@@ -164,9 +207,19 @@ def validate(root: Path, raw: Path, labels: tuple[str, ...] = ("a", "b"), **valu
 
 def test_lists_may_be_written_as_texts(tmp_path: Path) -> None:
     cells = ["a|b", " a | b ", '"[""a"", ""b""]"', "a", "", "[]", "[a"]
-    (tmp_path / "rows.csv").write_text("text,labels\n" + "".join(f"text {i},{cell}\n" for i, cell in enumerate(cells)), encoding="utf-8")
+    (tmp_path / "rows.csv").write_text(
+        "text,labels\n" + "".join(f"text {i},{cell}\n" for i, cell in enumerate(cells)),
+        encoding="utf-8",
+    )
     raw = ingest(tmp_path, tmp_path / "rows.csv")
-    assert pq.read_table(raw / "rows.parquet")["labels"].to_pylist() == [["a", "b"], ["a", "b"], ["a", "b"], ["a"], [], []]
+    assert pq.read_table(raw / "rows.parquet")["labels"].to_pylist() == [
+        ["a", "b"],
+        ["a", "b"],
+        ["a", "b"],
+        ["a"],
+        [],
+        [],
+    ]
     [aside] = read_jsonl(raw / "quarantine.jsonl")
     assert (aside["line"], aside["reason"]) == (8, "labels: not a list: [a")
 
@@ -183,18 +236,27 @@ def test_unknown_labels_stop_the_run_and_are_named(tmp_path: Path) -> None:
     rows = labelled()
     rows[4]["labels"] = ["a", "bb"]
     raw = ingest(tmp_path, jsonl(tmp_path / "rows.jsonl", rows))
-    with pytest.raises(DataError, match=r"unknown_label: 1 of 60 rows .*: 'bb' \(rows.jsonl line 5\) Did you mean 'b'"):
+    with pytest.raises(
+        DataError,
+        match=r"unknown_label: 1 of 60 rows .*: 'bb' \(rows.jsonl line 5\) Did you mean 'b'",
+    ):
         validate(tmp_path, raw)
 
 
 def test_a_class_with_no_row_is_an_error_that_names_it(tmp_path: Path) -> None:
     raw = ingest(tmp_path, jsonl(tmp_path / "rows.jsonl", labelled()))
-    with pytest.raises(DataError, match=r"missing_class: labels of params.yaml have no rows: 'c', 'd'"):
+    with pytest.raises(
+        DataError, match=r"missing_class: labels of params.yaml have no rows: 'c', 'd'"
+    ):
         validate(tmp_path, raw, labels=("a", "b", "c", "d"))
 
 
 def test_rare_labels_and_conflicts_are_counted_label_by_label(tmp_path: Path) -> None:
-    rows = [*labelled(), {"text": "one good film", "labels": ["c", "a"]}, {"text": "One good film", "labels": ["a"]}]
+    rows = [
+        *labelled(),
+        {"text": "one good film", "labels": ["c", "a"]},
+        {"text": "One good film", "labels": ["a"]},
+    ]
     raw = ingest(tmp_path, jsonl(tmp_path / "rows.jsonl", rows))
     valid = validate(tmp_path, raw, labels=("a", "b", "c"), actions={"rows_per_class": "warn"})
     checks = {check["name"]: check for check in read_json(tmp_path / "validation.json")["checks"]}
@@ -208,7 +270,9 @@ def test_splits_count_each_label(tmp_path: Path) -> None:
 
     valid = validate(tmp_path, ingest(tmp_path, jsonl(tmp_path / "rows.jsonl", labelled(120))))
     split = SplitParams(validation=0.3, test=0.3, near_duplicate_similarity=1)
-    split_rows(valid, tmp_path / "splits", problem=NAME, labels=("a", "b"), split=split, report=silent)
+    split_rows(
+        valid, tmp_path / "splits", problem=NAME, labels=("a", "b"), split=split, report=silent
+    )
     assert {label: found["all"]["rows"] for label, found in read_json(tmp_path / "splits" / "split.json")["classes"].items()} == {
         "a": 80, "b": 40,
     }  # fmt: skip
@@ -217,6 +281,8 @@ def test_splits_count_each_label(tmp_path: Path) -> None:
 def test_a_text_stays_what_it_was_if_half_of_its_labels_do() -> None:
     rows = {"text": ["Where is my card now?"], "labels": [["a", "b"]]}
     test = PROBLEM.behaviour_tests(rows, ("a", "b", "c"), EvaluateParams(), seed=0)[0]
-    before = np.asarray([[1, 1, -1], [1, 1, -1], [1, 1, -1], [-1, -1, -1], [-1, -1, -1]], np.float32)
+    before = np.asarray(
+        [[1, 1, -1], [1, 1, -1], [1, 1, -1], [-1, -1, -1], [-1, -1, -1]], np.float32
+    )
     after = np.asarray([[1, 1, -1], [1, -1, -1], [1, -1, 1], [-1, -1, -1], [1, -1, -1]], np.float32)
     assert test.passes(after, before).tolist() == [True, True, False, True, False]

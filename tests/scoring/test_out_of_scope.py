@@ -50,7 +50,9 @@ def test_no_other_threshold_has_a_better_f1(rows: int) -> None:
     scores = np.round(draw.normal(size=rows) + 2 * actual, 1)
     found = best_threshold(scores, actual)
     assert found is not None
-    others = [sklearn_metrics.f1_score(actual, scores > other) for other in np.linspace(-5, 5, 1001)]
+    others = [
+        sklearn_metrics.f1_score(actual, scores > other) for other in np.linspace(-5, 5, 1001)
+    ]
     assert sklearn_metrics.f1_score(actual, scores > found) == pytest.approx(max(others))
 
 
@@ -58,7 +60,9 @@ def test_no_other_threshold_has_a_better_f1(rows: int) -> None:
 def test_rows_of_one_kind_tune_nothing(actual: list[bool]) -> None:
     assert best_threshold(np.asarray([0.1, 0.2]), np.asarray(actual)) is None
     outputs = np.asarray([[1, 0, 0], [0, 1, 0]], np.float32)
-    calibration = PROBLEM.fit_calibration(outputs, np.asarray([2, 2] if actual[0] else [0, 1]), list("abc"), "c")
+    calibration = PROBLEM.fit_calibration(
+        outputs, np.asarray([2, 2] if actual[0] else [0, 1]), list("abc"), "c"
+    )
     assert calibration.bias == (0, 0, 0)
 
 
@@ -68,7 +72,9 @@ def test_the_tuned_threshold_makes_argmax_reject_better_on_other_rows() -> None:
     assert calibration.bias[:2] == (0, 0)
     assert calibration.bias[2] > 0
     assert f1_of(calibration.apply(held_out[0]), held_out[1]) > f1_of(*held_out) + 0.1
-    assert (calibration.apply(held_out[0]).argmax(-1) == calibration.decide(held_out[0]).argmax(-1)).all()
+    assert (
+        calibration.apply(held_out[0]).argmax(-1) == calibration.decide(held_out[0]).argmax(-1)
+    ).all()
 
 
 def test_without_an_out_of_scope_label_nothing_is_biased() -> None:
@@ -81,12 +87,16 @@ def test_without_an_out_of_scope_label_nothing_is_biased() -> None:
 def test_the_curve_is_scikit_learn_s_and_the_point_is_what_argmax_does() -> None:
     outputs, references = rows_out_of_scope(900, seed=2)
     calibration = PROBLEM.fit_calibration(outputs, references, list("abc"), "c")
-    found = PROBLEM.threshold_details(outputs, references, list("abc"), calibration, "c")["out_of_scope"]
+    found = PROBLEM.threshold_details(outputs, references, list("abc"), calibration, "c")[
+        "out_of_scope"
+    ]
     probabilities = softmax(outputs.astype(np.float64) / calibration.temperature, -1)
     against_best_other = probabilities[:, 2] / (probabilities[:, 2] + probabilities[:, :2].max(1))
     actual, said = references == 2, calibration.apply(outputs).argmax(-1) == 2
     assert found["label"] == "c"
-    assert found["average_precision"] == pytest.approx(sklearn_metrics.average_precision_score(actual, against_best_other))
+    assert found["average_precision"] == pytest.approx(
+        sklearn_metrics.average_precision_score(actual, against_best_other)
+    )
     assert found["threshold"] == pytest.approx(expit(-calibration.bias[2]))
     assert (against_best_other > found["threshold"]).tolist() == said.tolist()
     assert found["precision"] == pytest.approx(sklearn_metrics.precision_score(actual, said))
@@ -104,7 +114,9 @@ def test_a_curve_of_few_rows_is_whole() -> None:
     found = describe_threshold(scores, actual, -0.5)
     assert found is not None
     assert [point["recall"] for point in found["curve"]] == [1.0, 1.0, 0.5]
-    assert [logit(point["threshold"]) for point in found["curve"]] == pytest.approx([-1.0, 0.0, 1.0])
+    assert [logit(point["threshold"]) for point in found["curve"]] == pytest.approx(
+        [-1.0, 0.0, 1.0]
+    )
     assert (found["precision"], found["recall"], found["positives"]) == (1.0, 1.0, 2)
 
 
@@ -117,19 +129,28 @@ def test_an_out_of_scope_label_is_one_of_the_labels() -> None:
         parse(values)
 
 
-def test_the_evaluation_holds_the_curve_of_validation_and_of_test(exported: Exported, tmp_path: Path) -> None:
+def test_the_evaluation_holds_the_curve_of_validation_and_of_test(
+    exported: Exported, tmp_path: Path
+) -> None:
     (tmp_path / "splits").mkdir()
     for split in ("train", "test"):
         rows = tiny_rows(200, seed=4)
-        pq.write_table(pa.table({"row": list(range(200)), **rows}), tmp_path / "splits" / f"{split}.parquet")
+        pq.write_table(
+            pa.table({"row": list(range(200)), **rows}), tmp_path / "splits" / f"{split}.parquet"
+        )
     tokens = tmp_path / "tokens"
     tokens.mkdir()
     for path in exported.tokens.iterdir():
         (tokens / path.name).symlink_to(path)
     (tokens / "test.arrow").unlink()
-    features = PROBLEM.encode(load_tokenizer(exported.tokens / "tokenizer", MAX_LENGTH), tiny_rows(200, seed=4), LABELS)
+    features = PROBLEM.encode(
+        load_tokenizer(exported.tokens / "tokenizer", MAX_LENGTH), tiny_rows(200, seed=4), LABELS
+    )
     table = pa.table({"row": pa.array(range(200), pa.int64()), **features})
-    with pa.OSFile(str(tokens / "test.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+    with (
+        pa.OSFile(str(tokens / "test.arrow"), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as writer,
+    ):
         writer.write_table(table)
     quick = EvaluateParams.model_validate({"bootstrap_resamples": 100, "behaviour": {"rows": 5}})
     evaluate_checkpoint(
@@ -139,7 +160,10 @@ def test_the_evaluation_holds_the_curve_of_validation_and_of_test(exported: Expo
     )  # fmt: skip
     evaluation = read_json(tmp_path / "evaluation.json")
     threshold = float(expit(-evaluation["bias"][LABELS.index(OUT)]))
-    for found in (evaluation["validation_thresholds"]["out_of_scope"], evaluation["details"]["out_of_scope"]):
+    for found in (
+        evaluation["validation_thresholds"]["out_of_scope"],
+        evaluation["details"]["out_of_scope"],
+    ):
         assert found["threshold"] == pytest.approx(threshold)
         assert found["f1"] > 0.9
         assert found["curve"]

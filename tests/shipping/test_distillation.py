@@ -49,7 +49,9 @@ def test_a_student_comes_nearer_to_its_teacher_the_same_way_each_time(name: str)
     for _ in range(2):
         student = make_student(teacher, 1)
         distances.append([distance(student)])
-        distill(student, teacher, problem, pa.table(features), PAD, epochs=20, seed=0, report=silent)
+        distill(
+            student, teacher, problem, pa.table(features), PAD, epochs=20, seed=0, report=silent
+        )
         distances[-1].append(distance(student))
         students.append(student.state_dict())
     assert distances[0][1] < distances[0][0] / 2
@@ -63,7 +65,9 @@ def test_the_students_embeddings_are_what_4_bits_hold(exported: Exported) -> Non
     student = make_student(problem.load_model(exported.checkpoint, LABELS), 1).eval()
     words = student.get_input_embeddings().weight
     assert not words.requires_grad
-    np.testing.assert_allclose(round_rows(words.detach().numpy()), words.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        round_rows(words.detach().numpy()), words.detach().numpy(), atol=1e-6
+    )
     features = read_features(exported.tokens / "validation.arrow")
     wanted = predict_torch(student, problem, features, PAD)
     example = problem.collate({name: values[:2] for name, values in features.items()}, PAD)
@@ -71,9 +75,13 @@ def test_the_students_embeddings_are_what_4_bits_hold(exported: Exported) -> Non
     graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     quantize_embeddings(graph, bits=4)
     assert "GatherBlockQuantized" in {node.op_type for node in graph.graph.node}
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     for row in range(8):
-        batch = problem.collate({name: values[row : row + 1] for name, values in features.items()}, PAD)
+        batch = problem.collate(
+            {name: values[row : row + 1] for name, values in features.items()}, PAD
+        )
         np.testing.assert_allclose(session.run(None, batch)[0][0], wanted[row], atol=1e-4)
 
 
@@ -88,7 +96,9 @@ def test_4_bits_are_off_by_half_a_step_at_most_and_rounding_twice_changes_nothin
     assert np.array_equal(round_rows(narrow), narrow)
 
 
-def export_distilled(exported: Exported, candidates: Path, checkpoint: Path, **params: Any) -> dict[str, Any]:
+def export_distilled(
+    exported: Exported, candidates: Path, checkpoint: Path, **params: Any
+) -> dict[str, Any]:
     export = ExportParams(recipes=("int8-static", RECIPE), calibration_rows=16, **params)
     export_candidates(
         exported.tokens, checkpoint, candidates, problem=PROBLEM, labels=LABELS, export=export, seed=0, report=silent
@@ -103,13 +113,19 @@ def test_the_recipe_makes_a_smaller_graph_that_answers(exported: Exported, tmp_p
     assert entry["training_seconds"] > 0
     assert entry["bytes"] < (tmp_path / "int8-static" / "model.onnx").stat().st_size
     problem, features = load_problem(PROBLEM), read_features(exported.tokens / "validation.arrow")
-    outputs = OnnxModel(tmp_path / RECIPE / "model.onnx", problem.output_name).outputs(features, problem, PAD)
+    outputs = OnnxModel(tmp_path / RECIPE / "model.onnx", problem.output_name).outputs(
+        features, problem, PAD
+    )
     assert outputs.shape == (len(features["input_ids"]), len(LABELS))
     assert np.isfinite(outputs).all()
 
 
-def test_what_cannot_be_distilled_fails_alone_and_says_why(exported: Exported, tmp_path: Path) -> None:
-    too_many = export_distilled(exported, tmp_path / "layers", exported.checkpoint, distilled_layers=9)
+def test_what_cannot_be_distilled_fails_alone_and_says_why(
+    exported: Exported, tmp_path: Path
+) -> None:
+    too_many = export_distilled(
+        exported, tmp_path / "layers", exported.checkpoint, distilled_layers=9
+    )
     assert "export.distilled_layers: 9 layers" in too_many["failure"]
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
@@ -120,4 +136,7 @@ def test_what_cannot_be_distilled_fails_alone_and_says_why(exported: Exported, t
 
     width = load_problem(PROBLEM).load_model(exported.checkpoint, LABELS).config.hidden_size
     save_file({"virtual_tokens.0": torch.zeros(2, width)}, checkpoint / ADDITIONS)
-    assert "finetune.method adds" in export_distilled(exported, tmp_path / "additions", checkpoint)["failure"]
+    assert (
+        "finetune.method adds"
+        in export_distilled(exported, tmp_path / "additions", checkpoint)["failure"]
+    )

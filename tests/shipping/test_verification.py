@@ -42,18 +42,28 @@ class Verified:
         return next(entry for entry in self.report["candidates"] if entry["recipe"] == recipe)
 
 
-def verify(exported: Exported, directory: Path, candidates: Path | None = None, **params: Any) -> Verified:
+def verify(
+    exported: Exported, directory: Path, candidates: Path | None = None, **params: Any
+) -> Verified:
     verify_candidates(
         tokens=exported.tokens, checkpoint=exported.checkpoint, candidates=candidates or exported.candidates, bundle=directory / "bundle",
         verification_report=directory / "verification.json", metrics=directory / "metrics.json",
         problem=PROBLEM, labels=LABELS, out_of_scope=None, verify=VerifyParams(timing_rows=48, **params), seed=0, report=silent,
     )  # fmt: skip
-    return Verified(directory / "bundle", *(json.loads((directory / name).read_text()) for name in ("verification.json", "metrics.json")))
+    return Verified(
+        directory / "bundle",
+        *(
+            json.loads((directory / name).read_text())
+            for name in ("verification.json", "metrics.json")
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
 def verified(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Verified:
-    return verify(exported, tmp_path_factory.mktemp("verified"), max_metric_loss=1.0, examine_all=True)
+    return verify(
+        exported, tmp_path_factory.mktemp("verified"), max_metric_loss=1.0, examine_all=True
+    )
 
 
 @pytest.fixture
@@ -67,14 +77,26 @@ def few(exported: Exported, tmp_path: Path) -> Path:
     return tmp_path / "candidates"
 
 
-def judged(recipe: str, verdict: str = "passed", *, speedup: float = 1.0, loss: float = 0.0) -> dict[str, Any]:
+def judged(
+    recipe: str, verdict: str = "passed", *, speedup: float = 1.0, loss: float = 0.0
+) -> dict[str, Any]:
     reason = "loses 0.0200" if verdict == "rejected" else verdict
-    return {"recipe": recipe, "speedup": {"value": speedup}, "verdict": verdict, "metric_loss": loss, "reason": reason}
+    return {
+        "recipe": recipe,
+        "speedup": {"value": speedup},
+        "verdict": verdict,
+        "metric_loss": loss,
+        "reason": reason,
+    }
 
 
 def files_of(bundle: Path) -> dict[str, str]:
     """The sha256 of each file, the manifest's as well."""
-    return {file.relative_to(bundle).as_posix(): sha256_file(file) for file in bundle.rglob("*") if file.is_file()}
+    return {
+        file.relative_to(bundle).as_posix(): sha256_file(file)
+        for file in bundle.rglob("*")
+        if file.is_file()
+    }
 
 
 def test_every_candidate_is_judged_on_everything(verified: Verified) -> None:
@@ -86,8 +108,14 @@ def test_every_candidate_is_judged_on_everything(verified: Verified) -> None:
         assert 0 < entry["latency_ms_p50"] <= entry["latency_ms_p95"]
         assert entry["throughput"] > 0
         assert entry["reason"]
-    assert verified.report["rows"] == {"validation": ROWS["validation"], "test": ROWS["test"], "timing": 48}
-    assert {"metric", "size_bytes", "latency_ms_p50", "latency_ms_p95", "throughput"} == set(verified.report["checkpoint"])
+    assert verified.report["rows"] == {
+        "validation": ROWS["validation"],
+        "test": ROWS["test"],
+        "timing": 48,
+    }
+    assert {"metric", "size_bytes", "latency_ms_p50", "latency_ms_p95", "throughput"} == set(
+        verified.report["checkpoint"]
+    )
 
 
 def test_only_dynamic_ranges_move_with_the_batch(verified: Verified) -> None:
@@ -109,35 +137,59 @@ def test_fp32_is_parity_with_the_checkpoint(verified: Verified) -> None:
     assert fp32["speedup"] == {"value": 1, "low": None, "high": None}  # of two turns
 
 
-def test_what_ships_is_the_measured_recipe_byte_for_byte(verified: Verified, exported: Exported) -> None:
+def test_what_ships_is_the_measured_recipe_byte_for_byte(
+    verified: Verified, exported: Exported
+) -> None:
     shipped = verified.report["shipped"]
     assert open_bundle(verified.bundle).recipe == shipped == verified.metrics["recipe"]
-    assert (verified.bundle / "model.onnx").read_bytes() == (exported.candidates / shipped / "model.onnx").read_bytes()
+    assert (verified.bundle / "model.onnx").read_bytes() == (
+        exported.candidates / shipped / "model.onnx"
+    ).read_bytes()
 
 
 def test_test_metrics_are_the_shipped_bundle_s_own(verified: Verified, exported: Exported) -> None:
     problem, features = load_problem(PROBLEM), read_features(exported.tokens / "test.arrow")
-    outputs = Predictor(verified.bundle, problem).outputs_of_features(features) / np.float32(verified.report["temperature"])
+    outputs = Predictor(verified.bundle, problem).outputs_of_features(features) / np.float32(
+        verified.report["temperature"]
+    )
     wanted = problem.metrics(outputs, problem.references(features), LABELS)
     for name, interval in verified.report["test_metrics"].items():
         assert interval["value"] == pytest.approx(wanted[name], abs=1e-4)
         assert interval["low"] <= interval["value"] <= interval["high"]
-        assert verified.metrics[name] == interval["value"] == open_bundle(verified.bundle).metrics[name]
+        assert (
+            verified.metrics[name]
+            == interval["value"]
+            == open_bundle(verified.bundle).metrics[name]
+        )
 
 
 def test_metrics_are_flat(verified: Verified) -> None:
-    assert {"accuracy", "macro_f1", "size_mb", "latency_ms_p50", "latency_ms_p95", "throughput", "recipe"} <= set(verified.metrics)
+    assert {
+        "accuracy",
+        "macro_f1",
+        "size_mb",
+        "latency_ms_p50",
+        "latency_ms_p95",
+        "throughput",
+        "recipe",
+    } <= set(verified.metrics)
     assert all(isinstance(value, float | int | str) for value in verified.metrics.values())
 
 
-def test_temperature_is_fitted_on_the_shipped_outputs(verified: Verified, exported: Exported) -> None:
+def test_temperature_is_fitted_on_the_shipped_outputs(
+    verified: Verified, exported: Exported
+) -> None:
     problem, features = load_problem(PROBLEM), read_features(exported.tokens / "validation.arrow")
     outputs = Predictor(verified.bundle, problem).outputs_of_features(features)
-    assert verified.report["temperature"] == pytest.approx(fit_temperature(outputs, problem.references(features)), rel=1e-3)
+    assert verified.report["temperature"] == pytest.approx(
+        fit_temperature(outputs, problem.references(features)), rel=1e-3
+    )
     assert open_bundle(verified.bundle).settings.temperature == verified.report["temperature"]
 
 
-def test_the_first_recipe_that_passes_ships_and_later_ones_are_not_examined(verified: Verified, exported: Exported, tmp_path: Path) -> None:
+def test_the_first_recipe_that_passes_ships_and_later_ones_are_not_examined(
+    verified: Verified, exported: Exported, tmp_path: Path
+) -> None:
     found = verify(exported, tmp_path, max_metric_loss=1.0)
     assert [(entry["recipe"], entry["verdict"]) for entry in found.report["candidates"]] == [
         ("fp32", "passed"), ("int8-static", "ships"), *((recipe, "not examined") for recipe in RECIPES[1:]),
@@ -145,7 +197,9 @@ def test_the_first_recipe_that_passes_ships_and_later_ones_are_not_examined(veri
     for recipe in RECIPES[1:]:
         later = found.candidate(recipe)
         assert later["metric"] is later["latency_ms_p50"] is later["speedup"] is None
-        assert later["reason"].startswith("not examined, int8-static comes first in export.recipes and passed")
+        assert later["reason"].startswith(
+            "not examined, int8-static comes first in export.recipes and passed"
+        )
     # what is examined beside it changes nothing of what ships
     assert files_of(found.bundle) == files_of(verified.bundle)
 
@@ -158,11 +212,21 @@ def test_a_busy_machine_ships_the_same_bundle(
 
     def slowed(self: Timings, turn: dict[str, Any]) -> None:
         factor = next(factors)
-        add(self, {**turn, "latencies": [factor * one for one in turn["latencies"]], "seconds": factor * turn["seconds"]})
+        add(
+            self,
+            {
+                **turn,
+                "latencies": [factor * one for one in turn["latencies"]],
+                "seconds": factor * turn["seconds"],
+            },
+        )
 
     monkeypatch.setattr(Timings, "add", slowed)
     monkeypatch.setattr("tasks.shipping.workbench.TIMING_SECONDS", 0.0)
-    load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    load = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(os.cpu_count() or 1)
+    ]
     try:
         found = verify(exported, tmp_path, max_metric_loss=1.0)
     finally:
@@ -188,9 +252,13 @@ def test_fp32_ships_when_nothing_is_accurate_enough_and_the_report_says_why(
     assert open_bundle(found.bundle).recipe == "fp32"
 
 
-def test_a_candidate_that_crashes_or_was_never_built_is_reported_and_stops_nothing(exported: Exported, few: Path, tmp_path: Path) -> None:
+def test_a_candidate_that_crashes_or_was_never_built_is_reported_and_stops_nothing(
+    exported: Exported, few: Path, tmp_path: Path
+) -> None:
     written = json.loads((few / "export.json").read_text())
-    written["recipes"].append({"recipe": "int8-dynamic", "bytes": 0, "seconds": 0.1, "failure": "RuntimeError: no kernel"})
+    written["recipes"].append(
+        {"recipe": "int8-dynamic", "bytes": 0, "seconds": 0.1, "failure": "RuntimeError: no kernel"}
+    )
     (few / "export.json").write_text(json.dumps(written))
     (few / "int8-static" / "model.onnx").write_bytes(b"no graph at all")
     found = verify(exported, tmp_path, few)
@@ -202,13 +270,17 @@ def test_a_candidate_that_crashes_or_was_never_built_is_reported_and_stops_nothi
     assert found.report["shipped"] == "fp32"
 
 
-def test_an_fp32_graph_that_does_not_run_stops_the_stage(exported: Exported, few: Path, tmp_path: Path) -> None:
+def test_an_fp32_graph_that_does_not_run_stops_the_stage(
+    exported: Exported, few: Path, tmp_path: Path
+) -> None:
     (few / "fp32" / "model.onnx").write_bytes(b"no graph at all")
     with pytest.raises(ExportError, match="fp32 cannot be measured"):
         verify(exported, tmp_path, few)
 
 
-def test_a_candidate_killed_from_outside_stops_the_stage_and_nothing_else_ships_in_its_place() -> None:
+def test_a_candidate_killed_from_outside_stops_the_stage_and_nothing_else_ships_in_its_place() -> (
+    None
+):
     variant = Variant("int8-static", Path("model.onnx"), 1)
     with (
         Workbench("tests.support.killed", {"writes": False}, [0]) as bench,
@@ -229,7 +301,14 @@ def test_the_order_of_the_recipes_decides_and_their_speed_does_not() -> None:
         "b is the first of export.recipes that is accurate enough: macro_f1 on validation -0.0010 against the checkpoint "
         "(budget -0.005), the same answers in any batch."
     )
-    assert [entry["verdict"] for entry in candidates] == ["passed", "rejected", "ships", "passed", "not examined", "failed"]
+    assert [entry["verdict"] for entry in candidates] == [
+        "passed",
+        "rejected",
+        "ships",
+        "passed",
+        "not examined",
+        "failed",
+    ]
     assert candidates[3]["reason"] == "passed; b comes first in export.recipes"
 
 
@@ -241,7 +320,9 @@ def test_no_recipe_at_all_ships_fp32() -> None:
 
 def test_what_ships_and_is_shown_slower_than_fp32_is_told() -> None:
     (note,) = speed_notes("int8-static", Speedup(0.8, 0.7, 0.95))
-    assert note.startswith("int8-static is slower than fp32 ONNX on this machine, 0.80x (0.70 to 0.95) as fast.")
+    assert note.startswith(
+        "int8-static is slower than fp32 ONNX on this machine, 0.80x (0.70 to 0.95) as fast."
+    )
     assert speed_notes("int8-static", Speedup(0.8, 0.7, 1.05)) == []
     assert speed_notes("int8-static", Speedup(0.8, None, None)) == []  # of too few turns to show it
 
@@ -256,7 +337,13 @@ def test_an_interval_of_the_median_takes_six_turns_and_leaves_out_the_outermost_
 def test_the_interval_holds_the_true_median_in_at_least_95_percent(turns_taken: int) -> None:
     draws = np.random.default_rng(0).lognormal(np.log(1.7), 0.5, (2000, turns_taken))
     found = [Speedup.of(ratios.tolist()) for ratios in draws]
-    held = np.mean([one.low <= 1.7 <= one.high for one in found if one.low is not None and one.high is not None])
+    held = np.mean(
+        [
+            one.low <= 1.7 <= one.high
+            for one in found
+            if one.low is not None and one.high is not None
+        ]
+    )
     assert len(found) == 2000
     assert 0.94 < held < 1
 

@@ -24,13 +24,27 @@ def _bert(kind: str, **options: Any) -> Any:
 def _distilbert() -> Any:
     from transformers import DistilBertConfig
 
-    return DistilBertConfig(vocab_size=VOCABULARY, dim=WIDTH, n_layers=LAYERS, n_heads=4, hidden_dim=64, max_position_embeddings=64)
+    return DistilBertConfig(
+        vocab_size=VOCABULARY,
+        dim=WIDTH,
+        n_layers=LAYERS,
+        n_heads=4,
+        hidden_dim=64,
+        max_position_embeddings=64,
+    )
 
 
 def _gpt2() -> Any:
     from transformers import GPT2Config
 
-    return GPT2Config(vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=LAYERS, n_head=4, n_positions=64, pad_token_id=0)
+    return GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=WIDTH,
+        n_layer=LAYERS,
+        n_head=4,
+        n_positions=64,
+        pad_token_id=0,
+    )
 
 
 ARCHITECTURES: dict[str, Callable[[], Any]] = {

@@ -41,7 +41,14 @@ def make_exported(base: Path, directory: Path) -> None:
     make_tokens(made.tokens)
     train(base, made.tokens, made.checkpoint)
     export_candidates(
-        made.tokens, made.checkpoint, made.candidates, problem=PROBLEM, labels=LABELS, export=ExportParams(), seed=0, report=silent
+        made.tokens,
+        made.checkpoint,
+        made.candidates,
+        problem=PROBLEM,
+        labels=LABELS,
+        export=ExportParams(),
+        seed=0,
+        report=silent,
     )
 
 
@@ -53,10 +60,15 @@ def make_tokens(directory: Path) -> None:
         chosen = {column: values[start : start + count] for column, values in rows.items()}
         features = load_problem(PROBLEM).encode(tokenizer, chosen, LABELS)
         table = pa.table({"row": pa.array(range(count), pa.int64()), **features})
-        with pa.OSFile(str(directory / f"{split}.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        with (
+            pa.OSFile(str(directory / f"{split}.arrow"), "wb") as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
             writer.write_table(table)
         start += count
-    TokensInfo(MAX_LENGTH, tokenizer.token_to_id("[PAD]"), ROWS, dict.fromkeys(ROWS, 0.0)).write(directory)
+    TokensInfo(MAX_LENGTH, tokenizer.token_to_id("[PAD]"), ROWS, dict.fromkeys(ROWS, 0.0)).write(
+        directory
+    )
 
 
 def train(base: Path, tokens: Path, checkpoint: Path, epochs: int = 6) -> None:
@@ -71,8 +83,12 @@ def train(base: Path, tokens: Path, checkpoint: Path, epochs: int = 6) -> None:
     draw = np.random.default_rng(0)
     for _ in range(epochs):
         for rows in np.array_split(draw.permutation(len(references)), len(references) // 32):
-            batch = problem.collate({"input_ids": [features["input_ids"][row] for row in rows]}, pad)
-            outputs = model(**{name: torch.from_numpy(values) for name, values in batch.items()})["logits"]
+            batch = problem.collate(
+                {"input_ids": [features["input_ids"][row] for row in rows]}, pad
+            )
+            outputs = model(**{name: torch.from_numpy(values) for name, values in batch.items()})[
+                "logits"
+            ]
             torch.nn.functional.cross_entropy(outputs, references[rows]).backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -26,7 +26,10 @@ from tasks.scoring.statistics.paired import Difference
 
 KIND = load_problem("text-classification")
 LABELS = ("negative", "positive")
-SHAPE = (0.55, 1.02)  # of the beta distribution of a row's true probability: mean 0.35, the better class right on 80%
+SHAPE = (
+    0.55,
+    1.02,
+)  # of the beta distribution of a row's true probability: mean 0.35, the better class right on 80%
 RESAMPLES = 500
 SIZES = (100, 500, 2000)
 PARAMS = PromotionParams()
@@ -47,7 +50,14 @@ def spoil(draw: np.random.Generator, outputs: Floats, share: float) -> Floats:
     return spoilt
 
 
-def first_champion(outputs: Floats, plain: Floats, references: npt.NDArray[np.int64], passed: int, tested: int, seed: int) -> list[Gate]:
+def first_champion(
+    outputs: Floats,
+    plain: Floats,
+    references: npt.NDArray[np.int64],
+    passed: int,
+    tested: int,
+    seed: int,
+) -> list[Gate]:
     """What every gate says of a first version."""
     resampling = Resampling(RESAMPLES, seed=seed)
     measured = {
@@ -55,16 +65,45 @@ def first_champion(outputs: Floats, plain: Floats, references: npt.NDArray[np.in
         "latency_ms_p95": 1.0, "latency_ms_p95_range": [1.0, 1.0], "throughput": 1.0, "throughput_range": [1.0, 1.0], "size_bytes": 1,
     }  # fmt: skip
     interval = difference_interval(KIND, (outputs, plain), references, LABELS, resampling)
-    behaviour = {"name": "one typo", "kind": "invariance", "rows": tested, "passed": passed, "pass_rate": passed / tested}
+    behaviour = {
+        "name": "one typo",
+        "kind": "invariance",
+        "rows": tested,
+        "passed": passed,
+        "pass_rate": passed / tested,
+    }
     reports: Mapping[str, Any] = {
         "validation": {"checks": [], "rows_in": 1, "rows_out": 1},
-        "verification": {"shipped": "fp32", "candidates": [{"recipe": "fp32", "agreement": 1.0}], "rows": {"validation": len(outputs)}},
-        "evaluation": {"behaviour": [behaviour], "baseline": {"name": "plain", "difference": {"metric": KIND.metric, **interval}}},
+        "verification": {
+            "shipped": "fp32",
+            "candidates": [{"recipe": "fp32", "agreement": 1.0}],
+            "rows": {"validation": len(outputs)},
+        },
+        "evaluation": {
+            "behaviour": [behaviour],
+            "baseline": {"name": "plain", "difference": {"metric": KIND.metric, **interval}},
+        },
     }
     chance = difference_to_chance(KIND, KIND.metric, outputs, references, LABELS, resampling)
     said = only_answer(KIND, outputs, {"text": [""] * len(outputs)}, LABELS)
     model = ModelEvidence(measured, reports)
-    return judge(Evidence(KIND.metric, model, None, None, chance, said, None, "", len(outputs), 1, (), rolled_back=False), PARAMS)
+    return judge(
+        Evidence(
+            KIND.metric,
+            model,
+            None,
+            None,
+            chance,
+            said,
+            None,
+            "",
+            len(outputs),
+            1,
+            (),
+            rolled_back=False,
+        ),
+        PARAMS,
+    )
 
 
 def refusals(kind: str, rows: int, times: int, seed: int) -> dict[str, float]:
@@ -85,7 +124,9 @@ def refusals(kind: str, rows: int, times: int, seed: int) -> dict[str, float]:
             "10 points worse": (spoil(draw, perfect, 0.36), perfect),
             "overconfident": (3 * perfect, spoil(draw, perfect, 0.18)),
         }[kind]
-        gates = first_champion(ours, plain, references, passed=int(draw.binomial(rows, 0.85)), tested=rows, seed=number)
+        gates = first_champion(
+            ours, plain, references, passed=int(draw.binomial(rows, 0.85)), tested=rows, seed=number
+        )
         failed = [gate.name for gate in gates if gate.status == "failed"]
         counts["refused"] += bool(failed)
         for name in failed:
@@ -114,23 +155,53 @@ def excused(rows: int, times: int, seed: int) -> float:
             "metrics": {KIND.metric: asdict(difference)}, "mcnemar": {"only_first": 0, "only_second": 0}, "slices": [],
             "latency_p95_ratio": 1.0, "latency_p95_ratio_range": [1.0, 1.0],
         }  # fmt: skip
-        shown = Evidence(KIND.metric, models[0], models[1], comparison, None, "", None, "", rows, 1, (), rolled_back=False)
-        held += next(gate for gate in judge(shown, PARAMS) if gate.name == "calibration").status == "failed"
+        shown = Evidence(
+            KIND.metric,
+            models[0],
+            models[1],
+            comparison,
+            None,
+            "",
+            None,
+            "",
+            rows,
+            1,
+            (),
+            rolled_back=False,
+        )
+        held += (
+            next(gate for gate in judge(shown, PARAMS) if gate.name == "calibration").status
+            == "failed"
+        )
     return held / times
 
 
 def main() -> None:
     """Print the rates as the table of docs/gates.md."""
-    print(f"| first version | {' | '.join(f'{rows:,} test rows' for rows in SIZES)} |\n|---|{'---|' * len(SIZES)}")
-    for kind in ("constant", "guess", "10 points worse", "5 points worse", "equal", "good", "overconfident"):
+    print(
+        f"| first version | {' | '.join(f'{rows:,} test rows' for rows in SIZES)} |\n|---|{'---|' * len(SIZES)}"
+    )
+    for kind in (
+        "constant",
+        "guess",
+        "10 points worse",
+        "5 points worse",
+        "equal",
+        "good",
+        "overconfident",
+    ):
         cells = []
         for rows in SIZES:
             found = refusals(kind, rows, 200, seed=rows)
-            why = ", ".join(f"{name} {rate:.1%}" for name, rate in sorted(found.items()) if name != "refused")
+            why = ", ".join(
+                f"{name} {rate:.1%}" for name, rate in sorted(found.items()) if name != "refused"
+            )
             cells.append(f"{found['refused']:.1%}" + (f" ({why})" if why else ""))
         print(f"| {kind} | {' | '.join(cells)} |", flush=True)
     cells = [f"{excused(rows, 200, seed=rows):.1%}" for rows in SIZES]
-    print(f"| 10 points better, as overconfident as the champion, held back | {' | '.join(cells)} |")
+    print(
+        f"| 10 points better, as overconfident as the champion, held back | {' | '.join(cells)} |"
+    )
 
 
 if __name__ == "__main__":

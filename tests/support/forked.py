@@ -27,10 +27,18 @@ LARGE = (
 )  # fmt: skip
 
 
-def fork_ratchet(directory: Path, arguments: tuple[str, ...], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def fork_ratchet(
+    directory: Path, arguments: tuple[str, ...], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as streams:
         out, err = Path(streams, "out"), Path(streams, "err")
-        request = {"arguments": arguments, "directory": str(directory), "environment": environment, "out": str(out), "err": str(err)}
+        request = {
+            "arguments": arguments,
+            "directory": str(directory),
+            "environment": environment,
+            "out": str(out),
+            "err": str(err),
+        }
         server, pid = _server(), None
         try:
             server.stdin.write(json.dumps(request) + "\n")
@@ -43,13 +51,17 @@ def fork_ratchet(directory: Path, arguments: tuple[str, ...], environment: dict[
                 os.kill(pid, signal.SIGKILL)
             server.kill()
             raise
-        return subprocess.CompletedProcess(("ratchet", *arguments), code, out.read_text(), err.read_text())
+        return subprocess.CompletedProcess(
+            ("ratchet", *arguments), code, out.read_text(), err.read_text()
+        )
 
 
 @cache
 def _server() -> Any:
     """It ends with this process, whose end closes its standard input."""
-    return subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def serve() -> dict[str, Any]:

@@ -30,13 +30,17 @@ def draw_rows(draw: np.random.Generator, rows: int = ROWS) -> npt.NDArray[np.flo
     return draw.beta(1.6, 0.4, rows)  # mean 0.8, most rows easy, some close to hopeless
 
 
-def draw_model(draw: np.random.Generator, difficulty: npt.NDArray[np.float64], worse: float = 0.0) -> Bools:
+def draw_model(
+    draw: np.random.Generator, difficulty: npt.NDArray[np.float64], worse: float = 0.0
+) -> Bools:
     """Which rows a model gets right, its true accuracy `worse` below the usual."""
     right: Bools = draw.random(len(difficulty)) < difficulty * (1 - worse / ACCURACY)
     return right
 
 
-def evidence(difference: Difference, look: int = 1, high_water: Difference | None = None, rows: int = ROWS) -> Evidence:
+def evidence(
+    difference: Difference, look: int = 1, high_water: Difference | None = None, rows: int = ROWS
+) -> Evidence:
     """What the gates are shown of a simulated challenger: nothing but its difference to the champion and to the mark."""
     measured: dict[str, Any] = {
         "metrics": {}, "latency_ms_p95": 1.0, "latency_ms_p95_range": [1.0, 1.0], "throughput": 1.0, "throughput_range": [1.0, 1.0],
@@ -50,7 +54,9 @@ def evidence(difference: Difference, look: int = 1, high_water: Difference | Non
         "mcnemar": apart,
     }  # fmt: skip
     mark = None if high_water is None else PairedDifference("the mark", high_water, 0)
-    return Evidence("accuracy", model, model, comparison, None, "", mark, "", rows, look, (), rolled_back=False)
+    return Evidence(
+        "accuracy", model, model, comparison, None, "", mark, "", rows, look, (), rolled_back=False
+    )
 
 
 def verdicts(shown: Evidence, params: PromotionParams = PARAMS) -> dict[str, str]:
@@ -69,7 +75,10 @@ def claims_better(pairs: int, seed: int, looks: int = 1) -> float:
         difficulty = draw_rows(draw)
         champion = draw_model(draw, difficulty)
         found = [difference_of(draw_model(draw, difficulty), champion, pair) for _ in range(looks)]
-        claims += any(verdicts(evidence(d, look), params)["improvement"] == "passed" for look, d in enumerate(found, 1))
+        claims += any(
+            verdicts(evidence(d, look), params)["improvement"] == "passed"
+            for look, d in enumerate(found, 1)
+        )
     return claims / pairs
 
 
@@ -79,7 +88,10 @@ def lets_through(pairs: int, seed: int, worse: float) -> float:
     for pair in range(pairs):
         difficulty = draw_rows(draw)
         champion, challenger = draw_model(draw, difficulty), draw_model(draw, difficulty, worse)
-        through += verdicts(evidence(difference_of(challenger, champion, pair)))["non-inferiority"] == "passed"
+        through += (
+            verdicts(evidence(difference_of(challenger, champion, pair)))["non-inferiority"]
+            == "passed"
+        )
     return through / pairs
 
 
@@ -115,15 +127,21 @@ def main() -> None:
     """Print the rates."""
     level, margin = PARAMS.significance, PARAMS.margin
     print(f"{ROWS} test rows, accuracy {ACCURACY}, significance {level:g}, margin {margin:g}")
-    print(f"equal models called better, one look, 1000 pairs:          {claims_better(1000, 0):.1%}")
+    print(
+        f"equal models called better, one look, 1000 pairs:          {claims_better(1000, 0):.1%}"
+    )
     series = [claims_better(1000, seed, looks=20) for seed in range(1, 5)]
     print(f"equal models called better, any of 20 looks, 4000 series:  {np.mean(series):.1%}")
     for worse in (0.0, 0.005, 0.01, 0.02, 0.03):
-        print(f"let through by non-inferiority, truly {worse:.1%} worse:          {lets_through(1000, 2, worse):.1%}")
+        print(
+            f"let through by non-inferiority, truly {worse:.1%} worse:          {lets_through(1000, 2, worse):.1%}"
+        )
     for high_water in (False, True):
         lost = [drift(100, seed, high_water=high_water) for seed in range(10)]
         words = "with" if high_water else "without"
-        print(f"lost after 100 nights {words:>7} the high-water mark, 10 runs:   {np.mean(lost):.3f} ± {np.std(lost, ddof=1):.3f}")
+        print(
+            f"lost after 100 nights {words:>7} the high-water mark, 10 runs:   {np.mean(lost):.3f} ± {np.std(lost, ddof=1):.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,12 @@ from typing import Any
 import pytest
 from servers import free_port
 
-SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=127.0.0.1")
+SETTINGS = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "listen_addresses=127.0.0.1",
+)
 ROLE = "ratchet"
 NUMBERS = count(1)
 
@@ -35,7 +40,16 @@ class Postgres:
     def make_database(self) -> str:
         """A new database's address without its scheme, which names the driver: `postgresql+psycopg2://` + it."""
         name = f"test_{next(NUMBERS)}"
-        command = [str(self.binaries / "createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", ROLE, name]
+        command = [
+            str(self.binaries / "createdb"),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-U",
+            ROLE,
+            name,
+        ]
         subprocess.run(command, check=True, capture_output=True)
         return f"{ROLE}@127.0.0.1:{self.port}/{name}"
 
@@ -44,15 +58,27 @@ def find_binaries() -> Path | None:
     """The directory of the newest PostgreSQL's `initdb` and `postgres`."""
     found = [*Path("/usr/lib/postgresql").glob("*/bin")]
     if config := shutil.which("pg_config"):
-        found.append(Path(subprocess.run([config, "--bindir"], check=True, capture_output=True, text=True).stdout.strip()))
+        found.append(
+            Path(
+                subprocess.run(
+                    [config, "--bindir"], check=True, capture_output=True, text=True
+                ).stdout.strip()
+            )
+        )
     if on_path := shutil.which("initdb"):
         found.append(Path(on_path).resolve().parent)
-    whole = [place for place in found if all((place / name).is_file() for name in ("initdb", "postgres", "createdb"))]
+    whole = [
+        place
+        for place in found
+        if all((place / name).is_file() for name in ("initdb", "postgres", "createdb"))
+    ]
     return max(whole, key=_major, default=None)
 
 
 def _major(binaries: Path) -> int:
-    told = subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, text=True).stdout
+    told = subprocess.run(
+        [binaries / "postgres", "--version"], check=True, capture_output=True, text=True
+    ).stdout
     found = re.search(r"\d+", told)
     assert found, told
     return int(found[0])
@@ -71,7 +97,9 @@ def postgres() -> Iterator[Postgres]:
     """One server for the whole session."""
     binaries = find_binaries()
     if binaries is None:
-        pytest.skip("no PostgreSQL binaries: not under /usr/lib/postgresql, by pg_config, or on PATH (Debian: apt install postgresql)")
+        pytest.skip(
+            "no PostgreSQL binaries: not under /usr/lib/postgresql, by pg_config, or on PATH (Debian: apt install postgresql)"
+        )
     with running(binaries) as server:
         yield server
 
@@ -87,13 +115,36 @@ def running(binaries: Path) -> Iterator[Postgres]:
         os.chown(home, user.pw_uid, user.pw_gid)
         identity |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     try:
-        initdb = [binaries / "initdb", "-D", home / "data", "-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        initdb = [
+            binaries / "initdb",
+            "-D",
+            home / "data",
+            "-U",
+            ROLE,
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]
         subprocess.run(initdb, check=True, capture_output=True, **identity)
         port = free_port()
         settings = [part for setting in SETTINGS for part in ("-c", setting)]
         with (home / "log").open("wb") as log:
-            command = [binaries / "postgres", "-D", home / "data", "-p", str(port), "-k", home, *settings]
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **identity)
+            command = [
+                binaries / "postgres",
+                "-D",
+                home / "data",
+                "-p",
+                str(port),
+                "-k",
+                home,
+                *settings,
+            ]
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True, **identity
+            )
         try:
             _wait(binaries, port, process, home / "log")
             yield Postgres(binaries, port)

@@ -39,13 +39,20 @@ def _multi_label(count: int) -> Rows:
     first, second = tiny_rows(count), tiny_rows(count, seed=1)
     pairs = zip(first["label"], second["label"], strict=True)
     labels = [[] if row % 7 == 0 else list(dict.fromkeys(pair)) for row, pair in enumerate(pairs)]
-    return {"text": [f"{a} {b}" for a, b in zip(first["text"], second["text"], strict=True)], "labels": labels}
+    return {
+        "text": [f"{a} {b}" for a, b in zip(first["text"], second["text"], strict=True)],
+        "labels": labels,
+    }
 
 
 def _pairs(count: int) -> Rows:
     """Questions of two rows each."""
     first, second = tiny_rows(count // 2, seed=2), tiny_rows(count)
-    return {"text_a": [text for text in first["text"] for _ in range(2)], "text_b": second["text"], "label": second["label"]}
+    return {
+        "text_a": [text for text in first["text"] for _ in range(2)],
+        "text_b": second["text"],
+        "label": second["label"],
+    }
 
 
 def _scored_pairs(count: int) -> Rows:

@@ -21,7 +21,9 @@ NAME = "RATCHET_TEST_RUN"
 RUNS_PROCESS = "RATCHET_TEST_RUN_PROCESS"
 # runs "$@" until it ends or the process $0 does; then ends all of its session
 WHILE_IT_LIVES = '"$@" & while kill -0 "$0" && kill -0 $!; do sleep 1; done 2>/dev/null; kill -9 0'
-STARTED: list[subprocess.Popen[bytes]] = []  # referred to until this process ends, or Python warns of them
+STARTED: list[
+    subprocess.Popen[bytes]
+] = []  # referred to until this process ends, or Python warns of them
 
 
 def open_run() -> None:
@@ -63,12 +65,29 @@ def _start_prefect_server(home: Path) -> None:
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
     settings = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "COV"))}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "COV"))
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-ui",
+    ]
     with (home / "log").open("wb") as log:
         # in a session of its own: Ctrl-C interrupts the tests first, then `close_run` stops the server; a killed run leaves none either
         guarded = ["sh", "-c", WHILE_IT_LIVES, os.environ[RUNS_PROCESS], *command]
-        server = subprocess.Popen(guarded, env=inherited | settings, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(
+            guarded, env=inherited | settings, stdout=log, stderr=log, start_new_session=True
+        )
     STARTED.append(server)
     (home / "pid").write_text(str(server.pid))
     while not _answers(f"{url}/health"):

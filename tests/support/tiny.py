@@ -42,7 +42,17 @@ def make_tokenizer(directory: Path, max_length: int = 64) -> None:
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    pieces = [*special, *POSITIVE, *NEGATIVE, *NEUTRAL, *FILLER, ".", ",", *letters, *(f"##{c}" for c in letters)]
+    pieces = [
+        *special,
+        *POSITIVE,
+        *NEGATIVE,
+        *NEUTRAL,
+        *FILLER,
+        ".",
+        ",",
+        *letters,
+        *(f"##{c}" for c in letters),
+    ]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()

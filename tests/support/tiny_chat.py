@@ -19,19 +19,28 @@ Turns = list[dict[str, str]]
 
 def turns(*texts: str, system: str = "") -> Turns:
     """The user and the assistant speak in turns, the user first."""
-    spoken = [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
+    spoken = [
+        {"role": ("user", "assistant")[number % 2], "content": text}
+        for number, text in enumerate(texts)
+    ]
     return [{"role": "system", "content": system}, *spoken] if system else spoken
 
 
 def chat_rows(count: int) -> dict[str, list[Any]]:
     """Dialogues of one or two exchanges, some with a system turn; the answer tells what the question felt like."""
     found, draw = tiny_rows(2 * count), random.Random(0)
-    pairs = [(text, f"it was {ANSWERS[label]}.") for text, label in zip(found["text"], found["label"], strict=True)]
+    pairs = [
+        (text, f"it was {ANSWERS[label]}.")
+        for text, label in zip(found["text"], found["label"], strict=True)
+    ]
     messages = []
     for row in range(count):
         said = [*pairs[2 * row], *(pairs[2 * row + 1] if row % 3 == 0 else ())]
         messages.append(turns(*said, system="be quite small." if draw.random() < 0.3 else ""))
-    return {"messages": messages, "text": ["\n".join(turn["content"] for turn in one) for one in messages]}
+    return {
+        "messages": messages,
+        "text": ["\n".join(turn["content"] for turn in one) for one in messages],
+    }
 
 
 def make_chat_tokenizer(directory: Path, template: str | None) -> int:
@@ -43,12 +52,25 @@ def make_chat_tokenizer(directory: Path, template: str | None) -> int:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    words = " ".join([*FILLER, *POSITIVE, *NEGATIVE, *NEUTRAL, "system user assistant it be System User Assistant"])
+    words = " ".join(
+        [
+            *FILLER,
+            *POSITIVE,
+            *NEGATIVE,
+            *NEUTRAL,
+            "system user assistant it be System User Assistant",
+        ]
+    )
     trainer = trainers.BpeTrainer(
-        vocab_size=500, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=500,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator([words, " " + words], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>" if template else "<|endoftext|>")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>" if template else "<|endoftext|>"
+    )
     fast.chat_template = template
     fast.save_pretrained(directory)
     return int(tokenizer.get_vocab_size())
@@ -76,6 +98,14 @@ def make_plain_base(directory: Path) -> Path:
 
     size = make_chat_tokenizer(directory, None)
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=128, bos_token_id=0, eos_token_id=0)
+    config = GPT2Config(
+        vocab_size=size,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=128,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     GPT2LMHeadModel(config).save_pretrained(directory)
     return directory

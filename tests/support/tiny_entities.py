@@ -17,11 +17,20 @@ NAMES = {
 def tagged_rows(count: int, seed: int = 0) -> dict[str, list[Any]]:
     """Columns tokens, tags, text, entities, domain; a row in five has no entity, some are longer than 64 tokens."""
     draw = random.Random(seed)
-    rows: dict[str, list[Any]] = {"tokens": [], "tags": [], "text": [], "entities": [], "domain": []}
+    rows: dict[str, list[Any]] = {
+        "tokens": [],
+        "tags": [],
+        "text": [],
+        "entities": [],
+        "domain": [],
+    }
     seen: set[str] = set()
     while len(rows["text"]) < count:
         words = draw.choices(FILLER, k=draw.randint(4, 14))
-        spans = [(draw.choice(NAMES[kind]).split(), kind) for kind in draw.choices(TYPES, k=draw.randint(1, 3))]
+        spans = [
+            (draw.choice(NAMES[kind]).split(), kind)
+            for kind in draw.choices(TYPES, k=draw.randint(1, 3))
+        ]
         tokens, tags = list(words), ["O"] * len(words)
         for name, kind in spans if draw.random() < 0.8 else []:
             # a word before each: two entities do not touch
@@ -30,7 +39,12 @@ def tagged_rows(count: int, seed: int = 0) -> dict[str, list[Any]]:
         text = " ".join(tokens)
         if text not in seen:
             seen.add(text)
-            row = {"tokens": tokens, "tags": tags, "text": text, "entities": sorted({tag[2:] for tag in tags if tag != "O"})}
+            row = {
+                "tokens": tokens,
+                "tags": tags,
+                "text": text,
+                "entities": sorted({tag[2:] for tag in tags if tag != "O"}),
+            }
             for name, value in {**row, "domain": draw.choice(("films", "hotels"))}.items():
                 rows[name].append(value)
     return rows

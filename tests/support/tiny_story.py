@@ -24,9 +24,15 @@ def tell_tiny(base: Path, min_value: str) -> None:
         ("evaluate.baseline=false", "time"),
         ("evaluate.behaviour.rows=20", "time"),
         ("export.recipes=[]", "time"),
-        ("promotion.max_ece=null", "the first model has seen too little to know how sure it may be"),
+        (
+            "promotion.max_ece=null",
+            "the first model has seen too little to know how sure it may be",
+        ),
         ("promotion.max_latency_ratio=null", "the model takes no time that could be measured"),
-        ("promotion.min_pass_rates={invariance: null, directional: null, minimum_functionality: null}", "it knows no such words"),
+        (
+            "promotion.min_pass_rates={invariance: null, directional: null, minimum_functionality: null}",
+            "it knows no such words",
+        ),
         (f"promotion.min_value={min_value}", "a test"),
     ]
     pairs = list(zip(rows["text"], rows["label"], strict=True))

@@ -15,7 +15,17 @@ from forked import fork_ratchet
 from shared import prefect_server
 from tiny import tiny_rows
 
-STAGES = ["ingest", "validate", "split", "tokenize", "finetune", "evaluate", "export", "verify", "report"]
+STAGES = [
+    "ingest",
+    "validate",
+    "split",
+    "tokenize",
+    "finetune",
+    "evaluate",
+    "export",
+    "verify",
+    "report",
+]
 ROWS = 400
 FAST = (
     "finetune.epochs=6", "finetune.learning_rate=0.005", "finetune.head_learning_rate=null", "finetune.batch_size=16",
@@ -35,11 +45,20 @@ def write_csv(path: Path, rows: dict[str, list[str]]) -> None:
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without addresses of anybody's servers, so that a test uses its own stores."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "DVC_"))}
-    return ours | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "160"}
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "MLFLOW_", "DVC_"))
+    }
+    return ours | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "160",
+    }
 
 
-def run(directory: Path, *command: str, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    directory: Path, *command: str, code: int | None = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         command,
         cwd=directory,
@@ -52,8 +71,12 @@ def run(directory: Path, *command: str, code: int | None = 0, **environment: str
     return checked(done, code)
 
 
-def checked(done: subprocess.CompletedProcess[str], code: int | None) -> subprocess.CompletedProcess[str]:
-    assert code is None or done.returncode == code, f"{' '.join(done.args)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+def checked(
+    done: subprocess.CompletedProcess[str], code: int | None
+) -> subprocess.CompletedProcess[str]:
+    assert code is None or done.returncode == code, (
+        f"{' '.join(done.args)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    )
     return done
 
 
@@ -64,13 +87,20 @@ def ratchet(
     if not server:
         return run(directory, "ratchet", *arguments, code=code, **environment)
     environment = {"PREFECT_API_URL": prefect_server()} | environment
-    if environment.keys() <= {"PREFECT_API_URL", "MLFLOW_TRACKING_URI"}:  # others may be read as libraries are imported
+    if environment.keys() <= {
+        "PREFECT_API_URL",
+        "MLFLOW_TRACKING_URI",
+    }:  # others may be read as libraries are imported
         return checked(fork_ratchet(directory, arguments, clean_environment() | environment), code)
     return run(directory, "ratchet", *arguments, code=code, **environment)
 
 
-def ratchet_json(directory: Path, *arguments: str, code: int = 0, server: bool = True, **environment: str) -> Any:
-    return json.loads(ratchet(directory, *arguments, "--json", code=code, server=server, **environment).stdout)
+def ratchet_json(
+    directory: Path, *arguments: str, code: int = 0, server: bool = True, **environment: str
+) -> Any:
+    return json.loads(
+        ratchet(directory, *arguments, "--json", code=code, server=server, **environment).stdout
+    )
 
 
 KILLED = 9
@@ -86,11 +116,26 @@ main()
 
 def killed_as_it_answers(root: Path, *arguments: str, code: int | None = KILLED) -> int:
     """A command whose effect is done and which dies before it says so; its exit code."""
-    return run(root, sys.executable, "-c", KILLED_AS_IT_ANSWERS, *arguments, code=code, PREFECT_API_URL=prefect_server()).returncode
+    return run(
+        root,
+        sys.executable,
+        "-c",
+        KILLED_AS_IT_ANSWERS,
+        *arguments,
+        code=code,
+        PREFECT_API_URL=prefect_server(),
+    ).returncode
 
 
 def git(directory: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
+    identity = (
+        "-c",
+        "user.name=Test",
+        "-c",
+        "user.email=test@example.org",
+        "-c",
+        "commit.gpgsign=false",
+    )
     return run(directory, "git", *identity, *arguments).stdout.strip()
 
 
@@ -100,7 +145,18 @@ def make_workspace(root: Path, base: Path, rows: int = ROWS) -> None:
     git(root, "init", "-q", "-b", "main")
     write_csv(root / "reviews.csv", tiny_rows(rows))
     shutil.copytree(base, root / "base")
-    ratchet(root, "init", ".", "--yes", "--data", "reviews.csv", "--base-model", "base", "--model-name", "tiny")
+    ratchet(
+        root,
+        "init",
+        ".",
+        "--yes",
+        "--data",
+        "reviews.csv",
+        "--base-model",
+        "base",
+        "--model-name",
+        "tiny",
+    )
     from tasks.params.schema import save_overrides
 
     save_overrides(root / "params.yaml", FAST)

@@ -55,7 +55,11 @@ def make_data(workspace: Workspace) -> None:
 def kept_and_set_aside(workspace: Workspace) -> tuple[int, int]:
     """(rows that can be trained on, rows set aside on the way with a reason)."""
     data = workspace.root / "data"
-    aside = [row for stage in ("raw", "valid", "splits") for row in read_jsonl(data / stage / "quarantine.jsonl")]
+    aside = [
+        row
+        for stage in ("raw", "valid", "splits")
+        for row in read_jsonl(data / stage / "quarantine.jsonl")
+    ]
     assert all(row["reason"] for row in aside)
     return sum(read_json(data / "tokens" / "tokens.json")["rows"].values()), len(aside)
 
@@ -76,7 +80,9 @@ EXTRA = {
 
 
 @pytest.mark.parametrize("kind", EXTRA)
-def test_one_bad_row_is_kept_or_set_aside_and_the_rest_goes_on(workspace: Workspace, kind: str) -> None:
+def test_one_bad_row_is_kept_or_set_aside_and_the_rest_goes_on(
+    workspace: Workspace, kind: str
+) -> None:
     lines = GOOD.splitlines(keepends=True)
     text = "".join([*lines[:80], EXTRA[kind], *lines[80:]])
     (workspace.root / "reviews.csv").write_text(text, encoding="utf-8", newline="")
@@ -96,12 +102,16 @@ def test_one_bad_row_is_kept_or_set_aside_and_the_rest_goes_on(workspace: Worksp
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_other_ways_to_write_a_file_give_the_same_rows(workspace: Workspace, encoded: bytes, note: str) -> None:
+def test_other_ways_to_write_a_file_give_the_same_rows(
+    workspace: Workspace, encoded: bytes, note: str
+) -> None:
     (workspace.root / "reviews.csv").write_bytes(encoded)
     make_data(workspace)
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(workspace.root / "data" / "raw" / "rows.parquet", columns=["text", "label"]).to_pydict()
+    rows = pq.read_table(
+        workspace.root / "data" / "raw" / "rows.parquet", columns=["text", "label"]
+    ).to_pydict()
     assert rows == {name: tiny_rows(150)[name] for name in ("text", "label")}, note
 
 
@@ -121,9 +131,20 @@ def one_class(rows: dict[str, list[str]]) -> dict[str, list[str]]:
         (GOOD.replace("good", "caf\xe9").encode("latin-1"), "encoding"),
         (bytes(range(256)) * 50, "reviews.csv"),
     ],
-    ids=["empty file", "header only", "ten rows", "one class", "unknown label", "wrong column", "latin-1", "binary"],
+    ids=[
+        "empty file",
+        "header only",
+        "ten rows",
+        "one class",
+        "unknown label",
+        "wrong column",
+        "latin-1",
+        "binary",
+    ],
 )
-def test_a_file_that_will_not_do_is_told_and_leaves_nothing_half_written(workspace: Workspace, content: bytes, says: str) -> None:
+def test_a_file_that_will_not_do_is_told_and_leaves_nothing_half_written(
+    workspace: Workspace, content: bytes, says: str
+) -> None:
     (workspace.root / "reviews.csv").write_bytes(content)
     with pytest.raises(PipelineError) as caught:
         make_data(workspace)
@@ -135,7 +156,9 @@ def test_a_file_that_will_not_do_is_told_and_leaves_nothing_half_written(workspa
 
 
 def test_the_command_says_it_in_one_message(workspace: Workspace) -> None:
-    (workspace.root / "reviews.csv").write_text(as_csv(tiny_rows(150) | {"label": ["postive"] * 150}), encoding="utf-8")
+    (workspace.root / "reviews.csv").write_text(
+        as_csv(tiny_rows(150) | {"label": ["postive"] * 150}), encoding="utf-8"
+    )
     done = ratchet(workspace.root, "train", code=2, server=False)
     assert "Traceback" not in done.stderr
     assert "postive" in done.stderr
@@ -151,13 +174,24 @@ def test_losses_are_told_from_the_sources_to_the_gate(workspace: Workspace) -> N
     for place in range(120):
         lines.insert(2 * place + 1, "a good, lovely film,positive,films\n")
     (root / "reviews.csv").write_text("".join(lines), encoding="utf-8")
-    made = ratchet(root.parent, "init", "again", "--yes", "--data", str(root / "reviews.csv"), "--base-model", str(root / "base")).stdout
+    made = ratchet(
+        root.parent,
+        "init",
+        "again",
+        "--yes",
+        "--data",
+        str(root / "reviews.csv"),
+        "--base-model",
+        str(root / "base"),
+    ).stdout
     reason = "120: 4 fields, the header has 3 (reviews.csv line 2, reviews.csv line 4, reviews.csv line 6, ...)"
     held = "Rows: the sources hold 400; 120 were set aside, 280 are left:"
     assert held in made
     assert "reviews.csv line 2" in made
     stopped = ratchet(root, "train", code=2).stderr
-    assert all(part in stopped for part in (held, reason, "ingest.max_quarantined_share allows 1.00%"))
+    assert all(
+        part in stopped for part in (held, reason, "ingest.max_quarantined_share allows 1.00%")
+    )
     status = ratchet_json(root, "status")["rows"]
     assert (status["held"], status["set_aside"]) == (400, 120)
     assert [len(read_jsonl(root / file)) for file in status["files"]] == [120]
@@ -168,9 +202,15 @@ def test_losses_are_told_from_the_sources_to_the_gate(workspace: Workspace) -> N
     assert reason in trained
     found = ratchet_json(root, *command[1].split(" "))
     split = read_json(root / "data" / "splits" / "split.json")
-    assert (found["state"], found["rows"]["held"], found["rows"]["used"]) == ("cached", 400, split["rows_out"])
+    assert (found["state"], found["rows"]["held"], found["rows"]["used"]) == (
+        "cached",
+        400,
+        split["rows_out"],
+    )
     assert found["rows"]["losses"][0]["rows"] == 120
-    assert "4 fields, the header has 3" in (root / "reports" / "report.html").read_text(encoding="utf-8")
+    assert "4 fields, the header has 3" in (root / "reports" / "report.html").read_text(
+        encoding="utf-8"
+    )
     gates = ratchet_json(root, "promote")["decision"]["gates"]
     (data,) = [gate for gate in gates if gate["name"] == "data validation"]
     assert data["reason"].startswith("280 of 400 rows passed")
@@ -179,7 +219,9 @@ def test_losses_are_told_from_the_sources_to_the_gate(workspace: Workspace) -> N
     run(root, "git", "checkout", "-q", ".")
 
 
-def train_with_little_room(root: Path, most_kilobytes: int, **environment: str) -> subprocess.CompletedProcess[str]:
+def train_with_little_room(
+    root: Path, most_kilobytes: int, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """`ratchet train` where no file may grow past a size: what a full disk does, at another write for each size."""
     limit = most_kilobytes * 1024
     return subprocess.run(
@@ -190,14 +232,22 @@ def train_with_little_room(root: Path, most_kilobytes: int, **environment: str) 
 
 
 def test_a_full_disk_loses_nothing(trained: Path) -> None:
-    before = {path: path.read_bytes() for path in (trained / "models" / "bundle").rglob("*") if path.is_file()}
+    before = {
+        path: path.read_bytes()
+        for path in (trained / "models" / "bundle").rglob("*")
+        if path.is_file()
+    }
     with (trained / "reviews.csv").open("a", encoding="utf-8") as file:
         file.write("a film that was very good and quite superb for us,positive,films\n")
     status = ratchet_json(trained, "status")
     stages = {stage["name"]: stage["state"] for stage in status["stages"]}
     assert (stages["ingest"], stages["validate"]) == ("stale", "clean")
     (first,) = status["model"]["versions"]
-    for most_kilobytes, server in ((8, {}), (150, {}), (150, {"PREFECT_API_URL": prefect_server()})):
+    for most_kilobytes, server in (
+        (8, {}),
+        (150, {}),
+        (150, {"PREFECT_API_URL": prefect_server()}),
+    ):
         done = train_with_little_room(trained, most_kilobytes, **server)
         assert done.returncode == 2, done.stderr
         assert json.loads(done.stdout)["error"]["type"] in ("StorageError", "RegistryError")
@@ -217,7 +267,9 @@ def test_a_workspace_without_versions_is_told_at_once(workspace: Workspace, comm
     assert not workspace.store.exists()
 
 
-def test_a_tokenizer_that_is_not_the_models_is_told(workspace: Workspace, base_dir: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_that_is_not_the_models_is_told(
+    workspace: Workspace, base_dir: Path, tmp_path: Path
+) -> None:
     write_csv(workspace.root / "reviews.csv", tiny_rows(150))
     shutil.copytree(base_dir, tmp_path / "foreign")
     config = read_json(base_dir / "config.json")

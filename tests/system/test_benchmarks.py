@@ -20,7 +20,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_each_runs_alone_and_quick(name: str) -> None:
     module = import_module(f"benchmarks.{name}")
     assert list(inspect.signature(module.measure).parameters) == ["quick"]
-    done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "--quick" in done.stdout
 
 
@@ -28,12 +34,16 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert ratios([1.0, 2.0, 4.0], [2.0, 4.0, 12.0]) == "2.00x (2.00 to 3.00)"
 
 
-def test_a_section_takes_its_place_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_section_takes_its_place_and_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(everything, "HERE", tmp_path)
     monkeypatch.setattr(everything, "RESULTS", tmp_path / "RESULTS.md")
     first, second = everything.NAMES[:2]
     everything.keep(second, Section("Second", ("a", "b"), [("1", "2")]))
-    everything.keep(first, Section("First", ("a",), [("x",)], ["A note."], {"x": 1.0, "y": 2.0}, "rows/s"))
+    everything.keep(
+        first, Section("First", ("a",), [("x",)], ["A note."], {"x": 1.0, "y": 2.0}, "rows/s")
+    )
     everything.keep(second, Section("Second", ("a", "b"), [("3", "4")]))
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "OTHER")
     everything.keep(second, Section("Second", ("a", "b"), [("5", "6")]))

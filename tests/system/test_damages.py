@@ -26,7 +26,10 @@ def pristine(template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 # one damage a file, of another kind each time: `python -m benchmarks robustness` has them all
-_PATHS = {path: [name for name, (of, *_) in DAMAGES.items() if of == path] for path in dict.fromkeys(path for path, *_ in DAMAGES.values())}
+_PATHS = {
+    path: [name for name, (of, *_) in DAMAGES.items() if of == path]
+    for path in dict.fromkeys(path for path, *_ in DAMAGES.values())
+}
 SOME = [names[number % len(names)] for number, names in enumerate(_PATHS.values())]
 
 
@@ -37,7 +40,9 @@ def test_what_is_damaged_is_repaired_or_told(pristine: tuple[Path, Path], name: 
     shutil.copytree(kept, root, symlinks=True)
     path, damage, outcome = DAMAGES[name]
     damage(root / path)
-    done = fork_ratchet(root, ("train", "--json"), clean_environment() | {"PREFECT_API_URL": prefect_server()})
+    done = fork_ratchet(
+        root, ("train", "--json"), clean_environment() | {"PREFECT_API_URL": prefect_server()}
+    )
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == {"repaired": 0, "told": 2}[outcome], done.stdout + done.stderr
     if outcome == "told":
@@ -58,7 +63,12 @@ def test_the_table_of_damages_is_whole() -> None:
 
 def test_reading_says_which_file_is_damaged_and_how(tmp_path: Path) -> None:
     file = tmp_path / "kept.json"
-    for content, says in ((b"{", "not valid JSON"), (b"\xff", "not valid JSON"), (b"[1]", "found list"), (b"[" * 100_000, "nested")):
+    for content, says in (
+        (b"{", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+        (b"[1]", "found list"),
+        (b"[" * 100_000, "nested"),
+    ):
         file.write_bytes(content)
         with pytest.raises(DamagedError, match=says) as caught:
             read_json(file)

@@ -27,9 +27,13 @@ TITLES = [
 ]
 
 
-def demo(directory: Path, base: Path, min_value: str, *arguments: str, code: int) -> subprocess.CompletedProcess[str]:
+def demo(
+    directory: Path, base: Path, min_value: str, *arguments: str, code: int
+) -> subprocess.CompletedProcess[str]:
     command = (sys.executable, SCRIPT, str(base), min_value, "demo", *arguments)
-    return run(directory, *command, code=code, PREFECT_API_URL=prefect_server(), TMPDIR=str(directory))
+    return run(
+        directory, *command, code=code, PREFECT_API_URL=prefect_server(), TMPDIR=str(directory)
+    )
 
 
 def test_every_step_comes_out_as_told(base_dir: Path, tmp_path: Path) -> None:
@@ -40,12 +44,18 @@ def test_every_step_comes_out_as_told(base_dir: Path, tmp_path: Path) -> None:
     assert told["held"]
     bad, first, shuffled, better, back, no_op, ledger = (step["facts"] for step in steps)
 
-    assert (bad["rows"], bad["kept"], len(bad["quarantined"])) == (tiny_story.FIRST + len(BAD_LINES), tiny_story.FIRST, len(BAD_LINES))
+    assert (bad["rows"], bad["kept"], len(bad["quarantined"])) == (
+        tiny_story.FIRST + len(BAD_LINES),
+        tiny_story.FIRST,
+        len(BAD_LINES),
+    )
     assert all(entry["reason"] for entry in bad["quarantined"])
     assert (first["outcome"], first["champion"]) == ("promoted", 1)
     assert (shuffled["outcome"], shuffled["version"], shuffled["champion"]) == ("refused", 2, 1)
     assert shuffled["numbers"]["p_value"] < shuffled["numbers"]["level"]
-    assert shuffled["gates"]["high-water mark"] == "not applicable"  # the champion is the best so far: it is not scored twice
+    assert (
+        shuffled["gates"]["high-water mark"] == "not applicable"
+    )  # the champion is the best so far: it is not scored twice
     assert (better["outcome"], better["champion"]) == ("promoted", 3)
     low, high = better["numbers"]["interval"]
     assert 0 < low < better["numbers"]["difference"] < high
@@ -56,13 +66,22 @@ def test_every_step_comes_out_as_told(base_dir: Path, tmp_path: Path) -> None:
     assert outcomes == [("promoted", 1), ("refused", 2), ("promoted", 3), ("rolled back", 1)]
     # what it left behind is a workspace like any other, and agrees
     kept = tmp_path / "kept"
-    assert [decision["id"] for decision in ratchet_json(kept, "history")] == [decision["id"] for decision in ledger["decisions"]]
-    aliases = {version["version"]: version["aliases"] for version in ratchet_json(kept, "status")["model"]["versions"]}
+    assert [decision["id"] for decision in ratchet_json(kept, "history")] == [
+        decision["id"] for decision in ledger["decisions"]
+    ]
+    aliases = {
+        version["version"]: version["aliases"]
+        for version in ratchet_json(kept, "status")["model"]["versions"]
+    }
     assert aliases == {1: ["champion"], 2: [], 3: ["challenger"]}
-    assert "labels=[negative, neutral, positive]: a misspelt label" in (kept / "params.yaml").read_text(encoding="utf-8")
+    assert "labels=[negative, neutral, positive]: a misspelt label" in (
+        kept / "params.yaml"
+    ).read_text(encoding="utf-8")
 
 
-def test_a_step_that_comes_out_otherwise_ends_the_story_with_code_1(base_dir: Path, tmp_path: Path) -> None:
+def test_a_step_that_comes_out_otherwise_ends_the_story_with_code_1(
+    base_dir: Path, tmp_path: Path
+) -> None:
     done = demo(tmp_path, base_dir, "1.5", code=1)
     assert "1. Bad rows are caught" in done.stdout
     assert "It did not come out so: the first model is trained and promoted." in done.stdout
@@ -99,7 +118,12 @@ def test_a_cut_base_has_the_lowest_layers_as_they_were(base_dir: Path, tmp_path:
     from safetensors.numpy import load_file
 
     cut_base(base_dir, tmp_path / "cut", 1)
-    whole, cut = load_file(base_dir / "model.safetensors"), load_file(tmp_path / "cut" / "model.safetensors")
+    whole, cut = (
+        load_file(base_dir / "model.safetensors"),
+        load_file(tmp_path / "cut" / "model.safetensors"),
+    )
     assert all((whole[name] == values).all() for name, values in cut.items())
     assert {name for name in whole if "layer.1." in name} == set(whole) - set(cut)
-    assert (tmp_path / "cut" / "tokenizer.json").read_bytes() == (base_dir / "tokenizer.json").read_bytes()
+    assert (tmp_path / "cut" / "tokenizer.json").read_bytes() == (
+        base_dir / "tokenizer.json"
+    ).read_bytes()

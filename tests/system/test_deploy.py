@@ -20,14 +20,21 @@ def services() -> dict[str, Any]:
 
 
 def test_the_compose_file_follows_the_compose_specification() -> None:
-    command = [str(Path(sys.executable).parent / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+    command = [
+        str(Path(sys.executable).parent / "check-jsonschema"),
+        "--builtin-schema",
+        "vendor.compose-spec",
+        str(COMPOSE),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_image_is_pinned() -> None:
     images = {service["image"] for service in services().values()}
-    images |= set(re.findall(r"^FROM (\S+)", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE))
+    images |= set(
+        re.findall(r"^FROM (\S+)", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE)
+    )
     assert len(images) == 4
     for image in images:
         assert re.fullmatch(r"[\w./-]+:\d[\w.-]+", image), image
@@ -38,8 +45,16 @@ def test_the_readme_explains_every_variable_and_secrets_have_no_default() -> Non
     explained = re.findall(r"`(\w+)`", (DEPLOY / "README.md").read_text())
     assert {name for name, _ in found} <= set(explained)
     asked_for = {name for name, default in found if default.startswith(":?")}
-    assert asked_for == {"POSTGRES_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "WORKSPACE"}
-    assert {name for name, default in found if default.startswith(":-")} == {"BIND_ADDRESS", "PUBLIC_HOST"}
+    assert asked_for == {
+        "POSTGRES_PASSWORD",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "WORKSPACE",
+    }
+    assert {name for name, default in found if default.startswith(":-")} == {
+        "BIND_ADDRESS",
+        "PUBLIC_HOST",
+    }
 
 
 def test_a_service_waits_until_what_it_needs_is_healthy_or_done() -> None:

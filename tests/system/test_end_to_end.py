@@ -30,12 +30,23 @@ def test_train_says_what_ships_why_and_what_to_know(template: Path) -> None:
     ships = first["ships"]
     assert ships["recipe"] == first["recipe"] == verified["shipped"]
     assert ships["why"] == verified["reason"]
-    assert first["notes"] == [*json.loads((template / "reports" / "evaluation.json").read_text())["notes"], *verified["notes"]]
+    assert first["notes"] == [
+        *json.loads((template / "reports" / "evaluation.json").read_text())["notes"],
+        *verified["notes"],
+    ]
     assert [one["recipe"] for one in ships["candidates"]] == ["fp32", "int8-dynamic"]
-    assert [one["recipe"] for one in ships["candidates"] if one["verdict"] == "ships"] == [ships["recipe"]]
-    assert all(one["reason"] and one["verdict"] in ("ships", "passed", "rejected") for one in ships["candidates"])
+    assert [one["recipe"] for one in ships["candidates"] if one["verdict"] == "ships"] == [
+        ships["recipe"]
+    ]
+    assert all(
+        one["reason"] and one["verdict"] in ("ships", "passed", "rejected")
+        for one in ships["candidates"]
+    )
     fields = TrainResult.__dataclass_fields__
-    result = TrainResult(**{name: first[name] for name in fields} | {"notes": ["The temperature ended at its bound."]})
+    result = TrainResult(
+        **{name: first[name] for name in fields}
+        | {"notes": ["The temperature ended at its bound."]}
+    )
     with console.capture() as captured:
         print_training(Workspace(template), result, 1.0, 0.5)
     assert f"Ships: {verified['reason']}" in captured.get()
@@ -78,10 +89,14 @@ def test_status_says_what_there_is(trained: Path) -> None:
     assert {stage["state"] for stage in status["stages"]} == {"clean"}
     (version,) = status["model"]["versions"]
     assert version["aliases"] == ["challenger"]
-    assert version["metrics"]["macro_f1"] == pytest.approx(json.loads((trained / "reports" / "metrics.json").read_text())["macro_f1"])
+    assert version["metrics"]["macro_f1"] == pytest.approx(
+        json.loads((trained / "reports" / "metrics.json").read_text())["macro_f1"]
+    )
     assert len(version["content_key"]) == 64
     run(trained, "rm", "-rf", "models/bundle")
-    assert {stage["name"]: stage["state"] for stage in ratchet_json(trained, "status")["stages"]}["verify"] == "missing"
+    assert {stage["name"]: stage["state"] for stage in ratchet_json(trained, "status")["stages"]}[
+        "verify"
+    ] == "missing"
     assert "1" in ratchet(trained, "status").stdout
 
 
@@ -93,7 +108,10 @@ def test_predictions_of_the_registered_version(trained: Path) -> None:
     assert good["predicted_score"] == max(good["predicted_scores"].values())
     # one text each: a dynamic recipe's last digits depend on the texts beside it
     alone = ratchet_json(trained, "predict", "--alias", "challenger", "a good and lovely film")
-    assert ratchet_json(trained, "predict", "--bundle", "models/bundle", "a good and lovely film") == alone
+    assert (
+        ratchet_json(trained, "predict", "--bundle", "models/bundle", "a good and lovely film")
+        == alone
+    )
     assert alone[0]["predicted_scores"] == pytest.approx(good["predicted_scores"], abs=0.01)
 
 
@@ -102,5 +120,11 @@ def test_the_registered_model_loads_without_the_workspace(trained: Path, tmp_pat
         "import mlflow, pandas as pd; model = mlflow.pyfunc.load_model('models:/tiny@challenger');"
         "print(model.predict(pd.DataFrame({'text': ['a good and lovely film']}))['predicted_label'][0])"
     )
-    done = run(tmp_path, "python", "-c", script, MLFLOW_TRACKING_URI=f"sqlite:///{trained}/.ratchet/mlflow.db")
+    done = run(
+        tmp_path,
+        "python",
+        "-c",
+        script,
+        MLFLOW_TRACKING_URI=f"sqlite:///{trained}/.ratchet/mlflow.db",
+    )
     assert done.stdout.split()[-1] == "positive"

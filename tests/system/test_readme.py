@@ -16,10 +16,18 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
-COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.strip()]
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for block in BLOCKS
+    for line in block.splitlines()
+    if line.strip()
+]
 
 # so little data shows little: the gates are asked for less, not for nothing
-EASY = ("promotion.max_ece=0.9", "promotion.min_pass_rates={invariance: 0.3, directional: 0.3, minimum_functionality: null}")
+EASY = (
+    "promotion.max_ece=0.9",
+    "promotion.min_pass_rates={invariance: 0.3, directional: 0.3, minimum_functionality: null}",
+)
 
 
 def test_the_readme_has_commands() -> None:
@@ -27,7 +35,13 @@ def test_the_readme_has_commands() -> None:
     assert {command[0] for command in COMMANDS} == {"make", "ratchet"}
 
 
-@pytest.mark.parametrize("target", sorted({command[1] for command in COMMANDS if command[0] == "make"} | {"lint", "docs-check", "clean"}))
+@pytest.mark.parametrize(
+    "target",
+    sorted(
+        {command[1] for command in COMMANDS if command[0] == "make"}
+        | {"lint", "docs-check", "clean"}
+    ),
+)
 def test_make_knows_its_targets(target: str) -> None:
     run(ROOT, "make", "--dry-run", target)
 
@@ -37,7 +51,9 @@ def test_the_commands_work_in_their_order(base_dir: Path, tmp_path: Path) -> Non
     write_csv(tmp_path / "new.csv", {"text": ["a good and lovely film", "a bad, broken phone"]})
     done = []
     for command in (command for command in COMMANDS if command[0] == "ratchet"):
-        arguments = [word.replace("3e-5", "3e-3") for word in command[1:]]  # at 3e-5 the tiny model learns nothing, and is refused
+        arguments = [
+            word.replace("3e-5", "3e-3") for word in command[1:]
+        ]  # at 3e-5 the tiny model learns nothing, and is refused
         if arguments[0] == "init":
             done.append(ratchet(tmp_path, *arguments, "--base-model", str(base_dir)).stdout)
             save_overrides(tmp_path / "reviews" / "params.yaml", (*FAST, *EASY))
@@ -60,9 +76,13 @@ def page_name(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_what_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for name in re.findall(r"`((?:tasks|tests|flows|applications|benchmarks|examples)/[\w./]+)`", text):
+    for name in re.findall(
+        r"`((?:tasks|tests|flows|applications|benchmarks|examples)/[\w./]+)`", text
+    ):
         assert (ROOT / name).exists(), name
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", re.sub(r"```.*?```", "", text, flags=re.S)):
+    for target in re.findall(
+        r"\]\((?!https?:)([^)]+)\)", re.sub(r"```.*?```", "", text, flags=re.S)
+    ):
         name, _, anchor = target.partition("#")
         file = (page.parent / name).resolve() if name else page
         assert file.exists(), target
@@ -85,13 +105,17 @@ def test_the_commands_of_a_page_are_ones_that_exist(page: Path) -> None:
 
     root = get_command(app)
     blocks = re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
-    lines = [re.sub(r"^\$ (\.venv/bin/)?", "", line) for block in blocks for line in block.splitlines()]
+    lines = [
+        re.sub(r"^\$ (\.venv/bin/)?", "", line) for block in blocks for line in block.splitlines()
+    ]
     for line in (line for line in lines if line.startswith("ratchet ")):
         for words in (shlex.split(part, comments=True) for part in line.split(" && ")):
             if words[:1] != ["ratchet"]:
                 continue
             context = root.make_context("ratchet", words[1:])
-            name, command, rest = root.resolve_command(context, [*context._protected_args, *context.args])  # typer's own name for them
+            name, command, rest = root.resolve_command(
+                context, [*context._protected_args, *context.args]
+            )  # typer's own name for them
             assert command is not None, line
             command.make_context(name, rest, parent=context)
 
@@ -100,7 +124,9 @@ def test_the_stage_table_is_complete() -> None:
     from tasks.pipeline import STAGES
 
     for stage in STAGES:
-        assert re.search(rf"^\| {stage.name} \|", (ROOT / "docs" / "stages.md").read_text(encoding="utf-8"), re.M), stage.name
+        assert re.search(
+            rf"^\| {stage.name} \|", (ROOT / "docs" / "stages.md").read_text(encoding="utf-8"), re.M
+        ), stage.name
 
 
 def test_nothing_is_left_to_fill_in() -> None:

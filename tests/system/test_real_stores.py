@@ -24,7 +24,15 @@ from tasks.lifecycle.registry import CONTENT_KEY
 
 CACHED = dict.fromkeys(STAGES, "cached")
 # bit for bit, on machines of one type; the rest says how long things took
-REPRODUCIBLE = {"data/raw", "data/valid", "data/splits", "data/tokens", "models/checkpoint", "reports/evaluation.json", "models/bundle"}
+REPRODUCIBLE = {
+    "data/raw",
+    "data/valid",
+    "data/splits",
+    "data/tokens",
+    "models/checkpoint",
+    "reports/evaluation.json",
+    "models/bundle",
+}
 
 
 @dataclass(frozen=True)
@@ -37,15 +45,21 @@ class Stores:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"MLFLOW_TRACKING_URI": self.mlflow.url, "PREFECT_API_URL": f"{self.prefect.url}/api"}
+        return {
+            "MLFLOW_TRACKING_URI": self.mlflow.url,
+            "PREFECT_API_URL": f"{self.prefect.url}/api",
+        }
 
 
 @pytest.fixture(scope="module")
-def stores(postgres: Postgres, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+def stores(
+    postgres: Postgres, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stores]:
     database = postgres.make_database()
     mlflow = mlflow_server(tmp_path_factory.mktemp("mlflow"), f"postgresql+psycopg2://{database}")
     prefect = prefect_server(
-        tmp_path_factory.mktemp("prefect"), PREFECT_API_DATABASE_CONNECTION_URL=f"postgresql+asyncpg://{postgres.make_database()}"
+        tmp_path_factory.mktemp("prefect"),
+        PREFECT_API_DATABASE_CONNECTION_URL=f"postgresql+asyncpg://{postgres.make_database()}",
     )
     try:
         mlflow.start()
@@ -87,17 +101,29 @@ def start_training(root: Path, *arguments: str, **environment: str) -> subproces
 
 def versions(server: Server) -> dict[int, dict[str, str]]:
     """Tags of each version that the MLflow server holds."""
-    found = httpx.get(f"{server.url}/api/2.0/mlflow/model-versions/search", params={"filter": "name = 'tiny'"}).json()
-    return {int(version["version"]): {tag["key"]: tag["value"] for tag in version["tags"]} for version in found["model_versions"]}
+    found = httpx.get(
+        f"{server.url}/api/2.0/mlflow/model-versions/search", params={"filter": "name = 'tiny'"}
+    ).json()
+    return {
+        int(version["version"]): {tag["key"]: tag["value"] for tag in version["tags"]}
+        for version in found["model_versions"]
+    }
 
 
 def test_two_machines_that_register_one_model_at_once_on_postgresql_make_one_version(
     template: Path, stores: Stores, postgres: Postgres, tmp_path: Path
 ) -> None:
-    environment = stores.environment | {"MLFLOW_TRACKING_URI": f"postgresql+psycopg2://{postgres.make_database()}"}
+    environment = stores.environment | {
+        "MLFLOW_TRACKING_URI": f"postgresql+psycopg2://{postgres.make_database()}"
+    }
     roots = [copied(template, tmp_path / name) for name in ("one", "other")]
-    assert ratchet_json(roots[0], "status", **environment)["model"]["versions"] == []  # this makes MLflow's tables
-    told = [process.communicate(timeout=200) for process in [start_training(root, **environment) for root in roots]]
+    assert (
+        ratchet_json(roots[0], "status", **environment)["model"]["versions"] == []
+    )  # this makes MLflow's tables
+    told = [
+        process.communicate(timeout=200)
+        for process in [start_training(root, **environment) for root in roots]
+    ]
     results = [json.loads(out) for out, _ in told]
     assert [result.get("error") for result in results] == [None, None], told
     assert len({(result["version"], result["content_key"]) for result in results}) == 1
@@ -110,17 +136,26 @@ def test_two_machines_that_register_one_model_at_once_on_postgresql_make_one_ver
     assert ratchet_json(maker, "predict", "a good day", **environment)[0]["predicted_label"]
 
 
-def test_the_bundle_comes_through_the_server_where_the_disk_has_none(shared: Path, stores: Stores, tmp_path: Path) -> None:
+def test_the_bundle_comes_through_the_server_where_the_disk_has_none(
+    shared: Path, stores: Stores, tmp_path: Path
+) -> None:
     root = copied(shared, tmp_path)
     shutil.rmtree(root / "models")
-    said = ratchet_json(root, "predict", "a good day", "--alias", "challenger", **stores.environment)
+    said = ratchet_json(
+        root, "predict", "a good day", "--alias", "challenger", **stores.environment
+    )
     (copy,) = (root / ".ratchet" / "downloads").glob("*/bundle/model.onnx")
     flip(copy)  # a damaged copy is downloaded again
-    assert ratchet_json(root, "predict", "a good day", "--alias", "challenger", **stores.environment) == said
+    assert (
+        ratchet_json(root, "predict", "a good day", "--alias", "challenger", **stores.environment)
+        == said
+    )
 
 
 @pytest.mark.usefixtures("shared")
-def test_a_version_names_its_prefect_run_on_postgresql_which_says_how_each_stage_came_to_be_clean(stores: Stores) -> None:
+def test_a_version_names_its_prefect_run_on_postgresql_which_says_how_each_stage_came_to_be_clean(
+    stores: Stores,
+) -> None:
     flow_run_id = versions(stores.mlflow)[1]["prefect.flow_run_id"]
     for _ in range(40):  # the client sends states after the fact
         found = task_states(stores.environment["PREFECT_API_URL"], flow_run_id)
@@ -130,10 +165,14 @@ def test_a_version_names_its_prefect_run_on_postgresql_which_says_how_each_stage
     assert found == dict.fromkeys(STAGES, "Cached") | {"register": "Completed"}
 
 
-def test_a_server_killed_while_it_registers_costs_one_message_and_a_repeat(shared: Path, stores: Stores, tmp_path: Path) -> None:
+def test_a_server_killed_while_it_registers_costs_one_message_and_a_repeat(
+    shared: Path, stores: Stores, tmp_path: Path
+) -> None:
     root = copied(shared, tmp_path)
     overrides = ("-S", "evaluate.min_slice_rows=5")  # another content key
-    environment = stores.environment | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}  # a test does not wait a restart out
+    environment = stores.environment | {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"
+    }  # a test does not wait a restart out
     before = versions(stores.mlflow)
     process = start_training(root, *overrides, **environment)
     wait_for_a_new_row(stores.mlflow_database, "logged_models")  # the model is being logged
@@ -148,7 +187,9 @@ def test_a_server_killed_while_it_registers_costs_one_message_and_a_repeat(share
     stores.mlflow.wait("/health")
     result = ratchet_json(root, "train", *overrides, **environment)
     after = versions(stores.mlflow)
-    assert [number for number, tags in after.items() if tags[CONTENT_KEY] == result["content_key"]] == [result["version"]]
+    assert [
+        number for number, tags in after.items() if tags[CONTENT_KEY] == result["content_key"]
+    ] == [result["version"]]
     assert after.keys() - before.keys() == {result["version"]}
 
 
@@ -165,7 +206,9 @@ def wait_for_a_new_row(database: str, table: str) -> None:
     raise AssertionError(f"{table} did not grow")
 
 
-def test_a_clone_pulls_everything_from_a_second_remote_and_reproduces_the_model(shared: Path, stores: Stores, tmp_path: Path) -> None:
+def test_a_clone_pulls_everything_from_a_second_remote_and_reproduces_the_model(
+    shared: Path, stores: Stores, tmp_path: Path
+) -> None:
     root, clone = copied(shared, tmp_path), tmp_path / "clone"
     run(root, "dvc", "remote", "add", "second", str(tmp_path / "second"))
     run(root, "dvc", "push", "-r", "second", "--run-cache")
@@ -186,7 +229,10 @@ def test_a_clone_pulls_everything_from_a_second_remote_and_reproduces_the_model(
     assert again["content_key"] == cached["content_key"]
     assert versions(stores.mlflow) == before
     # what `dvc diff` prints for people: the outs that differ from the commit's dvc.lock
-    differing = {out["path"].rstrip("/") for out in json.loads(run(clone, "dvc", "diff", "--json").stdout)["modified"]}
+    differing = {
+        out["path"].rstrip("/")
+        for out in json.loads(run(clone, "dvc", "diff", "--json").stdout)["modified"]
+    }
     assert not differing & REPRODUCIBLE
     assert "reports/training.json" in differing  # it holds seconds: the comparison is a real one
     weights = "models/checkpoint/model.safetensors"

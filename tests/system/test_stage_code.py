@@ -49,8 +49,15 @@ def load_guard() -> ModuleType:
     return module
 
 
-def test_code_of_a_stage_changes_with_its_version_or_with_somebodys_word_that_results_do_not() -> None:
-    done = subprocess.run([sys.executable, ROOT / ".ci" / "stage_code.py"], capture_output=True, text=True, check=False)
+def test_code_of_a_stage_changes_with_its_version_or_with_somebodys_word_that_results_do_not() -> (
+    None
+):
+    done = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "stage_code.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -67,7 +74,10 @@ def test_what_changes_no_result_is_no_change(old: str, new: str) -> None:
     assert strip(CODE.replace(old, new)) == strip(CODE)
 
 
-@pytest.mark.parametrize(("old", "new"), [("0.5", "0.6"), ("rows < 0", "rows <= 0"), ("* RATE", "/ RATE"), ("third.party", "another")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("0.5", "0.6"), ("rows < 0", "rows <= 0"), ("* RATE", "/ RATE"), ("third.party", "another")],
+)
 def test_what_can_change_a_result_is_a_change(old: str, new: str) -> None:
     strip = load_guard().strip
     assert strip(CODE.replace(old, new)) != strip(CODE)
@@ -89,33 +99,56 @@ def test_a_change_is_told_with_every_stage_that_reaches_it_until_its_version_is_
 
 def test_dvc_yaml_names_versions_and_no_file_of_code() -> None:
     stages = read_yaml(ROOT / "dvc.yaml")["stages"]
-    assert not [dep for stage in stages.values() for dep in stage.get("deps", []) if dep.endswith((".py", ".j2"))]
-    assert {name: stage["cmd"] for name, stage in stages.items()} == {name: f"ratchet stage {name} --code 1" for name in STAGES}
+    assert not [
+        dep
+        for stage in stages.values()
+        for dep in stage.get("deps", [])
+        if dep.endswith((".py", ".j2"))
+    ]
+    assert {name: stage["cmd"] for name, stage in stages.items()} == {
+        name: f"ratchet stage {name} --code 1" for name in STAGES
+    }
 
 
-def test_a_raised_version_makes_its_stage_stale_and_no_other(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_raised_version_makes_its_stage_stale_and_no_other(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stale() -> list[str]:
-        with closing(StageCache(Workspace(trained), Workspace(trained).values(), reading=True)) as cache:
+        with closing(
+            StageCache(Workspace(trained), Workspace(trained).values(), reading=True)
+        ) as cache:
             return [name for name, status in cache.statuses().items() if status != "clean"]
 
     assert stale() == []
-    raised = tuple(replace(stage, version=2) if stage.name == "evaluate" else stage for stage in pipeline.STAGES)
+    raised = tuple(
+        replace(stage, version=2) if stage.name == "evaluate" else stage
+        for stage in pipeline.STAGES
+    )
     monkeypatch.setattr(pipeline, "STAGES", raised)
     assert stale() == ["evaluate"]
     monkeypatch.undo()
-    monkeypatch.setattr("tasks.problems.text_classification.TextClassification.stage_versions", {"export": 1})
+    monkeypatch.setattr(
+        "tasks.problems.text_classification.TextClassification.stage_versions", {"export": 1}
+    )
     assert stale() == ["export"]
 
 
 def as_earlier(root: Path, *, digests: bool) -> None:
     """dvc.yaml and dvc.lock as a Ratchet had them that knew no versions: with digests of code, or with its files."""
     for file in (root / "dvc.yaml", root / "dvc.lock"):
-        text = re.sub(r"ratchet stage (\w+) --code 1", rf"python -m tasks \1{' --code 0123456789abcdef' * digests}", file.read_text())
+        text = re.sub(
+            r"ratchet stage (\w+) --code 1",
+            rf"python -m tasks \1{' --code 0123456789abcdef' * digests}",
+            file.read_text(),
+        )
         file.write_text(text)
     if not digests:
         lock = read_yaml(root / "dvc.lock")
         for name, stage in lock["stages"].items():
-            code = [{"path": path, "hash": "md5", "md5": "0" * 32, "size": 1} for path in (f"tasks/{name}.py", "../../tasks/core/files.py")]
+            code = [
+                {"path": path, "hash": "md5", "md5": "0" * 32, "size": 1}
+                for path in (f"tasks/{name}.py", "../../tasks/core/files.py")
+            ]
             stage["deps"] = [*stage.get("deps", []), *code]
         with (root / "dvc.lock").open("w") as file:
             YAML().dump(lock, file)
@@ -139,7 +172,10 @@ def test_an_upgrade_trains_no_model_again(trained: Path, *, digests: bool) -> No
     assert "what an earlier Ratchet made is kept" in done.stdout + done.stderr
     after = ratchet_json(root, "train")
     assert set(states(after).values()) == {"cached"}
-    assert (after["version"], after["mlflow_run_id"]) == (before["version"], before["mlflow_run_id"])
+    assert (after["version"], after["mlflow_run_id"]) == (
+        before["version"],
+        before["mlflow_run_id"],
+    )
     assert after["content_key"] == before["content_key"]
     assert [version.version for version in client.search_model_versions("name = 'tiny'")] == [1]
     tags = client.get_model_version("tiny", "1").tags
@@ -152,14 +188,28 @@ def test_an_upgrade_trains_no_model_again(trained: Path, *, digests: bool) -> No
 def contents(root: Path) -> dict[str, bytes]:
     """Every file but what libraries keep for themselves."""
     own = (".dvc/tmp", ".ratchet")
-    files = [file for file in root.rglob("*") if file.is_file() and not str(file.relative_to(root)).startswith(own)]
+    files = [
+        file
+        for file in root.rglob("*")
+        if file.is_file() and not str(file.relative_to(root)).startswith(own)
+    ]
     return {str(file.relative_to(root)): file.read_bytes() for file in files}
 
 
 @pytest.mark.parametrize(
-    "command", [("status",), ("history",), ("compare", "1", "1"), ("predict", "a fine film"), ("promote", "9"), ("rollback",)]
+    "command",
+    [
+        ("status",),
+        ("history",),
+        ("compare", "1", "1"),
+        ("predict", "a fine film"),
+        ("promote", "9"),
+        ("rollback",),
+    ],
 )
-def test_reading_changes_nothing_also_where_another_ratchet_wrote_the_workspace(trained: Path, command: tuple[str, ...]) -> None:
+def test_reading_changes_nothing_also_where_another_ratchet_wrote_the_workspace(
+    trained: Path, command: tuple[str, ...]
+) -> None:
     as_earlier(trained, digests=True)
     before = contents(trained)
     ratchet(trained, *command, code=None)
@@ -178,22 +228,35 @@ def test_the_users_own_tasks_and_flows_do_not_come_in_the_way(trained: Path) -> 
 
 def test_a_stage_of_another_version_says_so(trained: Path) -> None:
     done = run(trained, "ratchet", "stage", "split", "--code", "7", code=2)
-    assert done.stderr.startswith("split: dvc.yaml wants version 7 of split's code, this Ratchet has 1.")
+    assert done.stderr.startswith(
+        "split: dvc.yaml wants version 7 of split's code, this Ratchet has 1."
+    )
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_editing_what_changes_no_result_leaves_every_stage_clean(template: Path, tmp_path: Path, *, inside: bool) -> None:
+def test_editing_what_changes_no_result_leaves_every_stage_clean(
+    template: Path, tmp_path: Path, *, inside: bool
+) -> None:
     """In a checkout's own workspace and in one made by `init`."""
     checkout = tmp_path / "checkout"
-    files = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=True).stdout.split("\0")
+    files = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=True
+    ).stdout.split("\0")
     for name in files:
         if name.startswith(("tasks/", "flows/", "applications/")):
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, checkout / name)
     root = checkout if inside else tmp_path / "reviews"
     shutil.copytree(template, root, symlinks=True, dirs_exist_ok=True)
-    for name in ("tasks/reports/plots.py", "tasks/training/loop.py", "tasks/scoring/classes.py", "flows/launch.py"):
-        (checkout / name).write_text((checkout / name).read_text() + "\n# a comment more\nCOLOUR = '#123456'\n")
+    for name in (
+        "tasks/reports/plots.py",
+        "tasks/training/loop.py",
+        "tasks/scoring/classes.py",
+        "flows/launch.py",
+    ):
+        (checkout / name).write_text(
+            (checkout / name).read_text() + "\n# a comment more\nCOLOUR = '#123456'\n"
+        )
     script = "import sys; from flows.cli.main import main; sys.argv = ['ratchet', '-C', sys.argv[1], 'status', '--json']; main()"
     done = run(checkout, sys.executable, "-c", script, str(root), PYTHONPATH=str(checkout))
     assert {stage["state"] for stage in json.loads(done.stdout)["stages"]} == {"clean"}

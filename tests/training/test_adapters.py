@@ -39,12 +39,16 @@ SIZES = {"rank": 4, "virtual_tokens": 4, "bottleneck": 8}
 def tokens() -> Path:
     def make(directory: Path) -> None:
         make_tokens(directory / "tokens")
-        replace(TokensInfo.read(directory / "tokens"), max_length=32).write(directory / "tokens")  # leaves places for virtual tokens
+        replace(TokensInfo.read(directory / "tokens"), max_length=32).write(
+            directory / "tokens"
+        )  # leaves places for virtual tokens
 
     return made_once("adapter-tokens", make) / "tokens"
 
 
-def run(base: Path, tokens: Path, out: Path, start: Path | None = None, **params: Any) -> dict[str, Any]:
+def run(
+    base: Path, tokens: Path, out: Path, start: Path | None = None, **params: Any
+) -> dict[str, Any]:
     given = {"epochs": 0.3, "learning_rate": 1e-2, "sizes": SIZES, "dropout": 0.0, **params}
     finetune_model(
         tokens, out / "checkpoint", out / "training.json", start=start, problem=PROBLEM.name, labels=LABELS,
@@ -60,22 +64,35 @@ def outputs(checkpoint: Path, tokens: Path) -> Any:
     return predict_torch(model, PROBLEM, read_features(tokens / "validation.arrow"), 0)
 
 
-def test_an_adapter_is_small_and_goes_on_where_it_stopped(base_dir: Path, tokens: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_small_and_goes_on_where_it_stopped(
+    base_dir: Path, tokens: Path, tmp_path: Path
+) -> None:
     facts = run(base_dir, tokens, tmp_path / "first", method="lora")
     adapter = tmp_path / "first" / "checkpoint" / ADAPTER
     assert (adapter / WEIGHTS).stat().st_size < (base_dir / "model.safetensors").stat().st_size / 3
-    assert read_json(adapter / "adapter.json")["base_sha256"] == sha256_file(base_dir / "model.safetensors")
+    assert read_json(adapter / "adapter.json")["base_sha256"] == sha256_file(
+        base_dir / "model.safetensors"
+    )
     assert facts["method"] == "lora"
     assert facts["trained_parameters"] < facts["parameters"] / 3
     assert facts["seconds_per_epoch"] > 0
     assert facts["peak_memory_mb"] > 10
     # a learning rate of next to nothing: what comes out is what went in
-    run(base_dir, tokens, tmp_path / "again", method="lora", adapter=str(adapter), learning_rate=1e-12)
+    run(
+        base_dir,
+        tokens,
+        tmp_path / "again",
+        method="lora",
+        adapter=str(adapter),
+        learning_rate=1e-12,
+    )
     first, again = (outputs(tmp_path / name / "checkpoint", tokens) for name in ("first", "again"))
     assert abs(first - again).max() < 1e-4
 
 
-def test_an_adapter_on_another_base_is_an_error(base_dir: Path, tokens: Path, tmp_path: Path) -> None:
+def test_an_adapter_on_another_base_is_an_error(
+    base_dir: Path, tokens: Path, tmp_path: Path
+) -> None:
     run(base_dir, tokens, tmp_path / "first", method="lora")
     adapter = str(tmp_path / "first" / "checkpoint" / ADAPTER)
     other = tmp_path / "other"
@@ -87,9 +104,18 @@ def test_an_adapter_on_another_base_is_an_error(base_dir: Path, tokens: Path, tm
     with pytest.raises(ParamsError, match="made on another base model") as caught:
         run(other, tokens, tmp_path / "second", method="lora", adapter=adapter)
     assert "base_model" in caught.value.remedy
-    for params, says in (({"method": "rslora"}, "method: 'lora', not 'rslora'"), ({"sizes": SIZES | {"rank": 2}}, "sizes.rank: 4, not 2")):
+    for params, says in (
+        ({"method": "rslora"}, "method: 'lora', not 'rslora'"),
+        ({"sizes": SIZES | {"rank": 2}}, "sizes.rank: 4, not 2"),
+    ):
         with pytest.raises(ParamsError, match=says):
-            run(base_dir, tokens, tmp_path / "third", adapter=adapter, **{"method": "lora", **params})
+            run(
+                base_dir,
+                tokens,
+                tmp_path / "third",
+                adapter=adapter,
+                **{"method": "lora", **params},
+            )
     with pytest.raises(SourceError, match=r"adapter\.json"):
         run(base_dir, tokens, tmp_path / "fourth", method="lora", adapter=str(tmp_path))
 
@@ -101,15 +127,36 @@ def test_full_fine_tuning_makes_no_adapter(base_dir: Path, tokens: Path, tmp_pat
     assert made == {"config.json", "model.safetensors"} | tokenizer
 
 
-@pytest.mark.parametrize("method", ["prompt-tuning", "prefix-tuning", "p-tuning", "adapter", "lora"])
-def test_a_champion_is_gone_on_from_with_what_could_not_be_merged(base_dir: Path, tokens: Path, tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    "method", ["prompt-tuning", "prefix-tuning", "p-tuning", "adapter", "lora"]
+)
+def test_a_champion_is_gone_on_from_with_what_could_not_be_merged(
+    base_dir: Path, tokens: Path, tmp_path: Path, method: str
+) -> None:
     run(base_dir, tokens, tmp_path / "first", method=method)
     start = tmp_path / "start"
     shutil.copytree(tmp_path / "first" / "checkpoint", start / "checkpoint")
     shutil.copytree(tokens, start / "tokens")
-    facts = run(base_dir, tokens, tmp_path / "next", start, method=method, start_from="champion", learning_rate=1e-12, epochs=0.1)
-    assert facts["start"]["checkpoint_sha256"] == sha256_file(start / "checkpoint" / "model.safetensors")
-    assert abs(outputs(start / "checkpoint", tokens) - outputs(tmp_path / "next" / "checkpoint", tokens)).max() < 1e-4
+    facts = run(
+        base_dir,
+        tokens,
+        tmp_path / "next",
+        start,
+        method=method,
+        start_from="champion",
+        learning_rate=1e-12,
+        epochs=0.1,
+    )
+    assert facts["start"]["checkpoint_sha256"] == sha256_file(
+        start / "checkpoint" / "model.safetensors"
+    )
+    assert (
+        abs(
+            outputs(start / "checkpoint", tokens)
+            - outputs(tmp_path / "next" / "checkpoint", tokens)
+        ).max()
+        < 1e-4
+    )
     pinned = read_json(tmp_path / "next" / "checkpoint" / ADAPTER / "adapter.json")["base_sha256"]
     assert pinned == facts["start"]["checkpoint_sha256"]
     if method != "lora":
@@ -117,13 +164,24 @@ def test_a_champion_is_gone_on_from_with_what_could_not_be_merged(base_dir: Path
             run(base_dir, tokens, tmp_path / "other", start, method="full", start_from="champion")
 
 
-def test_gradient_checkpointing_changes_nothing_but_memory(base_dir: Path, tokens: Path, tmp_path: Path) -> None:
+def test_gradient_checkpointing_changes_nothing_but_memory(
+    base_dir: Path, tokens: Path, tmp_path: Path
+) -> None:
     for method in ("full", "lora", "prefix-tuning"):
         plain, saving = (
-            run(base_dir, tokens, tmp_path / f"{method}-{on}", method=method, freeze_embeddings=True, gradient_checkpointing=on)
+            run(
+                base_dir,
+                tokens,
+                tmp_path / f"{method}-{on}",
+                method=method,
+                freeze_embeddings=True,
+                gradient_checkpointing=on,
+            )
             for on in (False, True)
         )
-        assert [point["loss"] for point in plain["curve"]] == pytest.approx([point["loss"] for point in saving["curve"]], rel=1e-4)
+        assert [point["loss"] for point in plain["curve"]] == pytest.approx(
+            [point["loss"] for point in saving["curve"]], rel=1e-4
+        )
 
 
 def test_adalora_ends_with_its_budget(base_dir: Path, tokens: Path, tmp_path: Path) -> None:
@@ -133,7 +191,9 @@ def test_adalora_ends_with_its_budget(base_dir: Path, tokens: Path, tmp_path: Pa
     weights = load_file(tmp_path / "checkpoint" / ADAPTER / WEIGHTS)
     left = [int((weight != 0).sum()) for name, weight in weights.items() if "lora_E" in name]
     assert sum(left) == 4 * len(left)
-    assert sum(weight.numel() for name, weight in weights.items() if "lora_E" in name) == 6 * len(left)
+    assert sum(weight.numel() for name, weight in weights.items() if "lora_E" in name) == 6 * len(
+        left
+    )
 
 
 def narrow(model: Any, rows: int) -> Any:
@@ -152,7 +212,9 @@ def narrow(model: Any, rows: int) -> Any:
     return model
 
 
-def narrow_run(base: Path, tokens: Path, work: Path, rows: int, stop_after: int | None = None, **params: Any) -> tuple[Trainer, Path]:
+def narrow_run(
+    base: Path, tokens: Path, work: Path, rows: int, stop_after: int | None = None, **params: Any
+) -> tuple[Trainer, Path]:
     import pyarrow as pa
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
@@ -161,7 +223,9 @@ def narrow_run(base: Path, tokens: Path, work: Path, rows: int, stop_after: int 
 
     train = pa.table(read_features(tokens / "train.arrow")).slice(0, 64)
     validation = read_features(tokens / "test.arrow")
-    finetune = FinetuneParams.model_validate({"epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.1, **params})
+    finetune = FinetuneParams.model_validate(
+        {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.1, **params}
+    )
     setting = Setting(PROBLEM, LABELS, train, validation, 0, finetune, None, 7, "cpu", work)
     claim_work(work, "same inputs")
     seed_everything(7)
@@ -179,7 +243,10 @@ def test_memory_that_runs_out_halves_the_parts_and_keeps_the_batch(
 ) -> None:
     trainer, best = narrow_run(base_dir, tokens, tmp_path / "narrow", rows=5)
     assert trainer.progress.accumulation == 4
-    assert trainer.progress.out_of_memory == [{"step": 1, "accumulation": 2}, {"step": 1, "accumulation": 4}]
+    assert trainer.progress.out_of_memory == [
+        {"step": 1, "accumulation": 2},
+        {"step": 1, "accumulation": 4},
+    ]
     assert "out of memory at step 1: batches of 16 rows are computed in 4 parts" in caplog.text
     asked, same = narrow_run(base_dir, tokens, tmp_path / "asked", rows=5, accumulation=4)
     assert asked.progress.out_of_memory == []
@@ -189,13 +256,17 @@ def test_memory_that_runs_out_halves_the_parts_and_keeps_the_batch(
     assert sha256_file(resumed) == sha256_file(best)
 
 
-def test_a_row_that_does_not_fit_alone_is_told_with_a_remedy(base_dir: Path, tokens: Path, tmp_path: Path) -> None:
+def test_a_row_that_does_not_fit_alone_is_told_with_a_remedy(
+    base_dir: Path, tokens: Path, tmp_path: Path
+) -> None:
     with pytest.raises(TrainingError, match="with a single row at a time") as caught:
         narrow_run(base_dir, tokens, tmp_path / "work", rows=0)
     assert "tokenize.max_length" in caught.value.remedy
 
 
-def test_other_errors_are_not_taken_for_want_of_memory(base_dir: Path, tokens: Path, tmp_path: Path) -> None:
+def test_other_errors_are_not_taken_for_want_of_memory(
+    base_dir: Path, tokens: Path, tmp_path: Path
+) -> None:
     model = PROBLEM.load_model(base_dir, LABELS)
     model.classifier = torch.nn.Linear(7, 3)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
@@ -206,11 +277,24 @@ def run_with(model: Any, tokens: Path, work: Path) -> None:
     import pyarrow as pa
 
     train = pa.table(read_features(tokens / "train.arrow")).slice(0, 16)
-    setting = Setting(PROBLEM, LABELS, train, read_features(tokens / "test.arrow"), 0, FinetuneParams(), None, 7, "cpu", work)
+    setting = Setting(
+        PROBLEM,
+        LABELS,
+        train,
+        read_features(tokens / "test.arrow"),
+        0,
+        FinetuneParams(),
+        None,
+        7,
+        "cpu",
+        work,
+    )
     Trainer(Tuning(model), setting, silent).run()
 
 
-def test_weights_of_another_method_are_not_taken(base_dir: Path, tokens: Path, tmp_path: Path) -> None:
+def test_weights_of_another_method_are_not_taken(
+    base_dir: Path, tokens: Path, tmp_path: Path
+) -> None:
     _, best = narrow_run(base_dir, tokens, tmp_path / "work", rows=16, epochs=1)
     model = PROBLEM.load_model(base_dir, LABELS)
     model.classifier.requires_grad_(False)

@@ -60,9 +60,20 @@ def test_each_missing_weight_of_a_body_is_told(name: str, tmp_path: Path) -> Non
     whole = load_file(directory / "model.safetensors")
     names = [key for key in sorted(whole) if "pooler" not in key]  # that one a base may lack
     assert len(names) > 15
-    for lost in (names[0], names[len(names) // 2], names[-1], *[key for key in names if "norm" in key.lower()][:1]):
-        save_file({key: value for key, value in whole.items() if key != lost}, directory / "model.safetensors", {"format": "pt"})
-        with pytest.raises(SourceError, match=rf"1 of the \d+ weights .* are not in its files: [\w.]*{lost}\."):
+    for lost in (
+        names[0],
+        names[len(names) // 2],
+        names[-1],
+        *[key for key in names if "norm" in key.lower()][:1],
+    ):
+        save_file(
+            {key: value for key, value in whole.items() if key != lost},
+            directory / "model.safetensors",
+            {"format": "pt"},
+        )
+        with pytest.raises(
+            SourceError, match=rf"1 of the \d+ weights .* are not in its files: [\w.]*{lost}\."
+        ):
             PROBLEM.load_model(directory, LABELS)
 
 
@@ -75,20 +86,27 @@ def test_renamed_weights_are_told_by_both_names(base: Path) -> None:
     with pytest.raises(SourceError) as error:
         PROBLEM.load_model(base, LABELS)
     said = error.value.message
-    assert f"{base}: 16 of the 39 weights that BertForSequenceClassification wants are not in its files: bert.encoder.layer.1." in said
+    assert (
+        f"{base}: 16 of the 39 weights that BertForSequenceClassification wants are not in its files: bert.encoder.layer.1."
+        in said
+    )
     assert "They hold 16 that it does not know: encoder.block.1." in said
 
 
 def test_weights_of_other_shapes_than_the_configuration_says_are_told(base: Path) -> None:
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
-    with pytest.raises(SourceError, match=r"6 of its weights do not have the shapes .*: \S+ \[64\], wanted \[48\]"):
+    with pytest.raises(
+        SourceError, match=r"6 of its weights do not have the shapes .*: \S+ \[64\], wanted \[48\]"
+    ):
         PROBLEM.load_model(base, LABELS)
 
 
 @pytest.mark.parametrize("problem", ["text-classification", "token-classification", "masked-lm"])
 def test_a_head_and_a_pooler_may_be_missing(base: Path, problem: str) -> None:
-    edit_weights(base, lambda weights: [weights.pop(key) for key in list(weights) if "pooler" in key])
+    edit_weights(
+        base, lambda weights: [weights.pop(key) for key in list(weights) if "pooler" in key]
+    )
     kind = load_problem(problem)
     model = kind.load_model(base, LABELS)
     stored = load_file(base / "model.safetensors")
@@ -99,19 +117,32 @@ def test_a_head_and_a_pooler_may_be_missing(base: Path, problem: str) -> None:
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
-        (lambda weights: weights.pop("pooler.dense.bias"), r"1 of the \d+ weights .* bert\.pooler\.dense\.bias\."),
         (
-            lambda weights: weights.update({"pooling.dense.weight": weights.pop("pooler.dense.weight")}),
+            lambda weights: weights.pop("pooler.dense.bias"),
+            r"1 of the \d+ weights .* bert\.pooler\.dense\.bias\.",
+        ),
+        (
+            lambda weights: weights.update(
+                {"pooling.dense.weight": weights.pop("pooler.dense.weight")}
+            ),
             r"are not in its files: .*pooler\.dense\.weight",
         ),
         (
-            lambda weights: weights.update({key.replace("pooler", "pool"): weights.pop(key) for key in list(weights) if "pooler" in key}),
+            lambda weights: weights.update(
+                {
+                    key.replace("pooler", "pool"): weights.pop(key)
+                    for key in list(weights)
+                    if "pooler" in key
+                }
+            ),
             r"They hold 2 that it does not know: pool\.dense\.bias",
         ),
     ],
     ids=["a part missing", "a part renamed", "renamed"],
 )
-def test_a_pooler_that_is_there_is_taken_or_told(base: Path, edit: Callable[[Tensors], object], says: str) -> None:
+def test_a_pooler_that_is_there_is_taken_or_told(
+    base: Path, edit: Callable[[Tensors], object], says: str
+) -> None:
     edit_weights(base, edit)
     with pytest.raises(SourceError, match=says):
         PROBLEM.load_model(base, LABELS)
@@ -119,8 +150,13 @@ def test_a_pooler_that_is_there_is_taken_or_told(base: Path, edit: Callable[[Ten
 
 def test_layers_that_the_configuration_leaves_out_are_told(base: Path) -> None:
     config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps(config | {"num_hidden_layers": config["num_hidden_layers"] - 1}))
-    with pytest.raises(SourceError, match=r"hold 16 weights that a model of its config.json does not have: encoder\.layer\.1\."):
+    (base / "config.json").write_text(
+        json.dumps(config | {"num_hidden_layers": config["num_hidden_layers"] - 1})
+    )
+    with pytest.raises(
+        SourceError,
+        match=r"hold 16 weights that a model of its config.json does not have: encoder\.layer\.1\.",
+    ):
         PROBLEM.load_model(base, LABELS)
 
 
@@ -135,7 +171,10 @@ def test_files_that_say_they_hold_a_head_must_hold_it(base: Path, tmp_path: Path
 def test_a_head_for_other_labels_is_drawn_anew(base: Path, tmp_path: Path) -> None:
     PROBLEM.load_model(base, ("ham", "spam")).save_pretrained(tmp_path / "two")
     model = PROBLEM.load_model(tmp_path / "two", LABELS)
-    assert set(untrained_parameters(model, tmp_path / "two")) == {"classifier.weight", "classifier.bias"}
+    assert set(untrained_parameters(model, tmp_path / "two")) == {
+        "classifier.weight",
+        "classifier.bias",
+    }
     same = PROBLEM.load_model(tmp_path / "two", ("ham", "spam"))
     assert untrained_parameters(same, tmp_path / "two") == {}
 
@@ -153,13 +192,23 @@ def test_files_that_are_no_model_are_told(base: Path, name: str, content: bytes)
         PROBLEM.load_model(base, LABELS)
 
 
-def test_shards_are_the_model_that_one_file_is(base: Path, sharded: Path, tokens: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_shards_are_the_model_that_one_file_is(
+    base: Path,
+    sharded: Path,
+    tokens: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     one, several = (PROBLEM.load_model(directory, LABELS) for directory in (base, sharded))
     for name, parameter in one.base_model.named_parameters():
         assert torch.equal(parameter, dict(several.base_model.named_parameters())[name])
     assert set(untrained_parameters(several, sharded)) == set(untrained_parameters(one, base))
-    facts = {directory.name: run(directory, tokens, tmp_path / "out" / directory.name) for directory in (base, sharded)}
-    made = [sha256_file(tmp_path / "out" / name / "checkpoint" / "model.safetensors") for name in facts]
+    facts = {
+        directory.name: run(directory, tokens, tmp_path / "out" / directory.name)
+        for directory in (base, sharded)
+    }
+    made = [
+        sha256_file(tmp_path / "out" / name / "checkpoint" / "model.safetensors") for name in facts
+    ]
     assert made[0] == made[1]
     assert facts["base"]["base_sha256"] == sha256_file(base / "model.safetensors")
     printed = subprocess.run(
@@ -175,17 +224,30 @@ def test_shards_are_pinned_and_told_when_one_is_missing(sharded: Path, tmp_path:
     assert resolve_model(pin, tmp_path, tmp_path) == sharded
     shard = sorted(sharded.glob("model-*.safetensors"))[1]
     flip(shard, 0.9)
-    with pytest.raises(SourceError, match=r"model-\*\.safetensors: its sha256 is not the one that is pinned"):
+    with pytest.raises(
+        SourceError, match=r"model-\*\.safetensors: its sha256 is not the one that is pinned"
+    ):
         resolve_model(pin, tmp_path, tmp_path)
     shard.unlink()
     with pytest.raises(SourceError, match=f"it has no {shard.name}"):
         resolve_model(BaseModelParams(path=str(sharded)), tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize("index", ["{}", "[]", "{", '{"weight_map": {"a": "../model-1.safetensors"}}', '{"weight_map": {"a": 3}}'])
+@pytest.mark.parametrize(
+    "index",
+    [
+        "{}",
+        "[]",
+        "{",
+        '{"weight_map": {"a": "../model-1.safetensors"}}',
+        '{"weight_map": {"a": 3}}',
+    ],
+)
 def test_an_index_that_is_none_is_told(sharded: Path, index: str, tmp_path: Path) -> None:
     (sharded / "model.safetensors.index.json").write_text(index)
-    with pytest.raises(SourceError, match=r"model\.safetensors\.index\.json: wanted a `weight_map`"):
+    with pytest.raises(
+        SourceError, match=r"model\.safetensors\.index\.json: wanted a `weight_map`"
+    ):
         resolve_model(BaseModelParams(path=str(sharded)), tmp_path, tmp_path)
 
 
@@ -197,16 +259,22 @@ def test_a_pin_is_of_every_byte_of_every_file(base: Path, tmp_path: Path) -> Non
     for name in files:
         for at in (0.0, 0.3, 0.99):
             flip(base / name, at)  # neither its size nor its time tells
-            with pytest.raises(SourceError, match=f"{name}: its sha256 is not the one that is pinned"):
+            with pytest.raises(
+                SourceError, match=f"{name}: its sha256 is not the one that is pinned"
+            ):
                 resolve_model(pin, tmp_path, tmp_path)
             flip(base / name, at)
             assert resolve_model(pin, tmp_path, tmp_path) == base
     (base / "added_tokens.json").write_text("{}")
-    with pytest.raises(SourceError, match=r"not the files that are pinned: added_tokens\.json is there"):
+    with pytest.raises(
+        SourceError, match=r"not the files that are pinned: added_tokens\.json is there"
+    ):
         resolve_model(pin, tmp_path, tmp_path)
     (base / "added_tokens.json").unlink()
     (base / "tokenizer_config.json").unlink()
-    with pytest.raises(SourceError, match=r"not the files that are pinned: tokenizer_config\.json is missing"):
+    with pytest.raises(
+        SourceError, match=r"not the files that are pinned: tokenizer_config\.json is missing"
+    ):
         resolve_model(pin, tmp_path, tmp_path)
 
 
@@ -214,4 +282,10 @@ def test_the_usual_base_model_s_pins_name_all_its_files() -> None:
     files: Any = PROBLEM.default_base["files"]
     params = BaseModelParams.model_validate(PROBLEM.default_base)
     assert params.files == files
-    assert set(files) == {"config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
+    assert set(files) == {
+        "config.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    }

@@ -47,8 +47,13 @@ def write_tokens(directory: Path, labels: Sequence[str], train_rows: int) -> Pat
         columns = {name: [values[row] for row in chosen] for name, values in ROWS.items()}
         table = pa.table({"row": chosen, **PROBLEM.encode(tokenizer, columns, labels)})
         position = table.column_names.index("input_ids")
-        table = table.set_column(position, "input_ids", table["input_ids"].cast(pa.list_(pa.int32())))
-        with pa.OSFile(str(directory / f"{split}.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        table = table.set_column(
+            position, "input_ids", table["input_ids"].cast(pa.list_(pa.int32()))
+        )
+        with (
+            pa.OSFile(str(directory / f"{split}.arrow"), "wb") as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
             writer.write_table(table)
         counts[split] = len(chosen)
     TokensInfo(32, 0, counts, dict.fromkeys(counts, 0.0)).write(directory)
@@ -56,7 +61,13 @@ def write_tokens(directory: Path, labels: Sequence[str], train_rows: int) -> Pat
 
 
 def run_finetune(
-    base: Path, tokens: Path, out: Path, start: Path | None, labels: Sequence[str], params: Mapping[str, Any], kill_at: float = math.inf
+    base: Path,
+    tokens: Path,
+    out: Path,
+    start: Path | None,
+    labels: Sequence[str],
+    params: Mapping[str, Any],
+    kill_at: float = math.inf,
 ) -> None:
     def report(step: int, metrics: Mapping[str, float]) -> None:
         if step >= kill_at:
@@ -80,12 +91,22 @@ class Bench:
     tokens: Path
 
     def finetune(self, out: Path, **params: Any) -> dict[str, Any]:
-        run_finetune(self.base, self.tokens, out, self.start, LABELS, {"start_from": "champion", **params})
+        run_finetune(
+            self.base, self.tokens, out, self.start, LABELS, {"start_from": "champion", **params}
+        )
         return dict(read_json(out / "training.json"))
 
     def kill(self, out: Path, step: int, start: Path | None, **params: Any) -> None:
         with pytest.raises(Killed):
-            run_finetune(self.base, self.tokens, out, start, LABELS, {"start_from": "champion", **params}, step)
+            run_finetune(
+                self.base,
+                self.tokens,
+                out,
+                start,
+                LABELS,
+                {"start_from": "champion", **params},
+                step,
+            )
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +138,16 @@ def test_old_labels_keep_their_weights_and_new_ones_are_drawn(bench: Bench) -> N
         assert (carried.added, carried.dropped) == (("neutral",), ())
     rows = [model.classifier.weight.detach() for model in models]
     for label in OLD_LABELS:
-        assert torch.equal(rows[0][LABELS.index(label)], old.classifier.weight[OLD_LABELS.index(label)])
+        assert torch.equal(
+            rows[0][LABELS.index(label)], old.classifier.weight[OLD_LABELS.index(label)]
+        )
     assert torch.equal(rows[0][LABELS.index("neutral")], fresh[LABELS.index("neutral")])
     assert torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0][LABELS.index("neutral")], rows[2][LABELS.index("neutral")])
-    assert all(torch.equal(a, b) for a, b in zip(models[0].bert.parameters(), old.bert.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(models[0].bert.parameters(), old.bert.parameters(), strict=True)
+    )
 
 
 def test_another_order_of_the_labels_predicts_the_same(bench: Bench) -> None:
@@ -141,7 +167,9 @@ def test_labels_of_an_older_checkpoint_are_those_that_mean_the_same(bench: Bench
 
 
 def test_a_label_that_is_gone_is_dropped_and_told(bench: Bench) -> None:
-    carried = carry_over(loaded(bench.base, ("neutral", "positive")), loaded(bench.start / "checkpoint", OLD_LABELS))
+    carried = carry_over(
+        loaded(bench.base, ("neutral", "positive")), loaded(bench.start / "checkpoint", OLD_LABELS)
+    )
     assert carried.kept == ("positive",)
     assert carried.dropped == ("negative",)
 
@@ -157,11 +185,19 @@ def test_heads_of_other_architectures_are_extended_too(architecture: str) -> Non
 
     config = getattr(transformers, f"{architecture}Config")
     kind = getattr(transformers, f"{architecture}ForSequenceClassification")
-    small = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    small = {
+        "vocab_size": 50,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     if architecture == "DistilBert":
         small = {"vocab_size": 50, "dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}
     old = kind(config(**small, id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}))
-    new = kind(config(**small, id2label={0: "b", 1: "c", 2: "a"}, label2id={"b": 0, "c": 1, "a": 2}))
+    new = kind(
+        config(**small, id2label={0: "b", 1: "c", 2: "a"}, label2id={"b": 0, "c": 1, "a": 2})
+    )
     assert carry_over(new, old).added == ("c",)
     axes = label_axes(new)
     assert len(axes) == 2
@@ -169,12 +205,18 @@ def test_heads_of_other_architectures_are_extended_too(architecture: str) -> Non
         assert torch.equal(new.state_dict()[name][[2, 0]], old.state_dict()[name])
 
 
-@pytest.mark.parametrize("change", [{"num_hidden_layers": 1}, {"vocab_size": 100}, {"num_attention_heads": 2}])
-def test_another_architecture_than_the_bases_is_refused(bench: Bench, tmp_path: Path, change: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "change", [{"num_hidden_layers": 1}, {"vocab_size": 100}, {"num_attention_heads": 2}]
+)
+def test_another_architecture_than_the_bases_is_refused(
+    bench: Bench, tmp_path: Path, change: dict[str, int]
+) -> None:
     from transformers import BertConfig, BertModel
 
     (name,) = change
-    BertModel(BertConfig(**{**BertConfig.from_pretrained(bench.base).to_dict(), **change})).save_pretrained(tmp_path)
+    BertModel(
+        BertConfig(**{**BertConfig.from_pretrained(bench.base).to_dict(), **change})
+    ).save_pretrained(tmp_path)
     with pytest.raises(ParamsError, match=f"{name}: .*, not {change[name]}") as caught:
         carry_over(loaded(tmp_path, LABELS), loaded(bench.start / "checkpoint", OLD_LABELS))
     assert "start_from" in caught.value.remedy
@@ -183,14 +225,22 @@ def test_another_architecture_than_the_bases_is_refused(bench: Bench, tmp_path: 
 # the stage
 
 
-def test_the_stage_trains_on_what_replay_leaves_and_says_where_it_started(bench: Bench, tmp_path: Path) -> None:
+def test_the_stage_trains_on_what_replay_leaves_and_says_where_it_started(
+    bench: Bench, tmp_path: Path
+) -> None:
     known = len(read_tokens(bench.start / "tokens" / "train.arrow"))
     every = len(read_tokens(bench.tokens / "train.arrow"))
     steps = {}
     for share in (0.0, 0.5, 1.0):
         facts = bench.finetune(tmp_path / str(share), replay_share=share, epochs=1)
-        assert facts["start"]["checkpoint_sha256"] == sha256_file(bench.start / "checkpoint" / "model.safetensors")
-        assert facts["start"]["labels"] == {"kept": ["negative", "positive"], "added": ["neutral"], "dropped": []}
+        assert facts["start"]["checkpoint_sha256"] == sha256_file(
+            bench.start / "checkpoint" / "model.safetensors"
+        )
+        assert facts["start"]["labels"] == {
+            "kept": ["negative", "positive"],
+            "added": ["neutral"],
+            "dropped": [],
+        }
         rows = facts["start"]["rows"]
         assert (rows["new"], rows["replayed"] + rows["left_out"]) == (every - known, known)
         assert rows["replayed"] == pytest.approx(share * known, abs=1)
@@ -209,14 +259,19 @@ def test_going_on_learns_the_new_label_and_keeps_the_old_ones(bench: Bench, tmp_
     assert all(right[references == label].mean() > 0.9 for label in range(3))
 
 
-def test_the_same_seed_gives_the_same_weights_also_when_killed(bench: Bench, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights_also_when_killed(
+    bench: Bench, tmp_path: Path
+) -> None:
     whole = bench.finetune(tmp_path / "whole", replay_share=0.3)
     for step in (1, 9, whole["total_steps"]):
         bench.kill(tmp_path / "killed", step, bench.start, replay_share=0.3)
     killed = bench.finetune(tmp_path / "killed", replay_share=0.3)
     again = bench.finetune(tmp_path / "again", replay_share=0.3)
     other = bench.finetune(tmp_path / "other", replay_share=0.4)
-    weights = {name: sha256_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("whole", "killed", "again", "other")}
+    weights = {
+        name: sha256_file(tmp_path / name / "checkpoint" / "model.safetensors")
+        for name in ("whole", "killed", "again", "other")
+    }
     assert weights["whole"] == weights["killed"] == weights["again"] != weights["other"]
     assert killed["evaluations"] == whole["evaluations"] == again["evaluations"]
     assert killed["start"] == whole["start"] != other["start"]
@@ -232,7 +287,12 @@ def test_another_start_or_share_never_resumes(bench: Bench, tmp_path: Path) -> N
     config = json.loads((other / "checkpoint" / "config.json").read_text())
     config["id2label"] = {"0": "negative", "1": "positive"}  # the same weights mean something else
     (other / "checkpoint" / "config.json").write_text(json.dumps(config))
-    found = [identity(bench.start), identity(bench.start, replay_share=0.5), identity(None), identity(other)]
+    found = [
+        identity(bench.start),
+        identity(bench.start, replay_share=0.5),
+        identity(None),
+        identity(other),
+    ]
     assert len(set(found)) == 4
     assert identity(bench.start) == found[0]
 
@@ -246,4 +306,6 @@ def test_another_tokenizer_than_the_bases_is_refused(bench: Bench, tmp_path: Pat
     words["good"], words["bad"] = words["bad"], words["good"]
     file.write_text(json.dumps(tokenizer))
     with pytest.raises(ParamsError, match="tokenizer"):
-        run_finetune(bench.base, bench.tokens, tmp_path / "out", start, LABELS, {"start_from": "champion"})
+        run_finetune(
+            bench.base, bench.tokens, tmp_path / "out", start, LABELS, {"start_from": "champion"}
+        )

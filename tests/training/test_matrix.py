@@ -45,7 +45,9 @@ def refusal(problem: str, method: Method) -> str:
     """The reason that is expected, or nothing."""
     if method == "qlora":
         return "needs a CUDA device"
-    return load_problem(problem).unsupported_methods.get(method, "") or REFUSED_BY_BASE.get((problem, method), "")
+    return load_problem(problem).unsupported_methods.get(method, "") or REFUSED_BY_BASE.get(
+        (problem, method), ""
+    )
 
 
 @cache
@@ -54,8 +56,15 @@ def tokens_of(problem: str) -> Path:
         sample, kind = SAMPLES[problem], load_problem(problem)
         (directory / "splits").mkdir()
         for split in ("train", "validation", "test"):
-            columns = {name: sample.rows[name] for name in (*kind.columns, *kind.derived) if name in sample.rows}
-            pq.write_table(pa.table({"row": range(len(sample)), **columns}), directory / "splits" / f"{split}.parquet")
+            columns = {
+                name: sample.rows[name]
+                for name in (*kind.columns, *kind.derived)
+                if name in sample.rows
+            }
+            pq.write_table(
+                pa.table({"row": range(len(sample)), **columns}),
+                directory / "splits" / f"{split}.parquet",
+            )
         tokenize_splits(
             directory / "splits", directory / "tokens", problem=problem, labels=sample.labels, tokenize=TokenizeParams(max_length=32),
             base_model=BaseModelParams(path=str(sample.base_dir())), root=directory, cache=directory, report=silent,
@@ -84,7 +93,9 @@ def killed_after_two_steps(step: int, metrics: Mapping[str, float]) -> None:
 
 
 @pytest.mark.parametrize(("problem", "method"), COMBINATIONS)
-def test_it_trains_resumes_merges_exports_and_predicts_or_is_refused(problem: str, method: Method, tmp_path: Path) -> None:
+def test_it_trains_resumes_merges_exports_and_predicts_or_is_refused(
+    problem: str, method: Method, tmp_path: Path
+) -> None:
     reason = refusal(problem, method)
     if reason:
         with pytest.raises(ParamsError, match=reason):
@@ -98,17 +109,28 @@ def test_it_trains_resumes_merges_exports_and_predicts_or_is_refused(problem: st
         train(problem, method, resumed, killed_after_two_steps)
     train(problem, method, resumed)
     files = [file.relative_to(whole) for file in (whole / "checkpoint").rglob("*.safetensors")]
-    assert {file: sha256_file(whole / file) for file in files} == {file: sha256_file(resumed / file) for file in files}
+    assert {file: sha256_file(whole / file) for file in files} == {
+        file: sha256_file(resumed / file) for file in files
+    }
     facts = read_json(whole / "training.json")
     assert facts["steps"] == STEPS
     assert 0 < facts["trained_parameters"] <= facts["parameters"]
 
     export = ExportParams(recipes=())  # fp32, which is held against the checkpoint
     export_candidates(
-        tokens, whole / "checkpoint", tmp_path / "candidates", problem=problem, labels=sample.labels, export=export, seed=0, report=silent
+        tokens,
+        whole / "checkpoint",
+        tmp_path / "candidates",
+        problem=problem,
+        labels=sample.labels,
+        export=export,
+        seed=0,
+        report=silent,
     )
     features, pad = read_features(tokens / "validation.arrow"), TokensInfo.read(tokens).pad_token_id
-    outputs = OnnxModel(tmp_path / "candidates" / "fp32" / "model.onnx", kind.output_name).outputs(features, kind, pad)
+    outputs = OnnxModel(tmp_path / "candidates" / "fp32" / "model.onnx", kind.output_name).outputs(
+        features, kind, pad
+    )
     model = load_checkpoint(kind, whole / "checkpoint", sample.labels)
     assert largest_difference(outputs, predict_torch(model, kind, features, pad)) < 1e-4
     references = kind.references(features)

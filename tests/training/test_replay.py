@@ -14,18 +14,33 @@ from tasks.training.replay import replayed_rows
 
 
 def tokens_of(ids: Sequence[Sequence[int]], references: Sequence[int]) -> pa.Table:
-    return pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "references": pa.array(references, pa.int64())})
+    return pa.table(
+        {
+            "input_ids": pa.array(ids, pa.list_(pa.int32())),
+            "references": pa.array(references, pa.int64()),
+        }
+    )
 
 
 def test_rows_with_several_references_are_replayed_by_their_share() -> None:
     ids = pa.array([[2, row, 3] for row in range(100)], pa.list_(pa.int32()))
-    table = pa.table({"input_ids": ids, "references": pa.array([[row % 5, row % 7] for row in range(100)], pa.list_(pa.int64()))})
+    table = pa.table(
+        {
+            "input_ids": ids,
+            "references": pa.array(
+                [[row % 5, row % 7] for row in range(100)], pa.list_(pa.int64())
+            ),
+        }
+    )
     _, counts = replayed_rows(table, table, (0, 1), 0.25, seed=1)
     assert (counts.new, counts.replayed, counts.left_out) == (0, 25, 75)
 
 
 def many(count: int, first: int = 0) -> pa.Table:
-    return tokens_of([[2, row, row // 7, 3] for row in range(first, first + count)], [row % 3 for row in range(first, first + count)])
+    return tokens_of(
+        [[2, row, row // 7, 3] for row in range(first, first + count)],
+        [row % 3 for row in range(first, first + count)],
+    )
 
 
 def content(table: pa.Table) -> list[tuple[Any, ...]]:
@@ -54,7 +69,14 @@ def test_which_rows_are_replayed_depends_on_content_and_seed_alone() -> None:
     present, past = many(400), many(300)
     order = np.random.default_rng(0).permutation(400)
     drawn = content(replayed_rows(present, past, (0, 1, 2), 0.3, seed=1)[0])
-    assert content(replayed_rows(present.take(order), past.take(order[order < 300]), (0, 1, 2), 0.3, seed=1)[0]) == drawn
+    assert (
+        content(
+            replayed_rows(
+                present.take(order), past.take(order[order < 300]), (0, 1, 2), 0.3, seed=1
+            )[0]
+        )
+        == drawn
+    )
     assert content(replayed_rows(present, past, (0, 1, 2), 0.3, seed=2)[0]) != drawn
 
 
@@ -73,7 +95,9 @@ def test_nothing_new_and_no_replay_is_told() -> None:
 
 def test_many_rows_are_told_apart_without_a_loop() -> None:
     ids = np.arange(1_600_000, dtype=np.int32)
-    lists = pa.ListArray.from_arrays(pa.array(np.arange(0, 1_600_001, 8, dtype=np.int32)), pa.array(ids))
+    lists = pa.ListArray.from_arrays(
+        pa.array(np.arange(0, 1_600_001, 8, dtype=np.int32)), pa.array(ids)
+    )
     table = pa.table({"input_ids": lists, "references": pa.array(np.arange(200_000) % 5)})
     rows, counts = replayed_rows(table, table.slice(0, 180_000), range(5), 0.5, seed=0)
     assert (counts.new, counts.replayed, len(rows)) == (20_000, 90_000, 110_000)

@@ -30,7 +30,9 @@ from tasks.training.networks.device import in_bfloat16
 PROBLEM = load_problem("text-classification")
 
 
-def setting(base: Path, work: Path, *, rows: int = 192, shuffle_labels: bool = False, **params: object) -> Setting:
+def setting(
+    base: Path, work: Path, *, rows: int = 192, shuffle_labels: bool = False, **params: object
+) -> Setting:
     tokenizer = load_tokenizer(base, 32)
     tables = []
     for seed in (1, 2):
@@ -40,7 +42,9 @@ def setting(base: Path, work: Path, *, rows: int = 192, shuffle_labels: bool = F
         tables.append(pa.table({"row": range(rows), **PROBLEM.encode(tokenizer, columns, LABELS)}))
     defaults = {"epochs": 5, "learning_rate": 5e-3, "batch_size": 16, "dropout": 0.1}
     finetune = FinetuneParams.model_validate(defaults | params)
-    return Setting(PROBLEM, LABELS, tables[0], tables[1].to_pydict(), 0, finetune, None, 7, "cpu", work)
+    return Setting(
+        PROBLEM, LABELS, tables[0], tables[1].to_pydict(), 0, finetune, None, 7, "cpu", work
+    )
 
 
 def train(given: Setting, base: Path, stop_after: int | None = None, frozen: int = 0) -> Progress:
@@ -88,8 +92,12 @@ def test_a_run_killed_anywhere_ends_like_one_that_was_not(
     assert progress == whole
 
 
-def test_bfloat16_learns_too_and_the_same_each_time(base_dir: Path, tmp_path: Path, uninterrupted: tuple[str, Progress]) -> None:
-    once, killed = (setting(base_dir, tmp_path / name, precision="bf16") for name in ("once", "killed"))
+def test_bfloat16_learns_too_and_the_same_each_time(
+    base_dir: Path, tmp_path: Path, uninterrupted: tuple[str, Progress]
+) -> None:
+    once, killed = (
+        setting(base_dir, tmp_path / name, precision="bf16") for name in ("once", "killed")
+    )
     assert train(once, base_dir).best_score > 0.9
     train(killed, base_dir, stop_after=17)
     train(killed, base_dir)
@@ -100,7 +108,11 @@ def test_bfloat16_learns_too_and_the_same_each_time(base_dir: Path, tmp_path: Pa
 
 
 def test_a_processor_computes_in_full_precision_unless_told() -> None:
-    assert [in_bfloat16(wanted, "cpu") for wanted in ("auto", "fp32", "bf16")] == [False, False, True]
+    assert [in_bfloat16(wanted, "cpu") for wanted in ("auto", "fp32", "bf16")] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_completed_run_is_not_redone(base_dir: Path, tmp_path: Path) -> None:
@@ -108,7 +120,11 @@ def test_a_completed_run_is_not_redone(base_dir: Path, tmp_path: Path) -> None:
     first = train(given, base_dir)
     steps: list[int] = []
     seed_everything(given.seed)
-    again = Trainer(Tuning(PROBLEM.load_model(base_dir, LABELS)), given, lambda step, metrics: steps.append(step)).run()
+    again = Trainer(
+        Tuning(PROBLEM.load_model(base_dir, LABELS)),
+        given,
+        lambda step, metrics: steps.append(step),
+    ).run()
     assert steps == []
     assert again == first
 
@@ -130,7 +146,9 @@ def test_shuffled_labels_score_at_chance(base_dir: Path, tmp_path: Path) -> None
 def test_accumulated_parts_make_the_same_step(base_dir: Path, tmp_path: Path) -> None:
     losses = []
     for accumulation in (1, 4):
-        given = setting(base_dir, tmp_path / str(accumulation), epochs=1, dropout=0.0, accumulation=accumulation)
+        given = setting(
+            base_dir, tmp_path / str(accumulation), epochs=1, dropout=0.0, accumulation=accumulation
+        )
         losses.append([point["loss"] for point in train(given, base_dir).curve])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
@@ -147,7 +165,9 @@ def test_a_loss_that_diverges_stops_with_a_remedy(base_dir: Path, tmp_path: Path
 
 
 def test_early_stopping_keeps_the_best(base_dir: Path, tmp_path: Path) -> None:
-    given = setting(base_dir, tmp_path / "work", epochs=50, early_stopping_patience=2, evaluations_per_epoch=1)
+    given = setting(
+        base_dir, tmp_path / "work", epochs=50, early_stopping_patience=2, evaluations_per_epoch=1
+    )
     progress = train(given, base_dir)
     assert progress.stopped_early
     scores = {int(found["step"]): found["macro_f1"] for found in progress.evaluations}
@@ -171,13 +191,19 @@ def test_all_that_works_below_a_frozen_layer_is_frozen_with_it(tmp_path: Path) -
         freeze(model, embeddings=True, layers=0)
         freeze(model, embeddings=False, layers=1)
         assert frozen_depth(model) == 1
-        assert not any(parameter.requires_grad for name, parameter in model.named_parameters() if ".wpe." in name)
+        assert not any(
+            parameter.requires_grad
+            for name, parameter in model.named_parameters()
+            if ".wpe." in name
+        )
         model.requires_grad_(True)
         assert frozen_depth(model) == 0
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_frozen_layers_read_from_disk_learn_as_frozen_layers_that_are_computed(base_dir: Path, tmp_path: Path, layers: int) -> None:
+def test_frozen_layers_read_from_disk_learn_as_frozen_layers_that_are_computed(
+    base_dir: Path, tmp_path: Path, layers: int
+) -> None:
     found = {}
     for megabytes in (0, 100):
         given = setting(base_dir, tmp_path / str(megabytes), frozen_cache_mb=megabytes)
@@ -190,7 +216,9 @@ def test_frozen_layers_read_from_disk_learn_as_frozen_layers_that_are_computed(b
 
 
 @pytest.mark.parametrize("stop_after", [5, 17, 40])
-def test_a_killed_run_with_frozen_layers_ends_like_one_that_was_not(base_dir: Path, tmp_path: Path, stop_after: int) -> None:
+def test_a_killed_run_with_frozen_layers_ends_like_one_that_was_not(
+    base_dir: Path, tmp_path: Path, stop_after: int
+) -> None:
     whole, killed = (setting(base_dir, tmp_path / name) for name in ("whole", "killed"))
     train(whole, base_dir, frozen=1)
     train(killed, base_dir, stop_after, frozen=1)
@@ -199,8 +227,12 @@ def test_a_killed_run_with_frozen_layers_ends_like_one_that_was_not(base_dir: Pa
 
 
 @pytest.mark.parametrize(("rows", "fits"), [(200, True), (1500, False)])
-def test_frozen_layers_take_no_more_disk_than_they_may(base_dir: Path, tmp_path: Path, rows: int, fits: bool) -> None:
-    given = setting(base_dir, tmp_path / "work", rows=rows, frozen_cache_mb=1, epochs=2, batch_size=64)
+def test_frozen_layers_take_no_more_disk_than_they_may(
+    base_dir: Path, tmp_path: Path, rows: int, fits: bool
+) -> None:
+    given = setting(
+        base_dir, tmp_path / "work", rows=rows, frozen_cache_mb=1, epochs=2, batch_size=64
+    )
     tokens = sum(map(len, given.train["input_ids"].to_pylist()))
     assert (tokens * PROBLEM.load_model(base_dir, LABELS).config.hidden_size * 4 <= 1e6) == fits
     train(given, base_dir, frozen=1)

@@ -19,7 +19,9 @@ from tasks.data.tables.quarantine import place_of, say_place, set_aside
 from tasks.data.tables.row_store import RowStore
 from tasks.params.schema import SplitParams
 
-Tiers = npt.NDArray[np.int8]  # indices into SPLITS, which stand in the order of their claim on a text: a row gives way to a later split
+Tiers = npt.NDArray[
+    np.int8
+]  # indices into SPLITS, which stand in the order of their claim on a text: a row gives way to a later split
 
 
 @dataclass(frozen=True)
@@ -50,22 +52,35 @@ class Claims:
         return found
 
 
-def quarantined_rows(rows: RowStore, claims: Claims, leaving: Bools, matches: Sequence[Match]) -> Iterator[dict[str, Any]]:
+def quarantined_rows(
+    rows: RowStore, claims: Claims, leaving: Bools, matches: Sequence[Match]
+) -> Iterator[dict[str, Any]]:
     """The rows that leave, in order, each with the row that it resembles."""
     by_text = {match.text: match for match in matches}
     of_rows = claims.texts.of_rows
     # what no search found has its own text in a later split
-    found = {text: by_text.get(text, Match(text, text, 1.0)) for text in np.unique(of_rows[leaving]).tolist()}
-    like = {text: int(claims.first[match.partner]) for text, match in found.items() if match.partner is not None}
+    found = {
+        text: by_text.get(text, Match(text, text, 1.0))
+        for text in np.unique(of_rows[leaving]).tolist()
+    }
+    like = {
+        text: int(claims.first[match.partner])
+        for text, match in found.items()
+        if match.partner is not None
+    }
     places = _places(rows, [*like.values()])
     for first, some in rows.batches() if leaving.any() else ():
         indices = np.flatnonzero(leaving[first : first + len(some)]).tolist()
         reasons = []
-        for text, tier in zip(of_rows[first:][indices].tolist(), claims.tiers[first:][indices].tolist(), strict=True):
+        for text, tier in zip(
+            of_rows[first:][indices].tolist(), claims.tiers[first:][indices].tolist(), strict=True
+        ):
             reason: dict[str, Any] = {"check": "near_duplicates", "split": SPLITS[tier]}
             if text in like:
                 place = places[like[text]] | {"split": SPLITS[claims.tiers[like[text]]]}
-                reason["reason"] = f"nearly the same text as {say_place(place)}, which is in {place['split']}"
+                reason["reason"] = (
+                    f"nearly the same text as {say_place(place)}, which is in {place['split']}"
+                )
                 reason |= {"similarity": round(found[text].similarity, 4), "like": place}
             else:
                 reason |= {
@@ -84,7 +99,9 @@ def _places(rows: RowStore, wanted: Sequence[int]) -> dict[int, dict[str, Any]]:
     return dict(zip(places.tolist(), map(place_of, found.to_pylist()), strict=True))
 
 
-def say_left(claims: Claims, leaving: Bools, matches: Sequence[Match], split: SplitParams) -> list[str]:
+def say_left(
+    claims: Claims, leaving: Bools, matches: Sequence[Match], split: SplitParams
+) -> list[str]:
     """What left the splits, in words."""
     counts = Counter(SPLITS[tier] for tier in claims.tiers[leaving].tolist())
     warnings = [
@@ -92,7 +109,11 @@ def say_left(claims: Claims, leaving: Bools, matches: Sequence[Match], split: Sp
         f"(similarity {split.near_duplicate_similarity:g} or more); they are kept in data/splits/quarantine.jsonl."
         for name, count in counts.items()
     ]
-    crowded = int(np.isin(claims.texts.of_rows, [match.text for match in matches if match.partner is None]).sum())
+    crowded = int(
+        np.isin(
+            claims.texts.of_rows, [match.text for match in matches if match.partner is None]
+        ).sum()
+    )
     if crowded:
         warnings.append(
             f"{crowded} of them left uncompared: too many texts are alike. A higher split.near_duplicate_similarity compares fewer."

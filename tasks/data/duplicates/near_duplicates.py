@@ -41,7 +41,9 @@ _INDEXED = 3_000_000  # entries of an index, nearly
 _TABLE_BITS = (20, 26)  # least and most
 _CHUNK_PAIRS = 2**21
 _MAX_PAIRS = 200_000_000  # candidates looked at in one search, nearly, all together
-_FIRST_LOOK = 64  # candidates of each text looked at first: in a crowd of look-alikes that settles it
+_FIRST_LOOK = (
+    64  # candidates of each text looked at first: in a crowd of look-alikes that settles it
+)
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -69,10 +71,18 @@ class NearDuplicates:
         with scratch.open("wb") as file:
             # numpy lets go of the interpreter's lock while it computes
             for numbers, prefixes in map_ahead(
-                lambda batch: (batch[0], make_prefixes(batch[1].to_pylist(), levels, similarity)), texts, _THREADS
+                lambda batch: (batch[0], make_prefixes(batch[1].to_pylist(), levels, similarity)),
+                texts,
+                _THREADS,
             ):
                 self._entries += len(prefixes.keys)
-                for part in (numbers, prefixes.keys, prefixes.owners.astype(np.uint16), prefixes.sizes, prefixes.bitmaps):
+                for part in (
+                    numbers,
+                    prefixes.keys,
+                    prefixes.owners.astype(np.uint16),
+                    prefixes.sizes,
+                    prefixes.bitmaps,
+                ):
                     np.save(file, part, allow_pickle=False)
             self._end = file.tell()
 
@@ -81,7 +91,9 @@ class NearDuplicates:
         with self._scratch.open("rb") as file:
             batch = 0
             while file.tell() < self._end:
-                numbers, keys, owners, sizes, bitmaps = (np.load(file, allow_pickle=False) for _ in range(5))
+                numbers, keys, owners, sizes, bitmaps = (
+                    np.load(file, allow_pickle=False) for _ in range(5)
+                )
                 yield batch, numbers, Prefixes(keys, owners.astype(np.int32), sizes, bitmaps)
                 batch += 1
 
@@ -107,8 +119,13 @@ class NearDuplicates:
 
         def look(batch: tuple[int, I32, Prefixes]) -> list[Match]:
             place, numbers, prefixes = batch
-            matches = index.search(prefixes, seekers[numbers], limit, lambda: self._texts.batch(place))
-            return [Match(int(numbers[i]), None if j is None else int(block[j]), similarity) for i, j, similarity in matches]
+            matches = index.search(
+                prefixes, seekers[numbers], limit, lambda: self._texts.batch(place)
+            )
+            return [
+                Match(int(numbers[i]), None if j is None else int(block[j]), similarity)
+                for i, j, similarity in matches
+            ]
 
         for matches in map_ahead(look, self._prepared(), _THREADS):
             yield from matches
@@ -117,7 +134,12 @@ class NearDuplicates:
         """Of the texts with these numbers, ascending."""
         member = np.zeros(len(self._texts), bool)
         member[block] = True
-        keys, owners, texts, places = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)], [pa.array([], pa.large_string())], [block[:0]]
+        keys, owners, texts, places = (
+            [np.zeros(0, np.uint64)],
+            [np.zeros(0, np.int32)],
+            [pa.array([], pa.large_string())],
+            [block[:0]],
+        )
         sizes, bitmaps = np.zeros(len(block), np.int32), np.zeros(len(block), np.uint64)
         for batch, numbers, prefixes in self._prepared():
             here = member[numbers]
@@ -144,11 +166,15 @@ class _Index:
         order = np.lexsort((prefixes.owners, prefixes.keys))
         self._keys, self._owners = prefixes.keys[order], prefixes.owners[order]
         # most shingles sought are in no other text: a look at a table with few collisions spares the search
-        self._mask = np.uint64(2 ** int(np.clip(np.ceil(np.log2(8 * max(len(order), 1))), *_TABLE_BITS)) - 1)
+        self._mask = np.uint64(
+            2 ** int(np.clip(np.ceil(np.log2(8 * max(len(order), 1))), *_TABLE_BITS)) - 1
+        )
         self._present = np.zeros(int(self._mask) + 1, bool)
         self._present[self._keys >> np.uint64(SIZE_BITS + 1) & self._mask] = True
 
-    def search(self, prefixes: Prefixes, sought: _Mask, limit: int, read: Callable[[], pa.Array]) -> list[tuple[int, int | None, float]]:
+    def search(
+        self, prefixes: Prefixes, sought: _Mask, limit: int, read: Callable[[], pa.Array]
+    ) -> list[tuple[int, int | None, float]]:
         """(text, one that it resembles or None, similarity), by the places of both.
 
         sought   (texts,) which of those with the prefixes;  read   gives all of them
@@ -181,36 +207,59 @@ class _Index:
         sizes = p.sizes.astype(np.int64)[owners]
         smallest = clipped(np.ceil(self._similarity * sizes - 1e-9).astype(np.int64))
         largest = clipped(np.floor(sizes / self._similarity + 1e-9).astype(np.int64))
-        tokens, early = keys >> np.uint64(SIZE_BITS + 1) << np.uint64(SIZE_BITS + 1), keys & LATE == 0
+        tokens, early = (
+            keys >> np.uint64(SIZE_BITS + 1) << np.uint64(SIZE_BITS + 1),
+            keys & LATE == 0,
+        )
         # a partner of at most the own size is found by its early shingles, a larger one by the own early ones
         bounds = (
             (tokens | smallest, tokens | np.where(early, largest, clipped(sizes)), owners),
-            ((tokens | LATE | clipped(sizes + 1))[early], (tokens | LATE | largest)[early], owners[early]),
+            (
+                (tokens | LATE | clipped(sizes + 1))[early],
+                (tokens | LATE | largest)[early],
+                owners[early],
+            ),
         )
         found = []
         for first, last, whose in bounds:
             low = np.searchsorted(self._keys, first, "left")
-            hit = np.flatnonzero(self._keys.take(low, mode="clip") <= last) if len(self._keys) else low[:0]
+            hit = (
+                np.flatnonzero(self._keys.take(low, mode="clip") <= last)
+                if len(self._keys)
+                else low[:0]
+            )
             hit = hit[low[hit] < len(self._keys)]
-            found.append((low[hit], np.searchsorted(self._keys, last[hit], "right") - low[hit], whose[hit]))
+            found.append(
+                (low[hit], np.searchsorted(self._keys, last[hit], "right") - low[hit], whose[hit])
+            )
         low, counts, text = (np.concatenate(part) for part in zip(*found, strict=True))
         by_text = np.argsort(text, kind="stable")
         return low[by_text], counts[by_text], text[by_text].astype(np.int64)
 
-    def _pairs(self, p: Prefixes, low: I64, counts: I64, text: I64, texts: _Mask, limit: int) -> Iterator[tuple[int, list[int]]]:
+    def _pairs(
+        self, p: Prefixes, low: I64, counts: I64, text: I64, texts: _Mask, limit: int
+    ) -> Iterator[tuple[int, list[int]]]:
         """(text, others that it may resemble) for each of `texts` that has any, from its first `limit` candidates."""
         wanted = texts[text]
         low, counts, text = low[wanted], counts[wanted], text[wanted]
         before = np.cumsum(counts) - counts
         first = np.searchsorted(text, text, "left")
         counts = np.clip(limit - (before - before[first] if len(before) else before), 0, counts)
-        cuts = np.searchsorted(np.cumsum(counts), np.arange(0, counts.sum() + _CHUNK_PAIRS, _CHUNK_PAIRS), "left")
+        cuts = np.searchsorted(
+            np.cumsum(counts), np.arange(0, counts.sum() + _CHUNK_PAIRS, _CHUNK_PAIRS), "left"
+        )
         # a text's candidates must not lie in two chunks
-        cuts = np.unique(np.concatenate((first[np.minimum(cuts, len(first) - 1)], [len(first)]))) if len(first) else cuts[:0]
+        cuts = (
+            np.unique(np.concatenate((first[np.minimum(cuts, len(first) - 1)], [len(first)])))
+            if len(first)
+            else cuts[:0]
+        )
         for start, stop in pairwise(cuts.tolist()):
             yield from self._chunk(p, *(part[start:stop] for part in (low, counts, text)))
 
-    def _chunk(self, p: Prefixes, low: I64, counts: I64, text: I64) -> Iterator[tuple[int, list[int]]]:
+    def _chunk(
+        self, p: Prefixes, low: I64, counts: I64, text: I64
+    ) -> Iterator[tuple[int, list[int]]]:
         a, b = np.repeat(text, counts), self._owners[ranges(low, counts)].astype(np.int64)
         # at most this many shingles can be shared, going by the parities that differ
         sizes = p.sizes[a].astype(np.int64) + self._sizes[b]

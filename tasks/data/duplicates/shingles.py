@@ -44,7 +44,12 @@ class Prefixes:
         """Those of some of the texts, numbered anew."""
         entries = texts[self.owners]
         numbers = np.cumsum(texts, dtype=np.int32) - 1
-        return Prefixes(self.keys[entries], numbers[self.owners[entries]], self.sizes[texts], self.bitmaps[texts])
+        return Prefixes(
+            self.keys[entries],
+            numbers[self.owners[entries]],
+            self.sizes[texts],
+            self.bitmaps[texts],
+        )
 
 
 def shingles(text: str) -> frozenset[str]:
@@ -76,7 +81,9 @@ def make_prefixes(texts: Sequence[str], levels: U64, similarity: float) -> Prefi
     order = (levels[tokens & np.uint64(_COUNTERS - 1)] << np.uint64(_TOKEN_BITS)) | tokens
     batch_text = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
     ordered = np.sort((batch_text << np.uint64(64 - _TEXT_BITS)) | order)
-    distinct = ordered[np.concatenate((np.ones(min(1, len(ordered)), bool), ordered[1:] != ordered[:-1]))]
+    distinct = ordered[
+        np.concatenate((np.ones(min(1, len(ordered)), bool), ordered[1:] != ordered[:-1]))
+    ]
     number: I64 = (distinct >> np.uint64(64 - _TEXT_BITS)).astype(np.int64)
     sizes: I64 = np.bincount(number, minlength=len(lengths)).astype(np.int64)
     starts = np.cumsum(sizes) - sizes
@@ -87,13 +94,20 @@ def make_prefixes(texts: Sequence[str], levels: U64, similarity: float) -> Prefi
     owners: I32 = number[where].astype(np.int32)
     too_late = np.where(where - starts[owners] < early[owners], np.uint64(0), LATE)
     place = distinct[where] & np.uint64(2 ** (64 - _TEXT_BITS) - 1)
-    return Prefixes(place << np.uint64(SIZE_BITS + 1) | too_late | clipped(sizes)[owners], owners, sizes.astype(np.int32), bitmaps)
+    return Prefixes(
+        place << np.uint64(SIZE_BITS + 1) | too_late | clipped(sizes)[owners],
+        owners,
+        sizes.astype(np.int32),
+        bitmaps,
+    )
 
 
 def _tokens(texts: Sequence[str]) -> tuple[U64, I64]:
     """The tokens of all shingles, text after text, and how many each text has."""
     padding = "\0" * (SHINGLE - 1)  # so that a short text has a window too
-    codes = np.frombuffer((padding.join(texts) + padding).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+    codes = np.frombuffer(
+        (padding.join(texts) + padding).encode("utf-32-le", "surrogatepass"), np.uint32
+    ).astype(np.uint64)
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     counts = np.maximum(1, lengths - SHINGLE + 1)
     starts = np.cumsum(lengths + len(padding)) - (lengths + len(padding))
@@ -113,7 +127,9 @@ def _tokens(texts: Sequence[str]) -> tuple[U64, I64]:
 def ranges(starts: I64, counts: I64) -> I64:
     """start, start + 1, … for each start, `count` of them, one after the other."""
     ends = np.cumsum(counts)
-    every: I64 = np.arange(ends[-1] if len(ends) else 0, dtype=np.int64) + np.repeat(starts - (ends - counts), counts)
+    every: I64 = np.arange(ends[-1] if len(ends) else 0, dtype=np.int64) + np.repeat(
+        starts - (ends - counts), counts
+    )
     return every
 
 

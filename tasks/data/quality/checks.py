@@ -58,7 +58,11 @@ def general_checks(text_columns: Sequence[str], validate: ValidateParams) -> lis
     ]  # fmt: skip
     for column in text_columns:
         own = _text_checks(column, validate)
-        checks += own if len(text_columns) == 1 else [replace(check, name=f"{check.name}.{column}") for check in own]
+        checks += (
+            own
+            if len(text_columns) == 1
+            else [replace(check, name=f"{check.name}.{column}") for check in own]
+        )
     return checks
 
 
@@ -79,7 +83,15 @@ def _text_checks(column: str, validate: ValidateParams) -> list[Check]:
     ]  # fmt: skip
     if validate.script:
         says = f"most letters of the {column} are not {validate.script} (validate.script)"
-        checks.append(Check("script", between, {"column": fact(column, SCRIPT), "min_value": MIN_SCRIPT_SHARE}, "warn", says))
+        checks.append(
+            Check(
+                "script",
+                between,
+                {"column": fact(column, SCRIPT), "min_value": MIN_SCRIPT_SHARE},
+                "warn",
+                says,
+            )
+        )
     return checks
 
 

@@ -36,7 +36,9 @@ def render_page(outcomes: Sequence[Outcome], rows: int) -> str:
     rows   how many there were in all
     """
     import great_expectations
-    from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResultSchema
+    from great_expectations.core.expectation_validation_result import (
+        ExpectationSuiteValidationResultSchema,
+    )
     from great_expectations.render.renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
@@ -60,7 +62,9 @@ def render_page(outcomes: Sequence[Outcome], rows: int) -> str:
         },
     }
     # numbers that are not Python's own break the renderer: through JSON and the schema, as a store would
-    document = ValidationResultsPageRenderer().render(ExpectationSuiteValidationResultSchema().load(json.loads(json.dumps(suite))))
+    document = ValidationResultsPageRenderer().render(
+        ExpectationSuiteValidationResultSchema().load(json.loads(json.dumps(suite)))
+    )
     return _self_contained(DefaultJinjaPageView().render(document))
 
 
@@ -80,7 +84,12 @@ def _shown(outcome: Outcome) -> dict[str, Any]:
     check = outcome.check
     config = dict(details["expectation_config"])
     config["kwargs"] = {key: value for key, value in config["kwargs"].items() if key != "batch_id"}
-    config["meta"] = {"notes": {"format": "string", "content": [_safe(f"{check.name}, {check.action}: {check.says}")]}}
+    config["meta"] = {
+        "notes": {
+            "format": "string",
+            "content": [_safe(f"{check.name}, {check.action}: {check.says}")],
+        }
+    }
     return {**details, "expectation_config": config, "result": result}
 
 
@@ -103,7 +112,16 @@ def _self_contained(page: str) -> str:
     page = re.sub(r"background: url\([^)]*\)[^;]*;", "", page)
     # links to other pages of a site that there is not, and the time of a run that has none
     page = re.sub(r'href="\.\./[^"]*"', "", page)
-    page = re.sub(r"<tr\b[^>]*>(?:(?!</tr>).)*Run (?:Name|Time)(?:(?!</tr>).)*</tr>", "", page, flags=re.DOTALL)
+    page = re.sub(
+        r"<tr\b[^>]*>(?:(?!</tr>).)*Run (?:Name|Time)(?:(?!</tr>).)*</tr>",
+        "",
+        page,
+        flags=re.DOTALL,
+    )
     page = page.replace("</head>", f"{_STYLE}</head>", 1)
     numbers: dict[str, str] = {}
-    return re.sub(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", lambda found: numbers.setdefault(found[0], f"id{len(numbers)}"), page)
+    return re.sub(
+        r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+        lambda found: numbers.setdefault(found[0], f"id{len(numbers)}"),
+        page,
+    )

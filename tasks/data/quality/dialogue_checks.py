@@ -11,7 +11,13 @@ import pyarrow as pa
 from tasks.data.quality.checks import Check
 from tasks.encoding.dialogues import ASSISTANT, ROLES, SYSTEM, USER, as_turns
 
-ROLE, EMPTY, ANSWERS, ORDER, LAST = "messages.role", "messages.empty", "messages.answers", "messages.order", "messages.last"
+ROLE, EMPTY, ANSWERS, ORDER, LAST = (
+    "messages.role",
+    "messages.empty",
+    "messages.answers",
+    "messages.order",
+    "messages.last",
+)
 
 
 def dialogue_checks() -> list[Check]:
@@ -36,8 +42,18 @@ def dialogue_facts(rows: pa.Table) -> pa.Table:
         turns = as_turns(value)
         roles = [turn["role"] for turn in turns]
         there = value is not None
-        found[ROLE].append(_first(f"{role!r} in turn {number}" for number, role in enumerate(roles, 1) if role not in ROLES))
-        blank = (number for number, turn in enumerate(turns, 1) if turn["role"] != SYSTEM and not turn["content"].strip())
+        found[ROLE].append(
+            _first(
+                f"{role!r} in turn {number}"
+                for number, role in enumerate(roles, 1)
+                if role not in ROLES
+            )
+        )
+        blank = (
+            number
+            for number, turn in enumerate(turns, 1)
+            if turn["role"] != SYSTEM and not turn["content"].strip()
+        )
         found[EMPTY].append(_first(f"turn {number} ({roles[number - 1]})" for number in blank))
         found[ANSWERS].append(f"{len(turns)} turns" if there and ASSISTANT not in roles else None)
         found[ORDER].append(misplaced(roles) if there else None)
@@ -51,7 +67,12 @@ def misplaced(roles: Sequence[str]) -> str | None:
     allowed = {(SYSTEM, USER), (ASSISTANT, USER), (USER, ASSISTANT)}
     for number, (previous, role) in enumerate(pairwise(before), 1):
         first_system = number == 1 and role == SYSTEM
-        if role in ROLES and previous in ROLES and not first_system and (previous, role) not in allowed:
+        if (
+            role in ROLES
+            and previous in ROLES
+            and not first_system
+            and (previous, role) not in allowed
+        ):
             return f"{role} in turn {number}"
     return None
 

@@ -60,9 +60,15 @@ class Outcome:
 
 def concerns_rows(check: Check) -> bool:
     """Whether the expectation holds or not for single rows, so that those that miss it can be named."""
-    from great_expectations.expectations.expectation import ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation
+    from great_expectations.expectations.expectation import (
+        ColumnMapExpectation,
+        ColumnPairMapExpectation,
+        MulticolumnMapExpectation,
+    )
 
-    return issubclass(_kind(check), (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation))
+    return issubclass(
+        _kind(check), (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation)
+    )
 
 
 def require_known(checks: Sequence[Check]) -> None:
@@ -90,8 +96,16 @@ class Judge:
     def __init__(self, checks: Sequence[Check], labels: pa.Table, columns: pa.Table) -> None:
         self._checks, self._labels, self._columns = list(checks), labels, columns
         self._by_row = [check for check in checks if check.type in _BY_ROW]
-        self._of_labels = [check for check in checks if not concerns_rows(check) and check.kwargs.get("column") in labels.column_names]
-        self._of_count = [check for check in checks if check.type.startswith(_ROW_COUNT) and "row_condition" not in check.kwargs]
+        self._of_labels = [
+            check
+            for check in checks
+            if not concerns_rows(check) and check.kwargs.get("column") in labels.column_names
+        ]
+        self._of_count = [
+            check
+            for check in checks
+            if check.type.startswith(_ROW_COUNT) and "row_condition" not in check.kwargs
+        ]
         self._of_columns = [check for check in checks if check.type.startswith(_COLUMNS)]
         judged = [*self._by_row, *self._of_labels, *self._of_count, *self._of_columns]
         self._whole = [check for check in checks if check not in judged]
@@ -127,8 +141,15 @@ class Judge:
         if not checks:
             return
         numbers = [self._checks.index(check) for check in checks]
-        suite = gx.ExpectationSuite("ratchet", expectations=[_expectation(self._checks[number], number) for number in numbers])
-        result_format = {"result_format": "COMPLETE", "unexpected_index_column_names": [PLACE], "return_unexpected_index_query": False}
+        suite = gx.ExpectationSuite(
+            "ratchet",
+            expectations=[_expectation(self._checks[number], number) for number in numbers],
+        )
+        result_format = {
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": [PLACE],
+            "return_unexpected_index_query": False,
+        }
         with _quiet():
             # whole numbers stay whole in a batch with nulls, as they are in one without
             frame = rows.select(_named(checks, rows)).to_pandas(integer_object_nulls=True)
@@ -140,9 +161,18 @@ class Judge:
             check = self._checks[number]
             if message := _exception(found["exception_info"]):
                 raise ParamsError(
-                    f"validate.expectations: {check.type} cannot be computed: {message}", "Check its `kwargs` and the columns they name."
+                    f"validate.expectations: {check.type} cannot be computed: {message}",
+                    "Check its `kwargs` and the columns they name.",
                 )
-            places = np.unique(np.array([entry[PLACE] for entry in found["result"].pop("unexpected_index_list", None) or []], np.int64))
+            places = np.unique(
+                np.array(
+                    [
+                        entry[PLACE]
+                        for entry in found["result"].pop("unexpected_index_list", None) or []
+                    ],
+                    np.int64,
+                )
+            )
             merged = self._found.setdefault(number, Merged(check))
             merged.add(found, places, _values(check, rows, places))
 
@@ -151,29 +181,53 @@ class Judge:
         for check in self._of_count:
             number = self._checks.index(check)
             expectation = _expectation(check, number)
-            needed = expectation.get_validation_dependencies(runtime_configuration={}).get_metric_configurations()
-            result = expectation.metrics_validate({configuration.id: self._rows for configuration in needed})
+            needed = expectation.get_validation_dependencies(
+                runtime_configuration={}
+            ).get_metric_configurations()
+            result = expectation.metrics_validate(
+                {configuration.id: self._rows for configuration in needed}
+            )
             merged = self._found.setdefault(number, Merged(check))
             merged.add(result.to_json_dict(), np.zeros(0, np.int64), None)
 
     @cached_property
     def _batches(self) -> Any:
         """Great Expectations' way from a data frame to what it judges."""
-        return _context().data_sources.add_pandas("rows").add_dataframe_asset("rows").add_batch_definition_whole_dataframe("rows")
+        return (
+            _context()
+            .data_sources.add_pandas("rows")
+            .add_dataframe_asset("rows")
+            .add_batch_definition_whole_dataframe("rows")
+        )
 
     def _outcome(self, number: int, check: Check) -> Outcome:
         merged = self._found[number]
         result = merged.details["result"]
         observed = result.get("observed_value")
-        for key in ("missing_list", "partial_missing_list"):  # of a set that should be there; comes in no order
+        for key in (
+            "missing_list",
+            "partial_missing_list",
+        ):  # of a set that should be there; comes in no order
             if result.get(key):
                 result[key] = sorted(result[key], key=str)
                 observed = {"missing": result[key]}
-        return Outcome(check, merged.details["success"], self._rows, merged.places, merged.examples, observed, merged.details)
+        return Outcome(
+            check,
+            merged.details["success"],
+            self._rows,
+            merged.places,
+            merged.examples,
+            observed,
+            merged.details,
+        )
 
 
 def _named(checks: Sequence[Check], rows: pa.Table) -> list[str]:
-    return [name for name in rows.column_names if name == PLACE or any(_mentions(check, name) for check in checks)]
+    return [
+        name
+        for name in rows.column_names
+        if name == PLACE or any(_mentions(check, name) for check in checks)
+    ]
 
 
 def _values(check: Check, rows: pa.Table, places: npt.NDArray[np.int64]) -> pa.ChunkedArray | None:
@@ -186,11 +240,18 @@ def _values(check: Check, rows: pa.Table, places: npt.NDArray[np.int64]) -> pa.C
 
 def _context() -> EphemeralDataContext:
     import great_expectations as gx
-    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults, ProgressBarsConfig
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
 
     # told in code: a stage does not depend on the environment
     context = gx.get_context(
-        mode="ephemeral", project_config=DataContextConfig(store_backend_defaults=InMemoryStoreBackendDefaults(), analytics_enabled=False)
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(), analytics_enabled=False
+        ),
     )
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     return context
@@ -201,13 +262,18 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # of values that it tries to parse, of regular expressions with groups: nothing that a user could act on
         warnings.filterwarnings("ignore", category=UserWarning, module=r"great_expectations\..*")
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"great_expectations\..*")
+        warnings.filterwarnings(
+            "ignore", category=DeprecationWarning, module=r"great_expectations\..*"
+        )
         yield
 
 
 def _kind(check: Check) -> type:
     from great_expectations.exceptions import ExpectationNotFoundError
-    from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
+    from great_expectations.expectations.registry import (
+        get_expectation_impl,
+        list_registered_expectation_implementations,
+    )
 
     try:
         return get_expectation_impl(check.type)  # type: ignore[no-any-return]
@@ -221,7 +287,9 @@ def _expectation(check: Check, number: int = 0) -> Any:
     known = getattr(kind, "__fields__", {}) or inspect.signature(kind).parameters
     unknown = [key for key in check.kwargs if key not in known]
     if unknown:
-        raise ParamsError(f"'{unknown[0]}' is no argument of {check.type}.{did_you_mean(unknown[0], known)}")
+        raise ParamsError(
+            f"'{unknown[0]}' is no argument of {check.type}.{did_you_mean(unknown[0], known)}"
+        )
     try:
         return kind(**check.kwargs, meta={"number": number})
     except (ValueError, TypeError) as error:  # pydantic's ValidationError is a ValueError
@@ -233,7 +301,9 @@ def _mentions(check: Check, column: str) -> bool:
         return True
     if not any(key.startswith("column") for key in check.kwargs):
         return not check.type.startswith(_ROW_COUNT) or "row_condition" in check.kwargs
-    return json.dumps(column, ensure_ascii=False)[1:-1] in json.dumps(dict(check.kwargs), ensure_ascii=False, default=str)
+    return json.dumps(column, ensure_ascii=False)[1:-1] in json.dumps(
+        dict(check.kwargs), ensure_ascii=False, default=str
+    )
 
 
 def _exception(info: Mapping[str, Any]) -> str:

@@ -42,7 +42,9 @@ class Merged:
         self._places = [np.concatenate([np.zeros(0, np.int64), *self._places])]
         return self._places[0]
 
-    def add(self, found: dict[str, Any], places: npt.NDArray[np.int64], values: pa.ChunkedArray | None) -> None:
+    def add(
+        self, found: dict[str, Any], places: npt.NDArray[np.int64], values: pa.ChunkedArray | None
+    ) -> None:
         """A batch's result, the places of its rows that miss, and what was judged there if that is known."""
         self._places.append(places)
         self._choose_examples(places, values)
@@ -54,15 +56,25 @@ class Merged:
         # Great Expectations counts what can be hashed: not lists, but pairs, tuples that JSON makes lists of
         self._countable = self._countable and (_COUNTS in result or not self._one_column)
         if self._countable:
-            self._counts.update(tuple(value) if isinstance(value, list) else value for value in unexpected)
+            self._counts.update(
+                tuple(value) if isinstance(value, list) else value for value in unexpected
+            )
         if len(self._counts) > _COUNTED:
             self._counts = Counter(dict(self._counts.most_common(_COUNTED // 2)))
 
     def _sum(self, found: dict[str, Any]) -> dict[str, Any]:
         """The next batch's result added to that of those before (great_expectations.expectations.expectation._format_map_output)."""
         before, more = self.details["result"], found["result"]
-        total = {key: before[key] + more[key] for key in ("element_count", "unexpected_count", "missing_count") if key in before}
-        elements, unexpected, missing = total["element_count"], total["unexpected_count"], total.get("missing_count")
+        total = {
+            key: before[key] + more[key]
+            for key in ("element_count", "unexpected_count", "missing_count")
+            if key in before
+        }
+        elements, unexpected, missing = (
+            total["element_count"],
+            total["unexpected_count"],
+            total.get("missing_count"),
+        )
         present = elements - (missing or 0)
         shares = {"unexpected_percent": _percent(unexpected, present)}
         if missing is not None:
@@ -85,16 +97,30 @@ class Merged:
             most = sorted(self._counts.most_common(_PARTIAL), key=lambda pair: (-pair[1], pair[0]))
         except TypeError:  # of no order: Great Expectations leaves them out
             return {}
-        return {_COUNTS: [{"value": [*value] if isinstance(value, tuple) else value, "count": count} for value, count in most]}
+        return {
+            _COUNTS: [
+                {"value": [*value] if isinstance(value, tuple) else value, "count": count}
+                for value, count in most
+            ]
+        }
 
-    def _choose_examples(self, places: npt.NDArray[np.int64], values: pa.ChunkedArray | None) -> None:
+    def _choose_examples(
+        self, places: npt.NDArray[np.int64], values: pa.ChunkedArray | None
+    ) -> None:
         if len(self.examples) >= EXAMPLES or not len(places):
             return
         if values is None:
             self.examples |= dict.fromkeys(places[: EXAMPLES - len(self.examples)].tolist())
             return
         if pa.types.is_nested(values.type):
-            values = pa.chunked_array([pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())])
+            values = pa.chunked_array(
+                [
+                    pa.array(
+                        [None if value is None else str(value) for value in values.to_pylist()],
+                        pa.string(),
+                    )
+                ]
+            )
         codes = values.combine_chunks().dictionary_encode()
         known = codes.dictionary.to_pylist()
         for place, code in zip(places.tolist(), codes.indices.to_pylist(), strict=True):

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 # bounded as mail addresses are: without bounds a megabyte of letters would take hours
 EMAIL = r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"
-NUMBER = r"[+(]?[0-9](?:[ ().-]{0,2}[0-9]){6,}"  # what may be a phone or card number: 7 digits or more
+NUMBER = (
+    r"[+(]?[0-9](?:[ ().-]{0,2}[0-9]){6,}"  # what may be a phone or card number: 7 digits or more
+)
 PHONE_REGIONS = ("US", "GB")  # whose national numbers are known; those with a + are of any country
 _CARD_DIGITS = (13, 19)
 _PHONE_DIGITS = (7, 15)
@@ -29,14 +31,27 @@ def find_personal_data(text: str) -> list[str]:
 def _candidates(text: str) -> Iterator[str]:
     for match in _NUMBER.finditer(text):
         # digits that go on, or stand in a word, an amount or an address, are a part of something else
-        before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 1]
-        if not (_DATE.match(match[0]) or before.isalnum() or before in tuple("$£€/=_#&.,;") or after.isalnum() or after in tuple("/=_%:")):
+        before, after = (
+            text[max(0, match.start() - 1) : match.start()],
+            text[match.end() : match.end() + 1],
+        )
+        if not (
+            _DATE.match(match[0])
+            or before.isalnum()
+            or before in tuple("$£€/=_#&.,;")
+            or after.isalnum()
+            or after in tuple("/=_%:")
+        ):
             yield match[0]
 
 
 def _kind(candidate: str) -> str | None:
     digits = re.sub(r"[^0-9]", "", candidate)
-    if _CARD_DIGITS[0] <= len(digits) <= _CARD_DIGITS[1] and digits[0] in "23456" and _is_luhn(digits):
+    if (
+        _CARD_DIGITS[0] <= len(digits) <= _CARD_DIGITS[1]
+        and digits[0] in "23456"
+        and _is_luhn(digits)
+    ):
         return "card"
     if _PHONE_DIGITS[0] <= len(digits) <= _PHONE_DIGITS[1] and _is_phone(candidate):
         return "phone"

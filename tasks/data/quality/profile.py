@@ -22,7 +22,9 @@ _READ = 321  # characters of a value: one more than `mask` reads
 _PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 
 
-def profile(file: Path, texts: Sequence[str], label: str | None, columns: Sequence[str]) -> dict[str, Any]:
+def profile(
+    file: Path, texts: Sequence[str], label: str | None, columns: Sequence[str]
+) -> dict[str, Any]:
     """Plain JSON.
 
     file      the rows, Parquet
@@ -33,26 +35,42 @@ def profile(file: Path, texts: Sequence[str], label: str | None, columns: Sequen
     nested = {field.name for field in schema if pa.types.is_nested(field.type)}
     with _rows(file) as connection:
         count = scalar(connection, "SELECT count(*) FROM rows")
-        labels = None if label is None else f"unnest({quoted(label)})" if label in nested else quoted(label)
+        labels = (
+            None
+            if label is None
+            else f"unnest({quoted(label)})"
+            if label in nested
+            else quoted(label)
+        )
         return {
             "rows": count,
             "labels": None if labels is None else _counts(connection, labels, count),
             "lengths": {name: _lengths(connection, name) for name in texts},
             "files": _counts(connection, FILE, count) if FILE in schema.names else {},
-            "columns": {field.name: _extra(connection, field) for field in schema if field.name not in {*columns, "row", FILE, LINE}},
+            "columns": {
+                field.name: _extra(connection, field)
+                for field in schema
+                if field.name not in {*columns, "row", FILE, LINE}
+            },
         }
 
 
 @contextmanager
 def _rows(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as connection:
-        connection.execute(f"SET enable_progress_bar=false; SET memory_limit='500MB'; SET temp_directory={literal(str(file.parent))}")
-        reading = f"read_parquet({literal(escape_glob(file))}, hive_partitioning=false, filename=false)"
+        connection.execute(
+            f"SET enable_progress_bar=false; SET memory_limit='500MB'; SET temp_directory={literal(str(file.parent))}"
+        )
+        reading = (
+            f"read_parquet({literal(escape_glob(file))}, hive_partitioning=false, filename=false)"
+        )
         connection.execute(f"CREATE VIEW rows AS SELECT * FROM {reading}")
         yield connection
 
 
-def _counts(connection: duckdb.DuckDBPyConnection, value: str, top: int, show: Callable[[str], str] = str) -> dict[str, int]:
+def _counts(
+    connection: duckdb.DuckDBPyConnection, value: str, top: int, show: Callable[[str], str] = str
+) -> dict[str, int]:
     """value -> rows, most frequent first."""
     query = f"SELECT value, count(*) AS n FROM (SELECT {value} AS value FROM rows) GROUP BY 1 ORDER BY n DESC, value::VARCHAR"
     counts: dict[str, int] = {}
@@ -69,8 +87,14 @@ def _extra(connection: duckdb.DuckDBPyConnection, field: pa.Field) -> dict[str, 
     if pa.types.is_nested(field.type):
         return {"distinct": None, "nulls": nulls, "top": {}}
     # values may be long: hashes tell them apart, and no more of a text is read than is shown
-    distinct = scalar(connection, f"SELECT count(DISTINCT hash({column})) FROM rows WHERE {column} IS NOT NULL")
-    shown = f"left({column}, {_READ})" if pa.types.is_string(field.type) or pa.types.is_large_string(field.type) else column
+    distinct = scalar(
+        connection, f"SELECT count(DISTINCT hash({column})) FROM rows WHERE {column} IS NOT NULL"
+    )
+    shown = (
+        f"left({column}, {_READ})"
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        else column
+    )
     return {"distinct": distinct, "nulls": nulls, "top": _counts(connection, shown, _TOP, mask)}
 
 
@@ -84,7 +108,10 @@ def _lengths(connection: duckdb.DuckDBPyConnection, column: str) -> dict[str, An
         return {"mean": None, "percentiles": {}, "edges": [], "counts": []}
     ends = np.cumsum(texts)
     places = [int(p / 100 * (ends[-1] - 1)) for p in _PERCENTILES]
-    percentiles = {f"p{p}": int(lengths[np.searchsorted(ends, place, "right")]) for p, place in zip(_PERCENTILES, places, strict=True)}
+    percentiles = {
+        f"p{p}": int(lengths[np.searchsorted(ends, place, "right")])
+        for p, place in zip(_PERCENTILES, places, strict=True)
+    }
     # a few very long texts must not squeeze the others into one bin
     width = max(1, -(-(percentiles["p99"] + 1) // _BINS))
     counts = np.bincount(np.minimum(lengths // width, _BINS - 1), texts, minlength=_BINS)

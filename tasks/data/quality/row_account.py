@@ -14,11 +14,20 @@ from tasks.data.tables.quarantine import say_place
 FILE_NAME = "account.json"
 PLACES = 3  # of each reason
 _TOLD = 5  # reasons that a message names
-STAGE_ROWS = {"ingest": "data/raw", "validate": "data/valid", "split": "data/splits"}  # where the stages keep rows and the account
+STAGE_ROWS = {
+    "ingest": "data/raw",
+    "validate": "data/valid",
+    "split": "data/splits",
+}  # where the stages keep rows and the account
 # what a reason says of one row only, and what it comes to for all of its kind
 _KINDS = (
     (re.compile(r" at character \d+|(?<=of a field): .*|(?<=convert string) '.*'"), ""),
-    (re.compile(r"(?<=: )turn \d+: |(?<=wanted 0 or 1), found .*|(?<=the span) \d+ to \d+(?= holds| overlaps| is )"), ""),
+    (
+        re.compile(
+            r"(?<=: )turn \d+: |(?<=wanted 0 or 1), found .*|(?<=the span) \d+ to \d+(?= holds| overlaps| is )"
+        ),
+        "",
+    ),
     (re.compile(r"(?<=nearly the same text as ).*, which"), "a row that"),
 )
 
@@ -34,7 +43,11 @@ class Loss:
 
     def __str__(self) -> str:
         more = ", ..." if self.rows > len(self.places) else ""
-        return f"{self.rows}: {self.reason} ({', '.join(self.places)}{more})" if self.places else f"{self.rows}: {self.reason}"
+        return (
+            f"{self.rows}: {self.reason} ({', '.join(self.places)}{more})"
+            if self.places
+            else f"{self.rows}: {self.reason}"
+        )
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,13 @@ class Account:
     def of(cls, plain: Mapping[str, Any]) -> Self:
         """From what `plain` gave."""
         mended = plain["mended"] and _loss(plain["mended"])
-        return cls(plain["records"], plain["held"], tuple(map(_loss, plain["losses"])), mended, plain["warning"])
+        return cls(
+            plain["records"],
+            plain["held"],
+            tuple(map(_loss, plain["losses"])),
+            mended,
+            plain["warning"],
+        )
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -107,7 +126,11 @@ class Account:
         return "\n".join([*self.lines(), failure]) if self.losses else failure
 
     def _counts(self) -> str:
-        source = "the sources hold" if self.held == self.records else f"ingest.query makes of {self.records} records"
+        source = (
+            "the sources hold"
+            if self.held == self.records
+            else f"ingest.query makes of {self.records} records"
+        )
         if not self.losses:
             return f"Rows: {source} {self.held}; none was set aside."
         return f"Rows: {source} {self.held}; {self.set_aside} were set aside, {self.used} are left:"

@@ -51,7 +51,9 @@ class Copies:
         copies.first    the number of the first row with the row's text; null for that row itself
         copies.labels   how many different labels the row's text has among all rows; null where text or label is
         """
-        low, high = np.searchsorted(self._places, (places[0], places[-1] + 1)) if len(places) else (0, 0)
+        low, high = (
+            np.searchsorted(self._places, (places[0], places[-1] + 1)) if len(places) else (0, 0)
+        )
         copies, text = self._places[low:high], self._text[low:high]
         where = np.searchsorted(places, copies)
         first, itself = np.zeros(len(places), np.int64), np.ones(len(places), bool)
@@ -61,7 +63,9 @@ class Copies:
             return found
         counts = np.ones(len(places), np.int64)
         counts[where] = self._label_counts[text]
-        return found | {COPIES_LABELS: pa.array(counts, mask=missing[places] | (self._labels[places] < 0))}
+        return found | {
+            COPIES_LABELS: pa.array(counts, mask=missing[places] | (self._labels[places] < 0))
+        }
 
 
 class LabelCounts:
@@ -80,8 +84,12 @@ class LabelCounts:
         encoded = column.combine_chunks().dictionary_encode()
         values = [value if several else value + _END for value in encoded.dictionary.to_pylist()]
         numbers = [self._numbers.setdefault(value, len(self._numbers)) for value in values]
-        kind = np.min_scalar_type(-len(self._numbers) - 1)  # there are many rows, and mostly few sets of labels
-        self._parts.append(np.array([*numbers, -1], kind)[pc.fill_null(encoded.indices, -1).to_numpy()])
+        kind = np.min_scalar_type(
+            -len(self._numbers) - 1
+        )  # there are many rows, and mostly few sets of labels
+        self._parts.append(
+            np.array([*numbers, -1], kind)[pc.fill_null(encoded.indices, -1).to_numpy()]
+        )
 
     @property
     def codes(self) -> Codes:
@@ -95,12 +103,17 @@ class LabelCounts:
         counts: Counter[str] = Counter()
         rows = np.zeros(len(sets) + 1, np.int64)
         for start in range(0, len(codes), _TOGETHER):
-            rows += np.bincount(codes[start : start + _TOGETHER].astype(np.int64) + 1, minlength=len(rows))
+            rows += np.bincount(
+                codes[start : start + _TOGETHER].astype(np.int64) + 1, minlength=len(rows)
+            )
         for labels, count in zip(sets, rows[1:].tolist(), strict=True):
             if count:
                 counts.update(dict.fromkeys(labels, count))
         known = [[counts[label] for label in labels if label in self._known] for labels in sets]
-        least, most = (pa.array([*(choose(found, default=None) for found in known), None], pa.int64()) for choose in (min, max))
+        least, most = (
+            pa.array([*(choose(found, default=None) for found in known), None], pa.int64())
+            for choose in (min, max)
+        )
         return SetCounts(least, most, counts)
 
 
@@ -117,11 +130,21 @@ class SetCounts:
 
 
 def _joined(labels: Sequence[str] | None) -> str | None:
-    return None if labels is None else "".join(label + _END for label in sorted({str(label) for label in labels}))
+    return (
+        None
+        if labels is None
+        else "".join(label + _END for label in sorted({str(label) for label in labels}))
+    )
 
 
 def unknown_labels(column: pa.ChunkedArray, known: Sequence[str]) -> pa.Array:
     """The first of a row's labels that is not known, null where all are."""
     allowed = set(known)
     lists = column.to_pylist()
-    return pa.array([next((str(label) for label in labels or () if str(label) not in allowed), None) for labels in lists], pa.string())
+    return pa.array(
+        [
+            next((str(label) for label in labels or () if str(label) not in allowed), None)
+            for labels in lists
+        ],
+        pa.string(),
+    )

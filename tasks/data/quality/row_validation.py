@@ -16,10 +16,26 @@ from tasks.core.arrays import Bools
 from tasks.core.prefetch import map_ahead
 from tasks.data.duplicates.normalization import normalize_rows
 from tasks.data.duplicates.text_digests import SameTexts
-from tasks.data.quality.checks import COPIES_LABELS, FIRST_COPY, LABEL_PRESENT, LABEL_ROWS, LABEL_SHARE, LABEL_UNKNOWN, Check, fact
+from tasks.data.quality.checks import (
+    COPIES_LABELS,
+    FIRST_COPY,
+    LABEL_PRESENT,
+    LABEL_ROWS,
+    LABEL_SHARE,
+    LABEL_UNKNOWN,
+    Check,
+    fact,
+)
 from tasks.data.quality.expectations import PLACE, Judge, Outcome, concerns_rows
 from tasks.data.quality.personal_data import mask
-from tasks.data.quality.row_facts import Codes, Copies, LabelCounts, Places, SetCounts, unknown_labels
+from tasks.data.quality.row_facts import (
+    Codes,
+    Copies,
+    LabelCounts,
+    Places,
+    SetCounts,
+    unknown_labels,
+)
 from tasks.data.quality.text_facts import FACTS, text_facts
 from tasks.data.tables.label_lists import is_list
 from tasks.data.tables.loaded import FILE, LINE
@@ -36,7 +52,13 @@ def phase_of(check: Check) -> int:
     if not concerns_rows(check):
         return 3
     column = check.kwargs.get("column")
-    return 1 if column in (FIRST_COPY, COPIES_LABELS) else 2 if column in (LABEL_ROWS, LABEL_SHARE) else 0
+    return (
+        1
+        if column in (FIRST_COPY, COPIES_LABELS)
+        else 2
+        if column in (LABEL_ROWS, LABEL_SHARE)
+        else 0
+    )
 
 
 class Judged:
@@ -62,7 +84,13 @@ class Judged:
         self.rows = rows
         self.alive: Bools = np.ones(len(rows), bool)
         self.outcomes: list[Outcome] = []
-        self._texts, self._label, self._labels, self._script, self._own_facts = texts, label, labels, script, own_facts
+        self._texts, self._label, self._labels, self._script, self._own_facts = (
+            texts,
+            label,
+            labels,
+            script,
+            own_facts,
+        )
         self._single = label is not None and not is_list(rows.schema.field(label))
         self._counts = LabelCounts(labels)
         self._missing: Bools = np.empty(len(rows), bool)  # no text
@@ -70,7 +98,9 @@ class Judged:
 
     def _survey(self, same: SameTexts) -> tuple[Codes, Codes]:
         """See every row's texts and labels; returns the rows whose text others have, and for each the first that has it."""
-        for first, rows in self.rows.batches([*self._texts, *([self._label] if self._label else [])]):
+        for first, rows in self.rows.batches(
+            [*self._texts, *([self._label] if self._label else [])]
+        ):
             normalized = normalize_rows([rows[column] for column in self._texts])
             same.add(normalized)
             self._missing[first : first + len(rows)] = pc.is_null(normalized).to_numpy()
@@ -87,7 +117,9 @@ class Judged:
         theirs = [name for name in self.rows.column_names if name not in ("row", FILE, LINE)]
         labels = None if self._label is None else self._counts.codes
         counts = None if labels is None else self._counts.of(labels[self.alive])
-        judge = Judge(checks, self._label_table(counts), self.rows.schema.empty_table().select(theirs))
+        judge = Judge(
+            checks, self._label_table(counts), self.rows.schema.empty_table().select(theirs)
+        )
         for rows in self._batches(judge, self._facts_of(phase, labels, counts)):
             judge.see(rows)
         for outcome in judge.outcomes():
@@ -98,9 +130,24 @@ class Judged:
     def _batches(self, judge: Judge, facts: _FactsOf) -> Iterator[pa.Table]:
         """The rows that are alive, with what the checks may be about."""
         own = self._own_facts(self.rows.schema.empty_table())
-        names = [fact(column, name) for column in self._texts for name in FACTS] + (own.column_names if own else []) + [LABEL_UNKNOWN]
+        names = (
+            [fact(column, name) for column in self._texts for name in FACTS]
+            + (own.column_names if own else [])
+            + [LABEL_UNKNOWN]
+        )
         by_themselves = any(judge.mentions(name) for name in names)
-        columns = None if by_themselves else ["row", *(name for name in self.rows.column_names if name != "row" and judge.mentions(name))]
+        columns = (
+            None
+            if by_themselves
+            else [
+                "row",
+                *(
+                    name
+                    for name in self.rows.column_names
+                    if name != "row" and judge.mentions(name)
+                ),
+            ]
+        )
 
         def prepare(batch: tuple[int, pa.Table]) -> pa.Table:
             first, rows = batch
@@ -133,7 +180,11 @@ class Judged:
         if label is None or label not in rows.column_names or not self._single:
             return rows
         blank = pc.equal(pc.utf8_trim_whitespace(rows[label]), "")
-        return rows.set_column(rows.column_names.index(label), label, pc.if_else(blank, pa.scalar(None, rows[label].type), rows[label]))
+        return rows.set_column(
+            rows.column_names.index(label),
+            label,
+            pc.if_else(blank, pa.scalar(None, rows[label].type), rows[label]),
+        )
 
     def _facts_of(self, phase: int, labels: Codes | None, counts: SetCounts | None) -> _FactsOf:
         """What depends on which rows there are, of those of them that are at some places."""
@@ -145,7 +196,9 @@ class Judged:
             return lambda places: {}
         return partial(self._label_facts, labels, counts, int(self.alive.sum()))
 
-    def _label_facts(self, codes: Codes, counts: SetCounts, rows: int, places: Places) -> dict[str, pa.Array]:
+    def _label_facts(
+        self, codes: Codes, counts: SetCounts, rows: int, places: Places
+    ) -> dict[str, pa.Array]:
         some = pa.array(codes[places])  # where there is none -1 is, the last
         sets = pc.if_else(pc.less(some, 0), len(counts.rarest) - 1, some)
         share = pc.divide(pc.cast(counts.most_frequent.take(sets), pa.float64()), float(rows))
@@ -156,31 +209,49 @@ class Judged:
         if counts is None:
             return pa.table({})
         rows = int(self.alive.sum())
-        shares = [count / rows if label in self._labels else None for label, count in counts.labels.items()]
-        return pa.table({LABEL_PRESENT: pa.array([*counts.labels], pa.string()), LABEL_SHARE: pa.array(shares, pa.float64())})
+        shares = [
+            count / rows if label in self._labels else None
+            for label, count in counts.labels.items()
+        ]
+        return pa.table(
+            {
+                LABEL_PRESENT: pa.array([*counts.labels], pa.string()),
+                LABEL_SHARE: pa.array(shares, pa.float64()),
+            }
+        )
 
     def quarantine(self) -> Iterator[dict[str, Any]]:
         """The rows that do not stay, in order."""
-        return self.missing([outcome for outcome in self.outcomes if outcome.check.action == "quarantine"])
+        return self.missing(
+            [outcome for outcome in self.outcomes if outcome.check.action == "quarantine"]
+        )
 
     def missing(self, outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
         """The rows that miss one of these checks, in order, with what is wrong with them."""
-        for first, rows in self.rows.batches() if any(len(outcome.missed) for outcome in outcomes) else ():
+        for first, rows in (
+            self.rows.batches() if any(len(outcome.missed) for outcome in outcomes) else ()
+        ):
             missed: dict[int, list[Check]] = {}
             for outcome in outcomes:
                 start, stop = np.searchsorted(outcome.missed, (first, first + len(rows)))
                 for place in (outcome.missed[start:stop] - first).tolist():
                     missed.setdefault(place, []).append(outcome.check)
             reasons = [
-                {"check": checks[0].name, "reason": "; ".join(check.says for check in checks)} for _, checks in sorted(missed.items())
+                {"check": checks[0].name, "reason": "; ".join(check.says for check in checks)}
+                for _, checks in sorted(missed.items())
             ]
             yield from set_aside(rows, sorted(missed), reasons)
 
     def examples(self, outcome: Outcome) -> list[dict[str, Any]]:
         """The first rows that miss a check: where they came from, what was found, and an excerpt, both masked."""
-        columns = [name for name in self.rows.column_names if _concerns(outcome.check, name)] or list(self._texts)
+        columns = [
+            name for name in self.rows.column_names if _concerns(outcome.check, name)
+        ] or list(self._texts)
         rows = self.rows.take(np.array([*outcome.examples], np.int64)).to_pylist()
-        excerpts = [" | ".join("(none)" if row[name] is None else str(row[name]) for name in columns) for row in rows]
+        excerpts = [
+            " | ".join("(none)" if row[name] is None else str(row[name]) for name in columns)
+            for row in rows
+        ]
         return [
             place_of(row) | {"found": _plain(value), "excerpt": mask(excerpt)}
             for row, value, excerpt in zip(rows, outcome.examples.values(), excerpts, strict=True)

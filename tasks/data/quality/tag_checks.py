@@ -42,10 +42,19 @@ def bio_facts(rows: pa.Table) -> pa.Table:
     found: dict[str, list[str | None]] = {name: [] for name in (BLANK_WORD, NUMBER, FORM, ORDER)}
     for words, tags in zip(rows["tokens"].to_pylist(), rows["tags"].to_pylist(), strict=True):
         given = [tag or "" for tag in tags or []]
-        blank = next((str(place) for place, word in enumerate(words or [], 1) if word is None or not word.strip()), None)
+        blank = next(
+            (
+                str(place)
+                for place, word in enumerate(words or [], 1)
+                if word is None or not word.strip()
+            ),
+            None,
+        )
         both = words is not None and tags is not None
         found[BLANK_WORD].append(blank and f"word {blank}")
-        found[NUMBER].append(f"{len(words)} words, {len(tags)} tags" if both and len(words) != len(tags) else None)
+        found[NUMBER].append(
+            f"{len(words)} words, {len(tags)} tags" if both and len(words) != len(tags) else None
+        )
         found[FORM].append(next((repr(tag) for tag in given if not _TAG.fullmatch(tag)), None))
         found[ORDER].append(orphan(given))
     return pa.table({name: pa.array(values, pa.string()) for name, values in found.items()})

@@ -50,11 +50,16 @@ def text_facts(rows: pa.Table, column: str, script: str | None) -> pa.Table:
         connection.register("rows", rows.select([column]))
         query = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in facts.items())
         plain = f"NOT regexp_matches({text}, {literal(_NOT_PLAIN)}) AS plain"
-        found = connection.sql(f"SELECT {query} FROM (SELECT *, {plain} FROM rows)").to_arrow_table()
+        found = connection.sql(
+            f"SELECT {query} FROM (SELECT *, {plain} FROM rows)"
+        ).to_arrow_table()
     damage = _look_closer(rows[column], found["_other"], _damage, pa.int64())
     damage = pc.if_else(pc.is_valid(rows[column]), pc.fill_null(damage, 0), damage)
     personal = _look_closer(rows[column], found["_personal"], _personal, pa.string())
-    return pa.table([*(found[name] for name in FACTS[:4]), damage, personal], [fact(column, name) for name in FACTS])
+    return pa.table(
+        [*(found[name] for name in FACTS[:4]), damage, personal],
+        [fact(column, name) for name in FACTS],
+    )
 
 
 def _without(text: str, pattern: str) -> str:
@@ -84,7 +89,12 @@ def _is_script(name: str) -> bool:
     return True
 
 
-def _look_closer(texts: pa.ChunkedArray, worth_it: pa.ChunkedArray, look: Callable[[str], object], kind: pa.DataType) -> pa.Array:
+def _look_closer(
+    texts: pa.ChunkedArray,
+    worth_it: pa.ChunkedArray,
+    look: Callable[[str], object],
+    kind: pa.DataType,
+) -> pa.Array:
     """`look(text)` for the texts that are worth it, null for the others."""
     where = pc.indices_nonzero(pc.fill_null(worth_it, False))
     seen = [look(text) for text in texts.take(where).to_pylist()]

@@ -18,10 +18,24 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 SHARDS = "model-*.safetensors"
 _INDEX = "model.safetensors.index.json"
-_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+_TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 MODEL_FILES = (
     *("config.json", "generation_config.json", WEIGHTS, SHARDS, _INDEX),
-    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "chat_template.jinja", *_TOKENIZERS),
+    *(
+        "tokenizer*.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "merges.txt",
+        "chat_template.jinja",
+        *_TOKENIZERS,
+    ),
 )
 
 
@@ -38,7 +52,9 @@ def weight_files(directory: Path) -> list[Path]:
         names = sorted(set(read_json(directory / _INDEX)["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError):
         names = []
-    if not names or not all(isinstance(name, str) and fnmatchcase(name, SHARDS) and "/" not in name for name in names):
+    if not names or not all(
+        isinstance(name, str) and fnmatchcase(name, SHARDS) and "/" not in name for name in names
+    ):
         raise SourceError(
             f"{directory / _INDEX}: wanted a `weight_map` from each weight to one of {SHARDS}.",
             "Take the model's files as `save_pretrained` writes them.",
@@ -49,7 +65,11 @@ def weight_files(directory: Path) -> list[Path]:
 def other_files(directory: Path) -> list[Path]:
     """The model's files beside its weights: its configuration, its tokenizer, the index of its shards."""
     names = sorted(file.name for file in directory.iterdir() if file.is_file())
-    return [directory / name for name in names if is_model_file(name) and not fnmatchcase(name, SHARDS) and name != WEIGHTS]
+    return [
+        directory / name
+        for name in names
+        if is_model_file(name) and not fnmatchcase(name, SHARDS) and name != WEIGHTS
+    ]
 
 
 def weights_sha256(directory: Path) -> str:
@@ -84,7 +104,11 @@ def check_model(directory: Path, base: BaseModelParams) -> None:
         )
     missing = lacking(directory)
     if WEIGHTS in missing and (
-        pickled := sorted(file.name for file in directory.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        pickled := sorted(
+            file.name
+            for file in directory.iterdir()
+            if file.suffix in (".bin", ".pt", ".pth", ".ckpt")
+        )
     ):
         raise SourceError(
             f"base_model.path: {base.path}: has only pickled weights ({', '.join(pickled)}), which can run code: safetensors only.",
@@ -97,7 +121,11 @@ def check_model(directory: Path, base: BaseModelParams) -> None:
         )
     if base.sha256:
         shards = len(weight_files(directory)) > 1
-        compare_sha256(weights_sha256(directory), base.sha256, f"base_model.path: {base.path}/{SHARDS if shards else WEIGHTS}")
+        compare_sha256(
+            weights_sha256(directory),
+            base.sha256,
+            f"base_model.path: {base.path}/{SHARDS if shards else WEIGHTS}",
+        )
     if base.files is not None:
         _check_others(other_sha256(directory), base.files, base.path)
 
@@ -106,7 +134,10 @@ def _check_others(found: Mapping[str, str], pinned: Mapping[str, str], path: str
     for name in sorted(found.keys() & pinned.keys()):
         compare_sha256(found[name], pinned[name], f"base_model.files: {path}/{name}")
     if found.keys() != pinned.keys():
-        differing = [f"{name} is {'missing' if name in pinned else 'there'}" for name in sorted(found.keys() ^ pinned.keys())]
+        differing = [
+            f"{name} is {'missing' if name in pinned else 'there'}"
+            for name in sorted(found.keys() ^ pinned.keys())
+        ]
         raise SourceError(
             f"base_model.files: {path}: not the files that are pinned: {', '.join(differing)}.",
             "Somebody changed the model, or the pin is wrong: find out which, then name in params.yaml every file that is there.",

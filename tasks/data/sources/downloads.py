@@ -85,33 +85,60 @@ def fetch_remote(url: str, sha256: str | None, cache: Path, report: Report) -> l
 
     shown = public_address(url)
     try:
-        options: dict[str, Any] = {"client_kwargs": {"trust_env": True}} if scheme_of(url).startswith("http") else {}  # honours HTTPS_PROXY
+        options: dict[str, Any] = (
+            {"client_kwargs": {"trust_env": True}} if scheme_of(url).startswith("http") else {}
+        )  # honours HTTPS_PROXY
         system, path = fsspec.core.url_to_fs(url, **options)
     except ImportError:
         extra = _EXTRAS.get(scheme_of(url), scheme_of(url))
-        raise SourceError(f"{shown}: the library for {scheme_of(url)}:// is not installed.", f"pip install 'ratchet[{extra}]'") from None
+        raise SourceError(
+            f"{shown}: the library for {scheme_of(url)}:// is not installed.",
+            f"pip install 'ratchet[{extra}]'",
+        ) from None
     if not has_glob(path) or scheme_of(url).startswith("http"):
         name = unquote(Path(urlsplit(url).path).name) or "index"
         return [LocalFile(_download(system, path, url, name, sha256, cache, report), name)]
     if sha256:
-        raise SourceError(f"{shown}: stands for several files, but has one sha256.", "Give each file a source of its own.")
+        raise SourceError(
+            f"{shown}: stands for several files, but has one sha256.",
+            "Give each file a source of its own.",
+        )
     with _explained(shown):
         paths = sorted(retried(lambda: system.glob(path), _may_pass, ATTEMPTS))
     if not paths:
         raise SourceError(f"{shown}: no file is named so.", "Check the address and the pattern.")
     fixed = path.partition("*")[0].rpartition("/")[0] + "/"
     return [
-        LocalFile(_download(system, found, f"{scheme_of(url)}://{found}", Path(found).name, None, cache, report), found.removeprefix(fixed))
+        LocalFile(
+            _download(
+                system, found, f"{scheme_of(url)}://{found}", Path(found).name, None, cache, report
+            ),
+            found.removeprefix(fixed),
+        )
         for found in paths
     ]
 
 
-def _download(system: FileSystem, path: str, url: str, name: str, sha256: str | None, cache: Path, report: Report) -> Path:
+def _download(
+    system: FileSystem,
+    path: str,
+    url: str,
+    name: str,
+    sha256: str | None,
+    cache: Path,
+    report: Report,
+) -> Path:
     from fsspec.callbacks import Callback
 
     def fill(new: Path) -> None:
         # the hook is handed what has come so far
-        watch = Callback(hooks={"report": lambda size, value, **_: report(0, {"downloaded_mb": round(value / 1e6, 1)})})
+        watch = Callback(
+            hooks={
+                "report": lambda size, value, **_: report(
+                    0, {"downloaded_mb": round(value / 1e6, 1)}
+                )
+            }
+        )
         retried(lambda: system.get_file(path, str(new), callback=watch), _may_pass, ATTEMPTS)
 
     with _explained(public_address(url)):
@@ -125,7 +152,11 @@ def _validator(system: FileSystem, path: str) -> dict[str, str]:
     import uuid
 
     about = retried(lambda: system.info(path), _may_pass, ATTEMPTS)
-    known = {key: str(about[key]) for key in ("ETag", "etag", "Last-Modified", "LastModified", "generation", "md5Hash") if about.get(key)}
+    known = {
+        key: str(about[key])
+        for key in ("ETag", "etag", "Last-Modified", "LastModified", "generation", "md5Hash")
+        if about.get(key)
+    }
     return {**known, "size": str(about.get("size"))} if known else {"never": uuid.uuid4().hex}
 
 
@@ -135,9 +166,13 @@ def _may_pass(error: BaseException) -> bool:
     status = getattr(error, "status", None)
     if isinstance(status, int) and 400 <= status < 500:
         return status in (408, 425, 429)
-    if isinstance(error, FileNotFoundError | PermissionError | ImportError | ValueError | TypeError):
+    if isinstance(
+        error, FileNotFoundError | PermissionError | ImportError | ValueError | TypeError
+    ):
         return False
-    return not (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
+    return not (
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    )
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -157,10 +192,16 @@ def _explained(shown: str) -> Iterator[None]:
         raise
     except Exception as raised:
         error = _cause(raised)
-        if isinstance(raised, OSError) and as_storage_error(raised) and not isinstance(raised, PermissionError):
+        if (
+            isinstance(raised, OSError)
+            and as_storage_error(raised)
+            and not isinstance(raised, PermissionError)
+        ):
             raise
         if isinstance(error, FileNotFoundError) or getattr(error, "status", None) in (404, 410):
-            raise SourceError(f"{shown}: there is no such file.", "Check the address in params.yaml.") from None
+            raise SourceError(
+                f"{shown}: there is no such file.", "Check the address in params.yaml."
+            ) from None
         what = " ".join(str(error).split())[:200] or type(error).__name__
         remedy = "Check the network and the address (and your credentials, if it is not public), then run the command again."
         raise SourceError(f"{shown}: cannot be fetched: {what}.", remedy) from raised

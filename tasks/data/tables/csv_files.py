@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import DataError
 from tasks.data.tables.csv_records import Record, RecordReader
-from tasks.data.tables.loaded import BATCH, LINE, Loaded, escape_glob, insert, literal, quoted, scalar
+from tasks.data.tables.loaded import (
+    BATCH,
+    LINE,
+    Loaded,
+    escape_glob,
+    insert,
+    literal,
+    quoted,
+    scalar,
+)
 from tasks.data.tables.text_files import Text, undecodable
 
 if TYPE_CHECKING:
@@ -25,21 +34,36 @@ _FEW = 0.5  # of them
 _NEVER = "\x01\x02 no null \x02\x01"
 
 
-def load_csv(connection: duckdb.DuckDBPyConnection, text: Text, loaded: Loaded, kind: str, quote: str, reserved: set[str]) -> None:
+def load_csv(
+    connection: duckdb.DuckDBPyConnection,
+    text: Text,
+    loaded: Loaded,
+    kind: str,
+    quote: str,
+    reserved: set[str],
+) -> None:
     """Fill the table `loaded.table` with the file's fields, all of them text; `kind` is csv or tsv."""
     with text.open() as lines:
         header_lines = list(islice(lines, 1000))
     delimiter = "\t" if kind == "tsv" else _delimiter(header_lines, quote)
     header = next(_records(header_lines, delimiter, quote), None)
     if header is None or not any(header.fields):
-        raise DataError(f"{loaded.name}: empty; wanted a line with the columns' names, then one record a line.", "Give a file with rows.")
+        raise DataError(
+            f"{loaded.name}: empty; wanted a line with the columns' names, then one record a line.",
+            "Give a file with rows.",
+        )
     if header.reason or undecodable(header.text):
         raise DataError(
-            f"{loaded.name}, line {header.line}: the header cannot be read: {header.reason or undecodable(header.text)}.", "Mend the line."
+            f"{loaded.name}, line {header.line}: the header cannot be read: {header.reason or undecodable(header.text)}.",
+            "Mend the line.",
         )
     loaded.name_columns(header.fields, reserved)
     # blank lines above the header are no concern of the quick reader
-    if text.damaged or header.line != 1 or not _load_csv_quickly(connection, text, loaded, header, delimiter, quote):
+    if (
+        text.damaged
+        or header.line != 1
+        or not _load_csv_quickly(connection, text, loaded, header, delimiter, quote)
+    ):
         _load_csv_carefully(connection, text, loaded, delimiter, quote)
     _reject_headers(connection, loaded, header)
 
@@ -48,8 +72,13 @@ def _reject_headers(connection: duckdb.DuckDBPyConnection, loaded: Loaded, heade
     """Set rows aside that are the header once more, as they are where files were joined."""
     if len(header.fields) < 2:
         return
-    same = " AND ".join(f"{quoted(name)} = {literal(field)}" for name, field in zip(loaded.columns, header.fields, strict=True))
-    for (line,) in connection.execute(f"SELECT {LINE} FROM {quoted(loaded.table)} WHERE {same} ORDER BY {LINE}").fetchall():
+    same = " AND ".join(
+        f"{quoted(name)} = {literal(field)}"
+        for name, field in zip(loaded.columns, header.fields, strict=True)
+    )
+    for (line,) in connection.execute(
+        f"SELECT {LINE} FROM {quoted(loaded.table)} WHERE {same} ORDER BY {LINE}"
+    ).fetchall():
         loaded.reject(line, "the header once more", header.text)
     if any(entry["reason"] == "the header once more" for entry in loaded.quarantine):
         connection.execute(f"DELETE FROM {quoted(loaded.table)} WHERE {same}")
@@ -68,7 +97,9 @@ def _delimiter(lines: list[str], quote: str) -> str:
 
 def _share_like_header(lines: list[str], delimiter: str, quote: str) -> float:
     """Of the first records below the header, those that have as many fields."""
-    header, *others = [len(record.fields) for record in islice(_records(lines, delimiter, quote), _SAMPLE)]
+    header, *others = [
+        len(record.fields) for record in islice(_records(lines, delimiter, quote), _SAMPLE)
+    ]
     return sum(width == header for width in others) / len(others) if others else 1.0
 
 
@@ -82,7 +113,12 @@ def _records(lines: Iterable[str], delimiter: str, quote: str) -> Iterator[Recor
 
 
 def _load_csv_quickly(
-    connection: duckdb.DuckDBPyConnection, text: Text, loaded: Loaded, header: Record, delimiter: str, quote: str
+    connection: duckdb.DuckDBPyConnection,
+    text: Text,
+    loaded: Loaded,
+    header: Record,
+    delimiter: str,
+    quote: str,
 ) -> bool:
     """Let DuckDB read the file, and take the result only if every byte and every line of the file is accounted for.
 
@@ -95,7 +131,13 @@ def _load_csv_quickly(
         connection.execute(
             "CREATE TEMP TABLE quick AS SELECT * FROM read_csv($path, auto_detect=false, header=true, strict_mode=true, delim=$delimiter, "
             "quote=$quote, escape=$quote, columns=$columns, nullstr=$never, allow_quoted_nulls=false)",
-            {"path": escape_glob(text.path), "delimiter": delimiter, "quote": quote, "columns": columns, "never": _NEVER},
+            {
+                "path": escape_glob(text.path),
+                "delimiter": delimiter,
+                "quote": quote,
+                "columns": columns,
+                "never": _NEVER,
+            },
         )
     except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.BinderException):
         return False
@@ -107,14 +149,24 @@ def _load_csv_quickly(
         line = f"rowid + {first}"
         if scalar(connection, f"SELECT coalesce(sum({newlines}), 0) FROM quick"):
             line = f"{first} + rowid + coalesce(sum({newlines}) OVER (ORDER BY rowid ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)"
-        names = ", ".join(f"{c} AS {quoted(name)}" for c, name in zip(columns, loaded.columns, strict=True))
-        connection.execute(f"CREATE TABLE {quoted(loaded.table)} AS SELECT {names}, ({line})::BIGINT AS {LINE} FROM quick ORDER BY rowid")
+        names = ", ".join(
+            f"{c} AS {quoted(name)}" for c, name in zip(columns, loaded.columns, strict=True)
+        )
+        connection.execute(
+            f"CREATE TABLE {quoted(loaded.table)} AS SELECT {names}, ({line})::BIGINT AS {LINE} FROM quick ORDER BY rowid"
+        )
     finally:
         connection.execute("DROP TABLE quick")
     return True
 
 
-def _accounted_for(connection: duckdb.DuckDBPyConnection, path: Path, header: Record, columns: list[str], quote: str) -> bool:
+def _accounted_for(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    header: Record,
+    columns: list[str],
+    quote: str,
+) -> bool:
     """Whether the rows of `quick`, written out again, have the bytes, the quotes and the line ends that the file has.
 
     A field that is quoted costs 2 quotes more than its value has, and 1 more for each quote inside; so the file must be as much
@@ -135,7 +187,10 @@ def _accounted_for(connection: duckdb.DuckDBPyConnection, path: Path, header: Re
         return False
     separators = records * (len(columns) - 1)
     end_length = 2 if header.text.endswith("\r\n") else 1
-    return bool(found.size - length - separators - ends * end_length == (found.quotes - quotes if quote else 0))
+    return bool(
+        found.size - length - separators - ends * end_length
+        == (found.quotes - quotes if quote else 0)
+    )
 
 
 def _sum(columns: list[str], expression: str) -> str:
@@ -162,7 +217,9 @@ def _count_bytes(path: Path, start: int, quote: bytes) -> _Counts:
     return counts
 
 
-def _load_csv_carefully(connection: duckdb.DuckDBPyConnection, text: Text, loaded: Loaded, delimiter: str, quote: str) -> None:
+def _load_csv_carefully(
+    connection: duckdb.DuckDBPyConnection, text: Text, loaded: Loaded, delimiter: str, quote: str
+) -> None:
     """Read record by record, and set aside those that do not fit."""
     import pyarrow as pa
 
@@ -175,7 +232,9 @@ def _load_csv_carefully(connection: duckdb.DuckDBPyConnection, text: Text, loade
         good = (record for record in records if _keep(record, loaded, bool(text.damaged)))
         while batch := list(islice(good, BATCH)):
             fields = [*zip(*(record.fields for record in batch), strict=True)]
-            arrays = [pa.array(values, pa.string()) for values in fields] + [pa.array([record.line for record in batch], pa.int64())]
+            arrays = [pa.array(values, pa.string()) for values in fields] + [
+                pa.array([record.line for record in batch], pa.int64())
+            ]
             insert(connection, loaded.table, pa.Table.from_arrays(arrays, names))
 
 

@@ -96,7 +96,10 @@ class RecordReader:
             parts.append(text[start:end])
             after = self._after.match(text, end + 1)
             if after is None:
-                return [], f"text follows the closing quote of a field: {_end(text[end : end + 20])!r}"
+                return (
+                    [],
+                    f"text follows the closing quote of a field: {_end(text[end : end + 20])!r}",
+                )
             fields.append("".join(parts).replace(self._quote * 2, self._quote))
             position = after.end()
             if after[1] != self._delimiter:

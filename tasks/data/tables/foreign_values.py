@@ -24,9 +24,29 @@ from tasks.encoding.words import Spans, find_words
 if TYPE_CHECKING:
     import duckdb
 
-_SPEAKERS = {"human": USER, "gpt": ASSISTANT, "chatgpt": ASSISTANT, "bot": ASSISTANT, "model": ASSISTANT, "developer": SYSTEM}
-_TOOLS = ("tool", "function", "function_call", "tool_call", "tool_calls", "tool_response", "observation", "ipython")
-_STARTS, _ENDS, _LABELS = ("start", "start_offset"), ("end", "end_offset"), ("label", "labels", "entity_group", "type")
+_SPEAKERS = {
+    "human": USER,
+    "gpt": ASSISTANT,
+    "chatgpt": ASSISTANT,
+    "bot": ASSISTANT,
+    "model": ASSISTANT,
+    "developer": SYSTEM,
+}
+_TOOLS = (
+    "tool",
+    "function",
+    "function_call",
+    "tool_call",
+    "tool_calls",
+    "tool_response",
+    "observation",
+    "ipython",
+)
+_STARTS, _ENDS, _LABELS = (
+    ("start", "start_offset"),
+    ("end", "end_offset"),
+    ("label", "labels", "entity_group", "type"),
+)
 LABELS = "labels"  # Label Studio's name for results that are spans
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _TAG = re.compile(r"O|[BIESLU]-\S+")
@@ -39,13 +59,25 @@ class UnfitError(Exception):
 
 def register(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the functions known to the connection's SQL."""
-    text, turns = "STRUCT(text VARCHAR, problem VARCHAR)", "STRUCT(turns STRUCT(role VARCHAR, content VARCHAR)[], problem VARCHAR)"
-    items, tagged = "STRUCT(items VARCHAR[], problem VARCHAR)", "STRUCT(tokens VARCHAR[], tags VARCHAR[], problem VARCHAR)"
+    text, turns = (
+        "STRUCT(text VARCHAR, problem VARCHAR)",
+        "STRUCT(turns STRUCT(role VARCHAR, content VARCHAR)[], problem VARCHAR)",
+    )
+    items, tagged = (
+        "STRUCT(items VARCHAR[], problem VARCHAR)",
+        "STRUCT(tokens VARCHAR[], tags VARCHAR[], problem VARCHAR)",
+    )
     functions: tuple[tuple[str, Callable[..., Any], str], ...] = (
         ("read_content", lambda value: _told("text", lambda: content_of(json.loads(value))), text),
         ("read_list", lambda value: _told("items", lambda: items_of(value)), items),
         ("read_dialogue", lambda value: _told("turns", lambda: turns_of(json.loads(value))), turns),
-        ("read_exchange", lambda value, roles: _told("turns", lambda: exchange_of(json.loads(value), roles.split(","))), turns),
+        (
+            "read_exchange",
+            lambda value, roles: _told(
+                "turns", lambda: exchange_of(json.loads(value), roles.split(","))
+            ),
+            turns,
+        ),
         ("read_tagged", read_tagged, tagged),
     )
     for name, function, result in functions:
@@ -58,7 +90,10 @@ def _told(member: str, read: Callable[[], Any]) -> dict[str, Any]:
     try:
         return {member: read(), "problem": None}
     except (UnfitError, ValueError, RecursionError) as error:
-        return {member: None, "problem": str(error) if isinstance(error, UnfitError) else "the value cannot be read"}
+        return {
+            member: None,
+            "problem": str(error) if isinstance(error, UnfitError) else "the value cannot be read",
+        }
 
 
 def read_tagged(tokens: str, tags: str) -> dict[str, Any]:
@@ -76,7 +111,10 @@ def opened(text: str) -> Any:
         pass
     try:
         tree = ast.parse(text.strip(), mode="eval")
-        strings = sum(isinstance(node, ast.Constant) and isinstance(node.value, str) for node in ast.walk(tree))
+        strings = sum(
+            isinstance(node, ast.Constant) and isinstance(node.value, str)
+            for node in ast.walk(tree)
+        )
         tokens = tokenize.generate_tokens(io.StringIO(text.strip()).readline)
         written = sum(token.type == tokenize.STRING for token in tokens)
         value = ast.literal_eval(tree)
@@ -89,13 +127,21 @@ def opened(text: str) -> Any:
 
 def as_list(value: Any) -> Any:
     """A tuple or a set as a list, a set's items in their order; what is neither as it is."""
-    return sorted(value, key=str) if isinstance(value, set) else [*value] if isinstance(value, tuple) else value
+    return (
+        sorted(value, key=str)
+        if isinstance(value, set)
+        else [*value]
+        if isinstance(value, tuple)
+        else value
+    )
 
 
 def items_of(text: str) -> list[str | None]:
     """A list, tuple or set of plain values, as texts, a set's in their order; NaN is None."""
     value = as_list(opened(text))
-    if not isinstance(value, list) or any(isinstance(item, list | tuple | dict | set) for item in value):
+    if not isinstance(value, list) or any(
+        isinstance(item, list | tuple | dict | set) for item in value
+    ):
         raise UnfitError(f"wanted a list of plain values, found {text[:_SHOWN]}")
     return [_as_text(item) for item in value]
 
@@ -108,7 +154,11 @@ def content_of(value: Any) -> str:
             return content_of(value["text"])
         if isinstance(value.get("value"), str) and kind is None:
             return str(value["value"])
-        raise UnfitError(f"a content part of type {kind}, which cannot be trained on" if kind else "wanted text, found an object")
+        raise UnfitError(
+            f"a content part of type {kind}, which cannot be trained on"
+            if kind
+            else "wanted text, found an object"
+        )
     if isinstance(value, list):
         if not value or not all(isinstance(part, dict) for part in value):
             raise UnfitError("wanted text, found a list")
@@ -118,7 +168,9 @@ def content_of(value: Any) -> str:
 
 def is_content(value: Any) -> bool:
     """Whether it is a list of typed content parts, one of them a text."""
-    if not isinstance(value, list) or not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in value):
+    if not isinstance(value, list) or not all(
+        isinstance(part, dict) and isinstance(part.get("type"), str) for part in value
+    ):
         return False
     return any(part["type"] in _TEXT_PARTS and "text" in part for part in value)
 
@@ -135,14 +187,23 @@ def turns_of(value: Any) -> list[dict[str, str]] | None:
 
 
 def _turn(number: int, turn: dict[str, Any]) -> dict[str, str]:
-    shape = ("role", "content") if turn.get("role") is not None or "from" not in turn else ("from", "value")
+    shape = (
+        ("role", "content")
+        if turn.get("role") is not None or "from" not in turn
+        else ("from", "value")
+    )
     role = str(turn.get(shape[0]) or "")
     if role.lower() in _TOOLS or turn.get("tool_calls") or turn.get("function_call"):
         raise UnfitError(f"turn {number}: a tool call or its answer, which cannot be trained on")
     if turn.get("weight") not in (None, 1):
-        raise UnfitError(f"turn {number}: a weight of {turn['weight']}; all turns of the assistant are learnt alike")
+        raise UnfitError(
+            f"turn {number}: a weight of {turn['weight']}; all turns of the assistant are learnt alike"
+        )
     try:
-        return {"role": _SPEAKERS.get(role.lower(), role), "content": content_of(turn.get(shape[1]))}
+        return {
+            "role": _SPEAKERS.get(role.lower(), role),
+            "content": content_of(turn.get(shape[1])),
+        }
     except UnfitError as error:
         raise UnfitError(f"turn {number}: {error}") from None
 
@@ -154,12 +215,17 @@ def exchange_of(values: Sequence[Any], roles: Sequence[str]) -> list[dict[str, s
     """
     turns: list[dict[str, str]] = []
     for value, role in zip(values, roles, strict=True):
-        if isinstance(value, list) and all(isinstance(turn, dict) and not turn.keys().isdisjoint(("role", "from")) for turn in value):
+        if isinstance(value, list) and all(
+            isinstance(turn, dict) and not turn.keys().isdisjoint(("role", "from"))
+            for turn in value
+        ):
             turns += turns_of(value) or []
             continue
         said = content_of(value)
         if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] = "\n\n".join(text for text in (turns[-1]["content"], said) if text.strip())
+            turns[-1]["content"] = "\n\n".join(
+                text for text in (turns[-1]["content"], said) if text.strip()
+            )
         elif said.strip() or role != SYSTEM:
             turns.append({"role": role, "content": said})
     return turns
@@ -178,7 +244,9 @@ def tagged_of(tokens: str, tags: str) -> tuple[list[str | None] | None, list[str
         if words is None:
             words = [*tokens.split()]
             if len(words) != len(spans):
-                raise UnfitError(f"tags without a list of words: {len(spans)} tags, {len(words)} words between blanks")
+                raise UnfitError(
+                    f"tags without a list of words: {len(spans)} tags, {len(words)} words between blanks"
+                )
         return words, [_as_text(tag) for tag in spans]
     return tag_words(tokens, [_span(tokens, span) for span in _of_label_studio(spans)])
 
@@ -196,7 +264,9 @@ def _words(text: str) -> list[str | None] | None:
         return None
 
 
-def tag_words(text: str, spans: Sequence[tuple[int, int, str]]) -> tuple[list[str | None], list[str | None]]:
+def tag_words(
+    text: str, spans: Sequence[tuple[int, int, str]]
+) -> tuple[list[str | None], list[str | None]]:
     """The words of a text, cut where a span begins or ends, with BIO tags."""
     borders = sorted({border for start, end, _ in spans for border in (start, end)})
     words: Spans = []
@@ -205,7 +275,9 @@ def tag_words(text: str, spans: Sequence[tuple[int, int, str]]) -> tuple[list[st
         words += pairwise(cuts)
     tags = [OUTSIDE] * len(words)
     for first, last, label in spans:
-        inside = [place for place, (start, end) in enumerate(words) if first <= start and end <= last]
+        inside = [
+            place for place, (start, end) in enumerate(words) if first <= start and end <= last
+        ]
         if not inside:
             raise UnfitError(f"the span {first} to {last} holds no word")
         if any(tags[place] != OUTSIDE for place in inside):
@@ -233,20 +305,31 @@ def _of_label_studio(spans: Sequence[Any]) -> list[Any]:
 def _span(text: str, span: Any) -> tuple[int, int, str]:
     """(first character, character after the last, label) of a span, without blanks around it."""
     if isinstance(span, dict):
-        named = [[span[name] for name in names if span.get(name) is not None] for names in (_STARTS, _ENDS, _LABELS)]
+        named = [
+            [span[name] for name in names if span.get(name) is not None]
+            for names in (_STARTS, _ENDS, _LABELS)
+        ]
         start, end, label = (values[0] if values else None for values in named)
     else:
-        start, end, label = span if isinstance(span, list | tuple) and len(span) == 3 else (None, None, None)
+        start, end, label = (
+            span if isinstance(span, list | tuple) and len(span) == 3 else (None, None, None)
+        )
     if isinstance(label, list) and len(label) == 1:
         label = label[0]
     if not (_is_whole(start) and _is_whole(end) and isinstance(label, str) and label):
-        raise UnfitError(f"wanted a span's start, end and one label, found {json.dumps(span, ensure_ascii=False)[:_SHOWN]}")
+        raise UnfitError(
+            f"wanted a span's start, end and one label, found {json.dumps(span, ensure_ascii=False)[:_SHOWN]}"
+        )
     start, end = int(start), int(end)  # type: ignore[arg-type]
     if not 0 <= start < end <= len(text):
-        raise UnfitError(f"the span {start} to {end} is not within the text's {len(text)} characters")
+        raise UnfitError(
+            f"the span {start} to {end} is not within the text's {len(text)} characters"
+        )
     held = text[start:end]
     if isinstance(span, dict) and isinstance(span.get("text"), str) and span["text"] != held:
-        raise UnfitError(f"the span {start} to {end} is said to hold {span['text'][:_SHOWN]!r}, the text has {held[:_SHOWN]!r} there")
+        raise UnfitError(
+            f"the span {start} to {end} is said to hold {span['text'][:_SHOWN]!r}, the text has {held[:_SHOWN]!r} there"
+        )
     return start + len(held) - len(held.lstrip()), end - len(held) + len(held.rstrip()), label
 
 

@@ -24,7 +24,8 @@ def unfold_json(text: Text, name: str, target: Path) -> Path:
             value = json.load(file)
         except ValueError as error:
             raise DataError(
-                f"{name}: not valid JSON: {error}", "Mend it, or name its `format` in params.yaml (jsonl: one object a line)."
+                f"{name}: not valid JSON: {error}",
+                "Mend it, or name its `format` in params.yaml (jsonl: one object a line).",
             ) from None
     with target.open("w", encoding="utf-8", errors="surrogatepass") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(value, name))
@@ -37,4 +38,7 @@ def _rows(value: Any, name: str) -> Iterator[Any]:
     elif isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
         yield from ({KEY: key} | row for key, row in value.items())
     else:
-        raise DataError(f"{name}: wanted a JSON array of objects, or an object of objects.", "See what it holds, and convert it to JSONL.")
+        raise DataError(
+            f"{name}: wanted a JSON array of objects, or an object of objects.",
+            "See what it holds, and convert it to JSONL.",
+        )

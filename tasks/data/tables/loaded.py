@@ -16,7 +16,9 @@ FILE, LINE, SPLIT = "_file", "_line", "split"  # the columns that every table ge
 RAW = "_raw"  # of JSON, where it is asked for: each record as it is written
 SPLITS = ("train", "validation", "test")
 BATCH = 50_000  # rows handed over at once
-JSON_TEXT = "JSON as text"  # the type of a column of texts that were lists and objects of JSON in some rows
+JSON_TEXT = (
+    "JSON as text"  # the type of a column of texts that were lists and objects of JSON in some rows
+)
 CONTENT = 200  # characters of a quarantined record that are kept
 
 
@@ -40,17 +42,25 @@ class Loaded:
 
     def name_columns(self, names: Sequence[str], reserved: set[str]) -> None:
         """Take the source's names for its columns."""
-        self.names, self.columns = list(names), distinct(names, reserved | ({RAW} if self.keep_raw else set()))
+        self.names, self.columns = (
+            list(names),
+            distinct(names, reserved | ({RAW} if self.keep_raw else set())),
+        )
 
     def spelled(self) -> list[str]:
         """The columns' names as the source has them; those that it repeats or leaves out are told apart."""
-        names = [name if name and self.names.count(name) == 1 else own for name, own in zip(self.names, self.columns, strict=True)]
+        names = [
+            name if name and self.names.count(name) == 1 else own
+            for name, own in zip(self.names, self.columns, strict=True)
+        ]
         return names if len(set(names)) == len(names) else self.columns
 
     def reject(self, line: int, reason: str, content: str) -> None:
         """Set a record aside."""
         printable = content.rstrip("\r\n").encode("utf-8", "backslashreplace").decode()
-        self.quarantine.append({"file": self.name, "line": line, "reason": reason, "content": printable[:CONTENT]})
+        self.quarantine.append(
+            {"file": self.name, "line": line, "reason": reason, "content": printable[:CONTENT]}
+        )
 
 
 def quoted(name: str) -> str:

@@ -59,7 +59,12 @@ def format_of(source: Source, name: str) -> str:
 
 
 def load(
-    connection: duckdb.DuckDBPyConnection, path: Path, loaded: Loaded, source: Source, wanted: Collection[str] | None, scratch: Path
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    loaded: Loaded,
+    source: Source,
+    wanted: Collection[str] | None,
+    scratch: Path,
 ) -> None:
     """Fill the table `loaded.table` from the file.
 
@@ -79,10 +84,14 @@ def load(
             _load_jsonl(connection, text, loaded, wanted, reserved)
         else:
             load_csv(connection, text, loaded, kind, source.quote, reserved)
-    constants = f"{literal(loaded.name)} AS {FILE}" + (f", {literal(source.split)} AS {SPLIT}" if source.split else "")
+    constants = f"{literal(loaded.name)} AS {FILE}" + (
+        f", {literal(source.split)} AS {SPLIT}" if source.split else ""
+    )
     table = quoted(loaded.table)
     connection.execute(f"ALTER TABLE {table} RENAME TO {quoted(loaded.table + '_rows')}")
-    connection.execute(f"CREATE VIEW {table} AS SELECT *, {constants} FROM {quoted(loaded.table + '_rows')}")
+    connection.execute(
+        f"CREATE VIEW {table} AS SELECT *, {constants} FROM {quoted(loaded.table + '_rows')}"
+    )
     loaded.rows = scalar(connection, f"SELECT count(*) FROM {table}")
     if loaded.quarantine and not loaded.rows:
         first = loaded.quarantine[0]
@@ -103,24 +112,35 @@ def _is_array(text: Text) -> bool:
 
 
 def _load_jsonl(
-    connection: duckdb.DuckDBPyConnection, text: Text, loaded: Loaded, wanted: Collection[str] | None, reserved: set[str]
+    connection: duckdb.DuckDBPyConnection,
+    text: Text,
+    loaded: Loaded,
+    wanted: Collection[str] | None,
+    reserved: set[str],
 ) -> None:
     import pyarrow as pa
 
     connection.execute(f"CREATE TEMP TABLE lines ({LINE} BIGINT, value VARCHAR)")
     for first, lines in _decoded_batches(text, loaded):
         numbers = pa.array(range(first, first + len(lines)), pa.int64())
-        insert(connection, "lines", pa.Table.from_arrays([numbers, pa.array(lines, pa.string())], [LINE, "value"]))
+        insert(
+            connection,
+            "lines",
+            pa.Table.from_arrays([numbers, pa.array(lines, pa.string())], [LINE, "value"]),
+        )
     # text that NULL stands for was undecodable and is set aside already
     connection.execute("DELETE FROM lines WHERE value IS NULL OR trim(value, e' \\t\\r\\n') = ''")
-    is_object = "json_valid(value) AND json_type(CASE WHEN json_valid(value) THEN value END) = 'OBJECT'"
+    is_object = (
+        "json_valid(value) AND json_type(CASE WHEN json_valid(value) THEN value END) = 'OBJECT'"
+    )
     bad = connection.execute(
         f"SELECT {LINE}, value[:{CONTENT}], json_valid(value), (SELECT min({LINE}) FROM lines) "
         f"FROM lines WHERE NOT ({is_object}) ORDER BY {LINE}"
     ).fetchall()
     if bad and bad[0][0] == bad[0][3] and bad[0][1].lstrip().startswith("["):
         raise DataError(
-            f"{loaded.name}: a JSON array; wanted JSONL, one object a line.", "Say so in params.yaml: `format: json` beside its `url`."
+            f"{loaded.name}: a JSON array; wanted JSONL, one object a line.",
+            "Say so in params.yaml: `format: json` beside its `url`.",
         )
     for line, value, valid, _ in bad:
         loaded.reject(line, "not a JSON object" if valid else "not valid JSON", value)
@@ -128,12 +148,23 @@ def _load_jsonl(
     structure = connection.execute("SELECT json_group_structure(value::JSON) FROM lines").fetchone()
     keys: dict[str, Any] = json.loads(structure[0]) if structure and structure[0] else {}
     if not keys and not bad:
-        raise DataError(f"{loaded.name}: empty; wanted one JSON object a line.", "Give a file with rows.")
+        raise DataError(
+            f"{loaded.name}: empty; wanted one JSON object a line.", "Give a file with rows."
+        )
     loaded.name_columns(list(keys), reserved)
-    loaded.mixed = [name for kind, name in zip(keys.values(), loaded.columns, strict=True) if wanted is None and kind == "JSON"]
-    columns = [f"{_member(key, kind, wanted)} AS {quoted(name)}" for (key, kind), name in zip(keys.items(), loaded.columns, strict=True)]
+    loaded.mixed = [
+        name
+        for kind, name in zip(keys.values(), loaded.columns, strict=True)
+        if wanted is None and kind == "JSON"
+    ]
+    columns = [
+        f"{_member(key, kind, wanted)} AS {quoted(name)}"
+        for (key, kind), name in zip(keys.items(), loaded.columns, strict=True)
+    ]
     columns += [LINE, *([f"value AS {RAW}"] if loaded.keep_raw else [])]
-    connection.execute(f"CREATE TABLE {quoted(loaded.table)} AS SELECT {', '.join(columns)} FROM lines ORDER BY {LINE}")
+    connection.execute(
+        f"CREATE TABLE {quoted(loaded.table)} AS SELECT {', '.join(columns)} FROM lines ORDER BY {LINE}"
+    )
     connection.execute("DROP TABLE lines")
     loaded.quarantine.sort(key=lambda entry: int(entry["line"]))
 
@@ -163,14 +194,21 @@ def _member(key: str, kind: object, wanted: Collection[str] | None) -> str:
     return f"json_transform(json_extract(value, {pointer}), {literal(json.dumps(kind))})"
 
 
-def _load_parquet(connection: duckdb.DuckDBPyConnection, path: Path, loaded: Loaded, reserved: set[str]) -> None:
+def _load_parquet(
+    connection: duckdb.DuckDBPyConnection, path: Path, loaded: Loaded, reserved: set[str]
+) -> None:
     import duckdb
 
     reading = f"read_parquet({literal(escape_glob(path))}, hive_partitioning=false, filename=false"
     try:
-        names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {reading})").fetchall()]
+        names = [
+            row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {reading})").fetchall()
+        ]
         loaded.name_columns(names, reserved)
-        columns = ", ".join(f"{quoted(name)} AS {quoted(new)}" for name, new in zip(names, loaded.columns, strict=True))
+        columns = ", ".join(
+            f"{quoted(name)} AS {quoted(new)}"
+            for name, new in zip(names, loaded.columns, strict=True)
+        )
         connection.execute(
             f"CREATE TABLE {quoted(loaded.table)} AS SELECT {columns}, file_row_number + 1 AS {LINE} FROM {reading}, file_row_number=true)"
         )
@@ -178,4 +216,7 @@ def _load_parquet(connection: duckdb.DuckDBPyConnection, path: Path, loaded: Loa
         if no_fault_of_data(error):
             raise
         said = one_line(error).replace(str(path), loaded.name)
-        raise DataError(f"{loaded.name}: not a Parquet file that can be read: {said}", "Write it again, or mend `format`.") from None
+        raise DataError(
+            f"{loaded.name}: not a Parquet file that can be read: {said}",
+            "Write it again, or mend `format`.",
+        ) from None

@@ -50,7 +50,9 @@ class Mender:
                 old = column.to_pylist()
                 new = [_mend(value) for value in old]
                 columns[number] = pa.array(new, field.type)
-                changed |= np.fromiter((a != b for a, b in zip(old, new, strict=True)), bool, len(old))
+                changed |= np.fromiter(
+                    (a != b for a, b in zip(old, new, strict=True)), bool, len(old)
+                )
         rows = pa.RecordBatch.from_arrays(columns, schema=rows.schema)
         self._count(rows, np.flatnonzero(changed))
         return rows
@@ -90,7 +92,9 @@ def _texts(column: pa.Array) -> Iterator[pa.Array]:
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         yield column
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    elif (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    ):
         yield from _texts(column.flatten())
     elif pa.types.is_struct(kind):
         for child in column.flatten():

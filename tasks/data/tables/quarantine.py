@@ -13,13 +13,18 @@ from tasks.data.tables.loaded import FILE, LINE
 _OURS = ("row", FILE, LINE)
 
 
-def set_aside(rows: pa.Table, indices: Sequence[int], reasons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def set_aside(
+    rows: pa.Table, indices: Sequence[int], reasons: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """One entry for each of `indices`: where the row came from, its reason's fields, then its values; fit for JSON.
 
     reasons   as many as indices; at least `check` and `reason`
     """
     taken = rows.take(pa.array(indices, pa.int64())).to_pylist()
-    return [place_of(row) | dict(reason) | {"values": _values(row)} for row, reason in zip(taken, reasons, strict=True)]
+    return [
+        place_of(row) | dict(reason) | {"values": _values(row)}
+        for row, reason in zip(taken, reasons, strict=True)
+    ]
 
 
 def place_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,4 +42,7 @@ def say_place(place: Mapping[str, Any]) -> str:
 def _values(row: Mapping[str, Any]) -> dict[str, Any]:
     # JSON has no NaN
     values = {name: value for name, value in row.items() if name not in _OURS}
-    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()}
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }

@@ -17,7 +17,9 @@ _MAX_CULPRITS = 1000
 
 def confine(connection: duckdb.DuckDBPyConnection) -> None:
     """Take files, network and settings away from whatever runs next."""
-    connection.execute("SET python_enable_replacements=false")  # or a query could read variables of ours
+    connection.execute(
+        "SET python_enable_replacements=false"
+    )  # or a query could read variables of ours
     connection.execute("SET enable_external_access=false")
     connection.execute("SET threads=1")  # joins and groups come in one order only then
     connection.execute("SET lock_configuration=true")
@@ -29,7 +31,9 @@ def stack(connection: duckdb.DuckDBPyConnection, name: str, tables: Sequence[str
     connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {rows}")
 
 
-def run(connection: duckdb.DuckDBPyConnection, query: str, names: Sequence[str]) -> list[dict[str, Any]]:
+def run(
+    connection: duckdb.DuckDBPyConnection, query: str, names: Sequence[str]
+) -> list[dict[str, Any]]:
     """Make the table `result` from the user's query over the views `names`; returns the rows whose values could not be converted.
 
     Raises ParamsError, with DuckDB's words and the columns there are, for a wrong query.
@@ -42,7 +46,12 @@ def run(connection: duckdb.DuckDBPyConnection, query: str, names: Sequence[str])
         return []
     except duckdb.ConversionException as error:
         if len(names) > 1:
-            raise _wrong(connection, names, error, "Use TRY_CAST instead of CAST: it makes NULL of what is no number.") from None
+            raise _wrong(
+                connection,
+                names,
+                error,
+                "Use TRY_CAST instead of CAST: it makes NULL of what is no number.",
+            ) from None
     except duckdb.Error as error:
         if no_fault_of_data(error):
             raise
@@ -58,10 +67,14 @@ def _checked(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     try:
         statements = connection.extract_statements(query)
     except duckdb.Error as error:
-        raise ParamsError(f"ingest.query: {one_line(error)}", "Mend the SQL in params.yaml; DuckDB's dialect is meant.") from None
+        raise ParamsError(
+            f"ingest.query: {one_line(error)}",
+            "Mend the SQL in params.yaml; DuckDB's dialect is meant.",
+        ) from None
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise ParamsError(
-            f"ingest.query: wanted one SELECT, found {len(statements)} statements or one of another kind.", "Write one SELECT."
+            f"ingest.query: wanted one SELECT, found {len(statements)} statements or one of another kind.",
+            "Write one SELECT.",
         )
     return query.strip().rstrip(";")
 
@@ -71,11 +84,15 @@ def _create(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     connection.execute(f"CREATE OR REPLACE TABLE {RESULT} AS (\n{query}\n)")
 
 
-def _find_culprits(connection: duckdb.DuckDBPyConnection, query: str, name: str) -> list[dict[str, Any]]:
+def _find_culprits(
+    connection: duckdb.DuckDBPyConnection, query: str, name: str
+) -> list[dict[str, Any]]:
     """The rows that the query fails on, found by halving; afterwards the view `name` is without them."""
     import duckdb
 
-    connection.execute(f"CREATE TABLE all_rows AS SELECT *, row_number() OVER () AS _number FROM {quoted(name)}")
+    connection.execute(
+        f"CREATE TABLE all_rows AS SELECT *, row_number() OVER () AS _number FROM {quoted(name)}"
+    )
     count = int(connection.execute("SELECT count(*) FROM all_rows").fetchall()[0][0])
     culprits: list[dict[str, Any]] = []
     pending = [(1, count)]
@@ -99,7 +116,9 @@ def _find_culprits(connection: duckdb.DuckDBPyConnection, query: str, name: str)
                     "Mend the query: TRY_CAST makes NULL of what is no number.",
                 ) from None
     numbers = ", ".join(str(culprit["number"]) for culprit in culprits)
-    rows = connection.execute(f"SELECT * FROM all_rows WHERE _number IN ({numbers}) ORDER BY _number")
+    rows = connection.execute(
+        f"SELECT * FROM all_rows WHERE _number IN ({numbers}) ORDER BY _number"
+    )
     names = [column[0] for column in rows.description or []]
     for culprit, values in zip(culprits, rows.fetchall(), strict=True):
         culprit["row"] = dict(zip(names, values, strict=True))
@@ -109,7 +128,9 @@ def _find_culprits(connection: duckdb.DuckDBPyConnection, query: str, name: str)
     return culprits
 
 
-def _wrong(connection: duckdb.DuckDBPyConnection, names: Sequence[str], error: Exception, remedy: str) -> ParamsError:
+def _wrong(
+    connection: duckdb.DuckDBPyConnection, names: Sequence[str], error: Exception, remedy: str
+) -> ParamsError:
     tables = []
     for name in dict.fromkeys(names):
         columns = [row[0] for row in connection.execute(f"DESCRIBE {quoted(name)}").fetchall()]

@@ -34,7 +34,11 @@ class Given:
     @property
     def is_list(self) -> bool:
         """Whether all rows hold lists of plain values."""
-        return self.kind.endswith("[]") and not is_nested(self.kind.removesuffix("[]")) and self.kind != "JSON[]"
+        return (
+            self.kind.endswith("[]")
+            and not is_nested(self.kind.removesuffix("[]"))
+            and self.kind != "JSON[]"
+        )
 
     @property
     def json(self) -> str:
@@ -51,8 +55,16 @@ class Given:
     @property
     def holds_nested(self) -> str:
         """SQL: whether a row holds a list or an object."""
-        value = f"CASE WHEN json_valid({self.sql}) THEN {self.sql} END" if self.kind == JSON_TEXT else self.sql
-        return f"coalesce(json_type({value}) IN ('ARRAY', 'OBJECT'), false)" if self.is_json else "false"
+        value = (
+            f"CASE WHEN json_valid({self.sql}) THEN {self.sql} END"
+            if self.kind == JSON_TEXT
+            else self.sql
+        )
+        return (
+            f"coalesce(json_type({value}) IN ('ARRAY', 'OBJECT'), false)"
+            if self.is_json
+            else "false"
+        )
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,10 @@ def read_text(given: Given) -> Reading:
     if given.is_json:
         content = f"read_content(CASE WHEN {given.holds_nested} THEN {given.json} END)"
         parts = read_as(content, "text", given.name)
-        return Reading(f"CASE WHEN {given.holds_nested} THEN {parts.value} ELSE {given.text} END", parts.problem)
+        return Reading(
+            f"CASE WHEN {given.holds_nested} THEN {parts.value} ELSE {given.text} END",
+            parts.problem,
+        )
     if given.kind in ("FLOAT", "DOUBLE"):
         return Reading(f"CASE WHEN isfinite({given.sql}) THEN {given.text} END")
     return Reading(given.text)
@@ -85,7 +100,10 @@ def read_label(given: Given, *, merge: bool) -> Reading:
     if not given.is_json:
         return Reading(_label(given.sql, given.kind, merge))
     number = f"json_type({given.sql}) = 'DOUBLE'" if given.kind == "JSON" else "false"
-    as_number, as_text = _label(f"TRY_CAST({given.text} AS DOUBLE)", "DOUBLE", merge), _label(given.text, "VARCHAR", merge)
+    as_number, as_text = (
+        _label(f"TRY_CAST({given.text} AS DOUBLE)", "DOUBLE", merge),
+        _label(given.text, "VARCHAR", merge),
+    )
     return Reading(
         f"CASE WHEN {given.holds_nested} THEN NULL WHEN {number} THEN {as_number} ELSE {as_text} END",
         f"CASE WHEN {given.holds_nested} THEN {literal(f'{given.name}: wanted one label, found a list or an object')} END",
@@ -102,7 +120,13 @@ def read_labels(given: Given, *, merge: bool, separator: str) -> Reading:
     written = f"coalesce(regexp_matches({given.text}, {literal(_LISTED)}), false)"
     found = read_as(f"read_list(CASE WHEN {written} THEN {given.text} END)", "items", given.name)
     pieces = f"list_filter(list_transform(string_split({given.text}, {literal(separator)}), lambda x: trim(x)), lambda x: x <> '')"
-    return _read_each(f"CASE WHEN {written} THEN {found.value} ELSE {pieces} END", "VARCHAR", merge, given.name, found.problem)
+    return _read_each(
+        f"CASE WHEN {written} THEN {found.value} ELSE {pieces} END",
+        "VARCHAR",
+        merge,
+        given.name,
+        found.problem,
+    )
 
 
 def read_flags(given: Sequence[Given]) -> Reading:
@@ -112,11 +136,19 @@ def read_flags(given: Sequence[Given]) -> Reading:
         if is_nested(column.kind):
             raise unfit(column, "0 or 1")
         value = f"coalesce({read_label(column, merge=False).value}, '')"
-        on.append(f"CASE WHEN lower({value}) IN ({', '.join(map(literal, ON))}) THEN {literal(column.name)} END")
-        missing = literal(f"{column.name}: missing, which is neither 0 nor 1; `ingest.query` can say what it means")
+        on.append(
+            f"CASE WHEN lower({value}) IN ({', '.join(map(literal, ON))}) THEN {literal(column.name)} END"
+        )
+        missing = literal(
+            f"{column.name}: missing, which is neither 0 nor 1; `ingest.query` can say what it means"
+        )
         other = f"{literal(f'{column.name}: wanted 0 or 1, found ')} || {value}"
-        wrong.append(f"WHEN {value} = '' THEN {missing} WHEN lower({value}) NOT IN ({', '.join(map(literal, (*ON, *OFF)))}) THEN {other}")
-    return Reading(f"list_filter([{', '.join(on)}], lambda x: x IS NOT NULL)", f"CASE {' '.join(wrong)} END")
+        wrong.append(
+            f"WHEN {value} = '' THEN {missing} WHEN lower({value}) NOT IN ({', '.join(map(literal, (*ON, *OFF)))}) THEN {other}"
+        )
+    return Reading(
+        f"list_filter([{', '.join(on)}], lambda x: x IS NOT NULL)", f"CASE {' '.join(wrong)} END"
+    )
 
 
 def read_other(given: Given, wanted: str) -> Reading:
@@ -124,7 +156,9 @@ def read_other(given: Given, wanted: str) -> Reading:
     if is_nested(wanted) != is_nested(given.kind) and is_nested(given.kind):
         raise unfit(given, wanted)
     value = given.sql if is_nested(given.kind) else given.text
-    return Reading(f"TRY_CAST({f'TRY_CAST({value} AS JSON)' if is_nested(wanted) and value != given.sql else value} AS {wanted})")
+    return Reading(
+        f"TRY_CAST({f'TRY_CAST({value} AS JSON)' if is_nested(wanted) and value != given.sql else value} AS {wanted})"
+    )
 
 
 def read_as(call: str, member: str, name: str) -> Reading:
@@ -134,7 +168,10 @@ def read_as(call: str, member: str, name: str) -> Reading:
 
 def accepted(answer: Given) -> Reading:
     """An annotator's answer; a row that was rejected or ignored cannot be used."""
-    return Reading(answer.text, f"CASE WHEN {answer.text} IN ('reject', 'ignore') THEN 'the annotator''s answer is ' || {answer.text} END")
+    return Reading(
+        answer.text,
+        f"CASE WHEN {answer.text} IN ('reject', 'ignore') THEN 'the annotator''s answer is ' || {answer.text} END",
+    )
 
 
 def first_problem(readings: Mapping[str, Reading]) -> str | None:
@@ -146,13 +183,18 @@ def first_problem(readings: Mapping[str, Reading]) -> str | None:
 def one_column(name: str, columns: Sequence[Given]) -> Given:
     """The only one; ParamsError where params.yaml names several."""
     if len(columns) != 1:
-        raise ParamsError(f"ingest.columns.{name}: wanted one column, found {len(columns)}.", "Name one.")
+        raise ParamsError(
+            f"ingest.columns.{name}: wanted one column, found {len(columns)}.", "Name one."
+        )
     return columns[0]
 
 
 def unfit(given: Given, wanted: str) -> DataError:
     """The error for a column of which no row can be used."""
-    return DataError(f"column '{given.name}': wanted {wanted}, found {given.kind}.", "Name another column, or make one in `ingest.query`.")
+    return DataError(
+        f"column '{given.name}': wanted {wanted}, found {given.kind}.",
+        "Name another column, or make one in `ingest.query`.",
+    )
 
 
 def _read_each(labels: str, kind: str, merge: bool, name: str, problem: str | None) -> Reading:

@@ -45,7 +45,8 @@ class Batch:
         names = self.rows.schema.names
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(
-                f"two columns are called '{twice[0]}', of which a row of JSON holds one.", "Rename one, or write to .parquet or .csv."
+                f"two columns are called '{twice[0]}', of which a row of JSON holds one.",
+                "Rename one, or write to .parquet or .csv.",
             )
         return self.rows.to_pylist() if self.objects is None else self.objects
 
@@ -65,7 +66,9 @@ def read_batches(source: Path, wanted: Collection[str], problem: Problem) -> Ite
     yield from read(source, described, list(wanted), problem)
 
 
-def _parquet_batches(source: Path, _: Source, wanted: Sequence[str], problem: Problem) -> Iterator[Batch]:
+def _parquet_batches(
+    source: Path, _: Source, wanted: Sequence[str], problem: Problem
+) -> Iterator[Batch]:
     """By pyarrow: every type, and what a frame's index is, stays as it is."""
     import duckdb
     import pyarrow as pa
@@ -81,11 +84,19 @@ def _parquet_batches(source: Path, _: Source, wanted: Sequence[str], problem: Pr
                 yield Batch(rows, _inputs(connection, source, rows, first, wanted, problem))
                 first += rows.num_rows
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{source}: not a Parquet file that can be read: {' '.join(str(error).split())[:300]}", "Write it again.") from None
+        raise DataError(
+            f"{source}: not a Parquet file that can be read: {' '.join(str(error).split())[:300]}",
+            "Write it again.",
+        ) from None
 
 
 def _inputs(
-    connection: duckdb.DuckDBPyConnection, source: Path, rows: pa.RecordBatch, first: int, wanted: Sequence[str], problem: Problem
+    connection: duckdb.DuckDBPyConnection,
+    source: Path,
+    rows: pa.RecordBatch,
+    first: int,
+    wanted: Sequence[str],
+    problem: Problem,
 ) -> pa.RecordBatch:
     """The columns that are wanted; `first` is the number of the first row."""
     import pyarrow as pa
@@ -94,18 +105,29 @@ def _inputs(
     kinds = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
     readings = _readings(kinds, wanted, problem)
     _require_fit(connection, source, readings, f"row_number() OVER () + {first - 1}")
-    columns = ", ".join(f"{reading.value} AS {quoted(column)}" for column, reading in readings.items())
+    columns = ", ".join(
+        f"{reading.value} AS {quoted(column)}" for column, reading in readings.items()
+    )
     found: pa.Table = connection.sql(f"SELECT {columns} FROM rows").to_arrow_table()
-    return found.combine_chunks().to_batches()[0] if len(found) else pa.RecordBatch.from_pylist([], found.schema)
+    return (
+        found.combine_chunks().to_batches()[0]
+        if len(found)
+        else pa.RecordBatch.from_pylist([], found.schema)
+    )
 
 
-def _text_batches(source: Path, described: Source, wanted: Sequence[str], problem: Problem) -> Iterator[Batch]:
+def _text_batches(
+    source: Path, described: Source, wanted: Sequence[str], problem: Problem
+) -> Iterator[Batch]:
     import duckdb
     import pyarrow as pa
 
     loaded = Loaded("rows", source.name, keep_raw=True)
     # a database on disk, for the file may be larger than memory
-    with tempfile.TemporaryDirectory() as scratch, duckdb.connect(str(Path(scratch) / "rows.duckdb")) as connection:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        duckdb.connect(str(Path(scratch) / "rows.duckdb")) as connection,
+    ):
         connection.execute("SET enable_progress_bar=false")
         register(connection)
         load(connection, source, loaded, described, wanted, Path(scratch))
@@ -115,41 +137,79 @@ def _text_batches(source: Path, described: Source, wanted: Sequence[str], proble
         readings = _readings(kinds, wanted, problem)
         _require_fit(connection, source, readings, LINE)
         # values of several types as their text, not as JSON with its quotes
-        columns = [f"{quoted(name)} ->> '$' AS {quoted(name)}" if kinds[name] == "JSON" else quoted(name) for name in loaded.columns]
-        columns += [f"{reading.value} AS {quoted(_INPUT + column)}" for column, reading in readings.items()]
+        columns = [
+            f"{quoted(name)} ->> '$' AS {quoted(name)}" if kinds[name] == "JSON" else quoted(name)
+            for name in loaded.columns
+        ]
+        columns += [
+            f"{reading.value} AS {quoted(_INPUT + column)}" for column, reading in readings.items()
+        ]
         columns += [RAW] if RAW in kinds else []
-        reader = connection.cursor().sql(f"SELECT {', '.join(columns)} FROM rows ORDER BY {LINE}").to_arrow_reader(BATCH_ROWS)
+        reader = (
+            connection.cursor()
+            .sql(f"SELECT {', '.join(columns)} FROM rows ORDER BY {LINE}")
+            .to_arrow_reader(BATCH_ROWS)
+        )
         batches = reader if loaded.rows else [pa.RecordBatch.from_pylist([], reader.schema)]
         yield from (_split(batch, loaded, wanted) for batch in batches)
 
 
 def _split(batch: pa.RecordBatch, loaded: Loaded, wanted: Sequence[str]) -> Batch:
-    objects = [json.loads(text) for text in batch[RAW].to_pylist()] if RAW in batch.schema.names else None
+    objects = (
+        [json.loads(text) for text in batch[RAW].to_pylist()] if RAW in batch.schema.names else None
+    )
     rows = batch.select(loaded.columns).rename_columns(loaded.spelled())
-    return Batch(rows, batch.select([_INPUT + column for column in wanted]).rename_columns(list(wanted)), objects)
+    return Batch(
+        rows,
+        batch.select([_INPUT + column for column in wanted]).rename_columns(list(wanted)),
+        objects,
+    )
 
 
-def _readings(kinds: Mapping[str, str], wanted: Sequence[str], problem: Problem) -> dict[str, Reading]:
-    return problem.readings({name: [Given(name, quoted(name), kinds[name])] for name in wanted}, ReadingParams())
+def _readings(
+    kinds: Mapping[str, str], wanted: Sequence[str], problem: Problem
+) -> dict[str, Reading]:
+    return problem.readings(
+        {name: [Given(name, quoted(name), kinds[name])] for name in wanted}, ReadingParams()
+    )
 
 
-def _require_fit(connection: duckdb.DuckDBPyConnection, source: Path, readings: Mapping[str, Reading], line: str) -> None:
+def _require_fit(
+    connection: duckdb.DuckDBPyConnection, source: Path, readings: Mapping[str, Reading], line: str
+) -> None:
     """DataError where the rows hold values that are nothing of what they should be."""
     said = first_problem(readings)
     query = f"SELECT {line} AS line, {said} AS said FROM rows"
-    bad = connection.execute(f"SELECT * FROM ({query}) WHERE said IS NOT NULL ORDER BY line").fetchall() if said else []
+    bad = (
+        connection.execute(
+            f"SELECT * FROM ({query}) WHERE said IS NOT NULL ORDER BY line"
+        ).fetchall()
+        if said
+        else []
+    )
     if bad:
-        raise DataError(f"{source}: {len(bad)} rows cannot be read; line {bad[0][0]}: {bad[0][1]}.", "Mend or remove them.")
+        raise DataError(
+            f"{source}: {len(bad)} rows cannot be read; line {bad[0][0]}: {bad[0][1]}.",
+            "Mend or remove them.",
+        )
 
 
 def _require_all(source: Path, loaded: Loaded) -> None:
     if loaded.quarantine:
         first = loaded.quarantine[0]
         count = len(loaded.quarantine)
-        raise DataError(f"{source}: {count} rows cannot be read; line {first['line']}: {first['reason']}.", "Mend or remove them.")
+        raise DataError(
+            f"{source}: {count} rows cannot be read; line {first['line']}: {first['reason']}.",
+            "Mend or remove them.",
+        )
 
 
 def _require_columns(source: Path, columns: Sequence[str], wanted: Collection[str]) -> None:
-    missing = [f"'{column}'.{did_you_mean(column, columns)}" for column in wanted if column not in columns]
+    missing = [
+        f"'{column}'.{did_you_mean(column, columns)}" for column in wanted if column not in columns
+    ]
     if missing:
-        raise DataError(f"{source}: there is no column {' and no '.join(missing)} Found: {', '.join(columns)}.", "Rename the column.")
+        raise DataError(
+            f"{source}: there is no column {' and no '.join(missing)} Found: {', '.join(columns)}.",
+            "Rename the column.",
+        )

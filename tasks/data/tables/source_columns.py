@@ -20,7 +20,10 @@ def find_column(connection: duckdb.DuckDBPyConnection, loaded: Loaded, name: str
     """The column, or the member, of that name; None where there is none."""
     import duckdb
 
-    types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {quoted(loaded.table)}").fetchall()}
+    types = {
+        row[0]: str(row[1])
+        for row in connection.execute(f"DESCRIBE {quoted(loaded.table)}").fetchall()
+    }
     root, *members = name.split(".")
     if name in types:
         sql = quoted(name)
@@ -31,7 +34,11 @@ def find_column(connection: duckdb.DuckDBPyConnection, loaded: Loaded, name: str
     else:
         sql = ".".join(map(quoted, (loaded.table, root, *members)))
     try:
-        kind = str(connection.execute(f"DESCRIBE SELECT {sql} AS value FROM {quoted(loaded.table)}").fetchall()[0][1])
+        kind = str(
+            connection.execute(
+                f"DESCRIBE SELECT {sql} AS value FROM {quoted(loaded.table)}"
+            ).fetchall()[0][1]
+        )
     except duckdb.BinderException:
         return None
     return Given(name, sql, JSON_TEXT if name in loaded.mixed else kind)

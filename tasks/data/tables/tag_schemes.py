@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 _NUMBERS = (
     "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE",
 )  # fmt: skip
-_SAME_AS = {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}  # BIOES and BILOU: single or unit, end or last
+_SAME_AS = {
+    "S-": "B-",
+    "U-": "B-",
+    "E-": "I-",
+    "L-": "I-",
+}  # BIOES and BILOU: single or unit, end or last
 MOST_TAGS = 1000
 PREFIXES = ("B-", "I-", *_SAME_AS)
 
@@ -37,7 +42,9 @@ def as_iob2(tags: str, given: Given, params: ReadingParams) -> str:
             f"column '{given.name}': it holds the numbers of tags, and nothing says which tags they are.",
             "Name them in order, from 0: `ingest.tag_names: [O, B-PER, I-PER, ...]`, or `ratchet init --tags O,B-PER,I-PER,...`.",
         )
-    cases = " ".join(f"WHEN {literal(theirs)} THEN {literal(ours)} || x[3:]" for theirs, ours in _SAME_AS.items())
+    cases = " ".join(
+        f"WHEN {literal(theirs)} THEN {literal(ours)} || x[3:]" for theirs, ours in _SAME_AS.items()
+    )
     tags = f"list_transform({tags}, lambda x: CASE x[:2] {cases} ELSE x END)"
     if params.merge_labels:
         tags = f"list_transform({tags}, lambda x: CASE WHEN x[2] = '-' THEN x[:2] || trim(lower(x[3:])) ELSE x END)"
@@ -71,7 +78,11 @@ def numbered(rows: Mapping[str, Sequence[Any]]) -> str | None:
     """The column, if there is one, of lists of whole numbers that may be tags'."""
     for name, values in rows.items():
         items = [item for value in values if isinstance(value, list) for item in value]
-        if items and all(isinstance(item, int | float) and item in range(MOST_TAGS) for item in items) and "tag" in name.lower():
+        if (
+            items
+            and all(isinstance(item, int | float) and item in range(MOST_TAGS) for item in items)
+            and "tag" in name.lower()
+        ):
             return name
     return None
 
@@ -88,7 +99,13 @@ def spans_of(rows: Mapping[str, Sequence[Any]]) -> str | None:
 def choices_of(rows: Mapping[str, Sequence[Any]]) -> str | None:
     """The column, if there is one, of what Label Studio exports of classes of whole texts."""
     for name, values in rows.items():
-        results = [kind for value in values if isinstance(value, list) for item in value for kind in _result_types(item)]
+        results = [
+            kind
+            for value in values
+            if isinstance(value, list)
+            for item in value
+            for kind in _result_types(item)
+        ]
         if "choices" in results and LABELS not in results:
             return name
     return None
@@ -98,7 +115,10 @@ def word_tags(rows: Mapping[str, Sequence[Any]]) -> str | None:
     """The column, if there is one, whose rows hold the tag of a word each."""
     for name, values in rows.items():
         present = [value for value in values if value]
-        tags = all(isinstance(value, str) and (value == "O" or value.startswith(PREFIXES)) for value in present)
+        tags = all(
+            isinstance(value, str) and (value == "O" or value.startswith(PREFIXES))
+            for value in present
+        )
         if tags and len({value == "O" for value in present}) == 2:
             return name
     return None
@@ -110,7 +130,9 @@ def _is_span(item: Any) -> bool:
         if "result" in keys:
             kinds = _result_types(item)
             return LABELS in kinds or not kinds
-        return bool(keys & {"start", "start_offset"}) and bool(keys & {"label", "labels", "entity_group"})
+        return bool(keys & {"start", "start_offset"}) and bool(
+            keys & {"label", "labels", "entity_group"}
+        )
     return isinstance(item, list) and len(item) == 3 and isinstance(item[2], str)
 
 

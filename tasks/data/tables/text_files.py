@@ -14,14 +14,24 @@ from typing import IO, TextIO, cast
 from tasks.core.errors import DataError, ParamsError
 
 _CHUNK = 2**23
-_MAX_BAD_SHARE = 0.01  # of lines; above it the encoding is taken to be a wrong guess, not the lines damaged
+_MAX_BAD_SHARE = (
+    0.01  # of lines; above it the encoding is taken to be a wrong guess, not the lines damaged
+)
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
          (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
 # bytes that begin what is no text: what it is, and what to do
 _FORMATS = (
     (b"\x1f\x8b", "gzip", "Give it the ending .gz, or unpack it (`gunzip`)."),
-    (b"PK\x03\x04", "a zip archive, or an Excel file", "Unpack it (`unzip`), or save the sheet as CSV."),
-    (b"PAR1\x15", "Parquet", "Give it the ending .parquet, or set `format: parquet` beside its `url`."),
+    (
+        b"PK\x03\x04",
+        "a zip archive, or an Excel file",
+        "Unpack it (`unzip`), or save the sheet as CSV.",
+    ),
+    (
+        b"PAR1\x15",
+        "Parquet",
+        "Give it the ending .parquet, or set `format: parquet` beside its `url`.",
+    ),
 )
 _ESCAPED = re.compile("[\udc00-\udcff]")
 
@@ -56,7 +66,11 @@ class Text:
 def undecodable(text: str) -> str:
     """What cannot be decoded in a line, in words; '' where all of it could."""
     found = _ESCAPED.search(text)
-    return f"byte 0x{ord(found[0]) - 0xDC00:02x} at character {found.start() + 1} is not of the file's encoding" if found else ""
+    return (
+        f"byte 0x{ord(found[0]) - 0xDC00:02x} at character {found.start() + 1} is not of the file's encoding"
+        if found
+        else ""
+    )
 
 
 def as_utf8(source: Path, name: str, encoding: str, scratch: Path) -> Text:
@@ -69,7 +83,10 @@ def as_utf8(source: Path, name: str, encoding: str, scratch: Path) -> Text:
     if not bom and not source.name.endswith(".gz") and _is_plain(source, encoding):
         return Text(source)
     damage = _Damage()
-    with _open(source) as file, scratch.open("w", encoding="utf-8", errors="surrogatepass", newline="") as copy:
+    with (
+        _open(source) as file,
+        scratch.open("w", encoding="utf-8", errors="surrogatepass", newline="") as copy,
+    ):
         file.read(bom)
         decoder = codecs.getincrementaldecoder(encoding)(errors="ratchet-escape")
         only_cr, held = None, ""
@@ -134,7 +151,8 @@ def _encoding(source: Path, name: str, declared: str) -> tuple[str, int]:
         "".encode(found)
     except LookupError:
         raise ParamsError(
-            f"ingest.sources: no encoding is called '{declared}'.", "For example: utf-8, cp1252, latin-1, utf-16-le, gb18030."
+            f"ingest.sources: no encoding is called '{declared}'.",
+            "For example: utf-8, cp1252, latin-1, utf-16-le, gb18030.",
         ) from None
     if head.count(0) > len(head) // 5 and not found.startswith(("utf-16", "utf-32")):
         raise DataError(

@@ -32,7 +32,11 @@ class Resampling:
 
 
 def metric_intervals(
-    problem: Problem, outputs: Floats, references: Array, labels: Sequence[str], resampling: Resampling
+    problem: Problem,
+    outputs: Floats,
+    references: Array,
+    labels: Sequence[str],
+    resampling: Resampling,
 ) -> dict[str, Interval]:
     """Each metric's value and percentile interval; the rows' order does not matter."""
     order = _canonical_order(references, outputs)
@@ -44,29 +48,59 @@ def metric_intervals(
         found = resampled(draws)
         return np.stack([found[name] for name in values])
 
-    bounds = _bounds(statistic, np.asarray(list(values.values())), len(references), resampling, problem.clusters(references))
-    return {name: _interval(value, bound) for (name, value), bound in zip(values.items(), bounds, strict=True)}
+    bounds = _bounds(
+        statistic,
+        np.asarray(list(values.values())),
+        len(references),
+        resampling,
+        problem.clusters(references),
+    )
+    return {
+        name: _interval(value, bound)
+        for (name, value), bound in zip(values.items(), bounds, strict=True)
+    }
 
 
 def difference_interval(
-    problem: Problem, pair: tuple[Floats, Floats], references: Array, labels: Sequence[str], resampling: Resampling
+    problem: Problem,
+    pair: tuple[Floats, Floats],
+    references: Array,
+    labels: Sequence[str],
+    resampling: Resampling,
 ) -> Interval:
     """First model's minus second's value of the problem's metric, with its paired interval."""
     order = _canonical_order(references, *pair)
     references = references[order]
     first, second = (outputs[order] for outputs in pair)
     name = problem.metric
-    value = problem.metrics(first, references, labels)[name] - problem.metrics(second, references, labels)[name]
-    ours, theirs = (problem.resampled_metrics(outputs, references, labels) for outputs in (first, second))
+    value = (
+        problem.metrics(first, references, labels)[name]
+        - problem.metrics(second, references, labels)[name]
+    )
+    ours, theirs = (
+        problem.resampled_metrics(outputs, references, labels) for outputs in (first, second)
+    )
 
     def statistic(draws: Draws) -> Doubles:
         return (ours(draws)[name] - theirs(draws)[name])[None]
 
-    return _interval(value, _bounds(statistic, np.asarray([value]), len(references), resampling, problem.clusters(references))[0])
+    return _interval(
+        value,
+        _bounds(
+            statistic,
+            np.asarray([value]),
+            len(references),
+            resampling,
+            problem.clusters(references),
+        )[0],
+    )
 
 
 def resample(
-    statistic: Callable[[Draws], Doubles], rows: int, resampling: Resampling, clusters: npt.NDArray[np.int64] | None = None
+    statistic: Callable[[Draws], Doubles],
+    rows: int,
+    resampling: Resampling,
+    clusters: npt.NDArray[np.int64] | None = None,
 ) -> Doubles:
     """(m, r): m statistics of each resample.
 
@@ -98,13 +132,19 @@ def resample(
 
 
 def _bounds(
-    statistic: Callable[[Draws], Doubles], values: Doubles, rows: int, resampling: Resampling, clusters: npt.NDArray[np.int64] | None
+    statistic: Callable[[Draws], Doubles],
+    values: Doubles,
+    rows: int,
+    resampling: Resampling,
+    clusters: npt.NDArray[np.int64] | None,
 ) -> Doubles:
     """(m, 2): low and high of each of m statistics, by percentiles."""
     if rows < 2 or (clusters is not None and clusters.max() < 1):  # nothing to draw from
         return np.stack([values, values], 1)
     tail = (1 - resampling.confidence) / 2
-    found: Doubles = np.quantile(resample(statistic, rows, resampling, clusters), (tail, 1 - tail), axis=1).T
+    found: Doubles = np.quantile(
+        resample(statistic, rows, resampling, clusters), (tail, 1 - tail), axis=1
+    ).T
     return found
 
 

@@ -38,13 +38,20 @@ class Draws:
             from scipy.sparse import csr_array
 
             rows, units = len(self.units), self.counts.shape[1]
-            values = csr_array((np.ones(rows), self.units, np.arange(rows + 1)), shape=(rows, units)).T @ values
+            values = (
+                csr_array((np.ones(rows), self.units, np.arange(rows + 1)), shape=(rows, units)).T
+                @ values
+            )
         found: Doubles = self.counts @ values
         return found
 
     def sizes(self) -> Doubles:
         """(r,): rows in each resample."""
-        sizes = self.counts if self.units is None else self.counts * np.bincount(self.units, minlength=self.counts.shape[1])
+        sizes = (
+            self.counts
+            if self.units is None
+            else self.counts * np.bincount(self.units, minlength=self.counts.shape[1])
+        )
         return np.asarray(sizes.sum(1))
 
     def of_rows(self) -> Doubles:

@@ -63,7 +63,11 @@ class PairedDifference:
 
 
 def metric_differences(
-    problem: Problem, pair: tuple[Floats, Floats], references: Array, labels: Sequence[str], resampling: Resampling
+    problem: Problem,
+    pair: tuple[Floats, Floats],
+    references: Array,
+    labels: Sequence[str],
+    resampling: Resampling,
 ) -> dict[str, Difference]:
     """Every metric's difference; `pair` holds both models' outputs of the same rows, columns in the order of `labels`."""
     first, second = (problem.metrics(outputs, references, labels) for outputs in pair)
@@ -74,7 +78,10 @@ def metric_differences(
         return np.stack([found[name] - other[name] for name in first])
 
     drawn = resample(statistic, len(references), resampling, problem.clusters(references))
-    return {name: describe_difference(first[name], second[name], drawn[i], resampling.confidence) for i, name in enumerate(first)}
+    return {
+        name: describe_difference(first[name], second[name], drawn[i], resampling.confidence)
+        for i, name in enumerate(first)
+    }
 
 
 def accuracy_difference(first: Bools, second: Bools, resampling: Resampling) -> Difference:
@@ -84,9 +91,13 @@ def accuracy_difference(first: Bools, second: Bools, resampling: Resampling) -> 
     """
     rows, (only_first, only_second) = len(first), discordant(first, second)
     shares = np.asarray([only_first, only_second, rows - only_first - only_second]) / rows
-    counts = np.random.default_rng(resampling.seed).multinomial(rows, shares, size=resampling.resamples)
+    counts = np.random.default_rng(resampling.seed).multinomial(
+        rows, shares, size=resampling.resamples
+    )
     drawn = (counts[:, 0] - counts[:, 1]) / rows
-    found = describe_difference(float(first.mean()), float(second.mean()), drawn, resampling.confidence)
+    found = describe_difference(
+        float(first.mean()), float(second.mean()), drawn, resampling.confidence
+    )
     return Difference(**{**vars(found), "p_value": mcnemar(only_first, only_second)})
 
 
@@ -135,10 +146,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def describe_difference(first: float, second: float, drawn: Doubles, confidence: float) -> Difference:
+def describe_difference(
+    first: float, second: float, drawn: Doubles, confidence: float
+) -> Difference:
     """First minus second, with what its bootstrap resamples `drawn`, (r,), say of it."""
     low, high = np.quantile(drawn, ((1 - confidence) / 2, (1 + confidence) / 2))
     # plus one: the rows as they are count as a draw, so that no p-value is 0 (Davison & Hinkley 1997, ch. 4.2)
-    tails = [(1 + int((drawn <= 0).sum())) / (len(drawn) + 1), (1 + int((drawn >= 0).sum())) / (len(drawn) + 1)]
+    tails = [
+        (1 + int((drawn <= 0).sum())) / (len(drawn) + 1),
+        (1 + int((drawn >= 0).sum())) / (len(drawn) + 1),
+    ]
     value, error = first - second, float(drawn.std(ddof=1))
-    return Difference(first, second, value, min(value, float(low)), max(value, float(high)), min(1.0, 2 * min(tails)), error)
+    return Difference(
+        first,
+        second,
+        value,
+        min(value, float(low)),
+        max(value, float(high)),
+        min(1.0, 2 * min(tails)),
+        error,
+    )

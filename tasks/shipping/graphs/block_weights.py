@@ -30,7 +30,13 @@ def quantize_weights(graph: onnx.ModelProto, target: Path, *, bits: int) -> None
 
         model = ONNXModel(copy)
         model.replace_gemm_with_matmul()  # GPT-2's layers are traced as that
-        quantizer = MatMulNBitsQuantizer(model.model, bits=bits, block_size=BLOCK, is_symmetric=False, accuracy_level=COMPUTE_INT8)
+        quantizer = MatMulNBitsQuantizer(
+            model.model,
+            bits=bits,
+            block_size=BLOCK,
+            is_symmetric=False,
+            accuracy_level=COMPUTE_INT8,
+        )
         quantizer.process()
     quantized: onnx.ModelProto = quantizer.model.model
     quantize_embeddings(quantized)
@@ -41,7 +47,11 @@ def quantize_weights(graph: onnx.ModelProto, target: Path, *, bits: int) -> None
 @contextmanager
 def _unlogged() -> Iterator[None]:
     """The quantizer's module sets up logging for the whole process, and tells of every operator."""
-    root, level, handlers = logging.getLogger(), logging.getLogger().level, list(logging.getLogger().handlers)
+    root, level, handlers = (
+        logging.getLogger(),
+        logging.getLogger().level,
+        list(logging.getLogger().handlers),
+    )
     logger = logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer")
     logger.setLevel(logging.ERROR)
     try:

@@ -19,15 +19,21 @@ def constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-def replace_nodes(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, Any]) -> None:
+def replace_nodes(
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, Any]
+) -> None:
     """In place: these nodes instead, these constants too, and none that nothing reads."""
     from onnx import numpy_helper
 
     nodes = list(nodes)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(values), name) for name, values in tensors.items())
-    read = {name for node in nodes for name in node.input} | {output.name for output in model.graph.output}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(values), name) for name, values in tensors.items()
+    )
+    read = {name for node in nodes for name in node.input} | {
+        output.name for output in model.graph.output
+    }
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)

@@ -31,7 +31,12 @@ def cache_names(prefix: str, layers: int) -> list[str]:
     return [f"{prefix}.{layer}.{part}" for layer in range(layers) for part in PARTS]
 
 
-def trace_causal(model: PreTrainedModel, example: Mapping[str, npt.NDArray[np.int64]], output_name: str, opset: int) -> onnx.ModelProto:
+def trace_causal(
+    model: PreTrainedModel,
+    example: Mapping[str, npt.NDArray[np.int64]],
+    output_name: str,
+    opset: int,
+) -> onnx.ModelProto:
     """The graph with dynamic batch, length and length before, as the legacy exporter traces it.
 
     example  one padded batch, (rows, longest) each: `input_ids` and `attention_mask`; longer than BEFORE
@@ -47,9 +52,16 @@ def trace_causal(model: PreTrainedModel, example: Mapping[str, npt.NDArray[np.in
             super().__init__()
             self.model = model
 
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, *past: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        def forward(
+            self, input_ids: torch.Tensor, attention_mask: torch.Tensor, *past: torch.Tensor
+        ) -> tuple[torch.Tensor, ...]:
             cache = DynamicCache(list(zip(past[::2], past[1::2], strict=True)))
-            outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, use_cache=True)
+            outputs = self.model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                past_key_values=cache,
+                use_cache=True,
+            )
             return (outputs[output_name], *_tensors(outputs))
 
     buffer: Any = io.BytesIO()  # taken, though its type does not say so
@@ -57,11 +69,16 @@ def trace_causal(model: PreTrainedModel, example: Mapping[str, npt.NDArray[np.in
     with torch.inference_mode(), warnings.catch_warnings():
         # the exporter is deprecated, not gone; and whether tracing lost something, the parity check after it finds out
         warnings.simplefilter("ignore")
-        past = _tensors(model(input_ids=ids[:, :BEFORE], attention_mask=mask[:, :BEFORE], use_cache=True))
+        past = _tensors(
+            model(input_ids=ids[:, :BEFORE], attention_mask=mask[:, :BEFORE], use_cache=True)
+        )
         layers = len(past) // 2
         names = ["input_ids", "attention_mask", *cache_names(PAST, layers)]
         found = [output_name, *cache_names(PRESENT, layers)]
-        axes = {name: {0: "batch", 2: "before" if name.startswith(PAST) else "total"} for name in (*names[2:], *found[1:])}
+        axes = {
+            name: {0: "batch", 2: "before" if name.startswith(PAST) else "total"}
+            for name in (*names[2:], *found[1:])
+        }
         torch.onnx.export(
             Outputs().eval(),
             (ids[:, BEFORE:], mask, *past),
@@ -81,4 +98,8 @@ def trace_causal(model: PreTrainedModel, example: Mapping[str, npt.NDArray[np.in
 
 def _tensors(outputs: Any) -> list[torch.Tensor]:
     """Keys and values of every layer, in the order of `cache_names`."""
-    return [tensor for layer in outputs["past_key_values"].layers for tensor in (layer.keys, layer.values)]
+    return [
+        tensor
+        for layer in outputs["past_key_values"].layers
+        for tensor in (layer.keys, layer.values)
+    ]

@@ -20,10 +20,16 @@ _ZERO = 8  # the step that stands for 0 where 4 bits are without sign
 
 def quantize_embeddings(model: onnx.ModelProto, bits: int = 8) -> None:
     """In place. Tables whose rows are no whole number of blocks stay at 8 bits."""
-    weights = {name: table for name, table in constants(model).items() if table.ndim == 2 and table.dtype == np.float32}
+    weights = {
+        name: table
+        for name, table in constants(model).items()
+        if table.ndim == 2 and table.dtype == np.float32
+    }
     kept = {output.name for output in model.graph.output}
     for node in model.graph.node:
-        by_row = node.op_type == "Gather" and not any(attribute.name == "axis" and attribute.i for attribute in node.attribute)
+        by_row = node.op_type == "Gather" and not any(
+            attribute.name == "axis" and attribute.i for attribute in node.attribute
+        )
         kept |= set(node.input[1 if by_row else 0 :])
     nodes: list[onnx.NodeProto] = []
     tensors: dict[str, Any] = {}
@@ -41,7 +47,9 @@ def quantize_embeddings(model: onnx.ModelProto, bits: int = 8) -> None:
 
 def symmetric_scales(values: Floats, axis: int, most: int = 127) -> Floats:
     """The size of a step for which whole numbers from -most to most hold all values along the axis, which is kept."""
-    scales: Floats = np.maximum(np.abs(values).max(axis, keepdims=True), 1e-8).astype(np.float32) / np.float32(most)
+    scales: Floats = np.maximum(np.abs(values).max(axis, keepdims=True), 1e-8).astype(
+        np.float32
+    ) / np.float32(most)
     return scales
 
 
@@ -61,7 +69,9 @@ def _steps(table: Floats) -> tuple[Floats, Floats]:
     return np.rint(blocks / scales), scales
 
 
-def _in_4_bits(name: str, table: Floats, rows: str, output: str) -> tuple[list[onnx.NodeProto], Mapping[str, Any]]:
+def _in_4_bits(
+    name: str, table: Floats, rows: str, output: str
+) -> tuple[list[onnx.NodeProto], Mapping[str, Any]]:
     from onnx import helper
 
     steps, scales = _steps(table)
@@ -74,7 +84,9 @@ def _in_4_bits(name: str, table: Floats, rows: str, output: str) -> tuple[list[o
     return [node], {packed: whole[:, ::2] | whole[:, 1::2] << 4, scale: scales[..., 0]}
 
 
-def _in_8_bits(name: str, table: Floats, rows: str, output: str) -> tuple[list[onnx.NodeProto], Mapping[str, Any]]:
+def _in_8_bits(
+    name: str, table: Floats, rows: str, output: str
+) -> tuple[list[onnx.NodeProto], Mapping[str, Any]]:
     from onnx import TensorProto, helper
 
     scales = symmetric_scales(table, axis=1)

@@ -17,10 +17,17 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 # what `onnxruntime.transformers` fuses as "bert": attention, bias + GELU, skip + layer norm
-FUSED_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "mpnet"})
+FUSED_TYPES = frozenset(
+    {"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "mpnet"}
+)
 
 
-def trace_model(model: PreTrainedModel, example: Mapping[str, npt.NDArray[np.int64]], output_name: str, opset: int) -> onnx.ModelProto:
+def trace_model(
+    model: PreTrainedModel,
+    example: Mapping[str, npt.NDArray[np.int64]],
+    output_name: str,
+    opset: int,
+) -> onnx.ModelProto:
     """The model's graph with dynamic batch and length, as the legacy exporter traces it (its graphs fuse, and it takes seconds).
 
     example  one padded batch, (rows, longest) each
@@ -57,12 +64,17 @@ def trace_model(model: PreTrainedModel, example: Mapping[str, npt.NDArray[np.int
             opset_version=opset,
             input_names=names,
             output_names=[output_name],
-            dynamic_axes={**axes, output_name: {0: "batch", 1: "length"} if of_tokens else {0: "batch"}},
+            dynamic_axes={
+                **axes,
+                output_name: {0: "batch", 1: "length"} if of_tokens else {0: "batch"},
+            },
         )
     return onnx.load_from_string(buffer.getvalue())
 
 
-def fuse_graph(graph: onnx.ModelProto, config: PretrainedConfig, *, split_heads: bool) -> onnx.ModelProto:
+def fuse_graph(
+    graph: onnx.ModelProto, config: PretrainedConfig, *, split_heads: bool
+) -> onnx.ModelProto:
     """The graph with attention, GELU and layer norm as single operators; a copy, unfused where the architecture is not known.
 
     config       the Hugging Face configuration
@@ -75,7 +87,9 @@ def fuse_graph(graph: onnx.ModelProto, config: PretrainedConfig, *, split_heads:
     if getattr(config, "model_type", "") in FUSED_TYPES:
         copy = _fuse(copy, config, split_heads)
     # quantizers ask for a pre-processing step that fails on fused graphs, and look for this mark of it
-    copy.metadata_props.append(onnx.StringStringEntryProto(key="onnx.quant.pre_process", value="onnxruntime.quant"))
+    copy.metadata_props.append(
+        onnx.StringStringEntryProto(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    )
     return copy
 
 
@@ -100,7 +114,9 @@ def _fuse(graph: onnx.ModelProto, config: PretrainedConfig, split_heads: bool) -
         )
         fused.topological_sort()
     model: onnx.ModelProto = fused.model
-    if not any(known.domain == "com.microsoft" for known in model.opset_import):  # shape inference asks for it
+    if not any(
+        known.domain == "com.microsoft" for known in model.opset_import
+    ):  # shape inference asks for it
         model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return model
 

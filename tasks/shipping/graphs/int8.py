@@ -55,7 +55,9 @@ class QuantizedInput:
         scaled = weight if self.smooth is None else weight * self.smooth[:, None]
         scales = symmetric_scales(scaled, axis=0)
         exact = vectors @ weight
-        found = _round_trip(vectors / smooth, self.scale, self.zero) @ (np.rint(scaled / scales) * scales)
+        found = _round_trip(vectors / smooth, self.scale, self.zero) @ (
+            np.rint(scaled / scales) * scales
+        )
         relative = np.square(found - exact).sum(1) / np.maximum(np.square(exact).sum(1), 1e-12)
         return float(np.minimum(relative, 1).mean())
 
@@ -81,7 +83,9 @@ def quantize_dynamic(graph: onnx.ModelProto, target: Path, *, per_channel: bool)
         onnx.save(model, new)
 
 
-def calibrate(graph: onnx.ModelProto, batches: Iterable[Mapping[str, Any]], seed: int) -> dict[str, Activation]:
+def calibrate(
+    graph: onnx.ModelProto, batches: Iterable[Mapping[str, Any]], seed: int
+) -> dict[str, Activation]:
     """What goes into each product with a constant, over some batches of model inputs."""
     import onnx
     import onnxruntime
@@ -89,17 +93,25 @@ def calibrate(graph: onnx.ModelProto, batches: Iterable[Mapping[str, Any]], seed
     names = sorted({node.input[0] for node in constant_products(graph)})
     probe = onnx.ModelProto()
     probe.CopyFrom(graph)
-    probe.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    probe.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
+    )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     draw = np.random.default_rng(seed)
     samples: dict[str, list[Floats]] = {name: [] for name in names}
     largest: dict[str, Floats] = {}
     for batch in batches:
-        for name, values in zip(names, session.run(names, dict(batch)) if names else [], strict=True):
+        for name, values in zip(
+            names, session.run(names, dict(batch)) if names else [], strict=True
+        ):
             vectors = values.reshape(-1, values.shape[-1])
-            samples[name].append(vectors[draw.integers(len(vectors), size=min(VECTORS_A_BATCH, len(vectors)))])
+            samples[name].append(
+                vectors[draw.integers(len(vectors), size=min(VECTORS_A_BATCH, len(vectors)))]
+            )
             seen = np.abs(vectors).max(0)
             largest[name] = np.maximum(largest.get(name, seen), seen)
     return {name: Activation(np.concatenate(samples[name]), largest[name]) for name in names}
@@ -108,10 +120,16 @@ def calibrate(graph: onnx.ModelProto, batches: Iterable[Mapping[str, Any]], seed
 def constant_products(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
     """MatMul nodes of an activation with a constant matrix."""
     matrices = {tensor.name for tensor in graph.graph.initializer if len(tensor.dims) == 2}
-    return [node for node in graph.graph.node if node.op_type == "MatMul" and node.input[1] in matrices and node.input[0] not in matrices]
+    return [
+        node
+        for node in graph.graph.node
+        if node.op_type == "MatMul" and node.input[1] in matrices and node.input[0] not in matrices
+    ]
 
 
-def plan_inputs(graph: onnx.ModelProto, seen: Mapping[str, Activation]) -> dict[str, QuantizedInput]:
+def plan_inputs(
+    graph: onnx.ModelProto, seen: Mapping[str, Activation]
+) -> dict[str, QuantizedInput]:
     """How each product's input is best quantized, by name."""
     weights = constants(graph)
     readers: dict[str, list[Floats]] = {}
@@ -121,18 +139,28 @@ def plan_inputs(graph: onnx.ModelProto, seen: Mapping[str, Activation]) -> dict[
 
 
 def sensitive_products(
-    graph: onnx.ModelProto, seen: Mapping[str, Activation], plan: Mapping[str, QuantizedInput], share: float
+    graph: onnx.ModelProto,
+    seen: Mapping[str, Activation],
+    plan: Mapping[str, QuantizedInput],
+    share: float,
 ) -> list[str]:
     """Names of the outputs of those products that int8 hurts most: largest relative error of the output on calibration vectors."""
     weights = constants(graph)
     inputs = {node.output[0]: node.input for node in constant_products(graph)}
-    errors = {output: plan[name].error(weights[weight], seen[name].vectors) for output, (name, weight) in inputs.items()}
+    errors = {
+        output: plan[name].error(weights[weight], seen[name].vectors)
+        for output, (name, weight) in inputs.items()
+    }
     count = int(np.ceil(share * len(errors)))
     return sorted(errors, key=errors.__getitem__, reverse=True)[:count]
 
 
 def quantize_static(
-    graph: onnx.ModelProto, target: Path, plan: Mapping[str, QuantizedInput], keep: Collection[str] = (), embedding_bits: int = 8
+    graph: onnx.ModelProto,
+    target: Path,
+    plan: Mapping[str, QuantizedInput],
+    keep: Collection[str] = (),
+    embedding_bits: int = 8,
 ) -> None:
     """Write the graph with int8 products in QDQ form, their activation ranges fixed.
 
@@ -143,13 +171,17 @@ def quantize_static(
     model = onnx.ModelProto()
     model.CopyFrom(graph)
     weights = constants(model)
-    products = {node.output[0]: node for node in constant_products(model) if node.output[0] not in keep}
+    products = {
+        node.output[0]: node for node in constant_products(model) if node.output[0] not in keep
+    }
     shared: set[str] = set()
     nodes: list[onnx.NodeProto] = []
     tensors: dict[str, Any] = {}
     for node in model.graph.node:
         if node.op_type == "MatMul" and node.output[0] in products:
-            nodes += _quantize_product(node, plan[node.input[0]], weights[node.input[1]], shared, tensors)
+            nodes += _quantize_product(
+                node, plan[node.input[0]], weights[node.input[1]], shared, tensors
+            )
         nodes.append(node)
     replace_nodes(model, nodes, tensors)
     quantize_embeddings(model, embedding_bits)
@@ -161,11 +193,15 @@ def _plan_input(activation: Activation, matrices: Sequence[Floats]) -> Quantized
     """The smoothing and the range that hurt the products least, on the vectors calibration kept."""
     rows = np.max([np.abs(matrix).max(1) for matrix in matrices], 0)
     tried = [
-        QuantizedInput(*_steps(activation.vectors / (1 if smooth is None else smooth), clip), smooth)
+        QuantizedInput(
+            *_steps(activation.vectors / (1 if smooth is None else smooth), clip), smooth
+        )
         for smooth in (None, *_smoothings(activation.largest, rows))
         for clip in CLIPS
     ]
-    return min(tried, key=lambda how: sum(how.error(matrix, activation.vectors) for matrix in matrices))
+    return min(
+        tried, key=lambda how: sum(how.error(matrix, activation.vectors) for matrix in matrices)
+    )
 
 
 def _smoothings(activations: Floats, weights: Floats) -> Iterator[Floats]:
@@ -195,7 +231,11 @@ def _round_trip(values: Floats, scale: np.float32, zero: np.uint8) -> Floats:
 
 
 def _quantize_product(
-    node: onnx.NodeProto, how: QuantizedInput, weight: Floats, shared: set[str], tensors: dict[str, Any]
+    node: onnx.NodeProto,
+    how: QuantizedInput,
+    weight: Floats,
+    shared: set[str],
+    tensors: dict[str, Any],
 ) -> Iterator[onnx.NodeProto]:
     """The nodes that go before a product, which then reads them; one QuantizeLinear serves all readers of an activation."""
     from onnx import helper
@@ -211,7 +251,9 @@ def _quantize_product(
             tensors[f"{activation}_by"] = 1 / how.smooth
             yield helper.make_node("Mul", [activation, f"{activation}_by"], [source])
         yield helper.make_node("QuantizeLinear", [source, scale, zero], [f"{activation}_uint8"])
-    yield helper.make_node("DequantizeLinear", [f"{activation}_uint8", scale, zero], [f"{output}_input"])
+    yield helper.make_node(
+        "DequantizeLinear", [f"{activation}_uint8", scale, zero], [f"{output}_input"]
+    )
     scaled = weight if how.smooth is None else weight * how.smooth[:, None]
     scales = symmetric_scales(scaled, axis=0)
     # the names rest on the output: one weight may be read through two activations

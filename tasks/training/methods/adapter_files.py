@@ -40,9 +40,23 @@ class AdapterFacts:
     sizes: dict[str, Any]
 
     @classmethod
-    def of_run(cls, base_sha256: str, base_model: str, problem: str, labels: Sequence[str], params: FinetuneParams) -> AdapterFacts:
+    def of_run(
+        cls,
+        base_sha256: str,
+        base_model: str,
+        problem: str,
+        labels: Sequence[str],
+        params: FinetuneParams,
+    ) -> AdapterFacts:
         """What an adapter that this run makes is good for."""
-        return cls(base_sha256, base_model, problem, list(labels), params.method, params.sizes.model_dump(mode="json"))
+        return cls(
+            base_sha256,
+            base_model,
+            problem,
+            list(labels),
+            params.method,
+            params.sizes.model_dump(mode="json"),
+        )
 
 
 def save_adapter(model: nn.Module, directory: Path, facts: AdapterFacts) -> None:
@@ -80,8 +94,14 @@ def check_adapter(directory: Path, wanted: AdapterFacts) -> None:
             f"not on {wanted.base_model} (sha256 {wanted.base_sha256[:12]}...).",
             "An adapter means nothing on other weights: set base_model to the one it was made on, or finetune.adapter to null.",
         )
-    differing = [name for name in ("problem", "labels", "method") if getattr(found, name) != getattr(wanted, name)]
-    lines = [f"{name}: {getattr(found, name)!r}, not {getattr(wanted, name)!r}" for name in differing]
+    differing = [
+        name
+        for name in ("problem", "labels", "method")
+        if getattr(found, name) != getattr(wanted, name)
+    ]
+    lines = [
+        f"{name}: {getattr(found, name)!r}, not {getattr(wanted, name)!r}" for name in differing
+    ]
     lines += [
         f"sizes.{name}: {found.sizes.get(name)!r}, not {value!r}"
         for name, value in wanted.sizes.items()

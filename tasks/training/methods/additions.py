@@ -22,7 +22,9 @@ class PromptTuning(Tuning):
     def additions(self) -> dict[str, torch.Tensor]:
         """The virtual tokens' states, as their source makes them."""
         states = self.model.base_model.get_submodule(virtual_tokens.NAME)()
-        return {f"{virtual_tokens.NAME}.{depth}": state.detach() for depth, state in enumerate(states)}
+        return {
+            f"{virtual_tokens.NAME}.{depth}": state.detach() for depth, state in enumerate(states)
+        }
 
     def merge(self) -> PreTrainedModel:
         """The model without them."""
@@ -35,17 +37,29 @@ class BottleneckTuning(Tuning):
 
     def additions(self) -> dict[str, torch.Tensor]:
         """The bottlenecks' weights."""
-        return {name: weight for name, weight in self.model.state_dict().items() if f".{bottleneck.NAME}." in name}
+        return {
+            name: weight
+            for name, weight in self.model.state_dict().items()
+            if f".{bottleneck.NAME}." in name
+        }
 
 
 def attach_additions(model: PreTrainedModel, additions: Mapping[str, torch.Tensor]) -> None:
     """Give the model what `additions` gave of another."""
     tokens = [name for name in additions if name.startswith(f"{virtual_tokens.NAME}.")]
     if tokens:
-        attach_tokens(model, VirtualTokens([additions[f"{virtual_tokens.NAME}.{depth}"] for depth in range(len(tokens))]))
+        attach_tokens(
+            model,
+            VirtualTokens(
+                [additions[f"{virtual_tokens.NAME}.{depth}"] for depth in range(len(tokens))]
+            ),
+        )
         return
     for name in sorted({full.partition(f".{bottleneck.NAME}.")[0] for full in additions}):
-        weights = {part: additions[f"{name}.{bottleneck.NAME}.{part}"] for part in ("down.weight", "down.bias", "up.weight", "up.bias")}
+        weights = {
+            part: additions[f"{name}.{bottleneck.NAME}.{part}"]
+            for part in ("down.weight", "down.bias", "up.weight", "up.bias")
+        }
         inner, width = weights["down.weight"].shape
         made = Bottleneck(width, inner)
         made.load_state_dict(weights)

@@ -21,8 +21,13 @@ def check_method(problem: Problem, params: FinetuneParams, device: str) -> None:
     """ParamsError, with the reason, where the problem or this machine cannot do what `method` says."""
     reason = problem.unsupported_methods.get(params.method)
     if reason:
-        possible = ", ".join(name for name in get_args(Method) if name not in problem.unsupported_methods)
-        raise ParamsError(f"finetune.method: {params.method} does not go with {problem.name}: {reason}", f"Possible: {possible}.")
+        possible = ", ".join(
+            name for name in get_args(Method) if name not in problem.unsupported_methods
+        )
+        raise ParamsError(
+            f"finetune.method: {params.method} does not go with {problem.name}: {reason}",
+            f"Possible: {possible}.",
+        )
     losses = problem.losses()
     if params.loss is not None and params.loss not in losses:
         raise ParamsError(
@@ -48,9 +53,15 @@ def _positions(model: PreTrainedModel) -> int | None:
     from torch import nn
 
     positions = getattr(model.config, "max_position_embeddings", None)
-    tables = [module for module in model.modules() if isinstance(module, nn.Embedding) and module.num_embeddings == positions]
+    tables = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Embedding) and module.num_embeddings == positions
+    ]
     # RoBERTa and its like leave the places up to that of padding unused
-    unused = max((table.padding_idx + 1 for table in tables if table.padding_idx is not None), default=0)
+    unused = max(
+        (table.padding_idx + 1 for table in tables if table.padding_idx is not None), default=0
+    )
     return positions - unused if isinstance(positions, int) else None
 
 
@@ -59,8 +70,13 @@ def _check_quantization(device: str) -> None:
 
     lacking = []
     if device not in ("auto", "cuda") or not torch.cuda.is_available():
-        lacking.append("a CUDA device" + ("" if device in ("auto", "cuda") else f" (`device: {device}`)"))
+        lacking.append(
+            "a CUDA device" + ("" if device in ("auto", "cuda") else f" (`device: {device}`)")
+        )
     if find_spec("bitsandbytes") is None:
         lacking.append("the package bitsandbytes")
     if lacking:
-        raise ParamsError(f"finetune.method: qlora needs {' and '.join(lacking)}, which this machine has not.", QLORA_REMEDY)
+        raise ParamsError(
+            f"finetune.method: qlora needs {' and '.join(lacking)}, which this machine has not.",
+            QLORA_REMEDY,
+        )

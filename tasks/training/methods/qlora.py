@@ -22,11 +22,20 @@ def quantize(model: PreTrainedModel, linears: Mapping[str, nn.Module]) -> None:
     for name, linear in linears.items():
         if not isinstance(linear, nn.Linear):
             raise ParamsError(
-                f"finetune.method: qlora cannot hold {name}, a {type(linear).__name__}, in 4 bits.", "Set finetune.method to lora."
+                f"finetune.method: qlora cannot hold {name}, a {type(linear).__name__}, in 4 bits.",
+                "Set finetune.method to lora.",
             )
         bias = linear.bias is not None
-        small = bnb.nn.Linear4bit(linear.in_features, linear.out_features, bias=bias, compute_dtype=torch.bfloat16, quant_type="nf4")
-        small.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=small)
+        small = bnb.nn.Linear4bit(
+            linear.in_features,
+            linear.out_features,
+            bias=bias,
+            compute_dtype=torch.bfloat16,
+            quant_type="nf4",
+        )
+        small.weight = bnb.nn.Params4bit(
+            linear.weight.data, requires_grad=False, quant_type="nf4", module=small
+        )
         small.bias = linear.bias
         model.set_submodule(name, small)
     model.is_loaded_in_4bit = True  # what peft asks
@@ -40,10 +49,19 @@ class QloraTuning(PeftTuning):
         import bitsandbytes as bnb
         from peft.tuners.lora import LoraLayer
 
-        for name, module in [found for found in self.model.named_modules() if isinstance(found[1], LoraLayer)]:
+        for name, module in [
+            found for found in self.model.named_modules() if isinstance(found[1], LoraLayer)
+        ]:
             small = module.get_base_layer()
-            weight = bnb.functional.dequantize_4bit(small.weight.data, small.weight.quant_state).float()
-            merged = nn.Linear(module.in_features, module.out_features, bias=small.bias is not None, device=weight.device)
+            weight = bnb.functional.dequantize_4bit(
+                small.weight.data, small.weight.quant_state
+            ).float()
+            merged = nn.Linear(
+                module.in_features,
+                module.out_features,
+                bias=small.bias is not None,
+                device=weight.device,
+            )
             merged.weight.data = weight + module.get_delta_weight("default").float()
             if small.bias is not None:
                 merged.bias = small.bias

@@ -42,7 +42,11 @@ class Ground:
     def linears(self) -> dict[str, nn.Module]:
         """The modules that the method changes: all linear ones of the body with pretrained weights, or those that params.yaml names."""
         trained = {name.rpartition(".")[0] for name in self.head}
-        found = {name: module for name, module in linear_modules(self.model).items() if name not in trained}
+        found = {
+            name: module
+            for name, module in linear_modules(self.model).items()
+            if name not in trained
+        }
         wanted = self.params.sizes.target_modules
         return found if wanted == "auto" else {name: found[name] for name in _named(found, wanted)}
 
@@ -174,12 +178,19 @@ def _adapter(ground: Ground) -> Tuning:
 
     modules = linear_modules(ground.model)
     for name in feed_forward_outputs(ground.model):
-        attach_bottleneck(modules[name], Bottleneck(linear_shape(modules[name])[1], ground.params.sizes.bottleneck))
+        attach_bottleneck(
+            modules[name],
+            Bottleneck(linear_shape(modules[name])[1], ground.params.sizes.bottleneck),
+        )
     return BottleneckTuning(ground.model)
 
 
 def _bitfit(ground: Ground) -> Tuning:
-    biases = [parameter for name, parameter in ground.model.base_model.named_parameters() if name.split(".")[-1] == "bias"]
+    biases = [
+        parameter
+        for name, parameter in ground.model.base_model.named_parameters()
+        if name.split(".")[-1] == "bias"
+    ]
     if not biases:
         raise ParamsError(
             f"finetune.method: {type(ground.model).__name__} has no biases, which are all that bitfit trains.",
@@ -215,10 +226,18 @@ def _transposed(modules: Iterable[nn.Module]) -> bool:
 
 
 def _named(found: dict[str, nn.Module], wanted: tuple[str, ...]) -> list[str]:
-    ends = {name: [full for full in found if full == name or full.endswith(f".{name}")] for name in wanted}
+    ends = {
+        name: [full for full in found if full == name or full.endswith(f".{name}")]
+        for name in wanted
+    }
     unknown = [name for name, fulls in ends.items() if not fulls]
     known = sorted({full.rpartition(".")[2] for full in found})
     if unknown:
-        lines = " ".join(f"no linear layer is called '{name}'.{did_you_mean(name, known)}" for name in unknown)
-        raise ParamsError(f"finetune.sizes.target_modules: {lines}", f"The base model has: {', '.join(known)}. Or set it to auto.")
+        lines = " ".join(
+            f"no linear layer is called '{name}'.{did_you_mean(name, known)}" for name in unknown
+        )
+        raise ParamsError(
+            f"finetune.sizes.target_modules: {lines}",
+            f"The base model has: {', '.join(known)}. Or set it to auto.",
+        )
     return list(dict.fromkeys(full for fulls in ends.values() for full in fulls))

@@ -63,9 +63,18 @@ class AdaLoraTuning(PeftTuning):
         """How far the triplets' factors are from orthogonal, weighted; peft adds this only to losses that the model computes itself."""
         import torch
 
-        weights = [(name, weight) for name, weight in self.model.named_parameters() if "lora_A" in name or "lora_B" in name]
-        products = [weight @ weight.T if "lora_A" in name else weight.T @ weight for name, weight in weights]
-        distances = [torch.linalg.matrix_norm(product - torch.eye(len(product), device=product.device)) for product in products]
+        weights = [
+            (name, weight)
+            for name, weight in self.model.named_parameters()
+            if "lora_A" in name or "lora_B" in name
+        ]
+        products = [
+            weight @ weight.T if "lora_A" in name else weight.T @ weight for name, weight in weights
+        ]
+        distances = [
+            torch.linalg.matrix_norm(product - torch.eye(len(product), device=product.device))
+            for product in products
+        ]
         weight: float = self.tuner.peft_config["default"].orth_reg_weight
         return weight * torch.stack(distances).mean()
 
@@ -76,12 +85,21 @@ class AdaLoraTuning(PeftTuning):
     def state(self) -> dict[str, Any]:
         """How important each triplet has been, and which are left."""
         allocator = self.tuner.rankallocator
-        importance = {name: getattr(allocator, name) for name in ("ipt", "exp_avg_ipt", "exp_avg_unc")}
-        return {"importance": importance, "rank_pattern": self.tuner.peft_config["default"].rank_pattern}
+        importance = {
+            name: getattr(allocator, name) for name in ("ipt", "exp_avg_ipt", "exp_avg_unc")
+        }
+        return {
+            "importance": importance,
+            "rank_pattern": self.tuner.peft_config["default"].rank_pattern,
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take what `state` gave."""
         device = self.model.device
         for name, tensors in state["importance"].items():
-            setattr(self.tuner.rankallocator, name, {key: tensor.to(device) for key, tensor in tensors.items()})
+            setattr(
+                self.tuner.rankallocator,
+                name,
+                {key: tensor.to(device) for key, tensor in tensors.items()},
+            )
         self.tuner.peft_config["default"].rank_pattern = state["rank_pattern"]

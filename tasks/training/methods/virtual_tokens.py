@@ -44,7 +44,12 @@ class EncodedTokens(nn.Module):
         from peft import PromptEncoder, PromptEncoderConfig
 
         super().__init__()
-        config = PromptEncoderConfig(num_virtual_tokens=tokens, token_dim=width, encoder_hidden_size=width, num_transformer_submodules=1)
+        config = PromptEncoderConfig(
+            num_virtual_tokens=tokens,
+            token_dim=width,
+            encoder_hidden_size=width,
+            num_transformer_submodules=1,
+        )
         self.encoder = PromptEncoder(config)  # type: ignore[no-untyped-call]
         self.register_buffer("places", torch.arange(tokens), persistent=False)
 
@@ -65,7 +70,9 @@ def drawn_states(model: PreTrainedModel, tokens: int) -> VirtualTokens:
     embedding, was_training = model.get_input_embeddings(), model.training
     drawn = torch.randint(len(embedding.weight), (1, tokens), device=embedding.weight.device)
     with torch.no_grad():
-        states = model.eval().base_model(input_ids=drawn, output_hidden_states=True)["hidden_states"]
+        states = model.eval().base_model(input_ids=drawn, output_hidden_states=True)[
+            "hidden_states"
+        ]
     model.train(was_training)
     below_layers = [state[0].clone() for state in states[1 : len(layer_stack(model))]]
     return VirtualTokens([embedding.weight[drawn[0]].detach().clone(), *below_layers])
@@ -78,7 +85,9 @@ def attach_tokens(model: PreTrainedModel, source: nn.Module) -> None:
     """
     model.base_model.add_module(NAME, source.to(model.device))
     reader = _Reader(model)
-    model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: reader.replace(output, 0))
+    model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: reader.replace(output, 0)
+    )
     for depth, layer in enumerate(layer_stack(model)):
         layer.register_forward_pre_hook(partial(reader.before_layer, depth), with_kwargs=True)
 
@@ -103,15 +112,22 @@ class _Reader:
         self.place = 0 if reads_left_to_right(model) else 1
         self.states: list[torch.Tensor] = []  # what is put in by the call under way
 
-    def read(self, input_ids: torch.Tensor, past_key_values: Cache | None = None, **inputs: Any) -> ModelOutput:
+    def read(
+        self, input_ids: torch.Tensor, past_key_values: Cache | None = None, **inputs: Any
+    ) -> ModelOutput:
         """The model's outputs, of the same shapes as without virtual tokens; a cache that was given is left as it is."""
         self.states = self.model.base_model.get_submodule(NAME)()
         count = len(self.states[0])
         if past_key_values is None or not past_key_values.get_seq_length():
             # copies of a token that is there: some models count their padding by its id
             longer = self._insert(input_ids, input_ids[:, :1].expand(-1, count))
-            outputs = self.forward(input_ids=longer, **{name: self._longer(name, value, count) for name, value in inputs.items()})
-            for name in [name for name, value in outputs.items() if isinstance(value, torch.Tensor)]:
+            outputs = self.forward(
+                input_ids=longer,
+                **{name: self._longer(name, value, count) for name, value in inputs.items()},
+            )
+            for name in [
+                name for name, value in outputs.items() if isinstance(value, torch.Tensor)
+            ]:
                 outputs[name] = self._shorter(outputs[name], longer.shape[1], count)
         else:
             cache = self._behind_tokens(past_key_values, count)
@@ -120,7 +136,10 @@ class _Reader:
         self.states = []
         if self.place == 0 and outputs.get("past_key_values") is not None:
             outputs["past_key_values"] = DynamicCache(
-                [(layer.keys[:, :, count:], layer.values[:, :, count:]) for layer in _layers(outputs)]
+                [
+                    (layer.keys[:, :, count:], layer.values[:, :, count:])
+                    for layer in _layers(outputs)
+                ]
             )
         found: ModelOutput = outputs
         return found
@@ -146,7 +165,10 @@ class _Reader:
             return _longer_mask(value, count)
         if name == "position_ids":
             before = torch.arange(self.place, self.place + count, device=value.device)
-            return self._insert(torch.cat((value[:, : self.place], value[:, self.place :] + count), 1), before.expand(value.shape[0], -1))
+            return self._insert(
+                torch.cat((value[:, : self.place], value[:, self.place :] + count), 1),
+                before.expand(value.shape[0], -1),
+            )
         new = torch.ones_like if name == "attention_mask" else torch.zeros_like
         return self._insert(value, new(value[:, :1].expand(-1, count)))
 
@@ -154,7 +176,9 @@ class _Reader:
         return torch.cat((value[:, : self.place], new, value[:, self.place :]), 1)
 
     def _shorter(self, value: torch.Tensor, length: int, count: int) -> torch.Tensor:
-        if value.ndim < 3 or value.shape[1] != length:  # two axes: (rows, classes), however many there are
+        if (
+            value.ndim < 3 or value.shape[1] != length
+        ):  # two axes: (rows, classes), however many there are
             return value
         return torch.cat((value[:, : self.place], value[:, self.place + count :]), 1)
 
@@ -166,7 +190,9 @@ class _Reader:
         new = self.states[depth].to(states.dtype).expand(states.shape[0], -1, -1)
         return torch.cat((states[:, : self.place], new, states[:, self.place + new.shape[1] :]), 1)
 
-    def before_layer(self, depth: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    def before_layer(
+        self, depth: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, Any] | None:
         """The arguments of a layer, with that depth's states put in."""
         if not 0 < depth < len(self.states):
             return None
@@ -195,5 +221,7 @@ def _longer_mask(mask: torch.Tensor, count: int) -> torch.Tensor:
     unseen = torch.finfo(mask.dtype).min / 2  # half: other masks may be added
     rows, _, tokens, total = mask.shape
     among = torch.full((count, count), unseen, dtype=mask.dtype, device=mask.device).triu(1)
-    above = torch.cat((among.expand(rows, 1, -1, -1), mask.new_full((rows, 1, count, total), unseen)), -1)
+    above = torch.cat(
+        (among.expand(rows, 1, -1, -1), mask.new_full((rows, 1, count, total), unseen)), -1
+    )
     return torch.cat((above, torch.cat((mask.new_zeros(rows, 1, tokens, count), mask), -1)), 2)

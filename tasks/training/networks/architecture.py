@@ -25,7 +25,9 @@ def layer_stack(model: PreTrainedModel) -> nn.ModuleList:
 
 def embedding_block(model: PreTrainedModel) -> nn.Module:
     """The outermost module named for embeddings (token, position and their norm), else the token embedding alone."""
-    blocks = [module for name, module in model.named_modules() if name.split(".")[-1] == "embeddings"]
+    blocks = [
+        module for name, module in model.named_modules() if name.split(".")[-1] == "embeddings"
+    ]
     block: nn.Module = blocks[0] if blocks else model.get_input_embeddings()
     return block
 
@@ -33,16 +35,30 @@ def embedding_block(model: PreTrainedModel) -> nn.Module:
 def head_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     """What the problem's model has beyond its body, by name; weights that it shares with the body are the body's."""
     body = {id(parameter) for parameter in model.base_model.parameters()}
-    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) not in body}
+    return {
+        name: parameter for name, parameter in model.named_parameters() if id(parameter) not in body
+    }
 
 
 def untrained_parameters(model: PreTrainedModel, base: Path) -> dict[str, nn.Parameter]:
     """What above the layers has no weights in the base model's files and was drawn at random, by name."""
     prefix = model.base_model_prefix
     stored = {(_plain_name(name, prefix), shape) for name, shape in _stored_shapes(base).items()}
-    below = {id(parameter) for part in (layer_stack(model), embedding_block(model)) for parameter in part.parameters()}
-    above = {name: parameter for name, parameter in model.named_parameters() if id(parameter) not in below}
-    return {name: parameter for name, parameter in above.items() if (_plain_name(name, prefix), tuple(parameter.shape)) not in stored}
+    below = {
+        id(parameter)
+        for part in (layer_stack(model), embedding_block(model))
+        for parameter in part.parameters()
+    }
+    above = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if id(parameter) not in below
+    }
+    return {
+        name: parameter
+        for name, parameter in above.items()
+        if (_plain_name(name, prefix), tuple(parameter.shape)) not in stored
+    }
 
 
 def linear_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
@@ -51,8 +67,14 @@ def linear_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
     from transformers.pytorch_utils import Conv1D
 
     body, output = set(model.base_model.modules()), model.get_output_embeddings()
-    modules = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
-    return {name: module for name, module in modules.items() if module in body and module is not output}
+    modules = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+    }
+    return {
+        name: module for name, module in modules.items() if module in body and module is not output
+    }
 
 
 def feed_forward_outputs(model: PreTrainedModel) -> list[str]:
@@ -61,7 +83,11 @@ def feed_forward_outputs(model: PreTrainedModel) -> list[str]:
     for layer in layer_stack(model):
         inside = set(layer.modules())
         names = [name for name, module in linears.items() if module in inside]
-        narrowing = [name for name in names if linear_shape(linears[name])[0] > width == linear_shape(linears[name])[1]]
+        narrowing = [
+            name
+            for name in names
+            if linear_shape(linears[name])[0] > width == linear_shape(linears[name])[1]
+        ]
         found += (narrowing or names)[-1:]
     return found
 
@@ -89,7 +115,9 @@ def run_on_two_tokens(model: PreTrainedModel) -> None:
 
     was_training = model.training
     with torch.no_grad():
-        model.eval().base_model(input_ids=torch.tensor([[1, 2]], device=model.get_input_embeddings().weight.device))
+        model.eval().base_model(
+            input_ids=torch.tensor([[1, 2]], device=model.get_input_embeddings().weight.device)
+        )
     model.train(was_training)
 
 
@@ -113,14 +141,24 @@ def frozen_depth(model: PreTrainedModel) -> int:
     layers = list(layer_stack(model))
     if any(parameter.requires_grad for parameter in below_layers(model)):
         return 0
-    return next((depth for depth, layer in enumerate(layers) if any(one.requires_grad for one in layer.parameters())), len(layers))
+    return next(
+        (
+            depth
+            for depth, layer in enumerate(layers)
+            if any(one.requires_grad for one in layer.parameters())
+        ),
+        len(layers),
+    )
 
 
 def below_layers(model: PreTrainedModel) -> list[nn.Parameter]:
     """Parameters that work before the lowest layer does: the model is run on two tokens to see which."""
     called: list[nn.Module] = []
     watched = list(model.base_model.modules())
-    hooks = [module.register_forward_pre_hook(lambda module, inputs: called.append(module)) for module in watched]
+    hooks = [
+        module.register_forward_pre_hook(lambda module, inputs: called.append(module))
+        for module in watched
+    ]
     run_on_two_tokens(model)
     for hook in hooks:
         hook.remove()
@@ -146,7 +184,10 @@ def reads_left_to_right(model: PreTrainedModel) -> bool:
     device = model.get_input_embeddings().weight.device
     was_training = model.training
     with torch.no_grad():
-        one, other = (model.eval().base_model(input_ids=torch.tensor([[1, token]], device=device))[0][0, 0] for token in (2, 3))
+        one, other = (
+            model.eval().base_model(input_ids=torch.tensor([[1, token]], device=device))[0][0, 0]
+            for token in (2, 3)
+        )
     model.train(was_training)
     return bool(torch.equal(one, other))
 

@@ -9,7 +9,11 @@ def pick_device(wanted: str) -> str:
     """'cuda', 'mps' or 'cpu'; `auto` takes the first that is there. ParamsError if the one asked for is not."""
     import torch
 
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if wanted == "auto":
         return next(device for device, there in present.items() if there)
     if not present[wanted]:
@@ -27,5 +31,7 @@ def in_bfloat16(wanted: str, device: str) -> bool:
 
     card = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if wanted == "bf16" and device == "cuda" and not card:
-        raise ParamsError("finetune.precision: this card does not compute in bfloat16.", "Set it to auto or fp32.")
+        raise ParamsError(
+            "finetune.precision: this card does not compute in bfloat16.", "Set it to auto or fp32."
+        )
     return wanted == "bf16" or (wanted == "auto" and card)

@@ -15,9 +15,20 @@ from tasks.params.labels import canonical_labels
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-_REMEDY = "Set finetune.start_from to base, or base_model to the one that the champion was trained from."
+_REMEDY = (
+    "Set finetune.start_from to base, or base_model to the one that the champion was trained from."
+)
 # what a configuration says beside what the model computes; dropout is the training's own affair
-_ASIDE = {"_name_or_path", "architectures", "dtype", "id2label", "label2id", "num_labels", "problem_type", "transformers_version"}
+_ASIDE = {
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "transformers_version",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,9 @@ def carry_over(model: PreTrainedModel, old: PreTrainedModel) -> CarriedLabels:
     _check_configs(model.config, old.config)
     labels, old_labels = _in_order(model.config.id2label), _in_order(old.config.id2label)
     kept = [label for label in labels if label in old_labels]
-    places, old_places = (torch.tensor([of.index(label) for label in kept]) for of in (labels, old_labels))
+    places, old_places = (
+        torch.tensor([of.index(label) for label in kept]) for of in (labels, old_labels)
+    )
     axes = label_axes(model)
     weights, old_weights = model.state_dict(), old.state_dict()
     _check_shapes(_shapes(weights, axes), _shapes(old_weights, axes))
@@ -55,7 +68,9 @@ def carry_over(model: PreTrainedModel, old: PreTrainedModel) -> CarriedLabels:
         else:
             values.copy_(old_weights[name])
     added = tuple(label for label in labels if label not in old_labels)
-    return CarriedLabels(tuple(kept), added, tuple(label for label in old_labels if label not in labels))
+    return CarriedLabels(
+        tuple(kept), added, tuple(label for label in old_labels if label not in labels)
+    )
 
 
 def label_axes(model: PreTrainedModel) -> dict[str, int]:
@@ -72,9 +87,16 @@ def label_axes(model: PreTrainedModel) -> dict[str, int]:
         wider = type(model)(config).state_dict()
     axes: dict[str, int] = {}
     for name, values in model.state_dict().items():
-        grown = [axis for axis, (size, wide) in enumerate(zip(values.shape, wider[name].shape, strict=True)) if size != wide]
+        grown = [
+            axis
+            for axis, (size, wide) in enumerate(zip(values.shape, wider[name].shape, strict=True))
+            if size != wide
+        ]
         if len(grown) > 1:
-            raise ParamsError(f"{type(model).__name__}: {name} cannot be extended by a label, it grows along {len(grown)} axes.", _REMEDY)
+            raise ParamsError(
+                f"{type(model).__name__}: {name} cannot be extended by a label, it grows along {len(grown)} axes.",
+                _REMEDY,
+            )
         if grown:
             axes[name] = grown[0]
     return axes
@@ -90,17 +112,33 @@ def _check_configs(config: PretrainedConfig, old: PretrainedConfig) -> None:
     keys = {key for key in ours.keys() | theirs.keys() if key not in _ASIDE and "drop" not in key}
     _tell(
         "its configuration",
-        [f"{key}: {theirs.get(key)!r}, not {ours.get(key)!r}" for key in sorted(keys) if ours.get(key) != theirs.get(key)],
+        [
+            f"{key}: {theirs.get(key)!r}, not {ours.get(key)!r}"
+            for key in sorted(keys)
+            if ours.get(key) != theirs.get(key)
+        ],
     )
 
 
 def _shapes(weights: Mapping[str, Any], axes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(size for axis, size in enumerate(values.shape) if axis != axes.get(name)) for name, values in weights.items()}
+    return {
+        name: tuple(size for axis, size in enumerate(values.shape) if axis != axes.get(name))
+        for name, values in weights.items()
+    }
 
 
-def _check_shapes(shapes: Mapping[str, tuple[int, ...]], old: Mapping[str, tuple[int, ...]]) -> None:
+def _check_shapes(
+    shapes: Mapping[str, tuple[int, ...]], old: Mapping[str, tuple[int, ...]]
+) -> None:
     names = sorted(shapes.keys() | old.keys())
-    _tell("its weights", [f"{name}: {old.get(name)}, not {shapes.get(name)}" for name in names if shapes.get(name) != old.get(name)])
+    _tell(
+        "its weights",
+        [
+            f"{name}: {old.get(name)}, not {shapes.get(name)}"
+            for name in names
+            if shapes.get(name) != old.get(name)
+        ],
+    )
 
 
 def _tell(what: str, differences: list[str]) -> None:

@@ -23,7 +23,11 @@ _SHOWN = 3  # weights that a message names
 
 
 def load_pretrained(
-    kind: Any, directory: Path, dropout: float | None, labels: Sequence[str] = (), problem_type: str | None = None
+    kind: Any,
+    directory: Path,
+    dropout: float | None,
+    labels: Sequence[str] = (),
+    problem_type: str | None = None,
 ) -> PreTrainedModel:
     """The model: safetensors only, no remote code, float32, attention as it can be traced and fused.
 
@@ -47,7 +51,9 @@ def load_pretrained(
     return loaded
 
 
-def check_weights(model: PreTrainedModel, loading: Mapping[str, Any], where: str, *, complete: bool) -> None:
+def check_weights(
+    model: PreTrainedModel, loading: Mapping[str, Any], where: str, *, complete: bool
+) -> None:
     """Raise SourceError where a weight that the files should hold was drawn at random instead.
 
     loading   transformers' loading info
@@ -59,7 +65,11 @@ def check_weights(model: PreTrainedModel, loading: Mapping[str, Any], where: str
     inside = {name for name, parameter in names.items() if id(parameter) in body}
     wanted = set(names) if complete else inside - _absent_by_design(model, loading)
     lost = sorted(wanted & set(loading["missing_keys"]))
-    reshaped = sorted((name, tuple(found), tuple(made)) for name, found, made in loading["mismatched_keys"] if name in inside)
+    reshaped = sorted(
+        (name, tuple(found), tuple(made))
+        for name, found, made in loading["mismatched_keys"]
+        if name in inside
+    )
     if lost:
         unused = sorted(loading["unexpected_keys"])
         raise SourceError(
@@ -95,7 +105,11 @@ def _spare_of_body(model: PreTrainedModel, unexpected: Sequence[str]) -> list[st
     """Names that belong to a part of the body that the model has, such as a layer beyond its last; buffers of older files aside."""
     parts = {name for name, _ in model.base_model.named_children()}
     prefix = f"{model.base_model_prefix}."
-    return sorted(name for name in unexpected if name.removeprefix(prefix).split(".")[0] in parts and not name.endswith(_BUFFERS))
+    return sorted(
+        name
+        for name in unexpected
+        if name.removeprefix(prefix).split(".")[0] in parts and not name.endswith(_BUFFERS)
+    )
 
 
 def _optional(model: PreTrainedModel) -> set[str]:
@@ -106,7 +120,9 @@ def _optional(model: PreTrainedModel) -> set[str]:
     if "add_pooling_layer" not in inspect.signature(type(body).__init__).parameters:
         return set()
     with torch.device("meta"):
-        plain = {name for name, _ in type(body)(body.config, add_pooling_layer=False).named_parameters()}
+        plain = {
+            name for name, _ in type(body)(body.config, add_pooling_layer=False).named_parameters()
+        }
     ours = {id(parameter): name for name, parameter in model.named_parameters()}
     return {ours[id(parameter)] for name, parameter in body.named_parameters() if name not in plain}
 
@@ -129,7 +145,10 @@ def _read_errors(directory: Path) -> Iterator[None]:
 
 def _unreadable(directory: Path, error: Exception) -> SourceError:
     said = " ".join(str(error).split())[:300] or type(error).__name__
-    return SourceError(f"{directory}: its files cannot be read as a model: {said}", "Take a model as `save_pretrained` writes it.")
+    return SourceError(
+        f"{directory}: its files cannot be read as a model: {said}",
+        "Take a model as `save_pretrained` writes it.",
+    )
 
 
 def _config(directory: Path, dropout: float | None, labels: Sequence[str]) -> PretrainedConfig:

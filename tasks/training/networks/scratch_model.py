@@ -31,7 +31,11 @@ class Shape(Section):
     @property
     def heads(self) -> int:
         """Attention heads of a layer, each about HEAD_WIDTH wide."""
-        return next(heads for heads in range(max(1, self.width // HEAD_WIDTH), 0, -1) if self.width % heads == 0)
+        return next(
+            heads
+            for heads in range(max(1, self.width // HEAD_WIDTH), 0, -1)
+            if self.width % heads == 0
+        )
 
 
 def make_scratch_model(texts: Iterable[str], directory: Path, shape: Shape, seed: int) -> None:
@@ -51,21 +55,36 @@ def make_scratch_model(texts: Iterable[str], directory: Path, shape: Shape, seed
         torch.manual_seed(seed)
         BertForMaskedLM(config).save_pretrained(new, safe_serialization=True)
         names = {
-            name: f"[{name.removesuffix('_token').upper()}]" for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+            name: f"[{name.removesuffix('_token').upper()}]"
+            for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
         }
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=POSITIONS, **names).save_pretrained(new)
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, model_max_length=POSITIONS, **names
+        ).save_pretrained(new)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     """A WordPiece tokenizer in BERT's manner."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import (
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     # puts blanks around Chinese characters, so that the pre-tokenizer takes each for a word; accents matter in most languages
-    tokenizer.normalizer = normalizers.BertNormalizer(handle_chinese_chars=True, strip_accents=False, lowercase=True)
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        handle_chinese_chars=True, strip_accents=False, lowercase=True
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",

@@ -40,7 +40,9 @@ def predict_torch(
             chosen = {name: [values[i] for i in rows] for name, values in features.items()}
             batch = problem.collate(chosen, pad_token_id)
             inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
-            outputs.append(problem.reduce(model(**inputs)[problem.output_name].float().cpu().numpy(), chosen))
+            outputs.append(
+                problem.reduce(model(**inputs)[problem.output_name].float().cpu().numpy(), chosen)
+            )
             order.append(rows)
             report(len(order), {"progress": sum(map(len, order)) / len(lengths)})
     model.train(was_training)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that require gradients, by name."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
 
 
 def save_trained(model: nn.Module, file: Path) -> None:
@@ -22,7 +24,13 @@ def save_trained(model: nn.Module, file: Path) -> None:
     from safetensors.torch import save_file
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: parameter.detach().cpu().contiguous() for name, parameter in trained_parameters(model).items()}, file)
+    save_file(
+        {
+            name: parameter.detach().cpu().contiguous()
+            for name, parameter in trained_parameters(model).items()
+        },
+        file,
+    )
 
 
 def load_trained(model: nn.Module, file: Path, without: Collection[str] = ()) -> None:
@@ -34,11 +42,17 @@ def load_trained(model: nn.Module, file: Path, without: Collection[str] = ()) ->
     from safetensors.torch import load_file
 
     stored = {name: tensor for name, tensor in load_file(file).items() if name not in without}
-    parameters = {name: parameter for name, parameter in trained_parameters(model).items() if name not in without}
+    parameters = {
+        name: parameter
+        for name, parameter in trained_parameters(model).items()
+        if name not in without
+    }
     shapes = {name: tuple(tensor.shape) for name, tensor in stored.items()}
     wanted = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     if shapes != wanted:
-        differing = sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name))
+        differing = sorted(
+            name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name)
+        )
         raise TrainingError(
             f"{file}: its weights are not those that are trained here: {', '.join(differing[:5])}{' ...' if len(differing) > 5 else ''}.",
             "They were made by another method, with other sizes, or on another base model.",
