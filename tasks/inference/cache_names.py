@@ -1,3 +1,3 @@
-"""What a decoder's graph calls its KV cache: what goes in, and what comes out."""
+"""Prefixes of the KV-cache inputs and outputs in a decoder's ONNX graph."""
 
 PAST, PRESENT = "past_key_values", "present"

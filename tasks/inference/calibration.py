@@ -1,4 +1,4 @@
-"""What is done to a model's outputs before they are judged or shown."""
+"""Calibration of a model's outputs before they are scored or shown."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Fitted on validation rows, kept in the bundle.
+    """Temperature and bias, fitted on validation rows and kept in the bundle.
 
-    temperature  the outputs are divided by it (Guo et al. 2017)
-    bias         then added along the outputs' last axis; empty: nothing is. It moves decisions, so thresholds are biases too
+    temperature  divides the outputs (Guo et al. 2017)
+    bias         added after that along the last axis; empty: none. A bias moves decisions, so
+                 decision thresholds are stored as biases too
     """
 
     temperature: float = 1.0
     bias: tuple[float, ...] = ()
 
     def apply(self, outputs: Floats) -> Floats:
-        """The outputs that count."""
+        """The calibrated outputs."""
         scaled: Floats = outputs / np.float32(self.temperature)
         return scaled + np.asarray(self.bias, np.float32) if self.bias else scaled
 
     def decide(self, outputs: Floats) -> Floats:
-        """Outputs on their own scale whose decisions are those of `apply`."""
+        """Outputs that decide as those of `apply` do, but on the scale of the raw outputs."""
         return Calibration(1.0, tuple(self.temperature * bias for bias in self.bias)).apply(outputs)

@@ -1,4 +1,4 @@
-"""What predictions are called beside a user's own columns: the same in every format, and never a name that is taken."""
+"""Names of prediction columns: the same in every format, never one that the user's data has."""
 
 from __future__ import annotations
 
@@ -12,40 +12,38 @@ PREFIX = "predicted_"
 
 
 def named(prediction: Mapping[str, Any], prefix: str = PREFIX) -> dict[str, Any]:
-    """`label` becomes `predicted_label`, and so on."""
+    """Prefix each key: `label` becomes `predicted_label`."""
     return {prefix + name: value for name, value in prediction.items()}
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """For tables: what is nested as columns of its own, `predicted_scores` as `predicted_scores.negative`, `predicted_scores.positive`."""
+    """Flatten a row for a table: `predicted_scores` becomes `predicted_scores.positive`, …."""
     columns: dict[str, Any] = {}
     for name, value in row.items():
-        columns |= (
-            {f"{name}.{inner}": item for inner, item in value.items()}
-            if isinstance(value, dict)
-            else {name: value}
-        )
+        if isinstance(value, dict):
+            columns |= {f"{name}.{key}": item for key, item in value.items()}
+        else:
+            columns[name] = value
     return columns
 
 
 def require_free(
-    columns: Collection[str], example: Mapping[str, Any], prefix: str, place: str
+    columns: Collection[str], example: Mapping[str, Any], prefix: str, source: str
 ) -> None:
-    """ParamsError if a prediction like `example` would take the name of one of `columns`, which `place` has."""
+    """ParamsError if a prediction like `example` would take a name in `columns` of `source`."""
     if taken := _taken(columns, example, prefix):
-        free = next(other for n in count(1) if not _taken(columns, example, other := f"model{n}_"))
+        prefixes = (f"model{n}_" for n in count(1))
+        free = next(name for name in prefixes if not _taken(columns, example, name))
+        noun = "columns" if len(taken) > 1 else "a column"
         raise ParamsError(
-            f"{place}: has {'columns' if len(taken) > 1 else 'a column'} {', '.join(repr(name) for name in taken)}, "
-            "as the predictions would be called.",
-            f"Call them otherwise: --prefix {free}",
+            f"{source}: has {noun} {', '.join(map(repr, taken))}, "
+            "as the predictions would be named.",
+            f"Choose another prefix: --prefix {free}",
         )
 
 
 def _taken(columns: Collection[str], example: Mapping[str, Any], prefix: str) -> list[str]:
-    # many tools tell no cases apart
-    ours = {
-        name.lower()
-        for names in (named(example, prefix), flat(named(example, prefix)))
-        for name in names
-    }
-    return [name for name in columns if name.lower() in ours]
+    # compared without case: many tools ignore the case of column names
+    prediction = named(example, prefix)
+    reserved = {name.lower() for name in (*prediction, *flat(prediction))}
+    return [name for name in columns if name.lower() in reserved]

@@ -1,4 +1,7 @@
-"""A bundle's predictions: the one inference path of verify, predict, compare and serve. Imports neither torch nor transformers."""
+"""Predictions of a bundle: the single inference path of verify, predict, compare and serve.
+
+Imports neither torch nor transformers.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ if TYPE_CHECKING:
 
 
 class Predictor:
-    """A checked bundle, loaded and ready.
+    """A checked bundle, loaded and ready to predict.
 
-    The same row gives the same outputs whatever it is batched with, to 1e-4, where activation ranges are fixed (fp32 and the
-    static recipes); a dynamic recipe takes its ranges from the batch, and ships only if that moves no probability by over 0.01.
+    A row's outputs do not depend on its batch (to 1e-4) where activation ranges are fixed: fp32 and
+    the static recipes. A dynamic recipe takes its ranges from the batch, and ships only if that
+    moves no probability by more than 0.01.
     """
 
     def __init__(self, bundle: Path | BundleInfo, problem: Problem) -> None:
@@ -27,7 +31,8 @@ class Predictor:
         settings = self.info.settings
         if settings.problem != problem.name:
             raise BundleError(
-                f"{self.info.directory}: is a bundle of the problem '{settings.problem}', asked to serve '{problem.name}'.",
+                f"{self.info.directory}: is a bundle of the problem '{settings.problem}', "
+                f"asked to serve '{problem.name}'.",
                 "Load it with its own problem type.",
             )
         self.problem = problem
@@ -44,33 +49,33 @@ class Predictor:
             settings.threads,
             self.info.directory,
         )
-        if wrong := self._misfits():
+        if mismatches := self._mismatches():
             raise BundleError(
-                f"{self.info.directory}: its files do not belong together: {'; '.join(wrong)}.",
+                f"{self.info.directory}: its files do not match: {'; '.join(mismatches)}.",
                 REMEDY,
             )
 
-    def _misfits(self) -> list[str]:
-        """What config.json says that the model or the tokenizer does not have."""
+    def _mismatches(self) -> list[str]:
+        """Disagreements of config.json with the model and the tokenizer."""
         settings, shape = self.info.settings, self.model.output_shape
         if shape is None:
             return [f"the model has no output '{settings.output_name}'"]
-        wrong = []
-        names = len(self.problem.output_labels(settings.labels))
+        mismatches = []
+        labels = len(self.problem.output_labels(settings.labels))
         width = shape[-1] if shape else None
-        if names and isinstance(width, int) and width != names:
-            wrong.append(f"config.json has labels for {names} outputs, the model has {width}")
-        if settings.bias and len(settings.bias) != (width if isinstance(width, int) else names):
-            wrong.append(
+        if labels and isinstance(width, int) and width != labels:
+            mismatches.append(f"config.json has labels for {labels} outputs, the model has {width}")
+        if settings.bias and len(settings.bias) != (width if isinstance(width, int) else labels):
+            mismatches.append(
                 f"config.json has {len(settings.bias)} biases, the model has {width} outputs"
             )
         if settings.pad_token_id and self.tokenizer.id_to_token(settings.pad_token_id) is None:
-            wrong.append(f"the tokenizer has no token {settings.pad_token_id}, which pads")
-        return wrong
+            mismatches.append(f"the tokenizer has no token {settings.pad_token_id} for padding")
+        return mismatches
 
     def outputs(self, rows: Columns) -> Floats:
-        """Raw outputs in the rows' order, first axis the rows."""
-        # answers are not needed, and a label that the bundle does not know must not stop a prediction
+        """Raw outputs, one per row in the rows' order along the first axis."""
+        # answers are dropped: a label unknown to the bundle must not stop a prediction
         inputs = {
             name: values for name, values in rows.items() if name not in self.problem.answer_columns
         }
@@ -79,9 +84,9 @@ class Predictor:
         )
 
     def outputs_of_features(self, features: Features) -> Floats:
-        """Raw outputs of rows that are tokenized already."""
+        """Raw outputs of rows that are already tokenized."""
         return self.model.outputs(features, self.problem, self.info.settings.pad_token_id)
 
     def predict(self, rows: Columns) -> list[dict[str, Any]]:
-        """Predictions as users see them, one a row; probabilities are temperature-scaled."""
+        """Predictions as users see them, one per row; probabilities are temperature-scaled."""
         return self.problem.predict(self, rows)
