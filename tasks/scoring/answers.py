@@ -1,4 +1,4 @@
-"""What causal models write to the same dialogues, before and after training, and how near that is to what people wrote."""
+"""Answers of causal models to the same dialogues, compared with each other and with people's."""
 
 from __future__ import annotations
 
@@ -19,74 +19,73 @@ if TYPE_CHECKING:
     from tasks.params.schema import GenerationParams
 
 BATCH_ROWS = 16
-REPEATED = 4  # words in a row
+REPEATED = 4  # words in a run that counts as a repetition
 
 
 def compare_answers(
     models: Mapping[str, PreTrainedModel],
     tokenizer: Tokenizer,
     dialogues: Sequence[Sequence[Turn]],
-    wanted: GenerationParams,
+    params: GenerationParams,
 ) -> dict[str, Any]:
-    """What each model writes to the last answered turn of some dialogues and to the prompts, with its metrics; plain JSON values."""
-    asked, references = _questions(dialogues, wanted.rows)
-    prompts = [[{"role": USER, "content": prompt}] for prompt in wanted.prompts]
-    tokens = answer_tokens(wanted.max_new_tokens, DialogueEncoder(tokenizer).longest)
+    """Every model's answers to the questions and the prompts, with metrics; plain JSON values.
+
+    The questions are the last answered turns of the first dialogues, their answers the references.
+    """
+    questions, references = _questions(dialogues, params.rows)
+    prompts = [[{"role": USER, "content": prompt}] for prompt in params.prompts]
+    tokens = answer_tokens(params.max_new_tokens, DialogueEncoder(tokenizer).longest)
     encoder = DialogueEncoder(tokenizer, reserve=tokens)
-    ids = [encoder.encode(turns).input_ids for turns in [*asked, *prompts]]
+    inputs = [*questions, *prompts]
+    ids = [encoder.encode(turns).input_ids for turns in inputs]
     written = {name: write_answers(model, encoder, ids, tokens) for name, model in models.items()}
-    examples = [
+    entries = [
         {
             "prompt": turns[-1]["content"],
-            **{name: answers[place] for name, answers in written.items()},
-            "reference": reference,
+            **{name: answers[row] for name, answers in written.items()},
         }
-        for place, (turns, reference) in enumerate(
-            zip([*asked, *prompts], [*references, *[None] * len(prompts)], strict=True)
-        )
+        for row, turns in enumerate(inputs)
     ]
+    count = len(questions)
     return {
-        "rows": len(asked),
+        "rows": count,
         "max_new_tokens": tokens,
         "metrics": {
-            name: answer_metrics(answers[: len(asked)], references)
+            name: answer_metrics(answers[:count], references)
             for name, answers in written.items()
-        }
-        if asked
-        else {},
-        "prompts": [
-            {name: said for name, said in one.items() if name != "reference"}
-            for one in examples[len(asked) :]
+            if questions
+        },
+        "prompts": entries[count:],
+        "examples": [
+            {**entry, "reference": reference}
+            for entry, reference in zip(entries[:count], references, strict=True)
         ],
-        "examples": examples[: len(asked)],
     }
 
 
 def _questions(
     dialogues: Sequence[Sequence[Turn]], count: int
 ) -> tuple[list[list[Turn]], list[str]]:
-    """(dialogues up to their last answer, that answer) of the first `count` that have one."""
-    asked: list[list[Turn]] = []
+    """(dialogues up to their last answer, those answers) of the first `count` that have one."""
+    questions: list[list[Turn]] = []
     answers: list[str] = []
     for turns in dialogues:
-        last = max(
-            (place for place, turn in enumerate(turns) if turn["role"] == ASSISTANT), default=0
-        )
-        if last and len(asked) < count:
-            asked.append(list(turns[:last]))
+        last = max((i for i, turn in enumerate(turns) if turn["role"] == ASSISTANT), default=0)
+        if last and len(questions) < count:
+            questions.append(list(turns[:last]))
             answers.append(turns[last]["content"])
-    return asked, answers
+    return questions, answers
 
 
 def write_answers(
     model: PreTrainedModel, encoder: DialogueEncoder, prompts: Sequence[Sequence[int]], tokens: int
 ) -> list[str]:
-    """The answer to each prompt, given as token ids; of each token the likeliest, at most so many."""
+    """Greedy answers to prompts given as token ids, each of at most `tokens` tokens."""
     import torch
     from transformers import GenerationConfig
 
     ends = sorted(encoder.ends)
-    setting = GenerationConfig(
+    config = GenerationConfig(
         do_sample=False, max_new_tokens=tokens, eos_token_id=ends, pad_token_id=ends[0]
     )
     answers = [""] * len(prompts)
@@ -95,28 +94,32 @@ def write_answers(
         rows = order[start : start + BATCH_ROWS]
         longest = max(len(prompts[row]) for row in rows)
         ids, mask = np.full((len(rows), longest), ends[0]), np.zeros((len(rows), longest), np.int64)
-        for place, row in enumerate(rows):  # padded in front: what is written goes on from the end
-            ids[place, longest - len(prompts[row]) :] = prompts[row]
-            mask[place, longest - len(prompts[row]) :] = 1
+        for i, row in enumerate(rows):  # padded on the left: generation continues from the end
+            ids[i, longest - len(prompts[row]) :] = prompts[row]
+            mask[i, longest - len(prompts[row]) :] = 1
         inputs = {
             name: torch.from_numpy(values).to(model.device)
             for name, values in (("input_ids", ids), ("attention_mask", mask))
         }
         with torch.inference_mode():
-            written = model.generate(**inputs, generation_config=setting)[:, longest:].tolist()
-        for row, said in zip(rows, written, strict=True):
-            length = next((place for place, token in enumerate(said) if token in ends), len(said))
-            answers[row] = encoder.tokenizer.decode(said[:length], skip_special_tokens=True).strip()
+            generated = model.generate(**inputs, generation_config=config)[:, longest:].tolist()
+        for row, answer in zip(rows, generated, strict=True):
+            length = next((i for i, token in enumerate(answer) if token in ends), len(answer))
+            text = encoder.tokenizer.decode(answer[:length], skip_special_tokens=True)
+            answers[row] = text.strip()
     return answers
 
 
 def answer_metrics(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """How near answers are to references and how varied they are.
+    """How close the answers are to the references, and how varied they are.
 
     chrf        character n-gram F-score, 0 to 100 (Popović 2015, by sacrebleu)
-    rouge_l     F-score of the longest common subsequence of words, 0 to 1, the mean over answers (Lin 2004, by rouge_score)
-    distinct_1  different words as a share of all words, over all answers together; distinct_2 of pairs of words (Li et al. 2016)
-    repetition  runs of four words that an answer has said before, as a share of its runs, the mean over answers (Welleck et al. 2020)
+    rouge_l     F-score of the longest common subsequence of words, 0 to 1, mean over answers
+                (Lin 2004, by rouge_score)
+    distinct_1  distinct words as a share of all words, over all answers together; distinct_2 the
+                same of word bigrams (Li et al. 2016)
+    repetition  share of an answer's runs of four words that repeat an earlier one, mean over
+                answers (Welleck et al. 2020)
     """
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics.chrf import CHRF
@@ -127,18 +130,18 @@ def answer_metrics(answers: Sequence[str], references: Sequence[str]) -> dict[st
         for answer, reference in zip(answers, references, strict=True)
     ]
     words = [_words(answer) for answer in answers]
-    runs = [_runs(one, REPEATED) for one in words]
+    runs = [_runs(answer, REPEATED) for answer in words]
     return {
         "chrf": float(CHRF().corpus_score(list(answers), [list(references)]).score),
         "rouge_l": float(np.mean(rouge)),
-        "distinct_1": _distinct([run for one in words for run in _runs(one, 1)]),
-        "distinct_2": _distinct([run for one in words for run in _runs(one, 2)]),
-        "repetition": float(np.mean([1 - _distinct(one) if one else 0.0 for one in runs])),
+        "distinct_1": _distinct([run for answer in words for run in _runs(answer, 1)]),
+        "distinct_2": _distinct([run for answer in words for run in _runs(answer, 2)]),
+        "repetition": float(np.mean([1 - _distinct(r) if r else 0.0 for r in runs])),
     }
 
 
 class _Words:
-    """rouge_score's own tokenizer knows Latin letters only."""
+    """Tokenizer for rouge_score, whose own knows Latin letters only."""
 
     def tokenize(self, text: str) -> list[str]:
         return _words(text)

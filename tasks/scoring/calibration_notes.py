@@ -1,4 +1,4 @@
-"""Sentences about a temperature that did not do what it is for."""
+"""Warnings about temperature scaling that did not work as intended."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from tasks.core.arrays import Array, Floats
     from tasks.problems.base import Problem
 
-_NEAR = 1e-3  # relative: the search stops just short of a bound
-_SMALLEST = 5e-5  # nats: what four decimals show
+_NEAR = 1e-3  # relative tolerance: the search stops just short of a bound
+_SMALLEST = 5e-5  # nats: the least that four decimals show
 
 
 def calibration_notes(
-    kind: Problem, outputs: Floats, references: Array, calibration: Calibration
+    problem: Problem, outputs: Floats, references: Array, calibration: Calibration
 ) -> list[str]:
-    """What a user should know of the temperature; empty where it was estimated within its bounds and lowers the log loss.
+    """Warnings for the user; empty if the temperature is within its bounds and lowers the log loss.
 
-    outputs  of the test split, as the model puts them out
+    outputs  uncalibrated, of the test split
     """
     temperature = calibration.temperature
     if temperature == 1:
@@ -30,18 +30,21 @@ def calibration_notes(
     notes = []
     if math.isclose(temperature, low, rel_tol=_NEAR):
         notes.append(
-            f"The temperature ended at its bound {low:g}: the validation rows are predicted too well for it to be estimated."
+            f"The temperature ended at its bound {low:g}: "
+            "the validation rows are predicted too well for it to be estimated."
         )
     if math.isclose(temperature, high, rel_tol=_NEAR):
         notes.append(
-            f"The temperature ended at its bound {high:g}: the validation rows are predicted too badly for it to be estimated."
+            f"The temperature ended at its bound {high:g}: "
+            "the validation rows are predicted too badly for it to be estimated."
         )
     before, after = (
-        kind.calibration_loss(scaled.apply(outputs), references)
-        for scaled in (Calibration(), Calibration(temperature))
+        problem.calibration_loss(scaling.apply(outputs), references)
+        for scaling in (Calibration(), Calibration(temperature))
     )
     if before is not None and after is not None and after - before > _SMALLEST:
         notes.append(
-            f"Temperature scaling (temperature {temperature:.3g}) raises the held-out log loss from {before:.4f} to {after:.4f} on test."
+            f"Temperature scaling (temperature {temperature:.3g}) raises the held-out log loss "
+            f"from {before:.4f} to {after:.4f} on test."
         )
     return notes

@@ -1,4 +1,4 @@
-"""Statistics of a classifier's outputs; probabilities are the softmax of outputs.
+"""Metrics of a classifier; probabilities are the softmax of its outputs.
 
 outputs     (n, c) float: logits or log-probabilities
 references  (n,) int in [0, c)
@@ -18,26 +18,23 @@ from tasks.scoring.statistics.draws import Resampled
 if TYPE_CHECKING:
     from tasks.core.arrays import Array, Floats
 
-BINS = 15  # of confidence, equally wide
-TEMPERATURES = (
-    0.25,
-    20.0,
-)  # rows that are all right would pull it to nothing, and every probability to 1
-MAX_CONFUSIONS = 20  # pairs of labels worth listing
+BINS = 15  # confidence bins of equal width
+# bounds: rows that are all predicted right would pull it to 0, and every probability to 1
+TEMPERATURES = (0.25, 20.0)
+MAX_CONFUSIONS = 20  # pairs of labels listed
 
 
 def classification_metrics(outputs: Floats, references: Array) -> dict[str, float]:
-    """Accuracy, F1, Matthews' correlation, log-loss (nats) and calibration error.
+    """Accuracy, F1, Matthews correlation, log-loss (nats) and expected calibration error.
 
-    F1 is averaged over the labels that occur, as a reference or as a prediction.
-    Raises ValueError without rows.
+    F1 is averaged over the labels that occur in references or predictions.
+    Raises ValueError if there are no rows.
     """
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
     predicted = outputs.argmax(-1)
-    several = (
-        len(np.union1d(references, predicted)) > 1
-    )  # with one label there is nothing to correlate
+    # the Matthews correlation is undefined with one label
+    several = len(np.union1d(references, predicted)) > 1
     return {
         "accuracy": float(accuracy_score(references, predicted)),
         "macro_f1": float(f1_score(references, predicted, average="macro", zero_division=0)),
@@ -51,7 +48,7 @@ def classification_metrics(outputs: Floats, references: Array) -> dict[str, floa
 def resampled_classification_metrics(outputs: Floats, references: Array) -> Resampled:
     """`classification_metrics` of many resamples at once.
 
-    Everything is made from sums over rows, so that a thousand resamples cost a matrix product.
+    All are computed from sums over rows, so that a thousand resamples cost one matrix product.
     """
     predicted, classes = outputs.argmax(-1), outputs.shape[1]
     right = (predicted == references).astype(np.float64)
@@ -88,7 +85,12 @@ def _metrics_of_sums(sums: Doubles, classes: int) -> dict[str, Doubles]:
 def classification_details(
     outputs: Floats, references: Array, labels: Sequence[str]
 ) -> dict[str, Any]:
-    """Plain JSON values: `per_class`, the `confusion` matrix (rows: actual), its largest `confusions`, `reliability` by bin."""
+    """Per-class results as plain JSON values.
+
+    per_class    precision, recall, F1 and support
+    confusion    matrix, rows actual; `confusions` lists its largest off-diagonal cells
+    reliability  by confidence bin
+    """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     predicted, ids = outputs.argmax(-1), range(len(labels))
@@ -120,60 +122,55 @@ def log_loss(outputs: Floats | Doubles, references: Array) -> float:
 def expected_calibration_error(outputs: Floats, references: Array) -> float:
     """How far confidence sits from accuracy, in [0, 1]; 0 is perfect. Guo et al. 2017."""
     bins = reliability_bins(outputs, references)
-    return float(
-        sum(entry["rows"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins)
-        / len(references)
-    )
+    gaps = (entry["rows"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins)
+    return float(sum(gaps) / len(references))
 
 
 def reliability_bins(outputs: Floats, references: Array) -> list[dict[str, Any]]:
-    """Mean confidence and accuracy of the rows in each bin (low, high] of confidence; bins without rows are left out."""
+    """Mean confidence and accuracy per confidence bin (low, high]; empty bins are left out."""
     confidence = _confidence(outputs)
     right, bins = outputs.argmax(-1) == references, bin_of(confidence)
-    found = []
+    entries = []
     for number in np.unique(bins):
         rows = bins == number
-        edges = {
-            "low": float(number / BINS),
-            "high": float((number + 1) / BINS),
-            "rows": int(rows.sum()),
-        }
-        found.append(
+        entries.append(
             {
-                **edges,
+                "low": float(number / BINS),
+                "high": float((number + 1) / BINS),
+                "rows": int(rows.sum()),
                 "confidence": float(confidence[rows].mean()),
                 "accuracy": float(right[rows].mean()),
             }
         )
-    return found
+    return entries
 
 
 def fit_temperature(outputs: Floats, references: Array) -> float:
-    """The divisor of outputs that makes the references most likely; 1.0 where none does better than that.
+    """The divisor of the outputs that minimizes the log-loss; 1.0 if none is better than that.
 
-    It never changes which label is first, and never raises the log-loss of the rows it was fitted on.
+    It never changes which label ranks first, and never raises the log-loss of the rows it was
+    fitted on.
     """
     return best_temperature(outputs, lambda scaled: log_loss(scaled, references))
 
 
 def best_temperature(outputs: Floats, loss: Callable[[Doubles], float]) -> float:
-    """The divisor of outputs with the least loss, within TEMPERATURES; 1.0 where none does better than that."""
+    """The divisor of the outputs within TEMPERATURES that minimizes `loss`; 1.0 if none beats it."""
     from scipy.optimize import minimize_scalar
 
     low, high = np.log(TEMPERATURES)
     exact = outputs.astype(np.float64)
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda exponent: loss(exact / np.exp(exponent)), bounds=(low, high), method="bounded"
     )
-    return float(np.exp(found.x)) if found.fun < loss(exact) else 1.0
+    return float(np.exp(optimum.x)) if optimum.fun < loss(exact) else 1.0
 
 
 def _row_losses(outputs: Floats | Doubles, references: Array) -> Doubles:
     from scipy.special import log_softmax
 
-    losses: Doubles = -log_softmax(outputs.astype(np.float64), -1)[
-        np.arange(len(outputs)), references
-    ]
+    log_probs = log_softmax(outputs.astype(np.float64), -1)
+    losses: Doubles = -log_probs[np.arange(len(outputs)), references]
     return losses
 
 
@@ -185,14 +182,14 @@ def _confidence(outputs: Floats) -> Doubles:
 
 
 def bin_of(confidence: Doubles) -> npt.NDArray[np.intp]:
-    """The bin of each confidence, in [0, BINS)."""
+    """Bin index of each confidence, in [0, BINS)."""
     return np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
 
 
 def _confusions(confusion: npt.NDArray[np.int64], labels: Sequence[str]) -> list[dict[str, Any]]:
     wrong = confusion - np.diag(np.diag(confusion))
     order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
-    pairs = [divmod(int(place), len(labels)) for place in order if wrong.flat[place]]
+    pairs = [divmod(int(cell), len(labels)) for cell in order if wrong.flat[cell]]
     support = confusion.sum(1)
     return [
         {

@@ -1,8 +1,8 @@
-"""How well scores of pairs of texts are told: as numbers, and as the order of the rows of a query.
+"""Metrics of scored text pairs: regression, and ranking of the rows within a query.
 
-References are (n, 2) float64: the score that is right, and the number of the query that the row belongs to. A query counts in the
-metrics of ranking where its rows have different scores. Where two outputs are equal the worse row is taken to come first, so that
-a model which says the same of all gains nothing by it.
+References are (n, 2) float64: the right score, and the number of the query that the row belongs to.
+A query counts in the ranking metrics if its rows have different scores. Of equal outputs the worse
+row is ranked first, so that a model with constant outputs gains nothing by it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tasks.scoring.statistics.draws import Draws, Resampled
 Outputs = npt.NDArray[np.float32]
 
 SCORE, QUERY = 0, 1
-CUT = 10  # rows of a query that NDCG looks at
-ANCHORS = 256  # rows that a row without others of its query is compared with
+CUT = 10  # rank cutoff of NDCG
+ANCHORS = 256  # rows to compare a row with if its query has no row of another score
 METRICS = {
     "pearson": 1,
     "spearman": 1,
@@ -34,11 +34,11 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Ranked:
-    """Of each query whose rows have different scores.
+    """Ranking quality of each query whose rows have different scores.
 
-    row   one of its rows
-    rank  of the best of its rows, from 1
-    ndcg  of its first CUT rows
+    row   index of one of its rows
+    rank  rank of its best row, from 1
+    ndcg  at CUT
     """
 
     row: npt.NDArray[np.int64]
@@ -47,60 +47,54 @@ class Ranked:
 
 
 def query_number(query: str) -> float:
-    """A number of 48 bits that stands for the query, which a float64 holds exactly."""
-    return float(
-        int.from_bytes(
-            hashlib.sha256(str(query).encode("utf-8", "surrogatepass")).digest()[:6], "big"
-        )
-    )
+    """48-bit hash of the query, which a float64 holds exactly."""
+    digest = hashlib.sha256(str(query).encode("utf-8", "surrogatepass")).digest()
+    return float(int.from_bytes(digest[:6], "big"))
 
 
 def score_metrics(outputs: Outputs, references: Doubles) -> Resampled:
-    """METRICS of many resamples; without `auc` unless the scores are of two kinds, without the last two unless queries rank.
+    """METRICS of many resamples; `auc` only for scores of two values, the last two only if any
+    query counts for ranking.
 
-    outputs   (n,); all rows of a query must be drawn together
+    outputs  (n,); all rows of a query must be drawn together
     """
-    given, said = references[:, SCORE], outputs.astype(np.float64)
-    errors, kinds, ranked = (
-        np.abs(said - given),
-        np.unique(given),
-        rank_queries(outputs, references),
-    )
+    actual, predicted = references[:, SCORE], outputs.astype(np.float64)
+    errors, values = np.abs(predicted - actual), np.unique(actual)
+    ranked = rank_queries(outputs, references)
 
     def of(draws: Draws) -> dict[str, Doubles]:
         weights = draws.of_rows()
-        found = {
-            "pearson": _correlation(given[None], said[None], weights),
-            "spearman": _correlation(
-                _mid_ranks(given, weights), _mid_ranks(said, weights), weights
-            ),
+        ranks = _mid_ranks(actual, weights), _mid_ranks(predicted, weights)
+        metrics = {
+            "pearson": _correlation(actual[None], predicted[None], weights),
+            "spearman": _correlation(*ranks, weights),
             "mean_absolute_error": draws.sums(errors) / np.maximum(draws.sizes(), 1),
         }
-        if len(kinds) == 2:
-            found["auc"] = _auc(said, given == kinds[1], weights)
+        if len(values) == 2:
+            metrics["auc"] = _auc(predicted, actual == values[1], weights)
         if len(ranked.row):
             of_queries = weights[:, ranked.row]
             total = np.maximum(of_queries.sum(1), 1e-9)
-            found["ndcg_at_10"] = of_queries @ ranked.ndcg / total
-            found["mrr"] = of_queries @ (1 / ranked.rank) / total
-        return found
+            metrics["ndcg_at_10"] = of_queries @ ranked.ndcg / total
+            metrics["mrr"] = of_queries @ (1 / ranked.rank) / total
+        return metrics
 
     return of
 
 
 def rank_queries(outputs: Outputs, references: Doubles) -> Ranked:
-    """Normalized discounted cumulative gain (Järvelin & Kekäläinen 2002) and the rank of the best.
+    """NDCG (normalized discounted cumulative gain, Järvelin & Kekäläinen 2002) and best rank.
 
-    A row's gain is its score above the query's lowest.
+    A row's gain is its score minus the lowest score of its query.
     """
     rows, ranks, ndcgs = [], [], []
     for members in _queries(references):
-        given = references[members, SCORE]
-        if given.min() == given.max():
+        actual = references[members, SCORE]
+        if actual.min() == actual.max():
             continue
-        order = np.lexsort((given, -outputs[members]))
-        gains, ideal = given[order] - given.min(), np.sort(given - given.min())[::-1]
-        discounts = 1 / np.log2(np.arange(2, len(given) + 2)[:CUT])
+        order = np.lexsort((actual, -outputs[members]))
+        gains, ideal = actual[order] - actual.min(), np.sort(actual - actual.min())[::-1]
+        discounts = 1 / np.log2(np.arange(2, len(actual) + 2)[:CUT])
         rows.append(int(members[0]))
         ranks.append(int(np.flatnonzero(gains == ideal[0])[0]) + 1)
         ndcgs.append(float(gains[:CUT] @ discounts) / float(ideal[:CUT] @ discounts))
@@ -110,50 +104,53 @@ def rank_queries(outputs: Outputs, references: Doubles) -> Ranked:
 
 
 def score_details(outputs: Outputs, references: Doubles) -> dict[str, Any]:
-    """`queries` that rank, `errors` of the scores and `ranks` of the best as histograms (None where no query ranks)."""
+    """Plain JSON values.
+
+    queries  number of queries that count for ranking
+    errors   histogram of output minus score
+    ranks    histogram of the best row's rank; None if no query counts for ranking
+    """
     ranks = rank_queries(outputs, references).rank
     counts, edges = np.histogram(outputs - references[:, SCORE], bins=20)
-    found: dict[str, Any] = {
+    details: dict[str, Any] = {
         "queries": len(ranks),
         "errors": {"edges": [round(float(e), 4) for e in edges], "counts": counts.tolist()},
+        "ranks": None,
     }
-    places = np.arange(1, int(ranks.max(initial=1)) + 2) - 0.5
-    found["ranks"] = (
-        {"edges": places.tolist(), "counts": np.histogram(ranks, places)[0].tolist()}
-        if len(ranks)
-        else None
-    )
-    return found
+    if len(ranks):
+        bounds = np.arange(1, int(ranks.max()) + 2) - 0.5
+        rank_counts, _ = np.histogram(ranks, bounds)
+        details["ranks"] = {"edges": bounds.tolist(), "counts": rank_counts.tolist()}
+    return details
 
 
 def order_of_rows(outputs: Outputs) -> npt.NDArray[np.float32]:
-    """Whether each row's output is above (1), at (0) or below (-1) the next one's; the last row's next is the first."""
+    """Sign of each row's output minus the next row's: 1, 0 or -1; the last row's next is the first."""
     order: npt.NDArray[np.float32] = np.sign(outputs - np.roll(outputs, -1))
     return order
 
 
 def ranked_right(outputs: Outputs, references: Doubles) -> Bools:
-    """Which rows are on the right side of more than half of those that they are compared with, (n,).
+    """Which rows are ordered correctly against more than half of their peers, (n,).
 
-    Those are the rows of the same query with another score; where there are none, rows of any query, a few hundred spread over all.
+    Peers are the rows of the same query with another score; if there are none, those of up to
+    ANCHORS rows spread evenly over all queries.
     """
-    given, right = references[:, SCORE], np.zeros(len(outputs), bool)
-    anchors = (
-        np.unique(np.linspace(0, len(outputs) - 1, min(ANCHORS, len(outputs))).astype(np.int64))
-        if len(outputs)
-        else np.empty(0, int)
-    )
+    actual, right = references[:, SCORE], np.zeros(len(outputs), bool)
+    if not len(outputs):
+        return right
+    anchors = np.unique(np.linspace(0, len(outputs) - 1, min(ANCHORS, len(outputs))).astype(int))
     for members in _queries(references):
-        scores = given[members]
-        others = members if scores.min() != scores.max() else anchors
-        apart = np.sign(scores[:, None] - given[others][None])
-        same = np.sign(outputs[members][:, None] - outputs[others][None]) == apart
-        right[members] = 2 * (same & (apart != 0)).sum(1) > (apart != 0).sum(1)
+        scores = actual[members]
+        peers = members if scores.min() != scores.max() else anchors
+        order = np.sign(scores[:, None] - actual[peers][None])
+        correct = np.sign(outputs[members][:, None] - outputs[peers][None]) == order
+        right[members] = 2 * (correct & (order != 0)).sum(1) > (order != 0).sum(1)
     return right
 
 
 def _queries(references: Doubles) -> list[npt.NDArray[np.int64]]:
-    """The rows of each query."""
+    """Row indices of each query."""
     if not len(references):
         return []
     order = np.argsort(references[:, QUERY], kind="stable")
@@ -161,13 +158,13 @@ def _queries(references: Doubles) -> list[npt.NDArray[np.int64]]:
 
 
 def _correlation(first: Doubles, second: Doubles, weights: Doubles) -> Doubles:
-    """Pearson's, weighted, (r,); 0 where one of the two does not vary."""
+    """Weighted Pearson correlation, (r,); 0 where one of the two is constant."""
     total = np.maximum(weights.sum(1, keepdims=True), 1)
-    one, other = (
+    first, second = (
         values - (weights * values).sum(1, keepdims=True) / total for values in (first, second)
     )
-    covariance = (weights * one * other).sum(1)
-    scale = np.sqrt((weights * one**2).sum(1) * (weights * other**2).sum(1))
+    covariance = (weights * first * second).sum(1)
+    scale = np.sqrt((weights * first**2).sum(1) * (weights * second**2).sum(1))
     correlation: Doubles = np.divide(
         covariance, scale, out=np.zeros_like(covariance), where=scale > 1e-12
     )
@@ -175,19 +172,19 @@ def _correlation(first: Doubles, second: Doubles, weights: Doubles) -> Doubles:
 
 
 def _mid_ranks(values: Doubles, weights: Doubles) -> Doubles:
-    """Ranks among the weighted rows, ties sharing the middle one, (r, n)."""
+    """Ranks among the weighted rows, (r, n); ties share their middle rank."""
     order = np.argsort(values, kind="stable")
     starts = np.flatnonzero(np.diff(values[order], prepend=np.nan) != 0)
     of_value = np.add.reduceat(weights[:, order], starts, axis=1)
     ranks = np.cumsum(of_value, 1) - of_value / 2 + 0.5
-    place = np.empty(len(values), np.int64)
-    place[order] = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
-    of_rows: Doubles = ranks[:, place]
+    group = np.empty(len(values), np.int64)  # of equal values, by row
+    group[order] = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
+    of_rows: Doubles = ranks[:, group]
     return of_rows
 
 
 def _auc(outputs: Doubles, relevant: Bools, weights: Doubles) -> Doubles:
-    """Area under the ROC curve, by ranks (Mann & Whitney 1947); 0.5 where a resample has rows of one kind only."""
+    """Area under the ROC curve from ranks (Mann & Whitney 1947); 0.5 if a resample has one class."""
     of_relevant = weights * relevant
     positives = of_relevant.sum(1)
     pairs = positives * (weights.sum(1) - positives)

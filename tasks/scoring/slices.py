@@ -1,8 +1,8 @@
-"""Parts of the test rows to look at one by one."""
+"""Slices: groups of test rows that share a value, evaluated one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -12,14 +12,14 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.int64]
 
-QUANTILES = 4  # parts that numbers are cut into
-MAX_DISTINCT = 20  # numbers with more values than this are cut
-MAX_VALUES = 200  # of a column, the most frequent; the rest is one slice
+QUANTILES = 4  # slices of a numeric column
+MAX_DISTINCT = 20  # a numeric column with more distinct values than this is cut by quantile
+MAX_VALUES = 200  # most frequent values of a column with a slice each; the rest share one slice
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows that have one value, or a range of values, in a column."""
+    """Rows with one value, or a range of values, in a column."""
 
     column: str
     value: str
@@ -29,11 +29,12 @@ class Slice:
 def slice_rows(
     column: str, values: Sequence[Any], order: Sequence[str] | None = None
 ) -> list[Slice]:
-    """Every row in exactly one slice; by value, or by quartile where the values are many numbers.
+    """Slice the rows by value, or by quartile if the column is numeric with many distinct values.
 
-    A row whose value is a list is in the slice of each of its items.
+    Every row is in exactly one slice, except that a row whose value is a list is in the slice of
+    each of its items.
 
-    order  values to put first, in this order
+    order  values to list first, in this order
     """
     numbers = _numbers(values)
     if numbers is not None and len(np.unique(numbers)) > MAX_DISTINCT:
@@ -43,18 +44,18 @@ def slice_rows(
     texts = np.asarray(
         ["(none)" if _is_missing(value) else str(value) for value in values], dtype=object
     )
-    found, counts = np.unique(texts.astype(str), return_counts=True)
-    frequent = {str(value) for value in found[np.argsort(-counts, kind="stable")][:MAX_VALUES]}
-    names = [name for name in (order or ()) if name in frequent] + sorted(
-        frequent - set(order or ())
-    )
+    distinct, counts = np.unique(texts.astype(str), return_counts=True)
+    frequent = {str(value) for value in distinct[np.argsort(-counts, kind="stable")][:MAX_VALUES]}
+    names = _ordered(frequent, order or ())
     slices = [Slice(column, name, np.flatnonzero(texts == name)) for name in names]
     rest = np.flatnonzero([text not in frequent for text in texts])
-    return (
-        [*slices, Slice(column, f"({len(found) - len(frequent)} other values)", rest)]
-        if len(rest)
-        else slices
-    )
+    if len(rest):
+        slices.append(Slice(column, f"({len(distinct) - len(frequent)} other values)", rest))
+    return slices
+
+
+def _ordered(names: Collection[str], first: Sequence[str]) -> list[str]:
+    return [name for name in first if name in names] + sorted(set(names) - set(first))
 
 
 def _by_item(column: str, values: Sequence[Any], order: Sequence[str]) -> list[Slice]:
@@ -63,7 +64,7 @@ def _by_item(column: str, values: Sequence[Any], order: Sequence[str]) -> list[S
         for item in dict.fromkeys(items or ["(none)"]):
             rows.setdefault(str(item), []).append(row)
     frequent = sorted(rows, key=lambda name: (-len(rows[name]), name))[:MAX_VALUES]
-    names = [name for name in order if name in frequent] + sorted(set(frequent) - set(order))
+    names = _ordered(frequent, order)
     return [Slice(column, name, np.asarray(rows[name], np.int64)) for name in names]
 
 
@@ -71,10 +72,10 @@ def _by_quantile(column: str, numbers: npt.NDArray[np.float64]) -> list[Slice]:
     edges = np.unique(
         np.quantile(numbers, np.arange(1, QUANTILES) / QUANTILES, method="inverted_cdf")
     )
-    part = np.digitize(numbers, edges, right=True)
+    bins = np.digitize(numbers, edges, right=True)
     slices = []
-    for number in np.unique(part):
-        rows = np.flatnonzero(part == number)
+    for number in np.unique(bins):
+        rows = np.flatnonzero(bins == number)
         low, high = numbers[rows].min(), numbers[rows].max()
         slices.append(Slice(column, f"{low:g}" if low == high else f"{low:g} to {high:g}", rows))
     return slices

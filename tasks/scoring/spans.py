@@ -1,6 +1,6 @@
-"""Statistics of tagged words: entities by their exact span and type, and the words' tags by themselves.
+"""Statistics of tagged words: entities by exact span and type, and tags word by word.
 
-outputs     (n, words, tags) float, tags as tasks.encoding.spans numbers them; NaN past a row's words
+outputs     (n, words, tags) float, tags numbered as in tasks.encoding.spans; NaN past a row's words
 references  (n, words) int, below 0 past a row's words
 """
 
@@ -22,17 +22,18 @@ from tasks.scoring.statistics.draws import Draws
 if TYPE_CHECKING:
     from tasks.core.arrays import Array, Floats
 
-NOTHING = "(none)"  # no entity there, in a confusion matrix
+NOTHING = "(none)"  # the "no entity" class of the confusion matrix
 BOUNDARIES = ("too short", "too long", "shifted")
 
 
 @dataclass(frozen=True)
 class RowCounts:
-    """What every metric is made of, by row.
+    """Per-row sums from which every metric is computed.
 
-    hits, predicted, actual  (n, types) entities
-    right, words, loss       (n,): words whose tag is right, words, nats of all of them
-    gaps                     (n, BINS): right minus confidence of the words in each bin of confidence
+    hits, predicted, actual  (n, types): number of entities
+    right, words, loss       (n,): words tagged right, words, their total log-loss in nats
+    gaps                     (n, BINS): sum of right minus confidence over the words in each
+                             confidence bin
     """
 
     hits: Doubles
@@ -45,45 +46,52 @@ class RowCounts:
 
 
 def predicted_tags(outputs: Floats, references: Array | None = None) -> npt.NDArray[np.int64]:
-    """(n, words) the likeliest tags; below 0 where there is no word."""
+    """The likeliest tags, (n, words); below 0 where there is no word."""
     missing = np.isnan(outputs[..., 0]) if references is None else references < 0
     return np.where(missing, -1, outputs.argmax(-1))
 
 
 def word_tags(outputs: Floats, words: Sequence[Sequence[Any]]) -> npt.NDArray[np.int64]:
-    """The likeliest tags, below 0 past a row's words: a row without words has an output all the same."""
-    there = np.arange(outputs.shape[1]) < np.asarray(list(map(len, words)))[:, None]
-    return np.where(there, predicted_tags(outputs), -1)
+    """The likeliest tags, below 0 past a row's words.
+
+    NaN alone does not tell: a row without words has an output all the same.
+    """
+    present = np.arange(outputs.shape[1]) < np.asarray(list(map(len, words)))[:, None]
+    return np.where(present, predicted_tags(outputs), -1)
 
 
 def word_outputs(outputs: Floats, references: Array) -> tuple[Floats, Array]:
-    """(outputs, references) of all words of all rows, one after the other."""
-    there = references >= 0
-    return outputs[there], references[there]
+    """(outputs, references) of the words of all rows, concatenated."""
+    present = references >= 0
+    return outputs[present], references[present]
 
 
 def count_rows(outputs: Floats, references: Array) -> RowCounts:
-    """Everything that metrics need, in one pass."""
+    """Count everything that the metrics need, in one pass."""
     from scipy.special import log_softmax
 
-    rows, kinds = len(outputs), (outputs.shape[-1] - 1) // 2
-    found, wanted = find_spans(predicted_tags(outputs, references)), find_spans(references)
-    hit = np.isin(codes(found, references.shape[1]), codes(wanted, references.shape[1]))
+    rows, types = len(outputs), (outputs.shape[-1] - 1) // 2
+    predicted, actual = find_spans(predicted_tags(outputs, references)), find_spans(references)
+    hit = np.isin(codes(predicted, references.shape[1]), codes(actual, references.shape[1]))
 
-    def by_row(spans: Found, chosen: Any) -> Doubles:
-        places = spans.rows[chosen] * kinds + spans.kinds[chosen]
-        return np.bincount(places, minlength=rows * kinds).reshape(rows, kinds).astype(np.float64)
+    def by_row(spans: Found, selected: Any) -> Doubles:
+        cells = spans.rows[selected] * types + spans.kinds[selected]
+        return np.bincount(cells, minlength=rows * types).reshape(rows, types).astype(np.float64)
 
-    row_of_word = np.nonzero(references >= 0)[0]
-    given, actual = word_outputs(outputs, references)
-    likelihoods = log_softmax(given.astype(np.float64), -1)
-    confidence, right = np.exp(likelihoods.max(-1)), (given.argmax(-1) == actual).astype(np.float64)
-    losses = -likelihoods[np.arange(len(actual)), actual]
+    row = np.nonzero(references >= 0)[0]  # of each word
+    logits, tags = word_outputs(outputs, references)
+    likelihoods = log_softmax(logits.astype(np.float64), -1)
+    confidence, right = np.exp(likelihoods.max(-1)), (logits.argmax(-1) == tags).astype(np.float64)
+    gaps = _sums(row * BINS + bin_of(confidence), right - confidence, rows * BINS)
     return RowCounts(
-        hits=by_row(found, hit), predicted=by_row(found, slice(None)), actual=by_row(wanted, slice(None)),
-        right=_sums(row_of_word, right, rows), words=_sums(row_of_word, np.ones(len(actual)), rows), loss=_sums(row_of_word, losses, rows),
-        gaps=_sums(row_of_word * BINS + bin_of(confidence), right - confidence, rows * BINS).reshape(rows, BINS),
-    )  # fmt: skip
+        hits=by_row(predicted, hit),
+        predicted=by_row(predicted, slice(None)),
+        actual=by_row(actual, slice(None)),
+        right=_sums(row, right, rows),
+        words=_sums(row, np.ones(len(tags)), rows),
+        loss=_sums(row, -likelihoods[np.arange(len(tags)), tags], rows),
+        gaps=gaps.reshape(rows, BINS),
+    )
 
 
 def _sums(groups: Array, values: Doubles, count: int) -> Doubles:
@@ -91,22 +99,23 @@ def _sums(groups: Array, values: Doubles, count: int) -> Doubles:
 
 
 def span_metrics(counts: RowCounts, draws: Draws) -> dict[str, Doubles]:
-    """Metrics of many resamples, each (r,).
+    """Metrics of each resample, (r,) each.
 
-    Precision, recall and F1 are over all entities (micro); macro F1 is the mean over the types that occur, as a reference or as a
-    prediction. Where there is nothing to divide by, they are 0. Accuracy, log-loss (nats) and calibration error are those of words.
+    Precision, recall and F1 are micro averages over all entities; macro F1 is the mean over the
+    types that occur in references or predictions. They are 0 where the denominator is 0. Accuracy,
+    log-loss (nats) and calibration error are per word.
     """
     hits, predicted, actual = (
         draws.sums(values) for values in (counts.hits, counts.predicted, counts.actual)
     )
     words = np.maximum(draws.sums(counts.words), 1)
-    each = 2 * hits / np.maximum(predicted + actual, 1)
-    hit, claimed, there = hits.sum(1), predicted.sum(1), actual.sum(1)
+    f1 = 2 * hits / np.maximum(predicted + actual, 1)
+    hit, claimed, support = hits.sum(1), predicted.sum(1), actual.sum(1)
     return {
-        "f1": 2 * hit / np.maximum(claimed + there, 1),
+        "f1": 2 * hit / np.maximum(claimed + support, 1),
         "precision": hit / np.maximum(claimed, 1),
-        "recall": hit / np.maximum(there, 1),
-        "macro_f1": each.sum(1) / np.maximum((predicted + actual > 0).sum(1), 1),
+        "recall": hit / np.maximum(support, 1),
+        "macro_f1": f1.sum(1) / np.maximum((predicted + actual > 0).sum(1), 1),
         "accuracy": draws.sums(counts.right) / words,
         "log_loss": draws.sums(counts.loss) / words,
         "ece": np.abs(draws.sums(counts.gaps)).sum(1) / words,
@@ -114,22 +123,28 @@ def span_metrics(counts: RowCounts, draws: Draws) -> dict[str, Doubles]:
 
 
 def span_details(outputs: Floats, references: Array, types: Sequence[str]) -> dict[str, Any]:
-    """Plain JSON values: `per_class`, `errors` by kind, the `confusion` of types (rows: actual), its `confusions`, `reliability`."""
+    """Per-type results as plain JSON values.
+
+    per_class    precision, recall, F1 and support
+    errors       how the entities of each type were found or missed
+    confusion    matrix of types, rows actual; `confusions` lists its off-diagonal cells
+    reliability  by confidence bin, of words
+    """
     counts = count_rows(outputs, references)
-    found, wanted = find_spans(predicted_tags(outputs, references)), find_spans(references)
-    confusion = _confusion(found, wanted, references.shape[1], len(types))
+    predicted, actual = find_spans(predicted_tags(outputs, references)), find_spans(references)
+    confusion = _confusion(predicted, actual, references.shape[1], len(types))
     names = [*types, NOTHING]
-    pairs = [
+    cells = [
         (names[i], names[j], int(confusion[i, j]))
         for i, j in np.ndindex(*confusion.shape)
         if i != j and confusion[i, j]
     ]
     return {
         "per_class": list(_per_class(counts, types)),
-        "errors": _errors(found, wanted, types),
+        "errors": _errors(predicted, actual, types),
         "confusions": [
-            {"actual": actual, "predicted": guess, "entities": count}
-            for actual, guess, count in sorted(pairs, key=lambda pair: -pair[2])
+            {"actual": row, "predicted": column, "entities": count}
+            for row, column, count in sorted(cells, key=lambda cell: -cell[2])
         ],
         "confusion": confusion.tolist(),
         "reliability": reliability_bins(*word_outputs(outputs, references)),
@@ -137,11 +152,11 @@ def span_details(outputs: Floats, references: Array, types: Sequence[str]) -> di
 
 
 def _per_class(counts: RowCounts, types: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for kind, hits, predicted, actual in zip(
+    for name, hits, predicted, actual in zip(
         types, counts.hits.sum(0), counts.predicted.sum(0), counts.actual.sum(0), strict=True
     ):
         yield {
-            "label": kind,
+            "label": name,
             "precision": float(hits / max(predicted, 1)),
             "recall": float(hits / max(actual, 1)),
             "f1": float(2 * hits / max(predicted + actual, 1)),
@@ -149,51 +164,57 @@ def _per_class(counts: RowCounts, types: Sequence[str]) -> Iterator[dict[str, An
         }
 
 
-def _confusion(found: Found, wanted: Found, width: int, kinds: int) -> npt.NDArray[np.int64]:
-    """(types + 1, types + 1): entities of the same words by actual and predicted type; the last is that there is none of these words."""
-    ours, theirs = codes(found, width, kinds=False), codes(wanted, width, kinds=False)
-    every = np.union1d(ours, theirs)
-    actual, guess = np.full(len(every), kinds), np.full(len(every), kinds)
-    actual[np.searchsorted(every, theirs)] = wanted.kinds
-    guess[np.searchsorted(every, ours)] = found.kinds
-    return np.bincount(actual * (kinds + 1) + guess, minlength=(kinds + 1) ** 2).reshape(
-        kinds + 1, kinds + 1
-    )
+def _confusion(predicted: Found, actual: Found, width: int, types: int) -> npt.NDArray[np.int64]:
+    """Confusion matrix of entity types, rows actual, (types + 1, types + 1).
+
+    Entities match if they cover the same words; the last row and column count entities without
+    a match.
+    """
+    predicted_codes = codes(predicted, width, kinds=False)
+    actual_codes = codes(actual, width, kinds=False)
+    every = np.union1d(predicted_codes, actual_codes)
+    rows, columns = np.full(len(every), types), np.full(len(every), types)
+    rows[np.searchsorted(every, actual_codes)] = actual.kinds
+    columns[np.searchsorted(every, predicted_codes)] = predicted.kinds
+    size = types + 1
+    return np.bincount(rows * size + columns, minlength=size**2).reshape(size, size)
 
 
-def _errors(found: Found, wanted: Found, types: Sequence[str]) -> list[dict[str, Any]]:
-    """Of each type how its entities were found or missed, and how often it was claimed where there is no entity at all."""
-    rows = int(max(found.rows.max(initial=-1), wanted.rows.max(initial=-1))) + 1
+def _errors(predicted: Found, actual: Found, types: Sequence[str]) -> list[dict[str, Any]]:
+    """How the entities of each type were found or missed.
+
+    `made up` counts the predictions of the type that overlap no entity at all.
+    """
+    rows = int(max(predicted.rows.max(initial=-1), actual.rows.max(initial=-1))) + 1
     tallies = [Counter[str]() for _ in types]
-    for claims, entities in zip(found.by_row(rows), wanted.by_row(rows), strict=True):
+    for guesses, entities in zip(predicted.by_row(rows), actual.by_row(rows), strict=True):
         for entity in entities:
-            tallies[entity[2]][
-                _fate(entity, [claim for claim in claims if _overlap(claim, entity) > 0])
-            ] += 1
-        for claim in claims:
-            tallies[claim[2]]["made up"] += all(_overlap(claim, entity) <= 0 for entity in entities)
-    names = ("exact", "other type", *BOUNDARIES, "missed", "made up")
+            overlapping = [guess for guess in guesses if _overlap(guess, entity) > 0]
+            tallies[entity[2]][_outcome(entity, overlapping)] += 1
+        for guess in guesses:
+            tallies[guess[2]]["made up"] += all(_overlap(guess, entity) <= 0 for entity in entities)
+    outcomes = ("exact", "other type", *BOUNDARIES, "missed", "made up")
     return [
-        {"label": kind, **{name: tally[name] for name in names}}
-        for kind, tally in zip(types, tallies, strict=True)
+        {"label": name, **{outcome: tally[outcome] for outcome in outcomes}}
+        for name, tally in zip(types, tallies, strict=True)
     ]
 
 
-def _fate(wanted: tuple[int, int, int], overlapping: Sequence[tuple[int, int, int]]) -> str:
-    """What became of an entity, by the best of the predictions that overlap it."""
+def _outcome(entity: tuple[int, int, int], overlapping: Sequence[tuple[int, int, int]]) -> str:
+    """How an entity was predicted, judged by the best prediction that overlaps it."""
     if not overlapping:
         return "missed"
-    if wanted in overlapping:
+    if entity in overlapping:
         return "exact"
-    start, end, kind = wanted
-    same = [span for span in overlapping if span[2] == kind]
-    if not same:
+    start, end, type_id = entity
+    same_type = [span for span in overlapping if span[2] == type_id]
+    if not same_type:
         return "other type"
-    first, last, _ = max(same, key=lambda span: _overlap(span, wanted))
+    first, last, _ = max(same_type, key=lambda span: _overlap(span, entity))
     inside, around = first >= start and last <= end, first <= start and last >= end
     return BOUNDARIES[0] if inside else BOUNDARIES[1] if around else BOUNDARIES[2]
 
 
-def _overlap(span: tuple[int, int, int], other: tuple[int, int, int]) -> int:
-    """Words that both have; 0 or less where they have none."""
-    return min(span[1], other[1]) - max(span[0], other[0])
+def _overlap(first: tuple[int, int, int], second: tuple[int, int, int]) -> int:
+    """Number of words that both spans cover; 0 or less if there are none."""
+    return min(first[1], second[1]) - max(first[0], second[0])
