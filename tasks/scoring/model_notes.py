@@ -9,8 +9,7 @@ WIDE = 0.1  # width of the metric's interval above which the test rows are too f
 
 
 def model_notes(evaluation: Mapping[str, Any], only_answer: str) -> list[str]:
-    """Caveats of one evaluation, the gravest first; none for a well-measured model that beats the
-    baseline.
+    """Caveats of one evaluation, the gravest first; none if it is precise and beats the baseline.
 
     only_answer  see tasks.scoring.statistics.chance
     """

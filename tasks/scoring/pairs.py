@@ -53,10 +53,11 @@ def query_number(query: str) -> float:
 
 
 def score_metrics(outputs: Outputs, references: Doubles) -> Resampled:
-    """METRICS of many resamples; `auc` only for scores of two values, the last two only if any
-    query counts for ranking.
+    """METRICS of many resamples.
 
     outputs  (n,); all rows of a query must be drawn together
+    `auc` is computed only if the scores take exactly two values, the last two metrics only if some
+    query counts for ranking.
     """
     actual, predicted = references[:, SCORE], outputs.astype(np.float64)
     errors, values = np.abs(predicted - actual), np.unique(actual)
@@ -125,7 +126,7 @@ def score_details(outputs: Outputs, references: Doubles) -> dict[str, Any]:
 
 
 def order_of_rows(outputs: Outputs) -> npt.NDArray[np.float32]:
-    """Sign of each row's output minus the next row's: 1, 0 or -1; the last row's next is the first."""
+    """Sign of each output minus the next row's (1, 0 or -1); after the last row comes the first."""
     order: npt.NDArray[np.float32] = np.sign(outputs - np.roll(outputs, -1))
     return order
 
@@ -139,7 +140,8 @@ def ranked_right(outputs: Outputs, references: Doubles) -> Bools:
     actual, right = references[:, SCORE], np.zeros(len(outputs), bool)
     if not len(outputs):
         return right
-    anchors = np.unique(np.linspace(0, len(outputs) - 1, min(ANCHORS, len(outputs))).astype(int))
+    count = min(ANCHORS, len(outputs))
+    anchors = np.unique(np.linspace(0, len(outputs) - 1, count).astype(np.int64))
     for members in _queries(references):
         scores = actual[members]
         peers = members if scores.min() != scores.max() else anchors
@@ -184,7 +186,7 @@ def _mid_ranks(values: Doubles, weights: Doubles) -> Doubles:
 
 
 def _auc(outputs: Doubles, relevant: Bools, weights: Doubles) -> Doubles:
-    """Area under the ROC curve from ranks (Mann & Whitney 1947); 0.5 if a resample has one class."""
+    """Area under the ROC curve, by ranks (Mann & Whitney 1947); 0.5 for resamples of one class."""
     of_relevant = weights * relevant
     positives = of_relevant.sum(1)
     pairs = positives * (weights.sum(1) - positives)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -46,16 +46,13 @@ def slice_rows(
     )
     distinct, counts = np.unique(texts.astype(str), return_counts=True)
     frequent = {str(value) for value in distinct[np.argsort(-counts, kind="stable")][:MAX_VALUES]}
-    names = _ordered(frequent, order or ())
+    first = order or ()
+    names = [name for name in first if name in frequent] + sorted(frequent - set(first))
     slices = [Slice(column, name, np.flatnonzero(texts == name)) for name in names]
     rest = np.flatnonzero([text not in frequent for text in texts])
     if len(rest):
         slices.append(Slice(column, f"({len(distinct) - len(frequent)} other values)", rest))
     return slices
-
-
-def _ordered(names: Collection[str], first: Sequence[str]) -> list[str]:
-    return [name for name in first if name in names] + sorted(set(names) - set(first))
 
 
 def _by_item(column: str, values: Sequence[Any], order: Sequence[str]) -> list[Slice]:
@@ -64,7 +61,7 @@ def _by_item(column: str, values: Sequence[Any], order: Sequence[str]) -> list[S
         for item in dict.fromkeys(items or ["(none)"]):
             rows.setdefault(str(item), []).append(row)
     frequent = sorted(rows, key=lambda name: (-len(rows[name]), name))[:MAX_VALUES]
-    names = _ordered(frequent, order)
+    names = [name for name in order if name in frequent] + sorted(set(frequent) - set(order))
     return [Slice(column, name, np.asarray(rows[name], np.int64)) for name in names]
 
 

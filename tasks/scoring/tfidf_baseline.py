@@ -94,7 +94,7 @@ def _fit(features: Any, references: Sequence[int] | Array, seed: int) -> Logisti
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    # balanced for macro F1; a coarse tolerance, because a hundred labels would else take minutes
+    # balanced for macro F1; coarse tolerance: a hundred labels would otherwise take minutes
     classifier = LogisticRegression(
         class_weight="balanced", tol=1e-3, max_iter=300, random_state=seed
     )

@@ -68,7 +68,9 @@ def test_what_knows_nothing_is_not_above_chance_and_what_knows_is(metric: str) -
     assert stuck.difference.value == pytest.approx(0, abs=1e-9)
     if metric != "mcc":  # where both have 0, give or take
         assert knows.against == (
-            "the most frequent class" if metric == "accuracy" else "its own answers dealt at random"
+            "the most frequent class"
+            if metric == "accuracy"
+            else "its own answers shuffled across rows"
         )
 
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of a problem's metrics: rows are drawn with replacement, and all metrics see the same draws."""
+"""Bootstrap intervals of a problem's metrics; all metrics see the same resamples."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 
 Interval = dict[str, float]  # value, low, high
 
-MAX_DRAWS = 4_000_000  # numbers of units in memory at a time
-MAX_UNITS = 5_000  # what is more is drawn in random groups of nearly one size
+MAX_DRAWS = 4_000_000  # drawn unit indices in memory at a time
+MAX_UNITS = 5_000  # more units than this are drawn in random groups of nearly equal size
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are made: `confidence` is the share of them that should hold the true value, in (0, 1)."""
+    """Bootstrap settings.
+
+    confidence  level of the intervals, in (0, 1)
+    """
 
     resamples: int = 1000
     confidence: float = 0.95
@@ -38,15 +41,15 @@ def metric_intervals(
     labels: Sequence[str],
     resampling: Resampling,
 ) -> dict[str, Interval]:
-    """Each metric's value and percentile interval; the rows' order does not matter."""
+    """Each metric's value and percentile interval, independent of the order of the rows."""
     order = _canonical_order(references, outputs)
     outputs, references = outputs[order], references[order]
     values = problem.metrics(outputs, references, labels)
     resampled = problem.resampled_metrics(outputs, references, labels)
 
     def statistic(draws: Draws) -> Doubles:
-        found = resampled(draws)
-        return np.stack([found[name] for name in values])
+        metrics = resampled(draws)
+        return np.stack([metrics[name] for name in values])
 
     bounds = _bounds(
         statistic,
@@ -68,32 +71,23 @@ def difference_interval(
     labels: Sequence[str],
     resampling: Resampling,
 ) -> Interval:
-    """First model's minus second's value of the problem's metric, with its paired interval."""
+    """The problem's metric of the first model minus the second's, with its paired interval."""
     order = _canonical_order(references, *pair)
     references = references[order]
-    first, second = (outputs[order] for outputs in pair)
+    pair = pair[0][order], pair[1][order]
     name = problem.metric
-    value = (
-        problem.metrics(first, references, labels)[name]
-        - problem.metrics(second, references, labels)[name]
-    )
-    ours, theirs = (
-        problem.resampled_metrics(outputs, references, labels) for outputs in (first, second)
+    first, second = (problem.metrics(outputs, references, labels)[name] for outputs in pair)
+    value = first - second
+    first_of, second_of = (
+        problem.resampled_metrics(outputs, references, labels) for outputs in pair
     )
 
     def statistic(draws: Draws) -> Doubles:
-        return (ours(draws)[name] - theirs(draws)[name])[None]
+        return (first_of(draws)[name] - second_of(draws)[name])[None]
 
-    return _interval(
-        value,
-        _bounds(
-            statistic,
-            np.asarray([value]),
-            len(references),
-            resampling,
-            problem.clusters(references),
-        )[0],
-    )
+    clusters = problem.clusters(references)
+    bounds = _bounds(statistic, np.asarray([value]), len(references), resampling, clusters)
+    return _interval(value, bounds[0])
 
 
 def resample(
@@ -102,14 +96,16 @@ def resample(
     resampling: Resampling,
     clusters: npt.NDArray[np.int64] | None = None,
 ) -> Doubles:
-    """(m, r): m statistics of each resample.
+    """m statistics of each resample, (m, r).
 
-    statistic  of some resamples' draws -> (m, r)
-    clusters   (n,) numbers from 0: those are drawn in place of rows, with all their rows (Davison & Hinkley 1997, ch. 3.8)
+    statistic  draws of some resamples -> (m, r)
+    clusters   (n,) numbered from 0: whole clusters are drawn instead of rows (Davison & Hinkley
+               1997, ch. 3.8)
 
-    More than MAX_UNITS rows or clusters are put into as many random groups, which are drawn in their place: time and memory stop
-    growing with the rows, and an interval's width has a further relative error of 1 / sqrt(2 MAX_UNITS), one percent (the random
-    groups method, Wolter 2007, ch. 2).
+    More than MAX_UNITS rows or clusters are first assigned to MAX_UNITS random groups, and groups
+    are drawn instead. Time and memory then stop growing with the rows, at the price of a further
+    relative error of the interval's width of 1 / sqrt(2 MAX_UNITS), one percent (the random groups
+    method, Wolter 2007, ch. 2).
     """
     from scipy.stats import bootstrap
 
@@ -120,15 +116,17 @@ def resample(
 
     def of_units(drawn: npt.NDArray[np.int64], axis: int) -> Doubles:
         drawn = np.atleast_2d(drawn)
-        places = (drawn + count * np.arange(len(drawn))[:, None]).ravel()
-        counts = np.bincount(places, minlength=drawn.size).reshape(drawn.shape)
+        cells = (drawn + count * np.arange(len(drawn))[:, None]).ravel()
+        counts = np.bincount(cells, minlength=drawn.size).reshape(drawn.shape)
         return statistic(Draws(counts.astype(np.float64), units))
 
-    found: Doubles = bootstrap(
-        (np.arange(count),), of_units, n_resamples=resampling.resamples, batch=max(1, MAX_DRAWS // count), vectorized=True,
-        confidence_level=resampling.confidence, method="percentile", rng=np.random.default_rng(resampling.seed),
+    distribution: Doubles = bootstrap(
+        (np.arange(count),), of_units, n_resamples=resampling.resamples,
+        batch=max(1, MAX_DRAWS // count), vectorized=True,
+        confidence_level=resampling.confidence, method="percentile",
+        rng=np.random.default_rng(resampling.seed),
     ).bootstrap_distribution  # fmt: skip
-    return found
+    return distribution
 
 
 def _bounds(
@@ -138,18 +136,18 @@ def _bounds(
     resampling: Resampling,
     clusters: npt.NDArray[np.int64] | None,
 ) -> Doubles:
-    """(m, 2): low and high of each of m statistics, by percentiles."""
-    if rows < 2 or (clusters is not None and clusters.max() < 1):  # nothing to draw from
+    """Percentile bounds of m statistics, (m, 2): low and high."""
+    if rows < 2 or (clusters is not None and clusters.max() < 1):  # a single unit cannot vary
         return np.stack([values, values], 1)
     tail = (1 - resampling.confidence) / 2
-    found: Doubles = np.quantile(
-        resample(statistic, rows, resampling, clusters), (tail, 1 - tail), axis=1
-    ).T
-    return found
+    distribution = resample(statistic, rows, resampling, clusters)
+    bounds: Doubles = np.quantile(distribution, (tail, 1 - tail), axis=1).T
+    return bounds
 
 
 def _interval(value: float, bound: Doubles) -> Interval:
-    # resampling raises a calibration error, sometimes so far that the value itself would fall outside
+    # resampling biases a calibration error upwards, at times so far that its value would fall below
+    # the interval
     return {"value": value, "low": min(value, float(bound[0])), "high": max(value, float(bound[1]))}
 
 

@@ -1,7 +1,8 @@
-"""The least that a model must beat: its own answers given to the wrong rows, and the one answer that is right most often.
+"""Chance level that a model must beat: its own answers shuffled, and the most frequent class.
 
-A model whose answers have nothing to do with the rows scores the same when they are dealt to other rows (a permutation test,
-Ojala & Garriga 2010). That holds for every metric and every problem whose outputs stand for rows or tokens by themselves.
+A model whose answers ignore the rows scores the same when the answers are shuffled across rows
+(a permutation test, Ojala & Garriga 2010). That holds for every metric, and for every problem whose
+outputs stand for rows or tokens by themselves.
 """
 
 from __future__ import annotations
@@ -28,36 +29,41 @@ if TYPE_CHECKING:
     from tasks.core.arrays import Array, Columns, Floats
     from tasks.problems.base import Problem
 
-DEALS = 20  # random deals that chance is the mean of
-CONSTANT = 10.0  # logit of the one class that a constant model answers
+DEALS = 20  # random permutations whose mean score is the chance level
+CONSTANT = 10.0  # logit of the class that a constant model predicts
 
 
 def deal(outputs: Floats, order: npt.NDArray[np.intp]) -> Floats:
-    """The same outputs, each at another row or token: what stands at place i comes from place order[i]; absent tokens (NaN) stay."""
-    dealt, there = outputs.copy(), np.isfinite(outputs).all(-1)
-    dealt[there] = outputs[there][order]
+    """Permute the outputs over rows or tokens: position i gets the output of position order[i].
+
+    Absent tokens (NaN) stay where they are and are not counted as positions.
+    """
+    dealt, present = outputs.copy(), np.isfinite(outputs).all(-1)
+    dealt[present] = outputs[present][order]
     return dealt
 
 
 def gives_one_answer(problem: Problem, outputs: Floats) -> bool:
-    """Whether every row (or token) gets the same answer; outputs of two rows or more."""
-    places = int(np.isfinite(outputs).all(-1).sum())
-    return (
-        places > 1
-        and problem.agreement(outputs, deal(outputs, np.roll(np.arange(places), 1)))[0] == 1.0
-    )
+    """Whether every row (or token) gets the same answer; False for fewer than two."""
+    count = int(np.isfinite(outputs).all(-1).sum())
+    if count < 2:
+        return False
+    shifted = deal(outputs, np.roll(np.arange(count), 1))
+    return problem.agreement(outputs, shifted)[0] == 1.0
 
 
 def only_answer(problem: Problem, outputs: Floats, rows: Columns, labels: Sequence[str]) -> str:
-    """What the model says to every row, in words; empty where it says more than one thing, or guesses tokens.
+    """The answer that the model gives to every row, in words.
 
-    outputs  with the decisions that tuned thresholds make of them
+    outputs  on which tuned thresholds already decide (`Calibration.decide`)
+    Empty if the answers differ, or if the model guesses tokens.
     """
     if problem.baseline_is_base or not gives_one_answer(problem, outputs):
         return ""
     first = {name: [values[0]] for name, values in rows.items()}
-    said = problem.predicted_labels(problem.decode(outputs[:1], first, labels, Calibration())[0])
-    return f"'{', '.join(said)}'" if said else "the same"
+    prediction = problem.decode(outputs[:1], first, labels, Calibration())[0]
+    names = problem.predicted_labels(prediction)
+    return f"'{', '.join(names)}'" if names else "the same"
 
 
 def difference_to_chance(
@@ -68,43 +74,42 @@ def difference_to_chance(
     labels: Sequence[str],
     resampling: Resampling,
 ) -> PairedDifference:
-    """The model against the mean of DEALS random deals of its own outputs, or the most frequent class where that scores higher."""
-    draw, places = np.random.default_rng(resampling.seed), int(np.isfinite(outputs).all(-1).sum())
-    dealt = [deal(outputs, draw.permutation(places)) for _ in range(DEALS)]
-    ours, *theirs = (
-        problem.resampled_metrics(one, references, labels) for one in (outputs, *dealt)
+    """The model minus chance: the most frequent class or its own answers shuffled.
+
+    The shuffled answers score the mean of DEALS permutations; the higher of the two counts.
+    """
+    draw, count = np.random.default_rng(resampling.seed), int(np.isfinite(outputs).all(-1).sum())
+    dealt = [deal(outputs, draw.permutation(count)) for _ in range(DEALS)]
+    model, *permutations = (
+        problem.resampled_metrics(variant, references, labels) for variant in (outputs, *dealt)
     )
 
     def both(draws: Draws) -> Doubles:
-        return np.stack(
-            [ours(draws)[metric], np.mean([other(draws)[metric] for other in theirs], axis=0)]
-        )
+        chances = [permutation(draws)[metric] for permutation in permutations]
+        return np.stack([model(draws)[metric], np.mean(chances, axis=0)])
 
     value, chance = both(Draws.once(len(references)))[:, 0].tolist()
     constant = _most_frequent(problem, outputs, references, labels)
     if constant is not None and problem.metrics(constant, references, labels)[metric] > chance:
-        found = metric_differences(problem, (outputs, constant), references, labels, resampling)[
-            metric
-        ]
-        return PairedDifference(
-            "the most frequent class", found, _apart(problem, outputs, constant, references)
-        )
+        pair = outputs, constant
+        differences = metric_differences(problem, pair, references, labels, resampling)
+        apart = _discordant_rows(problem, outputs, constant, references)
+        return PairedDifference("the most frequent class", differences[metric], apart)
     (drawn,) = resample(
         lambda draws: -np.diff(both(draws), axis=0),
         len(references),
         resampling,
         problem.clusters(references),
     )
-    found = describe_difference(value, chance, drawn, resampling.confidence)
-    return PairedDifference(
-        "its own answers dealt at random", found, _apart(problem, outputs, dealt[0], references)
-    )
+    difference = describe_difference(value, chance, drawn, resampling.confidence)
+    apart = _discordant_rows(problem, outputs, dealt[0], references)
+    return PairedDifference("its own answers shuffled across rows", difference, apart)
 
 
 def _most_frequent(
     problem: Problem, outputs: Floats, references: Array, labels: Sequence[str]
 ) -> Floats | None:
-    """Outputs that always name the class that is right most often; None where outputs are no classes."""
+    """Outputs that always predict the most frequent class; None if the outputs are not classes."""
     if outputs.ndim != 2 or outputs.shape[1] != len(labels):
         return None
     constants = [
@@ -114,5 +119,5 @@ def _most_frequent(
     return max(constants, key=lambda constant: problem.right(constant, references).sum())
 
 
-def _apart(problem: Problem, outputs: Floats, others: Floats, references: Array) -> int:
+def _discordant_rows(problem: Problem, outputs: Floats, others: Floats, references: Array) -> int:
     return sum(discordant(problem.right(outputs, references), problem.right(others, references)))

@@ -1,4 +1,4 @@
-"""Rows drawn with replacement, many resamples at once, for statistics that are made of sums over rows."""
+"""Many bootstrap resamples at once, for statistics computed from sums over rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Draws:
     """How often each of n rows is in each of r resamples.
 
     counts  (r, u): how often each unit was drawn
-    units   (n,) int, in [0, u): the unit of each row, where several rows are drawn as one; None: each row is a unit
+    units   (n,) int in [0, u): the unit of each row, if several rows are drawn as one; None: each
+            row is a unit
     """
 
     counts: Doubles
@@ -25,38 +26,36 @@ class Draws:
 
     @classmethod
     def once(cls, rows: int) -> Self:
-        """The one resample that has every row once."""
+        """A single resample that has every row once."""
         return cls(np.ones((1, rows)))
 
     def sums(self, values: npt.NDArray[Any]) -> Doubles:
-        """(r,) or (r, k): the sum of `values`, (n,) or (n, k), over the rows of each resample.
+        """Sums over the rows of each resample: (r,) of (n,), or (r, k) of (n, k).
 
-        Rows of one unit are added up first, so that the cost is that of the units.
+        Rows of a unit are summed first, so that the cost depends on the number of units.
         """
         values = values.astype(np.float64)
         if self.units is not None:
             from scipy.sparse import csr_array
 
             rows, units = len(self.units), self.counts.shape[1]
-            values = (
-                csr_array((np.ones(rows), self.units, np.arange(rows + 1)), shape=(rows, units)).T
-                @ values
+            membership = csr_array(
+                (np.ones(rows), self.units, np.arange(rows + 1)), shape=(rows, units)
             )
-        found: Doubles = self.counts @ values
-        return found
+            values = membership.T @ values
+        sums: Doubles = self.counts @ values
+        return sums
 
     def sizes(self) -> Doubles:
-        """(r,): rows in each resample."""
-        sizes = (
-            self.counts
-            if self.units is None
-            else self.counts * np.bincount(self.units, minlength=self.counts.shape[1])
-        )
+        """Number of rows in each resample, (r,)."""
+        sizes = self.counts
+        if self.units is not None:
+            sizes = sizes * np.bincount(self.units, minlength=sizes.shape[1])
         return np.asarray(sizes.sum(1))
 
     def of_rows(self) -> Doubles:
-        """(r, n): how often each row is in each resample."""
+        """How often each row is in each resample, (r, n)."""
         return self.counts if self.units is None else self.counts[:, self.units]
 
 
-Resampled = Callable[[Draws], dict[str, Doubles]]  # each metric of every resample, (r,) each
+Resampled = Callable[[Draws], dict[str, Doubles]]  # draws -> each metric of every resample, (r,)

@@ -1,12 +1,12 @@
-"""Two models on the same rows: how far apart they are, and whether that is more than chance.
+"""Paired comparison of two models: how large their difference is, and whether it is significant.
 
-The rows are what was sampled, so every comparison is paired: both models see the same draws of rows.
+The rows are the sample, so every comparison is paired: both models see the same resamples of rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +25,7 @@ class Difference:
     """First model minus second.
 
     low, high       bootstrap percentile interval
-    p_value         two-sided, of no difference
+    p_value         two-sided, for the null hypothesis of no difference
     standard_error  of `value`, from the same resamples
     """
 
@@ -38,11 +38,12 @@ class Difference:
     standard_error: float
 
     def lower_bound(self, level: float, least_error: float = 0.0) -> float:
-        """What the difference exceeds with one-sided confidence 1 - level.
+        """Lower confidence bound of the difference, one-sided with confidence 1 - level.
 
-        least_error   of `error_under`, below which the standard error is not believed
-        Of the normal approximation with the bootstrap's standard error (Efron & Tibshirani 1993, ch. 12.5): the levels of
-        later looks are too small for a percentile of any affordable number of resamples.
+        least_error  floor of the standard error, from `error_under`
+        Normal approximation with the bootstrap's standard error (Efron & Tibshirani 1993, ch.
+        12.5): the levels of later looks are too small for percentiles of any affordable number of
+        resamples.
         """
         from scipy.stats import norm
 
@@ -51,10 +52,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The challenger's difference of the metric to another model, both on the same test rows.
+    """The challenger's metric minus another model's, both on the same test rows.
 
-    against          the other, in words
-    discordant_rows  rows that only one of the two is right on
+    against          the other model, in words
+    discordant_rows  number of rows that only one of the two has right
     """
 
     against: str
@@ -69,13 +70,16 @@ def metric_differences(
     labels: Sequence[str],
     resampling: Resampling,
 ) -> dict[str, Difference]:
-    """Every metric's difference; `pair` holds both models' outputs of the same rows, columns in the order of `labels`."""
+    """Every metric's difference.
+
+    pair  both models' outputs of the same rows, columns in the order of `labels`
+    """
     first, second = (problem.metrics(outputs, references, labels) for outputs in pair)
-    ours, theirs = (problem.resampled_metrics(outputs, references, labels) for outputs in pair)
+    resampled = [problem.resampled_metrics(outputs, references, labels) for outputs in pair]
 
     def statistic(draws: Draws) -> Doubles:
-        found, other = ours(draws), theirs(draws)
-        return np.stack([found[name] - other[name] for name in first])
+        minuend, subtrahend = (metrics(draws) for metrics in resampled)
+        return np.stack([minuend[name] - subtrahend[name] for name in first])
 
     drawn = resample(statistic, len(references), resampling, problem.clusters(references))
     return {
@@ -85,9 +89,9 @@ def metric_differences(
 
 
 def accuracy_difference(first: Bools, second: Bools, resampling: Resampling) -> Difference:
-    """Of the share of rows that are right, with the p-value of `mcnemar`.
+    """Difference of the shares of right rows, with the p-value of `mcnemar`.
 
-    Rows count only by which of the two is right on them, so a resample of rows is one draw of a multinomial.
+    Only which of the two is right matters, so a resample of rows is one draw of a multinomial.
     """
     rows, (only_first, only_second) = len(first), discordant(first, second)
     shares = np.asarray([only_first, only_second, rows - only_first - only_second]) / rows
@@ -95,50 +99,53 @@ def accuracy_difference(first: Bools, second: Bools, resampling: Resampling) -> 
         rows, shares, size=resampling.resamples
     )
     drawn = (counts[:, 0] - counts[:, 1]) / rows
-    found = describe_difference(
+    difference = describe_difference(
         float(first.mean()), float(second.mean()), drawn, resampling.confidence
     )
-    return Difference(**{**vars(found), "p_value": mcnemar(only_first, only_second)})
+    return replace(difference, p_value=mcnemar(only_first, only_second))
 
 
 def discordant(first: Bools, second: Bools) -> tuple[int, int]:
-    """(rows that only the first has right, rows that only the second has right)."""
+    """(number of rows that only the first has right, number that only the second has right)."""
     return int((first & ~second).sum()), int((~first & second).sum())
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's exact test: of rows that one model alone has right, either is as likely to be the one."""
+    """Two-sided p-value of McNemar's exact test.
+
+    Null hypothesis: a row that only one model has right is equally likely to be either model's.
+    """
     from scipy.stats import binomtest
 
-    both = only_first + only_second
-    return float(binomtest(only_first, both).pvalue) if both else 1.0
+    total = only_first + only_second
+    return float(binomtest(only_first, total).pvalue) if total else 1.0
 
 
 def say_p(p_value: float) -> str:
-    """With four digits; what those cannot tell from 0 is no 0."""
+    """A p-value with four decimals; one that would round to 0 is shown as <0.0001."""
     return f"{p_value:.4f}" if p_value >= 0.00005 else "<0.0001"
 
 
 def error_under(difference: float, discordant_rows: int, rows: int) -> float:
-    """Standard error of a difference of shares if it were truly `difference`, given how many rows the two are apart on.
+    """Standard error of a difference of shares under the null hypothesis that it is `difference`.
 
-    A score test's variance (Tango 1998): rows on which the models happen to agree must not make the bound certain, as the
-    bootstrap's error does, which is 0 where no row is discordant.
+    Variance of the score test (Tango 1998). The bootstrap's standard error is 0 if no row is
+    discordant; models that happen to agree on all rows must not make the bound certain.
     """
     share = max(discordant_rows / rows, abs(difference))
     return float(np.sqrt(max(share - difference**2, 0) / rows))
 
 
 def fall_p_value(only_first: int, only_second: int) -> float:
-    """One-sided p-value of the same test, against the first model being worse."""
+    """One-sided p-value of McNemar's exact test; the alternative: the first model is worse."""
     from scipy.stats import binomtest
 
-    both = only_first + only_second
-    return float(binomtest(only_first, both, alternative="less").pvalue) if both else 1.0
+    total = only_first + only_second
+    return float(binomtest(only_first, total, alternative="less").pvalue) if total else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number (Holm 1979): below a level, the level holds for all of them together."""
+    """P-values adjusted by Holm's method (1979), which controls the familywise error rate."""
     count, order = len(p_values), np.argsort(p_values, kind="stable")
     scaled = np.asarray(p_values, np.float64)[order] * (count - np.arange(count))
     adjusted = np.empty(count)
@@ -149,9 +156,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def describe_difference(
     first: float, second: float, drawn: Doubles, confidence: float
 ) -> Difference:
-    """First minus second, with what its bootstrap resamples `drawn`, (r,), say of it."""
+    """First minus second, with interval, p-value and error from its resamples `drawn`, (r,)."""
     low, high = np.quantile(drawn, ((1 - confidence) / 2, (1 + confidence) / 2))
-    # plus one: the rows as they are count as a draw, so that no p-value is 0 (Davison & Hinkley 1997, ch. 4.2)
+    # plus one: the observed rows count as a resample, so that no p-value is 0 (Davison & Hinkley
+    # 1997, ch. 4.2)
     tails = [
         (1 + int((drawn <= 0).sum())) / (len(drawn) + 1),
         (1 + int((drawn >= 0).sum())) / (len(drawn) + 1),
