@@ -155,7 +155,7 @@ def fit_temperature(outputs: Floats, references: Array) -> float:
 
 
 def best_temperature(outputs: Floats, loss: Callable[[Doubles], float]) -> float:
-    """The divisor within TEMPERATURES that minimizes `loss` of the outputs; 1.0 if none is better."""
+    """The divisor of outputs in TEMPERATURES that minimizes `loss`; 1.0 if none is better."""
     from scipy.optimize import minimize_scalar
 
     low, high = np.log(TEMPERATURES)
