@@ -113,7 +113,7 @@ def spread_rows(rows: Iterable[tuple[str, ...]], seed: int) -> list[tuple[str, .
 
 
 def swap_letters(text: str, draw: random.Random) -> str:
-    """Swap two neighbouring letters inside one word of four or more, in scripts that have case."""
+    """Swap two neighbouring letters inside a word of four letters or more, in scripts with case."""
     words = [word for word in _WORD.finditer(text) if word[0].lower() != word[0].upper()]
     positions = [
         i
