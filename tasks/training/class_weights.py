@@ -1,4 +1,4 @@
-"""How much each class counts in the loss."""
+"""Class weights of the loss."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ def weigh_classes(
     wanted: str | Mapping[str, float],
     what: str,
 ) -> Floats | None:
-    """The weight of each class, (c,); None where all count alike.
+    """The weight of each class, (c,); None for equal weights.
 
-    counts  (c,): how often each is the right one
-    wanted  'none', 'balanced' (the rarer, the more), or its weight by name; ParamsError where that names others than `names`
-    what    a class is called
+    counts  (c,) occurrences of each class
+    wanted  'none', 'balanced' (inverse to frequency) or weights by name
+    what    word for a class in error messages
+    Raises ParamsError if the weights by name are not for exactly `names`.
     """
     if wanted == "none":
         return None
@@ -34,7 +35,7 @@ def weigh_classes(
     assert not isinstance(wanted, str)
     if set(wanted) != set(names):
         raise ParamsError(
-            f"finetune.class_weights: names {sorted(wanted)}, the {what}s are {sorted(names)}.",
-            f"Give every {what} one weight.",
+            f"finetune.class_weights: has {sorted(wanted)}, but the {what}s are {sorted(names)}.",
+            f"Give each {what} one weight.",
         )
     return np.asarray([wanted[name] for name in names], np.float32)
