@@ -209,5 +209,5 @@ def _stored_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _plain_name(name: str, prefix: str) -> str:
-    """A parameter's name without the body's prefix, and with TensorFlow's `gamma`/`beta` renamed."""
+    """A parameter's name without the body's prefix; TensorFlow's gamma and beta are renamed."""
     return name.removeprefix(f"{prefix}.").replace(".gamma", ".weight").replace(".beta", ".bias")
