@@ -6,6 +6,7 @@ Needs CUDA and bitsandbytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,9 +53,12 @@ class QloraTuning(PeftTuning):
         import bitsandbytes as bnb
         from peft.tuners.lora import LoraLayer
 
-        for name, module in list(self.model.named_modules()):
-            if not isinstance(module, LoraLayer):
-                continue
+        layers: dict[str, Any] = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, LoraLayer)
+        }
+        for name, module in layers.items():
             quantized = module.get_base_layer()
             packed = quantized.weight
             weight = bnb.functional.dequantize_4bit(packed.data, packed.quant_state).float()

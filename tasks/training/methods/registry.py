@@ -76,10 +76,8 @@ def _full(ground: Ground) -> Tuning:
     `frozen` without freeze_layers or freeze_embeddings freezes everything except the head.
     """
     model, params = ground.model, ground.params
-    head_only = params.freeze_layers == "all" or (
-        params.method == "frozen" and not params.freeze_layers and not params.freeze_embeddings
-    )
-    if not head_only:
+    unset = not params.freeze_layers and not params.freeze_embeddings
+    if params.freeze_layers != "all" and not (params.method == "frozen" and unset):
         freeze(model, embeddings=params.freeze_embeddings, layers=params.freeze_layers)
         return Tuning(model)
     head = head_parameters(model) | ground.head

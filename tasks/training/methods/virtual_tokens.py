@@ -43,7 +43,7 @@ class VirtualTokens(nn.Module):
 
 
 class EncodedTokens(nn.Module):
-    """Virtual tokens coupled by the small network that computes them (P-tuning, Liu et al. 2021)."""
+    """Virtual tokens from a small network, which couples them (P-tuning, Liu et al. 2021)."""
 
     def __init__(self, tokens: int, width: int) -> None:
         from peft import PromptEncoder, PromptEncoderConfig
