@@ -1,7 +1,7 @@
 """Cache of the frozen bottom layers' outputs, computed once per text and read in later epochs.
 
-The outputs are in a memory-mapped file that lives and dies with the run's directory.
-benchmarks/RESULTS.md has the gain with four of MiniLM's six layers frozen.
+The outputs are in a memory-mapped file in the run's directory and are deleted with it.
+benchmarks/RESULTS.md has measurements with four of MiniLM's six layers frozen.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Trainer:
             without_dropout(self.tuning.model, self.frozen)
 
     def _open_prefix(self) -> FrozenPrefix | None:
-        """Cache of the frozen layers' outputs; None if it would not fit or never be read again."""
+        """Cache of the frozen layers' outputs; None if too large or if no later epoch reads it."""
         setting, model = self.setting, self.tuning.model
         if self.total_steps <= self.steps_per_epoch or setting.problem.draws_inputs:
             return None
@@ -159,7 +159,7 @@ class Trainer:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve(len(rows), error)
+                self._use_smaller_parts(len(rows), error)
             # start the step over, so that the result is that of small parts from the start
             self.optimizer.zero_grad(set_to_none=True)
             free_cached_memory()
@@ -176,7 +176,7 @@ class Trainer:
             self.accelerator.backward(penalty)
         return sum(losses)
 
-    def _halve(self, count: int, error: BaseException) -> None:
+    def _use_smaller_parts(self, count: int, error: BaseException) -> None:
         progress, step = self.progress, self.progress.step + 1
         if progress.accumulation >= count:
             raise TrainingError(

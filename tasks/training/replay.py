@@ -71,9 +71,9 @@ def replayed_rows(
         )
     if not counts.left_out:
         return present, counts
-    wanted = np.ones(len(present), bool)
-    wanted[left_out] = False
-    return present.filter(pa.array(wanted)), counts
+    is_kept = np.ones(len(present), bool)
+    is_kept[left_out] = False
+    return present.filter(pa.array(is_kept)), counts
 
 
 def _renumber(past: pa.Table, renumbered: Sequence[int | None]) -> pa.Table:

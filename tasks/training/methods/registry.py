@@ -126,7 +126,7 @@ def _adalora(ground: Ground) -> Tuning:
     from peft import AdaLoraConfig, AdaLoraModel
 
     sizes, steps = ground.params.sizes, ground.steps
-    steps = max(steps, 2)  # peft rates the triplets in the steps before the last
+    steps = max(steps, 2)  # peft rates the triplets by the steps before the last
     # the schedule of the paper's runs, as shares of all steps: train all triplets, prune, then
     # train the rest
     config = AdaLoraConfig(
@@ -142,9 +142,9 @@ def _ia3(ground: Ground) -> Tuning:
     from peft import IA3Config, IA3Model
 
     linears = ground.linears
-    # no naming scheme identifies keys and values in every architecture, so the outputs of all
-    # linear modules are scaled; for the end of the feed-forward block it is the inputs, as in the
-    # paper (Liu et al. 2022)
+    # keys and values have no common name across architectures, so all linear modules have their
+    # outputs scaled; the last of a feed-forward block has its inputs scaled, as in the paper (Liu
+    # et al. 2022)
     feed_forward = [name for name in feed_forward_outputs(ground.model) if name in linears]
     config = IA3Config(
         target_modules=list(linears), feedforward_modules=feed_forward,

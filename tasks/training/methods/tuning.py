@@ -57,7 +57,7 @@ class PeftTuning(Tuning):
 
 
 class AdaLoraTuning(PeftTuning):
-    """AdaLoRA (Zhang et al. 2023): allots rank to modules by its importance for the loss."""
+    """AdaLoRA (Zhang et al. 2023): allots rank to modules by their importance for the loss."""
 
     def penalty(self) -> torch.Tensor:
         """Weighted distance of the triplets' factors from orthogonality.
