@@ -1,4 +1,4 @@
-"""Batches of rows of similar length, so that little is padded."""
+"""Batches of rows of similar length, which keeps padding low."""
 
 from __future__ import annotations
 
@@ -6,31 +6,35 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# rows are sorted within pools of this many batches: enough to pad under 3% on short texts, few enough to stay random
 from tasks.core.arrays import Indices
 
+# rows are sorted by length within pools of this many batches: enough to pad under 3% on short
+# texts, few enough to keep batches random
 POOL_BATCHES = 64
 
 
 def training_batches(lengths: Indices, batch_size: int, *, seed: int, epoch: int) -> list[Indices]:
-    """Every row once, in random batches of rows of similar length.
+    """Split the rows into random batches of similar length; every row occurs once.
 
     lengths  (rows,) tokens of each row
-    The order rests on (seed, epoch) alone, so that a resumed run sees the batches it would have seen.
+    The order depends on (seed, epoch) alone, so a resumed run sees the same batches.
     """
-    draw = np.random.default_rng((seed, epoch))
-    shuffled = draw.permutation(len(lengths))
+    rng = np.random.default_rng((seed, epoch))
+    shuffled = rng.permutation(len(lengths))
     batches: list[Indices] = []
     pool_rows = batch_size * POOL_BATCHES
     for start in range(0, len(shuffled), pool_rows):
         pool = shuffled[start : start + pool_rows]
         pool = pool[np.argsort(lengths[pool], kind="stable")]
         batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
-    return [batches[i] for i in draw.permutation(len(batches))]
+    return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def inference_batches(lengths: Indices, max_tokens: int, max_rows: int) -> Iterator[Indices]:
-    """Every row once, shortest first, in batches of at most `max_rows` rows and, padded, `max_tokens` tokens (one row at least)."""
+    """Yield every row once, shortest first, in batches of at most `max_rows` rows.
+
+    max_tokens  limit on a batch's tokens, padding included; a single longer row is still a batch
+    """
     order = np.argsort(lengths, kind="stable")
     start = 0
     for end in range(1, len(order) + 1):

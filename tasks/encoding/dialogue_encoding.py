@@ -1,7 +1,7 @@
-"""Dialogues to token ids, and which of those a model learns to say: the assistant's, each turn with the token that ends it.
+"""Encode dialogues; the tokens to learn are the assistant's, each turn with its end token.
 
-History is kept as far as it fits: whole oldest exchanges are dropped first. Of an exchange that alone is too long the answer loses its
-end, and where even half of the room does not hold the question, the question its beginning.
+A dialogue that is too long drops its oldest exchanges whole. If a single exchange is still too
+long, the answer loses its end; if the question exceeds half the length, it loses its beginning.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A dialogue's tokens.
+    """An encoded dialogue.
 
-    learned  ascending places in `input_ids` of the assistant's tokens
-    cut      whether something was dropped or cut
+    learned  ascending indices in `input_ids` of the assistant's tokens
+    cut      whether anything was dropped or truncated
     """
 
     input_ids: list[int]
@@ -36,94 +36,94 @@ class Dialogue:
 
 
 class DialogueEncoder:
-    """A tokenizer and its chat template; cuts at the length at which the tokenizer was told to truncate.
+    """A tokenizer with its chat template; cuts to the tokenizer's truncation length.
 
-    reserve  tokens that are to be left of it for an answer
+    reserve  tokens of that length to keep free for an answer
     """
 
     def __init__(self, tokenizer: Tokenizer, reserve: int = 0) -> None:
         self.tokenizer, self.template = tokenizer, ChatTemplate.of(tokenizer)
-        self.longest: int = (
-            tokenizer.truncation["max_length"] if tokenizer.truncation else sys.maxsize
-        ) - reserve
-        self.special = {
-            number
-            for number, token in tokenizer.get_added_tokens_decoder().items()
-            if token.special
-        }
+        limit = tokenizer.truncation["max_length"] if tokenizer.truncation else sys.maxsize
+        self.longest: int = limit - reserve
+        added = tokenizer.get_added_tokens_decoder()
+        self.special = {token_id for token_id, token in added.items() if token.special}
 
     def encode(self, turns: Sequence[Turn]) -> Dialogue:
-        """The tokens of a dialogue; if it ends with the user, the beginning of an answer is asked for."""
-        shorter = [list(turns)]
-        while (rest := without_oldest(shorter[-1])) is not None:
-            shorter.append(rest)
-        # the fewer exchanges the fewer tokens: a search by halves, for dialogues may have a hundred turns
+        """Encode a dialogue; one that ends with the user also gets the opening of an answer."""
+        candidates = [list(turns)]
+        while (shorter := without_oldest(candidates[-1])) is not None:
+            candidates.append(shorter)
+        # binary search, as dialogues may have a hundred turns: fewer exchanges, fewer tokens
         fitting = bisect_left(
-            shorter, True, key=lambda some: len(self._tokens(some)[0]) <= self.longest
+            candidates,
+            True,
+            key=lambda candidate: len(self._tokens(candidate)[0]) <= self.longest,
         )
-        kept = shorter[min(fitting, len(shorter) - 1)]
+        kept = candidates[min(fitting, len(candidates) - 1)]
         ids, spans = self._tokens(kept)
         learned = [] if not ids else self._learned(kept, ids, spans)
-        given, left = _cut(ids or [0], learned, self.longest)
-        return Dialogue(given, left, len(kept) < len(turns) or len(given) < len(ids))
+        cut_ids, cut_learned = _cut(ids or [0], learned, self.longest)
+        cut = len(kept) < len(turns) or len(cut_ids) < len(ids)
+        return Dialogue(cut_ids, cut_learned, cut)
 
     @property
     def ends(self) -> set[int]:
-        """The tokens that end an answer: what the template ends one with, and what ends texts."""
-        said = self.encode([{"role": USER, "content": "a"}, {"role": ASSISTANT, "content": "a"}])
-        ends = {said.input_ids[place] for place in said.learned[-1:]} & self.special
+        """Ids of the tokens that end an answer: the template's end of turn and end-of-text."""
+        sample = self.encode([{"role": USER, "content": "a"}, {"role": ASSISTANT, "content": "a"}])
+        ends = {sample.input_ids[index] for index in sample.learned[-1:]} & self.special
         eos = self.tokenizer.token_to_id(self.template.tokens.get("eos_token", ""))
         return ends if eos is None else ends | {eos}
 
     def _text(self, turns: Sequence[Turn]) -> str:
-        return self.template.render(turns, ask=not turns or turns[-1]["role"] == USER)
+        asks = not turns or turns[-1]["role"] == USER
+        return self.template.render(turns, add_generation_prompt=asks)
 
     def _tokens(self, turns: Sequence[Turn]) -> tuple[list[int], list[tuple[int, int]]]:
-        """(ids, characters of each) of the whole text, though the tokenizer may have cut it."""
-        encoding = self.tokenizer.encode(
-            self._text(turns), add_special_tokens=False
-        )  # the template writes them
+        """(ids, character span of each) of the whole text, even past the tokenizer's limit."""
+        # the template already writes the special tokens
+        encoding = self.tokenizer.encode(self._text(turns), add_special_tokens=False)
         parts = (encoding, *encoding.overflowing)
-        return [token for part in parts for token in part.ids], [
-            span for part in parts for span in part.offsets
-        ]
+        ids = [token for part in parts for token in part.ids]
+        return ids, [span for part in parts for span in part.offsets]
 
     def _learned(
         self, turns: Sequence[Turn], ids: Sequence[int], spans: Sequence[tuple[int, int]]
     ) -> list[int]:
-        """Places of the assistant's tokens; an answer that the template writes otherwise once others follow is not learnt."""
-        whole = self._text(turns)
+        """Indices of the assistant's tokens.
+
+        An answer that the template renders differently once more turns follow is left out.
+        """
+        text = self._text(turns)
         learned: list[int] = []
         for number, turn in enumerate(turns):
             if turn["role"] != ASSISTANT:
                 continue
-            before = self.template.render(turns[:number], ask=True)
-            if whole.startswith(before):
-                end = _common(whole, self.template.render(turns[: number + 1], ask=False))
+            before = self.template.render(turns[:number], add_generation_prompt=True)
+            if text.startswith(before):
+                rendered = self.template.render(turns[: number + 1], add_generation_prompt=False)
+                end = _common_length(text, rendered)
                 learned += self._answer(ids, spans, len(before), end)
-        return [
-            place for place in learned if place > 0
-        ]  # nothing stands before the first that could tell it
+        # the first token has no context to be predicted from
+        return [index for index in learned if index > 0]
 
     def _answer(
         self, ids: Sequence[int], spans: Sequence[tuple[int, int]], start: int, end: int
     ) -> list[int]:
-        """Places of the tokens between two characters, up to the last special one: what a template writes behind that, nobody says."""
+        """Indices of the tokens between two characters, up to the last special token.
+
+        What a template writes after that token is never part of an answer.
+        """
         inside = [
-            place for place, (first, last) in enumerate(spans) if start <= first and last <= end
+            index for index, (first, last) in enumerate(spans) if start <= first and last <= end
         ]
-        special = [place for place in inside if ids[place] in self.special]
-        return [place for place in inside if place <= special[-1]] if special else inside
+        special = [index for index in inside if ids[index] in self.special]
+        return [index for index in inside if index <= special[-1]] if special else inside
 
 
-def _common(text: str, other: str) -> int:
-    """Characters that both begin with."""
-    differing = (
-        place
-        for place, (ours, theirs) in enumerate(zip(text, other, strict=False))
-        if ours != theirs
-    )
-    return next(differing, min(len(text), len(other)))
+def _common_length(left: str, right: str) -> int:
+    """Number of leading characters that the two texts share."""
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(left), len(right)))
 
 
 def _cut(ids: list[int], learned: list[int], longest: int) -> tuple[list[int], list[int]]:
@@ -134,36 +134,37 @@ def _cut(ids: list[int], learned: list[int], longest: int) -> tuple[list[int], l
     answer = min(len(ids) - first, max(longest - first, longest // 2))
     start = max(first + answer - longest, 0)
     kept = ids[start : start + longest]
-    return kept, [place - start for place in learned if start < place < start + len(kept)]
+    return kept, [index - start for index in learned if start < index < start + len(kept)]
 
 
 def encode_dialogues(tokenizer: Tokenizer, dialogues: Sequence[Sequence[Turn]]) -> Features:
-    """`input_ids`, `truncated`, `places` of what is to be said, and `references`, what is right there, if any row has an answer.
+    """`input_ids`, `truncated` and `places`, the indices of the tokens to predict.
 
-    No row is without a place: where nothing is to be said it is the first, and nobody knows what is right there.
+    If any row has an answer also `references`, the ids of those tokens. Every row has a place: one
+    with nothing to predict has its first token's, with NO_WORD as the reference.
     """
     encoder = DialogueEncoder(tokenizer)
-    found = [encoder.encode(turns) for turns in dialogues]
+    encoded = [encoder.encode(turns) for turns in dialogues]
     features: Features = {
-        "input_ids": [one.input_ids for one in found],
-        "truncated": [one.cut for one in found],
-        "places": [one.learned or [0] for one in found],
+        "input_ids": [dialogue.input_ids for dialogue in encoded],
+        "truncated": [dialogue.cut for dialogue in encoded],
+        "places": [dialogue.learned or [0] for dialogue in encoded],
     }
-    if any(one.learned for one in found):
+    if any(dialogue.learned for dialogue in encoded):
         features["references"] = [
-            [one.input_ids[place] for place in one.learned] or [NO_WORD] for one in found
+            [dialogue.input_ids[index] for index in dialogue.learned] or [NO_WORD]
+            for dialogue in encoded
         ]
     return features
 
 
 def next_tokens(features: Features) -> list[list[int]]:
-    """Of each row at each token the one that follows, where that is to be learnt; NO_WORD everywhere else."""
+    """For each token of each row the next one, where it is to be learned; NO_WORD elsewhere."""
+    columns = (features[name] for name in ("input_ids", "places", "references"))
     rows = []
-    for ids, places, right in zip(
-        *(features[name] for name in ("input_ids", "places", "references")), strict=True
-    ):
+    for ids, places, references in zip(*columns, strict=True):
         row = [NO_WORD] * len(ids)
-        for place, token in zip(places, right, strict=True):
-            row[max(place - 1, 0)] = token
+        for index, token in zip(places, references, strict=True):
+            row[max(index - 1, 0)] = token
         rows.append(row)
     return rows

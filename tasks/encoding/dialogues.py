@@ -1,4 +1,4 @@
-"""Dialogues in the `messages` form, a list of turns with `role` and `content`."""
+"""Dialogues in the `messages` format: a list of turns with `role` and `content`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Turn = dict[str, str]
 
 
 def as_turns(value: Any) -> list[Turn]:
-    """The turns of a row's value; a text alone is a user's, and nothing is no turn."""
+    """The turns of a row's value: a plain string is one user turn, None is no turns."""
     if isinstance(value, str):
         return [{"role": USER, "content": value}]
     turns = [turn or {} for turn in ([] if value is None else value)]
@@ -22,12 +22,12 @@ def as_turns(value: Any) -> list[Turn]:
 
 
 def without_oldest(turns: Sequence[Turn]) -> list[Turn] | None:
-    """The dialogue without its oldest exchange (a user's turn and what follows, to the user's next); None if there is just one.
+    """The dialogue without its oldest exchange; None if it has only one.
 
-    Leading system turns stay.
+    An exchange runs from a user turn to the next user turn. Leading system turns stay.
     """
-    start = next((place for place, turn in enumerate(turns) if turn["role"] != SYSTEM), len(turns))
+    start = next((index for index, turn in enumerate(turns) if turn["role"] != SYSTEM), len(turns))
     following = next(
-        (place for place in range(start + 1, len(turns)) if turns[place]["role"] == USER), None
+        (index for index in range(start + 1, len(turns)) if turns[index]["role"] == USER), None
     )
     return None if following is None else [*turns[:start], *turns[following:]]

@@ -1,6 +1,7 @@
-"""Which tokens of a text a masked language model has to guess (Devlin et al. 2019).
+"""Token masking for masked language models (Devlin et al. 2019).
 
-A tenth of the masked tokens stay as they are and a tenth become any other, so that a model learns of what it sees too.
+A tenth of the masked tokens keep their id and a tenth get a random one, so that a model also
+learns about tokens it can see.
 """
 
 from __future__ import annotations
@@ -22,16 +23,14 @@ if TYPE_CHECKING:
 
     from tasks.core.arrays import Features
 
-SHARE = 0.15  # of the tokens
-HIDDEN, OTHER = (
-    0.8,
-    0.1,
-)  # of the masked: those that the mask token hides, those that become any other token
+SHARE = 0.15  # of all tokens that are masked
+# shares of the masked tokens that become the mask token and a random token
+HIDDEN, OTHER = 0.8, 0.1
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What masking has to know of a tokenizer: the id that masks, how many ids there are, and those that are no text."""
+    """What masking needs from a tokenizer: the mask token's id, its size and the special ids."""
 
     mask: int
     size: int
@@ -39,72 +38,75 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Vocabulary:
-        """SourceError for a tokenizer without a mask token."""
+        """Raises SourceError unless the tokenizer has exactly one mask token."""
         special = {
-            number: token.content
-            for number, token in tokenizer.get_added_tokens_decoder().items()
+            token_id: token.content
+            for token_id, token in tokenizer.get_added_tokens_decoder().items()
             if token.special
         }
-        masks = [number for number, content in special.items() if "mask" in content.lower()]
+        masks = [token_id for token_id, content in special.items() if "mask" in content.lower()]
         if len(masks) != 1:
             raise SourceError(
-                "base_model: its tokenizer has no mask token, so it is no masked language model's.",
-                "Take an encoder (BERT, RoBERTa, ...), or make one with `ratchet adapt --from-scratch`.",
+                "base_model: its tokenizer has no mask token, so this is not a masked language "
+                "model.",
+                "Use an encoder (BERT, RoBERTa, ...), or make one with "
+                "`ratchet adapt --from-scratch`.",
             )
         return cls(masks[0], tokenizer.get_vocab_size(), frozenset(special))
 
 
 def mask_row(ids: Sequence[int], vocabulary: Vocabulary) -> tuple[list[int], list[int], list[int]]:
-    """(ids as the model is given them, places that it has to guess, ids that are right there), the same whenever the ids are.
+    """(masked ids, indices to predict, correct ids there), a function of the ids alone.
 
-    A text that has mask tokens itself asks for those, and nobody knows what is right: NO_WORD.
+    If the text itself contains mask tokens, those are the ones to predict; the correct ids are
+    unknown: NO_WORD.
     """
-    asked = [place for place, token in enumerate(ids) if token == vocabulary.mask]
+    asked = [index for index, token in enumerate(ids) if token == vocabulary.mask]
     if asked:
         return list(ids), asked, [NO_WORD] * len(asked)
-    open_places = [place for place, token in enumerate(ids) if token not in vocabulary.special]
-    if not open_places:
-        return list(ids), [0], [NO_WORD]  # no row is without an output
+    maskable = [index for index, token in enumerate(ids) if token not in vocabulary.special]
+    if not maskable:
+        return list(ids), [0], [NO_WORD]  # every row needs an output
     digest = hashlib.sha256(np.asarray(ids, np.int64).tobytes()).digest()
-    draw = np.random.default_rng(int.from_bytes(digest[:8]))
-    count = max(1, round(SHARE * len(open_places)))
-    places = sorted(draw.choice(open_places, count, replace=False).tolist())
-    fates, others = draw.random(count), draw.integers(vocabulary.size, size=count)
-    given = list(ids)
-    for place, fate, other in zip(places, fates, others, strict=True):
-        given[place] = (
-            vocabulary.mask
-            if fate < HIDDEN
-            else int(other)
-            if fate < HIDDEN + OTHER
-            else given[place]
-        )
-    return given, places, [ids[place] for place in places]
+    rng = np.random.default_rng(int.from_bytes(digest[:8]))
+    count = max(1, round(SHARE * len(maskable)))
+    places = sorted(rng.choice(maskable, count, replace=False).tolist())
+    fates, random_ids = rng.random(count), rng.integers(vocabulary.size, size=count)
+    masked = list(ids)
+    for index, fate, random_id in zip(places, fates, random_ids, strict=True):
+        if fate < HIDDEN:
+            masked[index] = vocabulary.mask
+        elif fate < HIDDEN + OTHER:
+            masked[index] = int(random_id)
+    return masked, places, [ids[index] for index in places]
 
 
 def unmasked(features: Features) -> list[list[int]]:
-    """The ids as the text has them."""
+    """The ids before masking."""
     rows = [list(ids) for ids in features["input_ids"]]
-    for row, places, right in zip(rows, features["places"], features["references"], strict=True):
-        for place, token in zip(places, right, strict=True):
-            row[place] = token if token != NO_WORD else row[place]
+    for row, places, correct in zip(rows, features["places"], features["references"], strict=True):
+        for index, token in zip(places, correct, strict=True):
+            row[index] = token if token != NO_WORD else row[index]
     return rows
 
 
 def draw_masks(
     features: Features, pad_token_id: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(ids with masks, the right ids at masked tokens and NO_WORD elsewhere), (rows, longest), drawn from torch's random state."""
+    """Mask anew from torch's random state: (masked ids, references), (rows, longest) each.
+
+    References are the correct ids at masked tokens and NO_WORD elsewhere.
+    """
     import torch
 
     ids = torch.from_numpy(pad_rows(unmasked(features), pad_token_id))
     maskable = torch.from_numpy(pad_rows(features["maskable"], 0)) > 0
     mask, size = features["vocabulary"][0]
     masked = (torch.rand(ids.shape) < SHARE) & maskable
-    lonely = ~masked.any(1) & maskable.any(1)  # every row has something to learn
-    masked[lonely, (torch.rand(ids.shape) * maskable).argmax(1)[lonely]] = True
+    unmasked_rows = ~masked.any(1) & maskable.any(1)  # every row needs something to learn
+    masked[unmasked_rows, (torch.rand(ids.shape) * maskable).argmax(1)[unmasked_rows]] = True
     references = torch.where(masked, ids, NO_WORD)
-    fate, others = torch.rand(ids.shape), torch.randint(size, ids.shape)
+    fate, random_ids = torch.rand(ids.shape), torch.randint(size, ids.shape)
     ids = torch.where(masked & (fate < HIDDEN), mask, ids)
-    ids = torch.where(masked & (fate >= HIDDEN) & (fate < HIDDEN + OTHER), others, ids)
+    ids = torch.where(masked & (fate >= HIDDEN) & (fate < HIDDEN + OTHER), random_ids, ids)
     return ids.numpy(), references.numpy()

@@ -1,7 +1,8 @@
-"""Several texts in one row, so that short ones do not train on padding beside a long one; no token sees another text's.
+"""Sequence packing: several texts share a row, which saves padding short ones beside a long one.
 
-What keeps texts apart is `attention_mask`, (rows, 1, tokens, tokens), which is added to the attention: 0 where a token may look, very
-low elsewhere; and `position_ids`, which begin anew with each text.
+Two inputs keep the texts apart: `attention_mask`, (rows, 1, tokens, tokens), is added to the
+attention scores (0 where a token may attend, very low elsewhere); `position_ids` restart with
+each text.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from tasks.core.arrays import Array
 
-UNSEEN = np.finfo(np.float32).min / 2  # half: other masks may be added
-PADDING = -1  # the number of the text that padding is of
+UNSEEN = np.finfo(np.float32).min / 2  # halved: other masks may be added to it
+PADDING = -1  # text number of padding tokens
 
 Rows = list[list[int]]
 
 
 def plan_rows(lengths: Sequence[int]) -> Rows:
-    """Which texts share a row as long as the longest text: each, the longest first, goes into the first row that has room."""
+    """Assign texts to rows as long as the longest text: first fit, longest text first."""
     room: list[int] = []
     rows: Rows = []
     for text in sorted(range(len(lengths)), key=lambda text: (-lengths[text], text)):
@@ -37,7 +38,7 @@ def plan_rows(lengths: Sequence[int]) -> Rows:
 
 
 def pack_values(values: Sequence[Sequence[int]], rows: Rows, fill: int) -> npt.NDArray[np.int64]:
-    """(rows, longest) of what each token of each text has."""
+    """(rows, longest): the per-token values of each text, laid out by row."""
     packed = np.full((len(rows), max(map(len, values))), fill, np.int64)
     for row, texts in enumerate(rows):
         flat = [value for text in texts for value in values[text]]
@@ -48,13 +49,13 @@ def pack_values(values: Sequence[Sequence[int]], rows: Rows, fill: int) -> npt.N
 def pack_inputs(
     token_ids: Sequence[Sequence[int]], rows: Rows, pad_token_id: int
 ) -> dict[str, Array]:
-    """Model inputs of packed texts."""
+    """Model inputs of the packed texts."""
     lengths = list(map(len, token_ids))
-    of_text = pack_values([[text] * length for text, length in enumerate(lengths)], rows, PADDING)
-    places = np.arange(of_text.shape[1])
-    seen = (of_text[:, :, None] == of_text[:, None, :]) & (places[:, None] >= places)
+    owners = pack_values([[text] * length for text, length in enumerate(lengths)], rows, PADDING)
+    positions = np.arange(owners.shape[1])
+    visible = (owners[:, :, None] == owners[:, None, :]) & (positions[:, None] >= positions)
     return {
         "input_ids": pack_values(token_ids, rows, pad_token_id),
         "position_ids": pack_values([range(length) for length in lengths], rows, 0),
-        "attention_mask": np.where(seen, 0, UNSEEN).astype(np.float32)[:, None],
+        "attention_mask": np.where(visible, 0, UNSEEN).astype(np.float32)[:, None],
     }

@@ -1,4 +1,4 @@
-"""Texts, or several texts together, to token ids, and token ids to padded batches."""
+"""Encode texts and text pairs to token ids; pad token ids to batches."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ if TYPE_CHECKING:
 
     from tasks.core.arrays import Features
 
-PADDED = {
-    "token_type_ids": 0
-}  # further inputs that are lists as long as `input_ids`, and what pads them
+# further inputs as long as `input_ids`, with their padding values
+PADDED = {"token_type_ids": 0}
 
 
 def encode_texts(tokenizer: Tokenizer, columns: Sequence[Sequence[str]]) -> Features:
-    """`input_ids` and `truncated` of rows of one text, or of two that the model reads together; of what is too long the longer is cut.
+    """`input_ids` and `truncated` of single texts or text pairs; truncation cuts the longer text.
 
     columns   one or two, each (n,)
-    `token_type_ids`, which tell the second text from the first, are there where the tokenizer makes a difference between them
-    (tasks.tokenization lets it make none for models that know none).
+    `token_type_ids`, which tell the second text from the first, are included if the tokenizer
+    sets them (tasks.tokenization turns them off for models that do not use them).
     """
     if len(columns) == 1:
         encodings = tokenizer.encode_batch_fast(list(columns[0]))
@@ -39,7 +38,7 @@ def encode_texts(tokenizer: Tokenizer, columns: Sequence[Sequence[str]]) -> Feat
 
 
 def pad_rows(rows: Sequence[Sequence[int]], fill: int) -> npt.NDArray[np.int64]:
-    """(rows, longest), filled up to the right."""
+    """(rows, longest), padded on the right."""
     padded = np.full((len(rows), max(map(len, rows), default=0)), fill, np.int64)
     for row, values in enumerate(rows):
         padded[row, : len(values)] = values

@@ -1,7 +1,8 @@
-"""Entities as spans of words, and as BIO tags (IOB2: `B-` begins one, `I-` goes on, `O` is outside).
+"""Entities as word spans and as BIO tags (IOB2: `B-` begins, `I-` continues, `O` is outside).
 
-Tags are numbers: 0 is O, 1 + 2k and 2 + 2k are B and I of type k; below 0 there is no word.
-An I that follows no tag of its type begins a span, as conlleval has it (Tjong Kim Sang & De Meulder 2003).
+Tags are numbers: 0 is O, 1 + 2k and 2 + 2k are B and I of type k; negative means no word.
+An I that follows no tag of its type begins a span, as in conlleval (Tjong Kim Sang & De Meulder
+2003).
 """
 
 from __future__ import annotations
@@ -19,43 +20,49 @@ MOST_TYPES = 1 << 16
 
 
 def tag_names(types: Sequence[str]) -> list[str]:
-    """The tags by their number."""
-    return [OUTSIDE, *(f"{prefix}-{kind}" for kind in types for prefix in "BI")]
+    """Tag names in the order of their numbers."""
+    return [OUTSIDE, *(f"{prefix}-{name}" for name in types for prefix in "BI")]
 
 
 def types_of(tags: Sequence[str]) -> list[str]:
-    """The inverse."""
+    """Entity types of the tag names; the inverse of `tag_names`."""
     return [tag[2:] for tag in tags if tag.startswith("B-")]
 
 
 def tag_ids(
     tags: Sequence[Sequence[str] | None], lengths: Sequence[int], names: Sequence[str]
 ) -> list[list[int]]:
-    """Tags as numbers; DataError where validation was told to let rows pass that cannot be numbered.
+    """Tags as numbers. Raises DataError for invalid rows that validation was told to let pass.
 
     lengths  words of each row
     """
     numbers = {name: number for number, name in enumerate(names)}
-    wrong = []
-    for row, (given, length) in enumerate(zip(tags, lengths, strict=True), 1):
-        if len(given or ()) != length:
-            wrong.append(f"row {row} has {length} words and {len(given or ())} tags.")
-        wrong += [
-            f"row {row} has '{tag}'.{did_you_mean(str(tag), names)}"
-            for tag in dict.fromkeys(given or ())
+    rows = [row or () for row in tags]
+    problems = []
+    for row_number, (row, length) in enumerate(zip(rows, lengths, strict=True), 1):
+        if len(row) != length:
+            problems.append(f"row {row_number} has {length} words and {len(row)} tags.")
+        problems += [
+            f"row {row_number} has '{tag}'.{did_you_mean(str(tag), names)}"
+            for tag in dict.fromkeys(row)
             if tag not in numbers
         ]
-    if wrong:
+    if problems:
         raise DataError(
-            f"tags: {' '.join(wrong[:5])}{' …' if len(wrong) > 5 else ''} Wanted is one of {', '.join(names)} for each word.",
-            "Mend the rows, or let validation set them aside (its checks tag_number, tag_form and unknown_label).",
+            f"tags: {' '.join(problems[:5])}{' …' if len(problems) > 5 else ''} "
+            f"Each word needs one of {', '.join(names)}.",
+            "Fix the rows, or let validation quarantine them (its checks tag_number, tag_form and "
+            "unknown_label).",
         )
-    return [[numbers[tag] for tag in given or ()] for given in tags]
+    return [[numbers[tag] for tag in row] for row in rows]
 
 
 @dataclass(frozen=True)
 class Found:
-    """Spans, ordered by row and place, each (s,): words `starts` to `ends` - 1 of row `rows` are an entity of type `kinds`."""
+    """Entity spans in order of row and position; each array is (s,).
+
+    Words `starts` to `ends` - 1 of row `rows` are an entity of type `kinds`.
+    """
 
     rows: Indices
     starts: Indices
@@ -63,36 +70,35 @@ class Found:
     kinds: Indices
 
     def by_row(self, rows: int) -> list[list[tuple[int, int, int]]]:
-        """(first word, word after the last, type) of each of `rows` rows' entities."""
-        found: list[list[tuple[int, int, int]]] = [[] for _ in range(rows)]
-        for row, start, end, kind in zip(
-            *(part.tolist() for part in (self.rows, self.starts, self.ends, self.kinds)),
-            strict=True,
-        ):
-            found[row].append((start, end, kind))
-        return found
+        """(first word, word after the last, type) of the entities in each of `rows` rows."""
+        spans: list[list[tuple[int, int, int]]] = [[] for _ in range(rows)]
+        columns = (self.rows, self.starts, self.ends, self.kinds)
+        for row, start, end, kind in zip(*(column.tolist() for column in columns), strict=True):
+            spans[row].append((start, end, kind))
+        return spans
 
 
 def find_spans(tags: Indices) -> Found:
     """The spans of (rows, words) tags."""
-    closed = np.pad(np.maximum(tags, 0), ((0, 0), (0, 1)))  # a row's end is outside
-    inside = closed > 0
-    kinds = np.where(inside, (closed - 1) // 2, -1)
-    before = np.pad(kinds, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
-    goes_on = inside & (closed % 2 == 0) & (before == kinds)
-    starts = np.flatnonzero(inside & ~goes_on)
-    breaks = np.flatnonzero(~goes_on)
+    padded = np.pad(np.maximum(tags, 0), ((0, 0), (0, 1)))  # an O at the end closes each row
+    inside = padded > 0
+    kinds = np.where(inside, (padded - 1) // 2, -1)
+    previous = np.pad(kinds, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
+    continues = inside & (padded % 2 == 0) & (previous == kinds)
+    starts = np.flatnonzero(inside & ~continues)
+    breaks = np.flatnonzero(~continues)
     ends = breaks[np.searchsorted(breaks, starts, "right")]
-    width = closed.shape[1]
+    width = padded.shape[1]
     return Found(
         starts // width, starts % width, ends - starts + starts % width, kinds.ravel()[starts]
     )
 
 
 def codes(spans: Found, width: int, *, kinds: bool = True) -> Indices:
-    """One number a span, the same for the same row, words and type (with `kinds` false, whatever its type).
+    """One number per span; equal numbers mean the same row, words and type.
 
-    width  the greatest number of words of any row
+    width  the largest number of words in any row
+    kinds  whether the type counts
     """
-    places = (spans.rows * (width + 1) + spans.starts) * (width + 1) + spans.ends
-    return places * MOST_TYPES + spans.kinds if kinds else places
+    positions = (spans.rows * (width + 1) + spans.starts) * (width + 1) + spans.ends
+    return positions * MOST_TYPES + spans.kinds if kinds else positions

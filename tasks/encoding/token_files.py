@@ -1,4 +1,4 @@
-"""The tokenized data set as it lies on disk: one Arrow file a split, the tokenizer, and tokens.json."""
+"""The tokenized data set on disk: one Arrow file per split, the tokenizer, and tokens.json."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _FILES = "ratchet_files"
-Files = Callable[
-    [str], bytes | None
-]  # a file's bytes by its name; None where there is no such file
+Files = Callable[[str], bytes | None]  # a file's bytes by its name; None if it does not exist
 
 
 @dataclass(frozen=True)
 class TokensInfo:
-    """What tokens.json says.
+    """The contents of tokens.json.
 
-    max_length    tokens; longer texts were cut
-    pad_token_id  what batches are padded with
+    max_length    in tokens; longer texts were cut
+    pad_token_id  padding for batches
     rows          rows of each split
-    truncated     share of rows of each split that were cut
+    truncated     share of each split's rows that were cut
     """
 
     max_length: int
@@ -39,43 +37,41 @@ class TokensInfo:
 
     @classmethod
     def read(cls, tokens: Path) -> TokensInfo:
-        """Of the directory `tokens`."""
+        """Read tokens.json in the directory `tokens`."""
         return cls(**read_json(tokens / "tokens.json"))
 
     def write(self, tokens: Path) -> None:
-        """Into the directory `tokens`."""
+        """Write tokens.json into the directory `tokens`."""
         write_json(tokens / "tokens.json", asdict(self))
 
 
 def read_tokens(path: Path) -> pa.Table:
-    """One split, memory-mapped: nothing is read until it is used."""
+    """One split, memory-mapped: rows are read on access."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 def take(table: pa.Table, rows: Sequence[int] | npt.NDArray[np.int64]) -> dict[str, list[Any]]:
-    """Features of some rows, in the order asked for."""
+    """Features of the given rows, in that order."""
     features: dict[str, list[Any]] = table.take(pa.array(rows, pa.int64())).to_pydict()
     return features
 
 
 def read_features(path: Path) -> dict[str, list[Any]]:
-    """All features of one split; for splits that are small, as held-out ones are."""
+    """All features of one split, in memory; for small splits, such as held-out ones."""
     features: dict[str, list[Any]] = read_tokens(path).to_pydict()
     return features
 
 
 def token_lengths(table: pa.Table) -> npt.NDArray[np.int64]:
-    """Tokens of each row, (rows,)."""
+    """Number of tokens in each row, (rows,)."""
     import pyarrow.compute as pc
 
-    lengths: npt.NDArray[np.int64] = (
-        pc.list_value_length(table["input_ids"]).to_numpy().astype(np.int64)
-    )
-    return lengths
+    lengths = pc.list_value_length(table["input_ids"]).to_numpy()
+    return np.asarray(lengths, np.int64)
 
 
 def load_tokenizer(source: Path | Files, max_length: int | None = None) -> Tokenizer:
-    """The fast tokenizer of a Hugging Face directory, which cuts at `max_length` tokens and does not pad."""
+    """The fast tokenizer of a Hugging Face directory; truncates to `max_length`, never pads."""
     from tokenizers import Tokenizer
 
     files = files_in(source) if isinstance(source, Path) else source
@@ -90,7 +86,7 @@ def load_tokenizer(source: Path | Files, max_length: int | None = None) -> Token
 
 
 def files_in(directory: Path) -> Files:
-    """Those of a directory."""
+    """Reader of a directory's files."""
 
     def read(name: str) -> bytes | None:
         try:
@@ -102,6 +98,8 @@ def files_in(directory: Path) -> Files:
 
 
 def files_of(tokenizer: Tokenizer) -> Files:
-    """Where `load_tokenizer` had it from: what a tokenizer's own file does not say, such as its chat template, lies there."""
+    """The files that `load_tokenizer` read from; they hold what tokenizer.json lacks, such as the
+    chat template.
+    """
     files: Files = getattr(tokenizer, _FILES)
     return files

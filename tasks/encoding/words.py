@@ -1,4 +1,4 @@
-"""Words of texts: where they lie, given as a list or found in the text, and which sub-word token stands for each."""
+"""Words of texts, given as a list or found in the text: their character spans and first tokens."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ if TYPE_CHECKING:
 
 Spans = list[tuple[int, int]]  # (start, end) characters
 
-BLANK = " "  # between words that are given as a list
-_SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}"  # scripts without blanks: each character is a word of its own
+BLANK = " "  # joins words that are given as a list
+# scripts without spaces: each character is a word of its own
+_SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}"
 _LETTER = rf"[\p{{L}}\p{{N}}_&&[^{_SPACELESS}]]"
 _REST = rf"[\p{{L}}\p{{M}}\p{{N}}_&&[^{_SPACELESS}]]"
-# addresses and hashtags, letters and digits with what joins them (won't, Coca-Cola, U.S, 3.5), or else one sign with its marks;
-# Oniguruma's syntax
-_WORD = rf"\p{{Alpha}}+://[^\s{_SPACELESS}]+|#{_LETTER}{_REST}*|[{_SPACELESS}]|{_LETTER}{_REST}*(?:[-'’.](?={_LETTER}){_REST}+)*|[^\s\p{{L}}\p{{N}}\p{{C}}\p{{Z}}]\p{{M}}*"
+# URLs and hashtags, letters and digits with their joiners (won't, Coca-Cola, U.S, 3.5), or else one
+# symbol with its combining marks; Oniguruma's syntax
+_WORD = (
+    rf"\p{{Alpha}}+://[^\s{_SPACELESS}]+|#{_LETTER}{_REST}*|[{_SPACELESS}]"
+    rf"|{_LETTER}{_REST}*(?:[-'’.](?={_LETTER}){_REST}+)*"
+    r"|[^\s\p{L}\p{N}\p{C}\p{Z}]\p{M}*"
+)
 
 
 def find_words(text: str) -> Spans:
-    """Where the words of a text lie; blanks and what cannot be seen belong to none."""
+    """Character spans of a text's words; whitespace and invisible characters belong to none."""
     return [span for _, span in _splitter().pre_tokenize_str(text)]
 
 
@@ -35,17 +40,17 @@ def _splitter() -> PreTokenizer:
 
 
 def join_words(words: Sequence[str | None] | None) -> tuple[str, Spans]:
-    """(the text, where the words lie in it) of words that are given; the text is them with a blank between each two."""
+    """(the words joined by BLANK, the character span of each); a None is an empty word."""
     spans, start = [], 0
-    given = ["" if word is None else word for word in words or ()]
-    for word in given:
+    present = ["" if word is None else word for word in words or ()]
+    for word in present:
         spans.append((start, start + len(word)))
         start += len(word) + len(BLANK)
-    return BLANK.join(given), spans
+    return BLANK.join(present), spans
 
 
 def words_of(rows: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[Spans]]:
-    """(texts, where their words lie) of rows with `tokens`, or with `text` alone."""
+    """(texts, spans of their words) of rows with `tokens`, or with `text` alone."""
     if "tokens" in rows:
         joined = list(map(join_words, rows["tokens"]))
         return [text for text, _ in joined], [words for _, words in joined]
@@ -53,7 +58,10 @@ def words_of(rows: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[Spans]]
 
 
 def sub_words(encoding: Encoding) -> tuple[list[int], Spans]:
-    """(token ids, their characters) of a whole text without special tokens, though the tokenizer may have cut it."""
+    """(token ids, character span of each) of the whole text, even past the tokenizer's limit.
+
+    Special tokens are left out.
+    """
     ids: list[int] = []
     offsets: Spans = []
     for part in (encoding, *encoding.overflowing):
@@ -67,7 +75,7 @@ def sub_words(encoding: Encoding) -> tuple[list[int], Spans]:
 
 
 def special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """(those before, those after) a text's own tokens."""
+    """(ids before, ids after) a text's own tokens."""
     encoding = tokenizer.encode("a")
     mask = encoding.special_tokens_mask
     before, after = mask.index(0), mask[::-1].index(0)
@@ -75,28 +83,29 @@ def special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
 
 
 def unknown_token(tokenizer: Tokenizer) -> int:
-    """The id that stands for what the tokenizer has no sub-word for; 0 where it has none, for then it has one for everything."""
+    """Id of the unknown token; 0 if there is none, as the tokenizer then covers every text."""
     model = tokenizer.model
     name = getattr(model, "unk_token", None)
-    found = tokenizer.token_to_id(name) if name else getattr(model, "unk_id", None)
-    return int(found or 0)
+    token_id = tokenizer.token_to_id(name) if name else getattr(model, "unk_id", None)
+    return int(token_id or 0)
 
 
 def align(
     ids: Sequence[int], offsets: Spans, words: Spans, unknown: int
 ) -> tuple[list[int], list[int]]:
-    """(token ids, for each word the place of its first): every word has one, `unknown` where the tokenizer saw nothing of it.
+    """(token ids, for each word the index of its first token).
 
-    ids, offsets  of the text's sub-words in order; a token that reaches over a border is the first of both words
+    A word without any token gets an `unknown` one, inserted in its place.
+    ids, offsets  the text's sub-words in order; one that spans two words is the first of both
     """
-    found: list[int] = []
-    places: list[int] = []
+    aligned: list[int] = []
+    firsts: list[int] = []
     token = 0
     for start, end in words:
         while token < len(ids) and offsets[token][1] <= start:
-            found.append(ids[token])
+            aligned.append(ids[token])
             token += 1
-        places.append(len(found))
+        firsts.append(len(aligned))
         if token == len(ids) or offsets[token][0] >= end:
-            found.append(unknown)
-    return [*found, *ids[token:]], places
+            aligned.append(unknown)
+    return [*aligned, *ids[token:]], firsts

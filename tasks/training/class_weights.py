@@ -1,4 +1,4 @@
-"""How much each class counts in the loss."""
+"""Class weights of the loss."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ if TYPE_CHECKING:
 def weigh_classes(
     counts: npt.NDArray[np.int64],
     names: Sequence[str],
-    wanted: str | Mapping[str, float],
-    what: str,
+    weights: str | Mapping[str, float],
+    noun: str,
 ) -> Floats | None:
-    """The weight of each class, (c,); None where all count alike.
+    """The weight of each class, (c,); None for equal weights.
 
-    counts  (c,): how often each is the right one
-    wanted  'none', 'balanced' (the rarer, the more), or its weight by name; ParamsError where that names others than `names`
-    what    a class is called
+    counts   (c,) occurrences of each class
+    weights  'none', 'balanced' (inverse to frequency) or weights by name
+    noun     what messages call a class
+    Raises ParamsError if the weights by name are not for exactly `names`.
     """
-    if wanted == "none":
+    if weights == "none":
         return None
-    if wanted == "balanced":
+    if weights == "balanced":
         balanced: Floats = (counts.sum() / (len(names) * np.maximum(counts, 1))).astype(np.float32)
         return balanced
-    assert not isinstance(wanted, str)
-    if set(wanted) != set(names):
+    assert not isinstance(weights, str)
+    if set(weights) != set(names):
         raise ParamsError(
-            f"finetune.class_weights: names {sorted(wanted)}, the {what}s are {sorted(names)}.",
-            f"Give every {what} one weight.",
+            f"finetune.class_weights: has {sorted(weights)}, but the {noun}s are {sorted(names)}.",
+            f"Give each {noun} one weight.",
         )
-    return np.asarray([wanted[name] for name in names], np.float32)
+    return np.asarray([weights[name] for name in names], np.float32)

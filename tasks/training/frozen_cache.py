@@ -1,6 +1,7 @@
-"""What frozen lowest layers make of each text is computed once and read from a memory-mapped file in later epochs.
+"""Cache of the frozen bottom layers' outputs, computed once per text and read in later epochs.
 
-Measured with four of MiniLM's six layers frozen: benchmarks/RESULTS.md. The file lies in the run's directory and goes with it.
+The outputs are in a memory-mapped file in the run's directory and are deleted with it.
+benchmarks/RESULTS.md has measurements with four of MiniLM's six layers frozen.
 """
 
 from __future__ import annotations
@@ -26,40 +27,32 @@ DIGEST = 16  # bytes
 
 
 class FrozenPrefix:
-    """The lowest layers of a model, frozen and free of dropout.
+    """The bottom layers of a model, frozen and without dropout.
 
-    Texts are known by their model inputs, whatever batch they come in. A batch is read from the file if all of it is known; else all of
-    it is computed, so that what is kept does not depend on where a run was interrupted.
+    The key of a text is a digest of its model inputs, independent of its batch. A batch is read
+    from the file only if it is cached completely and is computed completely otherwise, so the
+    cache's contents do not depend on where a run was interrupted.
     """
 
     def __init__(
         self, model: PreTrainedModel, depth: int, directory: Path, max_tokens: int
     ) -> None:
-        self.layers, self.file, self.index = (
-            layer_stack(model)[:depth],
-            directory / "states.f32",
-            directory / "index.npz",
-        )
+        self.layers = layer_stack(model)[:depth]
+        self.file, self.index = directory / "states.f32", directory / "index.npz"
         directory.mkdir(parents=True, exist_ok=True)
-        shape = (
-            max_tokens,
-            model.config.hidden_size,
-        )  # the file is sparse: what is not written takes no disk
+        # the file is sparse: unwritten states take no disk space
+        shape = (max_tokens, model.config.hidden_size)
         self.states = np.memmap(
             self.file, np.float32, "r+" if self.file.is_file() else "w+", shape=shape
         )
-        self.places: dict[
-            bytes, tuple[int, int]
-        ] = {}  # first token and number of tokens in `states`
+        # by digest: first token and number of tokens in `states`
+        self.places: dict[bytes, tuple[int, int]] = {}
         self.tokens = 0
-        self.given: torch.Tensor | None = (
-            None  # of the batch under way, what the layers would make of it
-        )
-        self.made: torch.Tensor | None = None  # of the batch under way, what they made of it
+        self.given: torch.Tensor | None = None  # cached output for the current batch
+        self.made: torch.Tensor | None = None  # computed output for the current batch
         self.recording = False
-        self.in_tuple = [
-            False
-        ] * depth  # some architectures' layers return a tuple: seen when the model is run
+        # some architectures' layers return a tuple: set when the model is run below
+        self.in_tuple = [False] * depth
         for number, layer in enumerate(self.layers):
             layer.forward = partial(self._forward, number, layer.forward)
         run_on_two_tokens(model)
@@ -70,24 +63,21 @@ class FrozenPrefix:
             self.tokens = max((start + count for start, count in self.places.values()), default=0)
 
     def detach(self) -> None:
-        """The layers as they were."""
+        """Restore the layers."""
         for layer in self.layers:
             del layer.forward
 
     def save(self) -> None:
-        """Keep what is known, for a run that goes on from here."""
+        """Write the cache to disk, for a resumed run."""
         self.states.flush()
         digests = np.frombuffer(b"".join(self.places), np.uint8).reshape(-1, DIGEST)
+        places = np.asarray(list(self.places.values()), np.int64).reshape(-1, 2)
         with atomic_path(self.index) as new, new.open("wb") as file:
-            np.savez(
-                file,
-                digests=digests,
-                places=np.asarray(list(self.places.values()), np.int64).reshape(-1, 2),
-            )
+            np.savez(file, digests=digests, places=places)
 
     @contextmanager
     def over(self, batch: Mapping[str, npt.NDArray[Any]], device: torch.device) -> Iterator[None]:
-        """Within, the layers take a training batch's states from the file, or what they make of them is kept."""
+        """Context in which the layers read a training batch's states from the cache or fill it."""
         mask = batch["attention_mask"] == 1
         keys = [_key(batch, mask, row) for row in range(len(mask))]
         if all(key in self.places for key in keys):
@@ -133,7 +123,7 @@ class FrozenPrefix:
 
 
 def _key(batch: Mapping[str, npt.NDArray[Any]], mask: npt.NDArray[np.bool_], row: int) -> bytes:
-    """Digest of a row's inputs without its padding."""
+    """Digest of a row's inputs, padding excluded."""
     digest = hashlib.blake2b(digest_size=DIGEST)
     for name in sorted(batch):
         digest.update(np.ascontiguousarray(batch[name][row][mask[row]]).tobytes())

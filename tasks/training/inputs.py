@@ -1,4 +1,4 @@
-"""What a training run works on, and where it stands."""
+"""The inputs and the progress of a training run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a training run works on; `work` survives a kill."""
+    """The inputs of a training run.
+
+    work  directory of checkpoints; survives a kill
+    """
 
     problem: Problem
     labels: tuple[str, ...]
@@ -33,7 +36,7 @@ class Setting:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps that every row takes part in one of."""
+        """Optimizer steps in which every row is used once."""
         return math.ceil(len(self.train) / self.params.batch_size)
 
     @property
@@ -44,12 +47,14 @@ class Setting:
 
 @dataclass
 class Progress:
-    """Where a run stands; saved with every checkpoint as plain JSON.
+    """The progress of a run; saved with every checkpoint as plain JSON.
 
-    curve        {"step", "epoch", "loss", "learning_rate"} every few steps; the loss is the mean since the last point
-    evaluations  {"step", "epoch", validation metrics}
-    accumulation  parts that a batch is computed in
-    out_of_memory  {"step", "accumulation"} each time that memory did not suffice, and what it was raised to
+    curve          {"step", "epoch", "loss", "learning_rate"} every few steps; loss is the mean
+                   since the last point
+    evaluations    {"step", "epoch", validation metrics}
+    without_gain   evaluations in a row that did not improve on the best
+    accumulation   gradient accumulation: parts that each batch is computed in
+    out_of_memory  {"step", "accumulation"} for each time memory ran out, with the raised value
     """
 
     step: int = 0

@@ -1,4 +1,4 @@
-"""The training loop: resumable at any point, the best weights kept, the same result whether or not it was interrupted."""
+"""The training loop: keeps the best weights; resumes after a kill with an identical result."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     import torch
 
 
-CURVE_POINTS = 200  # of the learning curve over the whole run
-BEST = "best/trained.safetensors"  # in the run's directory: the weights that were trained, at the best evaluation
-LAST = "last"  # where a killed run goes on from
-FROZEN = "frozen"  # what frozen layers make of the rows
+CURVE_POINTS = 200  # points of the learning curve over the whole run
+# in the run's directory
+BEST = "best/trained.safetensors"  # trained weights at the best evaluation
+LAST = "last"  # checkpoint that a killed run resumes from
+FROZEN = "frozen"  # cached outputs of the frozen layers
 
 
 class Trainer:
@@ -53,7 +54,7 @@ class Trainer:
         params = setting.params
         self.lengths = token_lengths(setting.train)
         self.steps_per_epoch, self.total_steps = setting.steps_per_epoch, setting.total_steps
-        # accelerate has one precision for all of a process's trainings: _loss sets ours
+        # accelerate has one precision per process, so _loss sets each run's own
         self.accelerator = Accelerator(mixed_precision="no", cpu=setting.device == "cpu")
         bfloat16 = in_bfloat16(params.precision, setting.device)
         self.precision = partial(
@@ -79,7 +80,7 @@ class Trainer:
         )
 
     def run(self) -> Progress:
-        """Train to the end (from the last checkpoint, if there is one) and leave the best weights in `work`/BEST."""
+        """Train to the end, resuming from the last checkpoint; best weights go to `work`/BEST."""
         self._resume()
         self.first_step = self.progress.step + 1
         evaluate_every = max(1, self.steps_per_epoch // self.setting.params.evaluations_per_epoch)
@@ -88,10 +89,10 @@ class Trainer:
         for rows in self._remaining_batches():
             self._step(rows)
             step = self.progress.step
-            last = step == self.total_steps
-            if last or step % evaluate_every == 0:
+            is_last = step == self.total_steps
+            if is_last or step % evaluate_every == 0:
                 self._evaluate()
-            if last or step % save_every == 0 or self.progress.stopped_early:
+            if is_last or step % save_every == 0 or self.progress.stopped_early:
                 self._save()
             if self.progress.stopped_early:
                 break
@@ -100,23 +101,23 @@ class Trainer:
         return self.progress
 
     def _train_mode(self) -> None:
-        """Dropout where something is trained; what is frozen below says the same in every epoch."""
+        """Training mode, but no dropout in frozen bottom layers: their outputs must not change."""
         self.model.train()
         if self.frozen:
             without_dropout(self.tuning.model, self.frozen)
 
     def _open_prefix(self) -> FrozenPrefix | None:
-        """Where what the frozen layers make of the rows is kept; None where no later epoch would read it."""
+        """Cache of the frozen layers' outputs; None if too large or if no later epoch reads it."""
         setting, model = self.setting, self.tuning.model
         if self.total_steps <= self.steps_per_epoch or setting.problem.draws_inputs:
             return None
-        room = int(setting.params.frozen_cache_mb * 1e6 / (4 * model.config.hidden_size))  # tokens
-        wanted = int(self.lengths.sum())
-        if wanted > room:
+        # both in tokens
+        capacity = int(setting.params.frozen_cache_mb * 1e6 / (4 * model.config.hidden_size))
+        needed = int(self.lengths.sum())
+        if needed > capacity:
             return None
-        return FrozenPrefix(
-            model, self.frozen, setting.work / FROZEN, min(room, 2 * wanted)
-        )  # windows may overlap
+        max_tokens = min(capacity, 2 * needed)  # twice: windows may overlap
+        return FrozenPrefix(model, self.frozen, setting.work / FROZEN, max_tokens)
 
     def _remaining_batches(self) -> Iterator[Indices]:
         if self.progress.stopped_early:
@@ -134,8 +135,10 @@ class Trainer:
         progress.step += 1
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss became {loss} at step {progress.step} of {self.total_steps} (learning rate {self._learning_rate():.2g}).",
-                "Lower finetune.learning_rate, raise finetune.warmup_share, or lower finetune.max_grad_norm.",
+                f"the loss became {loss} at step {progress.step} of {self.total_steps} "
+                f"(learning rate {self._learning_rate():.2g}).",
+                "Lower finetune.learning_rate, raise finetune.warmup_share, or lower "
+                "finetune.max_grad_norm.",
             )
         self.accelerator.clip_grad_norm_(self.model.parameters(), params.max_grad_norm)
         learning_rate = self._learning_rate()
@@ -144,24 +147,23 @@ class Trainer:
         self.tuning.after_step(progress.step)
         self.optimizer.zero_grad(set_to_none=True)
         progress.pending_losses.append(loss)
-        self._tell(learning_rate)
+        self._report_step(learning_rate)
 
     def _backward(self, rows: Indices) -> float:
-        """The gradients of a batch, in as many parts as memory asks for; its mean loss."""
+        """Accumulate a batch's gradients in as many parts as memory requires; its mean loss."""
         while True:
-            drawn = random_state()
+            rng_state = random_state()
+            parts = np.array_split(rows, min(self.progress.accumulation, len(rows)))
             try:
-                return self._backward_in_parts(
-                    np.array_split(rows, min(self.progress.accumulation, len(rows))), len(rows)
-                )
+                return self._backward_in_parts(parts, len(rows))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve(len(rows), error)
-            # as if the parts had been as small from the start
+                self._use_smaller_parts(len(rows), error)
+            # start the step over, so that the result is that of small parts from the start
             self.optimizer.zero_grad(set_to_none=True)
             free_cached_memory()
-            set_random_state(drawn)
+            set_random_state(rng_state)
 
     def _backward_in_parts(self, parts: list[Indices], count: int) -> float:
         losses = []
@@ -174,38 +176,39 @@ class Trainer:
             self.accelerator.backward(penalty)
         return sum(losses)
 
-    def _halve(self, count: int, error: BaseException) -> None:
+    def _use_smaller_parts(self, count: int, error: BaseException) -> None:
         progress, step = self.progress, self.progress.step + 1
         if progress.accumulation >= count:
             raise TrainingError(
-                f"out of memory at step {step} of {self.total_steps}, with a single row at a time: {' '.join(str(error).split())[:200]}",
-                "Lower tokenize.max_length, set finetune.gradient_checkpointing to true, or train less of the model "
-                "(finetune.method: lora), or a smaller base_model.",
+                f"out of memory at step {step} of {self.total_steps}, with a single row at a time: "
+                f"{' '.join(str(error).split())[:200]}",
+                "Lower tokenize.max_length, set finetune.gradient_checkpointing to true, train "
+                "fewer weights (finetune.method: lora), or use a smaller base_model.",
             ) from error
         progress.accumulation *= 2
         progress.out_of_memory.append({"step": step, "accumulation": progress.accumulation})
-        says = f"batches of {self.setting.params.batch_size} rows are computed in {progress.accumulation} parts from now on"
-        LINES.warning("finetune   out of memory at step %d: %s", step, says)
-        self.report(
+        LINES.warning(
+            "finetune   out of memory at step %d: batches of %d rows are computed in %d parts from "
+            "now on",
             step,
-            {"progress": progress.step / self.total_steps, "accumulation": progress.accumulation},
+            self.setting.params.batch_size,
+            progress.accumulation,
         )
+        share = progress.step / self.total_steps
+        self.report(step, {"progress": share, "accumulation": progress.accumulation})
 
     def _loss(self, rows: Indices) -> torch.Tensor:
         import torch
 
         setting = self.setting
         features = take(setting.train, rows)
-        batch, wanted = setting.problem.training_batch(features, setting.pad_token_id)
+        batch, targets = setting.problem.training_batch(features, setting.pad_token_id)
         device = self.accelerator.device
         inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
-        references = torch.from_numpy(wanted).to(device)
-        needed = setting.problem.outputs_needed(self.tuning.model, references)
-        with (
-            self.precision(),
-            needed,
-            self.prefix.over(batch, device) if self.prefix else nullcontext(),
-        ):
+        references = torch.from_numpy(targets).to(device)
+        only_needed = setting.problem.outputs_needed(self.tuning.model, references)
+        cached = self.prefix.over(batch, device) if self.prefix else nullcontext()
+        with self.precision(), only_needed, cached:
             outputs = self.model(**inputs)[setting.problem.output_name]
             return self.loss(
                 outputs.float(),
@@ -217,14 +220,12 @@ class Trainer:
     def _learning_rate(self) -> float:
         return float(self.scheduler.get_last_lr()[0])
 
-    def _tell(self, learning_rate: float) -> None:
+    def _report_step(self, learning_rate: float) -> None:
         progress = self.progress
         share = progress.step / self.total_steps
         metrics = {"progress": share, "loss": progress.pending_losses[-1]}
-        if (
-            progress.step % max(1, self.total_steps // CURVE_POINTS) == 0
-            or progress.step == self.total_steps
-        ):
+        every = max(1, self.total_steps // CURVE_POINTS)
+        if progress.step % every == 0 or progress.step == self.total_steps:
             mean_loss = sum(progress.pending_losses) / len(progress.pending_losses)
             point = {
                 "epoch": progress.step / self.steps_per_epoch,
@@ -237,29 +238,26 @@ class Trainer:
         self.report(progress.step, metrics)
 
     def _evaluate(self) -> None:
-        setting, progress = self.setting, self.progress
-        model = self.accelerator.unwrap_model(self.model)
+        setting, progress, problem = self.setting, self.progress, self.setting.problem
         outputs = predict_torch(
-            model,
-            setting.problem,
+            self.accelerator.unwrap_model(self.model),
+            problem,
             setting.validation,
             setting.pad_token_id,
             str(self.accelerator.device),
         )
         self._train_mode()
-        metrics = setting.problem.metrics(
-            outputs, setting.problem.references(setting.validation), setting.labels
-        )
-        progress.evaluations.append(
-            {"step": progress.step, "epoch": progress.step / self.steps_per_epoch, **metrics}
-        )
-        name = setting.params.early_stopping_metric or setting.problem.metric
+        references = problem.references(setting.validation)
+        metrics = problem.metrics(outputs, references, setting.labels)
+        epoch = progress.step / self.steps_per_epoch
+        progress.evaluations.append({"step": progress.step, "epoch": epoch, **metrics})
+        name = setting.params.early_stopping_metric or problem.metric
         if name not in metrics:
-            remedy = f"Set it to one of {', '.join(metrics)}."
             raise TrainingError(
-                f"finetune.early_stopping_metric: the validation rows have no {name}.", remedy
+                f"finetune.early_stopping_metric: the validation rows give no {name}.",
+                f"Set it to one of {', '.join(metrics)}.",
             )
-        score = setting.problem.metric_signs[name] * metrics[name]
+        score = problem.metric_signs[name] * metrics[name]
         if score > progress.best_score:
             progress.best_score, progress.best_step, progress.without_gain = score, progress.step, 0
             with atomic_path(setting.work / BEST) as new:
@@ -268,10 +266,10 @@ class Trainer:
             progress.without_gain += 1
         patience = setting.params.early_stopping_patience
         progress.stopped_early = bool(patience) and progress.without_gain >= patience
-        told = {
-            f"validation_{one}": value for one, value in ({name: metrics[name]} | metrics).items()
-        }
-        self.report(progress.step, {"progress": progress.step / self.total_steps} | told)
+        reported = {"progress": progress.step / self.total_steps}
+        for metric, value in ({name: metrics[name]} | metrics).items():  # the deciding one first
+            reported[f"validation_{metric}"] = value
+        self.report(progress.step, reported)
 
     def _save(self) -> None:
         import torch
@@ -287,10 +285,8 @@ class Trainer:
                 "tuning": self.tuning.state(),
             }
             torch.save(state, new / "state.pt")
-            write_json(
-                new / "progress.json",
-                asdict(self.progress) | {"best_score": str(self.progress.best_score)},
-            )
+            best_score = str(self.progress.best_score)  # JSON has no -inf
+            write_json(new / "progress.json", asdict(self.progress) | {"best_score": best_score})
 
     def _resume(self) -> None:
         import torch
@@ -305,7 +301,7 @@ class Trainer:
             progress = Progress(**{**saved, "best_score": float(saved["best_score"])})
             state = torch.load(last / "state.pt", map_location="cpu", weights_only=True)
             for weights in [last / "trained.safetensors", *([best] if progress.best_step else [])]:
-                load_file(weights)  # before any is taken on
+                load_file(weights)  # all must be readable before any is loaded
         except (
             OSError,
             EOFError,
@@ -316,7 +312,7 @@ class Trainer:
             SafetensorError,
         ) as error:
             LINES.warning(
-                "finetune   starts over: what an interrupted run left cannot be read: %s", error
+                "finetune   starts over: an interrupted run's checkpoint cannot be read: %s", error
             )
             shutil.rmtree(last)
             return
@@ -329,11 +325,11 @@ class Trainer:
 
 
 def claim_work(work: Path, identity: str) -> None:
-    """Keep what an earlier run of the same inputs left in `work`; clear what another left."""
-    mark = work / "identity"
-    if mark.is_file() and mark.read_bytes() == identity.encode():
+    """Keep the files in `work` if an earlier run had the same inputs; clear them otherwise."""
+    identity_file = work / "identity"
+    if identity_file.is_file() and identity_file.read_bytes() == identity.encode():
         return
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    with atomic_path(mark) as new:
+    with atomic_path(identity_file) as new:
         new.write_text(identity, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Which learning rate and weight decay each trained parameter gets."""
+"""Learning rate and weight decay of each trained parameter."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def parameter_groups(tuning: Tuning, params: FinetuneParams) -> list[dict[str, Any]]:
-    """AdamW's groups, the uppermost layer's first and the head's last; biases and norms (vectors) are not decayed.
+    """AdamW's parameter groups, from the top layer down, the head's last.
 
-    Each layer's learning rate is `layer_decay` times that of the one above it (Howard & Ruder 2018), the embeddings' lies below
-    the lowest layer's; what is neither layer, embedding nor head has `learning_rate`.
+    Each layer's learning rate is `layer_decay` times that of the layer above it (Howard & Ruder
+    2018), and the embeddings' is one step below the lowest layer's. Anything outside the layers,
+    embeddings and head has `learning_rate`. Biases and norms (vectors) get no weight decay.
     """
     head = {id(parameter) for parameter in head_parameters(tuning.model).values()}
     head_rate = params.head_learning_rate or params.learning_rate
@@ -25,18 +26,14 @@ def parameter_groups(tuning: Tuning, params: FinetuneParams) -> list[dict[str, A
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for parameter in tuning.model.parameters():
         if parameter.requires_grad:
-            of_head = id(parameter) in head
-            rate = (
-                head_rate
-                if of_head
-                else params.learning_rate * params.layer_decay ** depths.get(id(parameter), 0)
-            )
-            groups.setdefault((of_head, -rate, parameter.ndim < 2), []).append(parameter)
+            in_head, depth = id(parameter) in head, depths.get(id(parameter), 0)
+            rate = head_rate if in_head else params.learning_rate * params.layer_decay**depth
+            groups.setdefault((in_head, -rate, parameter.ndim < 2), []).append(parameter)
     return [
         {
-            "params": groups[key],
-            "lr": -key[1],
-            "weight_decay": 0.0 if key[2] else params.weight_decay,
+            "params": groups[in_head, negative_rate, is_vector],
+            "lr": -negative_rate,
+            "weight_decay": 0.0 if is_vector else params.weight_decay,
         }
-        for key in sorted(groups)
+        for in_head, negative_rate, is_vector in sorted(groups)
     ]

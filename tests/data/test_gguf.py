@@ -89,7 +89,7 @@ def test_a_weight_that_a_gguf_file_lacks_is_told(tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf", ("lm_head.weight", lost))
     with pytest.raises(
         SourceError,
-        match=rf"tiny\.gguf: 1 of the \d+ weights that LlamaForCausalLM wants are not in its files: {lost}",
+        match=rf"tiny\.gguf: 1 of the \d+ weights of LlamaForCausalLM are not in its files: {lost}",
     ):
         resolve_model(BaseModelParams(path="./tiny.gguf"), tmp_path, tmp_path / "cache")
 

@@ -259,7 +259,7 @@ def test_a_base_without_template_and_end_is_told(tmp_path: Path) -> None:
     config = read_json(tmp_path / "tokenizer_config.json")
     del config["eos_token"]
     write_json(tmp_path / "tokenizer_config.json", config)
-    with pytest.raises(SourceError, match="neither a chat template nor a token that ends texts"):
+    with pytest.raises(SourceError, match="neither a chat template nor an end-of-text token"):
         ChatTemplate.of(tokenizer(None, tmp_path))
 
 
@@ -271,7 +271,7 @@ def test_a_template_that_refuses_or_is_broken_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"roles system, user.*no system turns"):
         DialogueEncoder(tokenizer(None, tmp_path)).encode(LONG)
     (tmp_path / "chat_template.jinja").write_text("{% for %}", encoding="utf-8")
-    with pytest.raises(SourceError, match="cannot be read"):
+    with pytest.raises(SourceError, match="cannot be parsed"):
         ChatTemplate.of(tokenizer(None, tmp_path))
 
 

@@ -87,10 +87,10 @@ def test_renamed_weights_are_told_by_both_names(base: Path) -> None:
         PROBLEM.load_model(base, LABELS)
     said = error.value.message
     assert (
-        f"{base}: 16 of the 39 weights that BertForSequenceClassification wants are not in its files: bert.encoder.layer.1."
-        in said
+        f"{base}: 16 of the 39 weights of BertForSequenceClassification are not in its files: "
+        "bert.encoder.layer.1." in said
     )
-    assert "They hold 16 that it does not know: encoder.block.1." in said
+    assert "They hold 16 unknown ones: encoder.block.1." in said
 
 
 def test_weights_of_other_shapes_than_the_configuration_says_are_told(base: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_head_and_a_pooler_may_be_missing(base: Path, problem: str) -> None:
                     if "pooler" in key
                 }
             ),
-            r"They hold 2 that it does not know: pool\.dense\.bias",
+            r"They hold 2 unknown ones: pool\.dense\.bias",
         ),
     ],
     ids=["a part missing", "a part renamed", "renamed"],
@@ -155,7 +155,7 @@ def test_layers_that_the_configuration_leaves_out_are_told(base: Path) -> None:
     )
     with pytest.raises(
         SourceError,
-        match=r"hold 16 weights that a model of its config.json does not have: encoder\.layer\.1\.",
+        match=r"hold 16 weights that its config.json has no place for: encoder\.layer\.1\.",
     ):
         PROBLEM.load_model(base, LABELS)
 

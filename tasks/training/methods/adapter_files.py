@@ -1,6 +1,7 @@
-"""Adapter-only checkpoints: what a method trained, without the base model that it was trained on, which they pin by hash.
+"""Adapter-only checkpoints: the trained weights alone, with the base model pinned by hash.
 
-adapter.safetensors holds the trained weights (kilobytes for most methods), adapter.json what they are good for.
+adapter.safetensors holds the trained weights (kilobytes for most methods), adapter.json what they
+apply to.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter.safetensors"
 _FACTS = "adapter.json"
-_ASIDE = ("dropout",)  # of the sizes: says nothing of the weights
+_IGNORED = ("dropout",)  # of the sizes: does not affect the weights' shapes or use
 
 
 @dataclass(frozen=True)
 class AdapterFacts:
-    """What an adapter was made for.
+    """The base model, problem and method that an adapter applies to.
 
-    base_sha256  of the weights that it was trained on: the base model's, or the champion's checkpoint's
-    base_model   where those came from, for whoever looks for them
+    base_sha256  hash of the weights it was trained on: the base model's or the champion's
+    base_model   where those weights came from, for readers
     """
 
     base_sha256: str
@@ -48,7 +49,7 @@ class AdapterFacts:
         labels: Sequence[str],
         params: FinetuneParams,
     ) -> AdapterFacts:
-        """What an adapter that this run makes is good for."""
+        """The facts of an adapter that a run with these inputs makes."""
         return cls(
             base_sha256,
             base_model,
@@ -60,55 +61,60 @@ class AdapterFacts:
 
 
 def save_adapter(model: nn.Module, directory: Path, facts: AdapterFacts) -> None:
-    """Write the trained weights and what they are good for."""
+    """Write the trained weights and their facts."""
     save_trained(model, directory / WEIGHTS)
     write_json(directory / _FACTS, asdict(facts))
 
 
 def load_adapter(model: nn.Module, directory: Path, wanted: AdapterFacts) -> None:
-    """Give the model, as its method trains it, the adapter's weights.
+    """Load the adapter's weights into a model that its method was applied to.
 
-    Raises ParamsError for an adapter of another base model, problem or method, SourceError where there is none.
+    Raises SourceError if there is no adapter, ParamsError if its base model, problem or method
+    differ.
     """
     check_adapter(directory, wanted)
     load_trained(model, directory / WEIGHTS)
 
 
 def read_adapter(directory: Path) -> AdapterFacts:
-    """What the adapter in the directory is good for; SourceError where there is none."""
+    """The facts of the adapter in a directory. Raises SourceError if there is none."""
     missing = [name for name in (_FACTS, WEIGHTS) if not (directory / name).is_file()]
     if missing:
         raise SourceError(
-            f"finetune.adapter: {directory}: no adapter-only checkpoint, it has no {', no '.join(missing)}.",
-            "Name a directory as training writes it to models/checkpoint/adapter.",
+            f"finetune.adapter: {directory} is not an adapter-only checkpoint: it has no "
+            f"{' and no '.join(missing)}.",
+            "Set it to a directory like models/checkpoint/adapter, which training writes.",
         )
     return AdapterFacts(**read_json(directory / _FACTS))
 
 
 def check_adapter(directory: Path, wanted: AdapterFacts) -> None:
-    """Raise ParamsError, or SourceError, unless the directory holds an adapter of this very base model, problem and method."""
-    found = read_adapter(directory)
-    if found.base_sha256 != wanted.base_sha256:
+    """Check that a directory holds an adapter for this base model, problem and method.
+
+    Raises SourceError if it holds none, ParamsError if any of these differ.
+    """
+    facts = read_adapter(directory)
+    if facts.base_sha256 != wanted.base_sha256:
         raise ParamsError(
-            f"finetune.adapter: {directory} was made on another base model, {found.base_model} (sha256 {found.base_sha256[:12]}...), "
-            f"not on {wanted.base_model} (sha256 {wanted.base_sha256[:12]}...).",
-            "An adapter means nothing on other weights: set base_model to the one it was made on, or finetune.adapter to null.",
+            f"finetune.adapter: {directory} was made on another base model, {facts.base_model} "
+            f"(sha256 {facts.base_sha256[:12]}...), not on {wanted.base_model} "
+            f"(sha256 {wanted.base_sha256[:12]}...).",
+            "An adapter works only on the weights it was trained on: set base_model to those, or "
+            "finetune.adapter to null.",
         )
-    differing = [
-        name
+    differences = [
+        f"{name}: {getattr(facts, name)!r}, not {getattr(wanted, name)!r}"
         for name in ("problem", "labels", "method")
-        if getattr(found, name) != getattr(wanted, name)
+        if getattr(facts, name) != getattr(wanted, name)
     ]
-    lines = [
-        f"{name}: {getattr(found, name)!r}, not {getattr(wanted, name)!r}" for name in differing
-    ]
-    lines += [
-        f"sizes.{name}: {found.sizes.get(name)!r}, not {value!r}"
+    differences += [
+        f"sizes.{name}: {facts.sizes.get(name)!r}, not {value!r}"
         for name, value in wanted.sizes.items()
-        if name not in _ASIDE and found.sizes.get(name) != value
+        if name not in _IGNORED and facts.sizes.get(name) != value
     ]
-    if lines:
+    if differences:
         raise ParamsError(
-            f"finetune.adapter: {directory} was made for something else: {'; '.join(lines)}.",
-            "Set params.yaml to what it was made with, or finetune.adapter to null.",
+            f"finetune.adapter: {directory} was made with other settings: "
+            f"{'; '.join(differences)}.",
+            "Set params.yaml to the adapter's settings, or finetune.adapter to null.",
         )

@@ -1,6 +1,6 @@
-"""What a method adds to a model and cannot be merged into its weights: virtual tokens and bottlenecks, in training and as they ship.
+"""Additions that cannot be merged into a model's weights: virtual tokens and bottleneck adapters.
 
-The names say what each is: `virtual_tokens.DEPTH` for states, `MODULE.bottleneck.*` for weights.
+Their tensors are named `virtual_tokens.DEPTH` (states) and `MODULE.bottleneck.*` (weights).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ class PromptTuning(Tuning):
     """Trains virtual tokens."""
 
     def additions(self) -> dict[str, torch.Tensor]:
-        """The virtual tokens' states, as their source makes them."""
+        """The virtual tokens' states, as computed by their source module."""
         states = self.model.base_model.get_submodule(virtual_tokens.NAME)()
         return {
             f"{virtual_tokens.NAME}.{depth}": state.detach() for depth, state in enumerate(states)
         }
 
     def merge(self) -> PreTrainedModel:
-        """The model without them."""
+        """The model without the virtual tokens."""
         detach_tokens(self.model)
         return self.model
 
@@ -45,22 +45,18 @@ class BottleneckTuning(Tuning):
 
 
 def attach_additions(model: PreTrainedModel, additions: Mapping[str, torch.Tensor]) -> None:
-    """Give the model what `additions` gave of another."""
+    """Attach the tensors that `Tuning.additions` returned, to a model without them."""
     tokens = [name for name in additions if name.startswith(f"{virtual_tokens.NAME}.")]
     if tokens:
-        attach_tokens(
-            model,
-            VirtualTokens(
-                [additions[f"{virtual_tokens.NAME}.{depth}"] for depth in range(len(tokens))]
-            ),
-        )
+        states = [additions[f"{virtual_tokens.NAME}.{depth}"] for depth in range(len(tokens))]
+        attach_tokens(model, VirtualTokens(states))
         return
-    for name in sorted({full.partition(f".{bottleneck.NAME}.")[0] for full in additions}):
+    for module_name in sorted({name.partition(f".{bottleneck.NAME}.")[0] for name in additions}):
         weights = {
-            part: additions[f"{name}.{bottleneck.NAME}.{part}"]
-            for part in ("down.weight", "down.bias", "up.weight", "up.bias")
+            name: additions[f"{module_name}.{bottleneck.NAME}.{name}"]
+            for name in ("down.weight", "down.bias", "up.weight", "up.bias")
         }
         inner, width = weights["down.weight"].shape
-        made = Bottleneck(width, inner)
-        made.load_state_dict(weights)
-        attach_bottleneck(model.get_submodule(name), made)
+        adapter = Bottleneck(width, inner)
+        adapter.load_state_dict(weights)
+        attach_bottleneck(model.get_submodule(module_name), adapter)

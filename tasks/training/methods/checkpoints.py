@@ -1,8 +1,8 @@
-"""A checkpoint's directory: plain Hugging Face files, and beside them what its method adds and cannot merge.
+"""Checkpoint directories: plain Hugging Face files, plus the additions that cannot be merged.
 
-config.json, model.safetensors   the model, with all that could be merged into its weights
-additions.safetensors            virtual tokens or bottlenecks, where the method trains some
-adapter/                         the adapter-only checkpoint, where the method makes one
+config.json, model.safetensors   the model, with everything mergeable merged into its weights
+additions.safetensors            virtual tokens or bottlenecks, if the method trains any
+adapter/                         the adapter-only checkpoint, if the method makes one
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ ADAPTER = "adapter"
 
 
 def save_checkpoint(tuning: Tuning, directory: Path) -> None:
-    """Write the model as it ships; the tuning is done with."""
+    """Write the model as it ships; the tuning cannot be used afterwards."""
     from safetensors.torch import save_file
 
     additions = {name: tensor.cpu().contiguous() for name, tensor in tuning.additions().items()}
-    merged = tuning.merge()
-    own = {name: tensor for name, tensor in merged.state_dict().items() if name not in additions}
-    merged.save_pretrained(directory, state_dict=own)
+    model = tuning.merge()
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name not in additions}
+    model.save_pretrained(directory, state_dict=weights)
     if additions:
         save_file(additions, directory / ADDITIONS)
 
 
-def load_checkpoint(kind: Problem, directory: Path, labels: Sequence[str]) -> PreTrainedModel:
-    """The model that a checkpoint's directory holds, whichever method made it."""
-    model = kind.load_model(directory, labels)
+def load_checkpoint(problem: Problem, directory: Path, labels: Sequence[str]) -> PreTrainedModel:
+    """Load the model of a checkpoint directory, whichever method trained it."""
+    model = problem.load_model(directory, labels)
     if (directory / ADDITIONS).is_file():
         from safetensors.torch import load_file
 
@@ -51,18 +51,20 @@ def load_checkpoint(kind: Problem, directory: Path, labels: Sequence[str]) -> Pr
 
 
 def take_additions(tuning: Tuning, start: Path, wanted: AdapterFacts) -> None:
-    """Go on from what the checkpoint `start` adds to its model, if anything; the head is left as it is.
+    """Load the additions of the checkpoint `start`, if any, to train on; the head is not changed.
 
-    Raises ParamsError where another method, or one of other sizes, added it.
+    Raises ParamsError if they are from another method or have other sizes.
     """
     if not (start / ADDITIONS).is_file():
         return
-    found = read_adapter(start / ADAPTER)
-    if (found.method, found.sizes) != (wanted.method, wanted.sizes):
+    facts = read_adapter(start / ADAPTER)
+    if (facts.method, facts.sizes) != (wanted.method, wanted.sizes):
         raise ParamsError(
-            f"finetune.start_from: the champion was trained with {found.method} ({found.sizes}), which could not be merged into its "
-            f"weights; {wanted.method} ({wanted.sizes}) would start without what it learnt.",
-            "Set finetune.method and finetune.sizes to the champion's, or finetune.start_from to base.",
+            f"finetune.start_from: the champion was trained with {facts.method} ({facts.sizes}), "
+            f"which could not be merged into its weights; {wanted.method} ({wanted.sizes}) would "
+            "start without what it learned.",
+            "Set finetune.method and finetune.sizes to the champion's, or finetune.start_from to "
+            "base.",
         )
     head = {id(parameter) for parameter in head_parameters(tuning.model).values()}
     without = [name for name, parameter in tuning.model.named_parameters() if id(parameter) in head]

@@ -1,4 +1,4 @@
-"""Whether a way to fine-tune goes with a problem, a machine and a base model: said before anything is trained."""
+"""Check, before training, that a method works with the problem, machine and base model."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ if TYPE_CHECKING:
     from tasks.problems.base import Problem
 
 VIRTUAL = frozenset({"prefix-tuning", "prompt-tuning", "p-tuning"})
-QLORA_REMEDY = "Run it on a machine with a CUDA card and `pip install bitsandbytes` there, or set finetune.method to lora."
+QLORA_REMEDY = (
+    "Run it on a machine with a CUDA GPU and `pip install bitsandbytes` there, or set "
+    "finetune.method to lora."
+)
 
 
 def check_method(problem: Problem, params: FinetuneParams, device: str) -> None:
-    """ParamsError, with the reason, where the problem or this machine cannot do what `method` says."""
+    """Raise ParamsError, with the reason, if the problem or machine does not support `method`."""
     reason = problem.unsupported_methods.get(params.method)
     if reason:
         possible = ", ".join(
             name for name in get_args(Method) if name not in problem.unsupported_methods
         )
         raise ParamsError(
-            f"finetune.method: {params.method} does not go with {problem.name}: {reason}",
+            f"finetune.method: {params.method} does not work with {problem.name}: {reason}",
             f"Possible: {possible}.",
         )
     losses = problem.losses()
     if params.loss is not None and params.loss not in losses:
         raise ParamsError(
-            f"finetune.loss: {problem.name} has no loss '{params.loss}'.{did_you_mean(params.loss, losses)}",
+            f"finetune.loss: {problem.name} has no loss '{params.loss}'."
+            f"{did_you_mean(params.loss, losses)}",
             f"Possible: {', '.join(losses)}.",
         )
     if params.method == "qlora":
@@ -39,13 +43,14 @@ def check_method(problem: Problem, params: FinetuneParams, device: str) -> None:
 
 
 def check_positions(model: PreTrainedModel, params: FinetuneParams, max_length: int) -> None:
-    """ParamsError where the longest row and its virtual tokens are more than the model has positions for."""
+    """Raise ParamsError if the longest row and its virtual tokens exceed the model's positions."""
     positions, tokens = _positions(model), params.sizes.virtual_tokens
     if params.method in VIRTUAL and positions is not None and max_length + tokens > positions:
         raise ParamsError(
-            f"finetune.sizes.virtual_tokens: {tokens}, and {max_length} of the text (tokenize.max_length): "
-            f"the base model reads at most {positions} together.",
-            f"Set tokenize.max_length to {positions - tokens} or less, or take fewer virtual tokens.",
+            f"finetune.sizes.virtual_tokens: {tokens} virtual tokens and {max_length} of the text "
+            f"(tokenize.max_length) exceed the {positions} that the base model can read.",
+            f"Set tokenize.max_length to {positions - tokens} or less, or use fewer virtual "
+            "tokens.",
         )
 
 
@@ -58,7 +63,7 @@ def _positions(model: PreTrainedModel) -> int | None:
         for module in model.modules()
         if isinstance(module, nn.Embedding) and module.num_embeddings == positions
     ]
-    # RoBERTa and its like leave the places up to that of padding unused
+    # RoBERTa and its variants leave the positions up to the padding index unused
     unused = max(
         (table.padding_idx + 1 for table in tables if table.padding_idx is not None), default=0
     )
@@ -68,15 +73,13 @@ def _positions(model: PreTrainedModel) -> int | None:
 def _check_quantization(device: str) -> None:
     import torch
 
-    lacking = []
-    if device not in ("auto", "cuda") or not torch.cuda.is_available():
-        lacking.append(
-            "a CUDA device" + ("" if device in ("auto", "cuda") else f" (`device: {device}`)")
-        )
+    missing, other_device = [], device not in ("auto", "cuda")
+    if other_device or not torch.cuda.is_available():
+        missing.append("a CUDA device" + (f" (found `device: {device}`)" if other_device else ""))
     if find_spec("bitsandbytes") is None:
-        lacking.append("the package bitsandbytes")
-    if lacking:
+        missing.append("the package bitsandbytes")
+    if missing:
         raise ParamsError(
-            f"finetune.method: qlora needs {' and '.join(lacking)}, which this machine has not.",
+            f"finetune.method: qlora needs {' and '.join(missing)}, which this machine lacks.",
             QLORA_REMEDY,
         )

@@ -1,4 +1,4 @@
-"""Every way to fine-tune: what `finetune.method` makes of a model before it is trained."""
+"""All fine-tuning methods: how `finetune.method` prepares a model for training."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ground:
-    """What a method is applied to.
+    """The inputs of a method.
 
-    head   parameters that are trained beside what the method adds, by name
-    steps  optimizer steps of the whole run, on which AdaLoRA's schedule rests
+    head   parameters to train besides what the method adds, by name
+    steps  optimizer steps of the whole run, for AdaLoRA's schedule
     """
 
     model: PreTrainedModel
@@ -40,23 +40,23 @@ class Ground:
 
     @property
     def linears(self) -> dict[str, nn.Module]:
-        """The modules that the method changes: all linear ones of the body with pretrained weights, or those that params.yaml names."""
-        trained = {name.rpartition(".")[0] for name in self.head}
-        found = {
-            name: module
-            for name, module in linear_modules(self.model).items()
-            if name not in trained
-        }
-        wanted = self.params.sizes.target_modules
-        return found if wanted == "auto" else {name: found[name] for name in _named(found, wanted)}
+        """The modules to change: `target_modules`, or all pretrained linear ones of the body."""
+        head_modules = {name.rpartition(".")[0] for name in self.head}
+        linears = linear_modules(self.model)
+        modules = {name: linears[name] for name in linears if name not in head_modules}
+        targets = self.params.sizes.target_modules
+        if targets == "auto":
+            return modules
+        return {name: modules[name] for name in _matching_names(modules, targets)}
 
 
 def apply_method(model: PreTrainedModel, base: Path, params: FinetuneParams, steps: int) -> Tuning:
-    """The model as `method` trains it: just what is to be trained requires gradients. What is added is drawn from torch's random state.
+    """Prepare the model for training by `method`; only trained parameters require gradients.
 
-    base   the directory that the model was loaded from, which tells the weights of its head that are new
+    base   directory that the model was loaded from; shows which of the head's weights are new
     steps  optimizer steps of the whole run
-    Raises ParamsError where the method makes no sense for this model.
+    Added weights are initialized from torch's random state.
+    Raises ParamsError if the method does not work with this model.
     """
     head = head_parameters(model) if model.get_output_embeddings() is None else {}
     ground = Ground(model, head | untrained_parameters(model, base), params, steps)
@@ -70,19 +70,22 @@ def apply_method(model: PreTrainedModel, base: Path, params: FinetuneParams, ste
     return tuning
 
 
-def _own_weights(ground: Ground) -> Tuning:
-    """Full fine-tuning, with as much frozen as params.yaml says; `frozen` that says nothing freezes all but the head."""
+def _full(ground: Ground) -> Tuning:
+    """Fine-tune the model's own weights except the frozen ones.
+
+    `frozen` without freeze_layers or freeze_embeddings freezes everything except the head.
+    """
     model, params = ground.model, ground.params
-    unsaid = params.method == "frozen" and not params.freeze_layers and not params.freeze_embeddings
-    if params.freeze_layers != "all" and not unsaid:
+    unset = not params.freeze_layers and not params.freeze_embeddings
+    if params.freeze_layers != "all" and not (params.method == "frozen" and unset):
         freeze(model, embeddings=params.freeze_embeddings, layers=params.freeze_layers)
         return Tuning(model)
     head = head_parameters(model) | ground.head
     if not head:
         raise ParamsError(
-            f"finetune.method: {type(model).__name__} has no head of its own (its output layer is its embedding): "
-            "with all else frozen nothing is trained.",
-            "Set finetune.freeze_layers to a number of layers, or take another method.",
+            f"finetune.method: {type(model).__name__} has no head of its own (its output layer is "
+            "its embedding), so freezing everything else leaves nothing to train.",
+            "Set finetune.freeze_layers to a number of layers, or use another method.",
         )
     model.requires_grad_(False)
     for parameter in head.values():
@@ -95,7 +98,8 @@ def _lora(ground: Ground, **options: Any) -> Tuning:
 
     sizes = ground.params.sizes
     config = LoraConfig(
-        r=sizes.rank, lora_alpha=sizes.alpha, lora_dropout=sizes.dropout, target_modules=list(ground.linears),
+        r=sizes.rank, lora_alpha=sizes.alpha, lora_dropout=sizes.dropout,
+        target_modules=list(ground.linears),
         fan_in_fan_out=_transposed(ground.linears.values()), **options,
     )  # fmt: skip
     return PeftTuning(ground.model, LoraModel(ground.model, config, "default"))
@@ -122,12 +126,14 @@ def _adalora(ground: Ground) -> Tuning:
     from peft import AdaLoraConfig, AdaLoraModel
 
     sizes, steps = ground.params.sizes, ground.steps
-    steps = max(steps, 2)  # peft judges the triplets by the steps before the last
-    # the schedule of the paper's runs, in shares of all steps: train all triplets, take some away, train what is left
+    steps = max(steps, 2)  # peft rates the triplets by the steps before the last
+    # the schedule of the paper's runs, as shares of all steps: train all triplets, prune, then
+    # train the rest
     config = AdaLoraConfig(
-        init_r=sizes.rank + max(1, sizes.rank // 2), target_r=sizes.rank, tinit=steps // 10, tfinal=steps // 3,
-        deltaT=max(1, steps // 100), total_step=steps, lora_alpha=sizes.alpha, lora_dropout=sizes.dropout,
-        target_modules=list(ground.linears), fan_in_fan_out=_transposed(ground.linears.values()),
+        init_r=sizes.rank + max(1, sizes.rank // 2), target_r=sizes.rank,
+        tinit=steps // 10, tfinal=steps // 3, deltaT=max(1, steps // 100), total_step=steps,
+        lora_alpha=sizes.alpha, lora_dropout=sizes.dropout, target_modules=list(ground.linears),
+        fan_in_fan_out=_transposed(ground.linears.values()),
     )  # fmt: skip
     return AdaLoraTuning(ground.model, AdaLoraModel(ground.model, config, "default"))  # type: ignore[no-untyped-call]
 
@@ -136,10 +142,12 @@ def _ia3(ground: Ground) -> Tuning:
     from peft import IA3Config, IA3Model
 
     linears = ground.linears
-    # no name tells keys and values from the rest in every architecture: all outputs are scaled, and what goes into the
-    # feed-forward part's end, as in the paper (Liu et al. 2022)
+    # keys and values have no common name across architectures, so all linear modules have their
+    # outputs scaled; the last of a feed-forward block has its inputs scaled, as in the paper (Liu
+    # et al. 2022)
+    feed_forward = [name for name in feed_forward_outputs(ground.model) if name in linears]
     config = IA3Config(
-        target_modules=list(linears), feedforward_modules=[name for name in feed_forward_outputs(ground.model) if name in linears],
+        target_modules=list(linears), feedforward_modules=feed_forward,
         fan_in_fan_out=_transposed(linears.values()),
     )  # fmt: skip
     return PeftTuning(ground.model, IA3Model(ground.model, config, "default"))
@@ -178,10 +186,8 @@ def _adapter(ground: Ground) -> Tuning:
 
     modules = linear_modules(ground.model)
     for name in feed_forward_outputs(ground.model):
-        attach_bottleneck(
-            modules[name],
-            Bottleneck(linear_shape(modules[name])[1], ground.params.sizes.bottleneck),
-        )
+        _, width = linear_shape(modules[name])
+        attach_bottleneck(modules[name], Bottleneck(width, ground.params.sizes.bottleneck))
     return BottleneckTuning(ground.model)
 
 
@@ -193,8 +199,9 @@ def _bitfit(ground: Ground) -> Tuning:
     ]
     if not biases:
         raise ParamsError(
-            f"finetune.method: {type(ground.model).__name__} has no biases, which are all that bitfit trains.",
-            "Take another method, such as lora or ia3.",
+            f"finetune.method: {type(ground.model).__name__} has no biases, and bitfit trains only "
+            "biases.",
+            "Use another method, such as lora or ia3.",
         )
     for bias in biases:
         bias.requires_grad_(True)
@@ -202,8 +209,8 @@ def _bitfit(ground: Ground) -> Tuning:
 
 
 METHODS: dict[str, Callable[[Ground], Tuning]] = {
-    "full": _own_weights,
-    "frozen": _own_weights,
+    "full": _full,
+    "frozen": _full,
     "lora": _lora,
     "adalora": _adalora,
     "dora": _dora,
@@ -219,25 +226,26 @@ METHODS: dict[str, Callable[[Ground], Tuning]] = {
 
 
 def _transposed(modules: Iterable[nn.Module]) -> bool:
-    """Whether weights lie as (inputs, outputs), as GPT-2's do."""
+    """Whether weights are stored as (inputs, outputs), as in GPT-2."""
     from transformers.pytorch_utils import Conv1D
 
     return any(isinstance(module, Conv1D) for module in modules)
 
 
-def _named(found: dict[str, nn.Module], wanted: tuple[str, ...]) -> list[str]:
-    ends = {
-        name: [full for full in found if full == name or full.endswith(f".{name}")]
-        for name in wanted
+def _matching_names(modules: dict[str, nn.Module], targets: tuple[str, ...]) -> list[str]:
+    """Full names of the modules whose names end with one of the targets."""
+    matches = {
+        target: [name for name in modules if name == target or name.endswith(f".{target}")]
+        for target in targets
     }
-    unknown = [name for name, fulls in ends.items() if not fulls]
-    known = sorted({full.rpartition(".")[2] for full in found})
+    unknown = [target for target, names in matches.items() if not names]
+    known = sorted({name.rpartition(".")[2] for name in modules})
     if unknown:
-        lines = " ".join(
+        problems = " ".join(
             f"no linear layer is called '{name}'.{did_you_mean(name, known)}" for name in unknown
         )
         raise ParamsError(
-            f"finetune.sizes.target_modules: {lines}",
+            f"finetune.sizes.target_modules: {problems}",
             f"The base model has: {', '.join(known)}. Or set it to auto.",
         )
-    return list(dict.fromkeys(full for fulls in ends.values() for full in fulls))
+    return list(dict.fromkeys(name for names in matches.values() for name in names))

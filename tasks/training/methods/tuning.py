@@ -1,4 +1,4 @@
-"""A model in training, and how it becomes one that ships."""
+"""A model in training, and its conversion to the model that ships."""
 
 from __future__ import annotations
 
@@ -12,55 +12,58 @@ if TYPE_CHECKING:
 
 
 class Tuning:
-    """Trains those weights of the model itself that require gradients; what other methods do beside that, they override.
+    """Trains the model's weights that require gradients; methods that do more override this.
 
-    model  what is called and trained: the Hugging Face model with whatever the method puts into it
+    model  the Hugging Face model, including modules that the method adds
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
 
     def penalty(self) -> torch.Tensor | None:
-        """What the loss of a batch is raised by."""
+        """Regularization term added to the loss of a batch."""
         return None
 
     def after_step(self, step: int) -> None:
-        """Called after optimizer step number `step`, from 1, while its gradients are still there."""
+        """Called after optimizer step `step`, from 1, before its gradients are cleared."""
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs beside the trained weights: tensors and plain values."""
+        """State that a resumed run needs besides the trained weights: tensors and plain values."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore what `state` returned."""
 
     def merge(self) -> PreTrainedModel:
-        """The model as it ships, whatever could be merged into its weights merged; the tuning is done with."""
+        """The model as it ships, trained weights merged where possible; ends this tuning."""
         return self.model
 
     def additions(self) -> dict[str, torch.Tensor]:
-        """What cannot be merged, by name; training/methods/checkpoints.py puts it into the shipped model again."""
+        """Tensors that cannot be merged, by name; methods/checkpoints.py reattaches them."""
         return {}
 
 
 class PeftTuning(Tuning):
-    """One of peft's methods that put something into linear modules and can be merged."""
+    """A mergeable peft method, which adds weights to linear modules."""
 
     def __init__(self, model: PreTrainedModel, tuner: BaseTuner) -> None:
         super().__init__(model)
         self.tuner = tuner
 
     def merge(self) -> PreTrainedModel:
-        """The model with plain modules again, what they were given merged into their weights."""
+        """The model with plain modules, the added weights merged into them."""
         merged: PreTrainedModel = self.tuner.merge_and_unload()
         return merged
 
 
 class AdaLoraTuning(PeftTuning):
-    """AdaLoRA (Zhang et al. 2023): the rank that each module gets follows from how much the loss asks for it."""
+    """AdaLoRA (Zhang et al. 2023): allots rank to modules by their importance for the loss."""
 
     def penalty(self) -> torch.Tensor:
-        """How far the triplets' factors are from orthogonal, weighted; peft adds this only to losses that the model computes itself."""
+        """Weighted distance of the triplets' factors from orthogonality.
+
+        peft adds it only to losses that the model computes itself.
+        """
         import torch
 
         weights = [
@@ -79,27 +82,21 @@ class AdaLoraTuning(PeftTuning):
         return weight * torch.stack(distances).mean()
 
     def after_step(self, step: int) -> None:
-        """Take rank away where the schedule says so."""
+        """Reduce ranks when the schedule says so."""
         self.tuner.update_and_allocate(step)
 
     def state(self) -> dict[str, Any]:
-        """How important each triplet has been, and which are left."""
-        allocator = self.tuner.rankallocator
-        importance = {
-            name: getattr(allocator, name) for name in ("ipt", "exp_avg_ipt", "exp_avg_unc")
-        }
+        """The importance of each triplet, and the triplets that are left."""
+        allocator, names = self.tuner.rankallocator, ("ipt", "exp_avg_ipt", "exp_avg_unc")
         return {
-            "importance": importance,
+            "importance": {name: getattr(allocator, name) for name in names},
             "rank_pattern": self.tuner.peft_config["default"].rank_pattern,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore what `state` returned."""
         device = self.model.device
         for name, tensors in state["importance"].items():
-            setattr(
-                self.tuner.rankallocator,
-                name,
-                {key: tensor.to(device) for key, tensor in tensors.items()},
-            )
+            moved = {key: tensor.to(device) for key, tensor in tensors.items()}
+            setattr(self.tuner.rankallocator, name, moved)
         self.tuner.peft_config["default"].rank_pattern = state["rank_pattern"]

@@ -1,6 +1,6 @@
-"""The parts of a pretrained model, found by what they are: the layers, the embeddings below, the head above, the linear modules.
+"""Find the parts of a pretrained model: layers, embeddings, head and linear modules.
 
-No table of names: an architecture that nobody has heard of yet is taken apart as well as BERT.
+Parts are found by structure rather than a table of names, so unknown architectures work too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def layer_stack(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def embedding_block(model: PreTrainedModel) -> nn.Module:
-    """The outermost module named for embeddings (token, position and their norm), else the token embedding alone."""
+    """The outermost module named `embeddings` (token, position, norm), else the token embedding."""
     blocks = [
         module for name, module in model.named_modules() if name.split(".")[-1] == "embeddings"
     ]
@@ -33,7 +33,7 @@ def embedding_block(model: PreTrainedModel) -> nn.Module:
 
 
 def head_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    """What the problem's model has beyond its body, by name; weights that it shares with the body are the body's."""
+    """Parameters outside the model's body, by name; weights shared with the body do not count."""
     body = {id(parameter) for parameter in model.base_model.parameters()}
     return {
         name: parameter for name, parameter in model.named_parameters() if id(parameter) not in body
@@ -41,7 +41,7 @@ def head_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
 
 
 def untrained_parameters(model: PreTrainedModel, base: Path) -> dict[str, nn.Parameter]:
-    """What above the layers has no weights in the base model's files and was drawn at random, by name."""
+    """Randomly initialized parameters above the layers (not in the base's files), by name."""
     prefix = model.base_model_prefix
     stored = {(_plain_name(name, prefix), shape) for name, shape in _stored_shapes(base).items()}
     below = {
@@ -62,7 +62,7 @@ def untrained_parameters(model: PreTrainedModel, base: Path) -> dict[str, nn.Par
 
 
 def linear_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The body's linear modules, by name, in the order that they are made in; GPT-2's Conv1D is one too."""
+    """The body's linear modules, by name, in order of creation; includes GPT-2's Conv1D."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -78,18 +78,19 @@ def linear_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 
 def feed_forward_outputs(model: PreTrainedModel) -> list[str]:
-    """The names of the linear modules that end each layer's feed-forward part: the last that narrows to the layer's own width."""
-    width, linears, found = model.config.hidden_size, linear_modules(model), []
+    """Names of the linear modules that end each layer's feed-forward block.
+
+    That is the last module of a layer that projects down to the hidden size, else simply the last.
+    """
+    width, linears, outputs = model.config.hidden_size, linear_modules(model), []
     for layer in layer_stack(model):
         inside = set(layer.modules())
-        names = [name for name, module in linears.items() if module in inside]
-        narrowing = [
-            name
-            for name in names
-            if linear_shape(linears[name])[0] > width == linear_shape(linears[name])[1]
-        ]
-        found += (narrowing or names)[-1:]
-    return found
+        shapes = {
+            name: linear_shape(module) for name, module in linears.items() if module in inside
+        }
+        narrowing = [name for name, (n_in, n_out) in shapes.items() if n_in > width == n_out]
+        outputs += (narrowing or list(shapes))[-1:]
+    return outputs
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int]:
@@ -101,16 +102,19 @@ def linear_shape(module: nn.Module) -> tuple[int, int]:
 
 
 def parameter_depths(model: PreTrainedModel) -> dict[int, int]:
-    """How deep below the top each parameter of the embeddings and layers lies, by id: 0 in the uppermost layer. Others lie above."""
+    """Distance from the top layer, which has 0, of each parameter of layers and embeddings, by id.
+
+    Other parameters are not included.
+    """
     stack = layer_stack(model)
     depths = {id(parameter): len(stack) for parameter in embedding_block(model).parameters()}
-    for below, layer in enumerate(reversed(stack)):
-        depths |= {id(parameter): below for parameter in layer.parameters()}
+    for depth, layer in enumerate(reversed(stack)):
+        depths |= {id(parameter): depth for parameter in layer.parameters()}
     return depths
 
 
 def run_on_two_tokens(model: PreTrainedModel) -> None:
-    """The body, once, for what is to be seen on the way; it is left in the mode it was in."""
+    """Run the body once, so that hooks can observe it; its training mode is restored."""
     import torch
 
     was_training = model.training
@@ -122,11 +126,11 @@ def run_on_two_tokens(model: PreTrainedModel) -> None:
 
 
 def freeze(model: PreTrainedModel, *, embeddings: bool, layers: int) -> None:
-    """Stop training the input embeddings, or the lowest `layers` of the body (and with them all that lies below)."""
+    """Freeze the input embeddings, or the body's bottom `layers` with everything below them."""
     stack = layer_stack(model)
     if layers > len(stack):
         raise ParamsError(
-            f"finetune.freeze_layers: {layers} layers, the base model has {len(stack)}.",
+            f"finetune.freeze_layers: {layers} layers, but the base model has {len(stack)}.",
             f"Set it to {len(stack)} or less.",
         )
     for module in [*stack[:layers], *([embedding_block(model)] if embeddings else [])]:
@@ -136,28 +140,26 @@ def freeze(model: PreTrainedModel, *, embeddings: bool, layers: int) -> None:
 
 
 def frozen_depth(model: PreTrainedModel) -> int:
-    """How many of the lowest layers say the same of a text however long is trained: nothing in or below them is."""
+    """Number of bottom layers whose output never changes during training.
 
-    layers = list(layer_stack(model))
+    Nothing in or below them is trained.
+    """
     if any(parameter.requires_grad for parameter in below_layers(model)):
         return 0
-    return next(
-        (
-            depth
-            for depth, layer in enumerate(layers)
-            if any(one.requires_grad for one in layer.parameters())
-        ),
-        len(layers),
-    )
+    depth = 0
+    for layer in layer_stack(model):
+        if any(parameter.requires_grad for parameter in layer.parameters()):
+            break
+        depth += 1
+    return depth
 
 
 def below_layers(model: PreTrainedModel) -> list[nn.Parameter]:
-    """Parameters that work before the lowest layer does: the model is run on two tokens to see which."""
+    """Parameters used before the bottom layer, found by running the model on two tokens."""
     called: list[nn.Module] = []
-    watched = list(model.base_model.modules())
     hooks = [
         module.register_forward_pre_hook(lambda module, inputs: called.append(module))
-        for module in watched
+        for module in model.base_model.modules()
     ]
     run_on_two_tokens(model)
     for hook in hooks:
@@ -167,7 +169,7 @@ def below_layers(model: PreTrainedModel) -> list[nn.Parameter]:
 
 
 def without_dropout(model: PreTrainedModel, depth: int) -> None:
-    """Take dropout from the lowest `depth` layers of a body in training, and from what is neither in a layer nor in the head."""
+    """Turn off dropout in the bottom `depth` layers, and in the body outside its layers."""
     stack = layer_stack(model)
     for layer in stack[:depth]:
         layer.eval()
@@ -178,18 +180,21 @@ def without_dropout(model: PreTrainedModel, depth: int) -> None:
 
 
 def reads_left_to_right(model: PreTrainedModel) -> bool:
-    """Whether a token's state rests on those before it alone: asked of the model, for configurations do not say."""
+    """Whether the model is causal: a token's state depends only on the tokens before it.
+
+    Found by running the model, because configurations do not say.
+    """
     import torch
 
     device = model.get_input_embeddings().weight.device
     was_training = model.training
     with torch.no_grad():
-        one, other = (
+        first_states = [
             model.eval().base_model(input_ids=torch.tensor([[1, token]], device=device))[0][0, 0]
             for token in (2, 3)
-        )
+        ]
     model.train(was_training)
-    return bool(torch.equal(one, other))
+    return bool(torch.equal(*first_states))
 
 
 def _stored_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
@@ -197,11 +202,12 @@ def _stored_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
 
     shapes: dict[str, tuple[int, ...]] = {}
     for file in weight_files(directory):
-        with safe_open(file, "pt") as opened:
-            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118, it is no mapping
+        with safe_open(file, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118, not a mapping
+                shapes[name] = tuple(weights.get_slice(name).get_shape())
     return shapes
 
 
 def _plain_name(name: str, prefix: str) -> str:
-    """A parameter's name without the body's own, and as it has been called since TensorFlow's names were given up."""
+    """A parameter's name without the body's prefix; TensorFlow's gamma and beta are renamed."""
     return name.removeprefix(f"{prefix}.").replace(".gamma", ".weight").replace(".beta", ".bias")

@@ -1,4 +1,4 @@
-"""The output layer of a model that learns on: old labels keep their weights, new ones are added, those gone are dropped."""
+"""Transfer the classifier head when the labels change: keep, add and drop labels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from tasks.params.labels import canonical_labels
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-_REMEDY = (
-    "Set finetune.start_from to base, or base_model to the one that the champion was trained from."
-)
-# what a configuration says beside what the model computes; dropout is the training's own affair
-_ASIDE = {
+_REMEDY = "Set finetune.start_from to base, or base_model to the one the champion was trained from."
+# configuration keys that do not change what the model computes
+_IGNORED = {
     "_name_or_path",
     "architectures",
     "dtype",
@@ -33,7 +31,7 @@ _ASIDE = {
 
 @dataclass(frozen=True)
 class CarriedLabels:
-    """What became of the labels: in both models, in the new one alone, in the old one alone."""
+    """The labels in both models, in the new one only, and in the old one only."""
 
     kept: tuple[str, ...]
     added: tuple[str, ...]
@@ -41,22 +39,23 @@ class CarriedLabels:
 
 
 def checkpoint_labels(checkpoint: Path) -> tuple[str, ...]:
-    """The labels of a checkpoint's directory, in the order of its outputs."""
+    """The labels of a checkpoint directory, in the order of its outputs."""
     return _in_order(read_json(checkpoint / "config.json")["id2label"])
 
 
 def carry_over(model: PreTrainedModel, old: PreTrainedModel) -> CarriedLabels:
-    """Give `model` the weights of `old`, the output layer's label by label; what is new in it stays as it was drawn.
+    """Copy the weights of `old` into `model`, label by label in the output layer.
 
-    Raises ParamsError where the two are of different architectures.
+    The weights of new labels keep their random initialization.
+    Raises ParamsError if the two models have different architectures.
     """
     import torch
 
     _check_configs(model.config, old.config)
     labels, old_labels = _in_order(model.config.id2label), _in_order(old.config.id2label)
     kept = [label for label in labels if label in old_labels]
-    places, old_places = (
-        torch.tensor([of.index(label) for label in kept]) for of in (labels, old_labels)
+    indices, old_indices = (
+        torch.tensor([names.index(label) for label in kept]) for names in (labels, old_labels)
     )
     axes = label_axes(model)
     weights, old_weights = model.state_dict(), old.state_dict()
@@ -64,20 +63,19 @@ def carry_over(model: PreTrainedModel, old: PreTrainedModel) -> CarriedLabels:
     for name, values in weights.items():
         if name in axes:
             axis = axes[name]
-            values.index_copy_(axis, places, old_weights[name].index_select(axis, old_places))
+            values.index_copy_(axis, indices, old_weights[name].index_select(axis, old_indices))
         else:
             values.copy_(old_weights[name])
     added = tuple(label for label in labels if label not in old_labels)
-    return CarriedLabels(
-        tuple(kept), added, tuple(label for label in old_labels if label not in labels)
-    )
+    dropped = tuple(label for label in old_labels if label not in labels)
+    return CarriedLabels(tuple(kept), added, dropped)
 
 
 def label_axes(model: PreTrainedModel) -> dict[str, int]:
-    """The weights that grow with the number of labels, by name, and along which axis they do.
+    """The axis along which each label-dependent weight grows with the labels, by weight name.
 
-    Found by building the model once more with one label more, without memory: a layer's width alone would not tell the output
-    layer from a hidden one of the same width.
+    Found by comparing with a copy on the meta device that has one more label: sizes alone cannot
+    tell the output layer from a hidden layer of the same width.
     """
     import torch
 
@@ -94,7 +92,8 @@ def label_axes(model: PreTrainedModel) -> dict[str, int]:
         ]
         if len(grown) > 1:
             raise ParamsError(
-                f"{type(model).__name__}: {name} cannot be extended by a label, it grows along {len(grown)} axes.",
+                f"{type(model).__name__}: labels cannot be added to {name}, "
+                f"which grows along {len(grown)} axes.",
                 _REMEDY,
             )
         if grown:
@@ -103,21 +102,19 @@ def label_axes(model: PreTrainedModel) -> dict[str, int]:
 
 
 def _in_order(id2label: Mapping[Any, str]) -> tuple[str, ...]:
-    """In the one form that rows have: an older checkpoint may know 'True' for 'true'."""
+    """Labels by output index, in canonical form: older checkpoints may have 'True' for 'true'."""
     return canonical_labels([id2label[key] for key in sorted(id2label, key=int)], merge=False)
 
 
 def _check_configs(config: PretrainedConfig, old: PretrainedConfig) -> None:
-    ours, theirs = config.to_dict(), old.to_dict()
-    keys = {key for key in ours.keys() | theirs.keys() if key not in _ASIDE and "drop" not in key}
-    _tell(
-        "its configuration",
-        [
-            f"{key}: {theirs.get(key)!r}, not {ours.get(key)!r}"
-            for key in sorted(keys)
-            if ours.get(key) != theirs.get(key)
-        ],
-    )
+    new_values, old_values = config.to_dict(), old.to_dict()
+    keys = {key for key in new_values.keys() | old_values.keys() if key not in _IGNORED}
+    differences = [
+        f"{key}: {old_values.get(key)!r}, not {new_values.get(key)!r}"
+        for key in sorted(keys)
+        if "drop" not in key and new_values.get(key) != old_values.get(key)  # dropout may differ
+    ]
+    _refuse("configurations", differences)
 
 
 def _shapes(weights: Mapping[str, Any], axes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -130,22 +127,19 @@ def _shapes(weights: Mapping[str, Any], axes: Mapping[str, int]) -> dict[str, tu
 def _check_shapes(
     shapes: Mapping[str, tuple[int, ...]], old: Mapping[str, tuple[int, ...]]
 ) -> None:
-    names = sorted(shapes.keys() | old.keys())
-    _tell(
-        "its weights",
-        [
-            f"{name}: {old.get(name)}, not {shapes.get(name)}"
-            for name in names
-            if shapes.get(name) != old.get(name)
-        ],
-    )
+    differences = [
+        f"{name}: {old.get(name)}, not {shapes.get(name)}"
+        for name in sorted(shapes.keys() | old.keys())
+        if shapes.get(name) != old.get(name)
+    ]
+    _refuse("weights", differences)
 
 
-def _tell(what: str, differences: list[str]) -> None:
+def _refuse(compared: str, differences: list[str]) -> None:
     if differences:
         more = f" and {len(differences) - 5} more" if len(differences) > 5 else ""
         raise ParamsError(
-            f"finetune.start_from: the champion is of another architecture than the base model, {what} differ: "
-            f"{'; '.join(differences[:5])}{more}.",
+            "finetune.start_from: the champion and the base model have different architectures. "
+            f"Their {compared} differ: {'; '.join(differences[:5])}{more}.",
             _REMEDY,
         )

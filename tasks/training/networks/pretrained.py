@@ -1,4 +1,7 @@
-"""A problem type's model from a base model's or a checkpoint's directory; no weight of it is drawn at random unless it is the head's."""
+"""Load a model from the directory of a base model or checkpoint.
+
+Only the weights of a head may start at random; any other missing weight is an error.
+"""
 
 from __future__ import annotations
 
@@ -13,38 +16,41 @@ from tasks.core.errors import SourceError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-# the names differ between architectures; only those that the base has are set
+# configuration keys, which differ between architectures; only those that a base has are set
 _DROPOUTS = (
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout", "seq_classif_dropout",
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",
+    "dropout", "attention_dropout", "seq_classif_dropout",
 )  # fmt: skip
-# what older files hold beside weights
+# buffers that older files store along with the weights
 _BUFFERS = ("position_ids", "attn.bias", "attn.masked_bias", "inv_freq")
-_SHOWN = 3  # weights that a message names
+_SHOWN = 3  # weights that a message lists
 
 
 def load_pretrained(
-    kind: Any,
+    auto_class: Any,
     directory: Path,
     dropout: float | None,
     labels: Sequence[str] = (),
     problem_type: str | None = None,
 ) -> PreTrainedModel:
-    """The model: safetensors only, no remote code, float32, attention as it can be traced and fused.
+    """Load a model: safetensors only, no remote code, float32, eager (traceable) attention.
 
-    kind          one of transformers' Auto classes
-    labels        of its outputs; empty: it has none
-    problem_type  as Hugging Face calls it, of a classifier
-    Raises SourceError for files that cannot be read, and for weights that are missing or of another shape, the head's aside.
+    auto_class    one of transformers' Auto classes
+    labels        labels of its outputs; empty if it has none
+    problem_type  Hugging Face's name for the kind of classification
+    Raises SourceError for unreadable files, and for missing or mis-shaped weights outside the head.
     """
     with _read_errors(directory):
         config = _config(directory, dropout, labels)
         if problem_type is not None:
             config.problem_type = problem_type
         declared = tuple(config.architectures or ())
-        # a head for other labels has another shape, and is drawn anew; `check_weights` refuses any other difference
-        model, loading = kind.from_pretrained(
-            directory, config=config, trust_remote_code=False, use_safetensors=True, dtype="float32", attn_implementation="eager",
-            output_loading_info=True, ignore_mismatched_sizes=True,
+        # a head for other labels has another shape and is reinitialized; `check_weights` rejects
+        # all other mismatches
+        model, loading = auto_class.from_pretrained(
+            directory, config=config, trust_remote_code=False, use_safetensors=True,
+            dtype="float32", attn_implementation="eager", output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )  # fmt: skip
     check_weights(model, loading, str(directory), complete=type(model).__name__ in declared)
     loaded: PreTrainedModel = model
@@ -54,55 +60,65 @@ def load_pretrained(
 def check_weights(
     model: PreTrainedModel, loading: Mapping[str, Any], where: str, *, complete: bool
 ) -> None:
-    """Raise SourceError where a weight that the files should hold was drawn at random instead.
+    """Raise SourceError if a weight that the files should hold was initialized at random instead.
 
     loading   transformers' loading info
-    complete  the files say that they hold this very model, head included; else the head may be missing, and a pooler that
-              transformers builds such a body without as well. A head of other shapes is a head for other labels.
+    complete  whether the files claim to hold this very model, head included. If not, the head may
+              be missing, and so may a pooler that transformers can build the body without.
+    A head with other shapes is accepted: it is for other labels.
     """
     body = {id(parameter) for parameter in model.base_model.parameters()}
-    names = dict(model.named_parameters())
-    inside = {name for name, parameter in names.items() if id(parameter) in body}
-    wanted = set(names) if complete else inside - _absent_by_design(model, loading)
-    lost = sorted(wanted & set(loading["missing_keys"]))
+    parameters = dict(model.named_parameters())
+    inside = {name for name, parameter in parameters.items() if id(parameter) in body}
+    required = set(parameters) if complete else inside - _absent_by_design(model, loading)
+    missing = sorted(required & set(loading["missing_keys"]))
     reshaped = sorted(
-        (name, tuple(found), tuple(made))
-        for name, found, made in loading["mismatched_keys"]
+        (name, tuple(stored), tuple(wanted))
+        for name, stored, wanted in loading["mismatched_keys"]
         if name in inside
     )
-    if lost:
+    if missing:
         unused = sorted(loading["unexpected_keys"])
+        unknown = f" They hold {len(unused)} unknown ones: {_shown(unused)}." if unused else ""
         raise SourceError(
-            f"{where}: {len(lost)} of the {len(wanted)} weights that {type(model).__name__} wants are not in its files: {_some(lost)}."
-            f"{f' They hold {len(unused)} that it does not know: {_some(unused)}.' if unused else ''}",
-            "Training would start them at random. Take the model's complete files, as `save_pretrained` writes them.",
+            f"{where}: {len(missing)} of the {len(required)} weights of {type(model).__name__} "
+            f"are not in its files: {_shown(missing)}.{unknown}",
+            "Training would start them at random. Use the model's complete files, as written by "
+            "`save_pretrained`.",
         )
-    if spare := _spare_of_body(model, loading["unexpected_keys"]):
+    if extra := _unused_body_weights(model, loading["unexpected_keys"]):
         raise SourceError(
-            f"{where}: its files hold {len(spare)} weights that a model of its config.json does not have: {_some(spare)}.",
-            "They would be left out. Take config.json and the weights of one model.",
+            f"{where}: its files hold {len(extra)} weights that its config.json has no place for: "
+            f"{_shown(extra)}.",
+            "They would be ignored. Use config.json and weights of the same model.",
         )
     if reshaped:
-        shapes = [f"{name} {list(found)}, wanted {list(made)}" for name, found, made in reshaped]
+        shapes = [
+            f"{name} {list(stored)}, wanted {list(wanted)}" for name, stored, wanted in reshaped
+        ]
         raise SourceError(
-            f"{where}: {len(shapes)} of its weights do not have the shapes that its config.json says: {_some(shapes)}.",
-            "Take config.json and the weights of one model.",
+            f"{where}: {len(shapes)} of its weights do not have the shapes in its config.json: "
+            f"{_shown(shapes)}.",
+            "Use config.json and weights of the same model.",
         )
 
 
-def _some(names: Sequence[str]) -> str:
+def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _absent_by_design(model: PreTrainedModel, loading: Mapping[str, Any]) -> set[str]:
-    """The optional weights, where the files have none of them, nor what may be one under another name."""
-    optional = _optional(model)
+    """The optional weights if the files hold none of them, under this or possibly another name."""
+    optional = _optional_weights(model)
     renamed = any("pool" in name for name in loading["unexpected_keys"])
     return optional if optional <= set(loading["missing_keys"]) and not renamed else set()
 
 
-def _spare_of_body(model: PreTrainedModel, unexpected: Sequence[str]) -> list[str]:
-    """Names that belong to a part of the body that the model has, such as a layer beyond its last; buffers of older files aside."""
+def _unused_body_weights(model: PreTrainedModel, unexpected: Sequence[str]) -> list[str]:
+    """Unexpected weights in parts of the body that the model has, such as layers past its last.
+
+    Buffers of older files do not count.
+    """
     parts = {name for name, _ in model.base_model.named_children()}
     prefix = f"{model.base_model_prefix}."
     return sorted(
@@ -112,24 +128,24 @@ def _spare_of_body(model: PreTrainedModel, unexpected: Sequence[str]) -> list[st
     )
 
 
-def _optional(model: PreTrainedModel) -> set[str]:
-    """Weights of the body that transformers itself can build it without: a pooler, which a base may lack by design."""
+def _optional_weights(model: PreTrainedModel) -> set[str]:
+    """Weights that transformers can build the body without: those of a pooler, if any."""
     import torch
 
     body: Any = model.base_model
     if "add_pooling_layer" not in inspect.signature(type(body).__init__).parameters:
         return set()
     with torch.device("meta"):
-        plain = {
-            name for name, _ in type(body)(body.config, add_pooling_layer=False).named_parameters()
-        }
-    ours = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {ours[id(parameter)] for name, parameter in body.named_parameters() if name not in plain}
+        plain = dict(type(body)(body.config, add_pooling_layer=False).named_parameters())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(parameter)] for name, parameter in body.named_parameters() if name not in plain
+    }
 
 
 @contextmanager
 def _read_errors(directory: Path) -> Iterator[None]:
-    """What transformers and safetensors say of files that they cannot read, as a SourceError."""
+    """Turn errors of transformers and safetensors about unreadable files into SourceErrors."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
@@ -138,16 +154,16 @@ def _read_errors(directory: Path) -> Iterator[None]:
     except (ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
         raise _unreadable(directory, error) from error
     except OSError as error:
-        if error.errno is not None:  # the system's own refusal, such as no permission
+        if error.errno is not None:  # from the operating system, such as a lack of permission
             raise
         raise _unreadable(directory, error) from error
 
 
 def _unreadable(directory: Path, error: Exception) -> SourceError:
-    said = " ".join(str(error).split())[:300] or type(error).__name__
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
     return SourceError(
-        f"{directory}: its files cannot be read as a model: {said}",
-        "Take a model as `save_pretrained` writes it.",
+        f"{directory}: its files cannot be read as a model: {reason}",
+        "Use a model as written by `save_pretrained`.",
     )
 
 

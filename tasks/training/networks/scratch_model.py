@@ -1,4 +1,4 @@
-"""A small encoder with a tokenizer of its own, where no base model is at hand: untrained, to be trained as a masked language model."""
+"""Make a small untrained encoder and its tokenizer, for masked language modeling from scratch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 HEAD_WIDTH = 64
-POSITIONS = 512  # the longest text that it can read, in tokens
+POSITIONS = 512  # longest input, in tokens
 
 
 class Shape(Section):
-    """How large the encoder is.
+    """The size of the encoder.
 
-    vocabulary  sub-words at most; few texts have fewer
-    width       of a token's vector; the inner layers are four times as wide
+    vocabulary  maximum number of sub-words; a small corpus has fewer
+    width       hidden size; the feed-forward layers are four times as wide
     """
 
     vocabulary: Positive = 8000
@@ -30,26 +30,26 @@ class Shape(Section):
 
     @property
     def heads(self) -> int:
-        """Attention heads of a layer, each about HEAD_WIDTH wide."""
-        return next(
-            heads
-            for heads in range(max(1, self.width // HEAD_WIDTH), 0, -1)
-            if self.width % heads == 0
-        )
+        """Attention heads per layer, each about HEAD_WIDTH wide."""
+        most = max(1, self.width // HEAD_WIDTH)
+        return next(heads for heads in range(most, 0, -1) if self.width % heads == 0)
 
 
 def make_scratch_model(texts: Iterable[str], directory: Path, shape: Shape, seed: int) -> None:
-    """Write a base model's directory: a WordPiece tokenizer trained on the texts, and a BERT with random weights.
+    """Write a base model directory: a WordPiece tokenizer trained on the texts, and a random BERT.
 
-    Case is folded; each Chinese character is a word of its own. The same texts, shape and seed make the same files.
+    Case is folded; each Chinese character is a word of its own. The same texts, shape and seed give
+    the same files.
     """
     import torch
     from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
     tokenizer = train_tokenizer(texts, shape.vocabulary)
     config = BertConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=shape.width, num_hidden_layers=shape.layers, num_attention_heads=shape.heads,
-        intermediate_size=4 * shape.width, max_position_embeddings=POSITIONS, pad_token_id=tokenizer.token_to_id("[PAD]"),
+        vocab_size=tokenizer.get_vocab_size(), pad_token_id=tokenizer.token_to_id("[PAD]"),
+        hidden_size=shape.width, intermediate_size=4 * shape.width,
+        num_hidden_layers=shape.layers, num_attention_heads=shape.heads,
+        max_position_embeddings=POSITIONS,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]), atomic_path(directory) as new:
         torch.manual_seed(seed)
@@ -64,7 +64,7 @@ def make_scratch_model(texts: Iterable[str], directory: Path, shape: Shape, seed
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """A WordPiece tokenizer in BERT's manner."""
+    """Train a BERT-style WordPiece tokenizer."""
     from tokenizers import (
         Tokenizer,
         decoders,
@@ -76,7 +76,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     )
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    # puts blanks around Chinese characters, so that the pre-tokenizer takes each for a word; accents matter in most languages
+    # handle_chinese_chars puts spaces around Chinese characters, so that the pre-tokenizer makes
+    # each a word; accents stay because they matter in most languages
     tokenizer.normalizer = normalizers.BertNormalizer(
         handle_chinese_chars=True, strip_accents=False, lowercase=True
     )

@@ -1,4 +1,4 @@
-"""A torch model's outputs for many rows."""
+"""Predict with a torch model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def predict_torch(
     batch_rows: int = 256,
     report: Report = silent,
 ) -> Floats:
-    """Outputs in the rows' order, first axis the rows; the model is left in the mode it was in."""
+    """Outputs, (rows, ...) in the rows' order; the model's training mode is restored."""
     import torch
 
     lengths = np.fromiter(map(len, features["input_ids"]), np.int64, len(features["input_ids"]))
@@ -37,12 +37,11 @@ def predict_torch(
     model.eval()
     with torch.inference_mode():
         for rows in inference_batches(lengths, problem.batch_tokens, batch_rows):
-            chosen = {name: [values[i] for i in rows] for name, values in features.items()}
-            batch = problem.collate(chosen, pad_token_id)
-            inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
-            outputs.append(
-                problem.reduce(model(**inputs)[problem.output_name].float().cpu().numpy(), chosen)
-            )
+            batch = {name: [values[i] for i in rows] for name, values in features.items()}
+            arrays = problem.collate(batch, pad_token_id)
+            inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+            raw = model(**inputs)[problem.output_name].float().cpu().numpy()
+            outputs.append(problem.reduce(raw, batch))
             order.append(rows)
             report(len(order), {"progress": sum(map(len, order)) / len(lengths)})
     model.train(was_training)

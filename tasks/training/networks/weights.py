@@ -1,4 +1,4 @@
-"""The weights that a training changes, and nothing else, in one safetensors file."""
+"""Save and load only the trained weights of a model, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -24,19 +24,15 @@ def save_trained(model: nn.Module, file: Path) -> None:
     from safetensors.torch import save_file
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {
-            name: parameter.detach().cpu().contiguous()
-            for name, parameter in trained_parameters(model).items()
-        },
-        file,
-    )
+    trained = trained_parameters(model).items()
+    save_file({name: parameter.detach().cpu().contiguous() for name, parameter in trained}, file)
 
 
 def load_trained(model: nn.Module, file: Path, without: Collection[str] = ()) -> None:
-    """Read what `save_trained` wrote into a model that trains the same parameters; TrainingError where it does not.
+    """Load a file of `save_trained` into a model with the same trained parameters.
 
-    without  names of parameters that are left as they are
+    without  names of parameters to leave as they are
+    Raises TrainingError if the parameters or their shapes differ.
     """
     import torch
     from safetensors.torch import load_file
@@ -53,9 +49,11 @@ def load_trained(model: nn.Module, file: Path, without: Collection[str] = ()) ->
         differing = sorted(
             name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name)
         )
+        more = " ..." if len(differing) > 5 else ""
         raise TrainingError(
-            f"{file}: its weights are not those that are trained here: {', '.join(differing[:5])}{' ...' if len(differing) > 5 else ''}.",
-            "They were made by another method, with other sizes, or on another base model.",
+            f"{file}: its weights are not those of this training run: "
+            f"{', '.join(differing[:5])}{more}.",
+            "They are from another method, other sizes or another base model.",
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
