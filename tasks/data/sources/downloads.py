@@ -104,7 +104,7 @@ def fetch_remote(url: str, sha256: str | None, cache: Path, report: Report) -> l
             "Give each file a source of its own.",
         )
     with _explained(shown_url):
-        paths = sorted(retried(lambda: system.glob(path), _may_be_transient, ATTEMPTS))
+        paths = sorted(retried(lambda: system.glob(path), _is_transient, ATTEMPTS))
     if not paths:
         raise SourceError(f"{shown_url}: no file matches.", "Check the address and the pattern.")
     prefix = path.partition("*")[0].rpartition("/")[0] + "/"
@@ -132,9 +132,7 @@ def _download(
             report(0, {"downloaded_mb": round(value / 1e6, 1)})
 
         callback = Callback(hooks={"report": show})
-        retried(
-            lambda: system.get_file(path, str(new), callback=callback), _may_be_transient, ATTEMPTS
-        )
+        retried(lambda: system.get_file(path, str(new), callback=callback), _is_transient, ATTEMPTS)
 
     with _explained(public_address(url)):
         if sha256:
@@ -146,7 +144,7 @@ def _validator(system: FileSystem, path: str) -> dict[str, str]:
     """Version metadata of a remote file; a unique value, which never matches, if there is none."""
     import uuid
 
-    info = retried(lambda: system.info(path), _may_be_transient, ATTEMPTS)
+    info = retried(lambda: system.info(path), _is_transient, ATTEMPTS)
     version = {
         key: str(info[key])
         for key in ("ETag", "etag", "Last-Modified", "LastModified", "generation", "md5Hash")
@@ -155,7 +153,7 @@ def _validator(system: FileSystem, path: str) -> dict[str, str]:
     return {**version, "size": str(info.get("size"))} if version else {"never": uuid.uuid4().hex}
 
 
-def _may_be_transient(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     """Whether a retry may succeed: not if the file is missing or access is refused."""
     error = _cause(error)
     status = getattr(error, "status", None)

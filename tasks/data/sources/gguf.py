@@ -22,6 +22,7 @@ def converted_model(file: Path, cache: Path) -> Path:
     cache_dir = cache / "gguf" / sha256_once(file)[:24]
     directory, hashes = cache_dir / "model", cache_dir / "made.json"
     with lock(cache_dir):
+        # not converted yet, or altered since
         if not hashes.is_file() or read_json(hashes) != _file_hashes(directory):
             with atomic_path(directory) as new:
                 new.mkdir()
