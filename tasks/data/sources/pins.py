@@ -28,12 +28,12 @@ def sha256_once(path: Path) -> str:
     return digest
 
 
-def compare_sha256(found: str, wanted: str | None, address: str) -> None:
+def compare_sha256(actual: str, wanted: str | None, address: str) -> None:
     """Raise SourceError if a digest differs from the pinned one; None pins nothing."""
-    if wanted and found != wanted:
+    if wanted and actual != wanted:
         raise SourceError(
             f"{address}: its sha256 differs from the pinned one.\n"
-            f"  expected {wanted}\n  found    {found}",
+            f"  expected {wanted}\n  found    {actual}",
             "Somebody changed the file, or the pin is wrong: find out which, "
             "then put the right sha256 into params.yaml.",
         )

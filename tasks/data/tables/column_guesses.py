@@ -35,9 +35,9 @@ _URL_OR_TIME = re.compile(
     r"|[\d:.]+ ?([ap]m)?",
     re.IGNORECASE,
 )
-FEW = 20  # most distinct values of a column that may be labels
+FEW = 20  # maximum number of distinct values of a column that may be labels
 MOSTLY = 0.9  # share of a column's values that must fit: the rest may be bad rows
-MAX_CLASSES = 0.5  # distinct values per row above which a column is not a class column
+MAX_CLASSES = 0.5  # maximum share of distinct values in a column of classes
 
 
 def texts(rows: Mapping[str, Values]) -> list[str]:
@@ -58,7 +58,7 @@ def texts(rows: Mapping[str, Values]) -> list[str]:
 
 
 def classes(rows: Mapping[str, Values]) -> list[str]:
-    """Columns of one class per row, likeliest first.
+    """Columns of classes, one per row, likeliest first.
 
     Numbers with fractions count only if distinct values are few and the column is called a label.
     """

@@ -119,9 +119,9 @@ def as_list(value: Any) -> Any:
 
 
 def items_of(text: str) -> list[str | None]:
-    """Items of a list, tuple or (sorted) set of plain values, as texts; NaN becomes None."""
+    """Items of a list, tuple or set (sorted) of plain values, as texts; NaN becomes None."""
     value = as_list(opened(text))
-    nested_types = list | tuple | dict | set
+    nested_types = (list, tuple, dict, set)
     if not isinstance(value, list) or any(isinstance(item, nested_types) for item in value):
         raise UnfitError(f"wanted a list of plain values, found {text[:_SHOWN]}")
     return [_as_text(item) for item in value]
@@ -258,7 +258,7 @@ def tag_words(
     for first, last, label in spans:
         inside = [i for i, (start, end) in enumerate(words) if first <= start and end <= last]
         if not inside:
-            raise UnfitError(f"the span {first} to {last} contains no word")
+            raise UnfitError(f"the span {first} to {last} holds no word")
         if any(tags[i] != OUTSIDE for i in inside):
             raise UnfitError(f"the span {first} to {last} overlaps another")
         for i in inside:
@@ -302,7 +302,7 @@ def _span(text: str, span: Any) -> tuple[int, int, str]:
     covered = text[start:end]
     if isinstance(span, dict) and isinstance(span.get("text"), str) and span["text"] != covered:
         raise UnfitError(
-            f"the span {start} to {end} declares the text {span['text'][:_SHOWN]!r}, "
+            f"the span {start} to {end} is declared as {span['text'][:_SHOWN]!r}, "
             f"but covers {covered[:_SHOWN]!r}"
         )
     leading = len(covered) - len(covered.lstrip())

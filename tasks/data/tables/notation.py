@@ -8,9 +8,8 @@ from typing import Any
 from tasks.data.tables.foreign_values import UnfitError, as_list, opened
 
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
-_PRINTED = re.compile(
-    r"""[\[{(]\s*(['"]|-?\d+\.?\d*\s+-?\d)"""
-)  # quoted items, or numbers without commas
+# quoted items, or numbers without commas
+_PRINTED = re.compile(r"""[\[{(]\s*(['"]|-?\d+\.?\d*\s+-?\d)""")
 
 
 def is_nested(value: Any) -> bool:

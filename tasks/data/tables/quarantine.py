@@ -20,10 +20,10 @@ def set_aside(
 
     reasons   one per index; each has at least `check` and `reason`
     """
-    taken = rows.take(pa.array(indices, pa.int64())).to_pylist()
+    records = rows.take(pa.array(indices, pa.int64())).to_pylist()
     return [
         place_of(row) | dict(reason) | {"values": _values(row)}
-        for row, reason in zip(taken, reasons, strict=True)
+        for row, reason in zip(records, reasons, strict=True)
     ]
 
 

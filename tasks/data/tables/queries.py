@@ -66,7 +66,7 @@ def _require_select(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     except duckdb.Error as error:
         raise ParamsError(
             f"ingest.query: {one_line(error)}",
-            "Correct the SQL in params.yaml; it is in DuckDB's dialect.",
+            "Correct the SQL in params.yaml; it must be in DuckDB's dialect.",
         ) from None
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise ParamsError(

@@ -75,7 +75,7 @@ def undecodable(text: str) -> str:
 
 
 def as_utf8(source: Path, name: str, encoding: str, scratch: Path) -> Text:
-    """The file itself if it is UTF-8, else a UTF-8 copy at `scratch`.
+    """The file itself if it is plain UTF-8, else a UTF-8 copy at `scratch`.
 
     name   the file's name in messages
     A byte order mark overrides `encoding`.
