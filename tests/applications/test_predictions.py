@@ -248,7 +248,7 @@ def test_a_damaged_parquet_file_is_told_and_nothing_is_written(
     source = tmp_path / "new.parquet"
     pq.write_table(pa.table({"text": tiny_rows(100)["text"]}), source)
     source.write_bytes(source.read_bytes()[:-30])
-    with pytest.raises(DataError, match=r"new\.parquet: not a Parquet file that can be read"):
+    with pytest.raises(DataError, match=r"new\.parquet: not a readable Parquet file"):
         predict_file(predictor, source, tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
 

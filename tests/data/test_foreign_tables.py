@@ -203,7 +203,7 @@ def test_numbers_of_tags_ask_for_names_in_every_format(
     )
     _, rows, aside = taken(path, tag_names=KINDS[:3])
     assert all("PER" not in str(row["tags"]) for row in rows)
-    assert "numbers of tags that `ingest.tag_names` does not name" in aside.pop()
+    assert "tag numbers that `ingest.tag_names` does not name" in aside.pop()
 
 
 @pytest.mark.parametrize("between", [" ", ",", ", ", "|"])
@@ -223,7 +223,7 @@ def test_tags_in_one_text_are_read_where_they_fit_the_words(
     short = [*tags[:-1], between.join(["O", "B-PER"] * 20)]
     _, rows, aside = taken(write(tmp_path / "b.csv", {"sentence": words, "tags": short}))
     assert as_list or aside == {
-        "sentence: tags without a list of words: 40 tags, 14 words between blanks"
+        "sentence: tags without a list of words: 40 tags, 14 words separated by blanks"
     }
 
 
@@ -261,7 +261,7 @@ def test_what_label_studio_exports_is_spans_only_where_it_is(tmp_path: Path) -> 
     found, rows, aside = taken(write(tmp_path / "b.jsonl", {"data": data, "annotations": some}))
     assert (found.problem, len(rows), rows[-1]["entities"]) == ("token-classification", 58, [])
     assert aside == {
-        "data.text: an annotation of type choices, which is no span",
+        "data.text: an annotation of type choices, which is not a span",
         "data.text: the annotator skipped the text",
     }
 

@@ -135,7 +135,7 @@ def test_what_is_no_gguf_file_is_told(tmp_path: Path) -> None:
         resolve_model(
             BaseModelParams(path="./bad.gguf", sha256="0" * 64), tmp_path, tmp_path / "cache"
         )
-    with pytest.raises(SourceError, match="cannot be had from there"):
+    with pytest.raises(SourceError, match="cannot be loaded from https://"):
         resolve_model(
             BaseModelParams(path="https://example.org/x.gguf"), tmp_path, tmp_path / "cache"
         )

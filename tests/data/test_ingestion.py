@@ -264,7 +264,7 @@ def test_encodings_are_honoured(encoding: str, declared: str, name: str, bench: 
 def test_what_is_no_text_is_told_by_what_it_is(
     head: bytes, says: str, name: str, bench: Workbench
 ) -> None:
-    with pytest.raises(DataError, match=f"{name}: its bytes are those of .*{says}") as error:
+    with pytest.raises(DataError, match=f"{name}: its content is .*{says}") as error:
         bench.texts(head, name)
     assert error.value.remedy
 
@@ -276,7 +276,7 @@ def test_wrong_encoding_names_line_byte_and_remedy(bench: Workbench) -> None:
     assert "encoding: cp1252" in error.value.remedy
     with pytest.raises(DataError, match="UTF-16"):
         bench.texts("text,label\nok,p\n".encode("utf-16-le"))
-    with pytest.raises(ParamsError, match="no encoding"):
+    with pytest.raises(ParamsError, match="there is no encoding"):
         bench.texts("text,label\nok,p\n", encoding="utf-9")
 
 
@@ -326,7 +326,7 @@ def test_parquet_keeps_kept_columns_and_numbers_rows(bench: Workbench) -> None:
         {"row": 1, "text": "b", "label": "0", "score": 1.5, "_file": "rows.parquet", "_line": 2},
     ]
     bench.write("bad.parquet", b"PAR1 not really PAR1")
-    with pytest.raises(DataError, match=r"bad\.parquet: not a Parquet file"):
+    with pytest.raises(DataError, match=r"bad\.parquet: not a readable Parquet file"):
         bench.ingest("bad.parquet")
 
 
@@ -409,12 +409,12 @@ def test_rows_that_a_cast_fails_on_are_set_aside(bench: Workbench) -> None:
     [
         ("SELECT txt AS text, label FROM data", "data (text, label, _file, _line)"),
         ("SELECT text, label FROM rows", "rows"),
-        ("SELECT text FROM data", "also wants label"),
+        ("SELECT text FROM data", "also needs label"),
         ("SELECT text, label FROM data WHERE text > 1", "an explicit cast is required"),
         ("SELEC text", "ingest.query:"),
         ("SELECT 1; SELECT 2", "one SELECT"),
         ("DROP TABLE data", "one SELECT"),
-        ("SELECT text, label, 1 AS row FROM data", "'row' is taken"),
+        ("SELECT text, label, 1 AS row FROM data", "'row' is reserved"),
         ("SELECT content AS text, 'x' AS label FROM read_text('/etc/hostname')", "disabled"),
         ("SELECT text, label FROM 'https://127.0.0.1/x.csv'", "ingest.query:"),
         ("SELECT text, label FROM loaded", "ingest.query:"),

@@ -26,7 +26,7 @@ def test_a_local_file_is_read_each_time(tmp_path: Path) -> None:
     pinned = Source(url="rows.csv", sha256=sha256(BODY))
     assert fetch(pinned, tmp_path, tmp_path)[0].path == file
     rewrite(file, BODY.replace(b"positive", b"negative"))
-    with pytest.raises(SourceError, match=r"rows\.csv: its sha256 is not the one that is pinned"):
+    with pytest.raises(SourceError, match=r"rows\.csv: its sha256 differs from the pinned one"):
         fetch(pinned, tmp_path, tmp_path)
     rewrite(file, BODY)
     assert fetch(pinned, tmp_path, tmp_path)[0].path == file

@@ -423,7 +423,7 @@ def test_tags_of_every_scheme_become_iob2(scheme: str, written: Any, tmp_path: P
 
 def test_numbers_of_tags_ask_for_their_names(tmp_path: Path) -> None:
     source = write(tmp_path / "a.parquet", [{"tokens": ["a", "b"], "tags": [0, 1]}])
-    with pytest.raises(ParamsError, match="numbers of tags") as error:
+    with pytest.raises(ParamsError, match="holds tag numbers") as error:
         ingest(tmp_path, [source], "token-classification")
     assert "tag_names" in error.value.remedy
 
@@ -494,7 +494,7 @@ def test_spans_that_cannot_be_are_set_aside_and_a_word_is_cut_where_one_ends(
 def test_the_header_once_more_is_no_row(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\nx,p\ntext,label\ny,n\n", encoding="utf-8")
     found, aside = ingest(tmp_path, [tmp_path / "a.csv"])
-    assert ([row["text"] for row in found], aside) == (["x", "y"], [(3, "the header once more")])
+    assert ([row["text"] for row in found], aside) == (["x", "y"], [(3, "repeats the header")])
 
 
 @pytest.mark.parametrize(

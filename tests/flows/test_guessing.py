@@ -392,7 +392,7 @@ def test_numbers_of_tags_become_a_workspace_with_their_names(
     )
     made = make_workspace(request, guess_problem(request))
     assert (made.problem, made.labels) == ("token-classification", ["LOC", "PER"])
-    with pytest.raises(ParamsError, match="numbers of tags"):
+    with pytest.raises(ParamsError, match="holds tag numbers"):
         make_workspace(
             no_names := Request(
                 tmp_path / "v", None, [str(tmp_path / "a.jsonl")], {}, None, str(base_dir)

@@ -149,7 +149,7 @@ def test_a_pinned_source_that_changed_under_the_same_size_and_time_stops_the_tra
     )
     with closing(runner(pin)) as training:
         training.read_inputs()
-        with pytest.raises(SourceError, match="not the one that is pinned"):
+        with pytest.raises(SourceError, match="differs from the pinned one"):
             training.run("ingest")
 
 

@@ -432,7 +432,7 @@ def test_bad_rows_are_set_aside_each_with_its_reason(tmp_path: Path) -> None:
     [unread] = read_jsonl(tmp_path / "raw" / "quarantine.jsonl")
     assert (unread["line"], unread["reason"]) == (
         67,
-        "tokens: tags without a list of words: 2 tags, 3 words between blanks",
+        "tokens: tags without a list of words: 2 tags, 3 words separated by blanks",
     )
     aside = {entry["line"]: entry for entry in read_jsonl(valid / "quarantine.jsonl")}
     assert sorted(aside) == list(range(61, 61 + len(BAD)))

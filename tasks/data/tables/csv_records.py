@@ -1,7 +1,7 @@
-"""CSV records one by one, each either good or set aside with the reason: the careful reader for files that are not all well-formed.
+"""A CSV reader for malformed files: yields every record, with the reason if it is malformed.
 
-A record that a quote opens and nothing closes, or whose closing quote is followed by more text, costs its first line only:
-reading goes on at the next line, so that one stray quote never swallows the rows after it.
+If a quoted field is never closed, or text follows its closing quote, only the record's first line
+is lost: reading continues at the next line, so that a stray quote never swallows the rows below.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-MAX_RECORD = 16 * 2**20  # characters that a quoted field is looked for an end in
+MAX_RECORD = 16 * 2**20  # characters within which a quoted field must end
 
 
 class Record(NamedTuple):
-    """Fields of the record that starts at the 1-based `line`; `reason` says why it is malformed, if it is."""
+    """Record that starts at the 1-based `line`; `reason` is not empty if it is malformed."""
 
     line: int
     text: str
@@ -24,9 +24,9 @@ class Record(NamedTuple):
 
 
 class RecordReader:
-    """Iterates over the records of a CSV file given as lines with their line ends; blank lines are none.
+    """Iterates over the records in lines of CSV, line ends included; skips blank lines.
 
-    quote   one character, doubled to stand for itself; empty: quotes are plain characters
+    quote   one character, doubled inside a quoted field; empty: quotes are plain characters
     """
 
     def __init__(self, lines: Iterable[str], delimiter: str, quote: str) -> None:
@@ -57,49 +57,48 @@ class RecordReader:
     def _record(self, text: str) -> Record:
         line = self.line
         if not self._quote or self._quote not in text:
-            return Record(line, text, _end(text).split(self._delimiter))
-        taken = [text]
-        for spaces in (True, False):
-            fields, reason = self._fields(taken, spaces)
+            return Record(line, text, _strip_line_end(text).split(self._delimiter))
+        lines = [text]
+        for skip_blanks in (True, False):
+            fields, reason = self._fields(lines, skip_blanks)
             if not reason:
-                return Record(line, "".join(taken), fields)
-            self._push(taken[1:])
-            del taken[1:]
+                return Record(line, "".join(lines), fields)
+            self._push(lines[1:])
+            del lines[1:]
         return Record(line, text, [], reason)
 
-    def _fields(self, taken: list[str], spaces: bool) -> tuple[list[str], str]:
-        """Fields from the last line of `taken` on, which grows while a quote is open; or what is wrong.
+    def _fields(self, lines: list[str], skip_blanks: bool) -> tuple[list[str], str]:
+        """(fields, '') of the record that starts at the last of `lines`, or ([], what is wrong).
 
-        spaces   blanks before an opening quote are not part of the field
+        lines         further lines are appended while a quote is open
+        skip_blanks   blanks before an opening quote are not part of the field
         """
-        text, position = taken[-1], 0
+        text, position = lines[-1], 0
         fields: list[str] = []
         while True:
             opening = self._opening.match(text, position)
-            if opening is None or not (spaces or text[position] == self._quote):
+            if opening is None or not (skip_blanks or text[position] == self._quote):
                 plain = self._plain.match(text, position)
                 assert plain is not None
                 position = plain.end()
                 if position == len(text):
-                    return [*fields, _end(plain[0])], ""
+                    return [*fields, _strip_line_end(plain[0])], ""
                 fields.append(plain[0])
                 position += 1
                 continue
             parts, start = [], opening.end()
             while (end := self._end_of_quoted(text, start)) == len(text):
                 parts.append(text[start:])
-                following = self._next() if sum(map(len, taken)) < MAX_RECORD else None
+                following = self._next() if sum(map(len, lines)) < MAX_RECORD else None
                 if following is None:
                     return [], "a quoted field is not closed"
-                taken.append(following)
+                lines.append(following)
                 text, start = following, 0
             parts.append(text[start:end])
             after = self._after.match(text, end + 1)
             if after is None:
-                return (
-                    [],
-                    f"text follows the closing quote of a field: {_end(text[end : end + 20])!r}",
-                )
+                excerpt = _strip_line_end(text[end : end + 20])
+                return [], f"text follows the closing quote of a field: {excerpt!r}"
             fields.append("".join(parts).replace(self._quote * 2, self._quote))
             position = after.end()
             if after[1] != self._delimiter:
@@ -111,5 +110,5 @@ class RecordReader:
         return inside.end()
 
 
-def _end(text: str) -> str:
+def _strip_line_end(text: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")

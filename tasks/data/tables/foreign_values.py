@@ -1,7 +1,8 @@
-"""Values that other tools write: lists in Python's notation, contents of text parts, dialogues, spans with offsets.
+"""Parse values that other tools write: Python lists, multi-part contents, dialogues, spans.
 
-SQL reaches these functions by name (`register`): each takes texts, mostly JSON, and returns what it found or, in words, what is wrong.
-They run for the rows alone that are no plain texts or lists, which SQL reads by itself.
+`register` makes these functions callable from SQL: each takes texts, mostly JSON, and returns the
+parsed value or, in words, the problem. They run only for rows that SQL cannot read by itself,
+which are those that do not hold plain texts or lists.
 """
 
 from __future__ import annotations
@@ -25,123 +26,103 @@ if TYPE_CHECKING:
     import duckdb
 
 _SPEAKERS = {
+    **dict.fromkeys(("gpt", "chatgpt", "bot", "model"), ASSISTANT),
     "human": USER,
-    "gpt": ASSISTANT,
-    "chatgpt": ASSISTANT,
-    "bot": ASSISTANT,
-    "model": ASSISTANT,
     "developer": SYSTEM,
 }
 _TOOLS = (
-    "tool",
-    "function",
-    "function_call",
-    "tool_call",
-    "tool_calls",
-    "tool_response",
-    "observation",
-    "ipython",
+    *("tool", "tool_call", "tool_calls", "tool_response"),
+    *("function", "function_call", "observation", "ipython"),
 )
-_STARTS, _ENDS, _LABELS = (
-    ("start", "start_offset"),
-    ("end", "end_offset"),
-    ("label", "labels", "entity_group", "type"),
-)
-LABELS = "labels"  # Label Studio's name for results that are spans
+_STARTS, _ENDS = ("start", "start_offset"), ("end", "end_offset")
+_LABELS = ("label", "labels", "entity_group", "type")
+LABELS = "labels"  # Label Studio's type of results that are spans
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _TAG = re.compile(r"O|[BIESLU]-\S+")
 _SHOWN = 40  # characters of a value in a message
 
 
 class UnfitError(Exception):
-    """What is wrong with a value, in words."""
+    """A value cannot be used; the message says why."""
 
 
 def register(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the functions known to the connection's SQL."""
-    text, turns = (
-        "STRUCT(text VARCHAR, problem VARCHAR)",
-        "STRUCT(turns STRUCT(role VARCHAR, content VARCHAR)[], problem VARCHAR)",
-    )
-    items, tagged = (
-        "STRUCT(items VARCHAR[], problem VARCHAR)",
-        "STRUCT(tokens VARCHAR[], tags VARCHAR[], problem VARCHAR)",
-    )
+    """Make the functions callable from the connection's SQL."""
+    turns = "turns STRUCT(role VARCHAR, content VARCHAR)[]"
     functions: tuple[tuple[str, Callable[..., Any], str], ...] = (
-        ("read_content", lambda value: _told("text", lambda: content_of(json.loads(value))), text),
-        ("read_list", lambda value: _told("items", lambda: items_of(value)), items),
-        ("read_dialogue", lambda value: _told("turns", lambda: turns_of(json.loads(value))), turns),
-        (
-            "read_exchange",
-            lambda value, roles: _told(
-                "turns", lambda: exchange_of(json.loads(value), roles.split(","))
-            ),
-            turns,
-        ),
-        ("read_tagged", read_tagged, tagged),
+        ("read_content", _read_content, "text VARCHAR"),
+        ("read_list", lambda value: _attempt("items", lambda: items_of(value)), "items VARCHAR[]"),
+        ("read_dialogue", _read_dialogue, turns),
+        ("read_exchange", _read_exchange, turns),
+        ("read_tagged", read_tagged, "tokens VARCHAR[], tags VARCHAR[]"),
     )
-    for name, function, result in functions:
+    for name, function, members in functions:
         arguments = ["VARCHAR"] * len(signature(function).parameters)
+        result = f"STRUCT({members}, problem VARCHAR)"
         connection.create_function(name, function, arguments, result)  # type: ignore[arg-type]
 
 
-def _told(member: str, read: Callable[[], Any]) -> dict[str, Any]:
-    """What is read, or what is wrong with it."""
+def _attempt(member: str, read: Callable[[], Any]) -> dict[str, Any]:
+    """The value that `read` returns, as `member`; or the problem that it raises."""
     try:
         return {member: read(), "problem": None}
-    except (UnfitError, ValueError, RecursionError) as error:
-        return {
-            member: None,
-            "problem": str(error) if isinstance(error, UnfitError) else "the value cannot be read",
-        }
+    except UnfitError as error:
+        return {member: None, "problem": str(error)}
+    except (ValueError, RecursionError):
+        return {member: None, "problem": "the value cannot be read"}
+
+
+def _read_content(value: str) -> dict[str, Any]:
+    return _attempt("text", lambda: content_of(json.loads(value)))
+
+
+def _read_dialogue(value: str) -> dict[str, Any]:
+    return _attempt("turns", lambda: turns_of(json.loads(value)))
+
+
+def _read_exchange(value: str, roles: str) -> dict[str, Any]:
+    return _attempt("turns", lambda: exchange_of(json.loads(value), roles.split(",")))
 
 
 def read_tagged(tokens: str, tags: str) -> dict[str, Any]:
-    """Words and their tags, or what is wrong with them."""
-    told = _told("both", lambda: tagged_of(tokens, tags))
-    words, names = told["both"] or (None, None)
-    return {"tokens": words, "tags": names, "problem": told["problem"]}
+    """Words and their tags, or the problem with them."""
+    result = _attempt("both", lambda: tagged_of(tokens, tags))
+    words, word_tags = result["both"] or (None, None)
+    return {"tokens": words, "tags": word_tags, "problem": result["problem"]}
 
 
 def opened(text: str) -> Any:
-    """The value that a text spells as JSON or Python do; UnfitError where it spells none."""
+    """Parse a text as JSON, or else as a Python literal; UnfitError if it is neither."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
     try:
         tree = ast.parse(text.strip(), mode="eval")
-        strings = sum(
-            isinstance(node, ast.Constant) and isinstance(node.value, str)
-            for node in ast.walk(tree)
-        )
+        constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        parsed_strings = sum(isinstance(node.value, str) for node in constants)
         tokens = tokenize.generate_tokens(io.StringIO(text.strip()).readline)
-        written = sum(token.type == tokenize.STRING for token in tokens)
+        written_strings = sum(token.type == tokenize.STRING for token in tokens)
         value = ast.literal_eval(tree)
     except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
         raise UnfitError(f"not a list: {text[:_SHOWN]}") from None
-    if strings != written:  # Python would join neighbours
+    if parsed_strings != written_strings:  # Python concatenates adjacent strings
         raise UnfitError(f"a printed NumPy array, without commas: {text[:_SHOWN]}")
     return value
 
 
 def as_list(value: Any) -> Any:
-    """A tuple or a set as a list, a set's items in their order; what is neither as it is."""
-    return (
-        sorted(value, key=str)
-        if isinstance(value, set)
-        else [*value]
-        if isinstance(value, tuple)
-        else value
-    )
+    """Convert a tuple, or a set with its items sorted, to a list; return other values unchanged."""
+    if isinstance(value, set):
+        return sorted(value, key=str)
+    return [*value] if isinstance(value, tuple) else value
 
 
 def items_of(text: str) -> list[str | None]:
-    """A list, tuple or set of plain values, as texts, a set's in their order; NaN is None."""
+    """Items of a list, tuple or set (sorted) of plain values, as texts; NaN becomes None."""
     value = as_list(opened(text))
-    if not isinstance(value, list) or any(
-        isinstance(item, list | tuple | dict | set) for item in value
-    ):
+    nested_types = (list, tuple, dict, set)
+    if not isinstance(value, list) or any(isinstance(item, nested_types) for item in value):
         raise UnfitError(f"wanted a list of plain values, found {text[:_SHOWN]}")
     return [_as_text(item) for item in value]
 
@@ -149,16 +130,14 @@ def items_of(text: str) -> list[str | None]:
 def content_of(value: Any) -> str:
     """A text, or the joined texts of parts such as {"type": "text", "text": ...}, at any depth."""
     if isinstance(value, dict):
-        kind = value.get("type")
-        if (kind is None or kind in _TEXT_PARTS) and "text" in value and value["text"] is not None:
+        part_type = value.get("type")
+        if (part_type is None or part_type in _TEXT_PARTS) and value.get("text") is not None:
             return content_of(value["text"])
-        if isinstance(value.get("value"), str) and kind is None:
+        if isinstance(value.get("value"), str) and part_type is None:
             return str(value["value"])
-        raise UnfitError(
-            f"a content part of type {kind}, which cannot be trained on"
-            if kind
-            else "wanted text, found an object"
-        )
+        if part_type:
+            raise UnfitError(f"a content part of type {part_type}, which cannot be trained on")
+        raise UnfitError("wanted text, found an object")
     if isinstance(value, list):
         if not value or not all(isinstance(part, dict) for part in value):
             raise UnfitError("wanted text, found a list")
@@ -167,16 +146,19 @@ def content_of(value: Any) -> str:
 
 
 def is_content(value: Any) -> bool:
-    """Whether it is a list of typed content parts, one of them a text."""
-    if not isinstance(value, list) or not all(
-        isinstance(part, dict) and isinstance(part.get("type"), str) for part in value
-    ):
+    """Whether a value is a list of typed content parts, at least one of them a text."""
+    if not isinstance(value, list):
+        return False
+    if not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in value):
         return False
     return any(part["type"] in _TEXT_PARTS and "text" in part for part in value)
 
 
 def turns_of(value: Any) -> list[dict[str, str]] | None:
-    """A dialogue's turns, of OpenAI's form (role, content) or ShareGPT's (from, value), or a text that spells them."""
+    """A dialogue's turns in OpenAI's form (role, content) or ShareGPT's (from, value).
+
+    A text is parsed first.
+    """
     if isinstance(value, str):
         value = opened(value)
     if value is None:
@@ -187,31 +169,27 @@ def turns_of(value: Any) -> list[dict[str, str]] | None:
 
 
 def _turn(number: int, turn: dict[str, Any]) -> dict[str, str]:
-    shape = (
-        ("role", "content")
-        if turn.get("role") is not None or "from" not in turn
-        else ("from", "value")
-    )
-    role = str(turn.get(shape[0]) or "")
+    is_openai = turn.get("role") is not None or "from" not in turn
+    role_key, content_key = ("role", "content") if is_openai else ("from", "value")
+    role = str(turn.get(role_key) or "")
     if role.lower() in _TOOLS or turn.get("tool_calls") or turn.get("function_call"):
         raise UnfitError(f"turn {number}: a tool call or its answer, which cannot be trained on")
     if turn.get("weight") not in (None, 1):
         raise UnfitError(
-            f"turn {number}: a weight of {turn['weight']}; all turns of the assistant are learnt alike"
+            f"turn {number}: a weight of {turn['weight']}; "
+            "all turns of the assistant are trained on equally"
         )
     try:
-        return {
-            "role": _SPEAKERS.get(role.lower(), role),
-            "content": content_of(turn.get(shape[1])),
-        }
+        content = content_of(turn.get(content_key))
     except UnfitError as error:
         raise UnfitError(f"turn {number}: {error}") from None
+    return {"role": _SPEAKERS.get(role.lower(), role), "content": content}
 
 
 def exchange_of(values: Sequence[Any], roles: Sequence[str]) -> list[dict[str, str]]:
-    """A dialogue from values of which each is said by one of `roles`; neighbours of one role are joined by a blank line.
+    """A dialogue from columns: each value is a turn of the role at the same position.
 
-    A value may be a list of turns itself.
+    A value may also be a list of turns. Adjacent turns of one role are joined by a blank line.
     """
     turns: list[dict[str, str]] = []
     for value, role in zip(values, roles, strict=True):
@@ -221,18 +199,20 @@ def exchange_of(values: Sequence[Any], roles: Sequence[str]) -> list[dict[str, s
         ):
             turns += turns_of(value) or []
             continue
-        said = content_of(value)
+        content = content_of(value)
         if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] = "\n\n".join(
-                text for text in (turns[-1]["content"], said) if text.strip()
-            )
-        elif said.strip() or role != SYSTEM:
-            turns.append({"role": role, "content": said})
+            texts = [text for text in (turns[-1]["content"], content) if text.strip()]
+            turns[-1]["content"] = "\n\n".join(texts)
+        elif content.strip() or role != SYSTEM:
+            turns.append({"role": role, "content": content})
     return turns
 
 
 def tagged_of(tokens: str, tags: str) -> tuple[list[str | None] | None, list[str | None] | None]:
-    """Words and their tags: two lists, which blanks or commas may divide in place of a notation; or a text and spans of its characters."""
+    """Words and their tags, from two lists or from a text and character spans.
+
+    The lists may also be texts separated by blanks (words) or by blanks and commas (tags).
+    """
     spans = split_tags(tags) or opened(tags)
     if spans is None:
         return None, None
@@ -245,14 +225,15 @@ def tagged_of(tokens: str, tags: str) -> tuple[list[str | None] | None, list[str
             words = [*tokens.split()]
             if len(words) != len(spans):
                 raise UnfitError(
-                    f"tags without a list of words: {len(spans)} tags, {len(words)} words between blanks"
+                    f"tags without a list of words: {len(spans)} tags, "
+                    f"{len(words)} words separated by blanks"
                 )
         return words, [_as_text(tag) for tag in spans]
     return tag_words(tokens, [_span(tokens, span) for span in _of_label_studio(spans)])
 
 
 def split_tags(text: str) -> list[str] | None:
-    """The tags of a text that is made of two or more, with blanks or commas between them; None where it is not."""
+    """Tags of a text of two or more tags, separated by blanks or commas; None for other texts."""
     tags = re.split(r"[\s,;|]+", text.strip())
     return tags if len(tags) > 1 and all(map(_TAG.fullmatch, tags)) else None
 
@@ -267,7 +248,7 @@ def _words(text: str) -> list[str | None] | None:
 def tag_words(
     text: str, spans: Sequence[tuple[int, int, str]]
 ) -> tuple[list[str | None], list[str | None]]:
-    """The words of a text, cut where a span begins or ends, with BIO tags."""
+    """Split a text into words, also where a span begins or ends, with BIO tags."""
     borders = sorted({border for start, end, _ in spans for border in (start, end)})
     words: Spans = []
     for start, end in find_words(text):
@@ -275,20 +256,18 @@ def tag_words(
         words += pairwise(cuts)
     tags = [OUTSIDE] * len(words)
     for first, last, label in spans:
-        inside = [
-            place for place, (start, end) in enumerate(words) if first <= start and end <= last
-        ]
+        inside = [i for i, (start, end) in enumerate(words) if first <= start and end <= last]
         if not inside:
             raise UnfitError(f"the span {first} to {last} holds no word")
-        if any(tags[place] != OUTSIDE for place in inside):
+        if any(tags[i] != OUTSIDE for i in inside):
             raise UnfitError(f"the span {first} to {last} overlaps another")
-        for place in inside:
-            tags[place] = f"{'B' if place == inside[0] else 'I'}-{label}"
+        for i in inside:
+            tags[i] = f"{'B' if i == inside[0] else 'I'}-{label}"
     return [text[start:end] for start, end in words], [*tags]
 
 
 def _of_label_studio(spans: Sequence[Any]) -> list[Any]:
-    """Spans as they are, or the values of the only annotation of a task that Label Studio exported."""
+    """Unwrap the single annotation of a task exported by Label Studio; keep other spans as is."""
     if not any(isinstance(span, dict) and "result" in span for span in spans):
         return list(spans)
     if len(spans) != 1:
@@ -296,41 +275,39 @@ def _of_label_studio(spans: Sequence[Any]) -> list[Any]:
     if spans[0].get("was_cancelled"):
         raise UnfitError("the annotator skipped the text")
     results = spans[0]["result"] or []
-    found = [result.get("value") for result in results if result.get("type", LABELS) == LABELS]
-    if results and not found:
-        raise UnfitError(f"an annotation of type {results[0]['type']}, which is no span")
-    return found
+    values = [result.get("value") for result in results if result.get("type", LABELS) == LABELS]
+    if results and not values:
+        raise UnfitError(f"an annotation of type {results[0]['type']}, which is not a span")
+    return values
 
 
 def _span(text: str, span: Any) -> tuple[int, int, str]:
-    """(first character, character after the last, label) of a span, without blanks around it."""
+    """(start, end, label) of a span, in characters, end exclusive; surrounding blanks trimmed."""
+    start = end = label = None
     if isinstance(span, dict):
-        named = [
-            [span[name] for name in names if span.get(name) is not None]
-            for names in (_STARTS, _ENDS, _LABELS)
-        ]
-        start, end, label = (values[0] if values else None for values in named)
-    else:
         start, end, label = (
-            span if isinstance(span, list | tuple) and len(span) == 3 else (None, None, None)
+            next((span[name] for name in names if span.get(name) is not None), None)
+            for names in (_STARTS, _ENDS, _LABELS)
         )
+    elif isinstance(span, list | tuple) and len(span) == 3:
+        start, end, label = span
     if isinstance(label, list) and len(label) == 1:
         label = label[0]
     if not (_is_whole(start) and _is_whole(end) and isinstance(label, str) and label):
-        raise UnfitError(
-            f"wanted a span's start, end and one label, found {json.dumps(span, ensure_ascii=False)[:_SHOWN]}"
-        )
+        shown = json.dumps(span, ensure_ascii=False)[:_SHOWN]
+        raise UnfitError(f"wanted a span's start, end and one label, found {shown}")
     start, end = int(start), int(end)  # type: ignore[arg-type]
     if not 0 <= start < end <= len(text):
+        raise UnfitError(f"the span {start} to {end} is outside the text's {len(text)} characters")
+    covered = text[start:end]
+    if isinstance(span, dict) and isinstance(span.get("text"), str) and span["text"] != covered:
         raise UnfitError(
-            f"the span {start} to {end} is not within the text's {len(text)} characters"
+            f"the span {start} to {end} is declared as {span['text'][:_SHOWN]!r}, "
+            f"but covers {covered[:_SHOWN]!r}"
         )
-    held = text[start:end]
-    if isinstance(span, dict) and isinstance(span.get("text"), str) and span["text"] != held:
-        raise UnfitError(
-            f"the span {start} to {end} is said to hold {span['text'][:_SHOWN]!r}, the text has {held[:_SHOWN]!r} there"
-        )
-    return start + len(held) - len(held.lstrip()), end - len(held) + len(held.rstrip()), label
+    leading = len(covered) - len(covered.lstrip())
+    trailing = len(covered) - len(covered.rstrip())
+    return start + leading, end - trailing, label
 
 
 def _is_whole(value: Any) -> bool:

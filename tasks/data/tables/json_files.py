@@ -1,4 +1,4 @@
-"""JSON files that hold all rows in one value, as lines of one object each."""
+"""Convert JSON files that hold all rows in one value to JSONL."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 from tasks.core.errors import DataError
 from tasks.data.tables.text_files import Text
 
-KEY = "_key"  # a row's name in an object of rows
+KEY = "_key"  # column with a row's key, where the file is an object of rows
 
 
 def unfold_json(text: Text, name: str, target: Path) -> Path:
-    """Write the rows of a JSON array, or of an object of objects, to `target`, one a line; the whole file is held in memory.
+    """Write the rows of a JSON array, or of an object of objects, to `target` as JSONL.
 
-    name  what the user calls the file
-    Rows of an object also get its key, as `_key`. Raises DataError for anything else.
+    name  the file's name in messages
+    Rows of an object also get their key, as `_key`. Loads the whole file into memory.
+    Raises DataError for anything else.
     """
     with text.open() as file:
         try:
@@ -25,7 +26,7 @@ def unfold_json(text: Text, name: str, target: Path) -> Path:
         except ValueError as error:
             raise DataError(
                 f"{name}: not valid JSON: {error}",
-                "Mend it, or name its `format` in params.yaml (jsonl: one object a line).",
+                "Fix it, or set its `format` in params.yaml (jsonl: one object per line).",
             ) from None
     with target.open("w", encoding="utf-8", errors="surrogatepass") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(value, name))
@@ -40,5 +41,5 @@ def _rows(value: Any, name: str) -> Iterator[Any]:
     else:
         raise DataError(
             f"{name}: wanted a JSON array of objects, or an object of objects.",
-            "See what it holds, and convert it to JSONL.",
+            "Check its content, and convert it to JSONL.",
         )

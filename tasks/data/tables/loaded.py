@@ -1,4 +1,4 @@
-"""What becomes of a file in DuckDB: a table of its rows and a list of what was set aside; and how SQL spells names and texts."""
+"""A loaded file (a DuckDB table and its quarantined records), and helpers that build SQL."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-FILE, LINE, SPLIT = "_file", "_line", "split"  # the columns that every table gets
-RAW = "_raw"  # of JSON, where it is asked for: each record as it is written
+FILE, LINE, SPLIT = "_file", "_line", "split"  # columns added to every table
+RAW = "_raw"  # optional column of JSON tables: the record as it is written
 SPLITS = ("train", "validation", "test")
-BATCH = 50_000  # rows handed over at once
-JSON_TEXT = (
-    "JSON as text"  # the type of a column of texts that were lists and objects of JSON in some rows
-)
-CONTENT = 200  # characters of a quarantined record that are kept
+BATCH = 50_000  # rows inserted at a time
+JSON_TEXT = "JSON as text"  # type of a text column in which some rows hold JSON lists or objects
+CONTENT = 200  # characters kept of a quarantined record
 
 
 @dataclass
 class Loaded:
-    """What became of one file: the DuckDB table it is now, and what was set aside.
+    """One file as a DuckDB table, with the records that were set aside.
 
-    columns   the table's names of the source's columns;  names  the source's own
-    keep_raw  whether the table of a JSON file is to have the column RAW
-    mixed     columns of texts that are JSON's in the rows that hold lists or objects
+    table     the table's name;  name  the file's name in messages
+    columns   names of the file's columns in the table;  names  in the file
+    keep_raw  whether the table of a JSON file gets the column RAW
+    mixed     text columns in which some rows hold JSON lists or objects
     """
 
     table: str
@@ -41,17 +40,15 @@ class Loaded:
     quarantine: list[dict[str, Any]] = field(default_factory=list)
 
     def name_columns(self, names: Sequence[str], reserved: set[str]) -> None:
-        """Take the source's names for its columns."""
-        self.names, self.columns = (
-            list(names),
-            distinct(names, reserved | ({RAW} if self.keep_raw else set())),
-        )
+        """Set the column names from those in the file, made distinct."""
+        self.names = list(names)
+        self.columns = distinct(names, reserved | ({RAW} if self.keep_raw else set()))
 
     def spelled(self) -> list[str]:
-        """The columns' names as the source has them; those that it repeats or leaves out are told apart."""
+        """Column names as in the file; repeated and missing ones as in the table."""
         names = [
-            name if name and self.names.count(name) == 1 else own
-            for name, own in zip(self.names, self.columns, strict=True)
+            name if name and self.names.count(name) == 1 else column
+            for name, column in zip(self.names, self.columns, strict=True)
         ]
         return names if len(set(names)) == len(names) else self.columns
 
@@ -64,30 +61,34 @@ class Loaded:
 
 
 def quoted(name: str) -> str:
-    """A column's or table's name as SQL writes it."""
+    """Quote the name of a column or table for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def is_nested(kind: str) -> bool:
-    """Whether DuckDB's type of that name holds lists or structures."""
-    return kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
+def is_nested(duckdb_type: str) -> bool:
+    """Whether the DuckDB type is a list or structure."""
+    return duckdb_type.endswith("]") or duckdb_type.startswith(("STRUCT", "MAP", "UNION"))
 
 
 def literal(text: str) -> str:
-    """A text as SQL writes it."""
+    """Quote a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def distinct(names: Sequence[str], reserved: set[str]) -> list[str]:
-    """Names without repeats (DuckDB tells no cases apart): the second `x` is `x_2`, a nameless third column `column3`."""
-    seen = {name.lower() for name in reserved}
+    """Make names unique ignoring case, as DuckDB does.
+
+    The second `x` becomes `x_2`; a third column without a name becomes `column3`.
+    """
+    taken = {name.lower() for name in reserved}
     result = []
-    for position, given in enumerate(names, 1):
-        name, number = given or f"column{position}", 1
-        while name.lower() in seen:
+    for position, original in enumerate(names, 1):
+        base = original or f"column{position}"
+        name, number = base, 1
+        while name.lower() in taken:
             number += 1
-            name = f"{given or f'column{position}'}_{number}"
-        seen.add(name.lower())
+            name = f"{base}_{number}"
+        taken.add(name.lower())
         result.append(name)
     return result
 
@@ -100,24 +101,24 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, batch: pa.Table) -
 
 
 def escape_glob(path: Path) -> str:
-    """The path as DuckDB takes it literally."""
+    """Escape a path so that DuckDB does not read it as a glob."""
     return re.sub(r"([*?\[])", r"[\1]", str(path))
 
 
 def scalar(connection: duckdb.DuckDBPyConnection, query: str) -> int:
-    """The one number that a query returns."""
+    """The single number that a query returns."""
     row = connection.execute(query).fetchone()
     assert row is not None
     return int(row[0])
 
 
 def one_line(error: Exception) -> str:
-    """DuckDB's message without its kind, the echo of the query and the caret line."""
+    """DuckDB's message without its error type, the echoed query and the caret line."""
     text = " ".join(re.split(r"\s*\n\s*LINE ", str(error))[0].split())
     text = text.partition("Error: ")[2] or text
     return text[:500].rstrip(".") + "."
 
 
 def no_fault_of_data(error: Exception) -> bool:
-    """Whether DuckDB failed for want of room, not because of what it was given."""
+    """Whether DuckDB ran out of disk or memory, rather than failed on its input."""
     return "No space left" in str(error) or str(error).startswith("Out of Memory")

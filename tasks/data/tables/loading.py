@@ -1,4 +1,7 @@
-"""CSV, TSV, JSON, JSONL and Parquet files as DuckDB tables, every record either a row or set aside with its line and the reason."""
+"""Load CSV, TSV, JSON, JSONL and Parquet files into DuckDB tables.
+
+Every record becomes a row, or is set aside with its line number and the reason.
+"""
 
 from __future__ import annotations
 
@@ -35,25 +38,27 @@ if TYPE_CHECKING:
     from tasks.params.schema import Source
 
 _ENDINGS = {
-    "csv": "csv", "tsv": "tsv", "tab": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "parquet": "parquet", "pq": "parquet",
+    "csv": "csv", "tsv": "tsv", "tab": "tsv", "parquet": "parquet", "pq": "parquet",
+    "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl",
 }  # fmt: skip
 _CONLL = ("conll", "conllu", "iob", "iob2", "bio")
 
 
 def format_of(source: Source, name: str) -> str:
-    """The format that params.yaml or else the file's ending names."""
+    """File format: as set in params.yaml, else by the file's ending."""
     if source.format != "auto":
         return source.format
     ending = name.lower().removesuffix(".gz").rpartition(".")[2]
     if ending in _CONLL:
         raise SourceError(
-            f"{name}: CoNLL's format, a word a line; wanted is a sentence a row.",
-            'Write it as JSONL, such as {"tokens": ["Anna", "left"], "tags": ["B-PER", "O"]}, and name the file .jsonl.',
+            f"{name}: CoNLL format, one word per line; wanted one sentence per row.",
+            'Convert it to JSONL, such as {"tokens": ["Anna", "left"], "tags": ["B-PER", "O"]}, '
+            "and name the file .jsonl.",
         )
     if ending not in _ENDINGS:
         raise SourceError(
-            f"{name}: its ending does not say what format it has.",
-            "Name it in params.yaml: `format: csv` (or tsv, json, jsonl, parquet) beside its `url`.",
+            f"{name}: its ending does not tell its format.",
+            "Set it in params.yaml: `format: csv` (or tsv, json, jsonl, parquet) beside its `url`.",
         )
     return _ENDINGS[ending]
 
@@ -68,35 +73,35 @@ def load(
 ) -> None:
     """Fill the table `loaded.table` from the file.
 
-    wanted    the source's columns that are needed, values read as text where the format lets them be; None: all, as they are
+    wanted    columns that will be read: their plain JSON values stay as written, not converted;
+              None: all columns, converted, and JSON values of mixed types become text
     scratch   directory for working copies
-    CSV and TSV values are always text ('01' stays '01'), JSONL and Parquet values have their own types.
+    CSV and TSV values are always text ('01' stays '01'); JSONL and Parquet values are typed.
     """
-    kind = format_of(source, loaded.name)
+    file_format = format_of(source, loaded.name)
     reserved = {FILE, LINE} | ({SPLIT} if source.split else set())
-    if kind == "parquet":
+    if file_format == "parquet":
         _load_parquet(connection, path, loaded, reserved)
     else:
         text = as_utf8(path, loaded.name, source.encoding, scratch / f"{loaded.table}.txt")
-        if kind == "json" or (_ends_as_json(source, loaded.name) and _is_array(text)):
+        if file_format == "json" or (_ends_as_json(source, loaded.name) and _is_array(text)):
             text = Text(unfold_json(text, loaded.name, scratch / f"{loaded.table}.jsonl"))
-        if kind in ("json", "jsonl"):
+        if file_format in ("json", "jsonl"):
             _load_jsonl(connection, text, loaded, wanted, reserved)
         else:
-            load_csv(connection, text, loaded, kind, source.quote, reserved)
-    constants = f"{literal(loaded.name)} AS {FILE}" + (
-        f", {literal(source.split)} AS {SPLIT}" if source.split else ""
-    )
-    table = quoted(loaded.table)
-    connection.execute(f"ALTER TABLE {table} RENAME TO {quoted(loaded.table + '_rows')}")
-    connection.execute(
-        f"CREATE VIEW {table} AS SELECT *, {constants} FROM {quoted(loaded.table + '_rows')}"
-    )
+            load_csv(connection, text, loaded, file_format, source.quote, reserved)
+    constants = f"{literal(loaded.name)} AS {FILE}"
+    if source.split:
+        constants += f", {literal(source.split)} AS {SPLIT}"
+    table, rows = quoted(loaded.table), quoted(loaded.table + "_rows")
+    connection.execute(f"ALTER TABLE {table} RENAME TO {rows}")
+    connection.execute(f"CREATE VIEW {table} AS SELECT *, {constants} FROM {rows}")
     loaded.rows = scalar(connection, f"SELECT count(*) FROM {table}")
     if loaded.quarantine and not loaded.rows:
         first = loaded.quarantine[0]
         raise DataError(
-            f"{loaded.name}: none of its {len(loaded.quarantine)} records can be read; line {first['line']}: {first['reason']}.",
+            f"{loaded.name}: none of its {len(loaded.quarantine)} records can be read; "
+            f"line {first['line']}: {first['reason']}.",
             "Check `format`, `quote` and `encoding` of the source in params.yaml.",
         )
 
@@ -106,7 +111,7 @@ def _ends_as_json(source: Source, name: str) -> bool:
 
 
 def _is_array(text: Text) -> bool:
-    """Whether it begins as a JSON array does."""
+    """Whether the text starts like a JSON array."""
     with text.open() as lines:
         return next((line for line in lines if line.strip()), "").lstrip().startswith("[")
 
@@ -123,12 +128,9 @@ def _load_jsonl(
     connection.execute(f"CREATE TEMP TABLE lines ({LINE} BIGINT, value VARCHAR)")
     for first, lines in _decoded_batches(text, loaded):
         numbers = pa.array(range(first, first + len(lines)), pa.int64())
-        insert(
-            connection,
-            "lines",
-            pa.Table.from_arrays([numbers, pa.array(lines, pa.string())], [LINE, "value"]),
-        )
-    # text that NULL stands for was undecodable and is set aside already
+        arrays = [numbers, pa.array(lines, pa.string())]
+        insert(connection, "lines", pa.Table.from_arrays(arrays, [LINE, "value"]))
+    # NULL: the line was undecodable and is set aside already
     connection.execute("DELETE FROM lines WHERE value IS NULL OR trim(value, e' \\t\\r\\n') = ''")
     is_object = (
         "json_valid(value) AND json_type(CASE WHEN json_valid(value) THEN value END) = 'OBJECT'"
@@ -139,8 +141,8 @@ def _load_jsonl(
     ).fetchall()
     if bad and bad[0][0] == bad[0][3] and bad[0][1].lstrip().startswith("["):
         raise DataError(
-            f"{loaded.name}: a JSON array; wanted JSONL, one object a line.",
-            "Say so in params.yaml: `format: json` beside its `url`.",
+            f"{loaded.name}: a JSON array; wanted JSONL, one object per line.",
+            "Set `format: json` beside its `url` in params.yaml.",
         )
     for line, value, valid, _ in bad:
         loaded.reject(line, "not a JSON object" if valid else "not valid JSON", value)
@@ -149,28 +151,29 @@ def _load_jsonl(
     keys: dict[str, Any] = json.loads(structure[0]) if structure and structure[0] else {}
     if not keys and not bad:
         raise DataError(
-            f"{loaded.name}: empty; wanted one JSON object a line.", "Give a file with rows."
+            f"{loaded.name}: empty; wanted one JSON object per line.", "Give a file with rows."
         )
     loaded.name_columns(list(keys), reserved)
     loaded.mixed = [
         name
-        for kind, name in zip(keys.values(), loaded.columns, strict=True)
-        if wanted is None and kind == "JSON"
+        for json_type, name in zip(keys.values(), loaded.columns, strict=True)
+        if wanted is None and json_type == "JSON"
     ]
     columns = [
-        f"{_member(key, kind, wanted)} AS {quoted(name)}"
-        for (key, kind), name in zip(keys.items(), loaded.columns, strict=True)
+        f"{_member(key, json_type, wanted)} AS {quoted(name)}"
+        for (key, json_type), name in zip(keys.items(), loaded.columns, strict=True)
     ]
     columns += [LINE, *([f"value AS {RAW}"] if loaded.keep_raw else [])]
     connection.execute(
-        f"CREATE TABLE {quoted(loaded.table)} AS SELECT {', '.join(columns)} FROM lines ORDER BY {LINE}"
+        f"CREATE TABLE {quoted(loaded.table)} AS "
+        f"SELECT {', '.join(columns)} FROM lines ORDER BY {LINE}"
     )
     connection.execute("DROP TABLE lines")
     loaded.quarantine.sort(key=lambda entry: int(entry["line"]))
 
 
 def _decoded_batches(text: Text, loaded: Loaded) -> Iterator[tuple[int, list[str | None]]]:
-    """(number of the first line, lines), None for a line that is set aside because it cannot be decoded."""
+    """(number of the first line, lines); an undecodable line is set aside and becomes None."""
     first = 1
     with text.open() as file:
         while lines := list(islice(file, BATCH)):
@@ -184,14 +187,14 @@ def _decoded_batches(text: Text, loaded: Loaded) -> Iterator[tuple[int, list[str
             first += len(lines)
 
 
-def _member(key: str, kind: object, wanted: Collection[str] | None) -> str:
-    """SQL for one key's value: of its own type, or as it is written if it is `wanted` or has no one type."""
+def _member(key: str, json_type: object, wanted: Collection[str] | None) -> str:
+    """SQL of one key's value, converted to its type; see `load` for `wanted`."""
     pointer = literal("/" + key.replace("~", "~0").replace("/", "~1"))
-    if kind in ("VARCHAR", "NULL") or (wanted is None and kind == "JSON"):
+    if json_type in ("VARCHAR", "NULL") or (wanted is None and json_type == "JSON"):
         return f"json_extract_string(value, {pointer})"
-    if wanted is not None and key in wanted and isinstance(kind, str):
+    if wanted is not None and key in wanted and isinstance(json_type, str):
         return f"json_extract(value, {pointer})"
-    return f"json_transform(json_extract(value, {pointer}), {literal(json.dumps(kind))})"
+    return f"json_transform(json_extract(value, {pointer}), {literal(json.dumps(json_type))})"
 
 
 def _load_parquet(
@@ -201,22 +204,22 @@ def _load_parquet(
 
     reading = f"read_parquet({literal(escape_glob(path))}, hive_partitioning=false, filename=false"
     try:
-        names = [
-            row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {reading})").fetchall()
-        ]
+        described = connection.execute(f"DESCRIBE SELECT * FROM {reading})").fetchall()
+        names = [row[0] for row in described]
         loaded.name_columns(names, reserved)
         columns = ", ".join(
             f"{quoted(name)} AS {quoted(new)}"
             for name, new in zip(names, loaded.columns, strict=True)
         )
         connection.execute(
-            f"CREATE TABLE {quoted(loaded.table)} AS SELECT {columns}, file_row_number + 1 AS {LINE} FROM {reading}, file_row_number=true)"
+            f"CREATE TABLE {quoted(loaded.table)} AS SELECT {columns}, "
+            f"file_row_number + 1 AS {LINE} FROM {reading}, file_row_number=true)"
         )
     except duckdb.Error as error:
         if no_fault_of_data(error):
             raise
-        said = one_line(error).replace(str(path), loaded.name)
+        reason = one_line(error).replace(str(path), loaded.name)
         raise DataError(
-            f"{loaded.name}: not a Parquet file that can be read: {said}",
-            "Write it again, or mend `format`.",
+            f"{loaded.name}: not a readable Parquet file: {reason}",
+            "Write it again, or correct `format`.",
         ) from None

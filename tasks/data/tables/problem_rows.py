@@ -1,4 +1,4 @@
-"""Loaded files, or what a query made of them, as a problem's rows: which column is read from which, and as what."""
+"""Map loaded files, or the result of a query over them, to a problem's columns and types."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ if TYPE_CHECKING:
     from tasks.params.schema import IngestParams
     from tasks.problems.base import Problem
 
-PROBLEM, ORIGINAL = (
-    "_problem",
-    "_original",
-)  # columns of the rows that are set aside: why, and how their values began
+PROBLEM = "_problem"  # column with the reason why a row is set aside
+ORIGINAL = "_original"  # column with the first characters of the values of such a row
 ANSWER, PRODIGYS = "answer", {"_input_hash", "_task_hash", "spans"}  # columns of Prodigy's exports
 
 
 def column_mapping(problem: Problem, ingest: IngestParams) -> dict[str, tuple[str, ...]]:
-    """Column of the result -> the sources' column, or columns."""
+    """Result column -> source columns that it is read from."""
     known = [*problem.columns, *problem.replaceable]
     unknown = [
         f"'{name}'.{did_you_mean(name, known)}" for name in ingest.columns if name not in known
@@ -33,7 +31,7 @@ def column_mapping(problem: Problem, ingest: IngestParams) -> dict[str, tuple[st
     if unknown:
         raise ParamsError(
             f"ingest.columns: {problem.name} has no column {' and no '.join(unknown)}",
-            f"Its columns are {', '.join(known)}; further ones to keep go into `ingest.keep`.",
+            f"Its columns are {', '.join(known)}; list other columns to keep in `ingest.keep`.",
         )
     named = {
         name: (columns,) if isinstance(columns, str) else columns
@@ -58,41 +56,37 @@ def rows_of_columns(
     mapping: Mapping[str, tuple[str, ...]],
     loaded: Sequence[Sequence[Loaded]],
 ) -> str:
-    """SQL of all files' rows with the problem's columns: each file's values are read by their own types."""
-    parts, missing = [], []
-    for one in (one for some in loaded for one in some):
-        given = {
-            name: [find_column(connection, one, column) for column in columns]
-            for name, columns in mapping.items()
+    """SQL of all files' rows with the problem's columns, each file read by its own types."""
+    selects, errors = [], []
+    for file in (file for files in loaded for file in files):
+        columns = {
+            name: [(source, find_column(connection, file, source)) for source in sources]
+            for name, sources in mapping.items()
         }
-        absent = [
-            column
-            for name, columns in mapping.items()
-            for column, found in zip(columns, given[name], strict=True)
-            if found is None
-        ]
-        if absent:
+        missing = [source for pairs in columns.values() for source, column in pairs if not column]
+        if missing:
             wrong = (
-                f"'{column}'.{did_you_mean(column, one.columns)}"
-                for column in dict.fromkeys(absent)
+                f"'{name}'.{did_you_mean(name, file.columns)}" for name in dict.fromkeys(missing)
             )
-            columns = ", ".join(f"'{column}'" for column in one.columns[:30])
-            missing.append(
-                f"{one.name}: there is no column {' and no '.join(wrong)} Its {len(one.columns)} columns are {columns}."
+            shown = ", ".join(f"'{name}'" for name in file.columns[:30])
+            errors.append(
+                f"{file.name}: there is no column {' and no '.join(wrong)} "
+                f"Its {len(file.columns)} columns are {shown}."
             )
-        elif not missing:
-            found = {
-                name: [column for column in columns if column] for name, columns in given.items()
+        elif not errors:
+            present = {
+                name: [column for _, column in pairs if column] for name, pairs in columns.items()
             }
-            places = [FILE, LINE, *([SPLIT] if ingest.sources[0].split else [])]
-            answer = find_column(connection, one, ANSWER) if _is_prodigys(one, mapping) else None
-            parts.append(_read(problem, ingest, found, one.table, places, answer))
-    if missing:
+            origin = [FILE, LINE, *([SPLIT] if ingest.sources[0].split else [])]
+            answer = find_column(connection, file, ANSWER) if _is_prodigys(file, mapping) else None
+            selects.append(_read(problem, ingest, present, file.table, origin, answer))
+    if errors:
         raise DataError(
-            "\n".join(missing),
-            "Name the columns in params.yaml, for example `ingest.columns: {text: sentence}`; or check `format`.",
+            "\n".join(errors),
+            "Name the columns in params.yaml, for example `ingest.columns: {text: sentence}`; "
+            "or check `format`.",
         )
-    return " UNION ALL BY NAME ".join(parts)
+    return " UNION ALL BY NAME ".join(selects)
 
 
 def rows_of_result(
@@ -101,64 +95,54 @@ def rows_of_result(
     ingest: IngestParams,
     loaded: Sequence[Sequence[Loaded]],
 ) -> str:
-    """SQL of what the query returned, with the problem's types and columns, once it was checked."""
+    """SQL of the query's result with the problem's columns and types; checks its columns first."""
     types = {
         row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {queries.RESULT}").fetchall()
     }
     missing = [name for name in problem.columns if name not in types]
     if missing:
         raise ParamsError(
-            f"ingest.query: it returns {', '.join(types)}; {problem.name} also wants {', '.join(missing)}.",
-            "Name it in the query: SELECT … AS …",
+            f"ingest.query: it returns {', '.join(types)}; "
+            f"{problem.name} also needs {', '.join(missing)}.",
+            "Add it to the query: SELECT … AS …",
         )
     if "row" in types:
         raise ParamsError(
-            "ingest.query: the name 'row' is taken by the row's number.",
+            "ingest.query: the name 'row' is reserved for the row's number.",
             "Rename that column: SELECT … AS …",
         )
     if ingest.sources[0].split and SPLIT not in types:
         raise ParamsError(
-            "ingest.query: the sources name splits, but it does not return `split`.",
+            "ingest.query: the sources have splits, but the query does not return `split`.",
             "Add the column `split` to the SELECT.",
         )
     if SPLIT in types:
-        found = [
-            row[0]
-            for row in connection.execute(
-                f"SELECT DISTINCT {SPLIT} FROM {queries.RESULT} ORDER BY 1"
-            ).fetchall()
-        ]
-        if unknown := [value for value in found if value not in SPLITS]:
+        distinct = f"SELECT DISTINCT {SPLIT} FROM {queries.RESULT} ORDER BY 1"
+        splits = [row[0] for row in connection.execute(distinct).fetchall()]
+        if unknown := [value for value in splits if value not in SPLITS]:
             raise DataError(
                 f"column `split`: wanted {', '.join(SPLITS)}, found {unknown[:5]}.",
                 "Rename the values or the column in `ingest.query`.",
             )
-    if taken := [
-        name for name in problem.derived if name in types and name not in problem.replaceable
-    ]:
+    derived = [name for name in problem.derived if name not in problem.replaceable]
+    if reserved := [name for name in derived if name in types]:
         raise ParamsError(
-            f"ingest: {problem.name} makes the column '{taken[0]}' itself.",
+            f"ingest: {problem.name} computes the column '{reserved[0]}' itself.",
             "Leave it out, or rename it: SELECT … AS …",
         )
-    mixed = {name for some in loaded for one in some for name in one.mixed}
-    given = {
-        name: [
-            Given(name, quoted(name), JSON_TEXT if kind == "VARCHAR" and name in mixed else kind)
-        ]
-        for name, kind in types.items()
+    mixed = {name for files in loaded for file in files for name in file.mixed}
+    types |= {name: JSON_TEXT for name in mixed if types.get(name) == "VARCHAR"}
+    columns = {
+        name: [Given(name, quoted(name), duckdb_type)]
+        for name, duckdb_type in types.items()
         if name not in (FILE, LINE, SPLIT)
     }
-    return _read(
-        problem,
-        ingest,
-        given,
-        queries.RESULT,
-        [name for name in (FILE, LINE, SPLIT) if name in types],
-    )
+    origin = [name for name in (FILE, LINE, SPLIT) if name in types]
+    return _read(problem, ingest, columns, queries.RESULT, origin)
 
 
 def _is_prodigys(loaded: Loaded, mapping: Mapping[str, Sequence[str]]) -> bool:
-    """Whether a file is an export of Prodigy, whose annotators accept, reject or ignore each row."""
+    """Whether a file is a Prodigy export, where annotators accept, reject or ignore each row."""
     read = {column for columns in mapping.values() for column in columns}
     return (
         ANSWER in loaded.columns and ANSWER not in read and not PRODIGYS.isdisjoint(loaded.columns)
@@ -168,43 +152,40 @@ def _is_prodigys(loaded: Loaded, mapping: Mapping[str, Sequence[str]]) -> bool:
 def _read(
     problem: Problem,
     ingest: IngestParams,
-    given: Mapping[str, Sequence[Given]],
+    sources: Mapping[str, Sequence[Given]],
     table: str,
-    places: Sequence[str],
+    origin: Sequence[str],
     answer: Given | None = None,
 ) -> str:
-    """SQL of a table's rows with the problem's columns, what it derives from them, and in PROBLEM what is wrong with a row, if anything.
+    """SQL of a table's rows with the problem's columns, those derived from them, and PROBLEM.
 
-    given    what each column is read from; those that are not the problem's stay as they are
-    places   columns that say where a row is from
-    answer   whether the annotator accepted the row, where a column says so
+    PROBLEM says why a row cannot be used, or is NULL.
+
+    sources   result column -> source columns; columns that are not the problem's stay unchanged
+    origin    columns that say where a row comes from
+    answer    column that says whether the annotator accepted the row, if there is one
     """
-    own = {
-        name: columns
-        for name, columns in given.items()
-        if name in (*problem.columns, *problem.replaceable)
-    }
+    problem_columns = (*problem.columns, *problem.replaceable)
+    own = {name: columns for name, columns in sources.items() if name in problem_columns}
     readings = problem.readings(own, ingest)
     values = {
         name: readings[name].value if name in readings else kept(columns[0])
-        for name, columns in given.items()
+        for name, columns in sources.items()
     }
-    values |= {name: f"{name}::BIGINT" if name == LINE else name for name in places}
-    said = first_problem({**({ANSWER: accepted(answer)} if answer else {}), **readings})
-    if said:
+    values |= {name: f"{name}::BIGINT" if name == LINE else name for name in origin}
+    reason = first_problem({**({ANSWER: accepted(answer)} if answer else {}), **readings})
+    if reason:
         content = " || ' | ' || ".join(
             f"coalesce({column.text}, '')" for columns in own.values() for column in columns
         )
-        values |= {
-            PROBLEM: said,
-            ORIGINAL: f"CASE WHEN {PROBLEM} IS NOT NULL THEN left({content}, {CONTENT}) END",
-        }
+        excerpt = f"CASE WHEN {PROBLEM} IS NOT NULL THEN left({content}, {CONTENT}) END"
+        values |= {PROBLEM: reason, ORIGINAL: excerpt}
     else:
         values |= {PROBLEM: "NULL::VARCHAR", ORIGINAL: "NULL::VARCHAR"}
-    columns = ", ".join(f"{value} AS {quoted(name)}" for name, value in values.items())
+    selected = ", ".join(f"{value} AS {quoted(name)}" for name, value in values.items())
     derived = "".join(
         f", ({expression})::{problem.types.get(name, 'VARCHAR')} AS {quoted(name)}"
         for name, expression in problem.derived.items()
         if name not in values
     )
-    return f"SELECT *{derived} FROM (SELECT {columns} FROM {quoted(table)})"
+    return f"SELECT *{derived} FROM (SELECT {selected} FROM {quoted(table)})"

@@ -1,4 +1,4 @@
-"""A user's file of rows, read in batches: for predictions, and for what was labelled since."""
+"""Read a user's file of rows in batches, for predictions and for newly labelled data."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from tasks.problems.base import Problem
 
 BATCH_ROWS = 4096  # rows in memory at a time
-_INPUT = "\x1finput "  # begins the names of converted columns
+_INPUT = "\x1finput "  # prefix of the names of converted columns
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of a file, at least one batch of them.
+    """Consecutive rows of a file.
 
-    rows     every column as the file has it
-    inputs   the columns that were asked for, read as the problem's columns are
-    objects  of JSON, whose values need have no one type: the rows as they are written
+    rows     all columns, as in the file
+    inputs   the requested columns, converted like the problem's columns
+    objects  the rows as written, for JSON files, where a column's values may differ in type
     """
 
     rows: pa.RecordBatch
@@ -41,21 +41,22 @@ class Batch:
     objects: list[dict[str, Any]] | None = None
 
     def values(self) -> list[dict[str, Any]]:
-        """Every row, as Python has it; DataError where two columns have one name."""
+        """All rows as Python dicts; DataError if two columns have the same name."""
         names = self.rows.schema.names
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(
-                f"two columns are called '{twice[0]}', of which a row of JSON holds one.",
+                f"two columns are called '{repeated[0]}', but a JSON row can hold only one.",
                 "Rename one, or write to .parquet or .csv.",
             )
         return self.rows.to_pylist() if self.objects is None else self.objects
 
 
 def read_batches(source: Path, wanted: Collection[str], problem: Problem) -> Iterator[Batch]:
-    """The rows of a CSV, TSV, JSON, JSONL or Parquet file, in order; an empty batch where there are none.
+    """The rows of a CSV, TSV, JSON, JSONL or Parquet file, in order; one empty batch if none.
 
-    wanted   columns that must be there; as inputs they are read as those of `problem` are
-    Raises DataError where a row cannot be read (of CSV and JSON before the first batch) or a column is missing.
+    wanted   required columns, converted like the columns of `problem` in a batch's `inputs`
+    Raises DataError if a column is missing or a row cannot be read; for CSV and JSON, before the
+    first batch.
     """
     from tasks.params.schema import Source
 
@@ -69,7 +70,7 @@ def read_batches(source: Path, wanted: Collection[str], problem: Problem) -> Ite
 def _parquet_batches(
     source: Path, _: Source, wanted: Sequence[str], problem: Problem
 ) -> Iterator[Batch]:
-    """By pyarrow: every type, and what a frame's index is, stays as it is."""
+    """Read with pyarrow, which preserves all types and the index metadata of data frames."""
     import duckdb
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -77,15 +78,15 @@ def _parquet_batches(
     try:
         with pq.ParquetFile(source) as file, duckdb.connect() as connection:
             _require_columns(source, file.schema_arrow.names, wanted)
-            none = pa.RecordBatch.from_pylist([], file.schema_arrow)
+            empty = pa.RecordBatch.from_pylist([], file.schema_arrow)
             register(connection)
             first = 1
-            for rows in file.iter_batches(BATCH_ROWS) if file.metadata.num_rows else [none]:
+            for rows in file.iter_batches(BATCH_ROWS) if file.metadata.num_rows else [empty]:
                 yield Batch(rows, _inputs(connection, source, rows, first, wanted, problem))
                 first += rows.num_rows
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
-            f"{source}: not a Parquet file that can be read: {' '.join(str(error).split())[:300]}",
+            f"{source}: not a readable Parquet file: {' '.join(str(error).split())[:300]}",
             "Write it again.",
         ) from None
 
@@ -98,22 +99,20 @@ def _inputs(
     wanted: Sequence[str],
     problem: Problem,
 ) -> pa.RecordBatch:
-    """The columns that are wanted; `first` is the number of the first row."""
+    """The wanted columns, converted; `first` is the number of the first row."""
     import pyarrow as pa
 
     connection.register("rows", pa.Table.from_batches([rows.select(wanted)]))
-    kinds = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
-    readings = _readings(kinds, wanted, problem)
+    types = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
+    readings = _readings(types, wanted, problem)
     _require_fit(connection, source, readings, f"row_number() OVER () + {first - 1}")
     columns = ", ".join(
         f"{reading.value} AS {quoted(column)}" for column, reading in readings.items()
     )
-    found: pa.Table = connection.sql(f"SELECT {columns} FROM rows").to_arrow_table()
-    return (
-        found.combine_chunks().to_batches()[0]
-        if len(found)
-        else pa.RecordBatch.from_pylist([], found.schema)
-    )
+    table: pa.Table = connection.sql(f"SELECT {columns} FROM rows").to_arrow_table()
+    if not len(table):
+        return pa.RecordBatch.from_pylist([], table.schema)
+    return table.combine_chunks().to_batches()[0]
 
 
 def _text_batches(
@@ -123,7 +122,7 @@ def _text_batches(
     import pyarrow as pa
 
     loaded = Loaded("rows", source.name, keep_raw=True)
-    # a database on disk, for the file may be larger than memory
+    # a database on disk: the file may be larger than memory
     with (
         tempfile.TemporaryDirectory() as scratch,
         duckdb.connect(str(Path(scratch) / "rows.duckdb")) as connection,
@@ -133,64 +132,53 @@ def _text_batches(
         load(connection, source, loaded, described, wanted, Path(scratch))
         _require_all(source, loaded)
         _require_columns(source, loaded.columns, wanted)
-        kinds = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
-        readings = _readings(kinds, wanted, problem)
+        types = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
+        readings = _readings(types, wanted, problem)
         _require_fit(connection, source, readings, LINE)
-        # values of several types as their text, not as JSON with its quotes
+        # mixed types: values as plain text, not as JSON with quotes
         columns = [
-            f"{quoted(name)} ->> '$' AS {quoted(name)}" if kinds[name] == "JSON" else quoted(name)
+            f"{quoted(name)} ->> '$' AS {quoted(name)}" if types[name] == "JSON" else quoted(name)
             for name in loaded.columns
         ]
         columns += [
             f"{reading.value} AS {quoted(_INPUT + column)}" for column, reading in readings.items()
         ]
-        columns += [RAW] if RAW in kinds else []
-        reader = (
-            connection.cursor()
-            .sql(f"SELECT {', '.join(columns)} FROM rows ORDER BY {LINE}")
-            .to_arrow_reader(BATCH_ROWS)
-        )
+        columns += [RAW] if RAW in types else []
+        query = f"SELECT {', '.join(columns)} FROM rows ORDER BY {LINE}"
+        reader = connection.cursor().sql(query).to_arrow_reader(BATCH_ROWS)
         batches = reader if loaded.rows else [pa.RecordBatch.from_pylist([], reader.schema)]
         yield from (_split(batch, loaded, wanted) for batch in batches)
 
 
 def _split(batch: pa.RecordBatch, loaded: Loaded, wanted: Sequence[str]) -> Batch:
-    objects = (
-        [json.loads(text) for text in batch[RAW].to_pylist()] if RAW in batch.schema.names else None
-    )
+    is_json = RAW in batch.schema.names
+    objects = [json.loads(text) for text in batch[RAW].to_pylist()] if is_json else None
     rows = batch.select(loaded.columns).rename_columns(loaded.spelled())
-    return Batch(
-        rows,
-        batch.select([_INPUT + column for column in wanted]).rename_columns(list(wanted)),
-        objects,
-    )
+    inputs = batch.select([_INPUT + column for column in wanted]).rename_columns(list(wanted))
+    return Batch(rows, inputs, objects)
 
 
 def _readings(
-    kinds: Mapping[str, str], wanted: Sequence[str], problem: Problem
+    types: Mapping[str, str], wanted: Sequence[str], problem: Problem
 ) -> dict[str, Reading]:
-    return problem.readings(
-        {name: [Given(name, quoted(name), kinds[name])] for name in wanted}, ReadingParams()
-    )
+    columns = {name: [Given(name, quoted(name), types[name])] for name in wanted}
+    return problem.readings(columns, ReadingParams())
 
 
 def _require_fit(
     connection: duckdb.DuckDBPyConnection, source: Path, readings: Mapping[str, Reading], line: str
 ) -> None:
-    """DataError where the rows hold values that are nothing of what they should be."""
-    said = first_problem(readings)
-    query = f"SELECT {line} AS line, {said} AS said FROM rows"
-    bad = (
-        connection.execute(
-            f"SELECT * FROM ({query}) WHERE said IS NOT NULL ORDER BY line"
-        ).fetchall()
-        if said
-        else []
-    )
+    """Raise DataError if any row's values cannot be converted; `line` is SQL of a row's number."""
+    problem = first_problem(readings)
+    if problem is None:
+        return
+    query = f"SELECT {line} AS line, {problem} AS problem FROM rows"
+    query = f"SELECT * FROM ({query}) WHERE problem IS NOT NULL ORDER BY line"
+    bad = connection.execute(query).fetchall()
     if bad:
         raise DataError(
             f"{source}: {len(bad)} rows cannot be read; line {bad[0][0]}: {bad[0][1]}.",
-            "Mend or remove them.",
+            "Fix or remove them.",
         )
 
 
@@ -200,7 +188,7 @@ def _require_all(source: Path, loaded: Loaded) -> None:
         count = len(loaded.quarantine)
         raise DataError(
             f"{source}: {count} rows cannot be read; line {first['line']}: {first['reason']}.",
-            "Mend or remove them.",
+            "Fix or remove them.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Columns of sources by the names that users give them: `text`, or `data.text` for a member of a structure."""
+"""Find source columns by name: `text`, or `data.text` for a member of a structure."""
 
 from __future__ import annotations
 
@@ -12,38 +12,32 @@ if TYPE_CHECKING:
 
 
 def roots(name: str) -> tuple[str, ...]:
-    """The columns that may hold what is called so."""
+    """Columns that a name may refer to: itself, or the part before the first dot."""
     return tuple(dict.fromkeys((name, name.partition(".")[0])))
 
 
 def find_column(connection: duckdb.DuckDBPyConnection, loaded: Loaded, name: str) -> Given | None:
-    """The column, or the member, of that name; None where there is none."""
+    """The column, or the member of a structure, with this name; None if there is none."""
     import duckdb
 
-    types = {
-        row[0]: str(row[1])
-        for row in connection.execute(f"DESCRIBE {quoted(loaded.table)}").fetchall()
-    }
+    table = quoted(loaded.table)
+    types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {table}").fetchall()}
     root, *members = name.split(".")
     if name in types:
         sql = quoted(name)
     elif root not in types or not members:
         return None
-    elif types[root] == "JSON":  # rows differ in what they hold there
+    elif types[root] == "JSON":  # rows hold values of different types
         sql = f"json_extract({quoted(root)}, {literal('/' + '/'.join(members))})"
     else:
         sql = ".".join(map(quoted, (loaded.table, root, *members)))
     try:
-        kind = str(
-            connection.execute(
-                f"DESCRIBE SELECT {sql} AS value FROM {quoted(loaded.table)}"
-            ).fetchall()[0][1]
-        )
+        described = connection.execute(f"DESCRIBE SELECT {sql} AS value FROM {table}").fetchall()
     except duckdb.BinderException:
         return None
-    return Given(name, sql, JSON_TEXT if name in loaded.mixed else kind)
+    return Given(name, sql, JSON_TEXT if name in loaded.mixed else str(described[0][1]))
 
 
-def kept(given: Given) -> str:
-    """SQL of a value that is kept as it is; as text where rows differ in type."""
-    return given.text if given.is_json else given.sql
+def kept(column: Given) -> str:
+    """SQL of an unchanged value; as text if the rows' types differ."""
+    return column.text if column.is_json else column.sql

@@ -1,4 +1,4 @@
-"""The schemes that entities are tagged by, as IOB2: numbers, IOB1, BIOES and BILOU."""
+"""Detect tagging schemes of entities (tag numbers, IOB1, BIOES, BILOU) and convert them to IOB2."""
 
 from __future__ import annotations
 
@@ -15,54 +15,56 @@ if TYPE_CHECKING:
     from tasks.params.reading import ReadingParams
 
 _NUMBERS = (
-    "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE",
-)  # fmt: skip
-_SAME_AS = {
-    "S-": "B-",
-    "U-": "B-",
-    "E-": "I-",
-    "L-": "I-",
-}  # BIOES and BILOU: single or unit, end or last
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
+)
+# BIOES and BILOU prefix -> IOB2 prefix: single or unit, end or last
+_SAME_AS = {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}
 MOST_TAGS = 1000
 PREFIXES = ("B-", "I-", *_SAME_AS)
 
 
-def as_iob2(tags: str, given: Given, params: ReadingParams) -> str:
-    """SQL of tags in IOB2, of SQL of tags.
+def as_iob2(tags: str, column: Given, params: ReadingParams) -> str:
+    """Convert SQL of tags in any scheme to SQL of tags in IOB2.
 
-    Numbers stand for `ingest.tag_names`; S-, U-, E- and L- have one meaning; an I- that begins an entity is right in IOB1 alone.
+    Numbers are indices into `ingest.tag_names`. S-, U-, E- and L- mean the same in every scheme;
+    an I- at the beginning of an entity is valid only in IOB1.
     Raises ParamsError for numbers without names.
     """
     if params.tag_names:
         names = ", ".join(map(literal, params.tag_names))
         number = "TRY_CAST(x AS UINTEGER)"
         tags = f"list_transform({tags}, lambda x: coalesce([{names}][{number}::BIGINT + 1], x))"
-    elif given.is_list and given.kind.removesuffix("[]") in _NUMBERS:
+    elif column.is_list and column.kind.removesuffix("[]") in _NUMBERS:
         raise ParamsError(
-            f"column '{given.name}': it holds the numbers of tags, and nothing says which tags they are.",
-            "Name them in order, from 0: `ingest.tag_names: [O, B-PER, I-PER, ...]`, or `ratchet init --tags O,B-PER,I-PER,...`.",
+            f"column '{column.name}': it holds tag numbers, but the tags' names are not known.",
+            "List the names in order, from 0: `ingest.tag_names: [O, B-PER, I-PER, ...]`, "
+            "or `ratchet init --tags O,B-PER,I-PER,...`.",
         )
     cases = " ".join(
-        f"WHEN {literal(theirs)} THEN {literal(ours)} || x[3:]" for theirs, ours in _SAME_AS.items()
+        f"WHEN {literal(prefix)} THEN {literal(iob2)} || x[3:]" for prefix, iob2 in _SAME_AS.items()
     )
     tags = f"list_transform({tags}, lambda x: CASE x[:2] {cases} ELSE x END)"
     if params.merge_labels:
-        tags = f"list_transform({tags}, lambda x: CASE WHEN x[2] = '-' THEN x[:2] || trim(lower(x[3:])) ELSE x END)"
+        merged = "CASE WHEN x[2] = '-' THEN x[:2] || trim(lower(x[3:])) ELSE x END"
+        tags = f"list_transform({tags}, lambda x: {merged})"
     if params.tag_scheme == "iob1":
-        before = f"coalesce(({tags})[i - 1][3:], '')"
-        tags = f"list_transform({tags}, lambda x, i: CASE WHEN x[:2] = 'I-' AND {before} <> x[3:] THEN 'B-' || x[3:] ELSE x END)"
+        begins = f"x[:2] = 'I-' AND coalesce(({tags})[i - 1][3:], '') <> x[3:]"
+        begun = f"CASE WHEN {begins} THEN 'B-' || x[3:] ELSE x END"
+        tags = f"list_transform({tags}, lambda x, i: {begun})"
     return tags
 
 
 def unnamed_number(tags: str, name: str) -> str:
-    """SQL of what is wrong with tags that are numbers still, of SQL of what `as_iob2` made; NULL where none is."""
+    """SQL of the problem with tags that are still numbers after `as_iob2`, or of NULL."""
     remedy = "`ratchet init --tags O,B-PER,I-PER,...` names them in order, from 0"
-    said = f"{name}: numbers of tags that `ingest.tag_names` does not name; {remedy}"
-    return f"CASE WHEN len(list_filter({tags}, lambda x: x[1] BETWEEN '0' AND '9')) > 0 THEN {literal(said)} END"
+    problem = f"{name}: tag numbers that `ingest.tag_names` does not name; {remedy}"
+    numbers = f"list_filter({tags}, lambda x: x[1] BETWEEN '0' AND '9')"
+    return f"CASE WHEN len({numbers}) > 0 THEN {literal(problem)} END"
 
 
 def is_iob1(rows: Iterable[Sequence[Any] | None]) -> bool:
-    """Whether entities begin with I-, and with B- only where they touch another of their type."""
+    """Whether entities begin with I-, and with B- only right after one of the same type."""
     begun = orphans = 0
     for tags in rows:
         before = "O"
@@ -75,7 +77,7 @@ def is_iob1(rows: Iterable[Sequence[Any] | None]) -> bool:
 
 
 def numbered(rows: Mapping[str, Sequence[Any]]) -> str | None:
-    """The column, if there is one, of lists of whole numbers that may be tags'."""
+    """Column of lists of whole numbers that may be tag numbers; None if there is none."""
     for name, values in rows.items():
         items = [item for value in values if isinstance(value, list) for item in value]
         if (
@@ -88,7 +90,7 @@ def numbered(rows: Mapping[str, Sequence[Any]]) -> str | None:
 
 
 def spans_of(rows: Mapping[str, Sequence[Any]]) -> str | None:
-    """The column, if there is one, of lists of spans with offsets, or of what Label Studio exports of them."""
+    """Column of lists of spans with offsets or of Label Studio's spans; None if there is none."""
     for name, values in rows.items():
         items = [item for value in values if isinstance(value, list) for item in value]
         if items and sum(map(_is_span, items)) >= MOSTLY * len(items):
@@ -97,29 +99,24 @@ def spans_of(rows: Mapping[str, Sequence[Any]]) -> str | None:
 
 
 def choices_of(rows: Mapping[str, Sequence[Any]]) -> str | None:
-    """The column, if there is one, of what Label Studio exports of classes of whole texts."""
+    """Column of Label Studio's annotations with classes of whole texts; None if there is none."""
     for name, values in rows.items():
-        results = [
-            kind
-            for value in values
-            if isinstance(value, list)
-            for item in value
-            for kind in _result_types(item)
-        ]
-        if "choices" in results and LABELS not in results:
+        items = [item for value in values if isinstance(value, list) for item in value]
+        result_types = {result_type for item in items for result_type in _result_types(item)}
+        if "choices" in result_types and LABELS not in result_types:
             return name
     return None
 
 
 def word_tags(rows: Mapping[str, Sequence[Any]]) -> str | None:
-    """The column, if there is one, whose rows hold the tag of a word each."""
+    """Column in which each row holds the tag of one word; None if there is none."""
     for name, values in rows.items():
         present = [value for value in values if value]
-        tags = all(
+        are_tags = all(
             isinstance(value, str) and (value == "O" or value.startswith(PREFIXES))
             for value in present
         )
-        if tags and len({value == "O" for value in present}) == 2:
+        if are_tags and len({value == "O" for value in present}) == 2:
             return name
     return None
 
@@ -128,15 +125,14 @@ def _is_span(item: Any) -> bool:
     if isinstance(item, dict):
         keys = {key for key, value in item.items() if value is not None}
         if "result" in keys:
-            kinds = _result_types(item)
-            return LABELS in kinds or not kinds
-        return bool(keys & {"start", "start_offset"}) and bool(
-            keys & {"label", "labels", "entity_group"}
-        )
+            result_types = _result_types(item)
+            return LABELS in result_types or not result_types
+        has_label = not keys.isdisjoint(("label", "labels", "entity_group"))
+        return has_label and not keys.isdisjoint(("start", "start_offset"))
     return isinstance(item, list) and len(item) == 3 and isinstance(item[2], str)
 
 
 def _result_types(item: Any) -> set[str]:
-    """The types of the results of one of Label Studio's annotations."""
+    """Types of the results in one Label Studio annotation."""
     results = item.get("result") if isinstance(item, dict) else None
     return {result.get("type", LABELS) for result in results or () if isinstance(result, dict)}
