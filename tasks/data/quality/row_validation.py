@@ -221,7 +221,7 @@ class Judged:
             yield from set_aside(rows, sorted(failed_checks), reasons)
 
     def examples(self, outcome: Outcome) -> list[dict[str, Any]]:
-        """The first rows that fail a check: origin, and (masked) the value judged and an excerpt."""
+        """The first rows that fail a check: origin, value judged and excerpt, both masked."""
         names = [name for name in self.rows.column_names if _concerns(outcome.check, name)]
         columns = names or list(self._texts)
         rows = self.rows.take(np.array([*outcome.examples], np.int64)).to_pylist()
