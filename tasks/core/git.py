@@ -19,7 +19,7 @@ class GitState:
 
 
 def git_state(workspace: Path) -> GitState:
-    """The commit and whether it is dirty: dvc.lock is ignored; a workspace without commits is dirty."""
+    """The git state; dvc.lock is not checked, and a workspace without a commit is always dirty."""
     commit = _git(workspace, "rev-parse", "HEAD")
     if commit is None:
         return GitState(None, True)
