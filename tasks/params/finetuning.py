@@ -70,7 +70,7 @@ class FinetuneParams(Section):
 
     @property
     def adds(self) -> bool:
-        """Whether the base model stays frozen except its head, and few added weights are trained."""
+        """Whether the base model is frozen except its head, and few added weights are trained."""
         return self.method not in ("full", "frozen")
 
     @model_validator(mode="after")

@@ -221,10 +221,7 @@ class _Index:
         hits = []
         for first, last, owner in bounds:
             low = np.searchsorted(self._keys, first, "left")
-            if len(self._keys):
-                hit = np.flatnonzero(self._keys.take(low, mode="clip") <= last)
-            else:
-                hit = low[:0]
+            hit = np.flatnonzero(self._keys.take(low, mode="clip") <= last)
             hit = hit[low[hit] < len(self._keys)]
             counts = np.searchsorted(self._keys, last[hit], "right") - low[hit]
             hits.append((low[hit], counts, owner[hit]))
@@ -248,11 +245,10 @@ class _Index:
         cuts = np.searchsorted(
             np.cumsum(counts), np.arange(0, counts.sum() + _CHUNK_PAIRS, _CHUNK_PAIRS), "left"
         )
+        if not len(first):
+            return
         # a text's candidates must not be split between two chunks
-        if len(first):
-            cuts = np.unique(np.append(first[np.minimum(cuts, len(first) - 1)], len(first)))
-        else:
-            cuts = cuts[:0]
+        cuts = np.unique(np.append(first[np.minimum(cuts, len(first) - 1)], len(first)))
         for start, stop in pairwise(cuts.tolist()):
             yield from self._chunk(p, low[start:stop], counts[start:stop], owner[start:stop])
 

@@ -60,7 +60,7 @@ def general_checks(text_columns: Sequence[str], validate: ValidateParams) -> lis
               "error", f"there are fewer than {validate.min_rows} rows (validate.min_rows)"),
         Check("duplicates", "expect_column_values_to_be_null",
               {"column": FIRST_COPY, "mostly": 1 - validate.max_duplicate_share}, "warn",
-              "the text repeats an earlier row's, ignoring case, accents and punctuation"),
+              "the text repeats that of an earlier row, ignoring case, accents and punctuation"),
     ]  # fmt: skip
     for column in text_columns:
         column_checks = _text_checks(column, validate)
