@@ -47,9 +47,7 @@ class Claims:
         """(texts,) the first row of each text in the split that keeps it."""
         rows = np.flatnonzero(~self.outdone)[::-1].astype(np.int32)
         first = np.zeros(len(self.texts), np.int32)
-        first[self.texts.of_rows[rows]] = (
-            rows  # descending: the last assignment, the first row, wins
-        )
+        first[self.texts.of_rows[rows]] = rows  # descending, so the first row is assigned last
         return first
 
 

@@ -74,9 +74,8 @@ def _normalize_ascii(texts: pa.Array) -> pa.Array:
     lengths = np.add.reduceat(
         np.append(kept, False).view(np.uint8), offsets[:-1] - offsets[0], dtype=np.int64
     )
-    lengths = np.where(
-        offsets[1:] > offsets[:-1], lengths, 0
-    )  # reduceat sums one byte for empty texts
+    # for an empty text reduceat returns the byte at its start instead of 0
+    lengths = np.where(offsets[1:] > offsets[:-1], lengths, 0)
     ends = np.concatenate(([0], np.cumsum(lengths)))
     validity = (
         pa.array(pc.is_valid(texts).to_numpy(zero_copy_only=False)).buffers()[1]
