@@ -27,7 +27,7 @@ _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV)
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a path for a file or directory that replaces `target` only if the block succeeds."""
+    """Yield a path next to `target`; what is written there replaces it if the block succeeds."""
     _make_directory(target.parent)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

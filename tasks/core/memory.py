@@ -20,7 +20,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_cached_memory() -> None:
-    """Return the memory that torch caches to the GPU."""
+    """Free the GPU memory that torch caches."""
     import torch
 
     if torch.cuda.is_available():
