@@ -73,10 +73,9 @@ class Limit:
             sign, best, worst, met, beyond = -1, low, high, "at most", "above"
         broken = sign * ((worst if self.demanded else best) - self.bound) < 0
         meets = sign * (measured.value - self.bound) >= 0
+        relation = met if meets else f"not shown to be {beyond}"
         if broken:
             relation = f"not shown to be {met}" if meets else beyond
-        else:
-            relation = met if meets else f"not shown to be {beyond}"
         numbers = {
             "found": measured.value,
             "interval": [low, high],

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # aliases: the version in production, and the newest
 CHAMPION, CHALLENGER = "champion", "challenger"
 CONTENT_KEY = "ratchet.content_key"
-# the content key of an earlier release, which held digests of code files
+# the content key it was registered under, when keys still held digests of code files
 EARLIER_KEY = "ratchet.earlier_content_key"
 # declared versions of the stages' code; missing on versions from before these existed
 STAGE_VERSIONS = "ratchet.stage_versions"
@@ -91,7 +91,7 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
         existing = client.get_experiment_by_name(experiment)
         if existing is not None:
             return client, str(existing.experiment_id)
-        # a server chooses the location; a bare database would use the working directory
+        # a server chooses the location; a bare database would put them in the working directory
         location = None if uri.startswith("http") else (store / ARTIFACTS).as_uri()
         try:
             return client, str(client.create_experiment(experiment, artifact_location=location))
@@ -147,10 +147,8 @@ def claim_run(client: MlflowClient, experiment_id: str, content_key: str, name: 
     'ratchet MODEL run KEY n', hidden at once. n is 1 unless an earlier claim's run was deleted.
     """
     existing = _runs(client, experiment_id, content_key)
-    if existing:
-        run = existing[0]
-    else:
-        run = client.create_run(experiment_id, run_name=name, tags={CONTENT_KEY: content_key})
+    tags = {CONTENT_KEY: content_key}
+    run = existing[0] if existing else client.create_run(experiment_id, run_name=name, tags=tags)
     for number in count(1):
         claim = f"ratchet {name} run {content_key[:32]} {number}"
         claimed = _claim_once(client, claim, "run", run.info.run_id)
@@ -322,7 +320,10 @@ def registered_sha256(version: ModelVersion) -> str:
 
 
 def download_bundle(client: MlflowClient, version: ModelVersion, downloads: Path) -> Path:
-    """A local directory with the version's bundle; downloaded unless the artifacts are on disk."""
+    """A local directory with the version's bundle.
+
+    It is a copy in `downloads` unless MLflow's artifacts are on this disk.
+    """
     from mlflow.artifacts import download_artifacts
     from mlflow.utils.file_utils import local_file_uri_to_path
 

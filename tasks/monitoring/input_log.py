@@ -31,8 +31,7 @@ _READERS = {
 _FILE = "_log_file"
 _SKIPPED = (".", "_")  # prefixes of scratch files, and of other tools' marks such as _SUCCESS
 _REMEDY = (
-    "Move it away, or write it again; `retrain.drift.inputs` in params.yaml names the folder that "
-    "is read."
+    "Move it away, or write it again; `retrain.drift.inputs` in params.yaml names what is read."
 )
 
 
