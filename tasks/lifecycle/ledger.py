@@ -115,7 +115,7 @@ class Ledger:
         return replace(decision, settled=True)
 
     def settle(self) -> Position:
-        """Complete a move that was only claimed, put right a late write, return the result."""
+        """Complete a move that was only claimed, correct a late write, return the position."""
         announced: list[str] = []
         last_reading = None
         while True:
@@ -167,7 +167,7 @@ class Ledger:
             if active is None:
                 return last, None, None
             raise RegistryError(
-                f"{self.name}: '{active.name}' names a decision that is on no version.",
+                f"{self.name}: '{active.name}' names a decision that no version has.",
                 "The version was deleted while it was promoted: set the alias `champion` by hand, "
                 "then delete that experiment.",
             )

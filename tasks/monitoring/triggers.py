@@ -152,8 +152,10 @@ def drift_trigger(
     if not params.enabled:
         return _disabled("drift")
     if not inputs.exists():
-        remedy = "`ratchet predict --log` writes them"
-        return _idle("drift", f"No inputs were logged yet: there is no {inputs}; {remedy}.")
+        reason = (
+            f"No inputs were logged yet: there is no {inputs}; `ratchet predict --log` logs them."
+        )
+        return _idle("drift", reason)
     if not reference.exists():
         return _idle("drift", f"There are no training rows yet: there is no {reference}.")
     trained, recent = _read_trained(reference, columns), read_inputs(inputs, columns)
@@ -257,8 +259,9 @@ def performance_trigger(
     outputs, references = _outputs_and_references(labelled, predictor)
     count = len(references)
     if count < params.min_rows:
-        rows = f"{count} labelled of {params.min_rows} needed"
-        reason = f"Too few rows to measure the champion: {rows}."
+        reason = (
+            f"Too few rows to measure the champion: {count} labelled of {params.min_rows} needed."
+        )
         return _idle("performance", reason, {"rows": count})
     metric = predictor.problem.metric
     interval = metric_intervals(
