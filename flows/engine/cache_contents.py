@@ -16,7 +16,7 @@ from tasks.core.errors import WorkspaceError, as_storage_error
 
 
 def forget_hashes(repo: Any, paths: Iterable[Path]) -> None:
-    """Make DVC hash these files and the files of these directories anew when it next needs hashes."""
+    """Make DVC hash these files, and the files of these directories, anew at its next look."""
     hashes = getattr(repo.state, "hashes", None)  # without a store of hashes it always reads
     if hashes is None:
         return
@@ -37,7 +37,7 @@ def clear_way(outs: Iterable[Any]) -> None:
 
 
 def drop_damaged(outs: Iterable[Any]) -> list[str]:
-    """Remove cached objects of these outs that do not match their hash; returns the outs affected."""
+    """Remove cached objects that do not match their hash; returns the outs affected, by name."""
     return [str(out) for out in outs if out.hash_info and not _is_sound(out)]
 
 
@@ -97,12 +97,13 @@ def _is_sound(out: Any) -> bool:
         return False
     if not out.hash_info.isdir:
         return True
-    entries = [entry.value for _, _, entry in out.get_obj() or ()]
-    return all([_matches(out.cache, oid) for oid in entries])  # the list: removes every damaged one
+    oids = [entry.value for _, _, entry in out.get_obj() or ()]
+    damaged = [oid for oid in oids if not _matches(out.cache, oid)]
+    return not damaged
 
 
 def _matches(odb: Any, oid: str) -> bool:
-    """False, and the object removed, if its bytes differ; a missing object is left for DVC to find."""
+    """False, and the object removed, if its bytes differ; a missing one is left for DVC to find."""
     from dvc_data.hashfile.hash import file_md5
 
     path = odb.oid_to_path(oid)
@@ -114,7 +115,7 @@ def _matches(odb: Any, oid: str) -> bool:
 
 @contextmanager
 def dvc_refusals(root: Path) -> Iterator[None]:
-    """Raise DVC's errors as ours: no repository, locked by another process, unreadable files of DVC."""
+    """Raise DVC's errors as ours: no repository, lock held by another, unreadable DVC files."""
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.lock import LockError
     from scmrepo.exceptions import SCMError

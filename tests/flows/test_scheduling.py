@@ -184,7 +184,7 @@ def test_an_interval_starts_runs_one_at_a_time_and_only_a_failure_is_told(
     assert "reviews.csv" in told["cause"]
     assert to_block == {"to": "ops", "body": told["text"]}
     assert {told["cause"], told["url"]} <= set(told["text"].splitlines())
-    assert "could not be told" in by_the_server[0]
+    assert "could not be reported" in by_the_server[0]
     assert "SourceError" in failed["state"]["message"]
     ratchet(trained, "schedule", "--remove", PREFECT_API_URL=server)
 
