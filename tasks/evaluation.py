@@ -1,6 +1,7 @@
 """Evaluate the checkpoint on the test split.
 
-Metrics with intervals, metrics by slice, behavioural tests, and a comparison with a baseline.
+Metrics with intervals, metrics by slice, behavioural tests (small changes of the text), and a
+comparison with a baseline.
 """
 
 from __future__ import annotations
@@ -92,14 +93,12 @@ def evaluate_checkpoint(
     # before the model runs, so that mistakes in params.yaml surface early
     tests = problem_type.behaviour_tests(test, labels, evaluate, seed)
     device = pick_device(device)
-    predictor = Predictor(
-        problem_type, labels, tokens, load_checkpoint(problem_type, checkpoint, labels), device
-    )
+    network = load_checkpoint(problem_type, checkpoint, labels)
+    predictor = Predictor(problem_type, labels, tokens, network, device)
     base = None
     if evaluate.baseline and problem_type.baseline_is_base:
-        base_network = _load_base(
-            problem_type, labels, resolve_model(base_model, root, cache), seed
-        )
+        base_dir = resolve_model(base_model, root, cache)
+        base_network = _load_base(problem_type, labels, base_dir, seed)
         base = Predictor(problem_type, labels, tokens, base_network, device)
 
     validation = read_features(tokens / "validation.arrow")
@@ -150,14 +149,12 @@ def evaluate_checkpoint(
     if base is not None:
         baseline = base.outputs(features, report, (0.93, 0.96))
     elif evaluate.baseline:
-        train = read_table(
-            splits / "train.parquet", [*problem_type.columns, *problem_type.derived]
-        ).to_pydict()
+        columns = [*problem_type.columns, *problem_type.derived]
+        train = read_table(splits / "train.parquet", columns).to_pydict()
         baseline = problem_type.baseline(train, test, labels, seed)
     evaluation["baseline"] = None if baseline is None else compare_baseline(judged, baseline)
-    evaluation["notes"] = model_notes(
-        evaluation, only_answer(problem_type, judged.outputs, test, labels)
-    )
+    answer = only_answer(problem_type, judged.outputs, test, labels)
+    evaluation["notes"] = model_notes(evaluation, answer)
     models = {**({"before": base.model} if base else {}), "after": predictor.model}
     evaluation["answers"] = problem_type.compare_answers(
         models, predictor.tokenizer, test, evaluate

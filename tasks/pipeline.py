@@ -58,7 +58,8 @@ class Stage:
 
     def load(self) -> Callable[..., None]:
         """Import the module, heavy dependencies included, and return the function."""
-        return getattr(importlib.import_module(self.module), self.function)  # type: ignore[no-any-return]
+        module = importlib.import_module(self.module)
+        return getattr(module, self.function)  # type: ignore[no-any-return]
 
 
 STAGES = (

@@ -46,7 +46,7 @@ def validate_rows(
 ) -> None:  # fmt: skip
     """Check raw/rows.parquet and write the outs.
 
-    Writes the reports even if rows are not fit, then raises DataError with every failed check.
+    Raises DataError, after writing them, if a check whose action is `error` fails.
     """
     problem_type = load_problem(problem)
     rows = RowStore(raw / "rows.parquet")
@@ -177,8 +177,8 @@ def _raise_failures(
 ) -> None:
     """Raise one DataError for all failures.
 
-    What was quarantined and why, then every failed check whose action is `error` with its first
-    rows.
+    It lists what was quarantined and why, then the failed checks whose action is `error`, each
+    with its first rows.
     """
     failed = [entry for entry in entries if entry["action"] == "error" and not entry["success"]]
     lines = [f"  {entry['name']}: {entry['message']}{_say_rows(entry, judged)}" for entry in failed]

@@ -198,11 +198,8 @@ def _serve(setting: Mapping[str, Any]) -> None:
     features = read_features(tokens / "validation.arrow")
     info = TokensInfo.read(tokens)
     pad = info.pad_token_id
-    run, run_all, write = (
-        _load_torch(model, setting, problem)
-        if model.is_dir()
-        else _load_onnx(model, setting, problem)
-    )
+    load = _load_torch if model.is_dir() else _load_onnx
+    run, run_all, write = load(model, setting, problem)
 
     def run_rows(rows: Indices) -> Floats:
         chosen = take_rows(features, rows)
@@ -212,7 +209,7 @@ def _serve(setting: Mapping[str, Any]) -> None:
         singles = [run_rows(np.asarray([row]))[0] for row in alone]
         np.savez(file, outputs=run_all(features, pad), alone=stack_rows(singles) if alone else [])
         if setting["writes"]:
-            decode("0")  # a recipe that cannot write fails before it is judged
+            decode("0")  # a recipe that cannot generate fails here, before its verdict
         return {}
 
     def decode(row: str) -> dict[str, Any]:

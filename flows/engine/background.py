@@ -15,7 +15,7 @@ JOIN_S = 10.0
 def in_background(work: Callable[[], T]) -> Future[T]:
     """Run `work` on a daemon thread.
 
-    Unlike an executor, exit waits at most JOIN_S for it, so a run that fails early ends soon.
+    At exit Python waits at most JOIN_S for it, unlike for an executor: a failed run ends soon.
     """
     future: Future[T] = Future()
 

@@ -48,7 +48,7 @@ class Standing:
     def ask(
         self, client: MlflowClient, experiment_id: str, made: Mapping[str, str]
     ) -> dict[str, Any] | None:
-        """Ask the registry, cache the answer; None if no version has the key and is `challenger`.
+        """Ask the registry, cache the answer; None unless the key's version is `challenger`.
 
         made  tags of the workspace's model, which identify a version registered under an earlier
               kind of key

@@ -98,7 +98,7 @@ def _tell_block(name: str, text: str, subject: str) -> None:
     if not isinstance(block, NotificationBlock):
         raise TypeError("not a notification block")
     with block.raise_on_failure():
-        block.notify(text, subject)  # type: ignore[unused-coroutine]  # a coroutine only inside a running event loop
+        block.notify(text, subject)  # type: ignore[unused-coroutine]  # async only in an event loop
 
 
 def _post(address: str, message: dict[str, Any]) -> None:

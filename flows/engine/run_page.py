@@ -31,17 +31,19 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_name).propagate = prefect_prints()
 
 
-def run_name(form: str) -> Callable[[], str]:
-    """A flow's `flow_run_name`: fills `form` with the run's parameters and the workspace's `model`.
+def run_name(template: str) -> Callable[[], str]:
+    """A flow's `flow_run_name`: `template` filled with the run's parameters.
 
-    Version 3 becomes v3.
+    `{model}` is the workspace's model name, and `{version}` of 3 becomes v3.
     """
 
     def name() -> str:
         parameters: dict[str, Any] = flow_run.get_parameters()
         version = str(parameters.get("version", ""))
         shown = f"v{version}" if version.isdigit() else version
-        return form.format_map({**parameters, "model": _model_name(parameters), "version": shown})
+        return template.format_map(
+            {**parameters, "model": _model_name(parameters), "version": shown}
+        )
 
     return name
 
@@ -130,7 +132,7 @@ def _post_progress(artifact: UUID | None, stage: str, percent: float) -> UUID | 
         if artifact is None:
             return create_progress_artifact(
                 percent, key=f"progress-{stage}", description=f"Progress of {stage}"
-            )  # type: ignore[return-value]  # a coroutine only inside a running event loop
+            )  # type: ignore[return-value]  # async only in an event loop
         update_progress_artifact(artifact, percent)
     except Exception:  # the stage must go on, and the next post may succeed
         logging.getLogger(__name__).debug("progress was not posted", exc_info=True)

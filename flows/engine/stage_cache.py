@@ -185,9 +185,9 @@ class StageCache:
             self._save(self._stage(name))
 
     def check_out_start(self) -> None:
-        """Restore the starting point that start.dvc pins where files are missing or altered.
+        """Restore what start.dvc pins if files are missing (as in a fresh clone) or altered.
 
-        As in a fresh clone; nothing changes if it cannot be had.
+        Nothing changes if they are neither in the cache nor in the remote.
         """
         if (self._root / START_FILE).is_file():
             with self._locked():
@@ -206,7 +206,8 @@ class StageCache:
                 raise WorkspaceError(
                     f"{description}: its checkpoint or the tokens it was trained on are neither in "
                     "DVC's cache nor in a remote.",
-                    "Run `dvc push` where it was trained, or train with finetune.start_from: base.",
+                    "Run `dvc push` where it was trained, then this command again; "
+                    "or train with finetune.start_from: base.",
                 )
             if (self._root / START_FILE).is_file() and hashes == self._pinned():
                 return False
@@ -226,9 +227,8 @@ class StageCache:
     def lineage(self) -> Lineage:
         """Lineage of the model that the present inputs make; ingest must be clean."""
         inputs: dict[str, Any] = {}
-        local: set[str] = (
-            set()
-        )  # hashes of local sources and base models, independent of their path
+        # local sources and base models count by their hashes, wherever they lie
+        local: set[str] = set()
         with self._locked():
             stages = self._stages()
             for stage in (stages[name] for name in MODEL_STAGES):
@@ -266,11 +266,11 @@ class StageCache:
         from dvc.stage.loader import StageLoader
 
         file = load_file(self._repo, str(self._root / "dvc.yaml"))
-        known = taken_over(file.lockfile_contents.get("stages", {}))
+        locked = taken_over(file.lockfile_contents.get("stages", {}))
         table = dvc_stages(self._workspace, self._values)
         return {
             name: self._with_values(
-                StageLoader.load_stage(file, name, table[name], known.get(name))
+                StageLoader.load_stage(file, name, table[name], locked.get(name))
             )
             for name in names or table
         }
@@ -281,9 +281,9 @@ class StageCache:
 
         with self._locked():
             contents = load_file(self._repo, str(self._root / "dvc.yaml")).lockfile_contents
-            known = taken_over(contents.get("stages", {}))
-            if known != contents.get("stages", {}):
-                write_lock(self._root / "dvc.lock", contents | {"stages": known})
+            migrated = taken_over(contents.get("stages", {}))
+            if migrated != contents.get("stages", {}):
+                write_lock(self._root / "dvc.lock", contents | {"stages": migrated})
                 LINES.info(
                     "dvc.lock: what an earlier Ratchet made is kept; "
                     "`ratchet train --force` makes it anew."
@@ -340,7 +340,7 @@ class StageCache:
 
     def _save(self, stage: Any) -> None:
         stage.save_deps()
-        # drop damaged entries of the run cache: DVC would keep an existing one as if it were right
+        # first drop damaged run-cache entries: DVC keeps an existing entry instead of its new one
         sound_runs(self._repo.stage_cache, stage)
         stage.save()
         stage.commit()
@@ -357,10 +357,10 @@ class StageCache:
             lock_repo(self._repo),
             self._repo.scm_context(),
         ):
-            self._mend_rwlock()
+            self._repair_rwlock()
             yield
 
-    def _mend_rwlock(self) -> None:
+    def _repair_rwlock(self) -> None:
         """Remove DVC's list of locked paths if a kill truncated it: its writer holds none now."""
         file = Path(self._repo.tmp_dir) / "rwlock"
         with suppress(FileNotFoundError):
