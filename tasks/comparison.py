@@ -225,9 +225,9 @@ def compare_scored(
 
 
 def _slices(rows: TestRows, old_labels: Sequence[str]) -> list[Slice]:
-    """Slices by column, by text length and by label.
+    """Slices by column, text length and label.
 
-    Only labels that the second model knows: what it never learnt cannot be forgotten.
+    Labels unknown to the second model are left out: what it never learnt cannot be forgotten.
     """
     problem, columns = rows.problem, rows.columns
     slices = [group for name in rows.slices for group in slice_rows(name, columns[name])]

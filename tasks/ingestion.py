@@ -157,7 +157,7 @@ def _database(parent: Path, memory: str | None) -> Iterator[tuple[duckdb.DuckDBP
 
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".ingest.", dir=parent) as directory:
-        # DuckDB would download extensions
+        # otherwise DuckDB would download extensions
         config: dict[str, str | bool | int | float | list[str]] = {
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
@@ -233,7 +233,7 @@ def _write_rows(
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    # in the order of the source: preserve_insertion_order
+    # DuckDB keeps the order of what it reads (preserve_insertion_order)
     reader = connection.sql(query).to_arrow_reader(ROW_GROUP)
     names = [name for name in reader.schema.names if name not in (PROBLEM, ORIGINAL)]
     schema = pa.schema(

@@ -46,7 +46,8 @@ def validate_rows(
 ) -> None:  # fmt: skip
     """Check raw/rows.parquet and write the outs.
 
-    Raises DataError, after writing them, if a check whose action is `error` fails.
+    Raises DataError, after writing them, if a check whose action is `error` fails or no row is
+    left.
     """
     problem_type = load_problem(problem)
     rows = RowStore(raw / "rows.parquet")
@@ -153,11 +154,9 @@ def _message(outcome: Outcome) -> str:
     """What was wrong, in words; '' if nothing was."""
     check, count = outcome.check, len(outcome.missed)
     if count:
-        allowed = (
-            f", {1 - check.kwargs['mostly']:.4g} may"
-            if "mostly" in check.kwargs and not outcome.success
-            else ""
-        )
+        allowed = ""
+        if "mostly" in check.kwargs and not outcome.success:
+            allowed = f", {1 - check.kwargs['mostly']:.4g} may"
         share = f"{count / outcome.judged:.2%}{allowed}"
         return f"{count} of {outcome.judged} rows ({share}): {check.says}"
     if outcome.success:
