@@ -86,7 +86,7 @@ def make_deployment(workspace: Workspace, plan: Plan, work_pool: str | None) -> 
         name,
         schedules=_schedules(plan),
         triggers=triggers,
-        # grace: how long a run killed before it began keeps its slot; a worker may start a container
+        # grace: how long a run killed before it began keeps its slot; workers may start containers
         concurrency_limit=ConcurrencyLimitConfig(
             limit=1, collision_strategy=strategy, grace_period_seconds=600 if work_pool else 60
         ),
