@@ -75,7 +75,7 @@ def print_json(value: Any) -> None:
 
 
 def run_app() -> NoReturn:
-    """Run the command line: a user error gives a message and exit code 2, a bug a traceback and 1."""
+    """Run the command line: a user error prints a message and exits 2, a bug a traceback and 1."""
     wants_json = "--json" in sys.argv
     for ending in (signal.SIGTERM, signal.SIGHUP):
         # the default would end only this process and leave its servers and workers behind

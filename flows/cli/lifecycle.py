@@ -183,7 +183,10 @@ def history(context: typer.Context, directory: Directory = None, as_json: AsJson
 
 @app.command()
 def retrain(context: typer.Context, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Train and promote if new data, drift, a metric's fall or age triggers it (`retrain:`)."""
+    """Train and promote if new data, drift, a worse metric or age triggers it.
+
+    The triggers are set under `retrain:` in params.yaml.
+    """
     workspace = open_workspace(context, directory)
     from flows.engine.progress import terminal_progress
     from flows.launch import retrain as run_retraining

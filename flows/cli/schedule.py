@@ -63,7 +63,7 @@ def schedule(
     cancelled too; a run started by an event waits instead.
 
     SIGTERM or Ctrl-C ends this process within seconds. A current run is
-    cancelled; its finished stages are kept for the next run.
+    cancelled; its finished work is kept for the next run.
     """
     flags = {"list": show, "pause": pause, "resume": resume, "remove": remove}
     actions = [name for name, is_set in flags.items() if is_set]

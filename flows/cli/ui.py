@@ -26,7 +26,7 @@ def ui(
     ] = "127.0.0.1",
     directory: Directory = None,
 ) -> None:
-    """Serve the MLflow UI until Ctrl-C; if MLFLOW_TRACKING_URI names a server, print its address."""
+    """Serve the MLflow UI until Ctrl-C; if MLFLOW_TRACKING_URI is a server, print its address."""
     workspace = open_workspace(context, directory)
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if scheme_of(uri) in ("http", "https"):
