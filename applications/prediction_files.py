@@ -86,7 +86,10 @@ def _as_written(names: Sequence[str], rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _cells(table: pa.Table) -> pa.Table:
-    """The values as CSV and TSV cells: lists as 'a|b', as ingest reads them; nested ones as JSON."""
+    """The values as CSV and TSV cells: lists as 'a|b', as ingest reads them; other nested as JSON.
+
+    Scalars stay as they are.
+    """
     import pyarrow.types as types
 
     for index, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
