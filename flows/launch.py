@@ -46,7 +46,7 @@ def train(
 def workspace_lock(workspace: Workspace, *, wait: bool = False) -> Iterator[None]:
     """Lock the workspace for this process; reentrant.
 
-    wait  wait for the run that holds it; without, WorkspaceError is raised
+    wait  True: wait for the run that holds it; False: raise WorkspaceError
     """
     from filelock import FileLock, Timeout
 

@@ -96,6 +96,6 @@ async def _answered_before(
 
 
 def _is_waiting(run: FlowRun) -> bool:
-    """Whether the pause has not timed out; a run killed while paused cannot take an answer."""
+    """Whether the pause has not timed out: a killed run stays paused but can take no answer."""
     timeout = run.state.state_details.pause_timeout if run.state else None
     return timeout is None or timeout > datetime.now(UTC)

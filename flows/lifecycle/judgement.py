@@ -62,8 +62,8 @@ def judge_version(
 
     assert challenger.version is not None
     assert challenger.number is not None
-    params, ledger_state = workspace.params(), standing(decisions)
-    mark, mark_problem = _find_mark(registry, ledger_state.high_water, champion)
+    params, ledger = workspace.params(), standing(decisions)
+    mark, mark_problem = _find_mark(registry, ledger.high_water, champion)
     contestants = {"challenger": challenger, "champion": champion, "mark": mark}
     rows, scored = score(
         workspace, {role: contestant for role, contestant in contestants.items() if contestant}
@@ -101,7 +101,7 @@ def judge_version(
         rows=rows.count,
         look=next_look(rows.sketch, looks(decisions)),
         lineage=lineage_gaps(workspace, challenger),
-        rolled_back=challenger.number in ledger_state.rolled_back,
+        rolled_back=challenger.number in ledger.rolled_back,
     )
     gates = judge(evidence, params.promotion)
     known = {
@@ -109,11 +109,7 @@ def judge_version(
         for role, contestant in contestants.items()
         if contestant and contestant.number
     }
-    best = (
-        ledger_state.high_water
-        if mark_problem and ledger_state.high_water
-        else _best(rows, metric, known)
-    )
+    best = ledger.high_water if mark_problem and ledger.high_water else _best(rows, metric, known)
     return Judgement(
         challenger.number,
         champion.number if champion else None,
