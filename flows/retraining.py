@@ -43,12 +43,12 @@ from tasks.params.workspace import Workspace
     on_crashed=[tell_failure],
 )
 def retraining(
-    workspace: str, found: Sequence[Mapping[str, Any]] | None = None, key: str = ""
+    workspace: str, answers: Sequence[Mapping[str, Any]] | None = None, key: str = ""
 ) -> dict[str, Any]:
     """Train and promote a workspace's model if a trigger fires.
 
     workspace   its directory
-    found       the triggers' answers, if they have just been evaluated; None: evaluate them
+    answers     the triggers' answers, if they have just been evaluated; None: evaluate them
     key         id of the decision, if the run comes to one; empty: a new one
     """
     opened = Workspace.find(Path(workspace))
@@ -56,10 +56,10 @@ def retraining(
     if deployment.get_id():
         # Ctrl-C is for the serving process, which ends this one
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with ExitStack() as held:
-        if busy := _take_turn(opened, held):
+    with ExitStack() as locks:
+        if busy := _take_turn(opened, locks):
             _cancel(f"{busy} The schedule will start the next run.")
-        triggers = ask_triggers(opened) if found is None else [dict(trigger) for trigger in found]
+        triggers = ask_triggers(opened) if answers is None else [dict(item) for item in answers]
         fired = [trigger for trigger in triggers if trigger["fired"]]
         reason = " ".join(f"{trigger['name']}: {trigger['reason']}" for trigger in fired)
         get_run_logger().info(f"Retraining. {reason}" if fired else "No trigger fired.")
@@ -74,22 +74,22 @@ def retraining(
     return {"state": "trained", "triggers": triggers, "version": version, "promotion": outcome}
 
 
-def _take_turn(workspace: Workspace, held: ExitStack) -> str:
+def _take_turn(workspace: Workspace, locks: ExitStack) -> str:
     """Lock the workspace, waiting if this run may wait.
 
-    held  takes the lock
+    locks  takes the lock
     Returns "" once locked, or the message about the current holder for a run that must not wait.
     """
     context = FlowRunContext.get()
     try:
-        held.enter_context(workspace_lock(workspace))
+        locks.enter_context(workspace_lock(workspace))
     except WorkspaceError as busy:
         if deployment.get_id() is None:
             raise
         if context and context.flow_run and context.flow_run.auto_scheduled:
             return busy.message
         get_run_logger().info("%s This run waits for it to end.", busy.message)
-        held.enter_context(workspace_lock(workspace, wait=True))
+        locks.enter_context(workspace_lock(workspace, wait=True))
     return ""
 
 

@@ -33,7 +33,7 @@ Directory = Annotated[
     typer.Option(
         "-C",
         "--directory",
-        help="The workspace (default: the current one).",
+        help="The workspace (default: the one around the current directory).",
         show_default=False,
     ),
 ]

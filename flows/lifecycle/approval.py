@@ -29,7 +29,7 @@ def answer(workspace: Workspace, effect: Effect, *, approve: bool, reason: str) 
     )
 
 
-async def _answer(workspace: Workspace, effect: Effect, word: dict[str, Any]) -> str:
+async def _answer(workspace: Workspace, effect: Effect, reply: dict[str, Any]) -> str:
     from prefect import get_client
     from prefect.client.schemas.filters import (
         FlowRunFilter,
@@ -44,7 +44,7 @@ async def _answer(workspace: Workspace, effect: Effect, word: dict[str, Any]) ->
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
     )
     async with get_client() as client:
-        if answered := await _answered_before(client, effect, word):
+        if answered := await _answered_before(client, effect, reply):
             return answered
         paused_runs = await client.read_flow_runs(
             flow_run_filter=paused, sort=FlowRunSort.START_TIME_DESC
@@ -60,8 +60,8 @@ async def _answer(workspace: Workspace, effect: Effect, word: dict[str, Any]) ->
                 "`ratchet promote` asks for one if promotion.approval is manual.",
             )
         run = waiting[0]
-        effect.begin({"flow_run": str(run.id), "approve": word["approve"]})
-        response = await client.resume_flow_run(run.id, run_input=word)
+        effect.begin({"flow_run": str(run.id), "approve": reply["approve"]})
+        response = await client.resume_flow_run(run.id, run_input=reply)
     if response.status != SetStateStatus.ACCEPT:
         why = getattr(response.details, "reason", None) or "no reason given"
         raise GateError(
@@ -72,13 +72,13 @@ async def _answer(workspace: Workspace, effect: Effect, word: dict[str, Any]) ->
 
 
 async def _answered_before(
-    client: PrefectClient, effect: Effect, word: dict[str, Any]
+    client: PrefectClient, effect: Effect, reply: dict[str, Any]
 ) -> str | None:
     """Name of the promotion that an earlier, killed attempt already gave the same answer."""
     from prefect.exceptions import ObjectNotFound
 
     asked = (effect.left() or {}).get("asked") or {}
-    if asked.get("approve") != word["approve"]:
+    if asked.get("approve") != reply["approve"]:
         return None
     try:
         run = await client.read_flow_run(UUID(asked["flow_run"]))
@@ -89,7 +89,7 @@ async def _answered_before(
         return None
     answers = [json.loads(entry.value) for entry in inputs if entry.key.endswith("-response")]
     delivered = any(
-        answer.get("approve") == word["approve"] and answer.get("who") == word["who"]
+        answer.get("approve") == reply["approve"] and answer.get("who") == reply["who"]
         for answer in answers
     )
     return run.name if delivered and not (run.state and run.state.is_paused()) else None
