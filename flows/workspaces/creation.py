@@ -153,7 +153,7 @@ def make_workspace(request: Request, guessed: Guess) -> Made:
     try:
         workspace.params()
     except ParamsError:
-        (root / "params.yaml").unlink()  # leave nothing behind
+        (root / "params.yaml").unlink()  # an invalid request leaves nothing behind
         raise
     _ignore(root)
     _init_dvc(root)
