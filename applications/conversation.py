@@ -1,4 +1,4 @@
-"""A conversation in the terminal, or over pipes: a line in is the user's turn, the lines out the model's."""
+"""Chat in the terminal or over pipes: each input line is a user turn, the output the model's."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ if TYPE_CHECKING:
 RESET, EXITS = "/reset", ("/exit", "/quit")
 
 
-def converse(speaker: Speaker, called: str, system: str, *, as_json: bool = False) -> None:
-    """Until the input ends; with `as_json` each answer is a line of JSON.
+def converse(speaker: Speaker, title: str, system: str, *, as_json: bool = False) -> None:
+    """Chat until the input ends.
 
-    What was said stays part of the dialogue as far as the model has room for it; oldest turns go first.
+    title    name of the model, to greet with
+    system   system prompt; "": none
+    as_json  print each answer as a line of JSON
+    The dialogue is kept as far as it fits the model's context; the oldest turns are dropped first.
     """
     start: list[Turn] = [{"role": SYSTEM, "content": system}] if system else []
     dialogue = list(start)
-    print(f"Talking to {called}. {RESET} begins anew, {EXITS[0]} ends.", file=sys.stderr)
+    print(f"Talking to {title}. {RESET} starts over, {EXITS[0]} ends.", file=sys.stderr)
     for line in _lines():
         if line in EXITS:
             return
         if line == RESET:
             dialogue = list(start)
-            print("(begun anew)", file=sys.stderr)
+            print("(started over)", file=sys.stderr)
         elif line.startswith("/"):
-            print(f"There is {RESET} and {EXITS[0]}.", file=sys.stderr)
+            print(f"Commands: {RESET} and {EXITS[0]}.", file=sys.stderr)
         elif line:
             dialogue.append({"role": USER, "content": line})
-            dialogue.append(
-                {
-                    "role": ASSISTANT,
-                    "content": _answer(speaker, dialogue) if as_json else _say(speaker, dialogue),
-                }
-            )
+            answer = _answer(speaker, dialogue) if as_json else _stream(speaker, dialogue)
+            dialogue.append({"role": ASSISTANT, "content": answer})
 
 
 def _lines() -> Iterator[str]:
@@ -51,19 +50,18 @@ def _lines() -> Iterator[str]:
 
 
 def _answer(speaker: Speaker, dialogue: list[Turn]) -> str:
-    """Print an answer when it is complete, for programs."""
-    said = "".join(speaker.answer(dialogue)).strip()
-    print(
-        json.dumps({USER: dialogue[-1]["content"], ASSISTANT: said}, ensure_ascii=False), flush=True
-    )
-    return said
+    """Print the complete answer as JSON."""
+    answer = "".join(speaker.answer(dialogue)).strip()
+    exchange = {USER: dialogue[-1]["content"], ASSISTANT: answer}
+    print(json.dumps(exchange, ensure_ascii=False), flush=True)
+    return answer
 
 
-def _say(speaker: Speaker, dialogue: list[Turn]) -> str:
-    """Print an answer as it comes."""
-    said = ""
+def _stream(speaker: Speaker, dialogue: list[Turn]) -> str:
+    """Print the answer as it is generated."""
+    answer = ""
     for piece in speaker.answer(dialogue):
         print(piece, end="", flush=True)
-        said += piece
+        answer += piece
     print(flush=True)
-    return said.strip()
+    return answer.strip()

@@ -1,4 +1,4 @@
-"""Predictions with a registered version or a bundle, for texts or for a whole file."""
+"""Predictions with a registered version or a bundle, for texts or a file."""
 
 from __future__ import annotations
 
@@ -20,54 +20,52 @@ if TYPE_CHECKING:
     from tasks.inference.predictor import Predictor
 
 Rows = list[dict[str, Any]]
-Log = Callable[[Rows], None]  # is handed every row's inputs with its prediction
+Log = Callable[[Rows], None]  # receives each row's inputs and prediction
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """A row as it came, what the model read of it, and what it says."""
+    """An input row, the columns that the model read, and its prediction."""
 
     row: dict[str, Any]
     inputs: dict[str, Any]
     prediction: dict[str, Any]
 
     def plain(self, prefix: str) -> dict[str, Any]:
-        """For JSON."""
+        """The row and its prediction as JSON values."""
         return self.row | named(self.prediction, prefix)
 
 
 def load_predictor(
     workspace: Workspace | None, *, bundle: Path | None, alias: str | None, version: int | None
 ) -> tuple[Predictor, str]:
-    """The bundle named, or the workspace's version named, or its newest; and what it is called, a version's number where it has one."""
+    """Load a bundle, or the workspace's version by alias or number; by default the newest.
+
+    Returns the predictor and its title: the version number, or the hash of an unregistered bundle.
+    """
     from tasks.inference.bundle import MODEL, open_bundle
     from tasks.inference.predictor import Predictor
     from tasks.problems import load_problem, problem_names
 
-    number = registered = None
+    number = sha256 = None
     if bundle is None:
         assert workspace is not None
-        bundle, number, registered = _registered_bundle(workspace, alias, version)
-    info = open_bundle(bundle, problem_names(), registered)
-    return Predictor(
-        info, load_problem(info.problem)
-    ), number or f"bundle {info.files[MODEL].sha256[:12]}"
+        bundle, number, sha256 = _registered_bundle(workspace, alias, version)
+    info = open_bundle(bundle, problem_names(), sha256)
+    title = number or f"bundle {info.files[MODEL].sha256[:12]}"
+    return Predictor(info, load_problem(info.problem)), title
 
 
 def make_log(workspace: Workspace, predictor: Predictor, version: str) -> Log:
-    """Where `ratchet retrain` looks for drift: inputs with label and score, without a file's other columns."""
+    """A log of inputs with label and score, for the drift trigger of `ratchet retrain`.
+
+    A file's other columns are left out.
+    """
     folder = workspace.root / workspace.params().retrain.drift.inputs
-    inputs = predictor.problem.example()
+    columns = (*predictor.problem.example(), "label", "labels", "score")
 
     def log(rows: Rows) -> None:
-        kept = [
-            {
-                column: row[column]
-                for column in (*inputs, "label", "labels", "score")
-                if column in row
-            }
-            for row in rows
-        ]
+        kept = [{column: row[column] for column in columns if column in row} for row in rows]
         log_inputs(folder, kept, version)
 
     return log
@@ -76,13 +74,14 @@ def make_log(workspace: Workspace, predictor: Predictor, version: str) -> Log:
 def predict_texts(
     predictor: Predictor, texts: list[str], log: Log | None = None
 ) -> list[Predicted]:
-    """One prediction a text (a pair of texts, where the problem takes pairs, and so on)."""
+    """Predict for each text, or each pair if the problem takes pairs, and so on."""
     columns = list(predictor.problem.example())
     if len(texts) % len(columns):
         raise ParamsError(
-            f"predict: {len(texts)} texts, {predictor.problem.name} takes {' and '.join(columns)}, one after the other."
+            f"predict: {len(texts)} texts given, but {predictor.problem.name} takes "
+            f"{' and '.join(columns)}, one after the other."
         )
-    inputs = {column: texts[place :: len(columns)] for place, column in enumerate(columns)}
+    inputs = {column: texts[index :: len(columns)] for index, column in enumerate(columns)}
     rows = _columns_to_rows(inputs)
     return _predict(predictor, rows, rows, log)
 
@@ -90,25 +89,29 @@ def predict_texts(
 def predict_rows(
     predictor: Predictor, source: Path, prefix: str, log: Log | None = None
 ) -> list[Predicted]:
-    """The predictions of a CSV, TSV, JSON, JSONL or Parquet file, with its rows. Raises DataError if a row cannot be read."""
-    found: list[Predicted] = []
+    """Predict for the rows of a CSV, TSV, JSON, JSONL or Parquet file.
+
+    Raises DataError if a row cannot be read.
+    """
+    predicted: list[Predicted] = []
     for batch in _batches(predictor, source, prefix):
-        found += _predict(predictor, batch.values(), batch.inputs.to_pylist(), log)
-    return found
+        predicted += _predict(predictor, batch.values(), batch.inputs.to_pylist(), log)
+    return predicted
 
 
 def predict_file(
     predictor: Predictor, source: Path, target: Path, prefix: str = PREFIX, log: Log | None = None
 ) -> int:
-    """Write a file's rows with their predictions to `target`, in the format of its ending; returns how many.
+    """Write a file's rows with their predictions to `target`, and return the number of rows.
 
-    Every column of the file stays as it is, the predictions come after them; rows out = rows in. Raises DataError, and writes nothing,
-    if a row cannot be read, and ParamsError where a prediction would be called as a column is.
+    The extension of `target` sets the format. The file's columns come first, unchanged, then the
+    predictions; rows out = rows in. Raises, and writes nothing: DataError if a row cannot be read,
+    ParamsError if a prediction would have the name of a column.
     """
     if target.suffix not in WRITERS:
         raise ParamsError(
-            f"--output {target}: its ending does not say what format to write.",
-            f"Wanted one of {', '.join(WRITERS)}.",
+            f"--output {target}: its extension does not name a supported format.",
+            f"Wanted: one of {', '.join(WRITERS)}.",
         )
     count = 0
     with (
@@ -116,14 +119,14 @@ def predict_file(
         prediction_writer(new, named(prediction_example(predictor), prefix)) as write,
     ):
         for batch in _batches(predictor, source, prefix):
-            found = _predict(predictor, None, batch.inputs.to_pylist(), log)
-            write(batch, [named(one.prediction, prefix) for one in found])
-            count += len(found)
+            predicted = _predict(predictor, None, batch.inputs.to_pylist(), log)
+            write(batch, [named(row.prediction, prefix) for row in predicted])
+            count += len(predicted)
     return count
 
 
 def prediction_example(predictor: Predictor) -> dict[str, Any]:
-    """A prediction that has every part that one may have."""
+    """A prediction with every key that one may have."""
     problem = predictor.problem
     return (
         problem.prediction_example(predictor.info.labels) or predictor.predict(problem.example())[0]
@@ -131,33 +134,29 @@ def prediction_example(predictor: Predictor) -> dict[str, Any]:
 
 
 def _batches(predictor: Predictor, source: Path, prefix: str) -> Iterator[Batch]:
-    for number, batch in enumerate(
-        read_batches(source, predictor.problem.example(), predictor.problem)
-    ):
-        if not number:
-            require_free(
-                batch.rows.schema.names, prediction_example(predictor), prefix, str(source)
-            )
+    problem = predictor.problem
+    for index, batch in enumerate(read_batches(source, problem.example(), problem)):
+        if index == 0:
+            names, example = batch.rows.schema.names, prediction_example(predictor)
+            require_free(names, example, prefix, str(source))
         yield batch
 
 
 def _predict(
     predictor: Predictor, rows: Rows | None, inputs: Rows, log: Log | None
 ) -> list[Predicted]:
-    """The predictions of `inputs`, with the `rows` that they are of where these are wanted."""
-    # an empty cell is an empty text; whether it should be there is for validation to say
+    """Predict for `inputs`; `rows` None: each result's row is its inputs."""
+    # an empty cell counts as an empty text: judging it is up to validation
     filled = [
         {name: "" if value is None else value for name, value in row.items()} for row in inputs
     ]
     columns = {column: [row[column] for row in filled] for column in predictor.problem.example()}
     predictions = predictor.predict(columns) if filled else []
-    found = [
-        Predicted(*of)
-        for of in zip(filled if rows is None else rows, filled, predictions, strict=True)
-    ]
-    if log is not None and found:
-        log([one.inputs | one.prediction for one in found])
-    return found
+    sources = filled if rows is None else rows
+    predicted = [Predicted(*parts) for parts in zip(sources, filled, predictions, strict=True)]
+    if log is not None and predicted:
+        log([row.inputs | row.prediction for row in predicted])
+    return predicted
 
 
 def _columns_to_rows(columns: dict[str, list[str]]) -> Rows:
@@ -167,7 +166,7 @@ def _columns_to_rows(columns: dict[str, list[str]]) -> Rows:
 def _registered_bundle(
     workspace: Workspace, alias: str | None, version: int | None
 ) -> tuple[Path, str, str]:
-    """(directory, number, sha256 of its manifest)."""
+    """Download a registered bundle: (directory, version number, sha256 of its manifest)."""
     from tasks.lifecycle.ledger import open_ledger
     from tasks.lifecycle.registry import (
         CHAMPION,
@@ -186,11 +185,10 @@ def _registered_bundle(
     client, _ = connect(uri, workspace.store, name)
     with mlflow_errors(uri):
         if alias == CHAMPION:
-            open_ledger(
-                client, uri, workspace.store, name
-            ).settle()  # no version that a crash or a pause left there
+            # complete a move that a crash or a pause interrupted
+            open_ledger(client, uri, workspace.store, name).settle()
         known = versions(client, name)
-        wanted = [
+        matches = [
             v
             for v in known
             if (alias is None or alias in v.aliases)
@@ -198,18 +196,18 @@ def _registered_bundle(
         ]
     if not known:
         raise RegistryError(f"{name}: no version is registered.", remedy)
-    if not wanted:
-        asked = " and ".join(
-            [f"alias '{alias}'"] * (alias is not None)
-            + [f"number {version}"] * (version is not None)
-        )
-        there = ", ".join(
+    if not matches:
+        wanted = [f"alias '{alias}'"] if alias is not None else []
+        wanted += [f"number {version}"] if version is not None else []
+        registered = ", ".join(
             f"{v.version} ({', '.join(v.aliases)})" if v.aliases else str(v.version) for v in known
         )
         raise RegistryError(
-            f"{name}: no version{' with ' + asked if asked else ''} is registered. There is: {there}.",
+            f"{name}: no version with {' and '.join(wanted)} is registered. "
+            f"Registered: {registered}.",
             remedy,
         )
+    match = matches[0]
     with mlflow_errors(uri):
-        directory = download_bundle(client, wanted[0], workspace.store / "downloads")
-    return directory, str(wanted[0].version), registered_sha256(wanted[0])
+        directory = download_bundle(client, match, workspace.store / "downloads")
+    return directory, str(match.version), registered_sha256(match)

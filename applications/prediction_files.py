@@ -1,4 +1,4 @@
-"""Files of predictions: the columns of the file that was read, as they are, then the predictions'."""
+"""Writes prediction files: the input file's columns, unchanged, then the predictions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 WRITERS = (".csv", ".tsv", ".jsonl", ".parquet")
 
-Write = Callable[[Batch, list[dict[str, Any]]], None]  # is handed rows and a prediction each
+Write = Callable[[Batch, list[dict[str, Any]]], None]  # (rows, one prediction per row)
 
 
 @contextmanager
 def prediction_writer(path: Path, example: Mapping[str, Any]) -> Iterator[Write]:
-    """A function that appends rows to a file in the format of its ending.
+    """Yield a function that appends rows to a file in the format of its extension.
 
-    example  a prediction that has every part that one may have: all have its types
+    example  a prediction with every key that one may have; sets the columns' types
     """
     if path.suffix == ".jsonl":
         with path.open("w", encoding="utf-8") as file:
@@ -50,16 +50,14 @@ def prediction_writer(path: Path, example: Mapping[str, Any]) -> Iterator[Write]
             _require_exact(batch.objects, path)
         elif batch.objects is not None:
             table = _as_written(table.column_names, batch.objects)
-        found = pa.Table.from_pylist([flat(prediction) for prediction in predictions], schema)
-        for field, column in zip(found.schema, found.columns, strict=True):
+        columns = pa.Table.from_pylist([flat(prediction) for prediction in predictions], schema)
+        for field, column in zip(columns.schema, columns.columns, strict=True):
             table = table.append_column(field, column)
         table = table if parquet else _cells(table)
-        if writer is None:
-            writer = (
-                pq.ParquetWriter(path, table.schema)
-                if parquet
-                else pc.CSVWriter(path, table.schema, write_options=options)
-            )
+        if writer is None and parquet:
+            writer = pq.ParquetWriter(path, table.schema)
+        elif writer is None:
+            writer = pc.CSVWriter(path, table.schema, write_options=options)
         writer.write_table(table)
 
     try:
@@ -70,39 +68,35 @@ def prediction_writer(path: Path, example: Mapping[str, Any]) -> Iterator[Write]
 
 
 def _require_exact(rows: list[dict[str, Any]], path: Path) -> None:
-    """DataError for a whole number that no type of Parquet's holds."""
-    large = next(
-        (
-            (name, value)
-            for row in rows
-            for name, value in row.items()
-            if isinstance(value, int) and not -(2**63) <= value < 2**63
-        ),
-        None,
-    )
-    if large:
-        raise DataError(
-            f"{path.name}: column '{large[0]}' holds {large[1]}, which is more than Parquet's 64 bits; nothing was written.",
-            "Write to .jsonl or .csv, which keep every digit.",
-        )
+    """Raise DataError for an integer that does not fit Parquet's 64 bits."""
+    for name, value in (item for row in rows for item in row.items()):
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise DataError(
+                f"{path.name}: column '{name}' holds {value}, which does not fit Parquet's "
+                "64 bits; nothing was written.",
+                "Write to .jsonl or .csv, which keep every digit.",
+            )
 
 
 def _as_written(names: Sequence[str], rows: list[dict[str, Any]]) -> pa.Table:
-    """JSON's own values as cells: a number keeps its digits."""
+    """The parsed JSON values as text columns, so that numbers keep every digit."""
     import pyarrow as pa
 
     return pa.table([_texts(row.get(name) for row in rows) for name in names], [*names])
 
 
 def _cells(table: pa.Table) -> pa.Table:
-    """The values as CSV and TSV hold them: lists as 'a|b', as ingest reads them, what else is nested as JSON."""
-    import pyarrow.types as kinds
+    """The values as CSV and TSV cells: lists as 'a|b', as ingest reads them; other nested as JSON.
 
-    for place, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
-        if kinds.is_dictionary(field.type):
-            table = table.set_column(place, field.name, column.cast(field.type.value_type))
-        elif not _plain(field.type):
-            table = table.set_column(place, field.name, _texts(column.to_pylist()))
+    Scalars stay as they are.
+    """
+    import pyarrow.types as types
+
+    for index, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
+        if types.is_dictionary(field.type):
+            table = table.set_column(index, field.name, column.cast(field.type.value_type))
+        elif not _is_plain(field.type):
+            table = table.set_column(index, field.name, _texts(column.to_pylist()))
     return table
 
 
@@ -112,30 +106,30 @@ def _texts(values: Iterable[Any]) -> pa.Array:
     return pa.array([None if value is None else _cell(value) for value in values], pa.string())
 
 
-def _plain(kind: pa.DataType) -> bool:
-    import pyarrow.types as kinds
+def _is_plain(data_type: pa.DataType) -> bool:
+    import pyarrow.types as types
 
     tests = (
-        kinds.is_integer,
-        kinds.is_floating,
-        kinds.is_boolean,
-        kinds.is_null,
-        kinds.is_timestamp,
-        kinds.is_date,
+        types.is_integer,
+        types.is_floating,
+        types.is_boolean,
+        types.is_null,
+        types.is_timestamp,
+        types.is_date,
+        types.is_string,
+        types.is_large_string,
     )
-    return any(test(kind) for test in (*tests, kinds.is_string, kinds.is_large_string))
+    return any(test(data_type) for test in tests)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, str) and "|" not in item for item in value):
         return "|".join(value)
-    return (
-        json.dumps(value, ensure_ascii=False, default=_plain_value)
-        if isinstance(value, list | dict | bool)
-        else _plain_value(value)
-    )
+    if isinstance(value, list | dict | bool):
+        return json.dumps(value, ensure_ascii=False, default=_plain_value)
+    return _plain_value(value)
 
 
 def _plain_value(value: Any) -> str:
-    """Of what JSON has no type for: bytes as base64, all else as text."""
+    """A value that JSON has no type for: bytes as base64, anything else as text."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""Candidates in the order of a model of pairs."""
+"""Ranks candidate texts for a query with a text-pair model."""
 
 from __future__ import annotations
 
@@ -14,45 +14,46 @@ if TYPE_CHECKING:
 
 
 def read_candidates(predictor: Predictor, source: Path) -> list[str]:
-    """The second texts of a file; rows without one are left out."""
+    """Read candidates from a file's second text column; rows without a text are skipped."""
     _, second = _columns(predictor)
-    found = [
+    candidates = [
         text
         for batch in read_batches(source, [second], predictor.problem)
         for text in batch.inputs.column(second).to_pylist()
         if text
     ]
-    if not found:
+    if not candidates:
         raise DataError(
-            f"{source}: its column '{second}' holds no texts.",
-            "Give at least one candidate to rank.",
+            f"{source}: column '{second}' has no texts.", "Give at least one candidate to rank."
         )
-    return found
+    return candidates
 
 
 def rank_candidates(
     predictor: Predictor, query: str, candidates: Sequence[str], label: str | None
 ) -> list[dict[str, Any]]:
-    """[{rank, score, text}], the best first; of equal scores the earlier candidate. `label` says whose probability ranks."""
+    """[{rank, score, text}], best first; ties keep the candidates' order.
+
+    label  the class whose probability is the score; for models that predict classes only
+    """
     first, second = _columns(predictor)
     labels = predictor.info.labels
     if labels and label not in labels:
-        wrong = (
-            f"there is no label '{label}'.{did_you_mean(label, labels)}"
-            if label
-            else "the model gives classes: which one is wanted?"
-        )
-        raise ParamsError(f"rank: {wrong}", f"Name it: --label {' or --label '.join(labels[:5])}.")
+        problem = "the model predicts classes: which one should rank?"
+        if label:
+            problem = f"there is no label '{label}'.{did_you_mean(label, labels)}"
+        remedy = f"Name it: --label {' or --label '.join(labels[:5])}."
+        raise ParamsError(f"rank: {problem}", remedy)
     if label and not labels:
-        raise ParamsError("rank: the model gives scores, no classes.", "Leave --label out.")
+        raise ParamsError("rank: the model predicts scores, not classes.", "Leave --label out.")
     predictions = predictor.predict({first: [query] * len(candidates), second: list(candidates)})
     scores = [
         prediction["scores"][label] if label else prediction["score"] for prediction in predictions
     ]
-    order = sorted(range(len(scores)), key=lambda place: -scores[place])
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
     return [
-        {"rank": number, "score": scores[place], "text": candidates[place]}
-        for number, place in enumerate(order, 1)
+        {"rank": rank, "score": scores[index], "text": candidates[index]}
+        for rank, index in enumerate(order, 1)
     ]
 
 
@@ -60,7 +61,7 @@ def _columns(predictor: Predictor) -> tuple[str, str]:
     names = list(predictor.problem.example())
     if len(names) != 2:
         raise ParamsError(
-            f"rank: a model of {predictor.problem.name} reads {' and '.join(names)}, no pairs.",
-            "Take a workspace of text-pair or text-pair-score.",
+            f"rank: a {predictor.problem.name} model reads {' and '.join(names)}, not pairs.",
+            "Use a workspace whose problem is text-pair or text-pair-score.",
         )
     return names[0], names[1]

@@ -1,6 +1,7 @@
-"""Starts the flows with a Prefect server, the configured one or an ephemeral one; a run with nothing to do needs none.
+"""Starts the flows with a configured or ephemeral Prefect server; a no-op run needs none.
 
-No stage runs before its flow does, so that Prefect shows when things happened. While a server starts MLflow is opened, nothing else.
+No stage runs before its flow does, so that Prefect shows when things happened; while a server
+starts, only MLflow is opened.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
 def train(
     workspace: Workspace, overrides: Sequence[str] = (), *, force: bool = False
 ) -> TrainResult:
-    """Every stage, then register; with nothing changed, what stands is returned and no flow is run."""
+    """Run every stage, then register; if nothing has changed, return the registered version.
+
+    Without a configured server, a no-op runs no flow.
+    """
     with workspace_lock(workspace):
         with TrainingRun(workspace, overrides, rerun=ALL if force else ()) as run:
-            # a configured server is to hear of a run with nothing to do as well
-            if not force and not has_prefect_server() and (found := run.standing()):
-                return found
+            # a configured server shows no-op runs too
+            if not force and not has_prefect_server() and (standing := run.standing()):
+                return standing
             start_prefect(run)
         from flows.training import training
 
@@ -40,9 +44,9 @@ def train(
 
 @contextmanager
 def workspace_lock(workspace: Workspace, *, wait: bool = False) -> Iterator[None]:
-    """Hold the workspace for this process, which may take it again within.
+    """Lock the workspace for this process; reentrant.
 
-    Raises WorkspaceError if another run holds it, unless `wait`: then it waits for that one to end.
+    wait  True: wait for the run that holds it; False: raise WorkspaceError
     """
     from filelock import FileLock, Timeout
 
@@ -52,7 +56,7 @@ def workspace_lock(workspace: Workspace, *, wait: bool = False) -> Iterator[None
         lock.acquire(blocking=wait, poll_interval=0.5)
     except Timeout:
         raise WorkspaceError(
-            f"{workspace.root}: another `ratchet` run is at work here.",
+            f"{workspace.root}: another `ratchet` run is using this workspace.",
             "Wait for it to end, or stop it.",
         ) from None
     try:
@@ -62,7 +66,7 @@ def workspace_lock(workspace: Workspace, *, wait: bool = False) -> Iterator[None
 
 
 def start_prefect(run: TrainingRun) -> None:
-    """Have a Prefect server that answers; an ephemeral one takes seconds to start, in which MLflow is opened."""
+    """Ensure a reachable Prefect server; MLflow opens in the seconds an ephemeral one takes."""
     import flows.training  # noqa: F401
 
     require_server(run.workspace)
@@ -74,14 +78,17 @@ def start_prefect(run: TrainingRun) -> None:
 
 
 def have_server(workspace: Workspace) -> None:
-    """Have a Prefect server that answers."""
+    """Ensure a reachable Prefect server."""
     require_server(workspace)
     if not has_prefect_server():
         in_background(own_server()).result()
 
 
 def require_server(workspace: Workspace) -> None:
-    """ScheduleError where a Prefect server is configured and does not answer; an ephemeral one gets the workspace's store to be in."""
+    """Raise ScheduleError if the configured Prefect server does not answer.
+
+    Also makes the workspace's store, where an ephemeral server keeps its files.
+    """
     workspace.store.mkdir(exist_ok=True)
     if has_prefect_server():
         with prefect_server():
@@ -91,13 +98,11 @@ def require_server(workspace: Workspace) -> None:
 def promote(
     workspace: Workspace, version: str, force_reason: str = "", effect: Effect = UNKEPT
 ) -> dict[str, Any]:
-    """Judge a version, and make it champion if it passes or is forced."""
+    """Judge a version; make it champion if it passes or is forced."""
     from flows.lifecycle.contestants import Registry
 
     registry = Registry(workspace)
-    number = registry.find(
-        version
-    ).number  # what is not there is told at once, without waiting for a server to start
+    number = registry.find(version).number  # an unknown version fails before a server starts
     asked = {
         "version": number,
         "forced": bool(force_reason),
@@ -118,7 +123,7 @@ def roll_back(
 ) -> dict[str, Any]:
     """Make an earlier champion champion again.
 
-    to  its number; None: the one before the present champion
+    to  its version number; None: the champion before the current one
     """
     from flows.lifecycle.contestants import Registry, rollback_target
 
@@ -134,9 +139,7 @@ def roll_back(
             "champion": to,
             "decision": None,
         }
-    target = rollback_target(
-        registry, decisions, to
-    )  # where there is none, that is told without waiting for a server to start
+    target = rollback_target(registry, decisions, to)  # fails before a server starts
     have_server(workspace)
     from flows.promotion import rolling_back
 
@@ -144,7 +147,10 @@ def roll_back(
 
 
 def retrain(workspace: Workspace, effect: Effect = UNKEPT) -> dict[str, Any]:
-    """Train and promote if anything calls for it; if nothing does, no flow is run where no server would hear of it."""
+    """Train and promote if a trigger fires.
+
+    Without a configured server, the triggers are evaluated first; if none fires, no flow runs.
+    """
     from dataclasses import asdict
 
     from flows.lifecycle.contestants import Registry
@@ -153,28 +159,28 @@ def retrain(workspace: Workspace, effect: Effect = UNKEPT) -> dict[str, Any]:
     require_server(workspace)
     registry = Registry(workspace)
     if registry.is_made and (done := effect.done({}, registry)):
-        return {
-            "state": "trained",
-            "triggers": [],
-            "version": done.version,
-            "promotion": _answer(registry, done),
-        }
-    found: list[dict[str, Any]] | None = None
+        promotion = _answer(registry, done)
+        return {"state": "trained", "triggers": [], "version": done.version, "promotion": promotion}
+    triggers: list[dict[str, Any]] | None = None
     if not has_prefect_server():
         with workspace_lock(workspace):
-            found = [asdict(trigger) for trigger in look_for_reasons(workspace)]
-        if not any(trigger["fired"] for trigger in found):
-            return {"state": "idle", "triggers": found, "version": None, "promotion": None}
+            triggers = [asdict(trigger) for trigger in look_for_reasons(workspace)]
+        if not any(trigger["fired"] for trigger in triggers):
+            return {"state": "idle", "triggers": triggers, "version": None, "promotion": None}
         have_server(workspace)
     from flows.retraining import retraining
 
-    return retraining(str(workspace.root), found, key=effect.begin({}))
+    return retraining(str(workspace.root), triggers, key=effect.begin({}))
 
 
-def _answer(registry: Registry, done: Decision) -> dict[str, Any]:
-    """What an attempt did that was killed before it could say so."""
+def _answer(registry: Registry, decision: Decision) -> dict[str, Any]:
+    """The result of an attempt that was killed before it could report."""
     from dataclasses import asdict
 
     return {
-        "state": done.outcome, "model": registry.name, "version": done.version, "champion": registry.champion(), "decision": asdict(done),
-    }  # fmt: skip
+        "state": decision.outcome,
+        "model": registry.name,
+        "version": decision.version,
+        "champion": registry.champion(),
+        "decision": asdict(decision),
+    }

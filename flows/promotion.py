@@ -1,4 +1,4 @@
-"""Challenger against champion: the gates' verdict, a person's word where one is asked for, then the alias moves. A Prefect flow."""
+"""The promotion and rollback flows: gate verdicts, optional manual approval, alias move."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tasks.params.workspace import Workspace
 
 
 class Approval(RunInput):
-    """A person's answer to a paused promotion."""
+    """Manual approval or refusal of a paused promotion."""
 
     approve: bool
     reason: str = Field("", max_length=MAX_REASON)
@@ -42,21 +42,21 @@ def promotion(
     trigger: str = "",
     key: str = "",
 ) -> dict[str, Any]:
-    """Make a version champion if every gate lets it through; the decision is written down either way.
+    """Make a version champion if no gate fails; the decision is recorded either way.
 
     workspace     its directory
     version       number or alias
-    force_reason  why it is to be promoted whatever the gates say; empty: they decide
-    trigger       what called for the training, for the ledger
+    force_reason  why to promote it even if gates fail; empty: the gates decide
+    trigger       what triggered the training, for the ledger
     key           the decision's id; empty: a new one
     """
-    place = Workspace.find(Path(workspace))
-    registry = Registry(place)
-    decisions = registry.decisions()  # completes what a crash cut short
+    opened = Workspace.find(Path(workspace))
+    registry = Registry(opened)
+    decisions = registry.decisions()  # completes a move that a crash interrupted
     challenger, champion = registry.find(version), registry.find_champion()
     if challenger.version is None:
         raise RegistryError(
-            f"{version}: a bundle that is not registered cannot be promoted.",
+            f"{version}: only registered versions can be promoted; this bundle is not registered.",
             "Register it with `ratchet train`.",
         )
     if champion and champion.number == challenger.number:
@@ -68,27 +68,26 @@ def promotion(
             "decision": None,
         }
     _require_known_champion(registry, champion, standing(decisions).champions)
-    judgement = judge_candidate(place, registry, challenger, champion, decisions)
-    decision = _with_key(_decide(place, registry, judgement, force_reason, trigger), key)
+    judgement = judge_candidate(opened, registry, challenger, champion, decisions)
+    decision = _with_key(_decide(opened, registry, judgement, force_reason, trigger), key)
     try:
         decision = carry_out(registry, challenger, decision)
     except (BundleError, GateError) as error:
-        # the rows have judged all the same
-        carry_out(
-            registry,
-            challenger,
-            replace(
-                decision, outcome="refused", reason=error.message.splitlines()[0], high_water=None
-            ),
-        )
+        # recorded because the test rows have been used: this look counts
+        reason = error.message.splitlines()[0]
+        refused = replace(decision, outcome="refused", reason=reason, high_water=None)
+        carry_out(registry, challenger, refused)
         raise
     create_markdown_artifact(
         _summary(registry.name, decision), key="promote", description=decision.reason[:200]
     )
     return {
-        "state": decision.outcome, "model": registry.name, "version": decision.version,
-        "champion": decision.version if decision.move else decision.previous, "decision": asdict(decision),
-    }  # fmt: skip
+        "state": decision.outcome,
+        "model": registry.name,
+        "version": decision.version,
+        "champion": decision.version if decision.move else decision.previous,
+        "decision": asdict(decision),
+    }
 
 
 @flow(name="rollback", flow_run_name=run_name("rollback {model} to v{to}"), persist_result=False)
@@ -98,19 +97,15 @@ def rolling_back(
     """Make an earlier champion champion again.
 
     workspace  its directory
-    to         its number
-    previous   the present champion's, which it replaces and no other
+    to         version number of the earlier champion
+    previous   version number of the current champion; it replaces only this one
     key        the decision's id; empty: a new one
     """
-    place = Workspace.find(Path(workspace))
-    registry = Registry(place)
+    opened = Workspace.find(Path(workspace))
+    registry = Registry(opened)
     target = rollback_target(registry, registry.decisions(), to)
-    decision = Decision(
-        "rolled back",
-        target,
-        previous,
-        reason or f"back from version {previous or 'none'} to version {target}",
-    )
+    reason = reason or f"back from version {previous or 'none'} to version {target}"
+    decision = Decision("rolled back", target, previous, reason)
     decision = carry_out(registry, registry.find(str(target)), _with_key(decision, key))
     create_markdown_artifact(
         _summary(registry.name, decision), key="rollback", description=decision.reason[:200]
@@ -126,23 +121,24 @@ def rolling_back(
 
 @task(name="judge", task_run_name="judge", cache_policy=NO_CACHE)
 def judge_candidate(
-    place: Workspace,
+    workspace: Workspace,
     registry: Registry,
     challenger: Contestant,
     champion: Contestant | None,
     decisions: list[Decision],
 ) -> Judgement:
-    """Score and judge, alone in the workspace: a training must not change the test rows meanwhile."""
-    # nobody is there to start a scheduled run again: it waits
-    with workspace_lock(place, wait=deployment.get_id() is not None), shown_in_prefect():
-        return judge_version(place, registry, challenger, champion, decisions)
+    """Score and judge under the workspace lock, so that no training changes the test rows."""
+    # a scheduled run waits: nobody is there to start it again
+    with workspace_lock(workspace, wait=deployment.get_id() is not None), shown_in_prefect():
+        return judge_version(workspace, registry, challenger, champion, decisions)
 
 
 @task(name="carry out", task_run_name="carry out", cache_policy=NO_CACHE)
 def carry_out(registry: Registry, target: Contestant, decision: Decision) -> Decision:
-    """Write the decision down; where it moves the alias, the target is tried first.
+    """Record the decision; if it moves the alias, try the target bundle first.
 
-    The ledger guards its moves itself, on whatever machine: a training in the workspace, which may take hours, holds none of them up.
+    No workspace lock: the ledger guards its own moves across machines, and a training in this
+    workspace, which may take hours, must not delay one.
     """
     from tasks.lifecycle.registry import mlflow_errors
 
@@ -155,17 +151,17 @@ def carry_out(registry: Registry, target: Contestant, decision: Decision) -> Dec
 
 
 def try_bundle(target: Contestant) -> None:
-    """BundleError unless the version's files are those that were registered, load, and predict."""
+    """Raise BundleError unless the version's files match the registered ones, load and predict."""
     from tasks.inference.predictor import Predictor
     from tasks.problems import load_problem
 
     info = target.open()
-    kind = load_problem(info.problem)
-    example = kind.example()
-    predictions = Predictor(info, kind).predict(example)
+    problem = load_problem(info.problem)
+    example = problem.example()
+    predictions = Predictor(info, problem).predict(example)
     if len(predictions) != len(next(iter(example.values()))):
         raise BundleError(
-            f"{target.directory}: it loads but gives {len(predictions)} predictions.",
+            f"{target.directory}: the bundle loads, but gives {len(predictions)} predictions.",
             "Promote another version.",
         )
 
@@ -177,52 +173,65 @@ def _with_key(decision: Decision, key: str) -> Decision:
 def _require_known_champion(
     registry: Registry, champion: Contestant | None, past: list[int]
 ) -> None:
-    """GateError where the alias is gone though the ledger knows a champion: nothing could be held against it."""
+    """Raise GateError if the ledger has a champion but the alias is gone: nothing to compare with.
+
+    past  version numbers of the ledger's champions, oldest first
+    """
     if champion is None and past:
         raise GateError(
-            f"{registry.name}: no version has the alias `champion`; by the ledger it is version {past[-1]}.",
-            "`ratchet rollback` gives it back to the newest champion that is left; then promote.",
+            f"{registry.name}: no version has the alias `champion`; "
+            f"according to the ledger it is version {past[-1]}.",
+            "Run `ratchet rollback` to restore the alias to the newest remaining champion; "
+            "then promote.",
         )
 
 
 def _decide(
-    place: Workspace, registry: Registry, judgement: Judgement, force_reason: str, trigger: str
+    workspace: Workspace, registry: Registry, judgement: Judgement, force_reason: str, trigger: str
 ) -> Decision:
     refused = Decision(
-        "refused", judgement.version, judgement.champion, f"failed: {', '.join(judgement.failed)}",
-        gates=[asdict(gate) for gate in judgement.gates], look=judgement.look, test=judgement.test, trigger=trigger,
-    )  # fmt: skip
+        "refused",
+        judgement.version,
+        judgement.champion,
+        f"failed: {', '.join(judgement.failed)}",
+        gates=[asdict(gate) for gate in judgement.gates],
+        look=judgement.look,
+        test=judgement.test,
+        trigger=trigger,
+    )
     if judgement.failed and not force_reason:
         return refused
     promoted = replace(refused, outcome="promoted", high_water=judgement.high_water)
     if force_reason:
         return replace(promoted, reason=f"forced: {force_reason}", forced=bool(judgement.failed))
     passed = f"{sum(gate.status == 'passed' for gate in judgement.gates)} gates passed, none failed"
-    promotion = place.params().promotion
+    promotion = workspace.params().promotion
     if promotion.approval == "auto":
         return replace(promoted, reason=passed)
     answer = _ask_person(registry, judgement, promotion.approval_hours)
     who = answer.who or refused.who
     if not answer.approve:
-        return replace(
-            refused, reason=f"not approved: {answer.reason or 'no reason given'}", who=who
-        )
-    return replace(
-        promoted,
-        reason=f"{passed}; approved{': ' + answer.reason if answer.reason else ''}",
-        who=who,
-    )
+        reason = f"not approved: {answer.reason or 'no reason given'}"
+        return replace(refused, reason=reason, who=who)
+    reason = f"{passed}; approved{': ' + answer.reason if answer.reason else ''}"
+    return replace(promoted, reason=reason, who=who)
 
 
 def _ask_person(registry: Registry, judgement: Judgement, hours: float) -> Approval:
-    """Pause the flow until somebody answers, at most `hours`."""
-    asked = f"Make version {judgement.version} of {registry.name} champion in place of {judgement.champion or 'none'}? All gates passed."
-    waits = f"Waiting at most {hours:g} h for a person's word: `ratchet approve`, or `ratchet approve --no`."
-    LINES.info(waits)
-    get_run_logger().info(waits)
+    """Pause the flow until somebody answers; after `hours` the answer is no."""
+    question = (
+        f"Make version {judgement.version} of {registry.name} champion "
+        f"in place of {judgement.champion or 'none'}? All gates passed."
+    )
+    notice = (
+        f"Waiting up to {hours:g} h for manual approval: "
+        "`ratchet approve`, or `ratchet approve --no`."
+    )
+    LINES.info(notice)
+    get_run_logger().info(notice)
     try:
         return pause_flow_run(
-            wait_for_input=Approval.with_initial_data(description=asked),
+            wait_for_input=Approval.with_initial_data(description=question),
             timeout=int(hours * 3600),
             poll_interval=2,
         )

@@ -1,7 +1,7 @@
-"""Trains again when something calls for it: triggers, then training, comparison and promotion. A Prefect flow.
+"""The retraining flow: if a trigger fires, train, compare and promote.
 
-Where another `ratchet` command is at work in the workspace, a run that the clock started is cancelled, one that an event or a person
-started on the server waits for it, and `ratchet retrain` says so and ends.
+While another `ratchet` command holds the workspace, a run started by the clock is cancelled, a
+run started on the server by an event or a person waits, and `ratchet retrain` reports it and ends.
 """
 
 from __future__ import annotations
@@ -43,76 +43,72 @@ from tasks.params.workspace import Workspace
     on_crashed=[tell_failure],
 )
 def retraining(
-    workspace: str, found: Sequence[Mapping[str, Any]] | None = None, key: str = ""
+    workspace: str, answers: Sequence[Mapping[str, Any]] | None = None, key: str = ""
 ) -> dict[str, Any]:
-    """Train and promote the model of a workspace, if anything calls for it.
+    """Train and promote a workspace's model if a trigger fires.
 
     workspace   its directory
-    found       the triggers, where somebody has asked them just now
-    key         id of the decision that it may come to; empty: a new one
+    answers     the triggers' answers, if they have just been evaluated; None: evaluate them
+    key         id of the decision, if the run comes to one; empty: a new one
     """
-    place = Workspace.find(Path(workspace))
-    prepare(place)  # a schedule starts the flow in a process of Prefect's
+    opened = Workspace.find(Path(workspace))
+    prepare(opened)  # a scheduled run starts in a process of Prefect's
     if deployment.get_id():
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # Ctrl-C is for the process that serves it, which ends it
-    with ExitStack() as held:
-        if busy := _take_turn(place, held):
-            _cancel(f"{busy} The schedule starts the next run.")
-        triggers = ask_triggers(place) if found is None else [dict(trigger) for trigger in found]
+        # Ctrl-C is for the serving process, which ends this one
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with ExitStack() as locks:
+        if busy := _take_turn(opened, locks):
+            _cancel(f"{busy} The schedule will start the next run.")
+        triggers = ask_triggers(opened) if answers is None else [dict(item) for item in answers]
         fired = [trigger for trigger in triggers if trigger["fired"]]
         reason = " ".join(f"{trigger['name']}: {trigger['reason']}" for trigger in fired)
-        get_run_logger().info(f"Trains again. {reason}" if fired else "Nothing calls for training.")
+        get_run_logger().info(f"Retraining. {reason}" if fired else "No trigger fired.")
         if not fired:
             return {"state": "idle", "triggers": triggers, "version": None, "promotion": None}
-        result = training(
-            workspace, rerun=["ingest"], trigger=reason
-        )  # DVC does not see that a remote source has changed
-    if was_judged(place, result.version):
-        return {
-            "state": "cached",
-            "triggers": triggers,
-            "version": result.version,
-            "promotion": None,
-        }
-    outcome = promotion(workspace, str(result.version), trigger=reason, key=key)
-    return {
-        "state": "trained",
-        "triggers": triggers,
-        "version": result.version,
-        "promotion": outcome,
-    }
+        # rerun: DVC does not notice that a remote source has changed
+        result = training(workspace, rerun=["ingest"], trigger=reason)
+    version = result.version
+    if was_judged(opened, version):
+        return {"state": "cached", "triggers": triggers, "version": version, "promotion": None}
+    outcome = promotion(workspace, str(version), trigger=reason, key=key)
+    return {"state": "trained", "triggers": triggers, "version": version, "promotion": outcome}
 
 
-def _take_turn(place: Workspace, held: ExitStack) -> str:
-    """Hold the workspace as soon as this run may have it; who has it instead, where the run is not to wait."""
-    run = FlowRunContext.get()
+def _take_turn(workspace: Workspace, locks: ExitStack) -> str:
+    """Lock the workspace, waiting if this run may wait.
+
+    locks  takes the lock
+    Returns "" once locked, or the message about the current holder for a run that must not wait.
+    """
+    context = FlowRunContext.get()
     try:
-        held.enter_context(workspace_lock(place))
+        locks.enter_context(workspace_lock(workspace))
     except WorkspaceError as busy:
         if deployment.get_id() is None:
             raise
-        if run and run.flow_run and run.flow_run.auto_scheduled:
+        if context and context.flow_run and context.flow_run.auto_scheduled:
             return busy.message
         get_run_logger().info("%s This run waits for it to end.", busy.message)
-        held.enter_context(workspace_lock(place, wait=True))
+        locks.enter_context(workspace_lock(workspace, wait=True))
     return ""
 
 
 def _cancel(message: str) -> NoReturn:
-    """End this run as cancelled; of a state that a flow returns, the process that runs it prints a traceback."""
+    """End this run as cancelled.
+
+    Set on the server: a flow that returns the state makes its process print a traceback.
+    """
     with get_client(sync_client=True) as client:
-        answer: OrchestrationResult[Any] = client.set_flow_run_state(
+        response: OrchestrationResult[Any] = client.set_flow_run_state(
             UUID(flow_run.get_id()), Cancelled(message=message), force=True
         )
-    ended = Abort(message)
-    ended.state = answer.state  # type: ignore[attr-defined]  # the engine takes it over
-    raise ended
+    abort = Abort(message)
+    abort.state = response.state  # type: ignore[attr-defined]  # the engine adopts it
+    raise abort
 
 
 @task(name="triggers", task_run_name="triggers", cache_policy=NO_CACHE)
-def ask_triggers(place: Workspace) -> list[dict[str, Any]]:
-    """Every trigger's answer."""
-    with workspace_lock(place), shown_in_prefect():
-        return [asdict(trigger) for trigger in look_for_reasons(place)]
+def ask_triggers(workspace: Workspace) -> list[dict[str, Any]]:
+    """Evaluate every trigger."""
+    with workspace_lock(workspace), shown_in_prefect():
+        return [asdict(trigger) for trigger in look_for_reasons(workspace)]

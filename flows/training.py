@@ -1,4 +1,4 @@
-"""The front door: every stage in order, then register. A Prefect flow."""
+"""The training flow: every stage in order, then registration."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from tasks.pipeline import STAGES
 from tasks.registration import Registered
 
 
-def _is_passing(task: Any, run: Any, state: State[Any]) -> bool:
+def _is_transient(task: Any, run: Any, state: State[Any]) -> bool:
     error = state.result(raise_on_failure=False)
     return isinstance(error, Exception) and may_pass(error)
 
 
-@task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_is_passing, cache_policy=NO_CACHE)
+@task(
+    retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_is_transient, cache_policy=NO_CACHE
+)
 def make_clean(run: TrainingRun, name: str) -> State[StageOutcome]:
-    """One stage; its state's name says how it came to be clean: Ran, Cached or Restored."""
+    """Run or restore one stage; the state's name says which: Ran, Cached or Restored."""
     log = get_run_logger()
     log.info("%s starts", name)
     with shown_in_prefect():
@@ -44,21 +46,16 @@ def make_clean(run: TrainingRun, name: str) -> State[StageOutcome]:
 @task(
     retries=2,
     retry_delay_seconds=[5, 30],
-    retry_condition_fn=_is_passing,
+    retry_condition_fn=_is_transient,
     cache_policy=NO_CACHE,
     task_run_name="register",
 )
 def register(run: TrainingRun) -> Registered:
-    """The effect: one version of the model for this content key."""
+    """Register the model; one version for each content key."""
     registered = run.register(str(flow_run.get_id()))
-    made = "registered" if registered.created else "stands already"
-    get_run_logger().info(
-        "%s version %d %s, MLflow run %s",
-        registered.name,
-        registered.version,
-        made,
-        registered.mlflow_run_id,
-    )
+    outcome = "registered" if registered.created else "was already registered"
+    version = f"{registered.name} version {registered.version}"
+    get_run_logger().info("%s %s, MLflow run %s", version, outcome, registered.mlflow_run_id)
     return registered
 
 
@@ -73,10 +70,10 @@ def training(
     """Train and register the model of a workspace.
 
     workspace   its directory
-    overrides   'finetune.learning_rate=3e-5' and the like
-    force       run every stage, also those that are clean
-    rerun       stages to run whether or not they are clean
-    trigger     what called for this training, for the version's tags
+    overrides   such as 'finetune.learning_rate=3e-5'
+    force       run every stage, clean ones too
+    rerun       stages to run even if they are clean
+    trigger     what triggered this training, for the version's tags
     """
     with TrainingRun(
         Workspace.find(Path(workspace)), overrides, rerun=ALL if force else rerun, trigger=trigger
@@ -99,8 +96,6 @@ def _summary(result: TrainResult, root: Path) -> str:
         os.environ["MLFLOW_TRACKING_URI"], result.model, result.version, result.mlflow_run_id
     )
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in result.metrics.items())
-    places = f"Report: `{root / 'reports' / 'report.html'}`{f'. In MLflow: {link}' if link else ''}"
-    head = (
-        f"# {result.model} version {result.version}\n\nShips as `{result.recipe}`.\n\n{places}\n\n"
-    )
-    return f"{head}| metric | value |\n|---|---|\n{rows}\n"
+    report = f"Report: `{root / 'reports' / 'report.html'}`{f'. In MLflow: {link}' if link else ''}"
+    head = f"# {result.model} version {result.version}\n\nShips as `{result.recipe}`.\n\n"
+    return f"{head}{report}\n\n| metric | value |\n|---|---|\n{rows}\n"

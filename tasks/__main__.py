@@ -1,4 +1,7 @@
-"""`python -m tasks STAGE` runs one stage, as dvc.yaml does by `ratchet stage`; `python -m tasks dvc-yaml [--check]` renders dvc.yaml."""
+"""`python -m tasks STAGE` runs one stage, as `ratchet stage` in dvc.yaml does.
+
+`python -m tasks dvc-yaml [--check]` renders dvc.yaml, or checks that it is up to date.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +26,21 @@ from tasks.pipeline import (
 )
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 a bug or a stale dvc.yaml, 2 a user's mistake. `given` stands for the command line's arguments."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 success, 1 a bug or a stale dvc.yaml, 2 a user error.
+
+    argv  arguments to parse in place of sys.argv[1:]
+    """
     parser = argparse.ArgumentParser(prog="python -m tasks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for stage in STAGES:
         command = commands.add_parser(stage.name, help=f"make {', '.join(stage.outs.values())}")
-        command.add_argument("--code", help="version of the code that dvc.yaml was rendered with")
+        command.add_argument("--code", help="code version that dvc.yaml was rendered with")
     dvc_yaml = commands.add_parser("dvc-yaml", help="render dvc.yaml")
     dvc_yaml.add_argument(
-        "--check", action="store_true", help="fail if dvc.yaml is stale, write nothing"
+        "--check", action="store_true", help="fail if dvc.yaml is stale; write nothing"
     )
-    arguments = parser.parse_args(given)
+    arguments = parser.parse_args(argv)
     quiet_libraries()
     collect_rarely()
     try:
@@ -43,9 +49,11 @@ def main(given: Sequence[str] | None = None) -> int:
             return _check(workspace) if arguments.check else _render(workspace)
         stage = find_stage(arguments.command)
         params = check_params(workspace.params(), workspace.root)
-        if arguments.code not in (None, code_version(stage, params.problem)):
+        installed = code_version(stage, params.problem)
+        if arguments.code not in (None, installed):
             raise PipelineError(
-                f"dvc.yaml wants version {arguments.code} of {stage.name}'s code, this Ratchet has {code_version(stage, params.problem)}.",
+                f"dvc.yaml wants version {arguments.code} of {stage.name}'s code, "
+                f"this Ratchet has {installed}.",
                 "Run `python -m tasks dvc-yaml`, then `dvc repro` again.",
             )
         run_stage(stage, workspace, params, _progress_bar(stage.name))
@@ -53,10 +61,10 @@ def main(given: Sequence[str] | None = None) -> int:
         print(f"{arguments.command}: {error}", file=sys.stderr)
         return 2
     except Exception as error:
-        refusal = as_storage_error(error)
-        if refusal is None:
+        storage_error = as_storage_error(error)
+        if storage_error is None:
             raise
-        print(f"{arguments.command}: {refusal}", file=sys.stderr)
+        print(f"{arguments.command}: {storage_error}", file=sys.stderr)
         return 2
     return 0
 

@@ -1,7 +1,7 @@
-"""Shipped bundles on the same test rows: paired statistics, slices, calibration, and speed side by side.
+"""Compare shipped bundles on the same test rows: paired statistics, slices, calibration, speed.
 
-Each bundle runs in a process of its own, with its own tokenizer and temperature; speed is taken in turns, so that a busy machine
-slows all of them alike.
+Each bundle runs in its own process, with its own tokenizer and temperature. The bundles are timed
+in turns, so that a busy machine slows all of them alike.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core.arrays import Array, Bools, Floats
+from tasks.core.arrays import Array, Bools, Floats, Indices
 from tasks.core.errors import BundleError, DataError
 from tasks.core.files import read_table
 from tasks.core.progress import Report
@@ -48,13 +48,13 @@ TIMED_ROWS = 256
 
 @dataclass(frozen=True)
 class TestRows:
-    """The rows that judge.
+    """The test rows that models are compared on.
 
     fingerprint  digest of their texts
-    sketch       of tasks.scoring.statistics.alpha_spending
+    sketch       their sketch_rows (tasks/scoring/statistics/alpha_spending.py)
     """
 
-    __test__ = False  # for pytest, which takes it for a test
+    __test__ = False  # pytest would collect the class as a test
 
     problem: Problem
     labels: tuple[str, ...]
@@ -65,13 +65,13 @@ class TestRows:
 
     @property
     def count(self) -> int:
-        """How many they are."""
+        """Number of rows."""
         return len(next(iter(self.columns.values())))
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One bundle on the test rows; `outputs` are calibrated, in the order of the rows' labels."""
+    """One bundle on the test rows; `outputs` are calibrated, in the order of TestRows.labels."""
 
     info: BundleInfo
     outputs: Floats
@@ -82,54 +82,59 @@ class Scored:
 def read_test_rows(
     file: Path, problem: str, labels: Sequence[str], slices: Sequence[str]
 ) -> TestRows:
-    """The rows of a test.parquet; DataError where there are none."""
+    """Read a test.parquet; DataError if it is missing or has fewer than two rows."""
     remedy = "Run `ratchet train`, which splits the data, then compare again."
     if not file.is_file():
         raise DataError(f"{file}: there are no test rows to compare on.", remedy)
     table = read_table(file)
     if len(table) < 2:
-        count = "no rows" if not len(table) else "one row only"
-        raise DataError(
-            f"{file}: the test split has {count}, there is nothing to compare on.", remedy
-        )
-    kind = load_problem(problem)
-    found = positions(digests(normalize_rows([table[column] for column in kind.text_columns])))
+        count = "no rows" if not len(table) else "only one row"
+        raise DataError(f"{file}: the test split has {count}; comparing takes at least 2.", remedy)
+    problem_type = load_problem(problem)
+    texts = [table[column] for column in problem_type.text_columns]
+    hashes = positions(digests(normalize_rows(texts)))
     present = tuple(
-        name for name in slices if name in table.column_names and name != kind.label_column
+        name for name in slices if name in table.column_names and name != problem_type.label_column
     )
     return TestRows(
-        kind, tuple(labels), table.to_pydict(), present, fingerprint_rows(found), sketch_rows(found)
+        problem_type,
+        tuple(labels),
+        table.to_pydict(),
+        present,
+        fingerprint_rows(hashes),
+        sketch_rows(hashes),
     )
 
 
 def check_problem(bundles: Mapping[str, BundleInfo], problem: str) -> None:
-    """BundleError for a bundle of another problem type."""
+    """Raise BundleError if a bundle has another problem type."""
     for name, info in bundles.items():
         if info.problem != problem:
             raise BundleError(
-                f"{name}: a bundle of the problem '{info.problem}', this workspace is '{problem}'.",
+                f"{name}: a bundle of problem '{info.problem}'; this workspace's is '{problem}'.",
                 "Compare models of one problem type.",
             )
 
 
 def known_labels(info: BundleInfo) -> tuple[str, ...]:
-    """A bundle's labels in the one form that rows have: an older one may know 'True' or '1.0' for 'true' or '1'."""
+    """A bundle's labels in canonical form; old bundles hold 'True' or '1.0' for 'true' or '1'."""
     return canonical_labels(info.labels, merge=False)
 
 
 def check_labels(first: BundleInfo, second: BundleInfo) -> None:
-    """DataError unless one of the two knows every label of the other."""
-    ours, theirs = set(known_labels(first)), set(known_labels(second))
-    if not (ours <= theirs or theirs <= ours):
+    """Raise DataError unless one bundle's labels contain the other's."""
+    first_labels, second_labels = set(known_labels(first)), set(known_labels(second))
+    if not (first_labels <= second_labels or second_labels <= first_labels):
         raise DataError(
-            f"{first.directory} and {second.directory} know different labels: only the first has {sorted(ours - theirs)}, "
-            f"only the second {sorted(theirs - ours)}.",
-            "Compare models whose labels are the same, or where one has learnt more than the other.",
+            f"{first.directory} and {second.directory} know different labels: "
+            f"only the first has {sorted(first_labels - second_labels)}, "
+            f"only the second {sorted(second_labels - first_labels)}.",
+            "Compare models with the same labels, or where one knows all labels of the other.",
         )
 
 
 def all_labels(labels: Sequence[str], bundles: Sequence[BundleInfo]) -> tuple[str, ...]:
-    """The workspace's labels, then those that only a bundle knows."""
+    """The workspace's labels, then the labels that only the bundles know."""
     return tuple(
         dict.fromkeys([*labels, *(label for info in bundles for label in known_labels(info))])
     )
@@ -138,9 +143,9 @@ def all_labels(labels: Sequence[str], bundles: Sequence[BundleInfo]) -> tuple[st
 def score_bundles(
     bundles: Mapping[str, BundleInfo], test_file: Path, rows: TestRows, seed: int, report: Report
 ) -> dict[str, Scored]:
-    """Outputs of every bundle, and the speed of each, taken in turns."""
-    drawn = np.random.default_rng(seed).permutation(rows.count)[:TIMED_ROWS].tolist()
-    rounds = turns(drawn)
+    """Run every bundle on the test rows, then time the bundles in turns."""
+    timed_rows = np.random.default_rng(seed).permutation(rows.count)[:TIMED_ROWS].tolist()
+    rounds = turns(timed_rows)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         workers = {}
@@ -165,9 +170,9 @@ def score_bundles(
 
 
 def describe_model(scored: Scored, rows: TestRows, resampling: Resampling) -> dict[str, Any]:
-    """One bundle by itself: metrics with intervals, calibration, speed, size."""
-    info, kind = scored.info, rows.problem
-    details = kind.details(scored.outputs, scored.references, rows.labels)
+    """One bundle on its own: metrics with intervals, calibration, speed, size."""
+    info, problem = scored.info, rows.problem
+    details = problem.details(scored.outputs, scored.references, rows.labels)
     return {
         "recipe": info.recipe,
         "labels": list(info.labels),
@@ -175,7 +180,7 @@ def describe_model(scored: Scored, rows: TestRows, resampling: Resampling) -> di
         **scored.timings.summary(),
         **scored.timings.ranges(),
         "metrics": metric_intervals(
-            kind, scored.outputs, scored.references, rows.labels, resampling
+            problem, scored.outputs, scored.references, rows.labels, resampling
         ),
         "details": details,
     }
@@ -184,16 +189,20 @@ def describe_model(scored: Scored, rows: TestRows, resampling: Resampling) -> di
 def compare_scored(
     first: Scored, second: Scored, rows: TestRows, resampling: Resampling, min_slice_rows: int
 ) -> dict[str, Any]:
-    """First against second, as plain JSON values; `slices` hold the p-values of a fall, corrected for their number."""
-    kind, references = rows.problem, first.references
+    """Compare first to second, as plain JSON values.
+
+    `slices` holds p-values of a fall in accuracy, corrected for the number of slices.
+    """
+    problem, references = rows.problem, first.references
     differences = metric_differences(
-        kind, (first.outputs, second.outputs), references, rows.labels, resampling
+        problem, (first.outputs, second.outputs), references, rows.labels, resampling
     )
-    ours, theirs = kind.right(first.outputs, references), kind.right(second.outputs, references)
-    only_first, only_second = discordant(ours, theirs)
-    agreement, moved = kind.agreement(first.outputs, second.outputs)
+    first_right = problem.right(first.outputs, references)
+    second_right = problem.right(second.outputs, references)
+    only_first, only_second = discordant(first_right, second_right)
+    agreement, probability_difference = problem.agreement(first.outputs, second.outputs)
     known = set(known_labels(second.info))
-    old = [label for label in rows.labels if label in known]
+    old_labels = [label for label in rows.labels if label in known]
     return {
         "metrics": {name: asdict(difference) for name, difference in differences.items()},
         "mcnemar": {
@@ -202,29 +211,32 @@ def compare_scored(
             "p_value": mcnemar(only_first, only_second),
         },
         "agreement": agreement,
-        "max_probability_difference": moved,
+        "max_probability_difference": probability_difference,
         **first.timings.latency_p95_ratio_to(second.timings),
         "speedup": round(first.timings.speedup_over(second.timings).value, 3),
         "slices": _compare_slices(
-            _slices(rows, old), (ours, theirs), resampling, kind.label_column, min_slice_rows
+            _slices(rows, old_labels),
+            (first_right, second_right),
+            resampling,
+            problem.label_column,
+            min_slice_rows,
         ),
     }
 
 
 def _slices(rows: TestRows, old_labels: Sequence[str]) -> list[Slice]:
-    """By column, by length, and by the labels that the second model knows; what it never learnt cannot be forgotten."""
-    kind, columns = rows.problem, rows.columns
-    found = [part for name in rows.slices for part in slice_rows(name, columns[name])]
-    if kind.label_column:
-        found += [
-            part
-            for part in slice_rows(kind.label_column, columns[kind.label_column], rows.labels)
-            if part.value in old_labels
-        ]
-    lengths = [
-        sum(len(str(columns[name][row])) for name in kind.text_columns) for row in range(rows.count)
-    ]
-    return found + slice_rows(LENGTH, lengths)
+    """Slices by column, text length and label.
+
+    Labels unknown to the second model are left out: what it never learnt cannot be forgotten.
+    """
+    problem, columns = rows.problem, rows.columns
+    slices = [group for name in rows.slices for group in slice_rows(name, columns[name])]
+    if label := problem.label_column:
+        by_label = slice_rows(label, columns[label], rows.labels)
+        slices += [group for group in by_label if group.value in old_labels]
+    texts = [columns[name] for name in problem.text_columns]
+    lengths = [sum(len(str(text[row])) for text in texts) for row in range(rows.count)]
+    return slices + slice_rows(LENGTH, lengths)
 
 
 def _compare_slices(
@@ -234,34 +246,38 @@ def _compare_slices(
     label_column: str | None,
     min_rows: int,
 ) -> list[dict[str, Any]]:
-    """Every slice's difference; p-values of a fall are corrected among the labels, and among the other slices.
+    """Difference on every slice; fall p-values are corrected among labels and others separately.
 
-    A label is judged however few its rows are: a class must not be forgotten because it is rare, or looked at beside many domains.
+    A label is judged however few rows it has: a class must not be forgotten because it is rare,
+    or because it is tested together with many domains.
     """
     compared: list[dict[str, Any]] = []
-    for part in slices:
-        first, second = (rows[part.rows] for rows in right)
-        found = {"column": part.column, "value": part.value, "rows": len(part.rows)}
-        difference = asdict(accuracy_difference(first, second, resampling))
+    for group in slices:
+        first, second = (rows[group.rows] for rows in right)
         compared.append(
-            {**found, "difference": difference, "fall_p": fall_p_value(*discordant(first, second))}
+            {
+                "column": group.column,
+                "value": group.value,
+                "rows": len(group.rows),
+                "difference": asdict(accuracy_difference(first, second, resampling)),
+                "fall_p": fall_p_value(*discordant(first, second)),
+            }
         )
     for is_label in (True, False):
         family = [entry for entry in compared if (entry["column"] == label_column) == is_label]
         for entry in family:
             entry["judged"] = is_label or entry["rows"] >= min_rows
         judged = [entry for entry in family if entry["judged"]]
-        for entry, adjusted in zip(
-            judged, holm([entry["fall_p"] for entry in judged]), strict=True
-        ):
-            entry["fall_p_adjusted"] = adjusted
+        adjusted = holm([entry["fall_p"] for entry in judged])
+        for entry, p_value in zip(judged, adjusted, strict=True):
+            entry["fall_p_adjusted"] = p_value
     return compared
 
 
 def _ask_outputs(info: BundleInfo, worker: Worker, file: Path) -> Scored:
     _ask(info, worker, do="outputs", file=str(file))
-    with np.load(file, allow_pickle=False) as found:
-        return Scored(info, found["outputs"], found["references"])
+    with np.load(file, allow_pickle=False) as arrays:
+        return Scored(info, arrays["outputs"], arrays["references"])
 
 
 def _ask(info: BundleInfo, worker: Worker, **question: str | list[int]) -> dict[str, Any]:
@@ -270,35 +286,31 @@ def _ask(info: BundleInfo, worker: Worker, **question: str | list[int]) -> dict[
     except WorkerError as error:
         raise BundleError(
             f"{info.directory}: cannot be run: {error}.",
-            "Its files are as they were made; is the machine short of memory?",
+            "Its files are intact; is the machine short of memory?",
         ) from None
 
 
 def _serve(setting: Mapping[str, Any]) -> None:
-    """A bundle's own process."""
+    """Serve one bundle's outputs and timings; runs in a process of its own."""
     with tell_refusal():
         info = open_bundle(Path(setting["bundle"]), registered=setting["sha256"])
-    kind, wanted = load_problem(info.problem), setting["labels"]
-    predictor = Predictor(info, kind)
-    names = [*kind.columns, *kind.derived]
-    features = kind.encode(
-        predictor.tokenizer, read_table(Path(setting["test"]), names).to_pydict(), wanted
-    )
+    problem, labels = load_problem(info.problem), setting["labels"]
+    predictor = Predictor(info, problem)
+    table = read_table(Path(setting["test"]), [*problem.columns, *problem.derived])
+    features = problem.encode(predictor.tokenizer, table.to_pydict(), labels)
     pad = info.settings.pad_token_id
 
     def outputs(file: str) -> dict[str, Any]:
-        found = kind.align(
-            info.settings.calibration.apply(predictor.outputs_of_features(features)),
-            known_labels(info),
-            wanted,
-        )
-        np.savez(file, outputs=found, references=kind.references(features))
+        calibrated = info.settings.calibration.apply(predictor.outputs_of_features(features))
+        aligned = problem.align(calibrated, known_labels(info), labels)
+        np.savez(file, outputs=aligned, references=problem.references(features))
         return {}
 
     def turn(rows: list[int]) -> dict[str, Any]:
-        return time_turn(
-            lambda chosen: predictor.model.run(kind.collate(take_rows(features, chosen), pad)), rows
-        )
+        def run(chosen: Indices) -> Floats:
+            return predictor.model.run(problem.collate(take_rows(features, chosen), pad))
+
+        return time_turn(run, rows)
 
     answer_questions({"outputs": outputs, "turn": turn})
 

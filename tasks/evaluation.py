@@ -1,4 +1,8 @@
-"""How good the checkpoint is: metrics with intervals, by slice, under small changes of the text, and beside a plain method."""
+"""Evaluate the checkpoint on the test split.
+
+Metrics with intervals, metrics by slice, behavioural tests (small changes of the text), and a
+comparison with a baseline.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +48,7 @@ LENGTH = "length (tokens)"
 
 @dataclass(frozen=True)
 class Judged:
-    """Outputs of the test rows, with the decisions that tuned thresholds make of them, and all that judging them takes."""
+    """Test outputs after tuned thresholds have decided the labels, and what scoring them takes."""
 
     problem: Problem
     labels: Sequence[str]
@@ -55,7 +59,7 @@ class Judged:
     def intervals(
         self, rows: Array | None = None, outputs: Floats | None = None
     ) -> dict[str, Interval]:
-        """Metrics of some rows (default: all), or of another method's outputs."""
+        """Metrics on some rows (default: all), or of another method's outputs."""
         outputs, references = self.outputs if outputs is None else outputs, self.references
         if rows is not None:
             outputs, references = outputs[rows], references[rows]
@@ -81,28 +85,24 @@ def evaluate_checkpoint(
 ) -> None:
     """Write the evaluation of the checkpoint on the test split as JSON.
 
-    Raises ParamsError for a slice column that is not there, and TrainingError if outputs are not finite.
+    Raises ParamsError for a missing slice column, TrainingError if outputs are not finite.
     """
-    kind = load_problem(problem)
+    problem_type = load_problem(problem)
     check_slice_columns(splits / "test.parquet", evaluate.slices)
     test = read_table(splits / "test.parquet").to_pydict()
-    tests = kind.behaviour_tests(
-        test, labels, evaluate, seed
-    )  # before the model runs: it says what is wrong in params.yaml
+    # before the model runs, so that mistakes in params.yaml surface early
+    tests = problem_type.behaviour_tests(test, labels, evaluate, seed)
     device = pick_device(device)
-    predictor = Predictor(kind, labels, tokens, load_checkpoint(kind, checkpoint, labels), device)
+    network = load_checkpoint(problem_type, checkpoint, labels)
+    predictor = Predictor(problem_type, labels, tokens, network, device)
     base = None
-    if evaluate.baseline and kind.baseline_is_base:
-        base = Predictor(
-            kind,
-            labels,
-            tokens,
-            _load_base(kind, labels, resolve_model(base_model, root, cache), seed),
-            device,
-        )
+    if evaluate.baseline and problem_type.baseline_is_base:
+        base_dir = resolve_model(base_model, root, cache)
+        base_network = _load_base(problem_type, labels, base_dir, seed)
+        base = Predictor(problem_type, labels, tokens, base_network, device)
 
     validation = read_features(tokens / "validation.arrow")
-    validation_references = kind.references(validation)
+    validation_references = problem_type.references(validation)
     validation_outputs = predictor.outputs(validation, report, (0.0, 0.35))
     features = read_features(tokens / "test.arrow")
     outputs = predictor.outputs(features, report, (0.35, 0.7))
@@ -111,52 +111,60 @@ def evaluate_checkpoint(
     )
 
     resampling = Resampling(evaluate.bootstrap_resamples, evaluate.confidence, seed)
-    references = kind.references(features)
-    calibration = kind.fit_calibration(
+    references = problem_type.references(features)
+    calibration = problem_type.fit_calibration(
         validation_outputs, validation_references, labels, out_of_scope
     )
-    judged = Judged(kind, labels, resampling, calibration.decide(outputs), references)
-    thresholds = kind.threshold_details(outputs, references, labels, calibration, out_of_scope)
-    found: dict[str, Any] = {
+    judged = Judged(problem_type, labels, resampling, calibration.decide(outputs), references)
+    thresholds = problem_type.threshold_details(
+        outputs, references, labels, calibration, out_of_scope
+    )
+    evaluation: dict[str, Any] = {
         "split": "test",
         "rows": len(outputs),
-        "metric": kind.metric,
+        "metric": problem_type.metric,
         "confidence": evaluate.confidence,
         "metrics": judged.intervals(),
-        "validation_metrics": kind.metrics(
+        "validation_metrics": problem_type.metrics(
             calibration.decide(validation_outputs), validation_references, labels
         ),
         **asdict(calibration),
-        "details": kind.details(judged.outputs, references, labels) | thresholds,
-        "validation_thresholds": kind.threshold_details(
+        "details": problem_type.details(judged.outputs, references, labels) | thresholds,
+        "validation_thresholds": problem_type.threshold_details(
             validation_outputs, validation_references, labels, calibration, out_of_scope
         ),
     }
-    found["calibrated"] = calibrate_outputs(
-        judged, outputs, calibration, found["details"], set(thresholds)
+    evaluation["calibrated"] = calibrate_outputs(
+        judged, outputs, calibration, evaluation["details"], set(thresholds)
     )
-    found["calibration_notes"] = calibration_notes(kind, outputs, references, calibration)
+    evaluation["calibration_notes"] = calibration_notes(
+        problem_type, outputs, references, calibration
+    )
     report(2, {"progress": 0.87})
-    slices = _slices(kind, test, features, evaluate.slices, labels)
-    found["slices"] = [judge_slice(judged, part, evaluate.min_slice_rows) for part in slices]
-    found["behaviour"] = judge_behaviour(kind, labels, tests, altered, calibration)
+    slices = _slices(problem_type, test, features, evaluate.slices, labels)
+    evaluation["slices"] = [judge_slice(judged, group, evaluate.min_slice_rows) for group in slices]
+    evaluation["behaviour"] = judge_behaviour(problem_type, labels, tests, altered, calibration)
     report(3, {"progress": 0.93})
-    plain = None
+    baseline = None
     if base is not None:
-        plain = base.outputs(features, report, (0.93, 0.96))
+        baseline = base.outputs(features, report, (0.93, 0.96))
     elif evaluate.baseline:
-        train = read_table(splits / "train.parquet", [*kind.columns, *kind.derived]).to_pydict()
-        plain = kind.baseline(train, test, labels, seed)
-    found["baseline"] = None if plain is None else compare_baseline(judged, plain)
-    found["notes"] = model_notes(found, only_answer(kind, judged.outputs, test, labels))
+        columns = [*problem_type.columns, *problem_type.derived]
+        train = read_table(splits / "train.parquet", columns).to_pydict()
+        baseline = problem_type.baseline(train, test, labels, seed)
+    evaluation["baseline"] = None if baseline is None else compare_baseline(judged, baseline)
+    answer = only_answer(problem_type, judged.outputs, test, labels)
+    evaluation["notes"] = model_notes(evaluation, answer)
     models = {**({"before": base.model} if base else {}), "after": predictor.model}
-    found["answers"] = kind.compare_answers(models, predictor.tokenizer, test, evaluate)
-    write_json(evaluation_report, found)
+    evaluation["answers"] = problem_type.compare_answers(
+        models, predictor.tokenizer, test, evaluate
+    )
+    write_json(evaluation_report, evaluation)
     report(4, {"progress": 1.0})
 
 
 class Predictor:
-    """A model, ready to put out what it makes of features or rows."""
+    """A loaded model that computes outputs of features or of rows."""
 
     def __init__(
         self,
@@ -171,9 +179,8 @@ class Predictor:
         self.pad_token_id = info.pad_token_id
         self.tokenizer = load_tokenizer(tokens / "tokenizer", info.max_length)
         self.model = model.to(device).eval()
-        self.known: dict[
-            str, Array
-        ] = {}  # outputs by features: what tokenizes alike is computed once
+        # outputs by features: rows that tokenize alike are computed once
+        self.known: dict[str, Array] = {}
 
     def outputs(self, features: Features, report: Report, progress: tuple[float, float]) -> Floats:
         """Outputs in the rows' order; progress goes from the first share to the second."""
@@ -189,8 +196,9 @@ class Predictor:
         )
         if not is_finite(outputs):
             raise TrainingError(
-                "models/checkpoint: its outputs are not finite numbers, the training must have diverged.",
-                "Lower finetune.learning_rate or finetune.max_grad_norm, then run `ratchet train` again.",
+                "models/checkpoint: its outputs are not finite; the training must have diverged.",
+                "Lower finetune.learning_rate or finetune.max_grad_norm, "
+                "then run `ratchet train` again.",
             )
         self.known.update(zip(_keys(features), outputs, strict=True))
         return outputs
@@ -198,7 +206,7 @@ class Predictor:
     def outputs_of_rows(
         self, row_sets: Sequence[Columns], report: Report, progress: tuple[float, float]
     ) -> list[Floats]:
-        """Outputs of each set of rows; only what is not known yet is computed."""
+        """Outputs of each set of rows; rows already known are not computed again."""
         encoded = [self.problem.encode(self.tokenizer, rows, self.labels) for rows in row_sets]
         missing: dict[str, tuple[Features, int]] = {}
         for features in encoded:
@@ -207,25 +215,23 @@ class Predictor:
                     missing[key] = (features, row)
         if missing:
             names = _inputs(next(iter(missing.values()))[0])
-            self.outputs(
-                {
-                    name: [features[name][row] for features, row in missing.values()]
-                    for name in names
-                },
-                report,
-                progress,
-            )
+            batch = {
+                name: [features[name][row] for features, row in missing.values()] for name in names
+            }
+            self.outputs(batch, report, progress)
         return [stack_rows([self.known[key] for key in _keys(features)]) for features in encoded]
 
 
-def _load_base(kind: Problem, labels: Sequence[str], directory: Path, seed: int) -> PreTrainedModel:
-    """The base model as training starts from it: where it has no head, that is drawn."""
+def _load_base(
+    problem: Problem, labels: Sequence[str], directory: Path, seed: int
+) -> PreTrainedModel:
+    """Load the base model as training starts from it; a missing head is drawn at random."""
     seed_everything(seed)
-    return kind.load_model(directory, labels)
+    return problem.load_model(directory, labels)
 
 
 def check_slice_columns(table: Path, columns: Sequence[str]) -> None:
-    """ParamsError that names every slice column which the rows do not have."""
+    """Raise ParamsError naming every slice column that the rows lack."""
     present = pq.read_schema(table).names
     unknown = [
         f"no column '{name}'.{did_you_mean(name, present)}"
@@ -246,58 +252,59 @@ def calibrate_outputs(
     details: Mapping[str, Any],
     settled: Collection[str],
 ) -> dict[str, Any]:
-    """What the calibration changes: metrics where lower is better or that move, and the details that differ.
+    """What calibration changes: metrics that move or where lower is better, details that differ.
 
-    outputs   as the model puts them out
-    settled   names of details that are those of the calibrated outputs already
+    outputs   the model's, before calibration
+    settled   names of details computed from calibrated outputs already
     """
-    kind, labels, references = judged.problem, judged.labels, judged.references
+    problem, labels, references = judged.problem, judged.labels, judged.references
     scaled = calibration.apply(outputs)
-    before, after = (
-        kind.metrics(outputs, references, labels),
-        kind.metrics(scaled, references, labels),
-    )
-    moved = [name for name in before if kind.metric_signs[name] < 0 or before[name] != after[name]]
-    changed = kind.details(scaled, references, labels)
+    before = problem.metrics(outputs, references, labels)
+    after = problem.metrics(scaled, references, labels)
+    signs = problem.metric_signs
+    moved = [name for name in before if signs[name] < 0 or before[name] != after[name]]
+    changed = {
+        name: value
+        for name, value in problem.details(scaled, references, labels).items()
+        if name not in settled and value != details[name]
+    }
     return {
         **{name: {"before": before[name], "after": after[name]} for name in moved},
-        "details": {
-            name: value
-            for name, value in changed.items()
-            if name not in settled and value != details[name]
-        },
+        "details": changed,
     }
 
 
-def judge_slice(judged: Judged, part: Slice, min_rows: int) -> dict[str, Any]:
-    """A slice with its metrics; one with fewer than `min_rows` rows is counted, not judged."""
+def judge_slice(judged: Judged, group: Slice, min_rows: int) -> dict[str, Any]:
+    """Metrics of one slice; a slice of fewer than `min_rows` rows is only counted."""
     entry = {
-        "column": part.column,
-        "value": part.value,
-        "rows": len(part.rows),
+        "column": group.column,
+        "value": group.value,
+        "rows": len(group.rows),
         "metrics": {},
-        "judged": len(part.rows) >= min_rows,
+        "judged": len(group.rows) >= min_rows,
     }
     if entry["judged"]:
-        found = judged.intervals(part.rows)
-        by_label = part.column == judged.problem.label_column
+        intervals = judged.intervals(group.rows)
+        by_label = group.column == judged.problem.label_column
         names = judged.problem.label_metrics if by_label else None
         entry["metrics"] = {
-            name: interval for name, interval in found.items() if names is None or name in names
+            name: interval for name, interval in intervals.items() if names is None or name in names
         }
     return entry
 
 
 def compare_baseline(judged: Judged, outputs: Floats) -> dict[str, Any]:
-    """The metrics of a plain method's outputs, and by how much the model is better."""
-    kind = judged.problem
+    """Metrics of the baseline's outputs, and the model's lead over it."""
+    problem = judged.problem
     pair = (judged.outputs, outputs)
     return {
-        "name": kind.baseline_name,
+        "name": problem.baseline_name,
         "metrics": judged.intervals(outputs=outputs),
         "difference": {
-            "metric": kind.metric,
-            **difference_interval(kind, pair, judged.references, judged.labels, judged.resampling),
+            "metric": problem.metric,
+            **difference_interval(
+                problem, pair, judged.references, judged.labels, judged.resampling
+            ),
         },
     }
 
@@ -309,15 +316,12 @@ def _slices(
     columns: Sequence[str],
     labels: Sequence[str],
 ) -> list[Slice]:
-    found = [
-        part
-        for name in dict.fromkeys(columns)
-        if name != problem.label_column
-        for part in slice_rows(name, test[name])
-    ]
-    if problem.label_column:
-        found += slice_rows(problem.label_column, test[problem.label_column], labels)
-    return found + slice_rows(LENGTH, list(map(len, features["input_ids"])))
+    label = problem.label_column
+    names = [name for name in dict.fromkeys(columns) if name != label]
+    slices = [group for name in names for group in slice_rows(name, test[name])]
+    if label:
+        slices += slice_rows(label, test[label], labels)
+    return slices + slice_rows(LENGTH, list(map(len, features["input_ids"])))
 
 
 def _inputs(features: Features) -> list[str]:
@@ -325,6 +329,5 @@ def _inputs(features: Features) -> list[str]:
 
 
 def _keys(features: Features) -> list[str]:
-    return [
-        repr(values) for values in zip(*(features[name] for name in _inputs(features)), strict=True)
-    ]
+    columns = [features[name] for name in _inputs(features)]
+    return [repr(values) for values in zip(*columns, strict=True)]

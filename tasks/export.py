@@ -1,4 +1,4 @@
-"""Checkpoint to ONNX graphs, one a recipe; which of them ships is for verification to say."""
+"""Export the checkpoint to ONNX graphs, one per recipe; verification decides which one ships."""
 
 from __future__ import annotations
 
@@ -41,16 +41,17 @@ if TYPE_CHECKING:
 
 FP32 = "fp32"
 MODEL = "model.onnx"
-PARITY = 1e-4  # largest difference of an output between fp32 ONNX and PyTorch
+PARITY = 1e-4  # largest allowed difference of an output between fp32 ONNX and PyTorch
 PARITY_ROWS = 32
-SENSITIVE_SHARE = 0.1  # of the products, those with the largest error: int8-static-sensitive-fp32 leaves them in fp32
+# share of the matrix products, largest error first, that int8-static-sensitive-fp32 keeps in fp32
+SENSITIVE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Material:
-    """What every recipe is made from; each graph is made once, when a recipe first wants it.
+    """Input of all recipes; each graph is built once, when a recipe first needs it.
 
-    distil  trains a model with fewer layers to say the same: its own material, and the seconds that took
+    distil  trains a student with fewer layers; returns the student's Material and the seconds spent
     """
 
     traced: onnx.ModelProto
@@ -61,22 +62,22 @@ class Material:
 
     @cached_property
     def fused(self) -> onnx.ModelProto:
-        """Attention as one operator with its products inside."""
+        """Graph with each attention block as one operator, its matrix products inside."""
         return fuse_graph(self.traced, self.config, split_heads=False)
 
     @cached_property
     def split(self) -> onnx.ModelProto:
-        """Attention with its products outside, where each can be quantized."""
+        """Graph with attention's matrix products outside, where each can be quantized."""
         return fuse_graph(self.traced, self.config, split_heads=True)
 
     @cached_property
     def activations(self) -> dict[str, Activation]:
-        """What calibration saw."""
+        """Activation ranges from the calibration batches."""
         return calibrate(self.split, self.batches, self.seed)
 
     @cached_property
     def plan(self) -> dict[str, QuantizedInput]:
-        """How each product's input is quantized."""
+        """How the input of each matrix product is quantized."""
         return plan_inputs(self.split, self.activations)
 
 
@@ -119,7 +120,7 @@ def _int4_weights(material: Material, target: Path) -> None:
     quantize_weights(material.fused, target, bits=4)
 
 
-# each writes its graph, and returns the seconds that it trained for it, if it did
+# each writes its graph and returns the seconds it spent on training, if any
 RECIPES: dict[str, Callable[[Material, Path], float | None]] = {
     "int8-dynamic": _int8_dynamic,
     "int8-dynamic-per-channel": _int8_dynamic_per_channel,
@@ -142,20 +143,22 @@ def export_candidates(
     seed: int,
     report: Report,
 ) -> None:
-    """Write candidates/RECIPE/model.onnx for fp32 and every recipe asked for, and candidates/export.json.
+    """Write candidates/RECIPE/model.onnx for fp32 and each requested recipe, and export.json.
 
-    export.json: {"opset", "recipes": [{"recipe", "bytes", "seconds", "training_seconds", "failure"}]}; a recipe that cannot be built
-    has its reason as `failure` and stops nothing.
-    Raises ParamsError for an unknown recipe, ExportError if fp32 cannot be built, ParityError if it computes something else.
+    candidates/export.json: {"opset", "recipes": [{"recipe", "bytes", "seconds",
+    "training_seconds", "failure"}]}; a recipe that cannot be built stops nothing, its `failure`
+    holds the reason.
+    Raises ParamsError for an unknown recipe, ExportError if fp32 cannot be built, ParityError if
+    fp32 ONNX and PyTorch compute different outputs.
     """
-    kind = load_problem(problem)
-    recipes = check_recipes(kind.recipes if export.recipes is None else export.recipes)
+    problem_type = load_problem(problem)
+    recipes = check_recipes(problem_type.recipes if export.recipes is None else export.recipes)
     pad = TokensInfo.read(tokens).pad_token_id
-    model = load_checkpoint(kind, checkpoint, labels).eval()
+    model = load_checkpoint(problem_type, checkpoint, labels).eval()
     started = time.perf_counter()
     material = replace(
-        _material(model, kind, tokens, pad, export, seed),
-        distil=partial(_distil, model, kind, tokens, checkpoint, pad, export, seed, report),
+        _material(model, problem_type, tokens, pad, export, seed),
+        distil=partial(_distil, model, problem_type, tokens, checkpoint, pad, export, seed, report),
     )
     seconds = time.perf_counter() - started
     built = [_build(FP32, _fp32, material, candidates)]
@@ -165,13 +168,8 @@ def export_candidates(
             f"{checkpoint}: the fp32 ONNX graph cannot be built: {built[0]['failure']}", remedy
         )
     built[0]["seconds"] = round(built[0]["seconds"] + seconds, 3)
-    _check_parity(
-        model,
-        kind,
-        _spread_rows(tokens / "validation.arrow", PARITY_ROWS),
-        pad,
-        candidates / FP32 / MODEL,
-    )
+    parity_rows = _spread_rows(tokens / "validation.arrow", PARITY_ROWS)
+    _check_parity(model, problem_type, parity_rows, pad, candidates / FP32 / MODEL)
     for done, name in enumerate(recipes, 1):
         report(done, {"progress": done / (len(recipes) + 1)})
         built.append(_build(name, RECIPES[name], material, candidates))
@@ -180,13 +178,11 @@ def export_candidates(
 
 
 def check_recipes(names: Sequence[str]) -> list[str]:
-    """The recipes without fp32, which is always built; ParamsError names every unknown one."""
+    """The distinct recipes but fp32, which is always built; ParamsError names every unknown one."""
     unknown = [name for name in names if name not in RECIPES and name != FP32]
     if unknown:
-        lines = "; ".join(
-            f"unknown recipe '{name}'.{did_you_mean(name, RECIPES)}" for name in unknown
-        )
-        raise ParamsError(f"export.recipes: {lines}", f"Known: {', '.join(RECIPES)}.")
+        problems = [f"unknown recipe '{name}'.{did_you_mean(name, RECIPES)}" for name in unknown]
+        raise ParamsError(f"export.recipes: {'; '.join(problems)}", f"Known: {', '.join(RECIPES)}.")
     return [name for name in dict.fromkeys(names) if name != FP32]
 
 
@@ -198,20 +194,21 @@ def _material(
     export: ExportParams,
     seed: int,
 ) -> Material:
-    # two rows of different length, so that neither batch nor padding is a constant of the graph
+    # two rows of different length: tracing must not bake in the batch size or the padding
     example = problem.collate(_spread_rows(tokens / "train.arrow", 2), pad)
     try:
         trace = trace_causal if problem.reads_on else trace_model
         traced = trace(model, example, problem.output_name, export.opset)
     except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise ExportError(
-            f"{type(model).__name__}: cannot be traced to ONNX opset {export.opset}: {_first_line(error)}",
+            f"{type(model).__name__}: cannot be traced to ONNX opset {export.opset}: "
+            f"{_first_line(error)}",
             "Try another `export.opset`, or a base model of another architecture.",
         ) from error
     table = read_tokens(tokens / "train.arrow")
     rows = np.random.default_rng(seed).permutation(table.num_rows)[: export.calibration_rows]
     features = take(table, np.sort(rows))
-    # one row a batch: the ranges are of the text, not of padding
+    # batches of one row: ranges must come from text, not from padding
     batches = [
         problem.collate({name: values[i : i + 1] for name, values in features.items()}, pad)
         for i in range(len(rows))
@@ -229,15 +226,15 @@ def _distil(
     seed: int,
     report: Report,
 ) -> tuple[Material, float]:
-    """Of a student of the model, and the seconds it took to train; ValueError where there can be none."""
+    """Train a student; returns its Material and the seconds spent. ValueError if it cannot be."""
     from tasks.shipping.distillation import distill, make_student
 
     if problem.draws_inputs:
         raise ValueError(
-            f"{problem.name} has outputs as wide as the vocabulary, too many to learn from"
+            f"{problem.name} has outputs as wide as the vocabulary, too many to distil"
         )
     if (checkpoint / ADDITIONS).is_file():
-        raise ValueError("what finetune.method adds belongs to layers that would be left out")
+        raise ValueError("finetune.method adds weights to layers that the student would drop")
     started = time.perf_counter()
     student = make_student(model, export.distilled_layers or len(layer_stack(model)) // 2)
     rows, epochs = read_tokens(tokens / "train.arrow"), export.distillation_epochs
@@ -257,10 +254,8 @@ def _build(
     try:
         trained = recipe(material, target) or 0.0
     except (OSError, MemoryError):
-        raise  # a full disk or short memory is no fault of the recipe
-    except (
-        Exception
-    ) as error:  # whatever a quantizer stumbles over: the other recipes may still ship
+        raise  # a full disk or lack of memory is not the recipe's fault
+    except Exception as error:  # quantizers raise anything; the other recipes may still ship
         failure = f"{type(error).__name__}: {_first_line(error)}"
     size = 0 if failure else target.stat().st_size
     seconds = time.perf_counter() - started - trained
@@ -278,24 +273,23 @@ def _check_parity(
 ) -> None:
     from tasks.training.networks.torch_outputs import predict_torch
 
-    wanted = predict_torch(model, problem, features, pad)
-    found = OnnxModel(file, problem.output_name).outputs(features, problem, pad)
-    difference = largest_difference(wanted, found)
-    if not difference <= PARITY:  # NaN is no parity either
+    torch_outputs = predict_torch(model, problem, features, pad)
+    onnx_outputs = OnnxModel(file, problem.output_name).outputs(features, problem, pad)
+    difference = largest_difference(torch_outputs, onnx_outputs)
+    if not difference <= PARITY:  # so written that NaN fails too
         raise ParityError(
-            f"{file}: the fp32 ONNX graph differs from the checkpoint by {difference:.2g} on {len(found)} rows, wanted at most {PARITY:g}.",
-            "Try another `export.opset`; the architecture may trace wrongly.",
+            f"{file}: the fp32 ONNX graph differs from the checkpoint by {difference:.2g} "
+            f"on {len(onnx_outputs)} rows, wanted at most {PARITY:g}.",
+            "Try another `export.opset`; tracing may not support the architecture.",
         )
 
 
 def _spread_rows(split: Path, count: int) -> Features:
-    """Some rows from the shortest to the longest."""
+    """Rows spread evenly over the lengths, shortest first."""
     table = read_tokens(split)
     by_length = np.argsort(token_lengths(table), kind="stable")
-    return take(
-        table,
-        by_length[np.linspace(0, len(by_length) - 1, min(count, len(by_length))).astype(np.int64)],
-    )
+    ranks = np.linspace(0, len(by_length) - 1, min(count, len(by_length))).astype(np.int64)
+    return take(table, by_length[ranks])
 
 
 def _first_line(error: BaseException) -> str:

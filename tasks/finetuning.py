@@ -1,4 +1,4 @@
-"""Fine-tuning: token ids and a base model to a checkpoint, the best one by the validation metric."""
+"""Fine-tune a base model on token ids; the best checkpoint by the validation metric is kept."""
 
 from __future__ import annotations
 
@@ -56,55 +56,59 @@ def finetune_model(
     work: Path,
     report: Report,
 ) -> None:
-    """Write the checkpoint, as training/methods/checkpoints.py describes it, the tokenizer's files beside it, and the learning curves.
+    """Write the checkpoint with the tokenizer's files beside it, and the learning curves.
 
-    `start` holds the `checkpoint` to go on from and the `tokens` that it was trained on; without it the base model is where it starts.
-    `work` holds what a killed run left, and this one goes on from there; the result is the same as without the kill.
-    Raises TrainingError when the loss diverges, ParamsError for values this model or machine cannot do.
+    training/methods/checkpoints.py describes the checkpoint.
+    start   the `checkpoint` to continue from and the `tokens` it was trained on; None: base model
+    work    state of a killed run, which this run resumes with the same result as without the kill
+    Raises TrainingError when the loss diverges, ParamsError for values that this model or machine
+    cannot handle.
     """
-    kind = load_problem(problem)
+    problem_type = load_problem(problem)
     base = resolve_model(base_model, root, cache)
     device = pick_device(device)
     base_sha256, base_files = weights_sha256(base), other_sha256(base)
+    adapter = root / finetune.adapter if finetune.adapter else None
     identity = {
-        "params": finetune.model_dump(mode="json"),
-        "labels": labels,
-        "seed": seed,
-        "device": device,
-    }
-    identity |= {"base": base_sha256, "base_files": base_files}
-    claim_work(
-        work,
-        sha256_json(
-            identity
-            | _contents(tokens, start, root / finetune.adapter if finetune.adapter else None)
-        ),
-    )
-    _check_metric(kind, finetune.early_stopping_metric or kind.metric)
+        "params": finetune.model_dump(mode="json"), "labels": labels,
+        "seed": seed, "device": device,
+        "base": base_sha256, "base_files": base_files, **_contents(tokens, start, adapter),
+    }  # fmt: skip
+    claim_work(work, sha256_json(identity))
+    _check_metric(problem_type, finetune.early_stopping_metric or problem_type.metric)
     seed_everything(seed)
-    model = kind.load_model(base, labels, finetune.dropout)
+    model = problem_type.load_model(base, labels, finetune.dropout)
     train = read_tokens(tokens / "train.arrow")
     origin = None
     if start is not None:
         _check_tokenizer(tokens, start)
-        train, origin = _continue(model, train, start, kind, finetune, seed)
+        train, origin = _continue(model, train, start, problem_type, finetune, seed)
     info = TokensInfo.read(tokens)
     check_positions(model, finetune, info.max_length)
     if finetune.gradient_checkpointing:
-        # the reentrant kind gives no gradients to layers above frozen embeddings
+        # reentrant checkpointing passes no gradients to layers above frozen embeddings
         model.activation_checkpointing_enable({"use_reentrant": False})
     validation = read_features(tokens / "validation.arrow")
-    weights = _class_weights(kind, train, labels, finetune)
+    weights = _class_weights(problem_type, train, labels, finetune)
     if start is None:
-        kind.start_head(untrained_parameters(model, base), train, weights)
+        problem_type.start_head(untrained_parameters(model, base), train, weights)
     setting = Setting(
-        kind, labels, train, validation, info.pad_token_id, finetune, weights, seed, device, work
+        problem_type,
+        labels,
+        train,
+        validation,
+        info.pad_token_id,
+        finetune,
+        weights,
+        seed,
+        device,
+        work,
     )
     tuning = apply_method(model, base, finetune, setting.total_steps)
     trained_on = base_sha256 if origin is None else origin["checkpoint_sha256"]
     facts = AdapterFacts.of_run(trained_on, base_model.path, problem, labels, finetune)
-    if finetune.adapter:
-        load_adapter(tuning.model, root / finetune.adapter, facts)
+    if adapter:
+        load_adapter(tuning.model, adapter, facts)
     if start is not None:
         take_additions(tuning, start / "checkpoint", facts)
     counts = _parameter_counts(tuning.model)
@@ -117,9 +121,8 @@ def finetune_model(
     if finetune.adds:
         save_adapter(tuning.model, checkpoint / ADAPTER, facts)
     save_checkpoint(tuning, checkpoint)
-    shutil.copytree(
-        tokens / "tokenizer", checkpoint, dirs_exist_ok=True
-    )  # with it the checkpoint is a base model for others
+    # with a tokenizer the checkpoint can itself serve as a base model
+    shutil.copytree(tokens / "tokenizer", checkpoint, dirs_exist_ok=True)
     origins = {
         "device": device,
         "base_sha256": base_sha256,
@@ -134,7 +137,7 @@ def finetune_model(
 
 
 def _contents(tokens: Path, start: Path | None, adapter: Path | None) -> dict[str, Any]:
-    """Digests of all files that decide what comes of a run."""
+    """Digests of every input file that affects the result."""
     return {
         "tokens": [sha256_file(tokens / f"{split}.arrow") for split in ("train", "validation")],
         "start": start
@@ -144,13 +147,12 @@ def _contents(tokens: Path, start: Path | None, adapter: Path | None) -> dict[st
 
 
 def _class_weights(
-    kind: Problem, train: pa.Table, labels: tuple[str, ...], finetune: FinetuneParams
+    problem: Problem, train: pa.Table, labels: tuple[str, ...], finetune: FinetuneParams
 ) -> Floats | None:
-    if finetune.class_weights == "none":  # the rows' references need not be read
+    if finetune.class_weights == "none":  # saves reading the rows' references
         return None
-    return kind.class_weights(
-        kind.references(train.select(["references"]).to_pydict()), labels, finetune.class_weights
-    )
+    references = problem.references(train.select(["references"]).to_pydict())
+    return problem.class_weights(references, labels, finetune.class_weights)
 
 
 def _curves(trainer: Trainer, progress: Progress) -> dict[str, Any]:
@@ -167,7 +169,7 @@ def _curves(trainer: Trainer, progress: Progress) -> dict[str, Any]:
 
 
 def _costs(trainer: Trainer, progress: Progress, seconds: float) -> dict[str, float | None]:
-    """Of this process: a resumed run has not seen all epochs."""
+    """Time and memory of this process only: a resumed run did not train all epochs itself."""
     epochs = (progress.step + 1 - trainer.first_step) / trainer.steps_per_epoch
     return {
         "seconds": round(seconds, 1),
@@ -188,22 +190,24 @@ def _hashes(directory: Path) -> list[str]:
     return [sha256_file(file) for file in sorted(directory.rglob("*")) if file.is_file()]
 
 
-def _check_metric(kind: Problem, name: str) -> None:
-    if name not in kind.metric_signs:
+def _check_metric(problem: Problem, name: str) -> None:
+    if name not in problem.metric_signs:
         raise ParamsError(
-            f"finetune.early_stopping_metric: unknown metric '{name}'.{did_you_mean(name, kind.metric_signs)}",
-            f"Known: {', '.join(kind.metric_signs)}.",
+            f"finetune.early_stopping_metric: unknown metric '{name}'."
+            f"{did_you_mean(name, problem.metric_signs)}",
+            f"Known: {', '.join(problem.metric_signs)}.",
         )
 
 
 def _check_tokenizer(tokens: Path, start: Path) -> None:
-    ours, theirs = (
+    base, champion = (
         load_tokenizer(directory / "tokenizer").to_str() for directory in (tokens, start / "tokens")
     )
-    if ours != theirs:
+    if base != champion:
         raise ParamsError(
-            "finetune.start_from: the champion reads text with another tokenizer than the base model's.",
-            "Set finetune.start_from to base, or base_model to the one that the champion was trained from.",
+            "finetune.start_from: the champion's tokenizer differs from the base model's.",
+            "Set finetune.start_from to base, or base_model to the model that the champion was "
+            "trained from.",
         )
 
 
@@ -211,22 +215,19 @@ def _continue(
     model: PreTrainedModel,
     train: pa.Table,
     start: Path,
-    kind: Problem,
+    problem: Problem,
     finetune: FinetuneParams,
     seed: int,
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Give the model the weights of the start; (the rows to train on, what training.json says of the start)."""
-    old_labels = kind.labels_of(checkpoint_labels(start / "checkpoint"))
-    carried = carry_over(model, kind.load_model(start / "checkpoint", old_labels, finetune.dropout))
-    new_labels = kind.labels_of(list(model.config.label2id))
-    renumbered = [new_labels.index(label) if label in new_labels else None for label in old_labels]
-    rows, counts = replayed_rows(
-        train,
-        read_tokens(start / "tokens" / "train.arrow"),
-        renumbered,
-        finetune.replay_share,
-        seed,
+    """Load the start's weights; (rows to train on, `start` entry of the training report)."""
+    old_labels = problem.labels_of(checkpoint_labels(start / "checkpoint"))
+    carried = carry_over(
+        model, problem.load_model(start / "checkpoint", old_labels, finetune.dropout)
     )
+    new_labels = problem.labels_of(list(model.config.label2id))
+    renumbered = [new_labels.index(label) if label in new_labels else None for label in old_labels]
+    old_train = read_tokens(start / "tokens" / "train.arrow")
+    rows, counts = replayed_rows(train, old_train, renumbered, finetune.replay_share, seed)
     return rows, {
         "checkpoint_sha256": weights_sha256(start / "checkpoint"),
         "labels": asdict(carried),

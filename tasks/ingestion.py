@@ -1,10 +1,12 @@
-"""Sources to one table, with what could not be read beside it, and where it all came from.
+"""Read the sources into one table; quarantine unreadable records; record the provenance.
 
-rows.parquet       row (int64, from 0), the problem's columns, kept columns, `_file` and `_line` (where the record starts, from 1), and
-                   `split` where the sources name splits
-quarantine.jsonl   file, line, reason, content (cut); records read = rows + quarantined, unless `ingest.query` itself selects or joins
-account.json       the same in numbers, with the reasons (data/quality/row_account.py), and how many rows were mended
-                   (data/tables/mending.py)
+rows.parquet       row (int64, from 0), the problem's columns, kept columns, `_file` and `_line`
+                   (where the record starts, from 1), and `split` where the sources name splits
+quarantine.jsonl   file, line, reason, content (cut); records read = rows + quarantined, unless
+                   `ingest.query` itself selects or joins
+account.json       the counts, with reasons (data/quality/row_account.py), and the number of rows
+                   mended (data/tables/mending.py)
+sources.json       address, files, hashes and counts of every source
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from tasks.data.tables.source_columns import roots
 from tasks.params.schema import IngestParams, Source
 from tasks.problems import load_problem
 
-MEMORY = "512MB"  # enough to copy columns; what a user's own query needs, only DuckDB can tell
+MEMORY = "512MB"  # enough to copy columns; only DuckDB knows what a user's own query needs
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,10 +54,11 @@ if TYPE_CHECKING:
 def ingest_sources(
     raw: Path, *, problem: str, ingest: IngestParams, root: Path, cache: Path, report: Report
 ) -> None:
-    """Fetch the sources and write the directory `raw`; then DataError if more records are set aside than `ingest` allows.
+    """Fetch the sources and write the directory `raw`.
 
-    root    the workspace, which local addresses are relative to
-    cache   where downloads are kept
+    root    the workspace; local addresses are relative to it
+    cache   directory of downloads
+    Raises DataError, after writing, if more records are quarantined than `ingest` allows.
     """
     account = read_sources(
         raw, problem=problem, ingest=ingest, root=root, cache=cache, report=report
@@ -64,38 +67,35 @@ def ingest_sources(
         allowed = math.ceil(account.set_aside / account.records * 10_000) / 10_000
         raise DataError(
             "\n".join(["ingest: too many records cannot be read.", *account.lines()]),
-            f"Mend the lines named; all of them are in {raw / 'quarantine.jsonl'}, with the reasons. To train without them: "
-            f"`ratchet train -S ingest.max_quarantined_share={allowed:g}`",
+            f"Fix the lines named; {raw / 'quarantine.jsonl'} lists all of them with the reasons. "
+            f"To train without them: `ratchet train -S ingest.max_quarantined_share={allowed:g}`",
         )
 
 
 def read_sources(
     raw: Path, *, problem: str, ingest: IngestParams, root: Path, cache: Path, report: Report
 ) -> Account:
-    """The same however many records are set aside; the account says whether that is too many."""
-    kind = load_problem(problem)
+    """Like ingest_sources, but too many quarantined records are only a warning in the account."""
+    problem_type = load_problem(problem)
     fetched = [fetch(source, root, cache, report) for source in ingest.sources]
     if not ingest.query:
-        with suppress(StorageError):  # records may be so large that it takes more
-            return _ingest(raw, kind, ingest, fetched, MEMORY, report)
-    return _ingest(raw, kind, ingest, fetched, None, report)
+        with suppress(StorageError):  # very large records need more memory
+            return _ingest(raw, problem_type, ingest, fetched, MEMORY, report)
+    return _ingest(raw, problem_type, ingest, fetched, None, report)
 
 
 def _ingest(
     raw: Path,
-    kind: Problem,
+    problem: Problem,
     ingest: IngestParams,
     fetched: Sequence[Sequence[LocalFile]],
     memory: str | None,
     report: Report,
 ) -> Account:
     names = _distinct_names(ingest.sources, fetched)
-    mapping = {} if ingest.query else column_mapping(kind, ingest)
-    wanted = (
-        None
-        if ingest.query
-        else {name for columns in mapping.values() for column in columns for name in roots(column)}
-    )
+    mapping = {} if ingest.query else column_mapping(problem, ingest)
+    mapped = (column for columns in mapping.values() for column in columns)
+    wanted = None if ingest.query else {name for column in mapped for name in roots(column)}
     with atomic_path(raw) as new, _database(raw.parent, memory) as (connection, scratch):
         new.mkdir()
         loaded: list[list[Loaded]] = []
@@ -104,59 +104,60 @@ def _ingest(
             for j, file in enumerate(files):
                 loaded[i].append(Loaded(f"_source{i}_{j}", names[i][j]))
                 tables.load(connection, file.path, loaded[i][j], source, wanted, scratch)
-            report(
-                i + 1,
-                {
-                    "progress": (i + 1) / (len(fetched) + 1),
-                    "rows": sum(one.rows for some in loaded for one in some),
-                },
-            )
-        quarantine = [entry for some in loaded for one in some for entry in one.quarantine]
+            rows_so_far = sum(table.rows for of_source in loaded for table in of_source)
+            report(i + 1, {"progress": (i + 1) / (len(fetched) + 1), "rows": rows_so_far})
+        loaded_tables = [table for of_source in loaded for table in of_source]
+        quarantine = [entry for table in loaded_tables for entry in table.quarantine]
         if ingest.query:
             quarantine += _query(connection, ingest, loaded)
-            query = rows_of_result(connection, kind, ingest, loaded)
+            query = rows_of_result(connection, problem, ingest, loaded)
         else:
-            query = rows_of_columns(connection, kind, ingest, mapping, loaded)
+            query = rows_of_columns(connection, problem, ingest, mapping, loaded)
         rows, mended, set_aside = _write_rows(connection, query, new / "rows.parquet")
         quarantine += set_aside
         losses = Losses("ingest")
         write_jsonl(new / "quarantine.jsonl", losses.watch(quarantine))
-        records = sum(one.rows + len(one.quarantine) for some in loaded for one in some)
+        records = sum(table.rows + len(table.quarantine) for table in loaded_tables)
         account = Account(records, rows + len(quarantine), tuple(losses.found()), mended)
         if not rows:
-            none = "no row is left" if set_aside else "the sources hold no rows"
-            remedy = "Give files with rows below the header, or check `ingest.columns` and `ingest.query`."
-            raise DataError(account.before(f"ingest: {none}."), remedy)
+            failure = "no row is left" if set_aside else "the sources hold no rows"
+            raise DataError(
+                account.before(f"ingest: {failure}."),
+                "Provide files with rows below the header, "
+                "or check `ingest.columns` and `ingest.query`.",
+            )
         account = _judge(account, ingest)
         account.write(new)
-        write_json(
-            new / "sources.json",
-            {"rows": rows, "sources": _provenance(ingest.sources, fetched, loaded, quarantine)},
-        )
+        provenance = _provenance(ingest.sources, fetched, loaded, quarantine)
+        write_json(new / "sources.json", {"rows": rows, "sources": provenance})
     report(len(fetched) + 1, {"progress": 1.0, "rows": rows, "quarantined": len(quarantine)})
     return account
 
 
 def _judge(account: Account, ingest: IngestParams) -> Account:
-    """The account with a warning where more records are set aside than may be."""
+    """The account, with a warning if more records are quarantined than allowed."""
     share, most = account.set_aside / max(1, account.records), ingest.max_quarantined_share
     if share <= most:
         return account
-    words = f"{account.set_aside} of {account.records} records are {share:.2%}; ingest.max_quarantined_share allows {most:.2%}"
-    return replace(account, warning=words)
+    warning = (
+        f"{account.set_aside} of {account.records} records are {share:.2%}; "
+        f"ingest.max_quarantined_share allows {most:.2%}"
+    )
+    return replace(account, warning=warning)
 
 
 @contextmanager
-def _database(place: Path, memory: str | None) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """A DuckDB database on disk, so that data may be larger than memory, and a directory; both gone afterwards.
+def _database(parent: Path, memory: str | None) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """Temporary DuckDB database, and a scratch directory, both below `parent`.
 
-    memory   what the database may take before it writes to disk; None: nearly all that there is
+    It lies on disk, so that data may be larger than memory.
+    memory   DuckDB's limit, above which it spills to disk; None: nearly all of the machine's
     """
     import duckdb
 
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".ingest.", dir=place) as directory:
-        # extensions would be fetched from the network
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".ingest.", dir=parent) as directory:
+        # otherwise DuckDB would download extensions
         config: dict[str, str | bool | int | float | list[str]] = {
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
@@ -173,7 +174,7 @@ def _database(place: Path, memory: str | None) -> Iterator[tuple[duckdb.DuckDBPy
             if not no_fault_of_data(error):
                 raise
             if "No space left" in str(error):
-                raise OSError(errno.ENOSPC, "No space left on device", str(place)) from None
+                raise OSError(errno.ENOSPC, "No space left on device", str(parent)) from None
             raise StorageError(
                 f"ingest: {one_line(error)}",
                 "Use a machine with more memory, or fewer sources at once.",
@@ -185,12 +186,12 @@ def _database(place: Path, memory: str | None) -> Iterator[tuple[duckdb.DuckDBPy
 def _distinct_names(
     sources: Sequence[Source], fetched: Sequence[Sequence[LocalFile]]
 ) -> list[list[str]]:
-    """What each file is called in `_file` and in messages; two of one name are told apart by their addresses."""
-    every = [file.name for files in fetched for file in files]
+    """File names for `_file` and messages; files that share a name get their address in front."""
+    all_names = [file.name for files in fetched for file in files]
     return [
         [
             file.name
-            if every.count(file.name) == 1
+            if all_names.count(file.name) == 1
             else f"{public_address(source.url)}#{file.name}"
             for file in files
         ]
@@ -201,36 +202,32 @@ def _distinct_names(
 def _query(
     connection: duckdb.DuckDBPyConnection, ingest: IngestParams, loaded: Sequence[Sequence[Loaded]]
 ) -> list[dict[str, Any]]:
-    """Make the table `result` with the query; returns the rows that it failed on."""
+    """Run the query into the table `result`; quarantine entries of the rows that it failed on."""
     queries.confine(connection)
     stacks: dict[str, list[str]] = {}
-    for source, some in zip(ingest.sources, loaded, strict=True):
-        stacks.setdefault(source.table, []).extend(one.table for one in some)
+    for source, of_source in zip(ingest.sources, loaded, strict=True):
+        stacks.setdefault(source.table, []).extend(entry.table for entry in of_source)
     for name, members in stacks.items():
         queries.stack(connection, name, members)
     quarantine = []
-    for culprit in queries.run(connection, ingest.query or "", list(stacks)):
-        row = {name: value for name, value in culprit["row"].items() if name != "_number"}
+    for failed in queries.run(connection, ingest.query or "", list(stacks)):
+        row = {name: value for name, value in failed["row"].items() if name != "_number"}
         content = " | ".join(
             str(value) for name, value in row.items() if name not in (FILE, LINE, SPLIT)
         )
-        quarantine.append(
-            {
-                "file": row[FILE],
-                "line": row[LINE],
-                "reason": culprit["reason"],
-                "content": content[:CONTENT],
-            }
-        )
+        quarantine.append({
+            "file": row[FILE], "line": row[LINE],
+            "reason": failed["reason"], "content": content[:CONTENT],
+        })  # fmt: skip
     return quarantine
 
 
 def _write_rows(
     connection: duckdb.DuckDBPyConnection, query: str, path: Path
 ) -> tuple[int, Loss | None, list[dict[str, Any]]]:
-    """Write the rows that can be used, in the query's order, texts mended, with row numbers.
+    """Write the usable rows in the query's order, texts mended, with row numbers.
 
-    Returns how many there are, those mended, and the entries of those that cannot be used.
+    Returns the number of rows, the account of mended ones, and quarantine entries of the unusable.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -248,22 +245,15 @@ def _write_rows(
             good = batch
             if batch[PROBLEM].null_count < batch.num_rows:
                 for row in batch.filter(pc.is_valid(batch[PROBLEM])).to_pylist():
-                    set_aside.append(
-                        {
-                            "file": row.get(FILE),
-                            "line": row.get(LINE),
-                            "reason": row[PROBLEM],
-                            "content": row[ORIGINAL],
-                        }
-                    )
+                    set_aside.append({
+                        "file": row.get(FILE), "line": row.get(LINE),
+                        "reason": row[PROBLEM], "content": row[ORIGINAL],
+                    })  # fmt: skip
                 good = batch.filter(pc.is_null(batch[PROBLEM]))
             numbers = pa.array(range(count, count + good.num_rows), pa.int64())
             count += good.num_rows
-            writer.write_table(
-                pa.Table.from_arrays(
-                    [numbers, *mender.mend(good.select(names)).columns], schema=schema
-                )
-            )
+            columns = [numbers, *mender.mend(good.select(names)).columns]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     return count, mender.mended, set_aside
 
 
@@ -274,13 +264,14 @@ def _provenance(
     quarantine: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     entries = []
-    for source, files, some in zip(sources, fetched, loaded, strict=True):
+    for source, files, of_source in zip(sources, fetched, loaded, strict=True):
         described = []
-        for file, one in zip(files, some, strict=True):
-            set_aside = sum(entry["file"] == one.name for entry in quarantine)
+        for file, table in zip(files, of_source, strict=True):
+            set_aside = sum(entry["file"] == table.name for entry in quarantine)
             described.append({
-                "name": one.name, "sha256": sha256_file(file.path), "bytes": file.path.stat().st_size,
-                "records": one.rows + len(one.quarantine), "quarantined": set_aside,
+                "name": table.name,
+                "sha256": sha256_file(file.path), "bytes": file.path.stat().st_size,
+                "records": table.rows + len(table.quarantine), "quarantined": set_aside,
             })  # fmt: skip
         entries.append(
             {"url": public_address(source.url), "split": source.split, "files": described}

@@ -1,7 +1,7 @@
-"""The stage table: what each stage is, what it reads and what it makes. dvc.yaml is rendered from it.
+"""The stage table: what each stage reads and makes. dvc.yaml is rendered from it.
 
-A stage's function takes its deps and outs as paths by name, the top-level keys of params.yaml that it declares by name, and
-`report`; so it cannot read what DVC does not know of.
+A stage's function takes by name the paths of its deps and outs, the top-level keys of params.yaml
+that it declares, and `report`; so it cannot read anything that DVC does not track.
 """
 
 from __future__ import annotations
@@ -27,19 +27,23 @@ from tasks.problems import load_problem
 from tasks.training.methods.adapter_files import read_adapter
 from tasks.training.methods.compatibility import check_method
 
-START = "models/start"  # what a training goes on from: the champion's checkpoint, and the tokens that it was trained on
+# starting point of a training: the champion's checkpoint, and the tokens it was trained on
+START = "models/start"
 START_FILE = "start.dvc"  # pins them by hash; only the training flow writes it
 START_OUTS = {"checkpoint": f"{START}/checkpoint", "tokens": f"{START}/tokens"}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step with outs. Paths are relative to the workspace and named as the function's arguments.
+    """One step with outs; paths are relative to the workspace, keyed by the function's arguments.
 
-    params     top-level keys of params.yaml, each an argument (`validate` and its like name the stage's own section)
-    metrics    those outs that `dvc metrics show` prints
-    version    of what its code computes: a result that can differ wants the next one, and with it every workspace runs the stage again
-    start      whether it goes on from another training: it takes `start`, a directory as START describes it, or None
+    params     top-level keys of params.yaml, each an argument; `validate` and the like name the
+               stage's own section
+    metrics    outs that `dvc metrics show` prints
+    version    of the stage's code: raise it when results can differ, and every workspace runs the
+               stage again
+    start      whether it can continue from another training: takes `start`, a directory as
+               described at START, or None
     """
 
     name: str
@@ -53,8 +57,9 @@ class Stage:
     start: bool = False
 
     def load(self) -> Callable[..., None]:
-        """The function itself; imports its module, and with it whatever is heavy."""
-        return getattr(importlib.import_module(self.module), self.function)  # type: ignore[no-any-return]
+        """Import the module, heavy dependencies included, and return the function."""
+        module = importlib.import_module(self.module)
+        return getattr(module, self.function)  # type: ignore[no-any-return]
 
 
 STAGES = (
@@ -66,7 +71,10 @@ STAGES = (
     Stage(
         "validate", "tasks.validation", "validate_rows",
         deps={"raw": "data/raw"},
-        outs={"valid": "data/valid", "validation_report": "reports/validation.json", "data_docs": "reports/data_docs"},
+        outs={
+            "valid": "data/valid", "validation_report": "reports/validation.json",
+            "data_docs": "reports/data_docs",
+        },
         params=("problem", "labels", "validate"),
     ),
     Stage(
@@ -81,7 +89,8 @@ STAGES = (
     ),
     Stage(
         "finetune", "tasks.finetuning", "finetune_model",
-        deps={"tokens": "data/tokens"}, outs={"checkpoint": "models/checkpoint", "training_report": "reports/training.json"},
+        deps={"tokens": "data/tokens"},
+        outs={"checkpoint": "models/checkpoint", "training_report": "reports/training.json"},
         params=("problem", "labels", "base_model", "finetune", "seed", "device"), start=True,
     ),
     Stage(
@@ -92,21 +101,30 @@ STAGES = (
     ),
     Stage(
         "export", "tasks.export", "export_candidates",
-        deps={"tokens": "data/tokens", "checkpoint": "models/checkpoint"}, outs={"candidates": "models/candidates"},
+        deps={"tokens": "data/tokens", "checkpoint": "models/checkpoint"},
+        outs={"candidates": "models/candidates"},
         params=("problem", "labels", "export", "seed"),
     ),
     Stage(
         "verify", "tasks.verification", "verify_candidates",
-        deps={"tokens": "data/tokens", "checkpoint": "models/checkpoint", "candidates": "models/candidates"},
-        outs={"bundle": "models/bundle", "verification_report": "reports/verification.json", "metrics": "reports/metrics.json"},
+        deps={
+            "tokens": "data/tokens", "checkpoint": "models/checkpoint",
+            "candidates": "models/candidates",
+        },
+        outs={
+            "bundle": "models/bundle", "verification_report": "reports/verification.json",
+            "metrics": "reports/metrics.json",
+        },
         params=("problem", "labels", "out_of_scope", "verify", "seed"),
         metrics=("metrics",),
     ),
     Stage(
         "report", "tasks.reporting", "write_report",
         deps={
-            "validation_report": "reports/validation.json", "splits": "data/splits", "tokens": "data/tokens",
-            "training_report": "reports/training.json", "evaluation_report": "reports/evaluation.json",
+            "validation_report": "reports/validation.json",
+            "splits": "data/splits", "tokens": "data/tokens",
+            "training_report": "reports/training.json",
+            "evaluation_report": "reports/evaluation.json",
             "verification_report": "reports/verification.json",
         },
         outs={"page": "reports/report.html"},
@@ -116,14 +134,17 @@ STAGES = (
 
 
 def check_params(params: Params, root: Path) -> Params:
-    """The same, of the workspace at `root`; ParamsError, before anything runs, where what they ask for does not go together."""
+    """Check that the params fit together before anything runs; returns them, or raises ParamsError.
+
+    root  the workspace; `finetune.adapter` is relative to it
+    """
     check_method(load_problem(params.problem), params.finetune, params.device)
     adapter = params.finetune.adapter
     if adapter and any(
         Path(adapter).is_relative_to(out) for stage in STAGES for out in stage.outs.values()
     ):
         raise ParamsError(
-            f"finetune.adapter: {adapter} is made anew by the training that would go on from it.",
+            f"finetune.adapter: {adapter} is overwritten by the training that continues from it.",
             "Copy it elsewhere, and name the copy.",
         )
     if adapter:
@@ -132,7 +153,7 @@ def check_params(params: Params, root: Path) -> Params:
 
 
 def find_stage(name: str) -> Stage:
-    """The stage of that name; ParamsError where there is none."""
+    """The stage called `name`; ParamsError if there is none."""
     for stage in STAGES:
         if stage.name == name:
             return stage
@@ -142,7 +163,7 @@ def find_stage(name: str) -> Stage:
 
 
 def run_stage(stage: Stage, workspace: Workspace, params: Params, report: Report) -> None:
-    """Run one stage: its outs take their places only when it has ended well."""
+    """Run one stage; its outs replace the old ones only if it succeeds."""
     deps = {name: workspace.root / path for name, path in stage.deps.items()}
     start = start_deps(stage, workspace, params)
     missing = [
@@ -150,7 +171,7 @@ def run_stage(stage: Stage, workspace: Workspace, params: Params, report: Report
     ]
     if missing:
         raise PipelineError(
-            f"{stage.name}: {', '.join(missing)} is not there.",
+            f"{stage.name}: {', '.join(missing)} is missing.",
             "Run `ratchet train`, which makes it first.",
         )
     function = stage.load()
@@ -162,7 +183,7 @@ def run_stage(stage: Stage, workspace: Workspace, params: Params, report: Report
         arguments["root"] = workspace.root
     if "cache" in accepted:
         arguments["cache"] = cache_dir()
-    if "work" in accepted:  # survives a kill, so that the stage can resume
+    if "work" in accepted:  # outlives a kill, so that the stage can resume
         arguments["work"] = workspace.store / "work" / stage.name
     with _staged(stage, workspace) as outs:
         function(**deps, **outs, **arguments, report=report)
@@ -171,7 +192,7 @@ def run_stage(stage: Stage, workspace: Workspace, params: Params, report: Report
 
 
 def staging_dir(workspace: Workspace, stage: str) -> Path:
-    """Where a stage's outs are while it runs, and stay if it fails."""
+    """Directory of a stage's outs while it runs; they stay there if it fails."""
     return workspace.store / "staging" / stage
 
 
@@ -189,7 +210,10 @@ def _staged(stage: Stage, workspace: Workspace) -> Iterator[dict[str, Path]]:
 
 
 def start_deps(stage: Stage, workspace: Workspace, params: Params) -> list[str]:
-    """What the stage goes on from, relative to the workspace; nothing where params or the lack of a champion say the base model."""
+    """Paths that the stage continues from, relative to the workspace.
+
+    Empty where it starts from the base model: as params say, or for lack of a pinned champion.
+    """
     pinned = (
         stage.start
         and params.finetune.start_from == "champion"
@@ -199,40 +223,40 @@ def start_deps(stage: Stage, workspace: Workspace, params: Params) -> list[str]:
 
 
 def code_version(stage: Stage, problem: str) -> str:
-    """The declared version of what the stage's code computes, '1', and of what the problem type's own code adds to it, '1.2'.
+    """Declared version of the stage's code, '1'; plus that of the problem type's code, '1.2'.
 
-    tests/system/test_stage_code.py fails where that code has changed and nobody has said whether results can.
+    tests/system/test_stage_code.py fails if that code has changed and nobody has declared whether
+    results can differ.
     """
-    own = load_problem(problem).stage_versions.get(stage.name)
-    return f"{stage.version}.{own}" if own else str(stage.version)
+    problem_version = load_problem(problem).stage_versions.get(stage.name)
+    return f"{stage.version}.{problem_version}" if problem_version else str(stage.version)
 
 
 def render_dvc_yaml(workspace: Workspace, overridden: Mapping[str, Any] | None = None) -> str:
-    """The text of the workspace's dvc.yaml, with a run's values in place of those in params.yaml: they decide what a stage reads."""
+    """Text of the workspace's dvc.yaml.
+
+    overridden  a run's values in place of params.yaml's; they decide which files a stage reads
+    """
     from ruamel.yaml import YAML
 
     text = StringIO("")
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 4096
-    yaml.dump(
-        {"stages": dvc_stages(workspace, workspace.values() if overridden is None else overridden)},
-        text,
-    )
-    return (
-        "# Rendered from tasks/pipeline.py by `python -m tasks dvc-yaml`; edits are overwritten.\n"
-        + text.getvalue()
-    )
+    values = workspace.values() if overridden is None else overridden
+    yaml.dump({"stages": dvc_stages(workspace, values)}, text)
+    header = "Rendered from tasks/pipeline.py by `python -m tasks dvc-yaml`; edits are overwritten."
+    return f"# {header}\n{text.getvalue()}"
 
 
 def dvc_stages(workspace: Workspace, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The stages as DVC has them, by name; `values` are those of params.yaml, or a run's."""
+    """DVC's entry of each stage, by name; `values` come from params.yaml or from a run."""
     params = parse(values, str(workspace.params_file))
     return {stage.name: _dvc_stage(stage, workspace, params, set(values)) for stage in STAGES}
 
 
 def write_dvc_yaml(workspace: Workspace, overridden: Mapping[str, Any] | None = None) -> bool:
-    """Bring dvc.yaml up to date; True if it was stale."""
+    """Bring dvc.yaml up to date; returns whether it was stale."""
     target = workspace.root / "dvc.yaml"
     text = render_dvc_yaml(workspace, overridden)
     if target.is_file() and target.read_bytes() == text.encode():
@@ -244,17 +268,14 @@ def write_dvc_yaml(workspace: Workspace, overridden: Mapping[str, Any] | None = 
 def _dvc_stage(
     stage: Stage, workspace: Workspace, params: Params, keys: set[str]
 ) -> dict[str, Any]:
-    files = []
+    addresses = []
     if stage.name == "ingest":
-        files += [
-            file
-            for source in params.ingest.sources
-            for file in local_files(source.url, workspace.root)
-        ]
+        addresses += [source.url for source in params.ingest.sources]
     if "base_model" in stage.params:
-        files += local_files(params.base_model.path, workspace.root)
+        addresses.append(params.base_model.path)
     if "finetune" in stage.params and params.finetune.adapter:
-        files += local_files(str(workspace.root / params.finetune.adapter), workspace.root)
+        addresses.append(str(workspace.root / params.finetune.adapter))
+    files = [file for address in addresses for file in local_files(address, workspace.root)]
     deps = [
         *stage.deps.values(),
         *start_deps(stage, workspace, params),

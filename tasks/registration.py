@@ -1,4 +1,7 @@
-"""Registration: an effect. The MLflow run of a content key, and one version of the model for it, however often it is tried."""
+"""Register the bundle in MLflow: one run and one model version per content key.
+
+An effect, and idempotent: another attempt, also after a kill, only completes what is missing.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ REQUIREMENTS = (
 
 @dataclass(frozen=True)
 class Registered:
-    """A version of the model, and whether this call made it."""
+    """A model version, and whether this call created it."""
 
     name: str
     version: int
@@ -64,8 +67,9 @@ def register_model(
 
     values   params.yaml as this run had it, to be logged
     tags     lineage, for the run and the version
-    The same key twice makes one version, also when the first attempt was killed: each step looks for what is there.
-    Raises RegistryError when MLflow cannot be reached or refuses.
+    The same key always yields one version, even if the first attempt was killed: each step reuses
+    what is there already.
+    Raises RegistryError when MLflow is unreachable or refuses.
     """
     client, experiment_id = connect(uri, store, params.model_name)
     with mlflow_errors(uri):
@@ -73,11 +77,11 @@ def register_model(
         if version is None:
             run_id = claim_run(client, experiment_id, content_key, params.model_name).info.run_id
             _log_run(client, run_id, root, params, values, tags)
-            made = _create_version(
+            new_version = _create_version(
                 client, experiment_id, run_id, root, params, {CONTENT_KEY: content_key, **tags}
             )
             version = keep_one_version(client, params.model_name, content_key)
-            created = version.version == made.version
+            created = version.version == new_version.version
             client.set_terminated(run_id, "FINISHED")
         keep_one_run(client, experiment_id, content_key, str(version.run_id))
         client.set_tag(version.run_id, "ratchet.version", str(version.version))
@@ -107,7 +111,7 @@ def _log_run(
         tags=[RunTag(*tag) for tag in tags.items()],
     )
     metrics = [Metric(name, value, 0, 0) for name, value in _headline(root).items()]
-    if "loss" not in logged.metrics:  # restored from the cache: nobody logged the curves live
+    if "loss" not in logged.metrics:  # restored from the cache, so the curves were not logged live
         metrics += _curves(read_json(root / "reports" / "training.json"))
     for start in range(0, len(metrics), 1000):
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
@@ -127,9 +131,9 @@ def _headline(root: Path) -> dict[str, float]:
     for name, interval in read_json(root / "reports" / "verification.json")["test_metrics"].items():
         numbers |= {f"test_{name}_low": interval["low"], f"test_{name}_high": interval["high"]}
     evaluation = read_json(root / "reports" / "evaluation.json")
-    if plain := evaluation["baseline"]:
+    if baseline := evaluation["baseline"]:
         numbers |= {
-            f"plain_{name}": interval["value"] for name, interval in plain["metrics"].items()
+            f"plain_{name}": interval["value"] for name, interval in baseline["metrics"].items()
         }
     answers = evaluation["answers"] or {"metrics": {}}
     for when, metrics in answers["metrics"].items():
@@ -156,17 +160,11 @@ def _dataset(root: Path, params: Params, tags: Mapping[str, str]) -> Any:
     from mlflow.data.meta_dataset import MetaDataset
 
     sources = read_json(root / "data" / "raw" / "sources.json")
-    source = CodeDatasetSource(
-        {
-            "sources": str([source.url for source in params.ingest.sources]),
-            "dvc_data_hash": tags[DATA_HASH],
-        }
-    )
-    return (
-        MetaDataset(source, name=f"{params.model_name}-data", digest=tags[DATA_HASH][:32])
-        if sources
-        else None
-    )
+    if not sources:
+        return None
+    urls = str([source.url for source in params.ingest.sources])
+    source = CodeDatasetSource({"sources": urls, "dvc_data_hash": tags[DATA_HASH]})
+    return MetaDataset(source, name=f"{params.model_name}-data", digest=tags[DATA_HASH][:32])
 
 
 def _create_version(
@@ -197,13 +195,12 @@ def _create_version(
 
 
 def _logged_model(client: MlflowClient, experiment_id: str, run_id: str) -> str | None:
-    """The model that an earlier attempt logged completely, if it did."""
+    """Id of a model that an earlier attempt logged completely, if any."""
     from mlflow.entities import LoggedModelStatus
 
-    found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
-    return next(
-        (model.model_id for model in found if model.status == LoggedModelStatus.READY), None
-    )
+    models = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    ready = (model.model_id for model in models if model.status == LoggedModelStatus.READY)
+    return next(ready, None)
 
 
 def _log_model(run_id: str, root: Path, params: Params) -> str:
@@ -220,18 +217,18 @@ def _log_model(run_id: str, root: Path, params: Params) -> str:
     example = problem.example()
     complete = problem.prediction_example(params.labels)
     bundle = open_bundle(root / "models" / "bundle")
-    found = [complete] if complete else Predictor(bundle, problem).predict(example)
-    predictions = pd.DataFrame([named(prediction) for prediction in found])
+    predictions = [complete] if complete else Predictor(bundle, problem).predict(example)
+    outputs = pd.DataFrame([named(prediction) for prediction in predictions])
     frame = pd.DataFrame(example)
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of MLflow's own use of pandas
+        warnings.simplefilter("ignore")  # MLflow's own use of pandas warns
         model = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "serving.py"),
             artifacts={"bundle": str(bundle.directory)},
             model_config={"bundle_sha256": bundle.sha256},
             code_paths=[str(package)],
-            signature=infer_signature(frame, predictions),
+            signature=infer_signature(frame, outputs),
             input_example=frame,
             pip_requirements=_pinned(REQUIREMENTS),
         )

@@ -1,4 +1,4 @@
-"""The report: one page that holds everything, with nothing to load from elsewhere."""
+"""The report: one self-contained HTML page that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def write_report(
     model_name: str,
     report: Report,
 ) -> None:
-    """Write the page from what the stages before found; the same findings make the same bytes."""
-    kind = load_problem(problem)
+    """Write the page from the earlier stages' reports; equal reports give equal bytes."""
+    problem_type = load_problem(problem)
     validation, split = read_json(validation_report), read_json(splits / "split.json")
     training, evaluation, verification = map(
         read_json, (training_report, evaluation_report, verification_report)
@@ -52,15 +52,13 @@ def write_report(
     report(1, {"progress": 0.2})
     lengths = token_lengths(read_tokens(tokens / "train.arrow"))
     cut_at = info.max_length if info.truncated.get("train") else None
-    lengths_plot = Plot(
-        "Histogram of the training texts' lengths in tokens.",
-        to_svg(lengths_figure(lengths, cut_at)),
-    )
+    lengths_svg = to_svg(lengths_figure(lengths, cut_at))
+    lengths_plot = Plot("Histogram of the training texts' lengths in tokens.", lengths_svg)
     text = render_page(
         "page.html.j2",
         {
             "model_name": model_name,
-            "problem": kind,
+            "problem": problem_type,
             "labels": labels,
             "validation": validation,
             "account": Account.read(splits).plain(),
@@ -71,9 +69,9 @@ def write_report(
             "evaluation": evaluation,
             "verification": verification,
             "plots": {
-                "learning": list(learning_plots(training, kind)),
-                "problem": list(problem_plots(kind, evaluation)),
-                "slices": list(slice_plots(kind, evaluation)),
+                "learning": list(learning_plots(training, problem_type)),
+                "problem": list(problem_plots(problem_type, evaluation)),
+                "slices": list(slice_plots(problem_type, evaluation)),
                 "recipes": list(recipe_plots(verification)),
                 "data": [*class_plots(split), lengths_plot],
             },
@@ -84,40 +82,43 @@ def write_report(
 
 
 def learning_plots(training: Mapping[str, Any], problem: Problem) -> Iterator[Plot]:
-    """The loss and the validation metric over the steps; nothing for a run that took no step."""
+    """Loss and validation metric over the steps; nothing for a run that took no step."""
     curve, evaluations = training["curve"], training["evaluations"]
     if curve and evaluations:
+        first, last, metric = curve[0], curve[-1], problem.metric
         alt = (
-            f"Training loss from {curve[0]['loss']:.3f} to {curve[-1]['loss']:.3f} over {curve[-1]['step']} steps; "
-            f"validation {metric_title(problem.metric)} ends at {evaluations[-1][problem.metric]:.3f}."
+            f"Training loss from {first['loss']:.3f} to {last['loss']:.3f} "
+            f"over {last['step']} steps; "
+            f"validation {metric_title(metric)} ends at {evaluations[-1][metric]:.3f}."
         )
-        yield Plot(alt, to_svg(learning_figure(curve, evaluations, problem.metric)))
+        yield Plot(alt, to_svg(learning_figure(curve, evaluations, metric)))
 
 
 def problem_plots(problem: Problem, evaluation: Mapping[str, Any]) -> Iterator[Plot]:
-    """Whatever the problem type draws of its details."""
+    """Plots that the problem type draws of its evaluation details."""
     for title, figure in problem.figures(evaluation).items():
-        yield Plot(
-            f"{title} of the test split; the tables hold its numbers.", to_svg(figure), title
-        )
+        alt = f"{title} of the test split; the tables hold its numbers."
+        yield Plot(alt, to_svg(figure), title)
 
 
 def slice_plots(problem: Problem, evaluation: Mapping[str, Any]) -> Iterator[Plot]:
-    """One plot for each column that has judged slices."""
-    judged = [part for part in evaluation["slices"] if part["judged"]]
-    for column in dict.fromkeys(part["column"] for part in judged):
-        parts = [part for part in judged if part["column"] == column]
-        measured = parts[0]["metrics"]
+    """One plot per column that has judged slices."""
+    judged = [entry for entry in evaluation["slices"] if entry["judged"]]
+    for column in dict.fromkeys(entry["column"] for entry in judged):
+        slices = [entry for entry in judged if entry["column"] == column]
+        measured = slices[0]["metrics"]
         metric = problem.metric if problem.metric in measured else next(iter(measured))
-        lowest = min(parts, key=lambda part: part["metrics"][metric]["value"])
-        alt = f"{metric_title(metric)} by {column} with intervals; lowest is {lowest['value']} at {lowest['metrics'][metric]['value']:.3f}."
-        yield Plot(
-            alt, to_svg(slices_figure(column, parts, metric, evaluation["metrics"].get(metric)))
+        lowest = min(slices, key=lambda entry: entry["metrics"][metric]["value"])
+        alt = (
+            f"{metric_title(metric)} by {column} with intervals; lowest is {lowest['value']} "
+            f"at {lowest['metrics'][metric]['value']:.3f}."
         )
+        overall = evaluation["metrics"].get(metric)
+        yield Plot(alt, to_svg(slices_figure(column, slices, metric, overall)))
 
 
 def recipe_plots(verification: Mapping[str, Any]) -> Iterator[Plot]:
-    """Accuracy against latency of PyTorch and of every candidate that could be measured."""
+    """Metric against latency, for PyTorch and every candidate that could be measured."""
     measured = [
         {"name": entry["recipe"], "ships": entry["recipe"] == verification["shipped"], **entry}
         for entry in verification["candidates"]
@@ -128,19 +129,15 @@ def recipe_plots(verification: Mapping[str, Any]) -> Iterator[Plot]:
         f"{point['name']} {point['metric']:.3f} at {point['latency_ms_p50']:.1f} ms"
         for point in points
     )
-    yield Plot(
-        f"Validation metric against latency: {spread}.",
-        to_svg(recipes_figure(points, verification["metric"])),
-    )
+    svg = to_svg(recipes_figure(points, verification["metric"]))
+    yield Plot(f"Validation metric against latency: {spread}.", svg)
 
 
 def class_plots(split: Mapping[str, Any]) -> Iterator[Plot]:
-    """How many rows each label has; nothing for a problem without labels."""
+    """Rows per label; nothing for a problem without labels."""
     classes = split.get("classes")
     if classes:
         counts = {label: int(shares["all"]["rows"]) for label, shares in classes.items()}
         spread = np.asarray(list(counts.values()))
-        yield Plot(
-            f"Rows of each of {len(counts)} labels, from {spread.min():,} to {spread.max():,}.",
-            to_svg(counts_figure(counts)),
-        )
+        alt = f"Rows of each of {len(counts)} labels, from {spread.min():,} to {spread.max():,}."
+        yield Plot(alt, to_svg(counts_figure(counts)))

@@ -1,6 +1,6 @@
-"""What MLflow loads: a pyfunc model whose artifact is a bundle (models from code, no pickle).
+"""The pyfunc model that MLflow loads; its artifact is a bundle (models from code, no pickle).
 
-The bundle's hash stands beside its directory, in MLmodel, under `model_config`; docs/trust.md says what that is good for.
+MLmodel records the bundle's hash under `model_config`; docs/trust.md says what that protects from.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ BUNDLE_SHA256 = "bundle_sha256"
 
 
 class BundleModel(PythonModel):  # type: ignore[misc]
-    """Rows in (a data frame with the problem's input columns), predictions out, one row each."""
+    """Maps a data frame with the problem's input columns to one prediction per row."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Open the bundle; its hashes are checked, and it must be the one that was registered."""
+        """Open the bundle and check its hashes; it must be the bundle that was registered."""
         from tasks.inference.bundle import open_bundle
         from tasks.inference.predictor import Predictor
         from tasks.problems import load_problem, problem_names
@@ -36,7 +36,7 @@ class BundleModel(PythonModel):  # type: ignore[misc]
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Predictions in the rows' order, called as `ratchet predict` calls them."""
+        """Predictions in row order, with the column names of `ratchet predict`."""
         from tasks.inference.prediction_names import named
 
         rows = {column: model_input[column].tolist() for column in self.columns}

@@ -1,14 +1,16 @@
-"""Rows to train, validation and test by a hash of the normalized text, so that a row never changes splits when rows are added.
+"""Split rows into train, validation and test by a hash of the normalized text.
 
-Same normalized text, same hash, same split; where a problem keeps rows together (those of a query, say), that is hashed.
-Of two near-duplicates in different splits the one further from the test set leaves: out of train, or out of validation if the other
-is in test. So the test set only ever grows.
+A row therefore never changes splits when rows are added. Equal normalized texts share a split;
+where a problem keeps rows together (those of a query, say), the shared columns are hashed instead.
+Of two near-duplicates in different splits, the one further from the test set is quarantined: the
+train row, or the validation row if the other is in test. So the test set only ever grows.
 
-{train,validation,test}.parquet   the rows as they came
-quarantine.jsonl                  rows that left, each with the row it resembles; rows in = rows in the splits + rows here
-split.json                        counts and class shares a split, and `warnings`
+{train,validation,test}.parquet   the rows unchanged
+quarantine.jsonl                  quarantined rows, each with the row it resembles; rows in = rows
+                                  in the splits + rows here
+split.json                        counts and class shares per split, and `warnings`
 account.json                      what became of all rows (see data/quality/row_account.py)
-Sources that name their splits are taken as they are: what would leak is reported, nothing leaves.
+Splits named by the sources are kept as they are: leaks are reported, and no row is quarantined.
 """
 
 from __future__ import annotations
@@ -41,10 +43,10 @@ from tasks.data.tables.row_store import RowStore
 from tasks.params.schema import SplitParams
 from tasks.problems import load_problem
 
-MAX_CLASS_DEVIATION = (
-    0.05  # of a class's share in a split from its share of all rows; above it is a warning
-)
-MAX_SHARE_DEVIATION = 0.2  # of a split's size from the size asked for, relative
+# warn above these: difference of a class's share in a split from its share of all rows,
+# and relative difference of a split's size from the size requested
+MAX_CLASS_DEVIATION = 0.05
+MAX_SHARE_DEVIATION = 0.2
 
 
 def split_rows(
@@ -56,18 +58,18 @@ def split_rows(
     split: SplitParams,
     report: Report,
 ) -> None:
-    """Read valid/rows.parquet and write the directory `splits`. Raises DataError if a split would have no rows."""
-    kind = load_problem(problem)
+    """Split valid/rows.parquet into the directory `splits`; DataError if a split would be empty."""
+    problem_type = load_problem(problem)
     rows = RowStore(valid / "rows.parquet")
-    given = SPLIT in rows.column_names
+    predefined = SPLIT in rows.column_names  # the sources name the splits
     splits.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".split.", dir=splits.parent) as scratch:
-        texts = DistinctTexts(Path(scratch), normalized(rows, kind.text_columns))
-        tiers = (
-            given_tiers(rows)
-            if given
-            else assign(_together(rows, kind.split_columns, texts, Path(scratch)), split)
-        )
+        texts = DistinctTexts(Path(scratch), normalized(rows, problem_type.text_columns))
+        if predefined:
+            tiers = given_tiers(rows)
+        else:
+            groups = _split_keys(rows, problem_type.split_columns, texts, Path(scratch))
+            tiers = assign(groups, split)
         report(1, {"progress": 0.3})
         claims = Claims(texts, tiers)
         matches = near_duplicates(
@@ -75,27 +77,25 @@ def split_rows(
         )
     report(2, {"progress": 0.8})
     leaving = np.zeros(len(tiers), bool)
-    if not given:
-        # a text that two groups of rows share may be in two splits
+    if not predefined:
+        # a text shared by two groups of rows may be in two splits
         leaving = np.isin(texts.of_rows, [match.text for match in matches]) | claims.outdone
     account = Account.read(valid)
-    _require_rows(tiers[~leaving], account, quarantined_rows(rows, claims, leaving, matches), given)
-    splits.mkdir(parents=True)
-    described = describe(
-        write_splits(rows, splits, kind.label_column, tiers, leaving),
-        labels,
-        tiers,
-        leaving,
-        split,
-        given,
+    _require_rows(
+        tiers[~leaving], account, quarantined_rows(rows, claims, leaving, matches), predefined
     )
+    splits.mkdir(parents=True)
+    classes = write_splits(rows, splits, problem_type.label_column, tiers, leaving)
+    described = describe(classes, labels, tiers, leaving, split, predefined)
     losses = Losses("split")
     quarantined = write_jsonl(
         splits / "quarantine.jsonl", losses.watch(quarantined_rows(rows, claims, leaving, matches))
     )
     account.less(losses.found()).write(splits)
     described["warnings"] += (
-        say_leaks(rows, claims, matches) if given else say_left(claims, leaving, matches, split)
+        say_leaks(rows, claims, matches)
+        if predefined
+        else say_left(claims, leaving, matches, split)
     )
     described["duplicates"] = len(rows) - len(texts)
     write_json(splits / "split.json", described)
@@ -103,61 +103,56 @@ def split_rows(
 
 
 def normalized(rows: RowStore, columns: Sequence[str]) -> Iterator[pa.ChunkedArray]:
-    """The texts by which rows count as the same, some rows at a time."""
-    return (
-        normalize_rows([some[column] for column in columns]) for _, some in rows.batches(columns)
-    )
+    """Normalized texts by which rows count as equal, batch by batch."""
+    for _, batch in rows.batches(columns):
+        yield normalize_rows([batch[column] for column in columns])
 
 
-def _together(
+def _split_keys(
     rows: RowStore, columns: Sequence[str], texts: DistinctTexts, scratch: Path
 ) -> SameTexts:
-    """The rows by what those of one split have in common: by these columns, or by their texts where there are none."""
+    """What rows of one split share: the values of `columns`, or without columns their texts."""
     if not columns:
         return texts.rows
-    found = SameTexts(scratch / "together")
-    for some in normalized(rows, columns):
-        found.add(some)
-    return found
+    keys = SameTexts(scratch / "together")
+    for batch in normalized(rows, columns):
+        keys.add(batch)
+    return keys
 
 
 def assign(rows: SameTexts, split: SplitParams) -> Tiers:
-    """The split of each row, as an index into SPLITS."""
+    """Split of each row by its hash, as an index into SPLITS."""
     tiers = [np.zeros(0, np.int8)]
-    for found in map(positions, rows.digests()):
-        tiers.append(
-            np.select(
-                [found < split.test, found < split.test + split.validation], [2, 1], 0
-            ).astype(np.int8)
-        )
+    for hashes in map(positions, rows.digests()):
+        below = [hashes < split.test, hashes < split.test + split.validation]
+        tiers.append(np.select(below, [2, 1], 0).astype(np.int8))
     return np.concatenate(tiers)
 
 
 def given_tiers(rows: RowStore) -> Tiers:
-    """The split that each row names."""
-    found = [
-        pc.index_in(some[SPLIT], pa.array(SPLITS)).to_numpy() for _, some in rows.batches([SPLIT])
-    ]
-    return np.concatenate([np.zeros(0), *found]).astype(np.int8)
+    """Split of each row as its source names it, as an index into SPLITS."""
+    names = pa.array(SPLITS)
+    tiers = [pc.index_in(batch[SPLIT], names).to_numpy() for _, batch in rows.batches([SPLIT])]
+    return np.concatenate([np.zeros(0), *tiers]).astype(np.int8)
 
 
 def near_duplicates(
     texts: DistinctTexts, tiers: Tiers, similarity: float, scratch: Path
 ) -> list[Match]:
-    """Validation texts like a test text, and train texts like a test text or a validation text that stays."""
+    """Validation texts like a test text; train texts like a test text or a kept validation text."""
     if similarity >= 1:
         return []
     search = NearDuplicates(texts, similarity, scratch)
-    found = search.find(tiers == 1, tiers == 2)
+    matches = search.find(tiers == 1, tiers == 2)
     held_out = tiers > 0
-    held_out[[match.text for match in found]] = False
-    return found + search.find(tiers == 0, held_out)
+    held_out[[match.text for match in matches]] = False
+    return matches + search.find(tiers == 0, held_out)
 
 
 def write_splits(
     rows: RowStore, splits: Path, label: str | None, tiers: Tiers, leaving: Bools
 ) -> dict[str, Counter[str]]:
-    """Write the rows of each split; returns how many of them have each class."""
+    """Write each split's rows; returns split -> class -> rows, empty without a label column."""
     classes: dict[str, Counter[str]] = {name: Counter() for name in SPLITS}
     with ExitStack() as stack:
         writers = [
@@ -166,14 +161,14 @@ def write_splits(
             )
             for name in SPLITS
         ]
-        for first, some in rows.batches():
-            here = slice(first, first + len(some))
+        for first, batch in rows.batches():
+            window = slice(first, first + len(batch))
             for tier, (name, writer) in enumerate(zip(SPLITS, writers, strict=True)):
-                part = some.filter(pa.array((tiers[here] == tier) & ~leaving[here]))
-                if len(part):
-                    writer.write_table(part)
+                kept = batch.filter(pa.array((tiers[window] == tier) & ~leaving[window]))
+                if len(kept):
+                    writer.write_table(kept)
                 if label is not None:
-                    counts = pc.value_counts(flat(part[label])).to_pylist()
+                    counts = pc.value_counts(flat(kept[label])).to_pylist()
                     classes[name].update({entry["values"]: entry["counts"] for entry in counts})
     return {} if label is None else classes
 
@@ -184,14 +179,14 @@ def describe(
     tiers: Tiers,
     leaving: Bools,
     split: SplitParams,
-    given: bool,
+    predefined: bool,
 ) -> dict[str, Any]:
     """Counts and shares for split.json.
 
-    classes   split -> class -> rows; empty where rows have none
+    classes   split -> class -> rows; empty if rows have no classes
     """
     stays = ~leaving
-    asked = {
+    requested = {
         "train": 1 - split.validation - split.test,
         "validation": split.validation,
         "test": split.test,
@@ -202,36 +197,36 @@ def describe(
         "rows_in": len(tiers),
         "rows_out": total,
         "quarantined": int(leaving.sum()),
-        "given": given,
+        "given": predefined,
         "splits": {
             name: {
                 "rows": count,
                 "share": count / total,
-                "asked": None if given else round(asked[name], 6),
+                "asked": None if predefined else round(requested[name], 6),
             }
             for name, count in counts.items()
         },
         "warnings": [],
     }
-    if not given:
+    if not predefined:
         described["warnings"] += [
-            f"{name} has {count} rows, {count / total:.1%}; {asked[name]:.0%} was asked for."
+            f"{name} has {count} rows, {count / total:.1%}; {requested[name]:.0%} was requested."
             for name, count in counts.items()
-            if abs(count / total - asked[name]) > MAX_SHARE_DEVIATION * asked[name]
+            if abs(count / total - requested[name]) > MAX_SHARE_DEVIATION * requested[name]
         ]
     if classes:
         described["classes"] = _shares(classes, labels)
         described["warnings"] += _class_warnings(described["classes"])
         described["largest_class_deviation"] = max(
-            abs(one["share"] - shares["all"]["share"])
+            abs(entry["share"] - shares["all"]["share"])
             for shares in described["classes"].values()
-            for one in shares.values()
+            for entry in shares.values()
         )
     return described
 
 
 def _shares(classes: Mapping[str, Counter[str]], labels: tuple[str, ...]) -> dict[str, Any]:
-    """label -> split (and `all`) -> its rows and their share of the split."""
+    """label -> split (or `all`) -> the label's rows and their share of the split."""
     counts = {"all": sum(classes.values(), Counter[str]()), **classes}
     known = list(labels) + sorted(str(label) for label in counts["all"] if label not in labels)
     return {
@@ -259,25 +254,24 @@ def _class_warnings(classes: Mapping[str, Mapping[str, Mapping[str, float]]]) ->
 
 
 def _require_rows(
-    tiers: Tiers, account: Account, leaving: Iterator[dict[str, Any]], given: bool
+    tiers: Tiers, account: Account, leaving: Iterator[dict[str, Any]], predefined: bool
 ) -> None:
-    """DataError where a split has none: what was set aside and why, then which.
+    """Raise DataError if a split is empty: what was quarantined and why, then the empty splits.
 
-    tiers    of the rows that stay
-    account  before the split;  leaving  what it sets aside
+    tiers    splits of the remaining rows
+    account  before the split
+    leaving  quarantine entries of the split
     """
     counts = {name: int((tiers == tier).sum()) for tier, name in enumerate(SPLITS)}
     empty = [name for name, count in counts.items() if not count]
     if empty:
         losses = Losses("split")
         deque(losses.watch(leaving), maxlen=0)
-        found = ", ".join(f"{name} {count}" for name, count in counts.items())
+        sizes = ", ".join(f"{name} {count}" for name, count in counts.items())
         failure = (
-            f"no rows for {' and '.join(empty)}: of {account.used} valid rows there are {found}."
+            f"no rows for {' and '.join(empty)}: {account.used} valid rows split into {sizes}."
         )
-        remedy = (
-            "Give rows for each of the three."
-            if given
-            else "Give more rows, or raise split.validation and split.test in params.yaml."
-        )
+        remedy = "Provide more rows, or raise split.validation and split.test in params.yaml."
+        if predefined:
+            remedy = "Provide rows for each of the three."
         raise DataError(account.less(losses.found()).before(failure), remedy)

@@ -1,11 +1,14 @@
-"""Rows that are fit to train on, judged by Great Expectations; what is not is set aside or stops the run, and all of it is reported.
+"""Check with Great Expectations that the rows are fit to train on.
 
-valid/rows.parquet         the rows that stay, as they came
-valid/quarantine.jsonl     rows that do not, each with the checks it missed; rows in = rows out + rows here
+Rows that fail a check are quarantined or stop the run, as the check's action says.
+
+valid/rows.parquet         the remaining rows, unchanged
+valid/quarantine.jsonl     the quarantined rows, each with the checks it failed; rows in = rows out
+                           + rows here
 valid/account.json         what became of all rows so far (see data/quality/row_account.py)
-valid/failed.jsonl         only when the run stops: rows that missed a check whose action is `error`
-validation_report          every check's outcome, and a profile of the rows that stay
-data_docs/index.html       the same as Great Expectations shows it
+valid/failed.jsonl         only when the run stops: rows that failed a check whose action is `error`
+validation_report          every check's outcome, and a profile of the remaining rows
+data_docs/index.html       the outcomes as a page in the style of Great Expectations' Data Docs
 """
 
 from __future__ import annotations
@@ -41,20 +44,25 @@ def validate_rows(
     raw: Path, valid: Path, validation_report: Path, data_docs: Path,
     *, problem: str, labels: tuple[str, ...], validate: ValidateParams, report: Report,
 ) -> None:  # fmt: skip
-    """Judge raw/rows.parquet and write the outs; the reports also when the rows are not fit, then DataError names every failed check."""
-    kind = load_problem(problem)
+    """Check raw/rows.parquet and write the outs.
+
+    Raises DataError, after writing them, if a check whose action is `error` fails or no row is
+    left.
+    """
+    problem_type = load_problem(problem)
     rows = RowStore(raw / "rows.parquet")
     valid.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=".validate.", dir=valid.parent) as scratch,
         ThreadPoolExecutor(1) as pool,
     ):
-        # Great Expectations takes seconds to import: meanwhile the texts are read
-        texts, label = kind.text_columns, kind.label_column
+        # read the texts while Great Expectations is imported, which takes seconds
+        texts, label = problem_type.text_columns, problem_type.label_column
         reading = pool.submit(
-            Judged, rows, texts, label, labels, validate.script, kind.facts, Path(scratch) / "texts"
-        )
-        checks = resolve_checks(kind, labels, validate)
+            Judged, rows, texts, label, labels,
+            validate.script, problem_type.facts, Path(scratch) / "texts",
+        )  # fmt: skip
+        checks = resolve_checks(problem_type, labels, validate)
         judged = reading.result()
     report(1, {"progress": 0.3})
     for phase in range(PHASES):
@@ -69,10 +77,11 @@ def validate_rows(
     account.write(valid)
     off = sorted(name for name, action in validate.actions.items() if action == "off")
     entries = [describe(outcome, judged) for outcome in outcomes]
-    columns = [*kind.columns, *kind.derived]
+    columns = [*problem_type.columns, *problem_type.derived]
     write_json(validation_report, {
-        "rows_in": len(rows), "rows_out": kept, "quarantined": len(rows) - kept, "account": account.plain(),
-        "checks": entries, "off": off, "profile": profile(valid / "rows.parquet", texts, label, columns),
+        "rows_in": len(rows), "rows_out": kept, "quarantined": len(rows) - kept,
+        "account": account.plain(), "checks": entries, "off": off,
+        "profile": profile(valid / "rows.parquet", texts, label, columns),
     })  # fmt: skip
     write_text(data_docs / "index.html", render_page(outcomes, len(rows)))
     _raise_failures(entries, judged, account, valid, validation_report)
@@ -80,7 +89,7 @@ def validate_rows(
 
 
 def write_alive(rows: RowStore, alive: npt.NDArray[np.bool_], path: Path) -> int:
-    """Write the rows that stay, as they came; returns how many."""
+    """Write the remaining rows unchanged; returns their number."""
     with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
         for first, batch in rows.batches():
             stay = alive[first : first + len(batch)]
@@ -89,9 +98,14 @@ def write_alive(rows: RowStore, alive: npt.NDArray[np.bool_], path: Path) -> int
     return int(alive.sum())
 
 
-def resolve_checks(kind: Problem, labels: Sequence[str], validate: ValidateParams) -> list[Check]:
-    """All checks that are not off, with their actions; ParamsError for names, actions and expectations that make no sense."""
-    checks = general_checks(kind.text_columns, validate) + kind.expectations(validate, labels)
+def resolve_checks(
+    problem: Problem, labels: Sequence[str], validate: ValidateParams
+) -> list[Check]:
+    """All checks that are not off, with their actions.
+
+    Raises ParamsError for unknown names and expectations, and for actions that do not apply.
+    """
+    checks = general_checks(problem.text_columns, validate) + problem.expectations(validate, labels)
     names = [check.name for check in checks]
     unknown = [
         f"'{name}'.{did_you_mean(name, names)}" for name in validate.actions if name not in names
@@ -104,15 +118,16 @@ def resolve_checks(kind: Problem, labels: Sequence[str], validate: ValidateParam
     checks = [
         replace(check, action=validate.actions.get(check.name, check.action)) for check in checks
     ]
-    own = [own_check(number, own) for number, own in enumerate(validate.expectations)]
+    own = [own_check(number, item) for number, item in enumerate(validate.expectations)]
     require_known(own)
     checks = [check for check in checks + own if check.action != "off"]
-    tables = [
+    of_table = [
         check.name for check in checks if check.action == "quarantine" and not concerns_rows(check)
     ]
-    if tables:
+    if of_table:
         raise ParamsError(
-            f"validate: {', '.join(tables)} concerns the table as a whole: there are no rows to quarantine.",
+            f"validate: {', '.join(of_table)} concerns the table as a whole: "
+            "there are no rows to quarantine.",
             "Set its action to error, warn or off.",
         )
     return checks
@@ -136,21 +151,20 @@ def describe(outcome: Outcome, judged: Judged) -> dict[str, Any]:
 
 
 def _message(outcome: Outcome) -> str:
-    """In words, what was wrong; '' where nothing was."""
+    """What was wrong, in words; '' if nothing was."""
     check, count = outcome.check, len(outcome.missed)
     if count:
-        allowed = (
-            f", {1 - check.kwargs['mostly']:.4g} may"
-            if "mostly" in check.kwargs and not outcome.success
-            else ""
-        )
-        return f"{count} of {outcome.judged} rows ({count / outcome.judged:.2%}{allowed}): {check.says}"
+        allowed = ""
+        if "mostly" in check.kwargs and not outcome.success:
+            allowed = f", {1 - check.kwargs['mostly']:.4g} may"
+        share = f"{count / outcome.judged:.2%}{allowed}"
+        return f"{count} of {outcome.judged} rows ({share}): {check.says}"
     if outcome.success:
         return ""
-    found = outcome.observed
-    if isinstance(found, Mapping):
-        found = ", ".join(f"'{label}'" for label in found.get("missing") or [])
-    return f"{check.says}: {found:.4g}" if isinstance(found, float) else f"{check.says}: {found}"
+    value = outcome.observed
+    if isinstance(value, Mapping):
+        value = ", ".join(f"'{label}'" for label in value.get("missing") or [])
+    return f"{check.says}: {value:.4g}" if isinstance(value, float) else f"{check.says}: {value}"
 
 
 def _raise_failures(
@@ -160,7 +174,11 @@ def _raise_failures(
     valid: Path,
     report: Path,
 ) -> None:
-    """One DataError: what was set aside and why, then every failed check whose action is `error`, and the first of its rows."""
+    """Raise one DataError for all failures.
+
+    It lists what was quarantined and why, then the failed checks whose action is `error`, each
+    with its first rows.
+    """
     failed = [entry for entry in entries if entry["action"] == "error" and not entry["success"]]
     lines = [f"  {entry['name']}: {entry['message']}{_say_rows(entry, judged)}" for entry in failed]
     if not account.used:
@@ -175,22 +193,22 @@ def _raise_failures(
     raise DataError(
         "the data is not fit to train on.\n"
         + "\n".join([*account.lines(), "Failed checks:", *lines]),
-        "Mend the rows, or params.yaml (`labels`; `validate.actions: {CHECK: quarantine}` sets rows aside, `warn` lets them pass), then "
-        f"run the command again. The whole report is {report}, the rows are in {valid}.",
+        "Fix the rows, or params.yaml (`labels`; `validate.actions: {CHECK: quarantine}` sets rows "
+        "aside, `warn` lets them pass), then run the command again. "
+        f"The whole report is {report}, the rows are in {valid}.",
     )
 
 
 def _say_rows(entry: Mapping[str, Any], judged: Judged) -> str:
-    """': 'neutrl' (a.csv line 3, a.csv line 9). Did you mean…' for the first rows that miss a check."""
+    """First rows that fail a check, as ': 'neutrl' (a.csv line 3, a.csv line 9) Did you mean…'."""
     outcome = next(outcome for outcome in judged.outcomes if outcome.check.name == entry["name"])
     known = [str(value) for value in outcome.check.kwargs.get("value_set", ())]
     by_value: dict[str, list[str]] = {}
-    for example in entry["examples"]:  # of a list of labels, the one that is not known
-        by_value.setdefault(str(example["found"] if known else example["excerpt"]), []).append(
-            say_place(example)
-        )
-    words = [
-        f"'{value}' ({', '.join(places[:3])}{', …' if len(places) > 3 else ''}){did_you_mean(value, known)}"
-        for value, places in list(by_value.items())[:5]
-    ]
-    return ": " + "; ".join(words) + (" …" if len(by_value) > 5 else "") if words else ""
+    for example in entry["examples"]:  # of a list of labels, `found` is the unknown one
+        value = str(example["found"] if known else example["excerpt"])
+        by_value.setdefault(value, []).append(say_place(example))
+    phrases = []
+    for value, places in list(by_value.items())[:5]:
+        first = f"{', '.join(places[:3])}{', …' if len(places) > 3 else ''}"
+        phrases.append(f"'{value}' ({first}){did_you_mean(value, known)}")
+    return ": " + "; ".join(phrases) + (" …" if len(by_value) > 5 else "") if phrases else ""

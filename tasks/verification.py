@@ -1,10 +1,12 @@
-"""Which candidate ships: each in its own process against PyTorch, for agreement, metric, size and speed.
+"""Choose the candidate that ships: compare each to PyTorch by agreement, metric, size and speed.
 
-A recipe passes if it loses at most `max_metric_loss` of the problem's metric on validation and says the same of a row whatever it
-is batched with (dynamic int8 takes its ranges from the whole batch, so neighbours can move it). The first of `export.recipes` that
-passes ships, else fp32; the recipes after it are not examined unless `examine_all` asks. Speed is measured and reported, and decides
-nothing: a busy machine ships what an idle one does.
-Times are of rows that are tokenized already, in the order they come: making the padded batch and running the model.
+Each candidate runs in its own process. A recipe passes if it loses at most `max_metric_loss` of
+the problem's metric on validation, and its output for a row does not depend on the rest of the
+batch (dynamic int8 takes activation ranges from the whole batch, so neighbours can change a row).
+The first of `export.recipes` that passes ships, else fp32; later recipes are examined only if
+`examine_all` is set. Speed is measured and reported but decides nothing: a busy machine ships what
+an idle one does. Times cover padding the batch and running the model, on tokenized rows in the
+order they come.
 """
 
 from __future__ import annotations
@@ -47,9 +49,8 @@ from tasks.shipping.workers import answer_questions
 from tasks.training.methods.checkpoints import load_checkpoint
 
 Batch = Mapping[str, Indices]
-Runners = tuple[
-    Callable[[Batch], Floats], Callable[[Features, int], Floats], Writer
-]  # of one batch, of all rows, of what it writes
+# run one batch; run all rows, padded with the given token id; generate tokens
+Runners = tuple[Callable[[Batch], Floats], Callable[[Features, int], Floats], Writer]
 
 
 def verify_candidates(
@@ -67,12 +68,13 @@ def verify_candidates(
     seed: int,
     report: Report,
 ) -> None:
-    """Write the bundle that ships, the report of all candidates, and the flat metrics of what ships.
+    """Write the bundle that ships, the report on all candidates, and the bundle's flat metrics.
 
-    Raises ExportError if fp32 ONNX or PyTorch themselves cannot be measured, or a process is killed from outside.
+    Raises ExportError if fp32 ONNX or PyTorch itself cannot be measured, or if a process is killed
+    from outside.
     """
-    kind = load_problem(problem)
-    references = kind.references(read_features(tokens / "validation.arrow"))
+    problem_type = load_problem(problem)
+    references = problem_type.references(read_features(tokens / "validation.arrow"))
     rows = _timing_rows(len(references), verify.timing_rows, seed)
     threads = verify.threads or physical_cores()
     setting = {
@@ -80,61 +82,61 @@ def verify_candidates(
         "problem": problem,
         "labels": labels,
         "threads": threads,
-        "writes": kind.reads_on,
+        "writes": problem_type.reads_on,
     }
     torch, *others = _variants(checkpoint, candidates)
     with Workbench("tasks.verification", setting, rows) as bench:
         bench.start([torch, *others[:2]])
         _examine_references(bench, torch, others[0])
         assert torch.outputs is not None
-        thresholds = kind.fit_calibration(torch.outputs, references, labels, out_of_scope)
-        judge = Judge(kind, references, labels, verify, rows, torch, thresholds)
+        thresholds = problem_type.fit_calibration(torch.outputs, references, labels, out_of_scope)
+        judge = Judge(problem_type, references, labels, verify, rows, torch, thresholds)
         judged = _judge_in_order(bench, judge, others, report)
         examined = [torch, *(variant for variant in others if variant.outputs is not None)]
         bench.time(
             examined, lambda share: report(len(others) + 1, {"progress": 0.6 + 0.35 * share})
         )
     _add_speed(judged, others)
-    shipped, reason = choose_recipe(judged, kind.metric, verify)
+    shipped, reason = choose_recipe(judged, problem_type.metric, verify)
     chosen = next(variant for variant in others if variant.name == shipped)
     assert chosen.outputs is not None
-    calibration = kind.fit_calibration(chosen.outputs, references, labels, out_of_scope)
+    calibration = problem_type.fit_calibration(chosen.outputs, references, labels, out_of_scope)
     assemble_bundle(
         bundle, chosen.model, tokens, checkpoint,
-        problem=kind, labels=labels, recipe=shipped, calibration=calibration, threads=verify.threads,
+        problem=problem_type, labels=labels, recipe=shipped,
+        calibration=calibration, threads=verify.threads,
     )  # fmt: skip
-    outputs, test_references = _test_outputs(bundle, kind, tokens / "test.arrow")
+    outputs, test_references = _test_outputs(bundle, problem_type, tokens / "test.arrow")
     test_metrics = metric_intervals(
-        kind, calibration.apply(outputs), test_references, labels, Resampling(seed=seed)
+        problem_type, calibration.apply(outputs), test_references, labels, Resampling(seed=seed)
     )
     seal_bundle(bundle, {name: interval["value"] for name, interval in test_metrics.items()})
-    notes = calibration_notes(kind, outputs, test_references, calibration)
+    notes = calibration_notes(problem_type, outputs, test_references, calibration)
     rows_used = {"validation": len(references), "test": len(outputs), "timing": torch.timings.rows}
-    found = {
-        "checkpoint": {"metric": judge.metric(torch), "size_bytes": torch.size_bytes, **torch.speed()},
-        "metric": kind.metric, "candidates": judged, "shipped": shipped, "reason": reason,
+    verification = {
+        "checkpoint": {
+            "metric": judge.metric(torch), "size_bytes": torch.size_bytes, **torch.speed(),
+        },
+        "metric": problem_type.metric, "candidates": judged, "shipped": shipped, "reason": reason,
         "notes": [*notes, *speed_notes(shipped, chosen.speedup_over(others[0]))],
         **asdict(calibration), "test_metrics": test_metrics, "rows": rows_used, "threads": threads,
     }  # fmt: skip
-    write_json(verification_report, found)
-    write_json(metrics, _flat_metrics(found))
+    write_json(verification_report, verification)
+    write_json(metrics, _flat_metrics(verification))
 
 
-def _flat_metrics(found: Mapping[str, Any]) -> dict[str, Any]:
-    """One number a name, of what ships, for `dvc metrics show`."""
-    chosen = next(entry for entry in found["candidates"] if entry["recipe"] == found["shipped"])
-    quality = {name: interval["value"] for name, interval in found["test_metrics"].items()}
+def _flat_metrics(verification: Mapping[str, Any]) -> dict[str, Any]:
+    """The shipped bundle's metrics, one value per name, for `dvc metrics show`."""
+    recipe, test_metrics = verification["shipped"], verification["test_metrics"]
+    shipped = next(entry for entry in verification["candidates"] if entry["recipe"] == recipe)
     names = ("latency_ms_p50", "latency_ms_p95", "throughput", "tokens_per_second")
-    speed = {name: chosen[name] for name in names if name in chosen} | {
-        "speedup": chosen["speedup"]["value"]
-    }
-    size = round(chosen["size_bytes"] / 1e6, 3)
     return {
-        **quality,
-        "size_mb": size,
-        **speed,
-        "temperature": found["temperature"],
-        "recipe": found["shipped"],
+        **{name: interval["value"] for name, interval in test_metrics.items()},
+        "size_mb": round(shipped["size_bytes"] / 1e6, 3),
+        **{name: shipped[name] for name in names if name in shipped},
+        "speedup": shipped["speedup"]["value"],
+        "temperature": verification["temperature"],
+        "recipe": recipe,
     }
 
 
@@ -145,41 +147,32 @@ def _timing_rows(available: int, wanted: int, seed: int) -> list[int]:
 
 def _variants(checkpoint: Path, candidates: Path) -> list[Variant]:
     """PyTorch, fp32 ONNX, then the recipes in the order of `export.recipes`."""
-    torch = Variant(
-        TORCH, checkpoint, sum(file.stat().st_size for file in weight_files(checkpoint))
-    )
-    exported = read_json(candidates / "export.json")["recipes"]
-    return [
-        torch,
-        *(
-            Variant(
-                one["recipe"],
-                candidates / one["recipe"] / "model.onnx",
-                one["bytes"],
-                one["failure"],
-            )
-            for one in exported
-        ),
-    ]
+    size = sum(file.stat().st_size for file in weight_files(checkpoint))
+    variants = [Variant(TORCH, checkpoint, size)]
+    for entry in read_json(candidates / "export.json")["recipes"]:
+        recipe = entry["recipe"]
+        model = candidates / recipe / "model.onnx"
+        variants.append(Variant(recipe, model, entry["bytes"], entry["failure"]))
+    return variants
 
 
 def _examine_references(bench: Workbench, *variants: Variant) -> None:
-    """What all others are held against."""
+    """Measure the variants that all others are compared to; ExportError if one fails."""
     for variant in variants:
         bench.examine(variant)
         if variant.failure:
-            remedy = "Without it nothing can be compared; mend it and run again."
+            remedy = "Nothing can be compared without it; fix it and run again."
             raise ExportError(f"{variant.name} cannot be measured: {variant.failure}.", remedy)
 
 
 def _judge_in_order(
     bench: Workbench, judge: Judge, variants: list[Variant], report: Report
 ) -> list[dict[str, Any]]:
-    """Each one's verdict; after the first recipe that passes, the others are examined only where `examine_all` asks."""
+    """Verdicts in order; recipes after the first that passes are examined only if `examine_all`."""
     judged: list[dict[str, Any]] = []
     for done, variant in enumerate(variants, 1):
-        wanted = judge.verify.examine_all or first_passing(judged) is None
-        if wanted and variant.outputs is None and not variant.failure:
+        needed = judge.verify.examine_all or first_passing(judged) is None
+        if needed and variant.outputs is None and not variant.failure:
             bench.examine(variant)
         judged.append(judge.verdict(variant))
         report(done, {"progress": 0.6 * done / len(variants)})
@@ -192,32 +185,31 @@ def _add_speed(judged: list[dict[str, Any]], variants: list[Variant]) -> None:
             entry |= {**variant.speed(), "speedup": variant.speedup_over(variants[0]).as_dict()}
 
 
-def _test_outputs(bundle: Path, kind: Problem, test: Path) -> tuple[Floats, Array]:
-    """The finished bundle's own outputs, before calibration, and what is right."""
+def _test_outputs(bundle: Path, problem: Problem, test: Path) -> tuple[Floats, Array]:
+    """The finished bundle's outputs on the test rows, before calibration, and the references."""
     features = read_features(test)
-    return Predictor(bundle, kind).outputs_of_features(features), kind.references(features)
+    return Predictor(bundle, problem).outputs_of_features(features), problem.references(features)
 
 
 def _serve(setting: Mapping[str, Any]) -> None:
-    """A variant's own process."""
-    kind = load_problem(setting["problem"])
+    """Serve one variant's outputs, timings and decoding speed; runs in a process of its own."""
+    problem = load_problem(setting["problem"])
     tokens, model = Path(setting["tokens"]), Path(setting["model"])
     features = read_features(tokens / "validation.arrow")
     info = TokensInfo.read(tokens)
     pad = info.pad_token_id
-    run, run_all, write = (
-        _load_torch(model, setting, kind) if model.is_dir() else _load_onnx(model, setting, kind)
-    )
+    load = _load_torch if model.is_dir() else _load_onnx
+    run, run_all, write = load(model, setting, problem)
 
     def run_rows(rows: Indices) -> Floats:
         chosen = take_rows(features, rows)
-        return kind.reduce(run(kind.collate(chosen, pad)), chosen)
+        return problem.reduce(run(problem.collate(chosen, pad)), chosen)
 
     def outputs(file: str, alone: list[int]) -> dict[str, Any]:
-        by_itself = [run_rows(np.asarray([row]))[0] for row in alone]
-        np.savez(file, outputs=run_all(features, pad), alone=stack_rows(by_itself) if alone else [])
+        singles = [run_rows(np.asarray([row]))[0] for row in alone]
+        np.savez(file, outputs=run_all(features, pad), alone=stack_rows(singles) if alone else [])
         if setting["writes"]:
-            decode("0")  # a recipe that cannot write fails before it is judged
+            decode("0")  # a recipe that cannot generate fails here, before its verdict
         return {}
 
     def decode(row: str) -> dict[str, Any]:
@@ -228,31 +220,29 @@ def _serve(setting: Mapping[str, Any]) -> None:
     )
 
 
-def _load_onnx(model: Path, setting: Mapping[str, Any], kind: Problem) -> Runners:
-    onnx = OnnxModel(model, kind.output_name, setting["threads"])
-    return onnx.run, lambda features, pad: onnx.outputs(features, kind, pad), onnx_writer(onnx)
+def _load_onnx(model: Path, setting: Mapping[str, Any], problem: Problem) -> Runners:
+    onnx = OnnxModel(model, problem.output_name, setting["threads"])
+    return onnx.run, lambda features, pad: onnx.outputs(features, problem, pad), onnx_writer(onnx)
 
 
-def _load_torch(model: Path, setting: Mapping[str, Any], kind: Problem) -> Runners:
+def _load_torch(model: Path, setting: Mapping[str, Any], problem: Problem) -> Runners:
     import torch
 
     from tasks.training.networks.torch_outputs import predict_torch
 
     torch.set_num_threads(setting["threads"])
-    network = load_checkpoint(kind, model, setting["labels"]).eval()
+    network = load_checkpoint(problem, model, setting["labels"]).eval()
 
     def run(batch: Batch) -> Floats:
         with torch.inference_mode():
-            outputs: Floats = network(
-                **{name: torch.from_numpy(values) for name, values in batch.items()}
-            )[kind.output_name].numpy()
+            tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+            outputs: Floats = network(**tensors)[problem.output_name].numpy()
             return outputs
 
-    return (
-        run,
-        lambda features, pad: predict_torch(network, kind, features, pad),
-        torch_writer(network),
-    )
+    def run_all(features: Features, pad: int) -> Floats:
+        return predict_torch(network, problem, features, pad)
+
+    return run, run_all, torch_writer(network)
 
 
 if __name__ == "__main__":

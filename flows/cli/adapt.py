@@ -1,4 +1,4 @@
-"""The command that adapts an encoder to a domain or a language: adapt."""
+"""`ratchet adapt`: adapt an encoder to a domain or a language."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from flows.cli.console import AsJson, app, print_json
 
 @app.command()
 def adapt(
-    directory: Annotated[Path, typer.Argument(help="The workspace, made where there is none yet.")],
+    directory: Annotated[Path, typer.Argument(help="The workspace; created if needed.")],
     data: Annotated[
         list[str] | None,
-        typer.Option(help="CSV, TSV, JSONL or Parquet file of texts; labels are not looked at."),
+        typer.Option(help="CSV, TSV, JSONL or Parquet file of texts; labels are ignored."),
     ] = None,
     text: Annotated[
-        str | None, typer.Option(help="The data's column that holds the text.", show_default=False)
+        str | None, typer.Option(help="Data column with the text.", show_default=False)
     ] = None,
     base_model: Annotated[
         str | None,
@@ -33,15 +33,15 @@ def adapt(
     ] = None,
     from_scratch: Annotated[
         bool,
-        typer.Option("--from-scratch", help="Make a small encoder, and a tokenizer of the texts."),
+        typer.Option(
+            "--from-scratch", help="Train a small encoder with its own tokenizer from scratch."
+        ),
     ] = False,
     vocabulary: Annotated[
-        int, typer.Option(min=100, help="From scratch: sub-words at most.")
+        int, typer.Option(min=100, help="From scratch: maximum vocabulary size.")
     ] = 8000,
-    layers: Annotated[int, typer.Option(min=1, help="From scratch: the encoder's layers.")] = 4,
-    width: Annotated[
-        int, typer.Option(min=8, help="From scratch: numbers that a token's vector has.")
-    ] = 256,
+    layers: Annotated[int, typer.Option(min=1, help="From scratch: number of layers.")] = 4,
+    width: Annotated[int, typer.Option(min=8, help="From scratch: hidden size.")] = 256,
     model_name: Annotated[
         str | None,
         typer.Option(
@@ -54,12 +54,12 @@ def adapt(
             "-S",
             "--set",
             metavar="KEY=VALUE",
-            help="A value of params.yaml, which is written there.",
+            help="Set a value in params.yaml.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let an encoder go on learning from texts without labels; its checkpoint is the base model of other workspaces."""
+    """Continue pretraining an encoder on unlabelled texts, to be other workspaces' base model."""
     from flows.engine.environment import prepare as prepare_environment
     from flows.engine.progress import terminal_progress
     from flows.launch import train

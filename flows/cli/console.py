@@ -1,4 +1,4 @@
-"""What every `ratchet` command shares: the app, its common options, how results and errors are told."""
+"""Shared by all `ratchet` commands: the app, common options, output of results and errors."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from tasks.core.version import own_version
 if TYPE_CHECKING:
     from tasks.params.workspace import Workspace
 
-INTERRUPTED = 128 + signal.SIGINT  # the shells' exit code of it
+INTERRUPTED = 128 + signal.SIGINT  # exit code by shell convention
 
 app = typer.Typer(
     name="ratchet",
-    help="Fine-tune a language model on your own text, ship it as quantized ONNX, let only better models through.",
+    help="Fine-tune a language model on your own text, ship it as quantized ONNX, "
+    "and promote only better models.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -32,11 +33,11 @@ Directory = Annotated[
     typer.Option(
         "-C",
         "--directory",
-        help="The workspace (default: the one you stand in).",
+        help="The workspace (default: the one around the current directory).",
         show_default=False,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -48,7 +49,7 @@ def _print_version(wanted: bool) -> None:
 Version = Annotated[
     bool,
     typer.Option(
-        "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+        "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),
 ]
 
@@ -59,7 +60,7 @@ def _options(context: typer.Context, directory: Directory = None, version: Versi
 
 
 def open_workspace(context: typer.Context, directory: Path | None) -> Workspace:
-    """The workspace that the options name, its stores set up and the libraries quieted."""
+    """Open the workspace that the options name; set up its stores and quiet the libraries."""
     from flows.engine.environment import prepare
     from tasks.params.workspace import Workspace
 
@@ -69,45 +70,35 @@ def open_workspace(context: typer.Context, directory: Path | None) -> Workspace:
 
 
 def print_json(value: Any) -> None:
-    """Print a result for programs."""
+    """Print a result as JSON."""
     print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
 
 
 def run_app() -> NoReturn:
-    """Run the command line: a user's mistake ends in one message and exit code 2, a bug in its traceback and 1."""
+    """Run the command line: a user error prints a message and exits 2, a bug a traceback and 1."""
     wants_json = "--json" in sys.argv
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        if (
-            signal.getsignal(ending) == signal.SIG_DFL
-        ):  # it would end this process alone and leave its servers and workers behind
+        # the default would end only this process and leave its servers and workers behind
+        if signal.getsignal(ending) == signal.SIG_DFL:
             signal.signal(ending, _end)
     try:
-        code = app(
-            standalone_mode=False
-        )  # of a command that ends by itself with another code than 0
+        code = app(standalone_mode=False)  # the exit code of a command that raised typer.Exit
     except PipelineError as error:
         _fail(error, wants_json)
     except typer.Abort:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if hasattr(
-            error, "format_message"
-        ):  # an option that does not exist, or a value of the wrong kind
+        if hasattr(error, "format_message"):  # an unknown option, or a value of the wrong type
             context = getattr(error, "ctx", None)
-            _fail(
-                ParamsError(
-                    error.format_message(),
-                    f"See `{context.command_path if context else 'ratchet'} --help`.",
-                ),
-                wants_json,
-            )
-        refusal = as_storage_error(error)
-        if refusal is None:
+            command = context.command_path if context else "ratchet"
+            _fail(ParamsError(error.format_message(), f"See `{command} --help`."), wants_json)
+        storage_error = as_storage_error(error)
+        if storage_error is None:
             raise
-        _fail(refusal, wants_json)
-    if code == INTERRUPTED:  # typer's answer to Ctrl-C
+        _fail(storage_error, wants_json)
+    if code == INTERRUPTED:  # typer returns it after Ctrl-C
         print(
-            "\nInterrupted. What was finished is kept; the same command goes on from here.",
+            "\nInterrupted. Finished work is kept; run the same command again to continue.",
             file=sys.stderr,
         )
     sys.exit(code or 0)
@@ -119,15 +110,8 @@ def _end(number: int, frame: object) -> NoReturn:
 
 def _fail(error: PipelineError, wants_json: bool) -> NoReturn:
     if wants_json:
-        print_json(
-            {
-                "error": {
-                    "type": type(error).__name__,
-                    "message": error.message,
-                    "remedy": error.remedy,
-                }
-            }
-        )
+        name = type(error).__name__
+        print_json({"error": {"type": name, "message": error.message, "remedy": error.remedy}})
     else:
         print(f"ratchet: {error}", file=sys.stderr)
     sys.exit(2)

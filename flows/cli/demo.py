@@ -1,4 +1,4 @@
-"""The command that shows what all this is for: demo."""
+"""`ratchet demo`: the whole life of a model in a temporary workspace."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def demo(
         typer.Option(
             "--keep",
             metavar="DIR",
-            help="Make the workspace there, and leave it.",
+            help="Make the workspace there and keep it.",
             show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """A model's life in three minutes, on real data in a workspace of its own: promoted, refused, outdone, rolled back."""
+    """A model's life in three minutes on real data: promoted, refused, replaced, rolled back."""
     started = time.perf_counter()
-    root = _place(keep)
+    root = _workspace_dir(keep)
     from flows.demo.story import tell, use_own_stores
     from tasks.params.workspace import Workspace, cache_dir
 
@@ -50,32 +50,27 @@ def demo(
                 print_step(len(steps), step)
     seconds, held = round(time.perf_counter() - started, 1), all(step.held for step in steps)
     if as_json:
-        told: list[dict[str, Any]] = [asdict(step) for step in steps]
-        print_json(
-            {
-                "held": held,
-                "seconds": seconds,
-                "workspace": str(root) if keep else None,
-                "steps": told,
-            }
-        )
+        result: dict[str, Any] = {"held": held, "seconds": seconds}
+        result["workspace"] = str(root) if keep else None
+        print_json(result | {"steps": [asdict(step) for step in steps]})
     else:
         print_end(held, seconds, keep)
     if not held:
         raise typer.Exit(1)
 
 
-def _place(keep: Path | None) -> Path:
-    """The workspace's directory, empty; one that nobody asked to keep is removed when all is over."""
+def _workspace_dir(keep: Path | None) -> Path:
+    """An empty directory for the workspace; without --keep, removed at exit."""
     if keep is None:
         root = Path(tempfile.mkdtemp(prefix="ratchet-demo-")).resolve()
-        # before Prefect is imported: what is registered last is called first, so its server is stopped by then
+        # registered before Prefect is imported: exit handlers run in reverse order, so Prefect's
+        # server is stopped by then
         atexit.register(shutil.rmtree, root, ignore_errors=True)
         return root
     root = keep.resolve()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise WorkspaceError(
-            f"{root}: is there already, and not empty.", "Name a directory that is not there yet."
+            f"{root}: already exists and is not empty.", "Name a directory that does not exist yet."
         )
     root.mkdir(parents=True, exist_ok=True)
     return root

@@ -1,4 +1,4 @@
-"""The commands of every day: train, init, predict, status."""
+"""Everyday commands: train, init, predict, status."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def train(
         bool, typer.Option("--save", help="Write the overrides to params.yaml.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Run every stage, also those that are clean.")
+        bool, typer.Option("--force", help="Run every stage, clean ones too.")
     ] = False,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the model up to date: every stage that is not clean, then register a version."""
+    """Bring the model up to date: run every stage that is not clean, then register a version."""
     started = time.perf_counter()
     workspace = open_workspace(context, directory)
     from flows.engine.progress import terminal_progress
@@ -42,15 +42,14 @@ def train(
     from tasks.params.schema import save_overrides
     from tasks.pipeline import check_params
 
-    given = overrides or []
-    check_params(
-        workspace.params(given), workspace.root
-    )  # wrong values are told before anything is written
+    overrides = overrides or []
+    # report wrong values before writing anything
+    check_params(workspace.params(overrides), workspace.root)
     if save:
-        save_overrides(workspace.params_file, given)
-        given = []
+        save_overrides(workspace.params_file, overrides)
+        overrides = []
     with terminal_progress():
-        result = run_training(workspace, given, force=force)
+        result = run_training(workspace, overrides, force=force)
     wall = time.perf_counter() - started
     overhead = wall - sum(stage.seconds for stage in result.stages)
     if as_json:
@@ -61,7 +60,7 @@ def train(
 
 @app.command()
 def init(
-    directory: Annotated[Path, typer.Argument(help="The directory to make a workspace of.")],
+    directory: Annotated[Path, typer.Argument(help="Directory to make a workspace in.")],
     problem: Annotated[
         str | None,
         typer.Option(help="Problem type (default: guessed from the data).", show_default=False),
@@ -69,12 +68,13 @@ def init(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="CSV, TSV, JSONL or Parquet file; three times for train, validation and test; or a directory holding those."
+            help="CSV, TSV, JSONL or Parquet file; "
+            "three times for train, validation and test; or a directory with those."
         ),
     ] = None,
     train_file: Annotated[
         list[str] | None,
-        typer.Option("--train", help="The training rows, in place of --data.", show_default=False),
+        typer.Option("--train", help="Training rows, instead of --data.", show_default=False),
     ] = None,
     validation_file: Annotated[
         list[str] | None, typer.Option("--validation", help="Validation rows.", show_default=False)
@@ -83,22 +83,22 @@ def init(
         list[str] | None, typer.Option("--test", help="Test rows.", show_default=False)
     ] = None,
     text: Annotated[
-        str | None, typer.Option(help="The data's column that holds the text.", show_default=False)
+        str | None, typer.Option(help="Data column with the text.", show_default=False)
     ] = None,
     label: Annotated[
-        str | None, typer.Option(help="The data's column that holds the label.", show_default=False)
+        str | None, typer.Option(help="Data column with the label.", show_default=False)
     ] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=COLUMN",
-            help="The data's column for one of the problem's, of any name; what is not named is guessed.",
+            help="Data column for the problem's column NAME; the others are guessed.",
         ),
     ] = None,
     out_of_scope: Annotated[
         str | None,
         typer.Option(
-            help="The label that stands for none of the others; its threshold is tuned.",
+            help="Label that means 'none of the others'; its threshold is tuned.",
             show_default=False,
         ),
     ] = None,
@@ -106,13 +106,13 @@ def init(
         str | None,
         typer.Option(
             metavar="O,B-X,I-X,...",
-            help="What tags that are numbers stand for, from 0.",
+            help="Names of numeric tags, from 0.",
             show_default=False,
         ),
     ] = None,
     merge_labels: Annotated[
         bool,
-        typer.Option("--merge-labels", help="Labels that differ by case or blanks alone are one."),
+        typer.Option("--merge-labels", help="Merge labels that differ only by case or spaces."),
     ] = False,
     model_name: Annotated[
         str | None,
@@ -131,11 +131,11 @@ def init(
         str | None, typer.Option(help="Commit of a Hugging Face id.", show_default=False)
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Accept what is guessed without asking.")
+        bool, typer.Option("--yes", "-y", help="Accept guesses without asking.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a workspace for your own data: looks at it and says what it takes it for."""
+    """Make a workspace for your own data; problem type and columns are guessed from it."""
     from flows.printing.runs import print_workspace
     from flows.workspaces.creation import Request, guess_problem, make_workspace
 
@@ -144,39 +144,49 @@ def init(
     }
     files = {"train": train_file, "validation": validation_file, "test": test_file}
     request = Request(
-        directory, problem, data or [], columns, model_name, base_model, revision, out_of_scope,
-        {split: names for split, names in files.items() if names}, tags.split(",") if tags else (), merge_labels,
-    )  # fmt: skip
-    found = guess_problem(request)
-    if problem is None and not yes and columns.keys() < found.columns.keys():
-        _confirm(f"The data looks like {found}.", as_json)
-    made = make_workspace(request, found)
+        directory,
+        problem,
+        data or [],
+        columns,
+        model_name,
+        base_model,
+        revision,
+        out_of_scope,
+        splits={split: names for split, names in files.items() if names},
+        tags=tags.split(",") if tags else (),
+        merge_labels=merge_labels,
+    )
+    guessed = guess_problem(request)
+    if problem is None and not yes and columns.keys() < guessed.columns.keys():
+        _confirm(f"The data looks like {guessed}.", as_json)
+    made = make_workspace(request, guessed)
     if as_json:
         print_json(asdict(made))
     else:
         print_workspace(made)
 
 
-def _named_columns(given: list[str]) -> dict[str, str]:
+def _named_columns(options: list[str]) -> dict[str, str]:
     columns = {}
-    for one in given:
-        name, equals, column = one.partition("=")
+    for option in options:
+        name, equals, column = option.partition("=")
         if not (name and equals and column):
             raise ParamsError(
-                f"--column {one}: wanted NAME=COLUMN.", "For example: --column text_a=question"
+                f"--column {option}: wanted NAME=COLUMN.", "For example: --column text_a=question"
             )
         columns[name] = column
     return columns
 
 
 def _confirm(guessed: str, as_json: bool) -> None:
-    """Ask whether a guess is right; where nobody can answer, --yes must have."""
+    """Ask whether a guess is right; if nobody can answer, --yes is required."""
     if as_json or not sys.stdin.isatty():
         raise ParamsError(
             f"init: {guessed}",
-            "If so, add --yes; if not, name --problem and its columns (--column NAME=COLUMN).",
+            "If that is right, add --yes; if not, name --problem and its columns "
+            "(--column NAME=COLUMN).",
         )
-    typer.confirm(f"{guessed} Is that so?", default=True, abort=True)
+    typer.confirm(f"{guessed} Is that right?", default=True, abort=True)
 
 
 @app.command()
@@ -185,7 +195,7 @@ def predict(
     texts: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Texts; where the problem takes pairs, one after the other.", show_default=False
+            help="Texts; for pairs, the two texts one after the other.", show_default=False
         ),
     ] = None,
     input_file: Annotated[
@@ -196,21 +206,17 @@ def predict(
     ] = None,
     output_file: Annotated[
         Path | None,
-        typer.Option(
-            "--output", help="Where to write the predictions, in the format of its ending."
-        ),
+        typer.Option("--output", help="File for the predictions; its extension sets the format."),
     ] = None,
-    prefix: Annotated[
-        str, typer.Option(help="What the names of the predictions begin with.")
-    ] = PREFIX,
-    alias: Annotated[str | None, typer.Option(help="Take the version with this alias.")] = None,
-    version: Annotated[int | None, typer.Option(help="Take this version.")] = None,
+    prefix: Annotated[str, typer.Option(help="Prefix of the predictions' column names.")] = PREFIX,
+    alias: Annotated[str | None, typer.Option(help="Use the version with this alias.")] = None,
+    version: Annotated[int | None, typer.Option(help="Use this version.")] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="Take this bundle directory; needs no workspace.")
+        Path | None, typer.Option(help="Use this bundle directory; needs no workspace.")
     ] = None,
     keep_log: Annotated[
         bool,
-        typer.Option("--log", help="Log the inputs for `ratchet retrain` to look for drift in."),
+        typer.Option("--log", help="Log the inputs for the drift trigger of `ratchet retrain`."),
     ] = False,
     directory: Directory = None,
     as_json: AsJson = False,
@@ -227,37 +233,36 @@ def predict(
     if not texts and input_file is None:
         raise ParamsError("predict: nothing to predict.", "Give texts, or --input FILE.")
     workspace = None if bundle and not keep_log else open_workspace(context, directory)
-    predictor, called = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
-    log = make_log(workspace, predictor, called) if workspace is not None and keep_log else None
+    predictor, title = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
+    log = make_log(workspace, predictor, title) if workspace is not None and keep_log else None
     if input_file is not None and output_file is not None:
         count = predict_file(predictor, input_file, output_file, prefix, log)
-        print_json({"rows": count, "output": str(output_file)}) if as_json else print(
-            f"{count} predictions written to {output_file}"
-        )
+        if as_json:
+            print_json({"rows": count, "output": str(output_file)})
+        else:
+            print(f"{count} predictions written to {output_file}")
         return
-    found = (
-        predict_rows(predictor, input_file, prefix, log)
-        if input_file is not None
-        else predict_texts(predictor, texts or [], log)
-    )
-    if as_json:
-        print_json([one.plain(prefix) for one in found])
+    if input_file is not None:
+        rows = predict_rows(predictor, input_file, prefix, log)
     else:
-        for one in found:
-            print(
-                f"{predictor.problem.say(one.prediction)}  {' | '.join(map(str, one.inputs.values()))}"
-            )
+        rows = predict_texts(predictor, texts or [], log)
+    if as_json:
+        print_json([row.plain(prefix) for row in rows])
+        return
+    for row in rows:
+        inputs = " | ".join(map(str, row.inputs.values()))
+        print(f"{predictor.problem.say(row.prediction)}  {inputs}")
 
 
 @app.command()
 def status(context: typer.Context, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Stages clean or not, registered versions, aliases, headline metrics."""
+    """Show stages, registered versions, aliases and headline metrics."""
     workspace = open_workspace(context, directory)
     from flows.lifecycle.status import workspace_status
     from flows.printing.runs import print_status
 
-    found = workspace_status(workspace)
+    result = workspace_status(workspace)
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
-        print_status(found)
+        print_status(result)

@@ -1,4 +1,4 @@
-"""The commands that judge and move versions: compare, promote, approve, rollback, history."""
+"""Commands that judge and move versions: compare, promote, approve, rollback, history, retrain."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _short_enough(reason: str) -> str:
     if len(reason) > MAX_REASON:
         raise ParamsError(
             f"--reason: {len(reason):,} characters.",
-            f"Give at most {MAX_REASON:,}, or a link to more.",
+            f"Use at most {MAX_REASON:,}, or a link to more.",
         )
     return reason
 
@@ -25,7 +25,7 @@ def _short_enough(reason: str) -> str:
 Reason = Annotated[
     str,
     typer.Option(
-        "--reason", help="Why, for the ledger.", show_default=False, callback=_short_enough
+        "--reason", help="Reason, for the ledger.", show_default=False, callback=_short_enough
     ),
 ]
 
@@ -37,15 +37,18 @@ def compare(
         str, typer.Argument(metavar="A", help="Version number, alias or bundle directory.")
     ] = "challenger",
     second: Annotated[
-        str, typer.Argument(metavar="B", help="What A is held against.")
+        str,
+        typer.Argument(
+            metavar="B", help="Version number, alias or bundle directory to compare A with."
+        ),
     ] = "champion",
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write a page with plots there.")
+        Path | None, typer.Option("--html", help="Write an HTML page with plots to this file.")
     ] = None,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold one model against another on the same test rows: paired statistics, slices, speed side by side."""
+    """Compare two models on the same test rows: paired statistics, slices, speed side by side."""
     if html and html.is_dir():
         raise ParamsError(
             f"compare: --html {html} is a directory.", "Name a file, such as comparison.html."
@@ -58,13 +61,13 @@ def compare(
     from tasks.core.files import write_text
 
     with terminal_progress():
-        found = run_comparison(workspace, first, second)
+        comparison = run_comparison(workspace, first, second)
     if html:
-        write_text(html, comparison_page(found))
+        write_text(html, comparison_page(comparison))
     if as_json:
-        print_json(found)
+        print_json(comparison)
     else:
-        print_comparison(found, html)
+        print_comparison(comparison, html)
 
 
 @app.command()
@@ -76,23 +79,23 @@ def promote(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Promote it whatever the gates say; wants --reason, and is recorded."
+            "--force", help="Promote it even if gates fail; needs --reason, and is recorded."
         ),
     ] = False,
     reason: Reason = "",
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a version champion if every gate lets it through; a refusal exits with 2."""
+    """Make a version champion if no gate fails; a refusal exits with 2."""
     if force and not reason.strip():
         raise ParamsError(
             "promote: --force without a reason.",
-            'Say why: --force --reason "…". It is kept in the ledger.',
+            'Say why: --force --reason "…". The ledger keeps it.',
         )
     if reason and not force:
         raise ParamsError(
             "promote: --reason goes with --force.",
-            "Without --force the gates decide, and the ledger keeps what they said.",
+            "Without --force the gates decide, and the ledger keeps their reasons.",
         )
     workspace = open_workspace(context, directory)
     from flows.engine.progress import terminal_progress
@@ -114,12 +117,12 @@ def promote(
 @app.command()
 def approve(
     context: typer.Context,
-    no: Annotated[bool, typer.Option("--no", help="Refuse the promotion that waits.")] = False,
+    no: Annotated[bool, typer.Option("--no", help="Refuse the waiting promotion.")] = False,
     reason: Reason = "",
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a promotion that waits for a person's word (`promotion.approval: manual`)."""
+    """Answer a promotion that waits for manual approval (`promotion.approval: manual`)."""
     workspace = open_workspace(context, directory)
     from flows.launch import require_server
     from flows.lifecycle.approval import answer
@@ -131,7 +134,7 @@ def approve(
         if as_json:
             print_json({"state": "refused" if no else "approved", "flow_run": run})
         else:
-            print(f"{'Refused' if no else 'Approved'}: the promotion {run} goes on.")
+            print(f"{'Refused' if no else 'Approved'}: the promotion {run} resumes.")
 
 
 @app.command()
@@ -147,7 +150,7 @@ def rollback(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go back to the previous champion, after the same trial of its files."""
+    """Go back to the previous champion, after checking its files as for a promotion."""
     workspace = open_workspace(context, directory)
     from flows.launch import roll_back
     from flows.lifecycle.effects import answering
@@ -163,7 +166,7 @@ def rollback(
 
 @app.command()
 def history(context: typer.Context, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Every decision about what is champion: who, when, for or against, why."""
+    """Show every decision about the champion: who, when, for or against, why."""
     workspace = open_workspace(context, directory)
     from dataclasses import asdict
 
@@ -180,7 +183,10 @@ def history(context: typer.Context, directory: Directory = None, as_json: AsJson
 
 @app.command()
 def retrain(context: typer.Context, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Train and promote again, if new data, drift, a fallen metric or age calls for it (`retrain:` in params.yaml)."""
+    """Train and promote if new data, drift, a worse metric or age triggers it.
+
+    The triggers are set under `retrain:` in params.yaml.
+    """
     workspace = open_workspace(context, directory)
     from flows.engine.progress import terminal_progress
     from flows.launch import retrain as run_retraining

@@ -1,4 +1,4 @@
-"""The command that orders candidates: answers to a question, items for what a user liked."""
+"""`ratchet rank`: rank candidates, such as answers to a question or items a user may like."""
 
 from __future__ import annotations
 
@@ -15,52 +15,53 @@ from tasks.core.errors import ParamsError
 def rank(
     context: typer.Context,
     query: Annotated[
-        str, typer.Argument(help="The first text of every pair: a question, or what a user liked.")
+        str, typer.Argument(help="First text of every pair: a question, or an item the user liked.")
     ],
     candidates: Annotated[
-        list[str] | None, typer.Argument(help="The second texts, to be ranked.", show_default=False)
+        list[str] | None, typer.Argument(help="Second texts, to be ranked.", show_default=False)
     ] = None,
     input_file: Annotated[
         Path | None,
         typer.Option(
             "--input",
-            help="CSV, TSV, JSONL or Parquet file that holds them in the column `text_b`.",
+            help="CSV, TSV, JSONL or Parquet file with the candidates in column `text_b`.",
         ),
     ] = None,
     label: Annotated[
         str | None,
         typer.Option(
-            help="The class whose probability ranks, where the model gives classes.",
+            help="Class whose probability ranks the candidates, if the model predicts classes.",
             show_default=False,
         ),
     ] = None,
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="How many to print (default: all).", show_default=False),
+        typer.Option(min=1, help="Number to print (default: all).", show_default=False),
     ] = None,
-    alias: Annotated[str | None, typer.Option(help="Take the version with this alias.")] = None,
-    version: Annotated[int | None, typer.Option(help="Take this version.")] = None,
+    alias: Annotated[str | None, typer.Option(help="Use the version with this alias.")] = None,
+    version: Annotated[int | None, typer.Option(help="Use this version.")] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="Take this bundle directory; needs no workspace.")
+        Path | None, typer.Option(help="Use this bundle directory; needs no workspace.")
     ] = None,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rank candidates for a query with a registered version (default: the newest) or a bundle, the best first."""
+    """Rank candidates for a query, best first, with a version (default: the newest) or a bundle."""
     from applications.prediction import load_predictor
     from applications.ranking import rank_candidates, read_candidates
 
     if bool(candidates) == (input_file is not None):
+        problem = "both arguments and --input" if candidates else "no candidates"
         raise ParamsError(
-            "rank: no candidates, or two kinds of them.", "Give them as arguments, or --input FILE."
+            f"rank: {problem}.", "Give the candidates either as arguments or with --input FILE."
         )
     workspace = None if bundle else open_workspace(context, directory)
     predictor, _ = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
-    given = candidates if input_file is None else read_candidates(predictor, input_file)
-    ranked = rank_candidates(predictor, query, given or [], label)[:top]
+    texts = candidates if input_file is None else read_candidates(predictor, input_file)
+    ranked = rank_candidates(predictor, query, texts or [], label)[:top]
     print_json(ranked) if as_json else _print(ranked)
 
 
 def _print(ranked: list[dict[str, Any]]) -> None:
-    for one in ranked:
-        print(f"{one['rank']:>4}  {one['score']:8.3f}  {one['text']}")
+    for candidate in ranked:
+        print(f"{candidate['rank']:>4}  {candidate['score']:8.3f}  {candidate['text']}")

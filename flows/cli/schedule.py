@@ -1,4 +1,4 @@
-"""`ratchet schedule`: start retraining by the clock or on an event; list, pause, resume and remove that."""
+"""`ratchet schedule`: schedule retraining by the clock or on an event, and manage the schedule."""
 
 from __future__ import annotations
 
@@ -35,90 +35,82 @@ def schedule(
     work_pool: Annotated[
         str | None,
         typer.Option(
-            help="Let this work pool's workers run it, instead of this process.", show_default=False
+            help="Run on this work pool's workers instead of in this process.", show_default=False
         ),
     ] = None,
-    show: Annotated[bool, typer.Option("--list", help="Show what is scheduled here.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="Show the schedule.")] = False,
     pause: Annotated[
-        bool, typer.Option("--pause", help="Start no more runs; holds over restarts.")
+        bool, typer.Option("--pause", help="Start no more runs, also after a restart.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Start runs again.")] = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the schedule away.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a paused schedule.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Delete the schedule.")] = False,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Retrain by the clock or on an event, with a Prefect server.
+    """Schedule retraining by the clock or on an event, with a Prefect server.
 
-    Without --work-pool this process stays and runs what is due, until it is
-    stopped. A new schedule replaces the workspace's old one.
+    Without --work-pool, this process keeps running and executes due runs
+    until it is stopped. A new schedule replaces the workspace's old one.
 
-    Daylight saving (Prefect's cron): a time in the hour that is skipped is
-    run once that night, an hour off; one that comes twice is run the first
-    time only. --every counts elapsed time from midnight UTC, 1 January
-    2020, whatever the clocks do.
+    Daylight saving (Prefect's cron): a time in the skipped hour runs once
+    that night, an hour off; a time that occurs twice runs the first time
+    only. --every counts elapsed time from midnight UTC, 1 January 2020,
+    whatever the clocks do.
 
     Missed runs: of those due while the server, this process or the workers
-    were down, one is made up for and the others are cancelled. So is a run
-    that is due while another one, or a `ratchet` command, is at work in the
-    workspace; one that an event started waits for it.
+    were down, one is made up for and the others are cancelled. A run that
+    is due while another run or `ratchet` command is using the workspace is
+    cancelled too; a run started by an event waits instead.
 
-    SIGTERM or Ctrl-C ends this process within seconds. A run at work is
-    cancelled, and what it has finished is kept for the next.
+    SIGTERM or Ctrl-C ends this process within seconds. A current run is
+    cancelled; its finished work is kept for the next run.
     """
-    actions = [
-        name
-        for name, wanted in (
-            ("list", show),
-            ("pause", pause),
-            ("resume", resume),
-            ("remove", remove),
-        )
-        if wanted
-    ]
+    flags = {"list": show, "pause": pause, "resume": resume, "remove": remove}
+    actions = [name for name, is_set in flags.items() if is_set]
     timing = [value for value in (cron, timezone, every, on_event, work_pool) if value is not None]
     if len(actions) > 1 or (actions and timing):
         raise ParamsError(
-            f"schedule: --{actions[0]} goes alone.",
+            f"schedule: --{actions[0]} cannot be combined with other options.",
             "Give one of --list, --pause, --resume, --remove, or a schedule.",
         )
     if not actions:
-        os.environ.setdefault(
-            "PREFECT_LOGGING_LEVEL", "INFO"
-        )  # a process that stays says what it does; on standard error
+        # a long-running process logs what it does, to standard error
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
     workspace = open_workspace(context, directory)
     from flows.schedules import deployments as scheduling
     from flows.schedules.timetable import read_plan
 
     if actions:
         if show:
-            found = scheduling.scheduled(workspace)
+            schedules = scheduling.scheduled(workspace)
         elif remove:
-            found = [scheduling.remove(workspace)]
+            schedules = [scheduling.remove(workspace)]
         else:
-            found = [scheduling.pause(workspace, paused=pause)]
-        _tell(found, as_json, "Removed: " if remove else "")
+            schedules = [scheduling.pause(workspace, paused=pause)]
+        _print(schedules, as_json, "Removed: " if remove else "")
         return
     plan = read_plan(cron, every, on_event, timezone)
     if work_pool is not None:
-        _tell([scheduling.deploy(workspace, plan, work_pool)], as_json)
+        _print([scheduling.deploy(workspace, plan, work_pool)], as_json)
         return
     deployment = scheduling.make_deployment(workspace, plan, None)
-    _tell(
-        [scheduling.Scheduled(deployment.name, str(plan), None, bool(deployment.paused))], as_json
-    )
+    paused = bool(deployment.paused)
+    _print([scheduling.Scheduled(deployment.name, str(plan), None, paused)], as_json)
     sys.stdout.flush()
     scheduling.serve(deployment)
 
 
-def _tell(found: list[Scheduled], as_json: bool, verb: str = "") -> None:
+def _print(schedules: list[Scheduled], as_json: bool, verb: str = "") -> None:
     if as_json:
-        print_json([asdict(one) for one in found])
-    elif not found:
+        print_json([asdict(entry) for entry in schedules])
+        return
+    if not schedules:
         print("Nothing is scheduled here.")
-    for one in [] if as_json else found:
-        runner = f"work pool {one.work_pool}" if one.work_pool else "served by `ratchet schedule`"
-        print(f"{verb}{one.name}: {one.when}, {runner}{', paused' if one.paused else ''}")
-        if one.next_run:
-            print(f"  next run  {one.next_run}")
-        if one.last_run:
-            print(f"  last run  {one.last_run}  {one.last_state}")
+    for entry in schedules:
+        pool = entry.work_pool
+        runner = f"work pool {pool}" if pool else "served by `ratchet schedule`"
+        print(f"{verb}{entry.name}: {entry.when}, {runner}{', paused' if entry.paused else ''}")
+        if entry.next_run:
+            print(f"  next run  {entry.next_run}")
+        if entry.last_run:
+            print(f"  last run  {entry.last_run}  {entry.last_state}")

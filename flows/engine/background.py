@@ -1,4 +1,4 @@
-"""Work on the side whose failure is raised where its result is used."""
+"""Background work whose failure is raised where its result is used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ JOIN_S = 10.0
 
 
 def in_background(work: Callable[[], T]) -> Future[T]:
-    """Start `work` on a thread that is waited for a moment at most: a run that fails early ends soon, unlike with an executor."""
+    """Run `work` on a daemon thread.
+
+    At exit Python waits at most JOIN_S for it, unlike for an executor: a failed run ends soon.
+    """
     future: Future[T] = Future()
 
     def run() -> None:
@@ -24,6 +27,6 @@ def in_background(work: Callable[[], T]) -> Future[T]:
 
     thread = Thread(target=run, daemon=True)
     thread.start()
-    # an interpreter that ends while a thread is within a library's import can crash: give it a moment
+    # an interpreter that exits while a thread is importing a library can crash: wait a moment
     atexit.register(thread.join, JOIN_S)
     return future

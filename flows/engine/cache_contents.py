@@ -1,6 +1,7 @@
-"""Whether what DVC keeps is what it says: it trusts a cached object that is read-only, and a file whose size and time are as they were.
+"""Verify the contents of DVC's cache, which DVC itself does not.
 
-These are DVC's internals (dvc is pinned for that); flows/engine/stage_cache.py alone uses them.
+DVC trusts read-only objects in the cache, and files whose size and modification time are unchanged.
+Uses DVC's internals (dvc is pinned for that); only flows/engine/stage_cache.py uses this module.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from tasks.core.errors import WorkspaceError, as_storage_error
 
 
 def forget_hashes(repo: Any, paths: Iterable[Path]) -> None:
-    """Have DVC read these files in full, those of directories included, the next time that it asks for their hashes."""
-    known = getattr(repo.state, "hashes", None)  # without a place to keep them in it always reads
-    if known is None:
+    """Make DVC hash these files, and the files of these directories, anew at its next look."""
+    hashes = getattr(repo.state, "hashes", None)  # without a store of hashes it always reads
+    if hashes is None:
         return
-    with known.transact():
+    with hashes.transact():
         for path in paths:
             for file in path.rglob("*") if path.is_dir() else [path]:
-                known.delete(str(file))
+                hashes.delete(str(file))
 
 
 def clear_way(outs: Iterable[Any]) -> None:
-    """Remove a file where an out has its directory, and a directory where it has its file: DVC's checkout stumbles over them."""
+    """Remove files where outs are directories and vice versa: DVC's checkout fails on them."""
     for out in outs:
         path = Path(out.fs_path)
         if out.hash_info.isdir and path.is_file():
@@ -36,12 +37,15 @@ def clear_way(outs: Iterable[Any]) -> None:
 
 
 def drop_damaged(outs: Iterable[Any]) -> list[str]:
-    """Remove from the cache every object of these outs whose bytes are not those that it is called by; the outs that had such, by name."""
+    """Remove cached objects that do not match their hash; returns the outs affected, by name."""
     return [str(out) for out in outs if out.hash_info and not _is_sound(out)]
 
 
 def find_run(repo: Any, stage: Any) -> Any | None:
-    """The stage with the outs that these very inputs made before, by dvc.lock, else by the run cache; None if they never did."""
+    """The stage with the outs that the present inputs produced before; None if they never did.
+
+    Looks in dvc.lock, then in the run cache.
+    """
     from dvc.stage.cache import _can_hash
     from dvc.stage.serialize import to_single_stage_lockfile
 
@@ -60,7 +64,7 @@ def find_run(repo: Any, stage: Any) -> Any | None:
 
 
 def sound_runs(runs: Any, stage: Any) -> list[Any]:
-    """The run cache's entries for these inputs, newest first; one that is not what its name says is removed."""
+    """The run cache's entries for these inputs, newest first; removes entries that are damaged."""
     from dvc.exceptions import DvcException
     from dvc.stage.cache import _can_hash, _get_cache_hash, _get_stage_hash
 
@@ -72,6 +76,7 @@ def sound_runs(runs: Any, stage: Any) -> list[Any]:
         entry = None
         with suppress(DvcException, ValueError):
             entry = runs._load_cache(key, file.name)
+        # an entry's file is named by its hash, its directory by the hash of the inputs
         if (
             entry
             and _get_cache_hash(entry) == file.name
@@ -84,19 +89,21 @@ def sound_runs(runs: Any, stage: Any) -> list[Any]:
 
 
 def _is_sound(out: Any) -> bool:
-    """False, and the damaged objects removed, if the out's list of files or one of the files is not what it is called by."""
-    if not _holds(out.cache, out.hash_info.value):
+    """Whether the out's cached objects match their hashes; removes those that do not.
+
+    For a directory these are its list of files and the files.
+    """
+    if not _matches(out.cache, out.hash_info.value):
         return False
     if not out.hash_info.isdir:
         return True
-    damaged = [
-        entry.value for _, _, entry in out.get_obj() or () if not _holds(out.cache, entry.value)
-    ]
+    oids = [entry.value for _, _, entry in out.get_obj() or ()]
+    damaged = [oid for oid in oids if not _matches(out.cache, oid)]
     return not damaged
 
 
-def _holds(odb: Any, oid: str) -> bool:
-    """False, and the object removed, if it is there with other bytes; one that is missing is for DVC to find so."""
+def _matches(odb: Any, oid: str) -> bool:
+    """False, and the object removed, if its bytes differ; a missing one is left for DVC to find."""
     from dvc_data.hashfile.hash import file_md5
 
     path = odb.oid_to_path(oid)
@@ -108,7 +115,7 @@ def _holds(odb: Any, oid: str) -> bool:
 
 @contextmanager
 def dvc_refusals(root: Path) -> Iterator[None]:
-    """DVC's errors as ours: not its repository, another at work, a file of its own that it cannot read."""
+    """Raise DVC's errors as ours: no repository, lock held by another, unreadable DVC files."""
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.lock import LockError
     from scmrepo.exceptions import SCMError
@@ -118,20 +125,22 @@ def dvc_refusals(root: Path) -> Iterator[None]:
     except NotDvcRepoError:
         if (root / ".dvc").is_file():
             raise WorkspaceError(
-                f"{root / '.dvc'}: a file, where DVC's directory belongs.",
-                "Move it away and restore the directory (`git checkout .dvc`), then run the command again.",
+                f"{root / '.dvc'}: a file, wanted DVC's directory.",
+                "Move it away and restore the directory (`git checkout .dvc`), "
+                "then run the command again.",
             ) from None
         raise WorkspaceError(
-            f"{root}: not under DVC.", "Run `ratchet init` for a new workspace, or `dvc init` here."
+            f"{root}: no DVC repository.",
+            "Run `ratchet init` for a new workspace, or `dvc init` here.",
         ) from None
     except LockError as error:
         raise WorkspaceError(
-            f"{root}: DVC is at work here: {' '.join(str(error).split())}",
-            "Wait for the other `dvc` to end.",
+            f"{root}: another DVC process is at work here: {' '.join(str(error).split())}",
+            "Wait until it ends.",
         ) from None
     except (DvcException, SCMError) as error:
         raise as_storage_error(error) or WorkspaceError(
             f"{root}: DVC: {' '.join(str(error).split())[:500]}",
-            "Restore the file that it names (`git checkout FILE`). A dvc.lock that is deleted is made again from DVC's cache by "
-            "`ratchet train`.",
+            "Restore the file named (`git checkout FILE`). If you delete dvc.lock, `ratchet train` "
+            "makes it again from DVC's cache.",
         ) from error

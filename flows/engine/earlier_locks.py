@@ -1,6 +1,7 @@
-"""dvc.lock of a Ratchet whose stages declared no versions, which held every file of code that a stage could reach, or a digest of them.
+"""Migrate dvc.lock files of earlier Ratchets, whose stages declared no versions.
 
-Such a stage counts as made by version 1 of its code, so that an upgrade trains nobody's model again.
+They listed every source file that a stage could reach, or a digest of those. Such a stage counts
+as made by version 1 of its code, so that upgrading retrains no model.
 """
 
 from __future__ import annotations
@@ -14,21 +15,22 @@ from typing import Any
 from tasks.core.files import write_text
 
 _COMMAND = re.compile(r"python -m tasks (\w+)( --code [0-9a-f]{16})?")
-_CODE = re.compile(r"(\.\./)*([\w.-]+/)*tasks/.+\.(py|j2)")  # from wherever the workspace lay
+_CODE = re.compile(r"(\.\./)*([\w.-]+/)*tasks/.+\.(py|j2)")  # wherever the workspace was
 
 
 def taken_over(stages: Mapping[str, Any]) -> dict[str, Any]:
-    """The stages of a dvc.lock, by name, as this Ratchet writes them; those that it wrote itself unchanged."""
+    """The stages of a dvc.lock, by name, as this Ratchet writes them; its own stay unchanged."""
     return {name: _taken_over(entry) for name, entry in stages.items()}
 
 
 def _taken_over(entry: Mapping[str, Any]) -> dict[str, Any]:
-    found = _COMMAND.fullmatch(str(entry.get("cmd", "")))
-    if found is None:
+    command = _COMMAND.fullmatch(str(entry.get("cmd", "")))
+    if command is None:
         return dict(entry)
     deps = [dep for dep in entry.get("deps", []) if not _CODE.fullmatch(dep["path"])]
     rest = {key: value for key, value in entry.items() if key not in ("cmd", "deps")}
-    return {"cmd": f"ratchet stage {found[1]} --code 1", **({"deps": deps} if deps else {}), **rest}
+    cmd = f"ratchet stage {command[1]} --code 1"
+    return {"cmd": cmd, **({"deps": deps} if deps else {}), **rest}
 
 
 def write_lock(file: Path, contents: Mapping[str, Any]) -> None:

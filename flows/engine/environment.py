@@ -1,4 +1,4 @@
-"""Where the stores are, unless the environment says otherwise."""
+"""Default locations of the stores; environment variables take precedence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from tasks.params.workspace import Workspace
 
 
 def prepare(workspace: Workspace) -> None:
-    """Quiet the libraries, print the stages' lines and put the stores under the workspace; to be called before any of them is imported."""
+    """Quiet the libraries, print the stages' lines and put the stores under the workspace.
+
+    Call it before Prefect or MLflow is imported.
+    """
     if workspace.store.exists() and not workspace.store.is_dir():
         raise WorkspaceError(
             f"{workspace.store}: a file, wanted the directory of the workspace's stores.",

@@ -1,7 +1,8 @@
-"""Which version stands for a content key, kept beside the registry's database, so that who asks again need not load MLflow.
+"""Cache of the registered version for a content key, so that a repeated look-up needs no MLflow.
 
-Asking it takes two seconds and more, most of it imports. A database file on this disk that nobody has written to since says the same
-again; of a server, or a database elsewhere, that cannot be known, and it is asked every time.
+Asking MLflow takes two seconds or more, mostly imports. If the registry is a local database file
+that has not been written to since, its answer is still the same; a server, or a database
+elsewhere, cannot be checked that way and is asked every time.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FILE = "standing.json"
-_HEADER = (
-    100  # bytes of SQLite's header: it counts the changes (sqlite.org/fileformat2.html, 1.3.7)
-)
+# bytes of SQLite's header, which holds a change counter (sqlite.org/fileformat2.html, 1.3.7)
+_HEADER = 100
 
 
 class Standing:
-    """What the registry at `uri` last said of a content key; `store` is where that is kept."""
+    """The registered version for one content key, as the registry at `uri` last reported it.
+
+    store  directory of the cache file
+    """
 
     def __init__(self, uri: str, store: Path, name: str, content_key: str) -> None:
         self._database = (
@@ -32,43 +35,39 @@ class Standing:
         self._name, self._key = name, content_key
 
     def recall(self) -> dict[str, Any] | None:
-        """`version` and `run_id`, if the registry is as it was when it said so."""
+        """Cached `version` and `run_id`; None unless the registry is provably unchanged since."""
         mark = self._mark()
         kept = read_kept(self._file, "name", "key", "mark", "said")
-        if (
-            mark is None
-            or kept is None
-            or [kept["name"], kept["key"], kept["mark"]] != [self._name, self._key, mark]
-        ):
+        if mark is None or kept is None:
             return None
-        said: dict[str, Any] = kept["said"]
-        return said
+        if [kept["name"], kept["key"], kept["mark"]] != [self._name, self._key, mark]:
+            return None
+        registered: dict[str, Any] = kept["said"]
+        return registered
 
     def ask(
         self, client: MlflowClient, experiment_id: str, made: Mapping[str, str]
     ) -> dict[str, Any] | None:
-        """The same of the registry itself, which is then kept; None where the key has no version, or not the alias `challenger`.
+        """Ask the registry, cache the answer; None unless the key's version is `challenger`.
 
-        made  the tags of what lies here, by which a version is known that was registered under another kind of key
+        made  tags of the workspace's model, which identify a version registered under an earlier
+              kind of key
         """
         from tasks.lifecycle.registry import CHALLENGER, find_version, keep_one_run
 
-        mark = (
-            self._mark()
-        )  # before it is asked: what is written meanwhile is not known to be in the answer
+        mark = self._mark()  # taken first: a write in the meantime may be missing from the answer
         version = find_version(client, self._name, self._key, made)
         if version is None or CHALLENGER not in version.aliases:
             return None
         keep_one_run(client, experiment_id, self._key, str(version.run_id))
-        said = {"version": int(version.version), "run_id": str(version.run_id)}
+        registered = {"version": int(version.version), "run_id": str(version.run_id)}
         if mark is not None:
-            write_json(
-                self._file, {"name": self._name, "key": self._key, "mark": mark, "said": said}
-            )
-        return said
+            kept = {"name": self._name, "key": self._key, "mark": mark, "said": registered}
+            write_json(self._file, kept)
+        return registered
 
     def _mark(self) -> list[Any] | None:
-        """What differs as soon as the database was written to; None where there is no such file."""
+        """State that changes with every write to the database; None if it is not a local file."""
         if self._database is None or not self._database.is_file():
             return None
         with self._database.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Tells of a failed run: Prefect notification blocks and a webhook, as params.yaml and the environment name them."""
+"""Notify of a failed run: Prefect blocks named in params.yaml, a webhook in the environment."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun, State
 
-WEBHOOK = "RATCHET_WEBHOOK"  # an address, secret: whoever has it can post there
+WEBHOOK = "RATCHET_WEBHOOK"  # holds a secret address: anyone who knows it can post there
 ATTEMPTS = 3
 TIMEOUT_S = 10.0
 
 
 def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Prefect's on_failure and on_crashed hook; what cannot be told is logged, for it must not hide the failure itself.
+    """Prefect's on_failure and on_crashed hook.
 
-    The webhook is posted JSON: text, workspace, flow_run, url (of the run in Prefect's UI; null without a server), cause, id.
-    An attempt whose answer was lost is made again: `id`, also the header Idempotency-Key, is the same in all of them.
+    Errors are logged and not raised, lest they hide the failure itself.
+    Posts JSON to the webhook: text, workspace, flow_run, url (of the run in Prefect's UI; null
+    without a server), cause, id. A post is repeated if its answer was lost: `id`, also sent as the
+    header Idempotency-Key, is the same in all attempts.
     """
     from prefect.logging.loggers import flow_run_logger
     from prefect.utilities.urls import url_for
@@ -39,31 +41,23 @@ def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
         try:
             _tell_block(block, text, subject)
         except Exception as error:
-            log.warning(
-                "The failure could not be told to the block %s of notify.blocks: %s",
-                block,
-                _why(error),
-            )
+            why = _describe_error(error)
+            log.warning("notify.blocks: the failure could not be reported to %s: %s", block, why)
     if address := os.environ.get(WEBHOOK):
         try:
-            name = _present_name(flow_run)
-            _post(
-                address,
-                {
-                    "text": text,
-                    "workspace": workspace,
-                    "flow_run": name,
-                    "url": url,
-                    "cause": cause,
-                    "id": str(state.id),
-                },
-            )
+            name = _current_name(flow_run)
+            _post(address, {
+                "text": text, "workspace": workspace, "flow_run": name,
+                "url": url, "cause": cause, "id": str(state.id),
+            })  # fmt: skip
         except Exception as error:
-            log.warning("The failure could not be told to %s: %s", WEBHOOK, _why(error))
+            log.warning(
+                "The failure could not be reported to %s: %s", WEBHOOK, _describe_error(error)
+            )
 
 
-def _present_name(flow_run: FlowRun) -> str:
-    """Whoever tells of a killed run knows the name that the run had before it started."""
+def _current_name(flow_run: FlowRun) -> str:
+    """Ask the server: after a kill, `flow_run` still has the name from before the run started."""
     import httpx
     from prefect.client.orchestration import get_client
 
@@ -75,31 +69,28 @@ def _present_name(flow_run: FlowRun) -> str:
 
 
 def failure_cause(state: State[Any]) -> str:
-    """One line: a user's mistake in our words, any other exception with its type; passwords within addresses are left out."""
-    error = (
-        state.result(raise_on_failure=False) if state.data is not None else None
-    )  # a killed process leaves no exception
+    """One line: our errors by message, others also by type; passwords in URLs are removed."""
+    # a killed process leaves no exception
+    error = state.result(raise_on_failure=False) if state.data is not None else None
     if isinstance(error, PipelineError):
         cause = error.message
+    elif isinstance(error, BaseException):
+        cause = f"{type(error).__name__}: {error}"
     else:
-        cause = (
-            f"{type(error).__name__}: {error}"
-            if isinstance(error, BaseException)
-            else state.message or str(state.name)
-        )
+        cause = state.message or str(state.name)
     return re.sub(r"://[^/@\s]+@", "://", " ".join(cause.split()))
 
 
 def _blocks(workspace: str, log: logging.LoggerAdapter[Any]) -> tuple[str, ...]:
     try:
         return Workspace(Path(workspace)).params().notify.blocks
-    except PipelineError as error:  # which may well be the failure to tell of
-        log.warning("The blocks of notify.blocks could not be read: %s", error.message)
+    except PipelineError as error:  # possibly the very failure to report
+        log.warning("notify.blocks could not be read: %s", error.message)
         return ()
 
 
 def _tell_block(name: str, text: str, subject: str) -> None:
-    from prefect.blocks import notifications  # noqa: F401  # its import makes the block types known
+    from prefect.blocks import notifications  # noqa: F401  # registers the block types
     from prefect.blocks.abstract import NotificationBlock
     from prefect.blocks.core import Block
 
@@ -107,7 +98,7 @@ def _tell_block(name: str, text: str, subject: str) -> None:
     if not isinstance(block, NotificationBlock):
         raise TypeError("not a notification block")
     with block.raise_on_failure():
-        block.notify(text, subject)  # type: ignore[unused-coroutine]  # one only within a running loop
+        block.notify(text, subject)  # type: ignore[unused-coroutine]  # async only in an event loop
 
 
 def _post(address: str, message: dict[str, Any]) -> None:
@@ -124,7 +115,7 @@ def _post(address: str, message: dict[str, Any]) -> None:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether another attempt may succeed: not if the address is wrong or the server refuses."""
+    """Whether a retry may help: not if the address is wrong or the server refuses."""
     import httpx
 
     if isinstance(error, httpx.HTTPStatusError):
@@ -134,7 +125,7 @@ def _may_pass(error: BaseException) -> bool:
     )
 
 
-def _why(error: Exception) -> str:
-    """The kind of an error only: its text may hold the address."""
+def _describe_error(error: Exception) -> str:
+    """Type and HTTP status only: the message may contain the secret address."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return f"{type(error).__name__}{f' {status}' if status else ''}"

@@ -1,4 +1,4 @@
-"""Prefect's server: the one that is configured, or one of our own, which lives as long as this process."""
+"""The Prefect server: the configured one, or one of our own that ends with this process."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ if TYPE_CHECKING:
 START_SERVER = """Start one and point to it:
   prefect server start
   prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api"""
-_ROOM = 2 << 20  # bytes; what its database takes at first
+_ROOM = 2 << 20  # bytes that a new server database takes
 _REMEDY = (
-    "Is the machine busy? PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300 waits longer; "
-    "`prefect server start` and PREFECT_API_URL=http://127.0.0.1:4200/api use a server that stays."
+    "If the machine is busy, wait longer: PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300. "
+    "Or use a permanent server: `prefect server start` and "
+    "PREFECT_API_URL=http://127.0.0.1:4200/api."
 )
 
 
 @contextmanager
 def prefect_server() -> Iterator[SyncPrefectClient]:
-    """A client of the configured server; ScheduleError where there is none, or where it cannot be asked."""
+    """Client of the configured server; ScheduleError if there is none or a request to it fails."""
     if not has_prefect_server():
         raise ScheduleError(
-            "No Prefect server is configured; the one within `ratchet train` ends with it and starts nothing.",
+            "No Prefect server is configured; the one inside `ratchet train` "
+            "ends with it and cannot start runs.",
             START_SERVER,
         )
     import httpx
@@ -41,48 +43,51 @@ def prefect_server() -> Iterator[SyncPrefectClient]:
     from prefect.exceptions import PrefectHTTPStatusError
 
     with get_client(sync_client=True) as client:
-        where = public_address(str(client.api_url).rstrip("/"))
+        address = public_address(str(client.api_url).rstrip("/"))
         try:
             client.hello()
             yield client
         except PrefectHTTPStatusError as error:
             raise ScheduleError(
-                f"{where}: the Prefect server refused: {error.response.status_code} {error.response.reason_phrase}.",
+                f"{address}: the Prefect server refused: {error.response.status_code} "
+                f"{error.response.reason_phrase}.",
                 "Check PREFECT_API_URL, PREFECT_API_KEY and PREFECT_API_AUTH_STRING.",
             ) from error
         except httpx.TransportError as error:
             raise ScheduleError(
-                f"{where}: the Prefect server cannot be reached ({type(error).__name__}).",
+                f"{address}: the Prefect server cannot be reached ({type(error).__name__}).",
                 f"Check PREFECT_API_URL. {START_SERVER}",
             ) from None
         except DeploymentApplyError as error:
             raise ScheduleError(
-                f"{where}: {' '.join(str(error).split())}", "Mend what it names."
+                f"{address}: {' '.join(str(error).split())}", "Fix what it names."
             ) from error
 
 
 def own_server() -> Callable[[], None]:
-    """What starts it and waits until it answers; the flows of this process then find it.
+    """Return a function that starts our own server and waits until it answers.
 
-    Imports at once what must not be imported on a thread; the starter is to be run on one, for it blocks signals there.
-    It raises OSError where there is no room for the server's database, which would be waited for in silence, and ScheduleError where the
-    server does not answer in time.
+    Flows of this process then find the server. Imports here what must not be imported on a thread;
+    run the returned function on a thread of its own, because it blocks signals there.
+    It raises OSError if there is no room for the server's database (Prefect would wait silently),
+    and ScheduleError if the server does not answer in time.
     """
-    # before MLflow is opened, not meanwhile: that sets up the classes of every database, and half-imported ones break it
+    # before MLflow is opened: that configures all mapped classes, and half-imported ones break it
     from prefect.server.api.server import SubprocessASGIServer
 
     def start() -> None:
-        # the server inherits it: Ctrl-C and a closed terminal go to the whole group, and the run has to tell it how it ended
+        # Ctrl-C and a closed terminal signal the whole process group; the server inherits this
+        # mask and lives on, so that the run can tell it how it ended
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         home = Path(os.environ["PREFECT_HOME"])
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home) as probe:
             probe.write(bytes(_ROOM))
-        server = SubprocessASGIServer()  # one instance a process, whoever asks for it
+        server = SubprocessASGIServer()  # a singleton per process
         try:
             server.start()
         except RuntimeError as error:
-            if server.server_process is not None:  # Prefect leaves it to itself
+            if server.server_process is not None:  # Prefect leaves it running
                 server.server_process.kill()
                 server.server_process.wait()
             raise ScheduleError(

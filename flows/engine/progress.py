@@ -1,4 +1,4 @@
-"""Stages' lines and progress on the terminal (standard error): bars, or plain lines where it is none."""
+"""Stages' lines and progress on standard error: bars on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from contextvars import ContextVar
 
 from tasks.core.progress import LINES, Report, silent
 
-Listener = Callable[[str], Report]  # a stage's name -> what its reports go to
+Listener = Callable[[str], Report]  # a stage's name -> receiver of its reports
 
-# the flow is called by Prefect, with parameters that are plain values; who listens comes in by this side door
+# a context variable, because Prefect calls the flow and its parameters must be plain values
 listener: ContextVar[Listener] = ContextVar("listener", default=lambda stage: silent)
 
-PLAIN_SECONDS = 15.0  # a line that often, where there is no bar
+PLAIN_SECONDS = 15.0  # between lines where there is no bar
 
 
 @contextmanager
@@ -69,24 +69,24 @@ def terminal_progress() -> Iterator[None]:
 
 
 def show_lines() -> None:
-    """Print the stages' lines on standard error, from now on."""
+    """Print the stages' lines on standard error from now on."""
     if not LINES.handlers:
         LINES.addHandler(_StandardError())
         LINES.propagate = False
 
 
 def stage_line(name: str, state: str, seconds: float) -> None:
-    """Say how a stage ended."""
+    """Log how a stage ended."""
     LINES.info("%-10s %-9s %8.1f s", name, state.capitalize(), seconds)
 
 
 def print_line(line: str) -> None:
-    """Print on standard error: standard output is for results."""
+    """Print to standard error; standard output is for results."""
     print(line, file=sys.stderr, flush=True)
 
 
 def prefect_prints() -> bool:
-    """Whether Prefect's console prints what a run logs, by the user's settings or those of `ratchet schedule`."""
+    """Whether Prefect's console prints a run's logs, as the user or `ratchet schedule` set it."""
     return logging.NOTSET < logging.getLogger("prefect").level <= logging.INFO
 
 
@@ -97,22 +97,19 @@ class _StandardError(logging.Handler):
 
 
 def _note(metrics: Mapping[str, float]) -> str:
-    validated = [name for name in metrics if name.startswith("validation_")][
-        :1
-    ]  # the one that the checkpoint is chosen by comes first
-    return "  ".join(
-        f"{name} {metrics[name]:.4g}" for name in ["loss", *validated] if name in metrics
-    )
+    validated = [name for name in metrics if name.startswith("validation_")]
+    names = ["loss", *validated[:1]]  # the metric that selects the checkpoint comes first
+    return "  ".join(f"{name} {metrics[name]:.4g}" for name in names if name in metrics)
 
 
 def plain_lines(stage: str, say: Callable[[str], object]) -> Report:
-    """Progress as a line now and then."""
-    told = time.monotonic()
+    """Report progress as a line every PLAIN_SECONDS."""
+    last_line = time.monotonic()
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
-        nonlocal told
-        if time.monotonic() - told >= PLAIN_SECONDS:
-            told = time.monotonic()
+        nonlocal last_line
+        if time.monotonic() - last_line >= PLAIN_SECONDS:
+            last_line = time.monotonic()
             say(f"{stage:<10} {metrics.get('progress', 0.0):4.0%}  {_note(metrics)}".rstrip())
 
     return report

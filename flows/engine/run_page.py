@@ -1,4 +1,4 @@
-"""What a run's page in Prefect shows beside states and times: its name, its lines among the logs, its progress, its links."""
+"""A run's page in Prefect: its name, log lines, progress and links."""
 
 from __future__ import annotations
 
@@ -27,58 +27,58 @@ UPDATE_SECONDS = 2.0  # a stage that ends sooner has no progress artifact
 JOIN_SECONDS = 5.0
 
 for _name in ("prefect.flow_runs", "prefect.task_runs"):
-    # the server is sent all of it; the terminal shows the stages' own lines
+    # the server receives all logs; the terminal shows the stages' own lines
     logging.getLogger(_name).propagate = prefect_prints()
 
 
-def run_name(form: str) -> Callable[[], str]:
-    """A flow's `flow_run_name`: `form` with the run's parameters and the workspace's `model` filled in, version 3 as v3."""
+def run_name(template: str) -> Callable[[], str]:
+    """A flow's `flow_run_name`: `template` filled with the run's parameters.
+
+    `{model}` is the workspace's model name, and `{version}` of 3 becomes v3.
+    """
 
     def name() -> str:
         parameters: dict[str, Any] = flow_run.get_parameters()
         version = str(parameters.get("version", ""))
-        return form.format_map(
-            {
-                **parameters,
-                "model": _model_name(parameters),
-                "version": f"v{version}" if version.isdigit() else version,
-            }
+        shown = f"v{version}" if version.isdigit() else version
+        return template.format_map(
+            {**parameters, "model": _model_name(parameters), "version": shown}
         )
 
     return name
 
 
 def _model_name(parameters: Mapping[str, Any]) -> str:
-    place = Path(parameters["workspace"])
+    path = Path(parameters["workspace"])
     try:
-        return Workspace.find(place).params(parameters.get("overrides", ())).model_name
-    except PipelineError:  # which the run itself is about to fail with
-        return place.name
+        return Workspace.find(path).params(parameters.get("overrides", ())).model_name
+    except PipelineError:  # the run itself is about to raise it
+        return path.name
 
 
 def rename_run(name: str) -> None:
-    """Name the flow run by what is known by now."""
+    """Rename the current flow run, once more is known about it."""
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(flow_run.get_id()), name=name)
 
 
 @contextmanager
 def shown_in_prefect() -> Iterator[None]:
-    """Within a task: what a stage says becomes the task run's logs, its progress an artifact of the task run."""
+    """Send a stage's lines to the task run's logs, and its progress to an artifact of the run."""
     log = get_run_logger()
-    handler, outer = _ToRun(log), listener.get()
+    handler, outer = _RunLogHandler(log), listener.get()
     with ExitStack() as artifacts:
 
         def listen(stage: str) -> Report:
-            reports = (
+            receivers = (
                 outer(stage),
                 plain_lines(stage, log.info),
                 artifacts.enter_context(_progress_artifact(stage)),
             )
 
             def report(step: int, metrics: Mapping[str, float]) -> None:
-                for one in reports:
-                    one(step, metrics)
+                for receive in receivers:
+                    receive(step, metrics)
 
             return report
 
@@ -91,7 +91,7 @@ def shown_in_prefect() -> Iterator[None]:
             listener.reset(token)
 
 
-class _ToRun(logging.Handler):
+class _RunLogHandler(logging.Handler):
     def __init__(self, log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
         super().__init__()
         self._log = log
@@ -102,7 +102,7 @@ class _ToRun(logging.Handler):
 
 @contextmanager
 def _progress_artifact(stage: str) -> Iterator[Report]:
-    """Its report is posted by a thread, for a server that is slow or away must not hold the stage up."""
+    """Yield a Report; a thread posts it, so that a slow or absent server never delays the stage."""
     share, ended = 0.0, Event()
 
     def post() -> None:
@@ -132,18 +132,17 @@ def _post_progress(artifact: UUID | None, stage: str, percent: float) -> UUID | 
         if artifact is None:
             return create_progress_artifact(
                 percent, key=f"progress-{stage}", description=f"Progress of {stage}"
-            )  # type: ignore[return-value]  # a coroutine only within a running loop
+            )  # type: ignore[return-value]  # async only in an event loop
         update_progress_artifact(artifact, percent)
-    except (
-        Exception
-    ):  # whatever the server says to it: the next one may arrive, and the stage goes on
+    except Exception:  # the stage must go on, and the next post may succeed
         logging.getLogger(__name__).debug("progress was not posted", exc_info=True)
     return artifact
 
 
 def version_link(uri: str, model: str, version: int, mlflow_run_id: str) -> str:
-    """Where MLflow's own pages show a version and its run; empty where no server serves them."""
+    """Markdown links to a version and its run in MLflow's UI; empty if no server serves it."""
     if not uri.startswith(("http://", "https://")):
         return ""
     pages = f"{public_address(uri).rstrip('/')}/#"
-    return f"[Version {version}]({pages}/models/{quote(model, safe='')}/versions/{version}) and [its run]({pages}/runs/{mlflow_run_id})"
+    version_page = f"{pages}/models/{quote(model, safe='')}/versions/{version}"
+    return f"[Version {version}]({version_page}) and [its run]({pages}/runs/{mlflow_run_id})"

@@ -1,6 +1,6 @@
-"""DVC as the stage cache: is a stage clean, can it be restored, commit what it made.
+"""DVC as the stage cache: a stage's status, restoring its outs, committing them.
 
-These are DVC's internals (dvc is pinned for that) and they are used nowhere else.
+Uses DVC's internals (dvc is pinned for that); no other module but cache_contents.py does.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from tasks.pipeline import (
 StageStatus = Literal["clean", "stale", "missing"]
 Snapshot = Mapping[str, Any]
 
-# what the registered model rests on; the report only describes it
+# stages that determine the registered model; the report only describes it
 MODEL_STAGES = tuple(stage.name for stage in STAGES if stage.name != "report")
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where a model came from.
+    """Origin of a model.
 
-    content_key   one key for data, params, code and base model: equal keys, equal inputs
+    content_key   digest of data, params, code and base model: equal keys mean equal inputs
     data_hash     DVC's hash of data/raw
-    code          the declared version of each stage's code
+    code          declared code version of each stage
     """
 
     content_key: str
@@ -60,10 +60,10 @@ class Lineage:
 
 
 class StageCache:
-    """The workspace's stages as DVC sees them, with overridden parameters in place of those in params.yaml.
+    """The workspace's stages as DVC sees them, with this run's overrides of params.yaml.
 
-    values   top-level keys of params.yaml with this run's overrides
-    reading  only to be asked: dvc.yaml and dvc.lock stay as they are
+    values   top-level keys of params.yaml, overrides applied
+    reading  read-only: dvc.yaml and dvc.lock are not written
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class StageCache:
         with dvc_refusals(workspace.root):
             self._repo = Repo(str(workspace.root))
         if not reading:
-            self._take_over_lock()
+            self._migrate_lock()
 
     def close(self) -> None:
         """Close DVC's databases."""
         self._repo.close()
 
     def status(self, name: str) -> StageStatus:
-        """Whether the stage's outs are there and are what its present inputs make."""
+        """Whether the stage's outs exist and belong to its present inputs."""
         with self._locked():
             return _status(self._stage(name))
 
@@ -99,65 +99,70 @@ class StageCache:
             return {stage.name: _status(stages[stage.name]) for stage in STAGES}
 
     def restore(self, name: str) -> bool:
-        """Bring back outs that these very inputs made before; False if they never did, are gone, or are not what they were.
+        """Restore outs that the present inputs produced before; False if there are none intact.
 
-        What is brought back is read and compared with its hash; a damaged copy is dropped from the cache.
+        Restored outs are read and compared with their hashes; damaged copies are dropped from the
+        cache.
         """
         with self._locked():
             stage = self._stage(name)
             if not all(dep.exists for dep in stage.deps):
                 return False
-            made = find_run(self._repo, stage)
-            if made is None:
+            earlier = find_run(self._repo, stage)
+            if earlier is None:
                 return False
-            if damaged := drop_damaged(made.outs):
-                _say(
+            if damaged := drop_damaged(earlier.outs):
+                LINES.info(
+                    "%-10s the copy of %s in DVC's cache is damaged and was dropped; "
+                    "the stage runs again",
                     name,
-                    f"the copy of {', '.join(damaged)} in DVC's cache is damaged and was dropped; the stage runs again",
+                    ", ".join(damaged),
                 )
-            if not made.outs_cached():
+            if not earlier.outs_cached():
                 return False
-            forget_hashes(
-                self._repo, [self._root / path for path in find_stage(name).outs.values()]
-            )
-            clear_way(made.outs)
-            made.checkout(force=True)
+            outs = [self._root / path for path in find_stage(name).outs.values()]
+            forget_hashes(self._repo, outs)
+            clear_way(earlier.outs)
+            earlier.checkout(force=True)
             self._save(stage)
             return True
 
     def read_inputs(self) -> None:
-        """Read local sources, base models and adapters in full, whatever their size and time say, before the next status."""
+        """Make the next status read local sources, base models and adapters in full.
+
+        Size and modification time can be unchanged although the bytes differ.
+        """
         with self._locked():
-            forget_hashes(
-                self._repo,
-                {
-                    Path(dep.fs_path)
-                    for stage in self._stages().values()
-                    for dep in self._foreign_deps(stage)
-                },
-            )
+            stages = self._stages().values()
+            deps = {Path(dep.fs_path) for stage in stages for dep in self._foreign_deps(stage)}
+            forget_hashes(self._repo, deps)
 
     def inputs(self, name: str) -> Snapshot:
-        """The stage's inputs before it runs, read in full; PipelineError if one is not what the stage before made of it."""
+        """The stage's inputs before it runs, read in full.
+
+        Raises PipelineError if an input is no longer what an earlier stage made.
+        """
         with self._locked():
             stages = self._stages()
-            made = {
-                out.fs_path: (before, out) for before, stage in stages.items() for out in stage.outs
+            producers = {
+                out.fs_path: (maker, out) for maker, stage in stages.items() for out in stage.outs
             }
+            deps = stages[name].deps
             forget_hashes(
-                self._repo, [Path(dep.fs_path) for dep in stages[name].deps if dep.fs_path in made]
+                self._repo, [Path(dep.fs_path) for dep in deps if dep.fs_path in producers]
             )
-            for dep in stages[name].deps:
-                before, out = made.get(dep.fs_path, ("", None))
+            for dep in deps:
+                maker, out = producers.get(dep.fs_path, ("", None))
                 if out is not None and dep.exists and dep.get_hash() != out.hash_info:
                     raise PipelineError(
-                        f"{name}: {dep} is not what {before} made: it was changed, and its size and time were not.",
-                        "Run the command again: what was made is brought back from the cache, or made anew.",
+                        f"{name}: {dep} is not what {maker} made: "
+                        "its contents changed while its size and time did not.",
+                        "Run the command again: it is restored from the cache, or made anew.",
                     )
         return self.snapshot(name)
 
     def snapshot(self, name: str) -> Snapshot:
-        """The stage's inputs as they are now; None for one that is not there, which the stage itself will complain of."""
+        """Hash of each input now; None for a missing one, which the stage itself will report."""
         with self._locked():
             return {
                 str(dep): dep.get_hash().value if dep.exists else None
@@ -165,38 +170,44 @@ class StageCache:
             }
 
     def commit(self, name: str, before: Snapshot) -> None:
-        """Take what the stage has made into the cache and dvc.lock.
+        """Record the stage's outs in the cache and dvc.lock.
 
-        before   its inputs when it started; PipelineError if they changed meanwhile, for then its outs are nobody's
+        before   its inputs when it started; PipelineError if they changed since, because then its
+                 outs match no known inputs
         """
         if (after := self.snapshot(name)) != before:
             changed = ", ".join(sorted(path for path in after if after[path] != before.get(path)))
             raise PipelineError(
                 f"{name}: {changed} changed while the stage ran.",
-                "Run the command again; what it made was not kept as a result.",
+                "Run the command again; its outs were not kept.",
             )
         with self._locked():
             self._save(self._stage(name))
 
     def check_out_start(self) -> None:
-        """Bring back what start.dvc pins where its files are missing or altered, as in a fresh clone; left as it is if it cannot be had."""
+        """Restore what start.dvc pins if files are missing (as in a fresh clone) or altered.
+
+        Nothing changes if they are neither in the cache nor in the remote.
+        """
         if (self._root / START_FILE).is_file():
             with self._locked():
                 self._check_out(self._repo.stage.load_one(path=str(self._root / START_FILE)))
 
-    def pin_start(self, hashes: Mapping[str, str], says: str) -> bool:
-        """Make these outs the starting point, from the cache or else the remote; False if they are pinned already.
+    def pin_start(self, hashes: Mapping[str, str], description: str) -> bool:
+        """Make these outs the starting point; False if they are pinned already.
 
-        hashes  DVC's, of each of START_OUTS
-        says    for people: what they are
-        Raises WorkspaceError, and changes nothing, if they are neither in the cache nor in the remote.
+        hashes       DVC's hash of each of START_OUTS, to be found in the cache or the remote
+        description  what they are, for the user
+        Raises WorkspaceError, and changes nothing, if neither cache nor remote has them.
         """
         with self._locked():
-            stage = self._start_stage(hashes, says)
+            stage = self._start_stage(hashes, description)
             if not self._check_out(stage):
                 raise WorkspaceError(
-                    f"{says}: its checkpoint or the tokens that it was trained on are neither in DVC's cache nor in a remote.",
-                    "Run `dvc pull` where they were pushed from, or train with finetune.start_from: base.",
+                    f"{description}: its checkpoint or the tokens it was trained on are neither in "
+                    "DVC's cache nor in a remote.",
+                    "Run `dvc push` where it was trained, then this command again; "
+                    "or train with finetune.start_from: base.",
                 )
             if (self._root / START_FILE).is_file() and hashes == self._pinned():
                 return False
@@ -205,7 +216,7 @@ class StageCache:
         return True
 
     def unpin_start(self) -> bool:
-        """Start from the base model; False if nothing was pinned."""
+        """Remove the pin, so that training starts from the base model; False if there was none."""
         pinned = (self._root / START_FILE).is_file()
         with self._locked():
             (self._root / START_FILE).unlink(missing_ok=True)
@@ -214,11 +225,10 @@ class StageCache:
         return pinned
 
     def lineage(self) -> Lineage:
-        """The content key and data version; ingest must be clean."""
+        """Lineage of the model that the present inputs make; ingest must be clean."""
         inputs: dict[str, Any] = {}
-        local: set[str] = (
-            set()
-        )  # sources and base models on this disk: by content, wherever they lie
+        # local sources and base models count by their hashes, wherever they lie
+        local: set[str] = set()
         with self._locked():
             stages = self._stages()
             for stage in (stages[name] for name in MODEL_STAGES):
@@ -238,7 +248,7 @@ class StageCache:
         )
 
     def unpushed(self) -> list[str]:
-        """Outs that the default remote does not have; all of them where there is no remote."""
+        """Outs missing from the default remote; all outs if there is no remote."""
         from dvc.config import NoRemoteError
 
         with self._locked():
@@ -251,35 +261,36 @@ class StageCache:
         return self._stages(name)[name]
 
     def _stages(self, *names: str) -> dict[str, Any]:
-        """These, or all, by name, as the stage table has them and dvc.lock knows them."""
+        """DVC stages by name (default: all): the stage table's definition, dvc.lock's hashes."""
         from dvc.dvcfile import load_file
         from dvc.stage.loader import StageLoader
 
         file = load_file(self._repo, str(self._root / "dvc.yaml"))
-        known = taken_over(file.lockfile_contents.get("stages", {}))
+        locked = taken_over(file.lockfile_contents.get("stages", {}))
         table = dvc_stages(self._workspace, self._values)
         return {
             name: self._with_values(
-                StageLoader.load_stage(file, name, table[name], known.get(name))
+                StageLoader.load_stage(file, name, table[name], locked.get(name))
             )
             for name in names or table
         }
 
-    def _take_over_lock(self) -> None:
-        """Write dvc.lock as this Ratchet has it, where one that declared no versions of its code wrote it."""
+    def _migrate_lock(self) -> None:
+        """Rewrite a dvc.lock from an earlier Ratchet, whose stages declared no versions."""
         from dvc.dvcfile import load_file
 
         with self._locked():
             contents = load_file(self._repo, str(self._root / "dvc.yaml")).lockfile_contents
-            known = taken_over(contents.get("stages", {}))
-            if known != contents.get("stages", {}):
-                write_lock(self._root / "dvc.lock", contents | {"stages": known})
+            migrated = taken_over(contents.get("stages", {}))
+            if migrated != contents.get("stages", {}):
+                write_lock(self._root / "dvc.lock", contents | {"stages": migrated})
                 LINES.info(
-                    "dvc.lock: what an earlier Ratchet made is kept; `ratchet train --force` makes it anew."
+                    "dvc.lock: what an earlier Ratchet made is kept; "
+                    "`ratchet train --force` makes it anew."
                 )
 
     def _foreign_deps(self, stage: Any) -> list[Any]:
-        """Deps that no stage makes: sources, base models and adapters on this disk."""
+        """Deps that no stage makes: local sources, base models and adapters."""
         made = {(self._root / path).resolve() for stage in STAGES for path in stage.outs.values()}
         return [
             dep
@@ -289,13 +300,13 @@ class StageCache:
 
     def _with_values(self, stage: Any) -> Any:
         for dep in stage.params:
-            # an override counts as if params.yaml held it, and the file stays as it is
+            # DVC sees overrides as if params.yaml held them; the file itself is unchanged
             dep.read_params = lambda dep=dep, **_: {
                 key: self._values[key] for key in dep.params if key in self._values
             }
         return stage
 
-    def _start_stage(self, hashes: Mapping[str, str], says: str) -> Any:
+    def _start_stage(self, hashes: Mapping[str, str], description: str) -> Any:
         from dvc.dvcfile import SingleStageFile
         from dvc.stage.loader import SingleStageLoader
 
@@ -303,7 +314,7 @@ class StageCache:
             {"path": path, "hash": "md5", "md5": hashes[name]} for name, path in START_OUTS.items()
         ]
         file = SingleStageFile(self._repo, str(self._root / START_FILE))
-        return SingleStageLoader.load_stage(file, {"desc": says, "outs": outs}, None)
+        return SingleStageLoader.load_stage(file, {"desc": description, "outs": outs}, None)
 
     def _pinned(self) -> dict[str, str]:
         stage = self._repo.stage.load_one(path=str(self._root / START_FILE))
@@ -311,14 +322,13 @@ class StageCache:
         return {name: hashes[self._root / path] for name, path in START_OUTS.items()}
 
     def _check_out(self, stage: Any) -> bool:
-        """Bring the stage's outs to their places; False, and nothing touched, if they cannot be had."""
+        """Check out the stage's outs; False, and nothing changes, if they cannot be had."""
         from dvc.exceptions import DvcException
 
         for out in stage.outs:
             if drop_damaged([out]) or out.changed_cache():
-                with suppress(
-                    DvcException, FileNotFoundError
-                ):  # judged by what came, not by what was said
+                # a failed pull shows in what is still missing below
+                with suppress(DvcException, FileNotFoundError):
                     for store, objects in out.get_used_objs(force=True).items():
                         self._repo.cloud.pull(objects, odb=store)
                 if drop_damaged([out]) or out.changed_cache():
@@ -330,9 +340,8 @@ class StageCache:
 
     def _save(self, stage: Any) -> None:
         stage.save_deps()
-        sound_runs(
-            self._repo.stage_cache, stage
-        )  # DVC takes an entry that is there for what it would write
+        # first drop damaged run-cache entries: DVC keeps an existing entry instead of its new one
+        sound_runs(self._repo.stage_cache, stage)
         stage.save()
         stage.commit()
         stage.dump(update_pipeline=False)
@@ -341,28 +350,24 @@ class StageCache:
     def _locked(self) -> Iterator[None]:
         from dvc.repo import lock_repo
 
-        # the run cache resolves 'dvc.yaml' from the working directory
+        # the run cache resolves 'dvc.yaml' relative to the working directory
         with (
             dvc_refusals(self._root),
             chdir(self._root),
             lock_repo(self._repo),
             self._repo.scm_context(),
         ):
-            self._mend_rwlock()
+            self._repair_rwlock()
             yield
 
-    def _mend_rwlock(self) -> None:
-        """Remove DVC's list of paths at work if a kill cut its writing short: who wrote it holds nothing any more."""
+    def _repair_rwlock(self) -> None:
+        """Remove DVC's list of locked paths if a kill truncated it: its writer holds none now."""
         file = Path(self._repo.tmp_dir) / "rwlock"
         with suppress(FileNotFoundError):
             try:
                 json.loads(file.read_text(encoding="utf-8"))
             except ValueError:
                 file.unlink()
-
-
-def _say(stage: str, what: str) -> None:
-    LINES.info("%-10s %s", stage, what)
 
 
 def _status(stage: Any) -> StageStatus:

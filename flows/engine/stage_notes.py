@@ -1,4 +1,4 @@
-"""What stages found that a person should hear of."""
+"""Findings of stages that the user should see."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tasks.params.workspace import Workspace
 
 
 def stage_notes(workspace: Workspace, stage: str) -> list[str]:
-    """What a stage found that a person should hear of."""
+    """Findings of one stage: failed data checks, warnings of the split."""
     if stage == "validate":
         valid = read_json(workspace.root / "reports" / "validation.json")
         return [

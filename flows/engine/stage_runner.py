@@ -1,4 +1,4 @@
-"""Runs one stage: skip it if it is clean, restore it if it was made before, else run it and commit what it made."""
+"""Run one stage: skip it if clean, restore it if made before, else run it and commit its outs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ StageState = Literal["ran", "cached", "restored"]
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """How a stage came to be clean, and the seconds that took."""
+    """How a stage became clean, and the seconds that took."""
 
     name: str
     state: StageState
@@ -28,8 +28,9 @@ class StageOutcome:
 class StageRunner:
     """The stages of one workspace, with this run's overrides.
 
-    settle   settles what a stage that has to run goes on from; True if that is other than it was
-    reading  nothing is run: the workspace stays as it is
+    settle   pins the starting point of a stage that has to run; returns whether it changed
+    rerun    names of stages to run even if they are clean
+    reading  read-only: no stage runs, the workspace is not changed
     """
 
     def __init__(
@@ -51,11 +52,11 @@ class StageRunner:
         self._rerun = rerun
 
     def close(self) -> None:
-        """Let go of DVC's databases."""
+        """Close DVC's databases."""
         self._cache.close()
 
     def read_inputs(self) -> None:
-        """Have the next status read local sources and base models in full: size and time can be the same of other bytes."""
+        """Make the next status read local sources, base models and adapters in full."""
         self._cache.read_inputs()
 
     def statuses(self) -> dict[str, StageStatus]:
@@ -63,21 +64,21 @@ class StageRunner:
         return self._cache.statuses()
 
     def lineage(self) -> Lineage:
-        """The content key and data version of what this workspace makes."""
+        """Lineage of the model that this workspace makes."""
         return self._cache.lineage()
 
     def unpushed(self) -> list[str]:
-        """Outs that no remote has."""
+        """Outs missing from the default remote."""
         return self._cache.unpushed()
 
     def run(self, name: str) -> StageOutcome:
-        """Make the stage clean, at the least cost."""
+        """Make the stage clean at the least cost."""
         started = time.perf_counter()
         stage = find_stage(name)
-        state = self._bring_about(stage)
+        state = self._make_clean(stage)
         return StageOutcome(name, state, round(time.perf_counter() - started, 3))
 
-    def _bring_about(self, stage: Stage) -> StageState:
+    def _make_clean(self, stage: Stage) -> StageState:
         if stage.start:
             self._cache.check_out_start()
         clean = self._cache.status(stage.name) == "clean"
@@ -86,7 +87,7 @@ class StageRunner:
                 return "cached"
             if self._cache.restore(stage.name):
                 return "restored"
-        # a start that moved is no reason to train: only what has to be trained anyway goes on from the present champion
+        # a moved start alone is no reason to train; a training that runs anyway uses the new one
         moved = stage.start and not clean and self._settle is not None and self._settle(self._cache)
         if moved and stage.name not in self._rerun and self._cache.restore(stage.name):
             return "restored"

@@ -1,7 +1,8 @@
-"""Where a training starts: an effect that pins the champion's checkpoint, and the tokens that it was trained on, as DVC outs.
+"""Pin a training's starting point: the champion's checkpoint and training tokens, as DVC outs.
 
-The pin (start.dvc, to be committed as dvc.lock is) moves only when a training has to run anyway: a promotion alone calls for none,
-or every training would, for ever. Until then, and for `dvc repro`, what was pinned last stands.
+The pin (start.dvc, to be committed like dvc.lock) moves only when a training has to run anyway: if
+a promotion alone caused one, every training would cause the next. Until then, and for `dvc repro`,
+the last pin holds.
 """
 
 from __future__ import annotations
@@ -24,34 +25,36 @@ if TYPE_CHECKING:
 def settle_start(
     cache: StageCache, params: Params, client: MlflowClient, uri: str, store: Path
 ) -> bool:
-    """Pin what the training that is about to run starts from, and say so in a line; True if that is other than it was.
+    """Pin and log the starting point of a training about to run; returns whether it changed.
 
-    store  the workspace's
-    Raises RegistryError or WorkspaceError if the champion cannot be started from.
+    store  the workspace's store
+    Raises RegistryError or WorkspaceError if training cannot start from the champion.
     """
     from tasks.lifecycle.ledger import open_ledger
     from tasks.lifecycle.registry import mlflow_errors
 
     if params.finetune.start_from == "base":
-        _say("the base model")
+        _log_start("the base model")
         return cache.unpin_start()
     with mlflow_errors(uri):
         champion = open_ledger(client, uri, store, params.model_name).champion_version()
     if champion is None:
-        _say(f"the base model: {params.model_name} has no champion yet")
+        _log_start(f"the base model: {params.model_name} has no champion yet")
         return cache.unpin_start()
-    says = f"{params.model_name} version {champion.version} (champion)"
-    moved = cache.pin_start(_hashes(client, uri, champion, says), says)
-    _say(says)
+    description = f"{params.model_name} version {champion.version} (champion)"
+    moved = cache.pin_start(_hashes(client, uri, champion, description), description)
+    _log_start(description)
     return moved
 
 
-def _say(where: str) -> None:
-    LINES.info("finetune   starts from %s", where)
+def _log_start(description: str) -> None:
+    LINES.info("finetune   starts from %s", description)
 
 
-def _hashes(client: MlflowClient, uri: str, version: ModelVersion, says: str) -> dict[str, str]:
-    """DVC's hashes of the version's outs that a training starts from, of the dvc.lock that its run holds."""
+def _hashes(
+    client: MlflowClient, uri: str, version: ModelVersion, description: str
+) -> dict[str, str]:
+    """DVC's hashes of START_OUTS for a version, read from the dvc.lock in its MLflow run."""
     from tasks.lifecycle.registry import mlflow_errors
 
     paths = {
@@ -59,20 +62,18 @@ def _hashes(client: MlflowClient, uri: str, version: ModelVersion, says: str) ->
     }
     lock: dict[str, Any] = {}
     with mlflow_errors(uri), tempfile.TemporaryDirectory() as directory:
-        if any(
-            artifact.path == "dvc.lock" for artifact in client.list_artifacts(str(version.run_id))
-        ):
-            lock = read_yaml(
-                Path(client.download_artifacts(str(version.run_id), "dvc.lock", directory))
-            )
-    made = {
+        run_id = str(version.run_id)
+        if any(artifact.path == "dvc.lock" for artifact in client.list_artifacts(run_id)):
+            lock = read_yaml(Path(client.download_artifacts(run_id, "dvc.lock", directory)))
+    hashes = {
         out["path"]: str(out["md5"])
         for stage in lock.get("stages", {}).values()
         for out in stage.get("outs", [])
     }
-    if missing := [path for path in paths.values() if path not in made]:
+    if missing := [path for path in paths.values() if path not in hashes]:
         raise RegistryError(
-            f"{says}: its MLflow run {version.run_id} has no dvc.lock that names {' and '.join(missing)}.",
-            "Train with finetune.start_from: base, and promote what comes of it.",
+            f"{description}: its MLflow run {version.run_id} has no dvc.lock that names "
+            f"{' and '.join(missing)}.",
+            "Train with finetune.start_from: base, and promote the result.",
         )
-    return {name: made[path] for name, path in paths.items()}
+    return {name: hashes[path] for name, path in paths.items()}

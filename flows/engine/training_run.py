@@ -1,4 +1,4 @@
-"""One training run of a workspace: its stages, its MLflow run, what it comes to. Knows nothing of who drives it."""
+"""One training run of a workspace: stages, MLflow run, result; independent of the orchestrator."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `ratchet train` made, or found made.
+    """Result of `ratchet train`, trained now or found in the cache.
 
     state  'trained' or 'cached'
-    plain  the plain method's `name` and `metrics`, and the checkpoint's paired `difference` to it, on the test rows; None without one
-    ships  {recipe, why, candidates: [{recipe, verdict, reason, ...}]}
+    plain  the baseline's `name`, `metrics` and the checkpoint's paired `difference` to it, on the
+           test rows; None without a baseline
     rows   the account of data/quality/row_account.py
-    notes  what must be heard of the model before its numbers are believed
+    notes  caveats to read before believing the metrics
+    ships  {recipe, why, candidates: [{recipe, verdict, reason, ...}]}
     """
 
     state: str
@@ -55,24 +56,26 @@ class TrainResult:
 
 
 ALL = tuple(stage.name for stage in STAGES)
-# SQLite's and PostgreSQL's words, which MLflow passes on: busy, or another machine wrote the same row meanwhile
+# SQLite's and PostgreSQL's messages, passed on by MLflow: busy, or another machine wrote the row
 BUSY = ("database is locked", "UNIQUE constraint failed", "UniqueViolation", "DeadlockDetected")
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether a retry may help: the network or a busy database, never a user's mistake or a bug."""
+    """Whether a retry may help: for the network or a busy database, never a user error or a bug."""
     chain = (error, error.__cause__)
     return any(
-        isinstance(e, ConnectionError | TimeoutError) or any(words in str(e) for words in BUSY)
+        isinstance(e, ConnectionError | TimeoutError) or any(text in str(e) for text in BUSY)
         for e in chain
     )
 
 
 class TrainingRun:
-    """The stages and effects of one run; opens MLflow in the background, for the first use of a database takes seconds.
+    """Stages and effects of one run.
 
-    rerun    stages to run whether or not they are clean
-    trigger  what called for the training
+    Opens MLflow in the background, because the first use of a database takes seconds.
+
+    rerun    stages to run even if they are clean
+    trigger  what caused the training
     """
 
     def __init__(
@@ -102,40 +105,41 @@ class TrainingRun:
         self._runner.close()
 
     def open_mlflow(self) -> None:
-        """Connect in the background; what fails is raised where the connection is first used."""
+        """Connect in the background; a connection error surfaces on first use."""
         if self._mlflow is None:
-            # MLflow, Prefect and Great Expectations import it, on a thread each; its modules import each other in circles, and
-            # two threads that meet in there are a deadlock, which Python breaks by an error
+            # MLflow, Prefect and Great Expectations import it on different threads; its modules
+            # import each other circularly, so two threads would deadlock (Python raises an error)
             import sqlalchemy.orm  # noqa: F401
 
             self._mlflow = in_background(self._connect)
 
     def wait_for_mlflow(self) -> None:
-        """Until it is connected or has failed, which is told where the connection is first used."""
+        """Block until connected; a connection error surfaces on first use."""
         self.open_mlflow()
         assert self._mlflow is not None
         wait([self._mlflow])
 
     def stage(self, name: str) -> StageOutcome:
-        """Make one stage clean and say so."""
+        """Make one stage clean and log how."""
         return self._note(self._runner.run(name))
 
     def standing(self) -> TrainResult | None:
-        """The result of a run with nothing to do: every stage is clean, and the model is registered."""
+        """Result if nothing is left to do: every stage clean, the model registered; else None."""
         from tasks.registration import Registered
 
         if any(status != "clean" for status in self._runner.statuses().values()):
             return None
         lineage = self._runner.lineage()
-        if (said := self._said(lineage)) is None:
+        version = self._registered_version(lineage)
+        if version is None:
             return None
         for stage in STAGES:
             self._note(StageOutcome(stage.name, "cached", 0.0))
         return self.result(
             Registered(
                 self._runner.params.model_name,
-                said["version"],
-                said["run_id"],
+                version["version"],
+                version["run_id"],
                 lineage.content_key,
                 created=False,
             )
@@ -148,15 +152,17 @@ class TrainingRun:
         lineage = self._runner.lineage()
         tags = self._tags(lineage) | {"prefect.flow_run_id": flow_run_id}
         params, values, store = self._runner.params, self._runner.values, self.workspace.store
-        self._client()  # where no stage had anything to do, the connection is still being made: two would each make the experiment
+        # the connection may still be opening if no stage ran; a second one at the same time would
+        # create the experiment twice
+        self._client()
         registered = register_model(
             self.workspace.root, store, self._uri, params, values, lineage.content_key, tags
         )
-        self._said(lineage)  # kept, for the next run
+        self._registered_version(lineage)  # caches it for the next run
         return registered
 
     def result(self, registered: Registered) -> TrainResult:
-        """The whole run in one record."""
+        """Summarize the run from its reports."""
         reports = self.workspace.root / "reports"
         metrics = {
             name: value
@@ -191,43 +197,37 @@ class TrainingRun:
         stage_line(outcome.name, outcome.state, outcome.seconds)
         return outcome
 
-    def _said(self, lineage: Lineage) -> dict[str, Any] | None:
-        """The version that stands for it."""
-        standing = Standing(
-            self._uri, self.workspace.store, self._runner.params.model_name, lineage.content_key
-        )
-        if said := standing.recall():
-            return said
+    def _registered_version(self, lineage: Lineage) -> dict[str, Any] | None:
+        """Registered `version` and `run_id` of the lineage, from the cache or else the registry."""
+        name, store = self._runner.params.model_name, self.workspace.store
+        standing = Standing(self._uri, store, name, lineage.content_key)
+        if version := standing.recall():
+            return version
         from tasks.lifecycle.registry import BUNDLE_SHA256, DATA_HASH, mlflow_errors
 
         with mlflow_errors(self._uri):
-            return standing.ask(
-                *self._client(),
-                {BUNDLE_SHA256: self._bundle_sha256(), DATA_HASH: lineage.data_hash},
-            )
+            tags = {BUNDLE_SHA256: self._bundle_sha256(), DATA_HASH: lineage.data_hash}
+            return standing.ask(*self._client(), tags)
 
     def _check_ahead(self) -> None:
-        """What would fail after the training fails before it: an unreachable registry, recipes and slices that do not exist."""
+        """Fail early, before training: on unknown recipes or slices, or an unreachable registry."""
         from tasks.evaluation import check_slice_columns
         from tasks.export import check_recipes
 
         params = self._runner.params
         check_recipes(params.export.recipes or ())
-        check_slice_columns(
-            self.workspace.root / "data" / "splits" / "test.parquet", params.evaluate.slices
-        )
+        test_rows = self.workspace.root / "data" / "splits" / "test.parquet"
+        check_slice_columns(test_rows, params.evaluate.slices)
         self._client()
 
     def _connect(self) -> tuple[MlflowClient, str]:
         from tasks.lifecycle.registry import connect, mlflow_errors
 
-        client, experiment_id = connect(
-            self._uri, self.workspace.store, self._runner.params.model_name
-        )
+        name = self._runner.params.model_name
+        client, experiment_id = connect(self._uri, self.workspace.store, name)
         with mlflow_errors(self._uri):
-            client.search_registered_models(
-                max_results=1
-            )  # the registry is a store of its own, opened when it is first asked
+            # opens the registry too, a separate store that MLflow opens on first use
+            client.search_registered_models(max_results=1)
         return client, experiment_id
 
     def _client(self) -> tuple[MlflowClient, str]:
@@ -248,11 +248,9 @@ class TrainingRun:
         from tasks.lifecycle.registry import claim_run
 
         client, experiment_id = self._client()
-        key = self._runner.lineage().content_key
-        curves = LiveCurves(
-            client,
-            claim_run(client, experiment_id, key, self._runner.params.model_name).info.run_id,
-        )
+        key, name = self._runner.lineage().content_key, self._runner.params.model_name
+        run = claim_run(client, experiment_id, key, name)
+        curves = LiveCurves(client, run.info.run_id)
 
         def report(step: int, metrics: Mapping[str, float]) -> None:
             shown(step, metrics)
@@ -275,7 +273,7 @@ class TrainingRun:
         tags: dict[str, Any] = {
             DATA_HASH: lineage.data_hash,
             STAGE_VERSIONS: ", ".join(
-                f"{stage} {version}" for stage, version in lineage.code.items()
+                f"{name} {version}" for name, version in lineage.code.items()
             ),
             "ratchet.git_commit": state.commit or "none",
             "ratchet.git_dirty": str(state.dirty or bool(self.overrides)).lower(),

@@ -1,4 +1,4 @@
-"""A person's answer to a promotion that waits for one."""
+"""Manual approval: answer a paused promotion."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 
 def answer(workspace: Workspace, effect: Effect, *, approve: bool, reason: str) -> str:
-    """Resume the workspace's paused promotion with the answer; its name. GateError where none waits.
+    """Resume the workspace's paused promotion with the answer, and return the flow run's name.
 
-    Where an earlier attempt was killed after its promotion had taken the same answer, that promotion's name, and no other is resumed.
+    If an earlier attempt was killed after delivering the same answer, returns the name of that run
+    and resumes nothing. Raises GateError if no promotion is waiting.
     """
     return asyncio.run(
         _answer(workspace, effect, {"approve": approve, "reason": reason, "who": getpass.getuser()})
     )
 
 
-async def _answer(workspace: Workspace, effect: Effect, word: dict[str, Any]) -> str:
+async def _answer(workspace: Workspace, effect: Effect, reply: dict[str, Any]) -> str:
     from prefect import get_client
     from prefect.client.schemas.filters import (
         FlowRunFilter,
@@ -43,57 +44,58 @@ async def _answer(workspace: Workspace, effect: Effect, word: dict[str, Any]) ->
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
     )
     async with get_client() as client:
-        if answered := await _answered_before(client, effect, word):
+        if answered := await _answered_before(client, effect, reply):
             return answered
-        found = await client.read_flow_runs(
+        paused_runs = await client.read_flow_runs(
             flow_run_filter=paused, sort=FlowRunSort.START_TIME_DESC
         )
         waiting = [
             run
-            for run in found
-            if run.parameters.get("workspace") == str(workspace.root) and _still_waits(run)
+            for run in paused_runs
+            if run.parameters.get("workspace") == str(workspace.root) and _is_waiting(run)
         ]
         if not waiting:
             raise GateError(
-                f"{workspace.root}: no promotion waits for an answer.",
-                "`ratchet promote` asks for one where promotion.approval is manual.",
+                f"{workspace.root}: no promotion is waiting for an answer.",
+                "`ratchet promote` asks for one if promotion.approval is manual.",
             )
         run = waiting[0]
-        effect.begin({"flow_run": str(run.id), "approve": word["approve"]})
-        response = await client.resume_flow_run(run.id, run_input=word)
+        effect.begin({"flow_run": str(run.id), "approve": reply["approve"]})
+        response = await client.resume_flow_run(run.id, run_input=reply)
     if response.status != SetStateStatus.ACCEPT:
         why = getattr(response.details, "reason", None) or "no reason given"
         raise GateError(
-            f"{run.name}: Prefect did not take the answer: {why}.",
-            "See `ratchet history`, and whether it still waits.",
+            f"{run.name}: Prefect rejected the answer: {why}.",
+            "See `ratchet history`, and check whether the promotion is still waiting.",
         )
     return run.name
 
 
 async def _answered_before(
-    client: PrefectClient, effect: Effect, word: dict[str, Any]
+    client: PrefectClient, effect: Effect, reply: dict[str, Any]
 ) -> str | None:
-    """The promotion that took this very answer of an attempt that was killed before it could say so."""
+    """Name of the promotion that an earlier, killed attempt already gave the same answer."""
     from prefect.exceptions import ObjectNotFound
 
     asked = (effect.left() or {}).get("asked") or {}
-    if asked.get("approve") != word["approve"]:
+    if asked.get("approve") != reply["approve"]:
         return None
     try:
         run = await client.read_flow_run(UUID(asked["flow_run"]))
         inputs = await client.filter_flow_run_input(
             run.id, key_prefix="paused-", limit=200, exclude_keys=set()
         )
-    except ObjectNotFound:  # another server's, or deleted
+    except ObjectNotFound:  # on another server, or deleted
         return None
-    taken = [json.loads(one.value) for one in inputs if one.key.endswith("-response")]
-    same = any(
-        one.get("approve") == word["approve"] and one.get("who") == word["who"] for one in taken
+    answers = [json.loads(entry.value) for entry in inputs if entry.key.endswith("-response")]
+    delivered = any(
+        answer.get("approve") == reply["approve"] and answer.get("who") == reply["who"]
+        for answer in answers
     )
-    return run.name if same and not (run.state and run.state.is_paused()) else None
+    return run.name if delivered and not (run.state and run.state.is_paused()) else None
 
 
-def _still_waits(run: FlowRun) -> bool:
-    """Not one whose time is over, or whose process was killed before that and can take no answer."""
+def _is_waiting(run: FlowRun) -> bool:
+    """Whether the pause has not timed out: a killed run stays paused but can take no answer."""
     timeout = run.state.state_details.pause_timeout if run.state else None
     return timeout is None or timeout > datetime.now(UTC)

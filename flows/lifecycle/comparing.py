@@ -1,4 +1,4 @@
-"""`ratchet compare`: two models on the same test rows, and MLflow told of it on both runs."""
+"""`ratchet compare`: compare two models on the same test rows and log the result to both runs."""
 
 from __future__ import annotations
 
@@ -25,28 +25,32 @@ if TYPE_CHECKING:
 FROZEN = (
     "These test rows were held out by a hash of their text, so neither model was trained on them."
 )
-FOREIGN = "{title} is in no registry: whether it was trained on these rows cannot be known."
+FOREIGN = "{title} is not registered: it may have been trained on these rows."
 OTHER_SPLIT = (
-    "{title} was split with other shares ({found}): it may have been trained on some of these rows."
+    "{title} was split with other shares ({changes}): "
+    "it may have been trained on some of these rows."
 )
-GIVEN_SPLIT = "The splits were given as files: that no model was trained on these rows is for their maker to know."
+GIVEN_SPLIT = (
+    "The splits were given as files: whoever made them has to ensure that no model was trained "
+    "on these rows."
+)
 
 
 def compare(
     workspace: Workspace, first: str = "challenger", second: str = "champion"
 ) -> dict[str, Any]:
-    """First against second, as plain JSON values; logged to MLflow on both runs."""
+    """Compare two models, log the comparison to both MLflow runs, and return it as JSON values."""
     registry = Registry(workspace)
     pair = [_find(registry, name) for name in (first, second)]
-    found = compare_pair(workspace, registry, *pair)
-    log_comparison(registry, found, pair)
-    return found
+    comparison = compare_pair(workspace, registry, *pair)
+    log_comparison(registry, comparison, pair)
+    return comparison
 
 
 def compare_pair(
     workspace: Workspace, registry: Registry, first: Contestant, second: Contestant
 ) -> dict[str, Any]:
-    """The whole comparison of two contestants."""
+    """Score and compare two contestants; nothing is logged."""
     rows, scored = score(workspace, {"first": first, "second": second})
     return describe_pair(
         workspace, registry, rows, {first: scored["first"], second: scored["second"]}
@@ -56,24 +60,22 @@ def compare_pair(
 def describe_pair(
     workspace: Workspace, registry: Registry, rows: TestRows, scored: Mapping[Contestant, Scored]
 ) -> dict[str, Any]:
-    """Two contestants that were scored on the same rows, the first against the second."""
+    """Compare two contestants that were scored on the same rows, the first with the second."""
     from tasks.comparison import check_labels, compare_scored, describe_model
 
-    ours, theirs = scored.values()
-    check_labels(ours.info, theirs.info)
+    first, second = scored.values()
+    check_labels(first.info, second.info)
     params = workspace.params()
-    single, paired = (
-        Resampling(seed=params.seed),
-        Resampling(params.promotion.resamples, seed=params.seed),
-    )
+    single = Resampling(seed=params.seed)
+    paired = Resampling(params.promotion.resamples, seed=params.seed)
     return {
         "test": describe_rows(rows),
         "metric": rows.problem.metric,
         "models": [
-            {"title": c.title, "version": c.number, **describe_model(found, rows, single)}
-            for c, found in scored.items()
+            {"title": c.title, "version": c.number, **describe_model(model, rows, single)}
+            for c, model in scored.items()
         ],
-        **compare_scored(ours, theirs, rows, paired, params.promotion.min_slice_rows),
+        **compare_scored(first, second, rows, paired, params.promotion.min_slice_rows),
         "params": _changed([registry.run_params(c.version) for c in scored if c.version]),
         "lineage": _changed([_lineage(c.version) for c in scored if c.version]),
         "notes": [note for contestant in scored for note in _notes(registry, contestant)]
@@ -84,14 +86,17 @@ def describe_pair(
 def score(
     workspace: Workspace, contestants: Mapping[str, Contestant]
 ) -> tuple[TestRows, dict[str, Scored]]:
-    """The workspace's test rows, and every contestant's outputs on them."""
+    """The workspace's test rows and each contestant's outputs on them.
+
+    contestants  by role, such as "challenger"; the outputs have the same keys
+    """
     from dataclasses import replace
 
     from tasks.comparison import all_labels, check_problem, read_test_rows, score_bundles
 
     params = workspace.params()
     file = workspace.root / "data" / "splits" / "test.parquet"
-    bundles = {place: contestant.open() for place, contestant in contestants.items()}
+    bundles = {role: contestant.open() for role, contestant in contestants.items()}
     check_problem(bundles, params.problem)
     rows = read_test_rows(file, params.problem, params.labels, params.evaluate.slices)
     rows = replace(rows, labels=all_labels(params.labels, list(bundles.values())))
@@ -99,12 +104,17 @@ def score(
 
 
 def describe_rows(rows: TestRows) -> dict[str, Any]:
-    """What the ledger keeps of the rows that judged."""
+    """The test rows as the ledger records them: count, fingerprint and sketch."""
     return {"rows": rows.count, "fingerprint": rows.fingerprint, "sketch": rows.sketch}
 
 
-def log_comparison(registry: Registry, found: Mapping[str, Any], pair: list[Contestant]) -> None:
-    """The same metric names on both runs, so that MLflow's own comparison shows them side by side; the whole as an artifact."""
+def log_comparison(
+    registry: Registry, comparison: Mapping[str, Any], pair: list[Contestant]
+) -> None:
+    """Log the comparison to both runs: metrics, and JSON and HTML artifacts.
+
+    Both runs get the same metric names, so MLflow's own comparison shows them side by side.
+    """
     from mlflow.entities import Metric
     from mlflow.exceptions import MlflowException
 
@@ -113,10 +123,10 @@ def log_comparison(registry: Registry, found: Mapping[str, Any], pair: list[Cont
     name = "-vs-".join(str(contestant.number or Path(contestant.title).name) for contestant in pair)
     with tempfile.TemporaryDirectory() as scratch, mlflow_errors(registry.uri):
         file = Path(scratch) / f"{name}.json"
-        write_json(file, dict(found))
+        write_json(file, dict(comparison))
         page = Path(scratch) / f"{name}.html"
-        write_text(page, comparison_page(found))
-        for contestant, model in zip(pair, found["models"], strict=True):
+        write_text(page, comparison_page(comparison))
+        for contestant, model in zip(pair, comparison["models"], strict=True):
             if contestant.version is None:
                 continue
             numbers = {metric: interval["value"] for metric, interval in model["metrics"].items()}
@@ -125,51 +135,43 @@ def log_comparison(registry: Registry, found: Mapping[str, Any], pair: list[Cont
                 for key in ("latency_ms_p50", "latency_ms_p95", "throughput", "size_bytes")
             }
             run_id = contestant.version.run_id
-            now = int(time.time() * 1000)  # of one name MLflow shows the latest
+            now = int(time.time() * 1000)  # MLflow shows the latest value of each metric
+            metrics = [Metric(f"compare_{key}", value, now, 0) for key, value in numbers.items()]
             try:
-                registry.client.log_batch(
-                    run_id,
-                    metrics=[
-                        Metric(f"compare_{key}", value, now, 0) for key, value in numbers.items()
-                    ],
-                )
+                registry.client.log_batch(run_id, metrics=metrics)
                 for artifact in (file, page):
                     registry.client.log_artifact(run_id, str(artifact), "comparisons")
-            except MlflowException as error:  # of a run that somebody has deleted, say: the comparison stands all the same
-                LINES.warning(
-                    "%s: MLflow did not take the comparison: %s",
-                    contestant.title,
-                    " ".join(str(error).split())[:200],
-                )
+            except MlflowException as error:  # a deleted run, say: the comparison is still valid
+                reason = " ".join(str(error).split())[:200]
+                LINES.warning("%s: MLflow rejected the comparison: %s", contestant.title, reason)
 
 
-def comparison_page(found: Mapping[str, Any]) -> str:
+def comparison_page(comparison: Mapping[str, Any]) -> str:
     """The comparison as one self-contained HTML page."""
     from tasks.reports.comparison_page import render_comparison
 
-    return render_comparison(found)
+    return render_comparison(comparison)
 
 
 def _find(registry: Registry, name: str) -> Contestant:
     if name == "champion" and registry.versions() and registry.find_champion() is None:
         raise RegistryError(
-            f"{registry.name}: there is no champion yet to compare with.",
+            f"{registry.name}: there is no champion to compare with yet.",
             "Run `ratchet promote`, or name two versions.",
         )
     return registry.find(name)
 
 
 def _lineage(version: ModelVersion) -> dict[str, str]:
-    mine = {
+    return {
         key.removeprefix("ratchet."): value
         for key, value in version.tags.items()
-        if key.startswith("ratchet.")
+        if key.startswith("ratchet.") and not key.startswith("ratchet.decision.")
     }
-    return {key: value for key, value in mine.items() if not key.startswith("decision.")}
 
 
 def _changed(values: Sequence[Mapping[str, str]]) -> dict[str, list[str | None]]:
-    """What differs between two versions; of a bundle that is in no registry nothing is known."""
+    """The values that differ between two versions; {} if one of the two is not registered."""
     if len(values) < 2:
         return {}
     first, second = values
@@ -178,26 +180,28 @@ def _changed(values: Sequence[Mapping[str, str]]) -> dict[str, list[str | None]]
 
 
 def _notes(registry: Registry, contestant: Contestant) -> list[str]:
-    """Why it cannot be known that the contestant never saw the test rows."""
+    """Reasons why the contestant may have been trained on the test rows."""
     if contestant.version is None:
         return [FOREIGN.format(title=contestant.title)]
-    found = other_shares(registry.run_params(contestant.version), registry.workspace.params().split)
-    return [OTHER_SPLIT.format(title=contestant.title, found=found)] if found else []
+    run_params = registry.run_params(contestant.version)
+    changes = other_shares(run_params, registry.workspace.params().split)
+    return [OTHER_SPLIT.format(title=contestant.title, changes=changes)] if changes else []
 
 
 def other_shares(then: Mapping[str, str], split: SplitParams) -> str:
-    """The shares of a run's params that are others now, in words; what params.yaml did not say had its default."""
-    found = []
+    """Which split shares have changed since a run, in words; "" if none.
+
+    then  the run's logged params; a share missing there had its default
+    """
+    changes = []
     for name in ("validation", "test"):
-        before, now = (
-            then.get(f"split.{name}", str(getattr(SplitParams(), name))),
-            str(getattr(split, name)),
-        )
+        before = then.get(f"split.{name}", str(getattr(SplitParams(), name)))
+        now = str(getattr(split, name))
         if before != now:
-            found.append(f"split.{name} {before}, now {now}")
-    return ", ".join(found)
+            changes.append(f"split.{name} {before}, now {now}")
+    return ", ".join(changes)
 
 
 def _frozen(workspace: Workspace) -> str:
-    given = any(source.split for source in workspace.params().ingest.sources)
-    return GIVEN_SPLIT if given else FROZEN
+    given_splits = any(source.split for source in workspace.params().ingest.sources)
+    return GIVEN_SPLIT if given_splits else FROZEN

@@ -1,4 +1,4 @@
-"""Who is compared: a version number, an alias or a bundle directory becomes a bundle and all that is known of it."""
+"""Models to compare: resolves a version number, an alias or a bundle directory to a bundle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REPORTS = ("validation", "evaluation", "verification")
 
 @dataclass(frozen=True, eq=False)
 class Contestant:
-    """A bundle; `version` is None for one that is in no registry."""
+    """A bundle to compare; `version` is None if it is not registered."""
 
     title: str
     directory: Path
@@ -33,24 +33,21 @@ class Contestant:
 
     @property
     def number(self) -> int | None:
-        """Its number in the registry."""
+        """Version number in the registry; None if not registered."""
         return None if self.version is None else int(self.version.version)
 
     def open(self) -> BundleInfo:
-        """The bundle, checked; BundleError unless the directory holds what was registered."""
+        """Open and check the bundle; BundleError unless the files match the registered ones."""
         from tasks.inference.bundle import open_bundle
         from tasks.lifecycle.registry import registered_sha256
         from tasks.problems import problem_names
 
-        return open_bundle(
-            self.directory,
-            problem_names(),
-            None if self.version is None else registered_sha256(self.version),
-        )
+        sha256 = None if self.version is None else registered_sha256(self.version)
+        return open_bundle(self.directory, problem_names(), sha256)
 
 
 class Registry:
-    """The workspace's registered model, as promotion sees it."""
+    """The workspace's registered model: its versions, ledger and runs."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -59,7 +56,7 @@ class Registry:
 
     @property
     def is_made(self) -> bool:
-        """Whether anything can have been registered: looking must not make a database."""
+        """Whether anything can have been registered; a look-up must not create a database."""
         return (
             self.uri != self.workspace.default_tracking_uri
             or self.workspace.mlflow_database.is_file()
@@ -67,7 +64,10 @@ class Registry:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """Connected at first use; RegistryError where nothing was ever registered or MLflow cannot be reached."""
+        """The MLflow client, connected on first use.
+
+        Raises RegistryError if nothing was ever registered or MLflow cannot be reached.
+        """
         from tasks.lifecycle.registry import connect
 
         if not self.is_made:
@@ -85,14 +85,14 @@ class Registry:
         return open_ledger(self.client, self.uri, self.workspace.store, self.name)
 
     def decisions(self) -> list[Decision]:
-        """The ledger, oldest first; a move that a crash cut short is completed."""
+        """The ledger, oldest first; completes a move that a crash interrupted."""
         from tasks.lifecycle.registry import mlflow_errors
 
         with mlflow_errors(self.uri):
             return self.ledger.decisions()
 
     def champion(self) -> int | None:
-        """The number that the alias points at."""
+        """Version number that the alias `champion` points at."""
         from tasks.lifecycle.registry import mlflow_errors
 
         with mlflow_errors(self.uri):
@@ -107,7 +107,7 @@ class Registry:
             return versions(self.client, self.name)
 
     def find(self, name: str) -> Contestant:
-        """A version by number or alias, or a bundle directory; RegistryError where there is none of that name."""
+        """Find a version by number or alias, or a bundle by its directory; else RegistryError."""
         known = self.versions()
         for version in known:
             if name == str(version.version) or name in version.aliases:
@@ -119,24 +119,23 @@ class Registry:
                 f"{self.name}: no version is registered yet.", "Run `ratchet train`."
             )
         aliases = [alias for version in known for alias in version.aliases]
-        there = ", ".join(
-            [*(f"version {version.version}" for version in reversed(known)), *aliases]
-        )
+        numbers = [f"version {version.version}" for version in reversed(known)]
         raise RegistryError(
-            f"{self.name}: '{name}' is no version, alias or bundle directory.{did_you_mean(name, aliases)} Registered: {there}.",
+            f"{self.name}: '{name}' is not a version, an alias or a bundle directory."
+            f"{did_you_mean(name, aliases)} Registered: {', '.join([*numbers, *aliases])}.",
             "See `ratchet status`.",
         )
 
     def find_champion(self) -> Contestant | None:
-        """The version that is in production, if there is one."""
+        """The version in production, if any."""
         from tasks.lifecycle.registry import mlflow_errors
 
         with mlflow_errors(self.uri):
-            found = self.ledger.champion_version()
-        return self.contestant(found) if found else None
+            version = self.ledger.champion_version()
+        return self.contestant(version) if version else None
 
     def contestant(self, version: ModelVersion) -> Contestant:
-        """A version's bundle, on this disk."""
+        """Download a version's bundle, unless it is here already."""
         from tasks.lifecycle.registry import download_bundle, mlflow_errors
 
         with mlflow_errors(self.uri):
@@ -145,7 +144,7 @@ class Registry:
         return Contestant(f"version {version.version}{aliases}", directory, version)
 
     def run_params(self, version: ModelVersion) -> dict[str, str]:
-        """The parameters that its run logged, without the pyfunc's own, which MLflow puts among them."""
+        """Params that the version's run logged, without the pyfunc's, which MLflow adds to them."""
         from tasks.lifecycle.registry import mlflow_errors
         from tasks.serving import BUNDLE_SHA256
 
@@ -154,51 +153,46 @@ class Registry:
         return {name: value for name, value in params.items() if name != BUNDLE_SHA256}
 
     def reports(self, version: ModelVersion) -> dict[str, Any]:
-        """The reports that its run holds, by name; those that are gone are left out."""
+        """The reports in the version's run, by name; missing ones are left out."""
         import tempfile
 
         from tasks.lifecycle.registry import mlflow_errors
 
         with tempfile.TemporaryDirectory() as scratch, mlflow_errors(self.uri):
-            there = {
-                artifact.path for artifact in self.client.list_artifacts(version.run_id, "reports")
-            }
-            names = [name for name in REPORTS if f"reports/{name}.json" in there]
-            return {
-                name: read_json(
-                    Path(
-                        self.client.download_artifacts(
-                            version.run_id, f"reports/{name}.json", scratch
-                        )
-                    )
-                )
-                for name in names
-            }
+            artifacts = self.client.list_artifacts(version.run_id, "reports")
+            present = {artifact.path for artifact in artifacts}
+            reports = {}
+            for name in REPORTS:
+                path = f"reports/{name}.json"
+                if path in present:
+                    file = self.client.download_artifacts(version.run_id, path, scratch)
+                    reports[name] = read_json(Path(file))
+            return reports
 
 
 def rollback_target(registry: Registry, decisions: list[Decision], to: int | None) -> int:
-    """The earlier champion to go back to, the previous one where `to` is None; GateError where there is none, or `to` never was one."""
+    """The earlier champion to go back to; `to` None: the previous one.
+
+    Raises GateError if there is none, or if `to` was never champion.
+    """
     from tasks.lifecycle.ledger import standing
 
     past, current = standing(decisions).champions, registry.champion()
-    earlier = (
-        past[:-1] if past and past[-1] == current else past
-    )  # an alias that was moved by hand goes back to what the ledger says
-    there = {int(version.version) for version in registry.versions()}
-    left = [version for version in earlier if version in there and version != current]
-    if not left:
-        only = (
-            f"version {current} is the only champion so far"
-            if current
-            else "no version was ever promoted"
-        )
+    # an alias moved by hand goes back to the ledger's champion
+    earlier = past[:-1] if past and past[-1] == current else past
+    registered = {int(version.version) for version in registry.versions()}
+    targets = [version for version in earlier if version in registered and version != current]
+    if not targets:
+        only = f"version {current} is the only champion so far"
+        reason = only if current else "no version was ever promoted"
         raise GateError(
-            f"{registry.name}: {only}, so there is nothing to roll back to.",
+            f"{registry.name}: {reason}, so there is nothing to roll back to.",
             "See `ratchet history`; promote a version.",
         )
-    if to is not None and to not in left:
+    if to is not None and to not in targets:
         raise GateError(
-            f"{registry.name}: version {to} was not champion before; earlier champions: {', '.join(map(str, left))}.",
+            f"{registry.name}: version {to} was never champion; "
+            f"earlier champions: {', '.join(map(str, targets))}.",
             "Name one of those, or `ratchet promote` it.",
         )
-    return to or left[-1]
+    return to or targets[-1]

@@ -1,8 +1,9 @@
-"""An effect and its answer: what a command has begun is kept until its answer was given, so that a repeat after a kill is known as one.
+"""Idempotency keys: a command repeated after a kill is recognised and takes effect once.
 
-Before a command changes anything outside it keeps an idempotency key in the workspace's store, with what was asked. The key becomes the
-decision's id, in the ledger. A command that is killed leaves it behind; the same command finds it, looks the decision up and answers what
-was done, or does it now under that key. Once an answer was printed the key is gone: the same command is a new wish.
+Before a command changes anything outside, it stores a key and its request in the workspace. The key
+becomes the decision's id in the ledger. A killed command leaves the key behind: the same command,
+run again, looks up the decision and reports it, or takes effect now under that key. Once the result
+is printed, the key is deleted, and the same command is a new request.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Effect:
-    """A command's effect; `file` is where its key is kept until the answer was given."""
+    """A command's effect; `file` holds its key until the result is printed."""
 
     file: Path | None = None
 
     def begin(self, asked: Mapping[str, Any]) -> str:
-        """The key of what is asked: that of an earlier attempt that gave no answer, or a new one.
+        """The request's key: that of an earlier attempt that never reported, or a new one.
 
-        asked  plain values that tell one wish from another
+        asked  JSON values that identify the request
         """
         if (left := self.left()) and left["asked"] == asked:
             return str(left["key"])
@@ -45,7 +46,7 @@ class Effect:
         return key
 
     def done(self, asked: Mapping[str, Any], registry: Registry) -> Decision | None:
-        """The decision that an earlier attempt at the same took and gave no answer about, if it came so far."""
+        """The decision that an earlier attempt made but never reported, if it got that far."""
         left = self.left()
         if left is None or left["asked"] != asked:
             return None
@@ -54,18 +55,19 @@ class Effect:
         )
 
     def left(self) -> dict[str, Any] | None:
-        """`key` and `asked` of an attempt that gave no answer."""
+        """`key` and `asked` of an earlier attempt that never reported."""
         return None if self.file is None else read_kept(self.file, "key", "asked")
 
 
-UNKEPT = Effect()  # of a caller that is not repeated
+UNKEPT = Effect()  # for callers that are never repeated
 
 
 @contextmanager
 def answering(workspace: Workspace, command: str) -> Iterator[Effect]:
-    """The effect of a command that answers within the block.
+    """The effect of a command that prints its result within the block.
 
-    A refusal is an answer too. A kill is none, nor is an error after which nobody knows how far it came: the registry's, the disk's, a bug.
+    A refusal counts as a result. A kill does not, nor does an error that leaves open how far the
+    command got: the registry's, the disk's, a bug.
     """
     effect = Effect(workspace.store / "pending" / f"{command}.json")
     answered = False

@@ -1,4 +1,4 @@
-"""Judges a version: scores it beside the champion and the best champion so far, gathers the evidence, asks the gates."""
+"""Judges a version: scores it with the current and the best champion, then runs the gates."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the gates said of a version.
+    """The gates' verdict on a version.
 
-    champion    the version it was judged against
-    test        of flows.lifecycle.comparing.describe_rows
-    high_water  the best champion so far, should it be promoted
+    champion    the version it was compared with
+    test        the test rows, from flows.lifecycle.comparing.describe_rows
+    high_water  the best champion so far, if this version is promoted
     """
 
     version: int
@@ -52,7 +52,7 @@ def judge_version(
     champion: Contestant | None,
     decisions: list[Decision],
 ) -> Judgement:
-    """Every gate's verdict on a registered version; the comparison is logged, nothing else outside is changed."""
+    """Run every gate on a registered version; only the comparison is logged to MLflow."""
     from tasks.comparison import describe_model
     from tasks.lifecycle.evidence import Evidence, ModelEvidence
     from tasks.lifecycle.gates import judge
@@ -62,22 +62,18 @@ def judge_version(
 
     assert challenger.version is not None
     assert challenger.number is not None
-    params, stands = workspace.params(), standing(decisions)
-    mark, gone = _find_mark(registry, stands.high_water, champion)
+    params, ledger = workspace.params(), standing(decisions)
+    mark, mark_problem = _find_mark(registry, ledger.high_water, champion)
     contestants = {"challenger": challenger, "champion": champion, "mark": mark}
     rows, scored = score(
-        workspace, {place: contestant for place, contestant in contestants.items() if contestant}
+        workspace, {role: contestant for role, contestant in contestants.items() if contestant}
     )
     metric = _metric(rows, params.promotion.metric)
     _require_labels(challenger, scored, rows)
     comparison = None
     if champion:
-        comparison = describe_pair(
-            workspace,
-            registry,
-            rows,
-            {challenger: scored["challenger"], champion: scored["champion"]},
-        )
+        pair = {challenger: scored["challenger"], champion: scored["champion"]}
+        comparison = describe_pair(workspace, registry, rows, pair)
         log_comparison(registry, comparison, [challenger, champion])
     resampling = Resampling(params.promotion.resamples, seed=params.seed)
     measured = (
@@ -86,35 +82,34 @@ def judge_version(
         else [describe_model(scored["challenger"], rows, Resampling(seed=params.seed))]
     )
     models = [
-        ModelEvidence(found, registry.reports(contestant.version))
-        for found, contestant in zip(measured, (challenger, champion), strict=False)
+        ModelEvidence(model, registry.reports(contestant.version))
+        for model, contestant in zip(measured, (challenger, champion), strict=False)
         if contestant and contestant.version
     ]
+    own, problem = scored["challenger"], rows.problem
     evidence = Evidence(
         metric=metric,
         challenger=models[0],
         champion=models[1] if champion else None,
         comparison=comparison,
-        chance=None
-        if champion
-        else _against_chance(scored["challenger"], rows, metric, resampling),
+        chance=None if champion else _against_chance(own, rows, metric, resampling),
         only_answer=""
-        if rows.problem.baseline_is_base
-        else only_answer(rows.problem, scored["challenger"].outputs, rows.columns, rows.labels),
+        if problem.baseline_is_base
+        else only_answer(problem, own.outputs, rows.columns, rows.labels),
         high_water=_against_mark(mark.title, scored, rows, metric, resampling) if mark else None,
-        mark_gone=gone,
+        mark_gone=mark_problem,
         rows=rows.count,
         look=next_look(rows.sketch, looks(decisions)),
         lineage=lineage_gaps(workspace, challenger),
-        rolled_back=challenger.number in stands.rolled_back,
+        rolled_back=challenger.number in ledger.rolled_back,
     )
     gates = judge(evidence, params.promotion)
     known = {
-        contestant.number: scored[place]
-        for place, contestant in contestants.items()
+        contestant.number: scored[role]
+        for role, contestant in contestants.items()
         if contestant and contestant.number
     }
-    best = stands.high_water if gone and stands.high_water else _best(rows, metric, known)
+    best = ledger.high_water if mark_problem and ledger.high_water else _best(rows, metric, known)
     return Judgement(
         challenger.number,
         champion.number if champion else None,
@@ -126,7 +121,7 @@ def judge_version(
 
 
 def lineage_gaps(workspace: Workspace, contestant: Contestant) -> list[str]:
-    """What is missing for somebody else to make this version again, in words."""
+    """What somebody else would lack to reproduce this version, in words."""
     from flows.engine.stage_runner import StageRunner
 
     tags = contestant.version.tags if contestant.version else {}
@@ -134,68 +129,62 @@ def lineage_gaps(workspace: Workspace, contestant: Contestant) -> list[str]:
     if tags.get("ratchet.git_commit", "none") == "none":
         gaps.append("it was trained outside git: no commit names its code")
     elif tags.get("ratchet.git_dirty") == "true":
-        gaps.append("code or params differed from the commit when it was trained")
+        gaps.append("it was trained with uncommitted changes to code or params")
     with closing(StageRunner(workspace, (), listener.get(), reading=True)) as runner:
-        # by what lies here, not by the content key: that of params.yaml is another where it was trained with `-S`
-        bundle = workspace.root / "models" / "bundle" / MANIFEST
-        here = bundle.is_file() and sha256_file(bundle) == tags.get(BUNDLE_SHA256)
-        if not here or runner.lineage().data_hash != tags.get("ratchet.data_hash"):
-            return [
-                *gaps,
-                "this workspace holds another model now: whether a remote has this one's data is not known",
-            ]
+        # compare files: after a training with `-S`, the content key of params.yaml differs
+        manifest = workspace.root / "models" / "bundle" / MANIFEST
+        is_same = manifest.is_file() and sha256_file(manifest) == tags.get(BUNDLE_SHA256)
+        if not is_same or runner.lineage().data_hash != tags.get("ratchet.data_hash"):
+            gap = "this workspace holds another model now: a remote may or may not have the data"
+            return [*gaps, gap]
         missing = runner.unpushed()
-    return (
-        [*gaps, "what it was made from is on no DVC remote yet (`dvc push`)"] if missing else gaps
-    )
+    return [*gaps, "its inputs are on no DVC remote yet (`dvc push`)"] if missing else gaps
 
 
 def _find_mark(
     registry: Registry, version: int | None, champion: Contestant | None
 ) -> tuple[Contestant | None, str]:
-    """The best champion so far, if it is not the present one, or why it cannot be scored any more."""
+    """The best champion so far, unless it is the current one; or why it cannot be scored."""
     if version is None or (champion and champion.number == version):
         return None, ""
-    found = next((known for known in registry.versions() if int(known.version) == version), None)
-    if found is None:
-        return (
-            None,
-            f"version {version}, the best champion so far, was deleted: small losses since cannot be told",
-        )
+    best = f"version {version}, the best champion so far"
+    entry = next((known for known in registry.versions() if int(known.version) == version), None)
+    if entry is None:
+        return None, f"{best}, was deleted: small losses since then cannot be measured"
     try:
-        mark = registry.contestant(found)
+        mark = registry.contestant(entry)
         mark.open()
     except BundleError as error:
-        return (
-            None,
-            f"version {version}, the best champion so far, cannot be scored: {error.message.splitlines()[0]}",
-        )
+        return None, f"{best}, cannot be scored: {error.message.splitlines()[0]}"
     return mark, ""
 
 
 def _metric(rows: TestRows, wanted: str | None) -> str:
-    kind = rows.problem
+    problem = rows.problem
     if wanted is None:
-        return kind.metric
-    known = [name for name, sign in kind.metric_signs.items() if sign > 0]
+        return problem.metric
+    known = [name for name, sign in problem.metric_signs.items() if sign > 0]
     if wanted not in known:
         raise ParamsError(
-            f"promotion.metric: '{wanted}' is no metric to promote by.{did_you_mean(wanted, known)}",
-            f"Metrics where more is better: {', '.join(known)}.",
+            f"promotion.metric: '{wanted}' cannot be the promotion metric."
+            f"{did_you_mean(wanted, known)}",
+            f"Metrics where higher is better: {', '.join(known)}.",
         )
     return wanted
 
 
 def _require_labels(challenger: Contestant, scored: dict[str, Scored], rows: TestRows) -> None:
-    """DataError where the challenger does not know a label that the workspace or the champion has."""
+    """Raise DataError if the challenger lacks a label of the test rows or the champion."""
     from tasks.comparison import known_labels
 
     known = known_labels(scored["challenger"].info)
-    lost = [label for label in rows.labels if label not in known]
-    if lost:
+    missing = [label for label in rows.labels if label not in known]
+    if missing:
         raise DataError(
-            f"{challenger.title} does not know the label(s) {', '.join(lost)}, which the test rows or the champion have.",
-            "Train a version that knows them: `labels` in params.yaml, then `ratchet train`.",
+            f"{challenger.title} does not know the label(s) {', '.join(missing)}, "
+            "which the test rows or the champion have.",
+            "Train a version that knows them: add them to `labels` in params.yaml, "
+            "then run `ratchet train`.",
         )
 
 
@@ -204,18 +193,17 @@ def _against_mark(
 ) -> PairedDifference:
     from tasks.scoring.statistics.paired import PairedDifference, discordant, metric_differences
 
-    ours, theirs = scored["challenger"], scored["mark"]
-    found = metric_differences(
-        rows.problem, (ours.outputs, theirs.outputs), ours.references, rows.labels, resampling
-    )
-    right = (rows.problem.right(model.outputs, ours.references) for model in (ours, theirs))
-    return PairedDifference(title, found[metric], sum(discordant(*right)))
+    problem, references = rows.problem, scored["challenger"].references
+    outputs = (scored["challenger"].outputs, scored["mark"].outputs)
+    differences = metric_differences(problem, outputs, references, rows.labels, resampling)
+    right = (problem.right(output, references) for output in outputs)
+    return PairedDifference(title, differences[metric], sum(discordant(*right)))
 
 
 def _against_chance(
     scored: Scored, rows: TestRows, metric: str, resampling: Resampling
 ) -> PairedDifference | None:
-    """None for a problem whose plain method is its base model, which already knows something."""
+    """The difference to chance; None if the problem's baseline is its base model, not chance."""
     from tasks.scoring.statistics.chance import difference_to_chance
 
     if rows.problem.baseline_is_base:
@@ -226,11 +214,10 @@ def _against_chance(
 
 
 def _best(rows: TestRows, metric: str, scored: dict[int, Scored]) -> int:
-    """The version with the best metric on these rows."""
-    kind = rows.problem
-    return max(
-        scored,
-        key=lambda number: kind.metrics(
-            scored[number].outputs, scored[number].references, rows.labels
-        )[metric],
-    )
+    """Number of the version with the best metric on these rows."""
+
+    def value(number: int) -> float:
+        model = scored[number]
+        return rows.problem.metrics(model.outputs, model.references, rows.labels)[metric]
+
+    return max(scored, key=value)

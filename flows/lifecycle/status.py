@@ -1,4 +1,4 @@
-"""What a workspace holds: its stages and its registered versions."""
+"""`ratchet status`: a workspace's stages, rows and registered versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def workspace_status(workspace: Workspace) -> dict[str, Any]:
-    """Plain values for `ratchet status --json`."""
+    """Status as JSON values."""
     from flows.lifecycle.contestants import Registry
     from tasks.lifecycle.ledger import standing
 
@@ -31,46 +31,50 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
     by_ledger = next(iter(standing(decisions).champions[-1:]), None) if decisions else None
     tests = _test_rows(workspace, decisions) if model["versions"] else None
     clean = {stage["name"] for stage in stages if stage["state"] == "clean"}
-    found = {
+    return {
         "workspace": str(workspace.root),
         "problem": params.problem,
         "stages": stages,
         "rows": _rows(workspace, clean),
         "model": model,
+        "test_rows": tests,
+        "ledger_champion": by_ledger,
     }
-    return found | {"test_rows": tests, "ledger_champion": by_ledger}
 
 
 def _rows(workspace: Workspace, clean: Collection[str]) -> dict[str, Any] | None:
-    """The account of the rows by the stage that stopped the last run, or else by the last that ended; None before there is any.
+    """The row account of the stage that stopped the last run, else of the last that completed.
 
-    `files` hold the rows that were set aside, relative to the workspace.
+    None if there is none yet. Its `files`, relative to the workspace, hold the quarantined rows.
     """
     stopped = {
         stage: staging_dir(workspace, stage) / directory
         for stage, directory in STAGE_ROWS.items()
         if stage not in clean
     }
-    ended = {stage: workspace.root / directory for stage, directory in STAGE_ROWS.items()}
-    places = [*stopped.values(), *reversed(ended.values())]
-    found = next((directory for directory in places if (directory / FILE_NAME).is_file()), None)
-    if found is None:
+    completed = {stage: workspace.root / directory for stage, directory in STAGE_ROWS.items()}
+    candidates = [*stopped.values(), *reversed(completed.values())]
+    latest = next((path for path in candidates if (path / FILE_NAME).is_file()), None)
+    if latest is None:
         return None
-    account = Account.read(found)
-    kept = {
-        stage: found if stopped.get(stage) == found else directory
-        for stage, directory in ended.items()
+    account = Account.read(latest)
+    directories = {
+        stage: latest if stopped.get(stage) == latest else directory
+        for stage, directory in completed.items()
     }
     return account.plain() | {
         "files": [
-            f"{kept[stage].relative_to(workspace.root)}/quarantine.jsonl"
+            f"{directories[stage].relative_to(workspace.root)}/quarantine.jsonl"
             for stage in account.stages
         ]
     }
 
 
 def _test_rows(workspace: Workspace, decisions: list[Decision]) -> dict[str, Any] | None:
-    """How often the present test rows have judged, and whether fresh ones are due; None before there are any."""
+    """How often the current test rows were used to judge, and whether fresh ones are due.
+
+    None if there are no test rows yet.
+    """
     from tasks.comparison import read_test_rows
     from tasks.lifecycle.ledger import looks
     from tasks.scoring.statistics.alpha_spending import level_of_look, next_look
@@ -94,7 +98,7 @@ def _versions(registry: Registry) -> list[dict[str, Any]]:
 
     if not registry.is_made:
         return []
-    found = registry.versions()
+    versions = registry.versions()
     with mlflow_errors(registry.uri):
         return [
             {
@@ -104,7 +108,7 @@ def _versions(registry: Registry) -> list[dict[str, Any]]:
                 "content_key": version.tags.get(CONTENT_KEY),
                 "recipe": version.tags.get("ratchet.recipe"),
             }
-            for version in found
+            for version in versions
         ]
 
 

@@ -11,14 +11,15 @@ from tasks.lifecycle.decisions import Decision
 
 
 def print_start() -> None:
-    """What is about to be seen."""
+    """Introduce the demo."""
     console.print(
-        "Real sentences, a real pretrained model cut to three layers, the real gates. Some minutes on two cores."
+        "Real sentences, a real pretrained model cut to three layers, the real gates. "
+        "A few minutes on two cores."
     )
 
 
 def print_step(number: int, step: Step) -> None:
-    """What one step came to, as it is done."""
+    """Print one step's outcome as soon as it is done."""
     console.print(f"\n[bold]{number}. {step.title.capitalize()}[/bold]  ({step.seconds:.0f} s)")
     for line in step.lines:
         console.print(f"   {line}", markup=False)
@@ -26,21 +27,19 @@ def print_step(number: int, step: Step) -> None:
         print_history(MODEL_NAME, [Decision(**decision) for decision in decisions])
     if not step.held:
         console.print(
-            f"   [bold red]It did not come out so: {step.title}.[/] What is above is what was found."
+            f"   [bold red]Not as expected: {step.title}.[/] The lines above are what happened."
         )
 
 
 def print_end(held: bool, seconds: float, kept: Path | None) -> None:
-    """Whether the story held, and where to look further."""
-    console.print(
-        f"\n{'All of it came out as told.' if held else 'The story ends here.'} {seconds:.0f} s."
-    )
+    """Print whether every step came out as expected, and what to look at next."""
+    verdict = "Every step came out as expected." if held else "The demo ends here."
+    console.print(f"\n{verdict} {seconds:.0f} s.")
     if kept is None:
-        console.print(
-            "The workspace is removed; `ratchet demo --keep DIR` leaves it to look around in."
-        )
+        console.print("The workspace is removed; `ratchet demo --keep DIR` keeps it.")
     else:
         console.print(
-            f'The workspace is {kept}: `ratchet -C {kept} status`, `history`, `compare 3 1`, `predict "Some text."`.',
+            f"The workspace is {kept}: `ratchet -C {kept} status`, `history`, `compare 3 1`, "
+            '`predict "Some text."`.',
             markup=False,
         )

@@ -1,4 +1,4 @@
-"""What compare, promote and history print for people."""
+"""Human-readable output of compare, promote, rollback, retrain and history."""
 
 from __future__ import annotations
 
@@ -18,52 +18,38 @@ if TYPE_CHECKING:
 COLOURS = {"passed": "green", "failed": "red", "warned": "yellow", "not applicable": "dim"}
 
 
-def print_comparison(found: Mapping[str, Any], page: Path | None) -> None:
-    """Metrics, slices and speed of two models, and what differs between them."""
-    first, second = found["models"]
+def print_comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
+    """Print metrics, slices and speed of two models, and how their params and lineage differ."""
+    first, second = comparison["models"]
     console.print(
         f"\nA: {first['title']}, {first['recipe']}\nB: {second['title']}, {second['recipe']}",
         markup=False,
     )
-    console.print(f"{found['test']['rows']} test rows. {' '.join(found['notes'])}\n", markup=False)
-    table = Table(
-        "metric",
-        "A",
-        "B",
-        "A - B",
-        "95% interval",
-        "p",
-        title="On the same rows, paired",
-        title_justify="left",
+    console.print(
+        f"{comparison['test']['rows']} test rows. {' '.join(comparison['notes'])}\n", markup=False
     )
-    for name, difference in found["metrics"].items():
+    columns = ("A", "B", "A - B", "95% interval")
+    title = "On the same rows, paired"
+    table = Table("metric", *columns, "p", title=title, title_justify="left")
+    for name, difference in comparison["metrics"].items():
         table.add_row(name, *_numbers(difference))
     console.print(table)
-    test = found["mcnemar"]
+    test = comparison["mcnemar"]
     console.print(
-        f"McNemar's exact test: A alone is right on {test['only_first']} rows, B alone on {test['only_second']}, "
-        f"p {say_p(test['p_value'])}. "
-        f"They agree on {found['agreement']:.1%}."
+        f"McNemar's exact test: only A is right on {test['only_first']} rows, "
+        f"only B on {test['only_second']}, p {say_p(test['p_value'])}. "
+        f"They agree on {comparison['agreement']:.1%}."
     )
-    slices = Table(
-        "slice",
-        "rows",
-        "A",
-        "B",
-        "A - B",
-        "95% interval",
-        "p of a fall",
-        title="Accuracy by slice",
-        title_justify="left",
-    )
-    for part in found["slices"]:
-        if part["judged"]:
-            numbers = _numbers(part["difference"])[:-1]
+    title = "Accuracy by slice"
+    slices = Table("slice", "rows", *columns, "p of a fall", title=title, title_justify="left")
+    for slice_ in comparison["slices"]:
+        if slice_["judged"]:
+            numbers = _numbers(slice_["difference"])[:-1]
             slices.add_row(
-                escape(f"{part['column']}={part['value']}"),
-                str(part["rows"]),
+                escape(f"{slice_['column']}={slice_['value']}"),
+                str(slice_["rows"]),
                 *numbers,
-                say_p(part["fall_p_adjusted"]),
+                say_p(slice_["fall_p_adjusted"]),
             )
     console.print(
         slices
@@ -72,32 +58,31 @@ def print_comparison(found: Mapping[str, Any], page: Path | None) -> None:
     )
     speed = Table("side by side", "A", "B", title_justify="left")
     for name, key, scale, digits in (
-        ("batch 1 p50, ms", "latency_ms_p50", 1, 2), ("batch 1 p95, ms", "latency_ms_p95", 1, 2),
-        ("batch 32, rows/s", "throughput", 1, 0), ("size, MB", "size_bytes", 1e-6, 1),
-    ):  # fmt: skip
+        ("batch 1 p50, ms", "latency_ms_p50", 1, 2),
+        ("batch 1 p95, ms", "latency_ms_p95", 1, 2),
+        ("batch 32, rows/s", "throughput", 1, 0),
+        ("size, MB", "size_bytes", 1e-6, 1),
+    ):
         speed.add_row(name, *(f"{model[key] * scale:.{digits}f}" for model in (first, second)))
     console.print(speed)
-    for title, changes in (("Params", found["params"]), ("Lineage", found["lineage"])):
-        for key, (ours, theirs) in changes.items():
-            console.print(f"{title}: {key}  A {_short(ours)}  B {_short(theirs)}", markup=False)
+    for title, changes in (("Params", comparison["params"]), ("Lineage", comparison["lineage"])):
+        for key, (value_a, value_b) in changes.items():
+            console.print(f"{title}: {key}  A {_short(value_a)}  B {_short(value_b)}", markup=False)
     if page:
         console.print(f"Page: {page}", markup=False)
 
 
 def print_promotion(result: Mapping[str, Any]) -> None:
-    """Every gate, and what came of it."""
+    """Print every gate's verdict and the decision."""
     name, version, decision = result["model"], result["version"], result["decision"]
     if decision is None:
-        console.print(f"{name}: version {version} is champion already; nothing to decide.")
+        console.print(f"{name}: version {version} is already champion; nothing to decide.")
         return
     table = Table("gate", "verdict", "why", title=f"{name} version {version}", title_justify="left")
     for gate in decision["gates"]:
         if gate["status"] != "not applicable":
-            table.add_row(
-                gate["name"],
-                f"[{COLOURS[gate['status']]}]{gate['status']}[/]",
-                escape(gate["reason"]),
-            )
+            status = f"[{COLOURS[gate['status']]}]{gate['status']}[/]"
+            table.add_row(gate["name"], status, escape(gate["reason"]))
     console.print(table)
     skipped = [
         f"{gate['name']} ({gate['reason']})"
@@ -106,73 +91,62 @@ def print_promotion(result: Mapping[str, Any]) -> None:
     ]
     if skipped:
         console.print(f"Not applicable: {'; '.join(skipped)}.", markup=False)
-    champion = "no version is" if result["champion"] is None else f"version {result['champion']} is"
-    console.print(
-        f"{decision['outcome'].capitalize()}: {decision['reason'].rstrip('.')}. {champion.capitalize()} champion.",
-        markup=False,
-    )
+    champion = "No version" if result["champion"] is None else f"Version {result['champion']}"
+    outcome = f"{decision['outcome'].capitalize()}: {decision['reason'].rstrip('.')}."
+    console.print(f"{outcome} {champion} is champion.", markup=False)
 
 
 def print_rollback(result: Mapping[str, Any]) -> None:
-    """Who is champion again; of a rollback that is repeated after a kill, also who was promoted since."""
+    """Print the restored champion.
+
+    If an interrupted rollback is reported late, also print which version was promoted since.
+    """
     version, champion, decision = result["version"], result["champion"], result["decision"]
     if decision is None:
-        print(f"{result['model']}: version {champion} is champion already; nothing to do.")
+        print(f"{result['model']}: version {champion} is already champion; nothing to do.")
     elif version == champion:
         print(f"{result['model']}: version {champion} is champion again. {decision['reason']}")
     else:
         print(
-            f"{result['model']}: an interrupted `ratchet rollback` made version {version} champion again at {decision['time'][:19]} UTC; "
-            f"version {champion} is champion since. Run it again to go back from there."
+            f"{result['model']}: an interrupted `ratchet rollback` made version {version} "
+            f"champion again at {decision['time'][:19]} UTC; since then version {champion} has "
+            "become champion. Run it again to roll that back."
         )
 
 
 def print_retraining(result: Mapping[str, Any]) -> None:
-    """What was asked, and what came of it."""
+    """Print every trigger's answer and the outcome."""
     for trigger in result["triggers"]:
-        mark = (
-            "[green]fired[/]"
-            if trigger["fired"]
-            else "[dim]no[/]"
-            if trigger["enabled"]
-            else "[dim]off[/]"
-        )
-        console.print(f"{trigger['name']:<12} {mark}  ", end="")
+        quiet = "[dim]no[/]" if trigger["enabled"] else "[dim]off[/]"
+        answer = "[green]fired[/]" if trigger["fired"] else quiet
+        console.print(f"{trigger['name']:<12} {answer}  ", end="")
         console.print(trigger["reason"], markup=False)
     if result["state"] == "idle":
-        console.print("Nothing calls for training.")
+        console.print("No trigger fired; nothing to train.")
     elif result["promotion"] is None:
         console.print(
-            f"Data, params and code are those of version {result['version']}, which was judged: nothing new would come of it."
+            f"Data, params and code are the same as for version {result['version']}, "
+            "which has been judged: nothing to promote."
         )
     else:
         print_promotion(result["promotion"])
 
 
 def print_history(name: str, decisions: Sequence[Decision]) -> None:
-    """The ledger, oldest first."""
+    """Print the ledger, oldest decision first."""
     if not decisions:
-        console.print(f"{name}: nothing was decided yet. Run `ratchet promote`.")
+        console.print(f"{name}: no decisions yet. Run `ratchet promote`.")
         return
-    table = Table(
-        "when (UTC)",
-        "who",
-        "version",
-        "decision",
-        "before",
-        "look",
-        "why",
-        title=name,
-        title_justify="left",
-    )
+    columns = ("when (UTC)", "who", "version", "decision", "before", "look", "why")
+    table = Table(*columns, title=name, title_justify="left")
     for decision in decisions:
-        words = f"{decision.outcome} (forced)" if decision.forced else decision.outcome
+        outcome = f"{decision.outcome} (forced)" if decision.forced else decision.outcome
         before = "-" if decision.previous is None else str(decision.previous)
         table.add_row(
             decision.time[:19],
             escape(decision.who),
             str(decision.version),
-            words,
+            outcome,
             before,
             str(decision.look or "-"),
             escape(decision.reason),
@@ -182,9 +156,12 @@ def print_history(name: str, decisions: Sequence[Decision]) -> None:
 
 def _numbers(difference: Mapping[str, float]) -> tuple[str, str, str, str, str]:
     return (
-        f"{difference['first']:.4f}", f"{difference['second']:.4f}", f"{difference['value']:+.4f}",
-        f"{difference['low']:+.4f} to {difference['high']:+.4f}", say_p(difference["p_value"]),
-    )  # fmt: skip
+        f"{difference['first']:.4f}",
+        f"{difference['second']:.4f}",
+        f"{difference['value']:+.4f}",
+        f"{difference['low']:+.4f} to {difference['high']:+.4f}",
+        say_p(difference["p_value"]),
+    )
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What the commands print for people."""
+"""Human-readable output of train, status and init."""
 
 from __future__ import annotations
 
@@ -20,54 +20,51 @@ if TYPE_CHECKING:
     from flows.workspaces.creation import Made
 
 NEXT = """Next, in this workspace:
-  {predict:<47} what the new version says
-  ratchet promote                                 make it champion, if the gates let it through
+  {predict:<47} predict with the new version
+  ratchet promote                                 make it champion, if no gate fails
   ratchet status                                  stages and versions
-  ratchet train -S finetune.learning_rate=3e-5    another try; going back costs nothing
-  mlflow ui --backend-store-uri sqlite:///.ratchet/mlflow.db    runs, curves and versions side by side"""
+  ratchet train -S finetune.learning_rate=3e-5    try another value; going back costs nothing
+  mlflow ui --backend-store-uri sqlite:///.ratchet/mlflow.db    compare runs, curves and versions"""
 
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
-    console.width = 120  # of a log or a pipe; 80 would cut the tables
+    console.width = 120  # for a log or a pipe; 80 would cut the tables
 
 
 def print_training(
     workspace: Workspace, result: TrainResult, wall_s: float, overhead_s: float
 ) -> None:
-    """What was made, what ships and why, and what to try next."""
+    """Print the new version, which recipe ships and why, and what to do next."""
     if result.state == "cached":
         console.print(
-            f"Nothing has changed: every stage is cached, {result.model} version {result.version} stands. {wall_s:.1f} s"
+            "Nothing has changed: every stage is cached, "
+            f"{result.model} version {result.version} is current. {wall_s:.1f} s"
         )
         _print_rows(result.rows, _quarantines(result.rows))
         return
     verified = read_json(workspace.root / "reports" / "verification.json")
-    console.print(
-        f"\n[bold]{result.model} version {result.version}[/bold] (alias challenger)\n\nShips: {verified['reason']}\n"
-    )
+    console.print(f"\n[bold]{result.model} version {result.version}[/bold] (alias challenger)\n")
+    console.print(f"Ships: {verified['reason']}\n")
     evaluation = read_json(workspace.root / "reports" / "evaluation.json")
     console.print(_metrics_table(verified["test_metrics"], evaluation["baseline"]))
     for note in result.notes:
         console.print(f"[bold yellow]![/] {escape(note)}")
     console.print(_recipes_table(verified))
-    for note in [
-        *_recipe_notes(verified),
-        *stage_notes(workspace, "validate"),
-        *stage_notes(workspace, "split"),
-    ]:
+    notes = [*stage_notes(workspace, "validate"), *stage_notes(workspace, "split")]
+    for note in [*_recipe_notes(verified), *notes]:
         console.print(note, markup=False)
     _print_rows(result.rows, _quarantines(result.rows))
     console.print(f"\nReport: {workspace.root / 'reports' / 'report.html'}")
-    console.print(f"{wall_s:.0f} s in all, {overhead_s:.1f} s of it outside the stages.\n")
+    console.print(f"{wall_s:.0f} s in total, {overhead_s:.1f} s of it outside the stages.\n")
     console.print(NEXT.format(predict=_predict_command(workspace)), markup=False)
 
 
 def _print_rows(rows: dict[str, Any], files: Sequence[str]) -> None:
-    """What became of the rows that the sources hold, and which files have those that were set aside."""
+    """Print what became of the sources' rows, and which files hold the quarantined ones."""
     for line in Account.of(rows).lines():
         console.print(line, markup=False)
     if files:
-        console.print(f"  all of them, with the reasons: {', '.join(files)}", markup=False)
+        console.print(f"  full list with reasons: {', '.join(files)}", markup=False)
 
 
 def _quarantines(rows: dict[str, Any]) -> list[str]:
@@ -75,43 +72,29 @@ def _quarantines(rows: dict[str, Any]) -> list[str]:
 
 
 def _predict_command(workspace: Workspace) -> str:
-    """A call that the problem's inputs fit into."""
+    """An example command that fits the problem's inputs."""
     from tasks.problems import load_problem
 
     inputs = load_problem(workspace.params().problem).example()
     texts = all(isinstance(values[0], str) for values in inputs.values())
-    return (
-        " ".join(["ratchet predict", *['"Some text."'] * len(inputs)])
-        if texts
-        else "ratchet predict --input FILE"
-    )
+    if not texts:
+        return "ratchet predict --input FILE"
+    return " ".join(["ratchet predict", *['"Some text."'] * len(inputs)])
 
 
 def print_status(status: dict[str, Any]) -> None:
-    """Stages and versions."""
+    """Print stages, rows, versions, champion and test rows."""
     console.print(f"{status['workspace']}  ({status['problem']})")
-    console.print(
-        "  ".join(
-            f"{stage['name']} [{_colour(stage['state'])}]{stage['state']}[/]"
-            for stage in status["stages"]
-        )
-    )
+    states = [(stage["name"], stage["state"]) for stage in status["stages"]]
+    console.print("  ".join(f"{name} [{_colour(state)}]{state}[/]" for name, state in states))
     if status["rows"]:
         _print_rows(status["rows"], status["rows"]["files"])
     model = status["model"]
     if not model["versions"]:
         console.print(f"No version of {model['name']} is registered yet. Run `ratchet train`.")
         return
-    table = Table(
-        "version",
-        "aliases",
-        "accuracy",
-        "macro F1",
-        "recipe",
-        "content key",
-        title=model["name"],
-        title_justify="left",
-    )
+    columns = ("version", "aliases", "accuracy", "macro F1", "recipe", "content key")
+    table = Table(*columns, title=model["name"], title_justify="left")
     for version in model["versions"]:
         metrics = version["metrics"]
         numbers = [
@@ -129,42 +112,36 @@ def print_status(status: dict[str, Any]) -> None:
         (version["version"] for version in model["versions"] if "champion" in version["aliases"]),
         None,
     )
-    if champion != status["ledger_champion"]:
-        by_ledger = (
-            f"by the ledger it is version {status['ledger_champion']}"
-            if status["ledger_champion"]
-            else "the ledger knows of none"
-        )
+    ledger_champion = status["ledger_champion"]
+    if champion != ledger_champion:
+        pointed_at = f"points at version {champion}" if champion else "is not set"
+        recorded = f"version {ledger_champion}" if ledger_champion else "no champion"
         console.print(
-            f"The alias `champion` is at {champion or 'no version'}; {by_ledger}: somebody moved it by hand."
+            f"The alias `champion` {pointed_at}, the ledger records {recorded}: "
+            "somebody moved the alias by hand."
         )
     if tests := status["test_rows"]:
-        due = (
-            " Fresh test rows are due: add rows to the sources (promotion.max_looks)."
-            if tests["fresh_rows_due"]
-            else ""
+        judgements = f"The {tests['rows']} test rows have been used for {tests['looks']} judgements"
+        due = " Fresh test rows are due: add rows to the sources (promotion.max_looks)."
+        console.print(
+            f"{judgements}; the next is at level {tests['next_level']:.4f}."
+            f"{due if tests['fresh_rows_due'] else ''}"
         )
-        judged = f"The {tests['rows']} test rows have judged {tests['looks']} times; the next judgement is at level"
-        console.print(f"{judged} {tests['next_level']:.4f}.{due}")
 
 
 def print_workspace(made: Made) -> None:
-    """What `ratchet init` made."""
-    labels = (
-        f", {len(made.labels)} labels: {', '.join(made.labels[:10])}{', ...' if len(made.labels) > 10 else ''}"
-        if made.labels
-        else ""
-    )
-    console.print(
-        f"{made.workspace}: {made.problem}, model {made.model_name}, {made.rows} rows{labels}",
-        markup=False,
-    )
+    """Print what `ratchet init` made."""
+    summary = f"{made.workspace}: {made.problem}, model {made.model_name}, {made.rows} rows"
+    if made.labels:
+        more = ", ..." if len(made.labels) > 10 else ""
+        summary += f", {len(made.labels)} labels: {', '.join(made.labels[:10])}{more}"
+    console.print(summary, markup=False)
     columns = ", ".join(f"{name} is {say_columns(column)}" for name, column in made.columns.items())
     console.print(f"columns: {columns}", markup=False)
     if made.account["losses"] or made.account["mended"]:
         _print_rows(made.account, ())
         console.print(
-            "  `ratchet train` keeps what it sets aside in data/raw/quarantine.jsonl, with the reasons.",
+            "  `ratchet train` lists quarantined rows, with reasons, in data/raw/quarantine.jsonl.",
             markup=False,
         )
     for split, files in made.splits.items():
@@ -172,67 +149,56 @@ def print_workspace(made: Made) -> None:
     for note in made.notes:
         console.print(f"Note: {note}", markup=False)
     console.print(
-        f"Next: look through {made.workspace}/params.yaml, then run  ratchet -C {made.workspace} train",
+        f"Next: review {made.workspace}/params.yaml, then run  ratchet -C {made.workspace} train",
         markup=False,
     )
 
 
-def _metrics_table(metrics: dict[str, dict[str, float]], plain: dict[str, Any] | None) -> Table:
-    beside = [plain["name"]] if plain else []
-    table = Table(
-        "test metric",
-        "value",
-        "95% interval",
-        *beside,
-        title="The shipped bundle on the test split",
-        title_justify="left",
-    )
+def _metrics_table(metrics: dict[str, dict[str, float]], baseline: dict[str, Any] | None) -> Table:
+    columns = ["test metric", "value", "95% interval", *([baseline["name"]] if baseline else [])]
+    table = Table(*columns, title="The shipped bundle on the test split", title_justify="left")
     for name, interval in metrics.items():
-        other = (
-            [f"{plain['metrics'][name]['value']:.4f}" if name in plain["metrics"] else ""]
-            if plain
-            else []
-        )
-        table.add_row(
-            name,
-            f"{interval['value']:.4f}",
-            f"{interval['low']:.4f} to {interval['high']:.4f}",
-            *other,
-        )
+        cells = [f"{interval['value']:.4f}", f"{interval['low']:.4f} to {interval['high']:.4f}"]
+        if baseline:
+            known = name in baseline["metrics"]
+            cells.append(f"{baseline['metrics'][name]['value']:.4f}" if known else "")
+        table.add_row(name, *cells)
     return table
 
 
 def _recipes_table(verified: dict[str, Any]) -> Table:
-    lost = f"{verified['metric']} lost"
-    writes = ["writes"] if "tokens_per_second" in verified["checkpoint"] else []
-    columns = ("recipe", lost, "agrees", "size", "batch 1 p50", "batch 32", *writes, "")
-    table = Table(*columns, title="What could ship, on validation", title_justify="left")
+    loss = f"{verified['metric']} loss"
+    generation = ["generation"] if "tokens_per_second" in verified["checkpoint"] else []
+    columns = ("recipe", loss, "agreement", "size", "batch 1 p50", "batch 32", *generation, "")
+    table = Table(*columns, title="Recipes, measured on validation", title_justify="left")
     torch = verified["checkpoint"]
     table.add_row("PyTorch", "", "", _megabytes(torch["size_bytes"]), *_speed(torch), "")
-    for found in verified["candidates"]:
-        if found["metric"] is None:
-            table.add_row(found["recipe"], *[""] * (5 + len(writes)), found["verdict"])
+    for recipe in verified["candidates"]:
+        if recipe["metric"] is None:
+            table.add_row(recipe["recipe"], *[""] * (5 + len(generation)), recipe["verdict"])
             continue
-        measured = (
-            f"{found['metric_loss']:+.4f}",
-            f"{found['agreement']:.1%}",
-            _megabytes(found["size_bytes"]),
-            *_speed(found),
+        cells = (
+            f"{recipe['metric_loss']:+.4f}",
+            f"{recipe['agreement']:.1%}",
+            _megabytes(recipe["size_bytes"]),
+            *_speed(recipe),
         )
-        table.add_row(found["recipe"], *measured, found["verdict"])
+        table.add_row(recipe["recipe"], *cells, recipe["verdict"])
     return table
 
 
-def _speed(found: dict[str, Any]) -> list[str]:
-    writes = [f"{found['tokens_per_second']:.1f} tokens/s"] if "tokens_per_second" in found else []
-    return [f"{found['latency_ms_p50']:.1f} ms", f"{found['throughput']:.0f} rows/s", *writes]
+def _speed(measured: dict[str, Any]) -> list[str]:
+    speed = [f"{measured['latency_ms_p50']:.1f} ms", f"{measured['throughput']:.0f} rows/s"]
+    if "tokens_per_second" in measured:
+        speed.append(f"{measured['tokens_per_second']:.1f} tokens/s")
+    return speed
 
 
 def _recipe_notes(verified: dict[str, Any]) -> list[str]:
     return [
-        f"{found['recipe']}: {found['reason']}"
-        for found in verified["candidates"]
-        if found["verdict"] not in ("ships", "passed")
+        f"{recipe['recipe']}: {recipe['reason']}"
+        for recipe in verified["candidates"]
+        if recipe["verdict"] not in ("ships", "passed")
     ]
 
 

@@ -1,11 +1,15 @@
-"""When a workspace is trained again by itself: one Prefect deployment a workspace, of the retraining flow.
+"""Scheduled retraining: one Prefect deployment of the retraining flow per workspace.
 
-Cron expressions are croniter's as Prefect evaluates them, by wall-clock time in the time zone. On the night when clocks go forward, a
-time within the skipped hour (2:30 in Europe/Berlin) is run once, an hour off: at 1:30 where the server runs on Python 3.11 or 3.12.
-When they go back, a time that comes twice is run the first time only. Intervals count elapsed time from 2020-01-01 00:00 UTC, so a
-restart does not shift them. Runs that were due while no server or nobody to run them was up stay in the server's database, late: one of
-them is made up for, the others that are due by then are cancelled, for two runs of one workspace never overlap. A run that an event
-started waits for the one at work instead: data that came while that one ran must not be missed.
+Cron expressions are croniter's, evaluated by Prefect in wall-clock time in the time zone. On the
+night when clocks go forward, a time within the skipped hour (2:30 in Europe/Berlin) runs once, an
+hour off: at 1:30 if the server runs on Python 3.11 or 3.12. When clocks go back, a time that occurs
+twice runs the first time only. Intervals count elapsed time from 2020-01-01 00:00 UTC, so a restart
+does not shift them.
+
+Runs that fell due while the server or the runner was down stay in the server's database as late:
+one is made up for and the others due by then are cancelled, because two runs of one workspace never
+overlap. A run started by an event waits for the current one instead: data that arrived while that
+one ran must not be missed.
 """
 
 from __future__ import annotations
@@ -32,17 +36,17 @@ if TYPE_CHECKING:
     from prefect.schedules import Schedule
 
 FLOW = "retrain"
-EPOCH = datetime(2020, 1, 1, tzinfo=UTC)  # what intervals count from
+EPOCH = datetime(2020, 1, 1, tzinfo=UTC)  # intervals count from here
 OUTAGE_WAIT_S = 10.0
 
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A workspace's deployment as it stands; times are ISO 8601."""
+    """The state of a workspace's deployment; times are ISO 8601."""
 
     name: str
     when: str
-    work_pool: str | None  # None: by the process that serves it
+    work_pool: str | None  # None: run by the serving process
     paused: bool
     next_run: str | None = None
     last_run: str | None = None
@@ -50,12 +54,16 @@ class Scheduled:
 
 
 def deployment_name(workspace: Workspace) -> str:
-    """The model's name and a short hash of where the workspace lies: no two workspaces share it."""
-    return f"{workspace.params().model_name}-{hashlib.sha256(str(workspace.root).encode()).hexdigest()[:8]}"
+    """The model's name and a short hash of the workspace's path: unique to the workspace."""
+    path_hash = hashlib.sha256(str(workspace.root).encode()).hexdigest()
+    return f"{workspace.params().model_name}-{path_hash[:8]}"
 
 
 def make_deployment(workspace: Workspace, plan: Plan, work_pool: str | None) -> RunnerDeployment:
-    """The deployment for a plan, not yet applied; one that was paused stays paused, and a work pool must exist."""
+    """The deployment for a plan, not yet applied; a paused one stays paused.
+
+    Raises ParamsError if the work pool does not exist.
+    """
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.events import DeploymentEventTrigger
     from prefect.types.entrypoint import EntrypointType
@@ -66,21 +74,19 @@ def make_deployment(workspace: Workspace, plan: Plan, work_pool: str | None) -> 
     with prefect_server() as client:
         if work_pool is not None:
             _check_work_pool(client, work_pool)
-        standing = _find(client, name)
-    paused = standing is not None and standing.paused
-    triggers: list[Any] = (
-        [DeploymentEventTrigger(name=name, enabled=not paused, expect={plan.event})]
-        if plan.event
-        else []
-    )
-    strategy = (
-        ConcurrencyLimitStrategy.ENQUEUE if plan.event else ConcurrencyLimitStrategy.CANCEL_NEW
-    )
-    deployment: RunnerDeployment = retraining.to_deployment(  # type: ignore[assignment]  # a coroutine only within a running loop
+        existing = _find(client, name)
+    paused = existing is not None and existing.paused
+    triggers: list[Any] = []
+    strategy = ConcurrencyLimitStrategy.CANCEL_NEW
+    if plan.event:
+        triggers = [DeploymentEventTrigger(name=name, enabled=not paused, expect={plan.event})]
+        strategy = ConcurrencyLimitStrategy.ENQUEUE
+    # a coroutine only within a running loop
+    deployment: RunnerDeployment = retraining.to_deployment(  # type: ignore[assignment]
         name,
         schedules=_schedules(plan),
         triggers=triggers,
-        # a run whose process was killed before it began holds its place so long; workers may have a container to start
+        # grace: how long a run killed before it began keeps its slot; workers may start containers
         concurrency_limit=ConcurrencyLimitConfig(
             limit=1, collision_strategy=strategy, grace_period_seconds=600 if work_pool else 60
         ),
@@ -88,16 +94,16 @@ def make_deployment(workspace: Workspace, plan: Plan, work_pool: str | None) -> 
         tags=["ratchet", name],
         paused=paused,
         work_pool_name=work_pool,
-        entrypoint_type=EntrypointType.MODULE_PATH,  # a file's path would hold from the working directory only
+        # a file path would be relative to the working directory
+        entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    deployment.work_pool_name = (
-        work_pool  # said also where it is None, or a deployment that had one would keep it
-    )
+    # set even if None, or a deployment that had a work pool would keep it
+    deployment.work_pool_name = work_pool
     return deployment
 
 
 def deploy(workspace: Workspace, plan: Plan, work_pool: str) -> Scheduled:
-    """Hand the runs to a work pool's workers."""
+    """Apply the plan; the work pool's workers execute the runs."""
     deployment = make_deployment(workspace, plan, work_pool)
     with prefect_server():
         deployment.apply()
@@ -105,15 +111,14 @@ def deploy(workspace: Workspace, plan: Plan, work_pool: str) -> Scheduled:
 
 
 def serve(deployment: RunnerDeployment) -> None:
-    """Start its runs from this process until it is told to end; a server that goes away is waited for."""
+    """Run the deployment's runs in this process until a signal; wait out server outages."""
     from tenacity import Retrying, retry_if_exception, wait_fixed
 
     from flows.schedules.runner import serve_until_told
 
     def run() -> None:
-        with redirect_stdout(
-            sys.stderr
-        ):  # Prefect prints an outage's tracebacks; standard output is ours
+        # Prefect prints tracebacks during an outage; standard output carries only our own output
+        with redirect_stdout(sys.stderr):
             serve_until_told(deployment)
 
     Retrying(retry=retry_if_exception(_is_outage), wait=wait_fixed(OUTAGE_WAIT_S))(run)
@@ -123,43 +128,43 @@ def scheduled(workspace: Workspace) -> list[Scheduled]:
     """The workspace's deployment, if it has one."""
     name = deployment_name(workspace)
     with prefect_server() as client:
-        found = _find(client, name)
-        return [_describe(client, found)] if found else []
+        deployment = _find(client, name)
+        return [_describe(client, deployment)] if deployment else []
 
 
 def pause(workspace: Workspace, *, paused: bool) -> Scheduled:
-    """Start no more runs, or start them again; a run at work goes on."""
+    """Pause or resume the schedule and event triggers; a current run continues."""
     with prefect_server() as client:
-        found = _found(client, workspace)
+        deployment = _require(client, workspace)
         if paused:
-            client.pause_deployment(found.id)
+            client.pause_deployment(deployment.id)
         else:
-            client.resume_deployment(found.id)
-        for automation in _automations(
-            client, found.id
-        ):  # a paused deployment's events would start runs all the same
-            client.pause_automation(automation.id) if paused else client.resume_automation(
-                automation.id
-            )
-        return _describe(client, client.read_deployment(found.id))
+            client.resume_deployment(deployment.id)
+        # events would start runs of a paused deployment too
+        for automation in _automations(client, deployment.id):
+            if paused:
+                client.pause_automation(automation.id)
+            else:
+                client.resume_automation(automation.id)
+        return _describe(client, client.read_deployment(deployment.id))
 
 
 def remove(workspace: Workspace) -> Scheduled:
-    """Take the deployment away with its pending runs; the runs that were stay in the server's history."""
+    """Delete the deployment and its pending runs; past runs stay in the server's history."""
     with prefect_server() as client:
-        found = _found(client, workspace)
-        last = replace(_describe(client, found), next_run=None)
-        client.delete_resource_owned_automations(f"prefect.deployment.{found.id}")
-        client.delete_deployment(found.id)
+        deployment = _require(client, workspace)
+        last = replace(_describe(client, deployment), next_run=None)
+        client.delete_resource_owned_automations(f"prefect.deployment.{deployment.id}")
+        client.delete_deployment(deployment.id)
         return last
 
 
 def _is_outage(error: BaseException) -> bool:
-    """Whether the server was away, which ends Prefect's runner after three polls."""
+    """Whether the server was unreachable, which ends Prefect's runner after three polls."""
     import httpx
 
     if isinstance(error, BaseExceptionGroup):
-        return all(_is_outage(one) for one in error.exceptions)
+        return all(_is_outage(inner) for inner in error.exceptions)
     return isinstance(error, httpx.TransportError) or (
         isinstance(error, RuntimeError) and "error threshold" in str(error)
     )
@@ -182,7 +187,8 @@ def _check_work_pool(client: SyncPrefectClient, name: str) -> None:
         known = [pool.name for pool in client.read_work_pools()]
         raise ParamsError(
             f"--work-pool {name}: the server has no such work pool.{did_you_mean(name, known)}",
-            f"Make it with `prefect work-pool create {name} --type process`, or docker or kubernetes.",
+            f"Create it with `prefect work-pool create {name} --type process` "
+            "(or docker or kubernetes).",
         ) from None
 
 
@@ -195,14 +201,14 @@ def _find(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
         return None
 
 
-def _found(client: SyncPrefectClient, workspace: Workspace) -> DeploymentResponse:
-    found = _find(client, deployment_name(workspace))
-    if found is None:
+def _require(client: SyncPrefectClient, workspace: Workspace) -> DeploymentResponse:
+    deployment = _find(client, deployment_name(workspace))
+    if deployment is None:
         raise ScheduleError(
             f"{workspace.root}: nothing is scheduled here.",
             "Schedule it: see `ratchet schedule --help`.",
         )
-    return found
+    return deployment
 
 
 def _automations(client: SyncPrefectClient, deployment_id: UUID) -> list[Automation]:
@@ -214,42 +220,35 @@ def _describe(client: SyncPrefectClient, deployment: DeploymentResponse) -> Sche
     from prefect.client.schemas.sorting import FlowRunSort
 
     def first(sort: FlowRunSort, states: dict[str, Any]) -> Any:
-        which = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
         runs = client.read_flow_runs(
             flow_run_filter=FlowRunFilter.model_validate({"state": states}),
-            deployment_filter=which,
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
             sort=sort,
             limit=1,
         )
         return runs[0] if runs else None
 
-    coming = first(FlowRunSort.EXPECTED_START_TIME_ASC, {"type": {"any_": ["SCHEDULED"]}})
+    upcoming = first(FlowRunSort.EXPECTED_START_TIME_ASC, {"type": {"any_": ["SCHEDULED"]}})
     ended = first(FlowRunSort.END_TIME_DESC, {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}})
     return Scheduled(
         name=deployment.name,
         when=", ".join(_when(client, deployment)),
         work_pool=deployment.work_pool_name,
         paused=deployment.paused,
-        next_run=_iso(coming.expected_start_time) if coming else None,
+        next_run=_iso(upcoming.expected_start_time) if upcoming else None,
         last_run=_iso(ended.end_time) if ended else None,
         last_state=ended.state_name if ended else None,
     )
 
 
 def _when(client: SyncPrefectClient, deployment: DeploymentResponse) -> Iterator[str]:
-    for standing in deployment.schedules:
-        schedule: Any = standing.schedule
-        yield str(
-            Plan(
-                cron=getattr(schedule, "cron", None),
-                timezone=schedule.timezone,
-                every=getattr(schedule, "interval", None),
-            )
-        )
+    for entry in deployment.schedules:
+        schedule: Any = entry.schedule
+        cron, every = getattr(schedule, "cron", None), getattr(schedule, "interval", None)
+        yield str(Plan(cron=cron, timezone=schedule.timezone, every=every))
     for automation in _automations(client, deployment.id):
-        yield from (
-            str(Plan(event=event)) for event in sorted(getattr(automation.trigger, "expect", ()))
-        )
+        events = sorted(getattr(automation.trigger, "expect", ()))
+        yield from (str(Plan(event=event)) for event in events)
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -1,4 +1,7 @@
-"""The process that stays and runs a deployment's runs, and how it ends. Prefect's internals (prefect is pinned), used nowhere else."""
+"""The serving process: executes a deployment's runs and shuts down cleanly.
+
+The only place that uses Prefect's internals (prefect is pinned).
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,24 @@ POLL_S = 0.5
 
 
 def serve_until_told(deployment: RunnerDeployment) -> None:
-    """Run what is due until SIGTERM or SIGINT; a run at work then is cancelled, and what it has finished is kept."""
-    # not paused on shutdown: what is due meanwhile is made up for, and --pause keeps its meaning over a restart
+    """Execute due runs until SIGTERM or SIGINT; then cancel the current run, keeping its work."""
+    # no pause on shutdown: missed runs are made up for, and --pause keeps its meaning over restarts
     runner = _Runner(pause_on_shutdown=False)
     runner.add_deployment(deployment)
-    signal.signal(signal.SIGINT, runner.handle_sigterm)  # SIGTERM's is set as it starts
+    signal.signal(signal.SIGINT, runner.handle_sigterm)  # SIGTERM's handler is set in start()
     asyncio.run(runner.start())
 
 
 class _Runner(Runner):
-    """Prefect's own answer to SIGTERM leaves the event loop in the middle of it, and the process waits for its run to end by itself."""
+    """Cancels its runs on SIGTERM.
+
+    Prefect's own handler leaves the event loop half-way, and the process waits for its run to end.
+    """
 
     def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
         if self.stopping:
-            return  # it is ending
-        if not self.started or self._loop is None:  # or waits for a server that is away
+            return
+        if not self.started or self._loop is None:  # also while it waits for the server
             sys.exit(0)
         self.stopping = True
         asyncio.run_coroutine_threadsafe(self._end(), self._loop)
@@ -38,6 +44,6 @@ class _Runner(Runner):
     async def _end(self) -> None:
         await self.astop()
         poller = self._scheduled_run_poller
-        while poller._submitting_flow_run_ids:  # also a run whose process was only being started
+        while poller._submitting_flow_run_ids:  # includes a run whose process is still starting
             await asyncio.sleep(POLL_S)
             await self.cancel_all()

@@ -1,4 +1,4 @@
-"""When retraining is to start: the options of `ratchet schedule`, read and checked."""
+"""When retraining starts: reads and checks the options of `ratchet schedule`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.core.errors import ParamsError, did_you_mean
 
 @dataclass(frozen=True)
 class Plan:
-    """When runs start; exactly one of `cron`, `every` and `event` is given."""
+    """When runs start; exactly one of `cron`, `every` and `event` is set."""
 
     cron: str | None = None
     timezone: str = "UTC"
@@ -26,25 +26,22 @@ class Plan:
 def read_plan(
     cron: str | None, every: str | None, on_event: str | None, timezone: str | None
 ) -> Plan:
-    """The options of `ratchet schedule`, checked."""
-    given = [
-        name
-        for name, value in (("--cron", cron), ("--every", every), ("--on-event", on_event))
-        if value is not None
-    ]
-    if len(given) != 1:
-        found = (
-            "neither --cron, --every nor --on-event"
-            if not given
-            else " and ".join(given) + " together"
+    """Read and check the options of `ratchet schedule`."""
+    options = {"--cron": cron, "--every": every, "--on-event": on_event}
+    set_options = [name for name, value in options.items() if value is not None]
+    if len(set_options) != 1:
+        problem = (
+            " and ".join(set_options) + " together"
+            if set_options
+            else "neither --cron, --every nor --on-event"
         )
         raise ParamsError(
-            f"schedule: {found}; wanted one of them.",
+            f"schedule: {problem}; wanted one of them.",
             'For example: ratchet schedule --cron "0 3 * * *" --timezone Europe/Berlin',
         )
     if timezone is not None and cron is None:
         raise ParamsError(
-            f"--timezone {timezone}: goes with --cron; {given[0]} has no time of day.",
+            f"--timezone {timezone}: goes with --cron only; {set_options[0]} has no time of day.",
             "Leave it out, or give a --cron expression.",
         )
     if cron is not None:
@@ -76,12 +73,11 @@ def _check_cron(cron: str, timezone: str) -> None:
     from prefect.server.schemas.schedules import CronSchedule
 
     try:
-        asyncio.run(
-            CronSchedule(cron=cron, timezone=timezone).get_dates(n=1)
-        )  # 30 February is an expression, but no date
+        # a valid expression may still match no date, such as 30 February
+        asyncio.run(CronSchedule(cron=cron, timezone=timezone).get_dates(n=1))
     except ValueError:
         raise ParamsError(
-            f"--cron '{cron}': not a cron expression that ever comes to pass.",
+            f"--cron '{cron}': not a cron expression, or it matches no date.",
             'Wanted: minute, hour, day, month, weekday; "0 3 * * *" is every night at three.',
         ) from None
 
@@ -90,10 +86,9 @@ def _read_interval(text: str) -> timedelta:
     from pydantic import TypeAdapter, ValidationError
 
     days, mark, time = text.strip().upper().rpartition("D")
+    duration = f"P{days}{mark}{'T' + time if time else ''}"  # ISO 8601, where M after T is minutes
     try:
-        every = TypeAdapter(timedelta).validate_python(
-            f"P{days}{mark}{'T' + time if time else ''}"
-        )  # ISO 8601, where M after T is minutes
+        every = TypeAdapter(timedelta).validate_python(duration)
     except ValidationError:
         every = timedelta(0)
     if not timedelta(seconds=1) <= every <= timedelta(days=366):

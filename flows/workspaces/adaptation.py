@@ -1,4 +1,7 @@
-"""Domain adaptation: a workspace whose encoder goes on learning from texts without labels, to be another workspace's base model."""
+"""Domain adaptation: continue pretraining an encoder on unlabelled texts.
+
+Its checkpoint then serves as the base model of other workspaces.
+"""
 
 from __future__ import annotations
 
@@ -24,29 +27,33 @@ from tasks.training.networks.scratch_model import Shape, make_scratch_model
 
 PROBLEM = "masked-lm"
 CHECKPOINT = Path("models") / "checkpoint"
-BASE = "./base"  # of a workspace that starts from scratch
-# random weights want larger steps, and more of them, than weights that know a language
+BASE = "./base"  # base model directory of a workspace that starts from scratch
+# random weights need larger steps, and more of them, than pretrained ones
 SCRATCH = (
-    f"base_model.path={BASE}", "base_model.sha256=null", "base_model.files=null", "finetune.learning_rate=0.0005", "finetune.epochs=10",
-)  # fmt: skip
+    f"base_model.path={BASE}",
+    "base_model.sha256=null",
+    "base_model.files=null",
+    "finetune.learning_rate=0.0005",
+    "finetune.epochs=10",
+)
 
 
 def prepare(request: Request, shape: Shape | None, overrides: Sequence[str]) -> Workspace:
-    """The workspace to train, made where there is none yet; `shape` makes a model from scratch as its base.
+    """The workspace to train, created if needed.
 
-    Values that are given are written to params.yaml. Raises WorkspaceError for a workspace of another problem type, and for one
-    that is there already with data or a base model named anew.
+    shape      create a base model of this shape from scratch; None: use a pretrained one
+    overrides  written to params.yaml
+    Raises WorkspaceError if the workspace exists and has another problem type, or other data or
+    another base model than requested.
     """
     root = request.directory.resolve()
     if (root / "params.yaml").exists():
         workspace = Workspace.find(root)
-        _check_known(workspace, request, shape)
+        _check_existing(workspace, request, shape)
     else:
         workspace = _make(request, shape)
         overrides = (*(SCRATCH if shape else ()), *overrides)
-    check_params(
-        workspace.params(overrides), root
-    )  # wrong values are told before anything is written
+    check_params(workspace.params(overrides), root)  # report wrong values before writing anything
     save_overrides(workspace.params_file, overrides)
     if shape and not (root / BASE).exists():
         params = workspace.params()
@@ -56,60 +63,64 @@ def prepare(request: Request, shape: Shape | None, overrides: Sequence[str]) -> 
 
 
 def base_line(workspace: Workspace, beside: Path) -> str:
-    """What names the workspace's checkpoint as the base model in the params.yaml of a workspace at `beside`."""
+    """The params.yaml line that makes this checkpoint the base model of a workspace at `beside`."""
     return f"path: {Path(os.path.relpath(workspace.root / CHECKPOINT, beside)).as_posix()}"
 
 
 def describe(workspace: Workspace, result: TrainResult) -> str:
-    """What came of it, and the lines to put into another workspace's params.yaml."""
-    metrics = result.metrics
+    """The result for people, with the lines to put into another workspace's params.yaml."""
+    metrics, checkpoint = result.metrics, workspace.root / CHECKPOINT
     return (
         f"{result.model} version {result.version}: perplexity {metrics['perplexity']:.2f}, "
-        f"{metrics['masked_accuracy']:.1%} of hidden tokens guessed right on the test split.\n"
-        f"Its checkpoint is {workspace.root / CHECKPOINT}. To start from it, put into the params.yaml of a workspace beside this one:\n"
+        f"{metrics['masked_accuracy']:.1%} of masked tokens predicted correctly "
+        "on the test split.\n"
+        f"Checkpoint: {checkpoint}. To use it as the base model, add to the params.yaml "
+        "of a workspace next to this one:\n"
         f"base_model:\n  {base_line(workspace, workspace.root.parent / 'another')}\n"
-        f"or make one:  ratchet init another --data FILE --base-model {os.path.relpath(workspace.root / CHECKPOINT)}"
+        "or make a new one:  ratchet init another --data FILE "
+        f"--base-model {os.path.relpath(checkpoint)}"
     )
 
 
-def _check_known(workspace: Workspace, request: Request, shape: Shape | None) -> None:
+def _check_existing(workspace: Workspace, request: Request, shape: Shape | None) -> None:
     params = workspace.params()
     if params.problem != PROBLEM:
         raise WorkspaceError(
-            f"{workspace.root}: is a workspace of the problem '{params.problem}', not {PROBLEM}.",
+            f"{workspace.root}: the workspace's problem is '{params.problem}', not {PROBLEM}.",
             "Name another directory.",
         )
-    present = params.base_model.path, [source.url for source in params.ingest.sources]
-    base = (
-        BASE
-        if shape
-        else base_model_of(request, load_problem(PROBLEM))["path"]
-        if request.base_model
-        else present[0]
-    )
-    data = (
-        [source["url"] for source in data_sources(request.data, workspace.root)]
-        if request.data
-        else present[1]
-    )
-    if (base, data) != present:
+    base = params.base_model.path
+    data = [source.url for source in params.ingest.sources]
+    requested_base, requested_data = base, data
+    if shape:
+        requested_base = BASE
+    elif request.base_model:
+        requested_base = base_model_of(request, load_problem(PROBLEM))["path"]
+    if request.data:
+        requested_data = [source["url"] for source in data_sources(request.data, workspace.root)]
+    if (requested_base, requested_data) != (base, data):
         raise WorkspaceError(
-            f"{workspace.root}: is a workspace already, which starts from {present[0]} and reads {', '.join(present[1])}.",
-            "Leave --data and the base model out to train it again, edit its params.yaml, or name another directory.",
+            f"{workspace.root}: is already a workspace, with base model {base} "
+            f"and data {', '.join(data)}.",
+            "To train it again, leave out --data and the base model; "
+            "or edit its params.yaml, or name another directory.",
         )
 
 
 def _make(request: Request, shape: Shape | None) -> Workspace:
     if shape and request.base_model:
         raise ParamsError(
-            "adapt: --from-scratch and --base-model exclude each other.", "Give one of them."
+            "adapt: --from-scratch and --base-model exclude each other.", "Give only one of them."
         )
     make_workspace(request, guess_problem(request))
     return Workspace.find(request.directory)
 
 
 def _texts(workspace: Workspace, params: Params) -> Iterator[str]:
-    """All texts of the sources: a vocabulary is no model, what it learns of held-out texts is which characters there are."""
+    """All texts of the sources, to learn the vocabulary from.
+
+    Held-out texts too: from those a vocabulary learns only which characters there are.
+    """
     import pyarrow.parquet as pq
 
     from tasks.core.progress import silent

@@ -1,4 +1,4 @@
-"""Makes a workspace: looks at the data, writes a complete params.yaml, sets DVC up."""
+"""Makes a workspace: inspects the data, writes a complete params.yaml and sets up DVC."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ IGNORED = ("/.ratchet/", "/data/", "/reports/", "/models/")
 
 @dataclass(frozen=True)
 class Request:
-    """What `ratchet init` was asked for.
+    """Options of `ratchet init`.
 
-    problem  None: to be guessed
-    columns  the problem's columns: the data's, as far as they are named; the others are guessed
-    splits   the files of each split, in place of `data`
-    tags     what tags that are numbers stand for, from 0
+    problem  None: guess it
+    columns  problem column: data column; columns left out are guessed
+    splits   the files of each split, instead of `data`
+    tags     names of numeric tags, from 0
     """
 
     directory: Path
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Made:
-    """What `ratchet init` made; `account` is that of the rows (see data/quality/row_account.py)."""
+    """Result of `ratchet init`; `account`: see data/quality/row_account.py."""
 
     workspace: str
     problem: str
@@ -67,10 +67,10 @@ class Made:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the data holds.
+    """Facts about the data.
 
-    to_train_on  rows that are neither for validation nor for test
-    labels       each with its number of rows
+    to_train_on  number of rows outside validation and test
+    labels       number of rows of each label
     """
 
     account: Account
@@ -78,30 +78,35 @@ class Seen:
     labels: Mapping[str, int]
 
     def notes(self, params: Params) -> list[str]:
-        """What the user had better know before a training."""
+        """Warnings that the user should see before training."""
         notes = []
         if variants := label_variants(list(self.labels)):
             shown = "; ".join(", ".join(f"'{label}'" for label in group) for group in variants[:5])
             notes.append(
-                f"labels that differ by case or blanks alone: {shown}. "
-                "If they mean the same, set `ingest.merge_labels: true` in params.yaml (or init with --merge-labels)."
+                f"labels that differ only by case or spaces: {shown}. If they mean the same, set "
+                "`ingest.merge_labels: true` in params.yaml (or run init with --merge-labels)."
             )
         least = params.validation.min_rows_per_class
         if rare := [label for label, count in self.labels.items() if count < least]:
             shown = ", ".join(f"'{label}' ({self.labels[label]})" for label in sorted(rare)[:5])
             notes.append(
-                f"labels with fewer than {least} rows, which stop a training: {shown}{', …' if len(rare) > 5 else ''}. "
-                "If they are labels, give more rows, or lower `validate.min_rows_per_class`; if not, take them out of the data."
+                f"labels with fewer than {least} rows, which stop training: "
+                f"{shown}{', …' if len(rare) > 5 else ''}. "
+                "If they are real labels, add rows or lower `validate.min_rows_per_class`; "
+                "otherwise remove them from the data."
             )
         return notes
 
 
 def guess_problem(request: Request) -> Guess:
-    """What the data seems to be, by its first rows; the request's own words are kept. Raises ParamsError where nothing fits."""
+    """Guess problem type and columns from the data's first rows; the request's values are kept.
+
+    Raises ParamsError if nothing fits.
+    """
     if request.problem is not None:
-        module_name(request.problem)  # an unknown problem type is told first
+        module_name(request.problem)  # report an unknown problem type first
     if not (request.data or request.splits):
-        raise ParamsError("init: no data.", "Name it with --data FILE.")
+        raise ParamsError("init: no data given.", "Name it with --data FILE.")
     root = request.directory.resolve()
     _check_new(root)
     source = Source.model_validate(data_sources(request.data, root, request.splits)[0])
@@ -110,67 +115,80 @@ def guess_problem(request: Request) -> Guess:
     return guess(rows, request.problem, request.columns)
 
 
-def make_workspace(request: Request, found: Guess) -> Made:
-    """Make the directory a workspace; nothing is written before the data was read and the parameters checked."""
+def make_workspace(request: Request, guessed: Guess) -> Made:
+    """Make the directory a workspace; read the data and check the params before writing."""
     root = request.directory.resolve()
     _check_new(root)
-    kind = load_problem(found.problem)
+    problem = load_problem(guessed.problem)
+    sources = data_sources(request.data, root, request.splits)
     values: dict[str, Any] = {
-        "problem": found.problem,
+        "problem": guessed.problem,
         "model_name": request.model_name or root.name,
-        "base_model": base_model_of(request, kind),
+        "base_model": base_model_of(request, problem),
         "ingest": {
-            "sources": data_sources(request.data, root, request.splits), "columns": dict(found.columns),
-            "merge_labels": request.merge_labels, **({"tag_names": request.tags} if request.tags else {}), **found.reading,
+            "sources": sources,
+            "columns": dict(guessed.columns),
+            "merge_labels": request.merge_labels,
+            **({"tag_names": request.tags} if request.tags else {}),
+            **guessed.reading,
         },
-    }  # fmt: skip
+    }
     params = parse(values, "init")
-    seen = _look(params, root)
-    size = TrainingSize(
-        seen.to_train_on, len(seen.labels), values["base_model"] == dict(kind.default_base)
-    )
+    facts = _inspect(params, root)
+    labels = sorted(facts.labels)
+    usual_base = values["base_model"] == dict(problem.default_base)
+    size = TrainingSize(facts.to_train_on, len(labels), usual_base)
     settings = {
-        "metric": kind.metric, "recipes": kind.recipes, "finetune": finetune_values(size, kind.finetune_defaults), "size": size,
-        "max_length": kind.default_max_length, "out_of_scope": request.out_of_scope,
-    }  # fmt: skip
-    ingest = params.ingest.model_dump(mode="json") | {"sources": values["ingest"]["sources"]}
-    text = _render(values | {"labels": sorted(seen.labels), "ingest": ingest} | settings)
-    write_text(root / "params.yaml", text)
+        "labels": labels,
+        "ingest": params.ingest.model_dump(mode="json") | {"sources": sources},
+        "metric": problem.metric,
+        "recipes": problem.recipes,
+        "finetune": finetune_values(size, problem.finetune_defaults),
+        "size": size,
+        "max_length": problem.default_max_length,
+        "out_of_scope": request.out_of_scope,
+    }
+    write_text(root / "params.yaml", _render(values | settings))
     workspace = Workspace(root)
     try:
         workspace.params()
     except ParamsError:
-        (root / "params.yaml").unlink()  # what was asked for cannot be: nothing is left of it
+        (root / "params.yaml").unlink()  # an invalid request leaves nothing behind
         raise
     _ignore(root)
     _init_dvc(root)
     write_dvc_yaml(workspace)
-    sources = params.ingest.sources
-    splits = (
-        {split: [source.url for source in sources if source.split == split] for split in SPLITS}
-        if sources[0].split
-        else {}
-    )
+    splits: dict[str, list[str]] = {}
+    if "split" in sources[0]:
+        splits = {name: [s["url"] for s in sources if s["split"] == name] for name in SPLITS}
     return Made(
-        os.path.relpath(root), found.problem, dict(found.columns), params.model_name, seen.account.used, seen.account.set_aside,
-        sorted(seen.labels), seen.account.plain(), splits, seen.notes(params),
-    )  # fmt: skip
+        os.path.relpath(root),
+        guessed.problem,
+        dict(guessed.columns),
+        params.model_name,
+        facts.account.used,
+        facts.account.set_aside,
+        labels,
+        facts.account.plain(),
+        splits,
+        facts.notes(params),
+    )
 
 
 def _check_new(root: Path) -> None:
     if (root / "params.yaml").exists():
         raise WorkspaceError(
-            f"{root}: is a workspace already (it has a params.yaml).",
+            f"{root}: is already a workspace (it has a params.yaml).",
             "Edit its params.yaml, or name another directory.",
         )
 
 
-def base_model_of(request: Request, kind: Problem) -> dict[str, Any]:
-    """`base_model` of params.yaml as the request names it, or the problem's usual one."""
+def base_model_of(request: Request, problem: Problem) -> dict[str, Any]:
+    """`base_model` of params.yaml: the requested one, or the problem's default."""
     if request.base_model is None:
-        return dict(kind.default_base)
+        return dict(problem.default_base)
     path = request.base_model
-    if Path(path).exists():  # params.yaml counts from the workspace
+    if Path(path).exists():  # params.yaml holds paths relative to the workspace
         path = os.path.relpath(Path(path).resolve(), request.directory.resolve())
         path = path if path.startswith(".") else f"./{path}"
     return {"path": path, **({"revision": request.revision} if request.revision else {})}
@@ -179,20 +197,24 @@ def base_model_of(request: Request, kind: Problem) -> dict[str, Any]:
 def data_sources(
     data: Sequence[str], root: Path, splits: Mapping[str, Sequence[str]] | None = None
 ) -> list[dict[str, str]]:
-    """`ingest.sources` of params.yaml: a file; or the files of each split, of a directory, told by their names, or as they are named."""
+    """`ingest.sources` of params.yaml: a single file, or the files of each split.
+
+    data    one file; one directory or several files, whose names say which split they are
+    splits  the files of each split, instead of `data`
+    """
     if data and splits:
         raise ParamsError(
             "init: --data and --train, --validation or --test exclude each other.",
             "Give one file, or all three splits.",
         )
     if splits:
-        found = complete(splits)
+        files = complete(splits)
     elif len(data) == 1 and not Path(data[0]).is_dir():
         return [{"url": _address(data[0], root)}]
     else:
-        found = splits_in(Path(data[0])) if len(data) == 1 else splits_of(data)
+        files = splits_in(Path(data[0])) if len(data) == 1 else splits_of(data)
     return [
-        {"url": _address(name, root), "split": split} for split in SPLITS for name in found[split]
+        {"url": _address(name, root), "split": split} for split in SPLITS for name in files[split]
     ]
 
 
@@ -200,8 +222,8 @@ def _address(name: str, root: Path) -> str:
     return name if "://" in name else os.path.relpath(Path(name).resolve(), root)
 
 
-def _look(params: Params, root: Path) -> Seen:
-    """The data, ingested once."""
+def _inspect(params: Params, root: Path) -> Seen:
+    """Ingest the data once, into a scratch directory."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -221,9 +243,8 @@ def _look(params: Params, root: Path) -> Seen:
             report=silent,
         )
         present = pq.read_schema(raw / "rows.parquet").names
-        table = pq.read_table(
-            raw / "rows.parquet", columns=[name for name in (column, SPLIT) if name in present]
-        )
+        wanted = [name for name in (column, SPLIT) if name in present]
+        table = pq.read_table(raw / "rows.parquet", columns=wanted)
     counts = [] if column is None else pc.value_counts(flat(table[column])).to_pylist()
     labels = {
         str(entry["values"]): entry["counts"]
@@ -244,28 +265,25 @@ def _render(values: Mapping[str, Any]) -> str:
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
-    template = environment.from_string(
-        (Path(__file__).parent / "params.yaml.j2").read_text(encoding="utf-8")
-    )
-    return template.render(**values)
+    template = (Path(__file__).parent / "params.yaml.j2").read_text(encoding="utf-8")
+    return environment.from_string(template).render(**values)
 
 
 def _ignore(root: Path) -> None:
-    target = root / ".gitignore"
-    present = target.read_text(encoding="utf-8").splitlines() if target.is_file() else []
-    write_text(
-        target, "\n".join([*present, *(line for line in IGNORED if line not in present)]) + "\n"
-    )
+    path = root / ".gitignore"
+    present = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    missing = [line for line in IGNORED if line not in present]
+    write_text(path, "\n".join([*present, *missing]) + "\n")
 
 
 def _init_dvc(root: Path) -> None:
-    """A DVC repository at `root`, unless it is in one already; a local remote under the store."""
+    """Initialise DVC at `root`, unless it is inside a DVC repository; add a local remote."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
     from tasks.core.git import top_level
 
-    logging.getLogger("dvc").setLevel(logging.ERROR)  # standard output is ours
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # keep standard output clean
 
     try:
         Repo.find_root(str(root))
@@ -283,5 +301,6 @@ def _init_dvc(root: Path) -> None:
                 "autostage": git_root is not None,
                 "remote": "local",
             }
-            # DVC takes a relative path from the working directory, and keeps it relative to its config
+            # DVC resolves a relative path from the working directory and stores it relative to its
+            # config
             config["remote"]["local"] = {"url": os.path.relpath(root / ".ratchet" / "dvc-remote")}

@@ -1,4 +1,7 @@
-"""Training values that `ratchet init` writes, chosen by the number of rows and classes; docs/defaults.md has what they were chosen on."""
+"""Training values that `ratchet init` writes, chosen by the number of rows and classes.
+
+docs/defaults.md lists the data they were tuned on.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FEW_ROWS = 2_000  # to train on, below which batches are small
-MIN_STEPS = 150  # of the optimizer, that a head needs to learn its classes
+FEW_ROWS = 2_000  # training rows; below this, batches are small
+MIN_STEPS = 150  # optimizer steps that a head needs to learn its classes
 MIN_EPOCHS = 3
 MANY_CLASSES = 20
-SMALL_BASE_RATE, BASE_SIZE_RATE = (
-    2e-4,
-    5e-5,
-)  # of the body: a small encoder takes four times what suits one of a hundred million weights
+# learning rates of the body: a small encoder takes four times that of one with 100 million weights
+SMALL_BASE_RATE, BASE_SIZE_RATE = 2e-4, 5e-5
 
 
 @dataclass(frozen=True)
 class TrainingSize:
-    """What the values depend on.
+    """What the training values depend on.
 
-    rows          to train on
-    classes       labels; 0 for a problem without
-    usual_base    whether the base model is the problem's usual one, whose learning rates were measured
+    rows        number of training rows
+    classes     number of labels; 0 for a problem without labels
+    usual_base  whether the base model is the problem's default, whose learning rates were measured
     """
 
     rows: int
@@ -34,13 +35,13 @@ class TrainingSize:
 def finetune_values(size: TrainingSize, own: Mapping[str, Any]) -> dict[str, Any]:
     """`finetune` values to write.
 
-    own  the problem's, which win over those that are chosen by size
+    own  the problem's own values; they override those chosen by size
     """
     values: dict[str, Any] = {
         "method": "full",
         "batch_size": 16 if size.rows < FEW_ROWS else 32,
         "learning_rate": SMALL_BASE_RATE,
-        # many classes share few rows: their head must move further in the same steps
+        # with many classes, each has few rows: the head must move further in the same steps
         "head_learning_rate": 1e-2 if size.classes >= MANY_CLASSES else 1e-3,
     } | dict(own)
     if not size.usual_base and values["method"] == "full":

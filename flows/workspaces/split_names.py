@@ -1,4 +1,4 @@
-"""Which files are which split, told by their names: train.csv, dev.csv, data/train-00000-of-00003.parquet, test/part-0.parquet."""
+"""Recognises splits by file name: train.csv, dev.csv, train-00000-of-00003.parquet, test/0.csv."""
 
 from __future__ import annotations
 
@@ -29,45 +29,45 @@ SPLIT_WORDS = {
 }
 _ALL = "one file, a directory, or three files: --train FILE --validation FILE --test FILE"
 
-Splits = Mapping[str, Sequence[str]]  # split: its addresses
+Splits = Mapping[str, Sequence[str]]  # the addresses of each split
 
 
 def split_of(address: str, common: Counter[str] | None = None) -> str | None:
-    """The split that the file's name tells, or else the nearest of its folders that is called by one; None where none does, or several.
+    """The split named by the file's name, or else by its nearest folder named after a split.
 
-    common  words of the name that tell nothing where it has several: those that other files' names have too
+    common  words that all file names share: ignored if a name has words of several splits
+    Returns None if nothing names a split, or if the name names several.
     """
     path = _path(address)
     words = _words(path)
-    found = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
-    if len(found) > 1 and common:
-        found = {SPLIT_WORDS[word] for word in words - common if word in SPLIT_WORDS}
-    if found:
-        return found.pop() if len(found) == 1 else None
+    matches = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    if len(matches) > 1 and common:
+        matches = {SPLIT_WORDS[word] for word in words - common if word in SPLIT_WORDS}
+    if matches:
+        return matches.pop() if len(matches) == 1 else None
     folder = _split_folder(path)
     return SPLIT_WORDS[folder.name.lower()] if folder else None
 
 
 def splits_of(addresses: Sequence[str]) -> Splits:
-    """The split of each of several files: by their names, or in the order train, validation, test where no name tells another."""
+    """Assign files to splits by name, else by the order train, validation, test.
+
+    The order counts only if no name contradicts it; otherwise ParamsError.
+    """
     common = reduce(and_, (_words(_path(address)) for address in addresses))
-    told = [split_of(address, common) for address in _below_common_folder(addresses)]
-    if None not in told:
-        return complete(
-            {
-                split: [one for one, name in zip(addresses, told, strict=True) if name == split]
-                for split in SPLITS
-            }
-        )
+    names = [split_of(address, common) for address in _below_common_folder(addresses)]
+    named = list(zip(addresses, names, strict=True))
+    if None not in names:
+        return complete({split: [url for url, name in named if name == split] for split in SPLITS})
     if len(addresses) != len(SPLITS):
         raise ParamsError(
-            f"init: --data was given {len(addresses)} times, and the names do not tell the splits.",
+            f"init: --data was given {len(addresses)} times, and the names do not say the splits.",
             f"Give {_ALL}.",
         )
-    for address, name, split in zip(addresses, told, SPLITS, strict=True):
+    for (address, name), split in zip(named, SPLITS, strict=True):
         if name not in (None, split):
             raise ParamsError(
-                f"init: {address} would be the {split} split by its place, the {name} split by its name.",
+                f"init: {address} is the {split} split by position, but the {name} split by name.",
                 "Say which is which: --train FILE --validation FILE --test FILE.",
             )
     return {split: [address] for split, address in zip(SPLITS, addresses, strict=True)}
@@ -78,7 +78,7 @@ def _path(address: str) -> PurePosixPath:
 
 
 def _words(path: PurePosixPath) -> Counter[str]:
-    """The words of a file's name without its ending: of my.train_v2.csv, reviewsTrain.csv and trainset.csv `train` is one."""
+    """Words of a file's name; my.train_v2.csv, reviewsTrain.csv and trainset.csv hold `train`."""
     while path.suffix.lower() in (*ENDINGS, ".gz"):
         path = path.with_suffix("")
     return Counter(word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", path.name))
@@ -89,68 +89,70 @@ def _split_folder(path: PurePosixPath) -> PurePosixPath | None:
 
 
 def _below_common_folder(addresses: Sequence[str]) -> list[str]:
-    """The addresses without the folders that all of them lie in, whatever those are called."""
-    parts = [_path(address).parts for address in addresses]
-    levels = zip(*(one[:-1] for one in parts), strict=False)
+    """The addresses without their common leading folders."""
+    paths = [_path(address).parts for address in addresses]
+    levels = zip(*(parts[:-1] for parts in paths), strict=False)
     shared = len([*takewhile(lambda names: len(set(names)) == 1, levels)])
-    return [str(PurePosixPath(*one[shared:])) for one in parts]
+    return [str(PurePosixPath(*parts[shared:])) for parts in paths]
 
 
 def splits_in(directory: Path) -> Splits:
-    """The splits in a directory, of one or several files each, also as Hugging Face lays them out."""
+    """The splits in a directory, each of one or several files; Hugging Face's layout works too."""
     files = [
         path
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.name.lower().removesuffix(".gz").endswith(ENDINGS)
     ]
-    found: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    splits: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for path in files:
         split = split_of(str(path.relative_to(directory)))
         if split:
-            found[split].append(path)
-    missing = [split for split in SPLITS if not found[split]]
+            splits[split].append(path)
+    missing = [f"{split}.*" for split in SPLITS if not splits[split]]
     if missing:
-        there = ", ".join(str(path.relative_to(directory)) for path in files[:10]) or "none"
+        present = ", ".join(str(path.relative_to(directory)) for path in files[:10]) or "none"
         raise DataError(
-            f"{directory}: {', '.join(f'{split}.*' for split in missing)} is not there; its files of rows: {there}.",
-            "Wanted: train.*, validation.* and test.* (CSV, TSV, JSONL or Parquet), or name one file alone: it is split by its texts.",
+            f"{directory}: {', '.join(missing)} not found; data files there: {present}.",
+            "Wanted: train.*, validation.* and test.* (CSV, TSV, JSONL or Parquet); "
+            "or name a single file, which is split by a hash of its texts.",
         )
     folders = {
-        _laid_out_in(path.relative_to(directory)) for paths in found.values() for path in paths
+        _folder_of_splits(path.relative_to(directory))
+        for paths in splits.values()
+        for path in paths
     }
     if len(folders) > 1:
         raise DataError(
             f"{directory}: several folders hold splits: {', '.join(sorted(map(str, folders)))}.",
             "Name one of them.",
         )
-    return {split: _pattern(paths) for split, paths in found.items()}
+    return {split: _pattern(paths) for split, paths in splits.items()}
 
 
-def _laid_out_in(path: Path) -> PurePosixPath:
-    """The folder that holds the splits: that of the file, or of the folder that is called by its split."""
+def _folder_of_splits(path: Path) -> PurePosixPath:
+    """The folder that holds the splits: the file's, or the parent of a folder named by a split."""
     folder = _split_folder(PurePosixPath(path.as_posix()))
     return folder.parent if folder else PurePosixPath(path.parent.as_posix())
 
 
-def complete(found: Splits) -> Splits:
-    """The splits; ParamsError where one has no file."""
-    missing = [split for split in SPLITS if not found.get(split)]
+def complete(splits: Splits) -> Splits:
+    """The splits unchanged; ParamsError if one has no file."""
+    missing = [split for split in SPLITS if not splits.get(split)]
     if missing:
-        named = ", ".join(
-            f"{split}: {', '.join(found[split])}" for split in SPLITS if found.get(split)
+        present = ", ".join(
+            f"{split}: {', '.join(splits[split])}" for split in SPLITS if splits.get(split)
         )
         raise ParamsError(
-            f"init: there is no {' and no '.join(missing)} split ({named}).",
-            f"Give {_ALL}. Of one file, validation and test rows are taken by a hash of their texts.",
+            f"init: there is no {' and no '.join(missing)} split ({present}).",
+            f"Give {_ALL}. A single file is split by a hash of its texts.",
         )
-    return found
+    return splits
 
 
 def _pattern(paths: Sequence[Path]) -> list[str]:
-    """One address for the parts of a split where a pattern stands for them and for nothing else."""
+    """One glob pattern for a split's parts if it matches exactly those, else their paths."""
     names = [str(path) for path in paths]
-    parts = re.compile(r"\d+")
-    patterns = {parts.sub("*", path.name) for path in paths}
+    patterns = {re.sub(r"\d+", "*", path.name) for path in paths}
     pattern = str(paths[0].parent / patterns.pop())
-    alone = len(names) > 1 and not patterns and sorted(glob.glob(pattern)) == names  # noqa: PTH207
-    return [pattern] if alone else names
+    exact = len(names) > 1 and not patterns and sorted(glob.glob(pattern)) == names  # noqa: PTH207
+    return [pattern] if exact else names

@@ -1,4 +1,4 @@
-"""Addresses, as they are written: what scheme one has, whether it stands for many files, and what of it may be shown."""
+"""Addresses of data and models as strings: scheme, glob, Hub id, and what is safe to show."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file that an address stands for, and the name its user knows it by."""
+    """A local file that an address resolved to, and the name the user knows it by."""
 
     path: Path
     name: str
 
 
 def scheme_of(address: str) -> str:
-    """The part before ://, or '' for what is local."""
-    found = _SCHEME.match(address)
-    return found[1].lower() if found else ""
+    """The part before ://, in lower case; '' for a local path."""
+    match = _SCHEME.match(address)
+    return match[1].lower() if match else ""
 
 
 def has_glob(path: str) -> bool:
-    """Whether a * stands in it."""
+    """Whether the path contains a *."""
     return "*" in path
 
 
 def is_hub_id(path: str, root: Path | None = None) -> bool:
-    """Whether it is a Hugging Face model's id: 'owner/name' or 'name', and nothing of that name lies in `root` (the working directory)."""
+    """Whether the path is a Hugging Face model id: 'owner/name' or 'name'.
+
+    It is not if that path exists in `root` (default: the working directory).
+    """
     return bool(_HUB_ID.match(path)) and not (root or Path.cwd()).joinpath(path).exists()
 
 
 def public_address(url: str) -> str:
-    """The address without user, password and query, which may hold secrets."""
+    """The URL without user, password, query and fragment, which may hold secrets."""
     if scheme_of(url) not in ("http", "https"):
         return url
     parts = urlsplit(url)

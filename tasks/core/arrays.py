@@ -1,4 +1,4 @@
-"""Types of arrays and of columns, defined once."""
+"""Type aliases for arrays and columns."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Columns = Mapping[str, Sequence[Any]]  # rows by column
-Features = dict[str, list[Any]]  # what a tokenizer made of rows, by name
+Columns = Mapping[str, Sequence[Any]]  # values of rows, by column name
+Features = dict[str, list[Any]]  # encoded rows, by feature name
 
 Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]

@@ -1,19 +1,19 @@
-"""What can go wrong through no bug of ours. The CLI prints one message for each of these and exits with 2.
+"""Errors that are not bugs: the CLI prints one message for each and exits with 2.
 
 PipelineError
-├── ParamsError       params.yaml, or an option, is wrong
+├── ParamsError       params.yaml, or an option that overrides it, is invalid
 ├── SourceError       an address cannot be resolved, fetched or read
-├── DataError         the rows themselves are not fit to train on
-├── TrainingError     the fine-tuning cannot go on
+├── DataError         the rows are not fit to train on
+├── TrainingError     the fine-tuning cannot continue
 ├── ExportError       the model cannot be exported
-│   └── ParityError   what was exported does not compute what the checkpoint computes
+│   └── ParityError   the exported model's outputs differ from the checkpoint's
 ├── BundleError       a servable directory is incomplete or altered
-├── DamagedError      a file that is kept cannot be read: cut short, altered, of another kind
-├── WorkspaceError    the directory is no workspace, or another run holds it
-├── StorageError      no space or no permission
+├── DamagedError      a stored file cannot be read: truncated, altered, or of another format
+├── WorkspaceError    the directory is not a workspace, or another run holds it
+├── StorageError      no disk space or no permission
 ├── GateError         a promotion was refused
-├── ScheduleError     Prefect does not have, or cannot be asked for, what is wanted
-└── RegistryError     MLflow does not have, or cannot be asked for, what is wanted
+├── ScheduleError     Prefect lacks what was asked for, or cannot be reached
+└── RegistryError     MLflow lacks what was asked for, or cannot be reached
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 
 
 class PipelineError(Exception):
-    """A user's problem with its remedy.
+    """A problem the user can solve, with its remedy.
 
     message   what is wrong, where, what was found and what was wanted
     remedy    the next thing to do
@@ -42,7 +42,7 @@ class PipelineError(Exception):
 
 
 class ParamsError(PipelineError):
-    """params.yaml, or an option that overrides it, is wrong."""
+    """params.yaml, or an option that overrides it, is invalid."""
 
 
 class SourceError(PipelineError):
@@ -54,7 +54,7 @@ class DataError(PipelineError):
 
 
 class TrainingError(PipelineError):
-    """The fine-tuning cannot go on."""
+    """The fine-tuning cannot continue."""
 
 
 class ExportError(PipelineError):
@@ -62,7 +62,7 @@ class ExportError(PipelineError):
 
 
 class ParityError(ExportError):
-    """The exported model does not compute what the checkpoint computes."""
+    """The exported model's outputs differ from the checkpoint's."""
 
 
 class BundleError(PipelineError):
@@ -70,22 +70,26 @@ class BundleError(PipelineError):
 
 
 class DamagedError(PipelineError, ValueError, LookupError):
-    """A file that is kept cannot be read: cut short, altered, of another kind.
+    """A stored file cannot be read: truncated, altered, or of another format.
 
-    Also the ValueError and LookupError that it would be without the file's name, for whoever can do without a value, as templates do.
+    Also the ValueError or LookupError a plain read would raise, for callers that can do without a
+    value, such as templates.
     """
 
     def __init__(self, path: Path, why: str) -> None:
-        remedy = "`ratchet train` makes again what it made; restore a file of your own, or delete this one if it is neither."
+        remedy = (
+            "`ratchet train` rebuilds the files it made; restore a file of your own, "
+            "or delete this one if it is neither."
+        )
         super().__init__(f"{path}: damaged: {' '.join(why.split())[:300].rstrip('.')}.", remedy)
 
 
 class WorkspaceError(PipelineError):
-    """The directory is no workspace, or another run holds it."""
+    """The directory is not a workspace, or another run holds it."""
 
 
 class StorageError(PipelineError):
-    """No space, or no permission."""
+    """No disk space or no permission."""
 
 
 class GateError(PipelineError):
@@ -93,11 +97,11 @@ class GateError(PipelineError):
 
 
 class ScheduleError(PipelineError):
-    """Prefect does not have, or cannot be asked for, what is wanted."""
+    """Prefect lacks what was asked for, or cannot be reached."""
 
 
 class RegistryError(PipelineError):
-    """MLflow does not have, or cannot be asked for, what is wanted."""
+    """MLflow lacks what was asked for, or cannot be reached."""
 
 
 _FULL = (
@@ -108,17 +112,20 @@ _IN_THE_WAY = "A file is where a directory belongs: move it away, then run the c
 _STORAGE_REMEDIES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
-    errno.EFBIG: "The file system, or `ulimit -f`, refuses files this large: raise the limit, then run the command again.",
+    errno.EFBIG: (
+        "The file system, or `ulimit -f`, refuses files this large: "
+        "raise the limit, then run the command again."
+    ),
     errno.EACCES: _FORBIDDEN,
     errno.EPERM: _FORBIDDEN,
     errno.EISDIR: "A directory is in the way: name a file, or move it away.",
     errno.EEXIST: _IN_THE_WAY,
     errno.ENOTDIR: _IN_THE_WAY,
-    errno.EIO: "The disk reports an error: see the system's log, then run the command again.",
+    errno.EIO: "The disk reports an error: see the system log, then run the command again.",
     errno.EROFS: "The file system is read-only: work in another directory.",
 }
-# libraries that do their own writing report the system's words inside errors of their own
-_WORDS = {os.strerror(number): number for number in _STORAGE_REMEDIES} | {
+# libraries that write files themselves quote the system's message in their own errors
+_MESSAGES = {os.strerror(number): number for number in _STORAGE_REMEDIES} | {
     "disk is full": errno.ENOSPC,
     "disk I/O error": errno.EFBIG,
     "readonly database": errno.EACCES,
@@ -127,14 +134,14 @@ _WORDS = {os.strerror(number): number for number in _STORAGE_REMEDIES} | {
 
 
 def as_storage_error(error: BaseException) -> StorageError | None:
-    """The system's refusal to write, in our words, also where a library wrapped it; None where the error is of another kind."""
+    """A StorageError if the system refused a write, even if a library wrapped it; else None."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _STORAGE_REMEDIES:
             where = f"{cause.filename}: " if cause.filename else ""
             return _storage_error(f"{where}{os.strerror(cause.errno)}", cause.errno)
-        for words, number in _WORDS.items():
-            if words in str(cause):
+        for text, number in _MESSAGES.items():
+            if text in str(cause):
                 return _storage_error(" ".join(str(cause).split())[:300], number)
         cause = cause.__cause__ or cause.__context__
     return None
@@ -145,6 +152,6 @@ def _storage_error(message: str, number: int) -> StorageError:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """' Did you mean X?' for the nearest known word, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    """' Did you mean 'X'?' for the closest known word, or ''."""
+    closest = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean '{closest[0]}'?" if closest else ""

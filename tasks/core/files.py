@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, flushed to disk, then renamed."""
+"""Atomic file writes (write next to the target, flush, rename), and readers that detect damage."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _AT_WORKING_DIRECTORY = -100
-# a file system or kernel without it; EXDEV: overlayfs, of a directory of its lower layer
+# the file system or kernel lacks it; EXDEV: overlayfs, for a directory of its lower layer
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV)
 
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target` to write a file or a directory to; it takes target's place only if the block ends well."""
+    """Yield a path next to `target`; what is written there replaces it if the block succeeds."""
     _make_directory(target.parent)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -38,14 +38,15 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def replace(new: Path, target: Path) -> None:
-    """Move `new` to `target`, whatever stood there, and flush both to the disk; both must be on one file system.
+    """Replace `target`, a file, a directory or nothing, by `new`, and flush to disk.
 
-    Target's place is never empty where the system can exchange two paths (Linux). Elsewhere a directory is absent for the moment
-    between two renames, and a kill in that moment leaves it so: DVC or the stage brings it back.
+    Both must be on one file system. Where the system can exchange two paths (Linux), `target` never
+    goes missing. Elsewhere a directory is absent between two renames, and stays absent if the
+    process is killed there: DVC or the stage restores it.
     """
     _make_directory(target.parent)
     _flush(new)
-    # only a file can be renamed over a file
+    # rename replaces a file by a file only; directories are exchanged
     if target.is_dir() or (new.is_dir() and os.path.lexists(target)):
         if not _exchange(new, target):
             aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
@@ -63,26 +64,26 @@ def replace(new: Path, target: Path) -> None:
 
 
 def flush_directory(directory: Path) -> None:
-    """Have the disk know the directory's present entries."""
+    """Flush the directory's entries to disk."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that flushes no directories
+        if error.errno != errno.EINVAL:  # a file system that cannot flush directories
             raise
     finally:
         os.close(handle)
 
 
 def _make_directory(directory: Path) -> None:
-    made = [place for place in (directory, *directory.parents) if not place.exists()]
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
-    for place in made:
-        flush_directory(place.parent)
+    for path in missing:
+        flush_directory(path.parent)
 
 
 def _flush(path: Path) -> None:
-    """A file's content, or that of every file in a directory and the directories' entries."""
+    """Flush a file, or a directory with everything in it."""
     for directory, _, files in os.walk(path):
         for name in files:
             _flush_file(Path(directory, name))
@@ -96,41 +97,33 @@ def _flush_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Let two paths change places in one step; False, and nothing done, where the system cannot."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
+def _exchange(new: Path, target: Path) -> bool:
+    """Exchange two paths atomically; return False, having done nothing, if the system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
         return False
-    if (
-        call(
-            _AT_WORKING_DIRECTORY,
-            os.fsencode(one),
-            _AT_WORKING_DIRECTORY,
-            os.fsencode(other),
-            _EXCHANGE,
-        )
-        == 0
-    ):
+    here, source, destination = _AT_WORKING_DIRECTORY, os.fsencode(new), os.fsencode(target)
+    if renameat2(here, source, here, destination, _EXCHANGE) == 0:
         return True
     number = ctypes.get_errno()
     if number in _NO_EXCHANGE:
         return False
-    raise OSError(number, os.strerror(number), str(other))
+    raise OSError(number, os.strerror(number), str(target))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text atomically."""
     with atomic_path(path) as new:
         new.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON; NaN and infinities are refused, for JSON has none."""
+    """Write indented JSON atomically; ValueError for NaN and infinities, which JSON lacks."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-class _KeptObject(dict[str, Any]):
-    """A JSON object of a file; a key that it lacks is damage of the file, not a bug of the reader."""
+class _StoredObject(dict[str, Any]):
+    """A JSON object read from a file; a missing key means the file is damaged, not a bug."""
 
     path = Path()
 
@@ -139,45 +132,45 @@ class _KeptObject(dict[str, Any]):
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON object; DamagedError where it is none, and later where a key that is asked for is missing."""
+    """Read a JSON object.
 
-    def kept(pairs: list[tuple[str, Any]]) -> _KeptObject:
-        made = _KeptObject(pairs)
-        made.path = path
-        return made
+    Raises DamagedError if it is none, and later when a missing key is looked up, at any depth.
+    """
+
+    def stored(pairs: list[tuple[str, Any]]) -> _StoredObject:
+        value = _StoredObject(pairs)
+        value.path = path
+        return value
 
     try:
-        found = json.loads(path.read_bytes(), object_pairs_hook=kept)
-    except ValueError as error:  # also of bytes that are not UTF-8
+        content = json.loads(path.read_bytes(), object_pairs_hook=stored)
+    except ValueError as error:  # includes invalid UTF-8
         raise DamagedError(path, f"not valid JSON: {error}") from None
     except RecursionError:
-        raise DamagedError(path, "not valid JSON: nested too deep") from None
-    if not isinstance(found, dict):
-        raise DamagedError(path, f"wanted a JSON object, found {type(found).__name__}")
-    return found
+        raise DamagedError(path, "not valid JSON: nested too deeply") from None
+    if not isinstance(content, dict):
+        raise DamagedError(path, f"wanted a JSON object, found {type(content).__name__}")
+    return content
 
 
 @contextmanager
 def reading_table(path: Path) -> Iterator[None]:
-    """What Arrow says of a Parquet file that it cannot read as a DamagedError."""
+    """Turn Arrow's errors about an unreadable Parquet file into a DamagedError."""
     import pyarrow as pa
 
     try:
         yield
     except FileNotFoundError:
         raise
-    except (
-        pa.ArrowInvalid,
-        pa.ArrowKeyError,
-        OSError,
-    ) as error:  # its own OSErrors carry no number
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        # an OSError of Arrow's own carries no errno
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DamagedError(path, f"not a Parquet file that can be read: {error}") from None
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of a Parquet file, of all columns or some; DamagedError where it is none."""
+    """Read all or some columns of a Parquet file; DamagedError if it is not readable as one."""
     import pyarrow.parquet as pq
 
     with reading_table(path):
@@ -185,36 +178,36 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def read_kept(path: Path, *keys: str) -> dict[str, Any] | None:
-    """A JSON object that is kept to save work: None where it is missing, damaged or lacks a key, for it can be done without."""
+    """Read a JSON object that only saves work: None if it is missing, damaged or lacks a key."""
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and found.keys() >= set(keys) else None
+    return content if isinstance(content, dict) and content.keys() >= set(keys) else None
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write one JSON object a line, as they come, and return how many; no rows make an empty file."""
+    """Stream one JSON object per line to a file, atomically; return how many (none: empty file)."""
     count = 0
     with atomic_path(path) as new, new.open("w", encoding="utf-8", newline="\n") as file:
-        for count, row in enumerate(rows, 1):  # noqa: B007 (what it is at last is returned)
+        for count, row in enumerate(rows, 1):  # noqa: B007 (the last value is returned)
             file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
     return count
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object a line."""
-    # never splitlines(): a text may hold U+2028, which is a line break to str but not to JSON
+    """Read one JSON object per line."""
+    # not splitlines(): a text may hold U+2028, which is a line break to str but not to JSON
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def sha256_file(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_json(value: Any) -> str:
-    """Hex digest of a value's canonical JSON: keys sorted, no blanks."""
+    """SHA-256 of a value's canonical JSON (sorted keys, no whitespace), in hex."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What git knows of a workspace and of the code that works on it."""
+"""The git state of a workspace and of the code that runs on it, and commits to a workspace."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ CODE_ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class GitState:
-    """The workspace's commit, if it has one, and whether code or params differ from what is committed."""
+    """The workspace's commit, if any, and whether code, params.yaml or dvc.yaml differ from it."""
 
     commit: str | None
     dirty: bool
 
 
 def git_state(workspace: Path) -> GitState:
-    """Commit and dirt; a fresh dvc.lock alone is not dirty, a workspace outside git always is."""
+    """The git state; dvc.lock is not checked, and a workspace without a commit is always dirty."""
     commit = _git(workspace, "rev-parse", "HEAD")
     if commit is None:
         return GitState(None, True)
     changed = _git(workspace, "status", "--porcelain", "--ignored", "--", "params.yaml", "dvc.yaml")
     code = _git(CODE_ROOT, "status", "--porcelain", "--", "tasks", "flows")
-    # code that is installed, not checked out, cannot differ from its release
+    # installed code is in no checkout (`code` is None) and cannot differ from its release
     return GitState(commit, bool(changed) or bool(code))
 
 
@@ -40,26 +40,26 @@ def _git(directory: Path, *arguments: str) -> str | None:
 
 
 def top_level(directory: Path) -> Path | None:
-    """The root of the git work tree that the directory is in."""
-    found = _git(directory, "rev-parse", "--show-toplevel")
-    return Path(found) if found else None
+    """The root of the git work tree that contains the directory; None outside git."""
+    root = _git(directory, "rev-parse", "--show-toplevel")
+    return Path(root) if root else None
 
 
 def make_repository(directory: Path) -> None:
-    """Make the directory a git repository; nothing where there is no git."""
+    """Create the directory as a git repository; without git installed, as a plain directory."""
     directory.mkdir(parents=True, exist_ok=True)
     _git(directory, "init", "--quiet")
 
 
 def commit_all(directory: Path, message: str) -> None:
-    """Commit everything that is not ignored, under a name of Ratchet's own; nothing where there is no git."""
-    # whatever hooks, signatures and identity the user has set up are meant for other repositories
-    own = (
+    """Commit everything not ignored, with Ratchet as the author; does nothing without git."""
+    # the user's hooks, signing and identity are meant for other repositories
+    settings = (
         "user.name=ratchet",
         "user.email=ratchet@localhost",
         "commit.gpgsign=false",
         "core.hooksPath=/dev/null",
     )
-    options = [option for setting in own for option in ("-c", setting)]
+    options = [option for setting in settings for option in ("-c", setting)]
     _git(directory, *options, "add", "--all")
     _git(directory, *options, "commit", "--quiet", "--message", message)

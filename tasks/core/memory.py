@@ -1,4 +1,4 @@
-"""Memory: whether an error says that there is not enough, the most that was used, and how often Python looks for garbage."""
+"""Memory: out-of-memory errors, peak use, and the frequency of garbage collection."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import gc
 import resource
 import sys
 
-# torch's words on the CPU and on Apple's cards; CUDA has an error of its own
-_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory")
+# torch's messages on the CPU and on Apple GPUs; CUDA has its own exception
+_MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is for want of memory that something failed."""
+    """Whether the error means that memory ran out."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS)
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _MESSAGES)
 
 
 def free_cached_memory() -> None:
-    """Give back to the card what torch keeps for later."""
+    """Free the GPU memory that torch caches."""
     import torch
 
     if torch.cuda.is_available():
@@ -28,7 +28,7 @@ def free_cached_memory() -> None:
 
 
 def peak_memory_mb(device: str) -> float:
-    """The most memory that was used since the process began, in MB: of the card on CUDA, else of the whole process."""
+    """Peak memory since the process started, in MB: of the GPU on CUDA, else of the process."""
     import torch
 
     if device == "cuda":
@@ -38,9 +38,10 @@ def peak_memory_mb(device: str) -> float:
 
 
 def collect_rarely() -> None:
-    """Let Python look for cycles of garbage less often.
+    """Run the garbage collector less often.
 
-    Imports and lists of token ids make hundreds of thousands of objects that stay: at the usual 700 it looks through them again and
-    again. A command that has nothing to do takes a tenth less, lists of ids a half (benchmarks/TRIED.md).
+    Imports and lists of token ids create hundreds of thousands of long-lived objects, which the
+    collector scans over and over at its default threshold of 700. A command with nothing to do
+    takes a tenth less time, lists of ids take half (benchmarks/TRIED.md).
     """
     gc.set_threshold(50_000, 20, 20)

@@ -1,4 +1,4 @@
-"""Work done ahead of whoever takes the results, a few items at a time."""
+"""Prefetching: compute the next few results in threads while the caller uses the current one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ Result = TypeVar("Result")
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Iterator[Result]:
-    """Results in the items' order, up to `threads` of them under way at a time and no more kept: for work that lets go of the lock.
+    """Yield the results in order, computing at most `threads` at a time and holding no more.
 
-    `Executor.map` would take all items at once (it has a bound from Python 3.14 on).
+    Helps only functions that release the GIL. `Executor.map` would consume all items at once (it
+    takes a bound from Python 3.14 on).
     """
     with ThreadPoolExecutor(threads) as pool:
-        under_way: deque[Future[Result]] = deque()
+        pending: deque[Future[Result]] = deque()
         for item in items:
-            under_way.append(pool.submit(function, item))
-            if len(under_way) == threads:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            pending.append(pool.submit(function, item))
+            if len(pending) == threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -1,4 +1,4 @@
-"""What a long stage says while it works."""
+"""Progress reports and log lines of a running stage."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import logging
 from collections.abc import Mapping
 from typing import Protocol
 
-# lines for people, such as a warning: whoever drives the stage decides where they go; Python prints warnings that nobody takes
+# lines for people, such as warnings: the caller of the stage decides where they go; without a
+# handler, Python prints warnings to stderr
 LINES = logging.getLogger("ratchet")
 LINES.setLevel(logging.INFO)
 
 
 class Report(Protocol):
-    """Called by a stage with a step number and numbers of that step; the stage knows nothing of who listens.
+    """Callback through which a stage reports a step's metrics; the stage does not know who listens.
 
-    The metric `progress`, in [0, 1], is the share of the stage's work that is done; the others are its own.
+    The metric `progress`, in [0, 1], is the share of the stage's work done; the others are specific
+    to the stage.
     """
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take one step's numbers."""
+        """Receive the metrics of one step."""
 
 
 def silent(step: int, metrics: Mapping[str, float]) -> None:
-    """Report to nobody."""
+    """A Report that ignores everything."""

@@ -1,4 +1,4 @@
-"""No telemetry, no update checks, no chatter from the libraries; to be called before any of them is imported."""
+"""Turns off the libraries' telemetry, update checks and chatter; call before importing them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # a minute, in which a server restarts; its own 7 keep silent for four
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # it logs a database's refusal with its traceback before it raises it
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is ours, and JSON alone with --json
-    "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "INFO",  # of what its server is sent
+    # one minute, enough for a server to restart; the default of 7 stays silent for four minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
+    # by default it logs a database error with its traceback before raising it
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    # stdout is for our output, and for nothing but JSON with --json
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # the level of the logs sent to Prefect's server
+    "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "INFO",
     "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "INFO",
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # errors reach the user as one message of ours, not as Prefect's traceback
+    # errors reach the user as one message of ours, not as Prefect's traceback
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
@@ -26,6 +31,6 @@ DEFAULTS = {
 
 
 def quiet_libraries() -> None:
-    """Set the defaults; what the user has set stands."""
+    """Set the environment variables in DEFAULTS that the user has not set."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

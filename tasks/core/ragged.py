@@ -1,4 +1,4 @@
-"""Outputs of rows that differ in length, as one array: a place that a row does not have is NaN."""
+"""Outputs of rows with different lengths, as one array padded with NaN."""
 
 from __future__ import annotations
 
@@ -13,34 +13,42 @@ if TYPE_CHECKING:
 
 
 def gather(parts: Sequence[Floats], places: Sequence[npt.NDArray[np.int64]]) -> Floats:
-    """The rows of several batches, each at its place; every axis but the first as long as the longest part's.
+    """Reassemble the rows of several batches, padding every axis but the first to the longest.
 
-    places  for each part the numbers of its rows; together 0 to n - 1
+    parts   one array per batch
+    places  row indices of each batch; together a permutation of 0 to n - 1
     """
     shape = np.max([part.shape[1:] for part in parts], axis=0).astype(int).tolist()
-    found = np.full((sum(map(len, places)), *shape), np.nan, np.float32)
+    padded = np.full((sum(map(len, places)), *shape), np.nan, np.float32)
     for part, rows in zip(parts, places, strict=True):
         corner: Any = (rows, *(slice(size) for size in part.shape[1:]))
-        found[corner] = part
-    return found
+        padded[corner] = part
+    return padded
 
 
 def stack_rows(rows: Sequence[Floats]) -> Floats:
-    """Rows of different shapes as one array, in order."""
-    return gather([row[None] for row in rows], [np.asarray([place]) for place in range(len(rows))])
+    """Stack rows of different shapes into one array, in order."""
+    return gather([row[None] for row in rows], [np.asarray([i]) for i in range(len(rows))])
 
 
 def is_finite(outputs: Floats) -> bool:
-    """Whether a model computed numbers: NaN alone is allowed, and only as a whole place other than a row's first."""
+    """Whether a model's outputs are finite, apart from padding.
+
+    Padding is a position that is NaN throughout, and never a row's first; outputs with fewer than
+    three axes have none.
+    """
     if outputs.ndim < 3:
         return bool(np.isfinite(outputs).all())
-    places = outputs.reshape(*outputs.shape[:2], -1)
-    finite, missing = np.isfinite(places).all(-1), np.asarray(np.isnan(places).all(-1))
+    positions = outputs.reshape(*outputs.shape[:2], -1)
+    finite, missing = np.isfinite(positions).all(-1), np.asarray(np.isnan(positions).all(-1))
     return bool((finite | missing).all() and not missing[:, 0].any())
 
 
 def largest_difference(outputs: Floats, others: Floats) -> float:
-    """Of two models' outputs of the same rows; infinite where only one of them is a number."""
+    """Largest absolute difference of two models' outputs for the same rows.
+
+    Infinite if their shapes or their NaN positions differ.
+    """
     missing = np.isnan(outputs)
     if outputs.shape != others.shape or not np.array_equal(missing, np.isnan(others)):
         return float("inf")
@@ -48,10 +56,10 @@ def largest_difference(outputs: Floats, others: Floats) -> float:
 
 
 def as_wide(outputs: Floats, others: Floats) -> tuple[Floats, Floats]:
-    """Both of the same shape, so that they can be held against each other: NaN where only the other has places."""
+    """Pad both arrays with NaN to a common shape, so that they can be compared."""
     shape = np.maximum(outputs.shape, others.shape)
-    ours, theirs = (
-        np.pad(some, [(0, int(more)) for more in shape - some.shape], constant_values=np.nan)
-        for some in (outputs, others)
+    padded_outputs, padded_others = (
+        np.pad(array, [(0, int(extra)) for extra in shape - array.shape], constant_values=np.nan)
+        for array in (outputs, others)
     )
-    return ours, theirs
+    return padded_outputs, padded_others

@@ -1,4 +1,4 @@
-"""Calls over a network, made again where that may help."""
+"""Retries for network calls."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ T = TypeVar("T")
 
 
 def retried(call: Callable[[], T], may_pass: Callable[[BaseException], bool], attempts: int) -> T:
-    """What the call returns; after half a second, then twice as long each time, it is made again where `may_pass` says so of its error.
+    """Call with exponential backoff (from half a second, doubling, plus jitter, at most 8 s).
 
-    The last attempt's error is raised.
+    may_pass   whether an error may go away, so that the call is worth retrying
+    Raises the error of the last attempt.
     """
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 

@@ -1,4 +1,4 @@
-"""Random states: seeded once, and torch's kept, to go on from where a draw would have gone on."""
+"""Seeds the random number generators; saves and restores torch's state to resume a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's global random states."""
+    """Seed the global generators of Python, NumPy and torch."""
     import torch
 
     random.seed(seed)
@@ -19,7 +19,7 @@ def seed_everything(seed: int) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """Of the CPU and of every CUDA card."""
+    """torch's random state, of the CPU and every CUDA device."""
     import torch
 
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -27,7 +27,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Take back what `random_state` gave."""
+    """Restore a state from `random_state`."""
     import torch
 
     torch.set_rng_state(state["torch"])

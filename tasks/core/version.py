@@ -1,4 +1,4 @@
-"""Ratchet's own version, as it is installed."""
+"""The installed version of Ratchet."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ DISTRIBUTION = "ratchet-mlops"  # the name on the package index
 
 
 def own_version() -> str:
-    """Such as '0.2.0'."""
+    """The installed version, e.g. '0.2.0'."""
     return version(DISTRIBUTION)

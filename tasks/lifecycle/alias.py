@@ -1,12 +1,14 @@
-"""The alias `champion`, written so that the late write of a paused process is told from a person's.
+"""Read and write the alias `champion` so that a paused process's late write can be recognized.
 
-MLflow's alias has no compare-and-set: a process that is paused just before it writes undoes, when it wakes, whatever was written
-meanwhile. A writer therefore announces its write first, as a tag of the registered model (`ratchet.writing.ID`: the move's number, its
-version, the time), and takes the tag away after it has read back that the alias holds the newest move.
+MLflow's alias has no compare-and-set: a process paused just before its write overwrites, when it
+resumes, whatever was written in the meantime. A writer therefore announces its write first, as a
+tag of the registered model (`ratchet.writing.ID`: move number, version, time), and removes the tag
+once it has read back that the alias holds the newest move.
 
-So an alias that is not what the newest move says was written late if the announcement of an *earlier* move names that very version:
-whoever looks puts it right. Without such an announcement a person has moved it, which is told and left. What a killed writer announced
-counts for a day; a person who moves the alias to that same version meanwhile is told that it was put back.
+An alias that differs from the newest move was written late if the announcement of an *earlier* move
+names its version; whoever reads it next puts it right. Without such an announcement a person moved
+it, which is reported and left alone. A killed writer's announcement counts for a day; a person who
+moves the alias to that same version within it is told that it was put back.
 """
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ LONGEST_PAUSE = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Alias:
-    """The alias as it stands.
+    """One reading of the alias.
 
-    version  what it points at; None where it is not set
-    writing  announced writes: (number of the move, version)
-    expired  announcements that count no more
+    version  version it points at; None if it is not set
+    writing  announced writes: (move number, version)
+    expired  tag keys of announcements older than LONGEST_PAUSE
     """
 
     version: int | None = None
@@ -42,12 +44,12 @@ class Alias:
     expired: tuple[str, ...] = field(default=(), compare=False)
 
     def is_late(self, newest_move: int) -> bool:
-        """Whether what it holds was written by a process that was paused since before the newest move."""
+        """Whether it was written by a process that had been paused since before the newest move."""
         return any(move < newest_move and version == self.version for move, version in self.writing)
 
 
 def read_alias(client: MlflowClient, name: str) -> Alias:
-    """One reading of the alias and of the writes that are under way."""
+    """Read the alias and the announced writes."""
     try:
         model = client.get_registered_model(name)
     except MlflowException as error:
@@ -55,27 +57,24 @@ def read_alias(client: MlflowClient, name: str) -> Alias:
             raise
         return Alias()
     oldest = (datetime.now(UTC) - LONGEST_PAUSE).isoformat()
-    found = {key: json.loads(text) for key, text in model.tags.items() if key.startswith(WRITING)}
+    writes = {key: json.loads(text) for key, text in model.tags.items() if key.startswith(WRITING)}
     writing = frozenset(
-        (int(said["move"]), int(said["version"]))
-        for said in found.values()
-        if said["time"] > oldest
+        (int(write["move"]), int(write["version"]))
+        for write in writes.values()
+        if write["time"] > oldest
     )
+    expired = tuple(key for key, write in writes.items() if write["time"] <= oldest)
     version = model.aliases.get(CHAMPION)
-    return Alias(
-        None if version is None else int(version),
-        writing,
-        tuple(key for key, said in found.items() if said["time"] <= oldest),
-    )
+    return Alias(None if version is None else int(version), writing, expired)
 
 
 def write_alias(client: MlflowClient, name: str, move: int, version: int) -> str:
-    """Announce the write and point the alias at the version; the announcement's key, to be taken away once the alias was read back."""
+    """Announce the write, then point the alias at the version.
+
+    Returns the announcement's tag key, to be deleted once the alias has been read back.
+    """
     key = f"{WRITING}{uuid.uuid4().hex}"
-    client.set_registered_model_tag(
-        name,
-        key,
-        json.dumps({"move": move, "version": version, "time": datetime.now(UTC).isoformat()}),
-    )
+    write = {"move": move, "version": version, "time": datetime.now(UTC).isoformat()}
+    client.set_registered_model_tag(name, key, json.dumps(write))
     client.set_registered_model_alias(name, CHAMPION, str(version))
     return key

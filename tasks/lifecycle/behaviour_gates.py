@@ -1,6 +1,7 @@
 """Pass rates of behavioural tests, and the first failures of each.
 
-A test that any constant model passes shows nothing: the kinds of test to whose rows the model gives one answer are marked so.
+A test that any constant model passes shows nothing, so the kinds of test to which the model gives a
+single answer are marked.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from tasks.core.arrays import Array, Columns, Floats
     from tasks.problems.base import BehaviourTest, Problem
 
-MAX_EXAMPLES = 5  # failures of a behavioural test that are kept
+MAX_EXAMPLES = 5  # failures kept per behavioural test
 
 
 def row_sets(test: BehaviourTest) -> list[Columns]:
-    """The rows whose outputs `judge_behaviour` wants of a test, in this order."""
+    """The rows of a test whose outputs `judge_behaviour` needs, in this order."""
     return [test.rows] if test.against is None else [test.rows, test.against]
 
 
@@ -33,23 +34,26 @@ def judge_behaviour(
     outputs: Sequence[Floats],
     calibration: Calibration,
 ) -> list[dict[str, Any]]:
-    """Every test's pass rate and first failures, and whether the model says one thing to all rows of tests of its kind.
+    """Each test's pass rate, first failures, and whether its kind of test gets a single answer.
 
-    outputs  of each of `row_sets` of each test, one after the other
+    outputs  one entry for each of `row_sets` of each test, in order
     """
-    computed = iter(outputs)
-    answered = [(test, [next(computed) for _ in row_sets(test)]) for test in tests]
+    remaining = iter(outputs)
+    outputs_by_test = [(test, [next(remaining) for _ in row_sets(test)]) for test in tests]
     rows_by_kind: dict[str, list[Floats]] = {}
-    for test, given in answered:
+    for test, test_outputs in outputs_by_test:
         rows_by_kind.setdefault(test.kind, []).extend(
-            row for rows in given for row in calibration.decide(rows)
+            row for rows in test_outputs for row in calibration.decide(rows)
         )
-    alike = {
+    one_answer = {
         kind: gives_one_answer(problem, stack_rows(rows)) for kind, rows in rows_by_kind.items()
     }
     return [
-        {**_judge(problem, labels, test, given, calibration), "one_answer": alike[test.kind]}
-        for test, given in answered
+        {
+            **_judge(problem, labels, test, test_outputs, calibration),
+            "one_answer": one_answer[test.kind],
+        }
+        for test, test_outputs in outputs_by_test
     ]
 
 
@@ -66,14 +70,14 @@ def _judge(
     )
     failed = np.flatnonzero(~passed)[:MAX_EXAMPLES]
     predictions = (
-        problem.decode(after[failed], _some(test.rows, failed), labels, calibration)
+        problem.decode(after[failed], _take(test.rows, failed), labels, calibration)
         if len(failed)
         else []
     )
     predictions_before: Sequence[Mapping[str, Any] | None] = [None] * len(failed)
     if before is not None and test.against is not None and len(failed):
         predictions_before = problem.decode(
-            before[failed], _some(test.against, failed), labels, calibration
+            before[failed], _take(test.against, failed), labels, calibration
         )
     examples = [
         {
@@ -90,8 +94,8 @@ def _judge(
     return {"name": test.name, "kind": test.kind, **rates, "examples": examples}
 
 
-def _some(rows: Columns, places: Array) -> Columns:
-    return {name: [values[place] for place in places] for name, values in rows.items()}
+def _take(rows: Columns, indices: Array) -> Columns:
+    return {name: [values[index] for index in indices] for name, values in rows.items()}
 
 
 def _row(rows: Columns, row: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Decisions about what is champion, as tags of model versions and as lines of a JSONL file."""
+"""Decisions about the champion, stored as tags of model versions and as lines of a JSONL file."""
 
 from __future__ import annotations
 
@@ -18,20 +18,18 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 Outcome = Literal["promoted", "refused", "rolled back"]
-MAX_REASON = (
-    5_000  # characters of a person's words: a decision is one tag, whose length MLflow bounds
-)
+MAX_REASON = 5_000  # characters a person may give: a decision is one tag, and MLflow bounds those
 
 
 @dataclass(frozen=True)
 class Decision:
-    """One decision, for or against.
+    """One decision about a version: promotion, refusal or rollback.
 
-    previous    the champion when it was taken
-    move        number of the alias's move, from 1; None for a decision that moved nothing
+    previous    version that was champion when the decision was taken
+    move        number of the alias move, from 1; None if the alias did not move
     settled     whether that move was carried out
     high_water  the best champion so far, this decision included
-    test        fingerprint, sketch and number of the rows that judged; None where none did
+    test        fingerprint, sketch and number of the test rows; None if none were scored
     """
 
     outcome: Outcome
@@ -51,9 +49,9 @@ class Decision:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
-def decisions_on(found: Iterable[ModelVersion]) -> list[Decision]:
-    """Those that some versions hold as tags."""
-    tags = [tag for version in found for tag in version.tags.items()]
+def decisions_on(model_versions: Iterable[ModelVersion]) -> list[Decision]:
+    """The decisions stored as tags of these versions."""
+    tags = [tag for version in model_versions for tag in version.tags.items()]
     return [_parse(text) for key, text in tags if key.startswith(DECISION)]
 
 
@@ -64,20 +62,20 @@ def _parse(text: str) -> Decision:
 
 
 def read_lines(file: Path) -> list[Decision]:
-    """Those of a JSONL file, without lines that are no decision."""
+    """The decisions of a JSONL file; lines that cannot be parsed are skipped."""
     if not file.is_file():
         return []
-    found = []
+    decisions = []
     for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            found.append(_parse(line))
+            decisions.append(_parse(line))
         except (ValueError, TypeError, AttributeError):
-            continue  # empty, or torn by a crash: the decision stands on its version too
-    return found
+            continue  # empty, or torn by a crash: the version's tag holds the decision too
+    return decisions
 
 
 def append_line(file: Path, decision: Decision) -> None:
-    """Add a decision to a JSONL file, on a line of its own also where a crash has torn the last one."""
+    """Append a decision to a JSONL file, on its own line even if a crash tore the last one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     torn = file.is_file() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
     line = ("\n" if torn else "") + json.dumps(asdict(decision), ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""What a promotion is judged by, and the form of a verdict."""
+"""The evidence that a promotion is judged by, and the gate's verdict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Status = Literal["passed", "failed", "warned", "not applicable"]
 
 @dataclass(frozen=True)
 class Gate:
-    """One verdict; `reason` is for people, `numbers` for programs."""
+    """One gate's verdict; `reason` is for people, `numbers` for programs."""
 
     name: str
     status: Status
@@ -27,8 +27,8 @@ class Gate:
 class ModelEvidence:
     """What is known of one model by itself.
 
-    measured  of tasks.comparison.describe_model, on the present test rows
-    reports   its own run's validation, evaluation and verification reports; those that its run lacks are missing
+    measured  result of tasks.comparison.describe_model on the present test rows
+    reports   its run's validation, evaluation and verification reports, as far as the run has them
     """
 
     measured: Mapping[str, Any]
@@ -37,19 +37,21 @@ class ModelEvidence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a promotion is judged by.
+    """Everything that a promotion is judged by.
 
-    metric       the problem's
+    metric       the problem's main metric
     champion     None without one
-    comparison   of tasks.comparison.compare_scored, challenger against champion; None without one
-    chance       the challenger against what a model that learnt nothing scores; None where there is a champion, which passed that
-    only_answer  what the challenger says to every test row, in words; empty where it says more than one thing
+    comparison   result of tasks.comparison.compare_scored, challenger against champion; None
+                 without one
+    chance       the challenger against a model that learnt nothing; None if there is a champion,
+                 which passed that test already
+    only_answer  the challenger's answer, in words, if it gives the same one to every test row
     high_water   the challenger against the best champion so far; None without one
-    mark_gone    why there is none although a champion before was better, in words
-    rows         of the test set
-    look         1 for test rows that never judged
-    lineage      what is wrong with where it came from, in words
-    rolled_back  whether it was champion and was taken back
+    mark_gone    why `high_water` is None although an earlier champion was better, in words
+    rows         number of test rows
+    look         number of this look at the test rows; 1 if they never judged before
+    lineage      gaps in the version's lineage, in words
+    rolled_back  whether the version was champion and was rolled back
     """
 
     metric: str
@@ -67,17 +69,18 @@ class Evidence:
 
 
 def to_champion(evidence: Evidence) -> PairedDifference:
-    """The challenger against the champion; there must be one."""
+    """The challenger against the champion, which must exist."""
     assert evidence.comparison is not None
-    apart = evidence.comparison["mcnemar"]
+    mcnemar = evidence.comparison["mcnemar"]
     difference = Difference(**evidence.comparison["metrics"][evidence.metric])
-    return PairedDifference("the champion", difference, apart["only_first"] + apart["only_second"])
+    discordant_rows = mcnemar["only_first"] + mcnemar["only_second"]
+    return PairedDifference("the champion", difference, discordant_rows)
 
 
 def lower_bound(
     pair: PairedDifference, above: float, evidence: Evidence, params: PromotionParams
 ) -> float:
-    """What the difference exceeds, at the level that is left for this look, tested against `above`."""
+    """Lower bound of the difference, tested against `above`, at the level left for this look."""
     level = level_of_look(params.significance, evidence.look)
     return pair.difference.lower_bound(
         level, error_under(above, pair.discordant_rows, evidence.rows)
@@ -95,18 +98,21 @@ def shown_better(evidence: Evidence, params: PromotionParams) -> bool:
 def bounded(
     name: str, pair: PairedDifference, above: float, evidence: Evidence, params: PromotionParams
 ) -> Gate:
-    """Passes if the lower bound of the difference is above `above`."""
-    difference, level, bound = (
-        pair.difference, level_of_look(params.significance, evidence.look), lower_bound(pair, above, evidence, params)
-    )  # fmt: skip
+    """Pass if the lower bound of the difference is above `above`."""
+    difference = pair.difference
+    level = level_of_look(params.significance, evidence.look)
+    bound = lower_bound(pair, above, evidence, params)
     numbers = {
-        "challenger": difference.first, "other": difference.second, "difference": difference.value, "lower_bound": bound,
+        "challenger": difference.first, "other": difference.second,
+        "difference": difference.value, "lower_bound": bound,
         "interval": [difference.low, difference.high], "p_value": difference.p_value,
         "wanted_above": above, "level": level, "look": evidence.look,
     }  # fmt: skip
     relation = "above" if bound > above else "not above"
-    words = (
-        f"{evidence.metric} {difference.first:.4f} against {difference.second:.4f} of {pair.against}: {difference.value:+.4f}, "
-        f"lower bound {bound:+.4f} {relation} {above:+.4f} (p {say_p(difference.p_value)}, look {evidence.look}, level {level:.4f})"
+    reason = (
+        f"{evidence.metric} {difference.first:.4f} against {difference.second:.4f} "
+        f"of {pair.against}: {difference.value:+.4f}, lower bound {bound:+.4f} "
+        f"{relation} {above:+.4f} "
+        f"(p {say_p(difference.p_value)}, look {evidence.look}, level {level:.4f})"
     )
-    return Gate(name, "passed" if bound > above else "failed", words, numbers)
+    return Gate(name, "passed" if bound > above else "failed", reason, numbers)

@@ -1,9 +1,10 @@
-"""The gates between a challenger and production: each passed, failed, warned of or not applicable, with its numbers.
+"""The gates between a challenger and production: passed, failed, warned or not applicable.
 
-What is asked of the challenger alone holds for the first version too. The first champion must beat chance and may not be shown worse
-than the plain method. Against a champion the question is non-inferiority: the lower bound of the paired difference must be above
--margin, at the level that looks.py leaves for this look. All gates must pass, so none of their levels needs correcting for their
-number (intersection-union test, Berger 1982). docs/gates.md has the rates at which they err.
+Absolute gates apply to the first version too: the first champion must beat chance and must not be
+shown to be worse than the plain method. Against a champion the question is non-inferiority: the
+lower bound of the paired difference must be above -margin, at the level that alpha_spending.py
+leaves for this look. All gates must pass, so their levels need no correction for their number
+(intersection-union test, Berger 1982). docs/gates.md has their error rates.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tasks.params.lifecycle import PromotionParams
 
 
 def judge(evidence: Evidence, params: PromotionParams) -> list[Gate]:
-    """Every gate's verdict, in a fixed order."""
+    """The verdicts of all gates, in a fixed order."""
     limits = judge_limits(evidence, params)
     return [
         judge_data(evidence),
@@ -55,12 +56,12 @@ def judge(evidence: Evidence, params: PromotionParams) -> list[Gate]:
 
 
 def judge_chance(evidence: Evidence, params: PromotionParams) -> Gate:
-    """The first champion is shown to be better than a model that learnt nothing."""
+    """Pass if a first champion is shown to be better than a model that learnt nothing."""
     if evidence.chance is None:
         reason = (
-            "it is held against the champion"
+            "it is compared with the champion"
             if evidence.comparison
-            else "its problem type is held against the base model"
+            else "its problem type is compared with the base model"
         )
         return Gate("better than chance", "not applicable", reason)
     return bounded("better than chance", evidence.chance, 0.0, evidence, params)

@@ -1,13 +1,15 @@
-"""The ledger: every decision about what is champion, and the moves of the alias, of which each is all or nothing.
+"""The ledger: every decision about the champion, and atomic moves of the alias.
 
-A decision stands as a tag on the version it is about, and as a line of an append-only JSONL file in the workspace's store.
+A decision is stored as a tag of its version and as a line of an append-only JSONL file in the
+workspace's store.
 
-MLflow's alias is a plain write: of two writers the last wins, and neither is told. A move of the champion is therefore claimed first,
-by the one thing that every MLflow store makes at most once: an experiment's name. Move n of a model is the experiment
-'ratchet MODEL champion move n', hidden once the move is done. Whoever makes it owns the move; the loser is refused before anything
-changed. The claim names its decision, so whoever comes after a crash completes the move: the alias holds the old champion or the new.
-The newest claim is therefore the last word, and whoever looks brings the alias to it (tasks.lifecycle.alias says how a late write differs
-from a person's).
+MLflow's alias is a plain write: of two writers the last wins, and neither notices. A move of the
+champion is therefore claimed first, through the one thing that every MLflow store creates at most
+once: an experiment name. Move n of a model is the experiment 'ratchet MODEL champion move n',
+hidden once the move is done. Whoever creates it owns the move; the loser is refused before anything
+changed. The claim names its decision, so after a crash the next process completes the move: the
+alias holds the old champion or the new. The newest claim is authoritative, and every reader brings
+the alias in line with it (tasks.lifecycle.alias tells a late write from a person's).
 """
 
 from __future__ import annotations
@@ -36,10 +38,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Position:
-    """Where the moves have come to.
+    """The newest move and the alias.
 
-    move      number of the newest, 0 before the first
-    champion  the version that the alias points at; other than the newest move's only if a person moved the alias
+    move      number of the newest move, 0 before the first
+    champion  version that the alias points at; differs from the newest move's version only if a
+              person moved the alias
     """
 
     move: int
@@ -47,92 +50,88 @@ class Position:
 
 
 class Ledger:
-    """The decisions about one registered model; `file` is the workspace's copy."""
+    """The decisions about one registered model; `file` is the workspace's JSONL copy."""
 
     def __init__(self, client: MlflowClient, name: str, file: Path) -> None:
         self.client, self.name, self.file = client, name, file
 
     def decisions(self) -> list[Decision]:
-        """All of them, oldest first: those on the versions and those of this workspace."""
+        """All decisions, oldest first: those tagged on versions and those of this workspace."""
         newest = self.settle().move
-        found = {decision.id: decision for decision in read_lines(self.file)}
-        found |= {
+        by_id = {decision.id: decision for decision in read_lines(self.file)}
+        by_id |= {
             d.id: d
             for d in self._tagged()
             if d.move is None or d.settled or (d.move <= newest and self._owns_its_claim(d))
         }
-        return sorted(found.values(), key=lambda decision: (decision.time, decision.move or 0))
+        return sorted(by_id.values(), key=lambda decision: (decision.time, decision.move or 0))
 
     def champion(self) -> int | None:
-        """The version that the alias points at, once every move that was begun is carried out."""
+        """The version that the alias points at, after completing every claimed move."""
         return self.settle().champion
 
     def champion_version(self) -> ModelVersion | None:
-        """The same as a version."""
+        """The champion as MLflow's object; None without one."""
         number = self.champion()
-        return next(
-            (
-                version
-                for version in versions(self.client, self.name)
-                if int(version.version) == number
-            ),
-            None,
-        )
+        for version in versions(self.client, self.name):
+            if int(version.version) == number:
+                return version
+        return None
 
     def record(self, decision: Decision) -> Decision:
-        """Write down a decision that moves nothing."""
+        """Record a decision that does not move the alias."""
         self._tag(decision)
         append_line(self.file, decision)
         return decision
 
     def move(self, decision: Decision) -> Decision:
-        """Make the decision's version champion and write it down; GateError, and nothing moved, if another got there first.
+        """Make the decision's version champion and record the decision.
 
-        A decision that was carried out before, by its id, is returned as it was.
+        A decision that was already carried out, by its id, is returned unchanged.
+        Raises GateError, and moves nothing, if another promotion came first.
         """
+        remedy = "Run the command again: it is judged against the new champion."
         position = self.settle()
-        if done := next(
-            (known for known in self._tagged() if known.id == decision.id and known.settled), None
-        ):
-            return done
+        for known in self._tagged():
+            if known.id == decision.id and known.settled:
+                return known
         if position.champion != decision.previous:
             raise GateError(
-                f"{self.name}: the champion is version {position.champion} now; this was judged against version {decision.previous}.",
-                "Run the command again: it is judged against the new champion.",
+                f"{self.name}: the champion is version {position.champion} now; "
+                f"this was judged against version {decision.previous}.",
+                remedy,
             )
         decision = replace(decision, move=position.move + 1)
         self._tag(decision)
         if not self._claim(decision):
-            self.client.delete_model_version_tag(
-                self.name, str(decision.version), DECISION + decision.id
-            )
+            tag = DECISION + decision.id
+            self.client.delete_model_version_tag(self.name, str(decision.version), tag)
             raise GateError(
-                f"{self.name}: another promotion made version {self.champion()} champion at the same time.",
-                "Run the command again: it is judged against the new champion.",
+                f"{self.name}: another promotion made version {self.champion()} champion "
+                "at the same time.",
+                remedy,
             )
         self.settle()
         return replace(decision, settled=True)
 
     def settle(self) -> Position:
-        """Carry out a move that was only claimed and put right an alias that was written late; where that leaves the champion."""
+        """Complete a move that was only claimed, correct a late write, return the position."""
         announced: list[str] = []
-        seen = None
+        last_reading = None
         while True:
             number, decision, claim = self._newest()
-            alias = read_alias(self.client, self.name)  # read after the newest move was asked for
+            alias = read_alias(self.client, self.name)  # only after the newest move is known
             if decision is None or alias.version == decision.version:
                 break
             if decision.settled and not announced and not alias.is_late(number):
-                if seen == (
-                    number,
-                    alias,
-                ):  # twice the same with no late write under way: a person moved it
-                    break
-                seen = (number, alias)
+                if last_reading == (number, alias):
+                    break  # twice the same, and no late write announced: a person moved it
+                last_reading = (number, alias)
                 continue
             if decision.settled and not announced:
                 print(
-                    f"{self.name}: an interrupted command of an earlier move had set the alias `{CHAMPION}` to version {alias.version}; "
+                    f"{self.name}: an interrupted command set the alias `{CHAMPION}` to version "
+                    f"{alias.version} for an earlier move; "
                     f"it is put back to version {decision.version}.",
                     file=sys.stderr,
                 )
@@ -144,67 +143,62 @@ class Ledger:
         return Position(number, alias.version)
 
     def _newest(self) -> tuple[int, Decision | None, Experiment | None]:
-        """Number and decision of the newest move, and its claim while that is shown; no decision once its version is deleted."""
-        there = self._tagged_versions()
-        known = self._known(there)
-        settled = max(
-            (decision.move or 0 for decision in known.values() if decision.settled), default=0
-        )
-        last, claim = (
-            settled,
-            self._find_claim(settled) if settled else None,
-        )  # `mlflow gc` removes it for good
+        """(number, decision, claim) of the newest move.
+
+        The decision is None if its version was deleted, the claim once it is hidden.
+        """
+        tagged_versions = self._tagged_versions()
+        known = self._known(tagged_versions)
+        last_settled = max((d.move or 0 for d in known.values() if d.settled), default=0)
+        # None after `mlflow gc`, which removes hidden experiments for good
+        last, claim = last_settled, self._find_claim(last_settled) if last_settled else None
         while following := self._find_claim(last + 1):
             last, claim = last + 1, following
-        if (
-            last > settled
-        ):  # its decision was written down before it was claimed, maybe since the versions were read
-            there = self._tagged_versions()
-            known = self._known(there)
-        shown = claim if claim is not None and claim.lifecycle_stage == "active" else None
-        carried_out = (
-            decision for decision in known.values() if decision.settled and decision.move == last
-        )
-        decision = next(carried_out, None) or (
-            known.get(claim.tags.get("decision", "")) if claim else None
-        )
-        if decision is None or decision.version not in {int(version.version) for version in there}:
-            if shown is None:
+        if last > last_settled:  # its decision may have been tagged after the first read
+            tagged_versions = self._tagged_versions()
+            known = self._known(tagged_versions)
+        active = claim if claim is not None and claim.lifecycle_stage == "active" else None
+        carried_out = (d for d in known.values() if d.settled and d.move == last)
+        decision = next(carried_out, None)
+        if decision is None and claim:
+            decision = known.get(claim.tags.get("decision", ""))
+        numbers = {int(version.version) for version in tagged_versions}
+        if decision is None or decision.version not in numbers:
+            if active is None:
                 return last, None, None
             raise RegistryError(
-                f"{self.name}: '{shown.name}' names a decision that is on no version.",
-                "The version was deleted while it was promoted: set the alias `champion` by hand, then delete that experiment.",
+                f"{self.name}: '{active.name}' names a decision that no version has.",
+                "The version was deleted while it was promoted: set the alias `champion` by hand, "
+                "then delete that experiment.",
             )
-        return last, replace(decision, move=last, settled=decision.settled or shown is None), shown
+        settled = decision.settled or active is None
+        return last, replace(decision, move=last, settled=settled), active
 
     def _finish(self, decision: Decision, claim: Experiment) -> None:
-        """Write down that the move was carried out, and hide its claim."""
+        """Record that the move was carried out, and hide its claim."""
         decision = replace(decision, settled=True)
         if decision.id == claim.tags.get("decision"):
             self._tag(decision)
         if decision.id not in {known.id for known in read_lines(self.file)}:
             append_line(self.file, decision)
-        with suppress(MlflowException):  # hidden already, by another who completed it
+        with suppress(MlflowException):  # another process completed the move and hid it already
             self.client.delete_experiment(claim.experiment_id)
 
     def _claim(self, decision: Decision) -> bool:
+        """Try to claim the decision's move; whether it is ours."""
+        name, tags = self._claim_name(decision.move), {"decision": decision.id}
         try:
-            self.client.create_experiment(
-                self._claim_name(decision.move), tags={"decision": decision.id}
-            )
+            self.client.create_experiment(name, tags=tags)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        # ours, too, where MLflow's client had to send it twice
+        # "already exists" may still be ours: MLflow's client resends a request
         if not self._owns_its_claim(decision):
             return False
-        if all(
-            known.move != decision.move or known.id == decision.id
-            for known in self._tagged()
-            if known.settled
-        ):
+        settled = [known for known in self._tagged() if known.settled]
+        if all(known.move != decision.move or known.id == decision.id for known in settled):
             return True
-        # `mlflow gc` had removed the claim of a move that was made while this one was paused, and its name was free again
+        # while this process was paused, another made this move and `mlflow gc` freed its name
         if claim := self._find_claim(decision.move or 0):
             self.client.delete_experiment(claim.experiment_id)
         return False
@@ -220,19 +214,18 @@ class Ledger:
         return f"ratchet {self.name} champion move {number}"
 
     def _tagged_versions(self) -> list[ModelVersion]:
-        """Every version with its tags; a search leaves the aliases out."""
-        found: list[ModelVersion] = self.client.search_model_versions(
+        """Every version with its tags, but without aliases, which a search leaves out."""
+        matches: list[ModelVersion] = self.client.search_model_versions(
             f"name = '{self.name}'", max_results=10_000
         )
-        return found
+        return matches
 
     def _tagged(self) -> list[Decision]:
         return decisions_on(self._tagged_versions())
 
-    def _known(self, there: list[ModelVersion]) -> dict[str, Decision]:
-        return {
-            decision.id: decision for decision in [*read_lines(self.file), *decisions_on(there)]
-        }
+    def _known(self, tagged_versions: list[ModelVersion]) -> dict[str, Decision]:
+        decisions = [*read_lines(self.file), *decisions_on(tagged_versions)]
+        return {decision.id: decision for decision in decisions}
 
     def _tag(self, decision: Decision) -> None:
         self.client.set_model_version_tag(
@@ -241,25 +234,24 @@ class Ledger:
 
 
 def open_ledger(client: MlflowClient, uri: str, store: Path, name: str) -> Ledger:
-    """The ledger of a model in the registry at `uri`, with its copy in a workspace's store, one for each registry."""
-    place = hashlib.sha256(public_address(uri).encode()).hexdigest()[:8]
-    own, elsewhere = (store / "ledger" / f"{name}{end}.jsonl" for end in ("", f"-{place}"))
+    """The ledger of a model in the registry at `uri`; the store keeps one copy per registry."""
+    digest = hashlib.sha256(public_address(uri).encode()).hexdigest()[:8]
+    own, by_address = (store / "ledger" / f"{name}{end}.jsonl" for end in ("", f"-{digest}"))
     if uri != f"sqlite:///{store / 'mlflow.db'}":
-        return Ledger(client, name, elsewhere)
-    if (
-        elsewhere.is_file() and not own.exists()
-    ):  # of a time when a workspace that was moved lost it
-        elsewhere.rename(own)
+        return Ledger(client, name, by_address)
+    # earlier releases named this file by address too, and a moved workspace lost it
+    if by_address.is_file() and not own.exists():
+        by_address.rename(own)
     return Ledger(client, name, own)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What the moves so far come to.
+    """The state after all moves so far.
 
-    champions    those that a rollback can go back to, oldest first, the present one last
-    rolled_back  those that were taken back and have not been promoted since
-    high_water   the best champion so far, as the last promotion found it
+    champions    versions that a rollback can return to, oldest first, the present champion last
+    rolled_back  versions that were rolled back and have not been promoted since
+    high_water   the best champion so far, as of the last promotion
     """
 
     champions: list[int] = field(default_factory=list)
@@ -268,27 +260,25 @@ class Standing:
 
 
 def standing(decisions: list[Decision]) -> Standing:
-    """Follow the moves from the first to the last."""
+    """Replay the moves from first to last."""
     stack: list[int] = []
-    taken: set[int] = set()
-    mark: int | None = None
+    rolled_back: set[int] = set()
+    high_water: int | None = None
     for decision in sorted((d for d in decisions if d.move is not None), key=lambda d: d.move or 0):
         if decision.outcome == "rolled back":
-            place = max(
-                (i for i, version in enumerate(stack) if version == decision.version), default=-1
-            )
-            taken |= set(stack[place + 1 :])
-            stack = stack[: place + 1] if place >= 0 else [decision.version]
-            mark = (
-                decision.version if mark in taken else mark
-            )  # what was taken back is no measure for others
+            matches = (i for i, version in enumerate(stack) if version == decision.version)
+            index = max(matches, default=-1)
+            rolled_back |= set(stack[index + 1 :])
+            stack = stack[: index + 1] if index >= 0 else [decision.version]
+            if high_water in rolled_back:  # what was rolled back is no benchmark for others
+                high_water = decision.version
         elif decision.version not in stack[-1:]:
             stack.append(decision.version)
-        taken.discard(decision.version)
-        mark = decision.high_water or mark
-    return Standing(stack, taken, mark)
+        rolled_back.discard(decision.version)
+        high_water = decision.high_water or high_water
+    return Standing(stack, rolled_back, high_water)
 
 
 def looks(decisions: list[Decision]) -> list[list[str]]:
-    """Sketches of the test rows of every decision that rows judged."""
+    """The test rows' sketch of each decision that scored test rows."""
     return [decision.test["sketch"] for decision in decisions if decision.test]

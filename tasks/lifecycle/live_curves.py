@@ -1,4 +1,4 @@
-"""A training's curves, logged to MLflow while it runs."""
+"""Log training curves to MLflow while training runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FLUSH_SECONDS = 2.0
 
 
 class LiveCurves:
-    """A report that logs a run's curves to MLflow while it trains, a batch every two seconds."""
+    """Progress report that logs a run's curves to MLflow, in a batch every FLUSH_SECONDS."""
 
     def __init__(self, client: MlflowClient, mlflow_run_id: str) -> None:
         self._client, self._run_id = client, mlflow_run_id
@@ -21,11 +21,11 @@ class LiveCurves:
         self._flushed = time.monotonic()
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Queue one step's numbers."""
+        """Queue one step's metrics, and send the queue if it is due."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        # a bare loss of every step is noise; the curve's points carry the epoch
+        # the bare loss of a single step is noise; the points of the curve have an epoch
         if "epoch" in metrics or any(name.startswith("validation_") for name in metrics):
             self._pending += [
                 Metric(name, value, now, step)
@@ -36,7 +36,7 @@ class LiveCurves:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is queued."""
+        """Send the queue."""
         pending, self._pending = self._pending, []
         for start in range(0, len(pending), 1000):
             self._client.log_batch(self._run_id, metrics=pending[start : start + 1000])

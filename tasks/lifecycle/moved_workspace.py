@@ -1,4 +1,4 @@
-"""A workspace that was moved or copied: MLflow writes whole addresses into its database, and they move with it."""
+"""Update MLflow's database after a workspace was moved or copied: it stores absolute addresses."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from pathlib import Path
 
 from tasks.core.errors import RegistryError
 
-ARTIFACTS = "mlartifacts"  # in a workspace's store: what its own database's experiments hold
+ARTIFACTS = "mlartifacts"  # directory in a workspace's store with its own database's artifacts
 _ADDRESSES = (
-    ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
-    ("model_versions", "storage_location"),
+    ("experiments", "artifact_location"), ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"), ("model_versions", "storage_location"),
 )  # fmt: skip
 
 
 def follow_move(database: Path, store: Path, experiment: str) -> None:
-    """Point the workspace's own database at the artifacts beside it, where it still names the place that it was made in.
+    """Rewrite addresses of the workspace's old store in its own database to the present store.
 
     database    MLflow's, in the workspace's store
-    experiment  whose artifacts the workspace keeps in its store: its address tells where that was
-    All of what lay in the old store is changed at once, or nothing; addresses elsewhere stay.
-    Raises RegistryError where the database cannot be read or written.
+    experiment  an experiment with artifacts in the store: its address tells where the store was
+    All addresses in the old store change in one transaction; addresses elsewhere stay.
+    Raises RegistryError if the database cannot be read or written.
     """
-    here = f"{store.as_uri()}/"
+    new = f"{store.as_uri()}/"
     try:
         with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
-            found = connection.execute(
+            row = connection.execute(
                 "SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)
             ).fetchone()
-            there = str(found[0]).removesuffix(ARTIFACTS) if found else here
-            if there == here or not there.endswith(f"/{store.name}/"):
+            old = str(row[0]).removesuffix(ARTIFACTS) if row else new
+            if old == new or not old.endswith(f"/{store.name}/"):
                 return
             connection.execute("BEGIN IMMEDIATE")
             for table, column in _ADDRESSES:
                 connection.execute(
-                    f"UPDATE {table} SET {column} = ?1 || substr({column}, length(?2) + 1) WHERE substr({column}, 1, length(?2)) = ?2",
-                    (here, there),
+                    f"UPDATE {table} SET {column} = ?1 || substr({column}, length(?2) + 1) "
+                    f"WHERE substr({column}, 1, length(?2)) = ?2",
+                    (new, old),
                 )
             connection.execute("COMMIT")
     except sqlite3.Error as error:

@@ -1,7 +1,8 @@
-"""Two samples of texts, and whether they come from one distribution: each test with its p-value and the size of the difference.
+"""Two-sample drift tests: do two samples of texts come from one distribution, and how far apart?
 
-`reference` is what a model was trained on, `recent` what it is asked now. Rows are the independent units of every test, so its
-false alarms keep to the p-value wherever both samples are drawn from the same texts, repeats among them or not.
+`reference` is what a model was trained on, `recent` what it is asked now. Every test treats rows as
+the independent units, so its false-alarm rate keeps to the p-value if both samples are drawn from
+the same texts, with or without repeats.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ if TYPE_CHECKING:
 
 Texts = Sequence[str]
 
-COMPONENTS = 100  # of the embedding
+COMPONENTS = 100  # dimensions of the embedding
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class DriftTest:
-    """One test's result.
+    """Result of one test.
 
-    p_value    in [0, 1], not corrected
-    effect     size of the difference, in [0, 1]
-    reference  what was measured of the reference sample, in the measure's own unit;  recent  of the recent one
+    p_value    in [0, 1], uncorrected
+    effect     effect size, in [0, 1]
+    reference  statistic of the reference sample, in the test's own unit
+    recent     the same of the recent sample
     """
 
     name: str
@@ -42,72 +44,68 @@ class DriftTest:
 
 
 def draw_rows(rows: pa.Table, count: int, draw: np.random.Generator) -> pa.Table:
-    """At most `count` rows at random, without replacement, sorted; the order they come in does not matter."""
-    # sorted first: then the generator picks the same rows whatever their order was; equal rows are as good as one another
+    """At most `count` rows at random, without replacement, sorted."""
+    # sort first, so that the sample does not depend on the order of the rows
     ordered = rows.sort_by([(name, "ascending") for name in rows.column_names])
-    return (
-        ordered
-        if len(rows) <= count
-        else ordered.take(np.sort(draw.choice(len(rows), count, replace=False)))
-    )
+    if len(rows) <= count:
+        return ordered
+    return ordered.take(np.sort(draw.choice(len(rows), count, replace=False)))
 
 
 def length_test(reference: Texts, recent: Texts) -> DriftTest:
-    """Characters a text: two-sample Kolmogorov-Smirnov, whose statistic is the effect; medians are reported."""
+    """Kolmogorov-Smirnov on characters per text; its statistic is the effect; reports medians."""
     from scipy.stats import ks_2samp
 
     before, now = ([len(text) for text in texts] for texts in (reference, recent))
-    # the exact p-value takes long for thousands of rows, and lengths have ties, which make either p-value conservative
-    found = ks_2samp(before, now, method="asymp")
-    return DriftTest(
-        "text_length",
-        float(found.pvalue),
-        float(found.statistic),
-        float(np.median(before)),
-        float(np.median(now)),
-    )
+    # asymptotic: the exact p-value is slow for thousands of rows, and ties make both conservative
+    result = ks_2samp(before, now, method="asymp")
+    medians = float(np.median(before)), float(np.median(now))
+    return DriftTest("text_length", float(result.pvalue), float(result.statistic), *medians)
 
 
 def vocabulary_test(reference: Texts, recent: Texts, draw: np.random.Generator) -> DriftTest:
-    """Words that half of the reference rows do not have: recent rows against the other half, Mann-Whitney on the rates of rows.
+    """Mann-Whitney on each row's rate of out-of-vocabulary words.
 
-    Not a chi-square of all words together: a row about something new has many unknown words at once, and tests that take words for
-    independent would sound false alarms. The effect is the difference of the shares of all words.
-    Pairs of characters stand for words where a script has no blanks.
+    The vocabulary is that of half the reference rows; recent rows are compared with the other half.
+    Not a chi-square over all words: a row about a new topic has many unknown words at once, so a
+    test that takes words for independent would raise false alarms.
+    The effect is the difference in the share of unknown words among all words.
+    In scripts without spaces between words, pairs of characters stand for words.
     """
     from scipy.stats import mannwhitneyu
 
-    blanks = separates_words([*reference, *recent])
+    spaced = separates_words([*reference, *recent])
     order = draw.permutation(len(reference))
-    known = {word for row in order[: len(order) // 2] for word in _words(reference[row], blanks)}
-    others = [reference[row] for row in order[len(order) // 2 :]]
+    known = {word for row in order[: len(order) // 2] for word in _words(reference[row], spaced)}
+    held_out = [reference[row] for row in order[len(order) // 2 :]]
     counts = [
-        np.asarray([_unknown(text, known, blanks) for text in texts], np.float64)
-        for texts in (others, recent)
+        np.asarray([_count_unknown(text, known, spaced) for text in texts], np.float64)
+        for texts in (held_out, recent)
     ]
     before, now = (count[:, 0] / np.maximum(count[:, 1], 1) for count in counts)
-    alike = np.ptp([*before, *now]) == 0  # no ranks to compare
-    p_value = 1.0 if alike else float(mannwhitneyu(before, now, method="asymptotic").pvalue)
+    constant = np.ptp([*before, *now]) == 0  # no ranks to compare
+    p_value = 1.0 if constant else float(mannwhitneyu(before, now, method="asymptotic").pvalue)
     shares = [float(count[:, 0].sum() / max(1.0, count[:, 1].sum())) for count in counts]
     return DriftTest("out_of_vocabulary", p_value, abs(shares[1] - shares[0]), *shares)
 
 
-def _words(text: str, blanks: bool) -> list[str]:
+def _words(text: str, spaced: bool) -> list[str]:
     text = text.casefold()
-    return _WORD.findall(text) if blanks else [text[i : i + 2] for i in range(len(text))]
+    return _WORD.findall(text) if spaced else [text[i : i + 2] for i in range(len(text))]
 
 
-def _unknown(text: str, known: set[str], blanks: bool) -> tuple[int, int]:
-    """(words that are not known, words)."""
-    words = _words(text, blanks)
+def _count_unknown(text: str, known: set[str], spaced: bool) -> tuple[int, int]:
+    """(unknown words, words)."""
+    words = _words(text, spaced)
     return sum(word not in known for word in words), len(words)
 
 
 def classifier_test(reference: Texts, recent: Texts, draw: np.random.Generator) -> DriftTest:
-    """Whether a classifier tells the samples apart on rows held out (Lopez-Paz & Oquab 2017): TF-IDF, SVD, logistic regression.
+    """Classifier two-sample test (Lopez-Paz & Oquab 2017): TF-IDF, SVD, logistic regression.
 
-    As many rows of one sample as of the other, half of each held out. Were the samples alike, each held-out row would be right with
-    probability 1/2: the p-value is the exact binomial one, the effect 2 (accuracy - 1/2), 0 where the classifier does worse.
+    The classifier learns to tell the samples apart on equally many rows of each; half of each are
+    held out. If the samples were alike, it would be right on a held-out row with probability 1/2:
+    the p-value is the exact binomial one, the effect 2 (accuracy - 1/2), or 0 below 1/2.
     """
     from scipy.stats import binomtest
 
@@ -117,39 +115,40 @@ def classifier_test(reference: Texts, recent: Texts, draw: np.random.Generator) 
         chosen = draw.permutation(len(texts))[:count]
         for half, rows in zip(halves, np.array_split(chosen, 2), strict=True):
             half.extend(texts[row] for row in rows)
-    seen, held_out = halves
-    # array_split gives the odd row to the first half, of each sample alike
-    right = _tell_apart(seen, held_out, seed=int(draw.integers(2**32))) == np.repeat(
-        [0, 1], len(held_out) // 2
-    )
+    train, held_out = halves
+    # array_split puts the odd row of both samples into the first half, so each half is balanced
+    predicted = _tell_apart(train, held_out, seed=int(draw.integers(2**32)))
+    right = predicted == np.repeat([0, 1], len(held_out) // 2)
     accuracy = float(right.mean())
     p_value = float(binomtest(int(right.sum()), len(right), 0.5, alternative="greater").pvalue)
     return DriftTest("classifier", p_value, max(0.0, 2 * accuracy - 1), 0.5, accuracy)
 
 
-def _tell_apart(seen: Texts, held_out: Texts, seed: int) -> npt.NDArray[np.int64]:
-    """Which sample each held-out text is of, 0 or 1; the first half of `seen` is of sample 0, the second of sample 1."""
+def _tell_apart(train: Texts, held_out: Texts, seed: int) -> npt.NDArray[np.int64]:
+    """Predict the sample, 0 or 1, of each held-out text.
+
+    train  first half from sample 0, second half from sample 1
+    """
     from sklearn.decomposition import TruncatedSVD
     from sklearn.linear_model import LogisticRegression
 
-    if not any(text.strip() for text in seen):  # nothing to learn from
+    if not any(text.strip() for text in train):  # nothing to learn from
         return np.zeros(len(held_out), np.int64)
-    vectorizer = make_vectorizer(seen)
-    features = vectorizer.fit_transform(seen)
-    if features.shape[1] < 2:  # less than an embedding is made of
+    vectorizer = make_vectorizer(train)
+    features = vectorizer.fit_transform(train)
+    if features.shape[1] < 2:  # too few features for an SVD
         return np.zeros(len(held_out), np.int64)
     embedding = TruncatedSVD(min(COMPONENTS, *features.shape), random_state=seed)
-    with np.errstate(invalid="ignore"):  # texts that are all the same have no variance to explain
+    with np.errstate(invalid="ignore"):  # identical texts have no variance to explain
         embedded = embedding.fit_transform(features)
-    classifier = LogisticRegression(max_iter=1000).fit(embedded, np.repeat([0, 1], len(seen) // 2))
-    found: npt.NDArray[np.int64] = classifier.predict(
-        embedding.transform(vectorizer.transform(held_out))
-    )
-    return found
+    classifier = LogisticRegression(max_iter=1000).fit(embedded, np.repeat([0, 1], len(train) // 2))
+    vectors = embedding.transform(vectorizer.transform(held_out))
+    predicted: npt.NDArray[np.int64] = classifier.predict(vectors)
+    return predicted
 
 
 def label_test(reference: Sequence[str], recent: Sequence[str]) -> DriftTest:
-    """Predicted labels: chi-square on their counts; the effect is the total variation, the measures are shares by label."""
+    """Chi-square on predicted label counts; the effect is total variation, shares are reported."""
     from scipy.stats import chi2_contingency
 
     labels = sorted({*reference, *recent})
@@ -158,7 +157,6 @@ def label_test(reference: Sequence[str], recent: Sequence[str]) -> DriftTest:
     )
     shares = counts / counts.sum(1, keepdims=True)
     p_value = float(chi2_contingency(counts, correction=False).pvalue)
+    total_variation = float(np.abs(shares[1] - shares[0]).sum() / 2)
     before, now = (dict(zip(labels, map(float, row), strict=True)) for row in shares)
-    return DriftTest(
-        "predicted_labels", p_value, float(np.abs(shares[1] - shares[0]).sum() / 2), before, now
-    )
+    return DriftTest("predicted_labels", p_value, total_variation, before, now)

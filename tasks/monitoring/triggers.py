@@ -1,4 +1,7 @@
-"""What calls for training again: new rows, drift of the inputs, a fall of the metric, age. Each says why it fires, or why not."""
+"""Retraining triggers: new rows, input drift, a fall of the metric, age.
+
+Each says why it fires, or why not.
+"""
 
 from __future__ import annotations
 
@@ -43,16 +46,16 @@ if TYPE_CHECKING:
     from tasks.core.arrays import Array, Features, Floats
     from tasks.inference.predictor import Predictor
 
-LEAST_ROWS = 20  # a side, below which half of them are too few to test on
-_NAMED = 5  # rows and labels that a message names
+LEAST_ROWS = 20  # per sample; the tests hold out half, and fewer would be too few
+_NAMED = 5  # rows and labels named in a message
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """One reason to train again.
+    """One possible reason to retrain.
 
     reason    one sentence, with its numbers
-    numbers   the same for programs, plain JSON values
+    numbers   the same for programs, as plain JSON values
     """
 
     name: str
@@ -65,18 +68,19 @@ class Trigger:
 def new_data_trigger(
     fresh: Path, trained: Path | None, columns: Sequence[str], params: NewDataTrigger
 ) -> Trigger:
-    """Rows that the last training did not have.
+    """Fires if at least `min_rows` rows were not in the last training.
 
-    fresh, trained   rows.parquet as ingest makes them, of the sources now and of the last training (None: there was none)
-    columns          the problem's; a row is new if no trained row has the same values in all of them, null being a value
+    fresh     rows.parquet of the sources now, as ingest writes it
+    trained   rows.parquet of the last training; None: there was none
+    columns   the problem's; a row is new if no trained row has the same values in all of them,
+              with null as a value
     """
     if not params.enabled:
         return _disabled("new_data")
     rows, new = _count_new(fresh, trained, columns)
-    reason = f"{new} of the sources' {_rows(rows)} are new; {params.min_rows} call for training."
-    return Trigger(
-        "new_data", True, new >= params.min_rows, reason, {"rows": rows, "new_rows": new}
-    )
+    reason = f"{new} of the sources' {_rows(rows)} are new; retraining starts at {params.min_rows}."
+    numbers = {"rows": rows, "new_rows": new}
+    return Trigger("new_data", True, new >= params.min_rows, reason, numbers)
 
 
 def _count_new(fresh: Path, trained: Path | None, columns: Sequence[str]) -> tuple[int, int]:
@@ -96,14 +100,17 @@ def _count_new(fresh: Path, trained: Path | None, columns: Sequence[str]) -> tup
                 f"fresh.{quoted(column)} IS NOT DISTINCT FROM trained.{quoted(column)}"
                 for column in columns
             )
-            new = f"SELECT count(*) FROM {_parquet(fresh)} AS fresh ANTI JOIN {_parquet(trained)} AS trained ON {same}"
+            new = (
+                f"SELECT count(*) FROM {_parquet(fresh)} AS fresh "
+                f"ANTI JOIN {_parquet(trained)} AS trained ON {same}"
+            )
             return rows, scalar(connection, new)
         except duckdb.Error as error:
             if no_fault_of_data(error):
                 raise
             raise DataError(
                 f"{fresh}, {trained}: cannot be compared: {one_line(error)}",
-                "Make them again with `ratchet train`.",
+                "Create them again with `ratchet train`.",
             ) from None
 
 
@@ -112,14 +119,17 @@ def _parquet(path: Path) -> str:
 
 
 def age_trigger(trained_at: datetime | None, now: datetime, params: AgeTrigger) -> Trigger:
-    """Whether the champion is older than `max_days`; both times with their zone, None: there is no champion."""
+    """Fires if the champion is older than `max_days`.
+
+    trained_at, now   with their time zones; `trained_at` is None if there is no champion
+    """
     if not params.enabled:
         return _disabled("age")
     if trained_at is None:
-        return _idle("age", "There is no champion whose age could be told.")
+        return _idle("age", "There is no champion whose age could be measured.")
     age = now - trained_at
     days = age / timedelta(days=1)
-    reason = f"The champion was trained {days:.1f} days ago; {params.max_days:g} are allowed."
+    reason = f"The champion was trained {days:.1f} days ago; the limit is {params.max_days:g}."
     return Trigger("age", True, age > timedelta(days=params.max_days), reason, {"days": days})
 
 
@@ -131,35 +141,37 @@ def drift_trigger(
     seed: int,
     columns: Sequence[str],
 ) -> Trigger:
-    """Recent inputs against the rows trained on.
+    """Fires if recent inputs differ from the training rows.
 
     inputs      a Parquet or JSONL file, or a folder of them (`tasks.monitoring.input_log`)
     reference   train.parquet of the splits
-    predictor   the champion, whose labels on both are compared; None: texts alone are
-    columns     the problem's input columns, all of them texts
-    The verdict depends on the seed, not on the order of rows.
+    predictor   the champion, to compare its labels on both; None: compare only the texts
+    columns     the problem's input columns, all texts
+    The verdict depends on the seed, but not on the order of the rows.
     """
     if not params.enabled:
         return _disabled("drift")
     if not inputs.exists():
-        return _idle(
-            "drift",
-            f"No inputs were logged yet: there is no {inputs}; `ratchet predict --log` writes them.",
+        reason = (
+            f"No inputs were logged yet: there is no {inputs}; `ratchet predict --log` logs them."
         )
+        return _idle("drift", reason)
     if not reference.exists():
-        return _idle("drift", f"Nothing was trained on yet: there is no {reference}.")
+        return _idle("drift", f"There are no training rows yet: there is no {reference}.")
     trained, recent = _read_trained(reference, columns), read_inputs(inputs, columns)
     numbers: dict[str, Any] = {"reference_rows": len(trained), "recent_rows": len(recent)}
-    wanted = max(params.min_rows, LEAST_ROWS)
-    if len(recent) < wanted or len(trained) < LEAST_ROWS:
-        found = f"{len(recent)} recent inputs of {wanted} that it takes, {len(trained)} training rows of {LEAST_ROWS}"
-        return _idle("drift", f"Too few rows to tell drift: {found}.", numbers)
+    needed = max(params.min_rows, LEAST_ROWS)
+    if len(recent) < needed or len(trained) < LEAST_ROWS:
+        reason = (
+            f"Too few rows to test for drift: {len(recent)} recent inputs of {needed} needed, "
+            f"{len(trained)} training rows of {LEAST_ROWS} needed."
+        )
+        return _idle("drift", reason, numbers)
     draw = np.random.default_rng(seed)
     before, now = (draw_rows(rows, params.max_rows, draw) for rows in (trained, recent))
     tests = _compare(before, now, predictor, draw)
-    adjusted = dict(
-        zip((test.name for test in tests), holm([test.p_value for test in tests]), strict=True)
-    )
+    adjusted_p = holm([test.p_value for test in tests])
+    adjusted = {test.name: p for test, p in zip(tests, adjusted_p, strict=True)}
     shifted = [
         test
         for test in tests
@@ -168,13 +180,14 @@ def drift_trigger(
     numbers["tests"] = {
         test.name: {**_plain(test), "adjusted_p": adjusted[test.name]} for test in tests
     }
-    said = ", ".join(
+    results = ", ".join(
         f"{test.name.replace('_', ' ')} (effect {test.effect:.2f}, p {adjusted[test.name]:.2g})"
         for test in shifted or tests
     )
     reason = (
-        f"{len(recent)} recent inputs {'differ' if shifted else 'do not differ'} from the training rows in {said}; "
-        f"an effect of {params.min_effect:g} with p {params.significance:g} counts."
+        f"{len(recent)} recent inputs {'differ' if shifted else 'do not differ'} from the training "
+        f"rows in {results}; the trigger takes an effect of at least {params.min_effect:g} "
+        f"with p at most {params.significance:g}."
     )
     return Trigger("drift", True, bool(shifted), reason, numbers)
 
@@ -202,12 +215,12 @@ def _compare(
         classifier_test(old, new, draw),
     ]
     if predictor is not None and predictor.problem.label_column is not None:
-        name = predictor.problem.predicted_labels
+        labels_of = predictor.problem.predicted_labels
         old, new = (
             [
                 label
-                for one in predictor.predict(rows.to_pydict())
-                for label in name(one) or ["(none)"]
+                for prediction in predictor.predict(rows.to_pydict())
+                for label in labels_of(prediction) or ["(none)"]
             ]
             for rows in (before, now)
         )
@@ -226,11 +239,12 @@ def performance_trigger(
     params: PerformanceTrigger,
     seed: int,
 ) -> Trigger:
-    """The champion's metric on rows that were labelled since, against what it was registered with.
+    """Fires if the champion's metric on freshly labelled rows fell since it was registered.
 
-    labelled     CSV, TSV, JSONL or Parquet with the problem's columns
-    registered   the champion's metric on the test rows; None, as the predictor: there is no champion
-    Fires where even the upper bound of the metric's 95% interval is more than `max_fall` below.
+    Even the upper bound of the metric's 95% interval must be more than `max_fall` below.
+    labelled     CSV, TSV, JSONL or Parquet file with the problem's columns
+    predictor    the champion; None, like `registered`: there is none
+    registered   its metric on the test rows when it was registered
     Raises DataError naming the rows whose label the champion does not know.
     """
     if not params.enabled:
@@ -238,27 +252,29 @@ def performance_trigger(
     if predictor is None or registered is None:
         return _idle("performance", "There is no champion to measure.")
     if labelled is None:
-        return _idle(
-            "performance",
-            "No file of freshly labelled rows is named in `retrain.performance.labelled`.",
-        )
+        reason = "No file of freshly labelled rows is named in `retrain.performance.labelled`."
+        return _idle("performance", reason)
     if not labelled.exists():
         return _idle("performance", f"No rows were labelled yet: there is no {labelled}.")
     outputs, references = _outputs_and_references(labelled, predictor)
-    if len(references) < params.min_rows:
-        reason = f"Too few rows to measure the champion: {len(references)} labelled of {params.min_rows} that it takes."
-        return _idle("performance", reason, {"rows": len(references)})
+    count = len(references)
+    if count < params.min_rows:
+        reason = (
+            f"Too few rows to measure the champion: {count} labelled of {params.min_rows} needed."
+        )
+        return _idle("performance", reason, {"rows": count})
     metric = predictor.problem.metric
     interval = metric_intervals(
         predictor.problem, outputs, references, predictor.info.labels, Resampling(seed=seed)
     )[metric]
     least = registered - params.max_fall
     reason = (
-        f"The champion's {metric} on {len(references)} freshly labelled rows is {interval['value']:.3f}, at most {interval['high']:.3f} "
-        f"(95% interval); it was registered with {registered:.3f}, and {least:.3f} is allowed."
+        f"The champion's {metric} on {count} freshly labelled rows is {interval['value']:.3f}, "
+        f"at most {interval['high']:.3f} (95% interval); it was registered with {registered:.3f}, "
+        f"and the limit is {least:.3f}."
     )
     numbers = {
-        "rows": len(references),
+        "rows": count,
         "metric": metric,
         "registered": registered,
         "least": least,
@@ -270,15 +286,15 @@ def performance_trigger(
 def _outputs_and_references(labelled: Path, predictor: Predictor) -> tuple[Floats, Array]:
     problem, labels = predictor.problem, predictor.info.labels
     features: Features = {}
-    unknown: list[tuple[str | None, int]] = []  # label, number of its row
+    unknown: list[tuple[str | None, int]] = []  # (label, row number from 1)
     count = 0
     for batch in read_batches(labelled, problem.columns, problem):
         columns = batch.inputs.to_pydict()
-        given = columns[problem.label_column] if problem.label_column in problem.columns else []
+        cells = columns[problem.label_column] if problem.label_column in problem.columns else []
         unknown += [
             (label, count + i)
-            for i, found in enumerate(given, 1)
-            for label in several(found)
+            for i, cell in enumerate(cells, 1)
+            for label in several(cell)
             if label not in labels
         ]
         count += batch.inputs.num_rows
@@ -291,33 +307,35 @@ def _outputs_and_references(labelled: Path, predictor: Predictor) -> tuple[Float
                 features.setdefault(name, []).extend(values)
     if unknown:
         raise _unknown_labels(labelled, unknown, labels)
-    return (
-        (predictor.outputs_of_features(features), problem.references(features))
-        if features
-        else (np.empty(0, np.float32), np.empty(0))
-    )
+    if not features:
+        return np.empty(0, np.float32), np.empty(0)
+    return predictor.outputs_of_features(features), problem.references(features)
 
 
 def _unknown_labels(
     labelled: Path, unknown: Sequence[tuple[str | None, int]], labels: Sequence[str]
 ) -> DataError:
-    """unknown   (label, number of its row from 1)."""
-    places = []
+    """The error for labels that the champion does not know.
+
+    unknown   (label, row number from 1)
+    """
+    problems = []
     for label, count in Counter(label for label, _ in unknown).most_common(_NAMED):
-        rows = [str(row) for other, row in unknown if other == label][:_NAMED]
-        more = ", …" if count > len(rows) else ""
-        places.append(
-            f"{'(none)' if label is None else repr(label)} ({'row' if count == 1 else 'rows'} {', '.join(rows)}{more})"
-        )
+        numbers = [str(row) for row_label, row in unknown if row_label == label][:_NAMED]
+        more = ", …" if count > len(numbers) else ""
+        name = "(none)" if label is None else repr(label)
+        rows = "row" if count == 1 else "rows"
+        problems.append(f"{name} ({rows} {', '.join(numbers)}{more})")
     return DataError(
-        f"{labelled}: {_rows(len(unknown))} with a label that the champion does not know: {', '.join(places)}. "
-        f"It knows {', '.join(labels)}.",
-        "Mend or remove these rows; a new label needs a training with it in `labels` of params.yaml.",
+        f"{labelled}: {_rows(len(unknown))} with a label that the champion does not know: "
+        f"{', '.join(problems)}. It knows {', '.join(labels)}.",
+        "Fix or remove these rows; to use a new label, add it to `labels` in params.yaml "
+        "and train again.",
     )
 
 
 def _disabled(name: str) -> Trigger:
-    return Trigger(name, False, False, f"Not asked for: `retrain.{name}.enabled` is false.")
+    return Trigger(name, False, False, f"Disabled: `retrain.{name}.enabled` is false.")
 
 
 def _idle(name: str, reason: str, numbers: dict[str, Any] | None = None) -> Trigger:

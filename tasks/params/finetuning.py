@@ -15,18 +15,16 @@ Method = Literal[
 
 
 class SizesParams(Section):
-    """Of what a method adds to the model; each method takes those that concern it."""
+    """Sizes of what a method adds to the model; each method reads the ones that apply to it."""
 
-    rank: Positive = (
-        8  # LoRA and its like; AdaLoRA: the mean that is left of one and a half times as many
-    )
-    alpha: Positive = 16  # what they add is scaled by alpha / rank (rsLoRA: alpha / sqrt(rank))
-    dropout: Share = 0.0  # of the inputs of what they add
-    target_modules: Literal["auto"] | tuple[str, ...] = (
-        "auto"  # auto: every linear layer of the body; else the ends of their names
-    )
+    # LoRA variants; AdaLoRA prunes from 1.5 times this rank to this mean rank
+    rank: Positive = 8
+    alpha: Positive = 16  # LoRA updates are scaled by alpha / rank (rsLoRA: alpha / sqrt(rank))
+    dropout: Share = 0.0  # on the inputs of the added modules
+    # auto: every linear layer of the body; else suffixes of module names
+    target_modules: Literal["auto"] | tuple[str, ...] = "auto"
     virtual_tokens: Positive = 20  # prefix, prompt and P-tuning
-    bottleneck: Positive = 64  # adapter: its inner width
+    bottleneck: Positive = 64  # adapter: inner width
 
 
 class FinetuneParams(Section):
@@ -34,66 +32,62 @@ class FinetuneParams(Section):
 
     method: Method = "full"
     sizes: SizesParams = SizesParams()
-    adapter: str | None = (
-        None  # directory of an adapter-only checkpoint to go on from, made on the same base model by the same method
-    )
+    # directory of an adapter-only checkpoint to continue from (same base model, same method)
+    adapter: str | None = None
     epochs: Annotated[float, Field(gt=0, le=1000)] = 2
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5
     head_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None  # None: learning_rate
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = (
-        1.0  # factor of the learning rate from each layer to the one below
-    )
+    # factor applied to the learning rate from each layer to the one below
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     scheduler: Literal["linear", "cosine", "constant"] = "linear"  # after the warm-up
     warmup_share: Share = 0.1  # of all optimizer steps
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
-    dropout: Share | None = None  # None: as the base model has it
+    dropout: Share | None = None  # None: the base model's
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     batch_size: Positive = 32  # rows per optimizer step, on average
-    accumulation: Positive = 1  # micro-batches an optimizer step is made of
-    loss: str | None = None  # where a problem has several; None: its usual one
+    accumulation: Positive = 1  # micro-batches per optimizer step
+    loss: str | None = None  # for problems with several; None: the problem's default
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
     evaluations_per_epoch: Positive = 2
-    early_stopping_patience: Annotated[int, Field(ge=0)] = (
-        0  # evaluations without a gain; 0: never stop early
-    )
-    early_stopping_metric: str | None = (
-        None  # of the validation split; the best checkpoint by it is kept; None: the problem's own
-    )
-    checkpoints_per_epoch: Positive = 4  # places a killed run resumes from
+    # evaluations without improvement; 0: never stop early
+    early_stopping_patience: Annotated[int, Field(ge=0)] = 0
+    # on the validation split; selects the checkpoint to keep; None: the problem's main metric
+    early_stopping_metric: str | None = None
+    checkpoints_per_epoch: Positive = 4  # from which a killed run resumes
     freeze_embeddings: bool = False
-    freeze_layers: Annotated[int, Field(ge=0)] | Literal["all"] = (
-        0  # lowest layers, and with them the embeddings; all: all but the head
-    )
-    frozen_cache_mb: Annotated[int, Field(ge=0)] = (
-        4096  # of disk, for what frozen lowest layers make of the rows; 0: computed each epoch
-    )
-    precision: Literal["auto", "fp32", "bf16"] = (
-        "auto"  # of what is computed, weights stay fp32; auto: bf16 on a card that has it
-    )
+    # number of bottom layers, and with them the embeddings; all: everything but the head
+    freeze_layers: Annotated[int, Field(ge=0)] | Literal["all"] = 0
+    # disk space to cache the outputs of frozen bottom layers; 0: recompute them each epoch
+    frozen_cache_mb: Annotated[int, Field(ge=0)] = 4096
+    # of computation, weights stay fp32; auto: bf16 on a GPU that supports it
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     gradient_checkpointing: bool = False  # less memory, more time
-    start_from: Literal["base", "champion"] = (
-        "base"  # champion: its checkpoint; the first training starts from the base all the same
-    )
-    replay_share: Share = 1.0  # with start_from champion: share of the rows it was trained on already that are trained on again
+    # champion: from its checkpoint; without a champion yet, from the base
+    start_from: Literal["base", "champion"] = "base"
+    # with start_from champion: share of the rows it was already trained on to train on again
+    replay_share: Share = 1.0
 
     @property
     def adds(self) -> bool:
-        """Whether the method leaves the base model's weights as they are, but for its head, and trains little beside them."""
+        """Whether the base model is frozen except its head, and few added weights are trained."""
         return self.method not in ("full", "frozen")
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Self:
         if self.adds and self.freeze_layers:
             raise ValueError(
-                f"`freeze_layers` is for the methods full and frozen; {self.method} says itself what is trained: set it to 0"
+                "`freeze_layers` is for the methods full and frozen; "
+                f"{self.method} itself determines what is trained: set it to 0"
             )
         if self.adapter and not self.adds:
             raise ValueError(
-                f"`adapter` is what another method made; {self.method} makes and takes none: set it to null"
+                f"`adapter` does not apply to the method {self.method}, "
+                "which has no adapter: set it to null"
             )
         if self.adapter and self.start_from == "champion":
             raise ValueError(
-                "`adapter` and `start_from: champion` are two places to start from: set one of them to null or base"
+                "`adapter` and `start_from: champion` are two starting points: "
+                "set `adapter` to null or `start_from` to base"
             )
         return self

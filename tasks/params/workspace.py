@@ -1,4 +1,4 @@
-"""A workspace: a directory with params.yaml, and where its stores are kept."""
+"""A workspace (a directory with a params.yaml) and the paths of its stores."""
 
 from __future__ import annotations
 
@@ -20,48 +20,51 @@ class Workspace:
 
     @classmethod
     def find(cls, directory: Path | None = None) -> Workspace:
-        """The workspace that `directory` (default: the working directory) is in: it or the nearest parent with a params.yaml."""
+        """The workspace at `directory`, or the one that contains the working directory.
+
+        Parents are searched only if no directory is given. Raises WorkspaceError if there is none.
+        """
         start = (directory or Path.cwd()).resolve()
-        for place in [start] if directory else [start, *start.parents]:
-            if (place / "params.yaml").is_file():
-                return cls(place)
+        for candidate in [start] if directory else [start, *start.parents]:
+            if (candidate / "params.yaml").is_file():
+                return cls(candidate)
         raise WorkspaceError(
-            f"{start}: no workspace here (there is no params.yaml).",
+            f"{start}: not a workspace (there is no params.yaml).",
             "Make one with `ratchet init DIR`, or name one with `-C DIR`.",
         )
 
     @property
     def params_file(self) -> Path:
-        """What decides what the workspace makes."""
+        """The workspace's params.yaml."""
         return self.root / "params.yaml"
 
     @property
     def store(self) -> Path:
-        """What is neither source nor out: databases, locks, scratch; git-ignored."""
+        """Directory of what is neither source nor out: databases, locks, scratch; git-ignored."""
         return self.root / ".ratchet"
 
     @property
     def mlflow_database(self) -> Path:
-        """MLflow's database, unless MLFLOW_TRACKING_URI names another."""
+        """MLflow's database, unless MLFLOW_TRACKING_URI points elsewhere."""
         return self.store / "mlflow.db"
 
     @property
     def default_tracking_uri(self) -> str:
-        """MLflow's address unless MLFLOW_TRACKING_URI names another."""
+        """MLflow's tracking URI, unless MLFLOW_TRACKING_URI is set."""
         return f"sqlite:///{self.mlflow_database}"
 
     def values(self, overrides: Sequence[str] = ()) -> dict[str, Any]:
-        """params.yaml as plain values, with overrides."""
+        """params.yaml as plain values, with the overrides applied."""
         return apply_overrides(read_yaml(self.params_file), overrides)
 
     def params(self, overrides: Sequence[str] = ()) -> Params:
-        """params.yaml checked, with overrides."""
+        """params.yaml with the overrides applied, validated."""
         return parse(self.values(overrides), str(self.params_file))
 
 
 def cache_dir() -> Path:
-    """Where downloads are kept between workspaces: RATCHET_CACHE, or the user's cache directory."""
+    """Cache of downloads shared by all workspaces: RATCHET_CACHE, or the user's cache directory."""
     from platformdirs import user_cache_path
 
-    given = os.environ.get("RATCHET_CACHE")
-    return Path(given).expanduser().resolve() if given else user_cache_path("ratchet")
+    override = os.environ.get("RATCHET_CACHE")
+    return Path(override).expanduser().resolve() if override else user_cache_path("ratchet")

@@ -1,4 +1,4 @@
-"""A comparison of two models as one self-contained page."""
+"""Render the comparison of two models as one self-contained page."""
 
 from __future__ import annotations
 
@@ -16,50 +16,48 @@ SPEED = {
 }
 
 
-def render_comparison(found: Mapping[str, Any]) -> str:
-    """The page of what `flows.lifecycle.comparing.compare` found."""
-    judged = [part for part in found["slices"] if part["judged"]]
+def render_comparison(comparison: Mapping[str, Any]) -> str:
+    """The page of a result of `flows.lifecycle.comparing.compare`."""
+    judged = [entry for entry in comparison["slices"] if entry["judged"]]
+    first, second = comparison["models"]
     values = {
-        **found,
+        **comparison,
         "plots": {
-            "metrics": _metrics_plot(found),
-            "reliability": list(_reliability_plots(found)),
+            "metrics": _metrics_plot(comparison),
+            "reliability": list(_reliability_plots(comparison)),
             "slices": list(_slice_plots(judged)),
         },
         "tables": {
             "metrics": [
                 {"metric": metric_title(name), **_cells(difference)}
-                for name, difference in found["metrics"].items()
+                for name, difference in comparison["metrics"].items()
             ],
-            "slices": [_slice_row(part) for part in judged],
+            "slices": [_slice_row(entry) for entry in judged],
             "speed": [
-                {"measured": name, "A": found["models"][0][key], "B": found["models"][1][key]}
-                for name, key in SPEED.items()
+                {"measured": name, "A": first[key], "B": second[key]} for name, key in SPEED.items()
             ],
             "changes": [
-                {"what": key, "A": str(ours), "B": str(theirs)}
-                for changes in (found["params"], found["lineage"])
-                for key, (ours, theirs) in changes.items()
+                {"setting": key, "A": str(value_a), "B": str(value_b)}
+                for changes in (comparison["params"], comparison["lineage"])
+                for key, (value_a, value_b) in changes.items()
             ],
         },
     }
     return render_page("comparison.html.j2", values)
 
 
-def _metrics_plot(found: Mapping[str, Any]) -> Plot:
-    named = {metric_title(name): difference for name, difference in found["metrics"].items()}
-    words = ", ".join(f"{name} {difference['value']:+.3f}" for name, difference in named.items())
+def _metrics_plot(comparison: Mapping[str, Any]) -> Plot:
+    by_title = {metric_title(name): entry for name, entry in comparison["metrics"].items()}
+    values = ", ".join(f"{title} {entry['value']:+.3f}" for title, entry in by_title.items())
     return Plot(
-        f"A minus B of every metric with intervals: {words}.",
-        to_svg(differences_figure("A minus B", named)),
+        f"A minus B for every metric, with intervals: {values}.",
+        to_svg(differences_figure("A minus B", by_title)),
     )
 
 
-def _reliability_plots(found: Mapping[str, Any]) -> Iterator[Plot]:
-    series = {
-        name: model["details"].get("reliability")
-        for name, model in zip("AB", found["models"], strict=True)
-    }
+def _reliability_plots(comparison: Mapping[str, Any]) -> Iterator[Plot]:
+    models = zip("AB", comparison["models"], strict=True)
+    series = {name: model["details"].get("reliability") for name, model in models}
     if all(series.values()):
         yield Plot(
             "Accuracy against confidence of both models.",
@@ -69,30 +67,33 @@ def _reliability_plots(found: Mapping[str, Any]) -> Iterator[Plot]:
 
 
 def _slice_plots(judged: list[Mapping[str, Any]]) -> Iterator[Plot]:
-    for column in dict.fromkeys(part["column"] for part in judged):
-        named = {
-            f"{part['value']} ({part['rows']:,})": part["difference"]
-            for part in judged
-            if part["column"] == column
+    for column in dict.fromkeys(entry["column"] for entry in judged):
+        differences = {
+            f"{entry['value']} ({entry['rows']:,})": entry["difference"]
+            for entry in judged
+            if entry["column"] == column
         }
         yield Plot(
             f"A minus B of accuracy by {column}, with intervals; the table holds the numbers.",
-            to_svg(differences_figure(column, named)),
+            to_svg(differences_figure(column, differences)),
         )
 
 
-def _slice_row(part: Mapping[str, Any]) -> dict[str, Any]:
-    cells = {key: value for key, value in _cells(part["difference"]).items() if key != "p"}
+def _slice_row(entry: Mapping[str, Any]) -> dict[str, Any]:
+    cells = {key: value for key, value in _cells(entry["difference"]).items() if key != "p"}
     return {
-        "slice": f"{part['column']}={part['value']}",
-        "rows": part["rows"],
+        "slice": f"{entry['column']}={entry['value']}",
+        "rows": entry["rows"],
         **cells,
-        "p of a fall": part["fall_p_adjusted"],
+        "p of a fall": entry["fall_p_adjusted"],
     }
 
 
 def _cells(difference: Mapping[str, float]) -> dict[str, Any]:
     return {
-        "A": difference["first"], "B": difference["second"], "A - B": f"{difference['value']:+.4f}",
-        "95% interval": f"{difference['low']:+.4f} to {difference['high']:+.4f}", "p": difference["p_value"],
-    }  # fmt: skip
+        "A": difference["first"],
+        "B": difference["second"],
+        "A - B": f"{difference['value']:+.4f}",
+        "95% interval": f"{difference['low']:+.4f} to {difference['high']:+.4f}",
+        "p": difference["p_value"],
+    }

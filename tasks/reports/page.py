@@ -1,4 +1,4 @@
-"""Pages as HTML: a template each, everything escaped but our own plots, nothing to load from elsewhere."""
+"""Render self-contained HTML pages from Jinja templates; all but our own plots is escaped."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from tasks.reports.plots import metric_title
 
-MAX_CELL = 300  # characters of a text in a table
+MAX_CELL = 300  # characters of a text in a table cell
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing: `alt` says in words what it shows, `svg` is an <svg> element."""
+    """A plot as an <svg> element; `alt` says in words what it shows."""
 
     alt: str
     svg: str
@@ -22,17 +22,14 @@ class Plot:
 
 
 def render_page(template: str, values: Mapping[str, Any]) -> str:
-    """The page's text, of a template in this directory; an undefined value is an error, not an empty place."""
+    """Render a template of this directory; an undefined value is an error, not an empty string."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=loader, autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     filters: dict[str, Callable[..., Any]] = {
         "interval": interval,
         "signed": lambda value: f"{value:+.3f}",
@@ -48,7 +45,7 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
 
 
 def number(value: object) -> str:
-    """A value of a table's cell: whole numbers as they are, others to three or four significant digits."""
+    """A table cell: integers with separators, floats rounded, long texts cut at MAX_CELL."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -56,24 +53,20 @@ def number(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return (
-            f"{value:,.0f}"
-            if abs(value) >= 1000
-            else f"{value:.3f}"
-            if abs(value) >= 0.001 or value == 0
-            else f"{value:.1e}"
-        )
+        if abs(value) >= 1000:
+            return f"{value:,.0f}"
+        return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
     text = str(value)
     return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
 
 
-def interval(found: Mapping[str, float]) -> str:
-    """'0.742 (0.721–0.763)'."""
-    return f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
+def interval(measured: Mapping[str, float]) -> str:
+    """A value with its interval, as in '0.742 (0.721–0.763)'."""
+    return f"{measured['value']:.3f} ({measured['low']:.3f}–{measured['high']:.3f})"
 
 
 def tables(details: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Those details that are lists of mappings, which a table can show."""
+    """The details that a table can show: lists of mappings."""
     return {
         name: value
         for name, value in details.items()
@@ -82,7 +75,7 @@ def tables(details: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def fields(row: Mapping[str, Any] | None) -> str:
-    """A row of data or a prediction in one line; of a single field, its value alone."""
+    """A row of data or a prediction on one line; a single field shows only its value."""
     if row is None:
         return ""
     values = list(row.values())

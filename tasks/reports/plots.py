@@ -1,4 +1,4 @@
-"""Plots as SVG that takes its ink from the page around it, so that they read on light and on dark."""
+"""Plots as SVG in the text colour of the surrounding page, readable on light and dark."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-INK = "#010203"  # stands for the page's text colour
+INK = "#010203"  # placeholder for the page's text colour
 BLUE, ORANGE, GREY = "#3d85c6", "#e07b39", "#8b9098"
-MAX_ANNOTATED, MAX_NAMED, MAX_BARS = (
-    12,
-    40,
-    25,
-)  # labels that a confusion matrix has room for numbers of, for names of; bars of a plot
+# labels up to which a confusion matrix shows numbers, and names; most bars in a plot
+MAX_ANNOTATED, MAX_NAMED, MAX_BARS = 12, 40, 25
 _NAMES = {"mcc": "MCC", "ece": "ECE", "log_loss": "log-loss", "chrf": "chrF", "rouge_l": "ROUGE-L"}
 _STYLE = {
     "text.parse_math": False,  # a label may hold a dollar sign
     "svg.fonttype": "none", "svg.hashsalt": "ratchet", "font.size": 10, "axes.titlesize": 11,
     "axes.spines.top": False, "axes.spines.right": False,
-    "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "legend.labelcolor": INK,
-    "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False,
+    "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
+    "xtick.color": INK, "ytick.color": INK, "legend.labelcolor": INK,
+    "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
+    "legend.frameon": False,
     "grid.color": GREY, "grid.alpha": 0.3, "axes.grid": True, "axes.axisbelow": True,
 }  # fmt: skip
 _Parameters = ParamSpec("_Parameters")
 
 
 def styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]:
-    """Draw in our style, whatever matplotlib is set to elsewhere."""
+    """Draw in our style, independent of matplotlib's global settings."""
 
     @wraps(draw)
     def drawn(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> Figure:
@@ -47,7 +46,7 @@ def styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]
 
 
 def metric_title(name: str) -> str:
-    """A metric's name for people: 'macro_f1' is macro F1."""
+    """A metric's display name: 'macro F1' for 'macro_f1'."""
     return _NAMES.get(name, re.sub(r"\bf1\b", "F1", name.replace("_", " ")))
 
 
@@ -58,28 +57,24 @@ def shorten(text: str, length: int = 28) -> str:
 
 
 def to_svg(figure: Figure) -> str:
-    """The figure as an <svg> element, the same bytes every time and with no address in it."""
+    """The figure as an <svg> element: reproducible bytes, and no URLs."""
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # the page's fonts draw the text, not matplotlib's, which lack most scripts
-        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
-        warnings.filterwarnings(
-            "ignore",
-            message="Matplotlib currently does not support .* natively",
-            category=UserWarning,
-        )
+        # text is drawn in the page's fonts, not in matplotlib's, which lack most scripts
+        for message in ("Glyph .* missing", "Matplotlib currently does not support .* natively"):
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
         figure.savefig(
             buffer, format="svg", bbox_inches="tight", pad_inches=0.1, metadata={"Date": None}
         )
     svg = buffer.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r' xmlns(?::xlink)?="[^"]*"', "", svg)  # HTML knows them
+    svg = re.sub(r' xmlns(?::xlink)?="[^"]*"', "", svg)  # not needed inside HTML
     return svg.replace(INK, "currentColor").strip()
 
 
 @styled
 def confusion_figure(confusion: npt.NDArray[np.int64], labels: Sequence[str]) -> Figure:
-    """Share of each actual label's rows that got each predicted label; counts are written in where there is room."""
+    """Confusion matrix shaded by share of the actual label's rows, with counts if there is room."""
     count = len(labels)
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     size = float(np.clip(0.85 * count, 3.2, 7))
@@ -99,27 +94,13 @@ def confusion_figure(confusion: npt.NDArray[np.int64], labels: Sequence[str]) ->
             for name in axes.get_xticklabels():
                 name.set(rotation=45, ha="right", rotation_mode="anchor")
     else:
-        axes.set(
-            xlabel=f"predicted (number of the label, of {count})",
-            ylabel="actual (number of the label)",
-        )
+        axes.set(xlabel=f"predicted (label number, of {count})", ylabel="actual (label number)")
     if count <= MAX_ANNOTATED:
         for row, column in np.ndindex(count, count):
             share = shares[row, column]
-            text = (
-                f"{confusion[row, column]:,}\n{share:.0%}"
-                if count <= 8
-                else f"{confusion[row, column]:,}"
-            )
-            axes.text(
-                column,
-                row,
-                text,
-                ha="center",
-                va="center",
-                fontsize=9,
-                color="white" if share > 0.6 else INK,
-            )
+            text = f"{confusion[row, column]:,}" + (f"\n{share:.0%}" if count <= 8 else "")
+            color = "white" if share > 0.6 else INK
+            axes.text(column, row, text, ha="center", va="center", fontsize=9, color=color)
     bar = figure.colorbar(
         image, ax=axes, fraction=0.045, pad=0.03, format=lambda share, _: f"{share:.0%}"
     )
@@ -129,22 +110,14 @@ def confusion_figure(confusion: npt.NDArray[np.int64], labels: Sequence[str]) ->
 
 @styled
 def reliability_figure(series: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Accuracy against confidence by bin, of one or two series of bins by name, above how many rows each bin has."""
+    """Accuracy against confidence by bin, above the rows per bin; one or two series, by name."""
     figure = Figure(figsize=(4.6, 4.4))
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
-    for (name, bins), color in zip(
-        series.items(), (ORANGE, BLUE) if len(series) > 1 else (BLUE,), strict=True
-    ):
-        points = [(entry["confidence"], entry["accuracy"]) for entry in bins]
-        axes.plot(
-            *zip(*points, strict=True),
-            marker="o",
-            markersize=4,
-            linewidth=1.5,
-            color=color,
-            label=name,
-        )
+    colors = (ORANGE, BLUE) if len(series) > 1 else (BLUE,)
+    for (name, bins), color in zip(series.items(), colors, strict=True):
+        points = zip(*((entry["confidence"], entry["accuracy"]) for entry in bins), strict=True)
+        axes.plot(*points, marker="o", markersize=4, linewidth=1.5, color=color, label=name)
         middles = [(entry["low"] + entry["high"]) / 2 for entry in bins]
         widths = [entry["high"] - entry["low"] for entry in bins]
         counts.bar(middles, [entry["rows"] for entry in bins], widths, color=color, alpha=0.5)
@@ -156,45 +129,38 @@ def reliability_figure(series: Mapping[str, Sequence[Mapping[str, float]]]) -> F
 
 @styled
 def precision_recall_figure(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Precision over recall by name of the rows, with the point that was chosen (see scoring/thresholds.py)."""
+    """Precision over recall by split name, with the chosen point (see scoring/thresholds.py)."""
     figure = Figure(figsize=(4.6, 3.9))
     axes = figure.subplots()
-    for (name, found), color in zip(
-        curves.items(), (ORANGE, BLUE) if len(curves) > 1 else (BLUE,), strict=True
-    ):
-        points = [(point["recall"], point["precision"]) for point in found["curve"]]
-        axes.plot(
-            *zip(*points, strict=True),
-            color=color,
-            linewidth=1.5,
-            label=f"{name}, {found['average_precision']:.3f} on average",
-        )
-        axes.plot(found["recall"], found["precision"], "o", color=color, markersize=7)
+    colors = (ORANGE, BLUE) if len(curves) > 1 else (BLUE,)
+    for (name, entry), color in zip(curves.items(), colors, strict=True):
+        points = zip(*((p["recall"], p["precision"]) for p in entry["curve"]), strict=True)
+        label = f"{name}, average precision {entry['average_precision']:.3f}"
+        axes.plot(*points, color=color, linewidth=1.5, label=label)
+        axes.plot(entry["recall"], entry["precision"], "o", color=color, markersize=7)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="recall", ylabel="precision")
-    axes.set_title(f"the points are at the threshold, {found['threshold']:.3f}", fontsize=10)
+    axes.set_title(f"dots mark the threshold, {entry['threshold']:.3f}", fontsize=10)
     axes.legend(loc="lower left", fontsize=9)
     return figure
 
 
 @styled
 def scores_figure(entries: Sequence[Mapping[str, Any]]) -> Figure:
-    """Precision, recall and F1 of each label that has rows, lowest F1 first; of many labels, the lowest.
+    """Precision, recall and F1 of each label that has rows, lowest F1 first, at most MAX_BARS.
 
-    entries   {label, precision, recall, f1, support}, one of them with rows at least
+    entries   {label, precision, recall, f1, support}, at least one of them with rows
     """
     present = [entry for entry in entries if entry["support"]]
     shown = sorted(present, key=lambda entry: float(entry["f1"]))[:MAX_BARS]
-    places = np.arange(len(shown))
+    positions = np.arange(len(shown))
     figure = Figure(figsize=(4.8, 0.9 + 0.28 * len(shown)))
     axes = figure.subplots()
-    axes.barh(places, [entry["f1"] for entry in shown], color=BLUE, alpha=0.35, label="F1")
+    axes.barh(positions, [entry["f1"] for entry in shown], color=BLUE, alpha=0.35, label="F1")
     for name, mark, color in (("precision", ">", ORANGE), ("recall", "o", BLUE)):
-        axes.plot(
-            [entry[name] for entry in shown], places, mark, color=color, markersize=5, label=name
-        )
-    axes.set_yticks(
-        places, [f"{shorten(entry['label'])} ({entry['support']:,})" for entry in shown]
-    )
+        values = [entry[name] for entry in shown]
+        axes.plot(values, positions, mark, color=color, markersize=5, label=name)
+    names = [f"{shorten(entry['label'])} ({entry['support']:,})" for entry in shown]
+    axes.set_yticks(positions, names)
     axes.set(xlim=(0, 1.02), ylim=(len(shown) - 0.4, -0.6))
     axes.grid(visible=False, axis="y")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
@@ -203,36 +169,25 @@ def scores_figure(entries: Sequence[Mapping[str, Any]]) -> Figure:
 
 @styled
 def differences_figure(title: str, differences: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Paired differences by name with their intervals, around zero; of many, the lowest."""
-    shown = (
-        sorted(differences.items(), key=lambda entry: entry[1]["value"])[:MAX_BARS]
-        if len(differences) > MAX_BARS
-        else differences.items()
-    )
-    values = np.asarray([[found[key] for key in ("value", "low", "high")] for _, found in shown])
-    places = np.arange(len(values))
+    """Paired differences by name with their intervals, around zero; the lowest MAX_BARS."""
+    shown = list(differences.items())
+    if len(shown) > MAX_BARS:
+        shown = sorted(shown, key=lambda entry: entry[1]["value"])[:MAX_BARS]
+        title += f", lowest {MAX_BARS} of {len(differences)}"
+    values = np.asarray([[entry[key] for key in ("value", "low", "high")] for _, entry in shown])
+    positions = np.arange(len(values))
     figure = Figure(figsize=(4.6, 0.9 + 0.3 * len(values)))
     axes = figure.subplots()
     axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
     spread = [values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]
     axes.errorbar(
-        values[:, 0],
-        places,
-        xerr=spread,
-        fmt="o",
-        color=BLUE,
-        markersize=5,
-        capsize=3,
-        linewidth=1.3,
-    )
-    axes.set_yticks(places, [shorten(name) for name, _ in shown])
+        values[:, 0], positions, xerr=spread,
+        fmt="o", color=BLUE, markersize=5, capsize=3, linewidth=1.3,
+    )  # fmt: skip
+    axes.set_yticks(positions, [shorten(name) for name, _ in shown])
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    axes.set_title(
-        title
-        if len(values) == len(differences)
-        else f"{title}, lowest {len(values)} of {len(differences)}"
-    )
+    axes.set_title(title)
     return figure
 
 
@@ -240,38 +195,31 @@ def differences_figure(title: str, differences: Mapping[str, Mapping[str, float]
 def learning_figure(
     curve: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[str, float]], metric: str
 ) -> Figure:
-    """Training loss, the validation metric at each evaluation, and the learning rate, over the steps."""
+    """Training loss, validation metric and learning rate, each over the steps."""
     figure = Figure(figsize=(11.5, 2.8))
     loss, score, rate = figure.subplots(1, 3, width_ratios=[4, 4, 3])
     figure.subplots_adjust(wspace=0.3)
     steps = [point["step"] for point in curve]
-    loss.plot(
-        steps, [point["loss"] for point in curve], color=BLUE, linewidth=1.2, label="training"
-    )
-    checked = [(point["step"], point["log_loss"]) for point in evaluations if "log_loss" in point]
-    if checked:
-        loss.plot(
-            *zip(*checked, strict=True), color=ORANGE, marker="o", markersize=5, label="validation"
-        )
+    losses = [point["loss"] for point in curve]
+    loss.plot(steps, losses, color=BLUE, linewidth=1.2, label="training")
+    validation = [
+        (entry["step"], entry["log_loss"]) for entry in evaluations if "log_loss" in entry
+    ]
+    if validation:
+        points = zip(*validation, strict=True)
+        loss.plot(*points, color=ORANGE, marker="o", markersize=5, label="validation")
         loss.legend(loc="upper right", fontsize=9)
     loss.set(title="loss")
-    places, values = (
-        [point["step"] for point in evaluations],
-        [point[metric] for point in evaluations],
-    )
-    score.plot(places, values, color=ORANGE, marker="o", markersize=5)
+    scores = [(entry["step"], entry[metric]) for entry in evaluations]
+    score.plot(*zip(*scores, strict=True), color=ORANGE, marker="o", markersize=5)
     score.set(title=f"validation {metric_title(metric)}", xlim=(0, max(steps) * 1.08))
     score.margins(y=0.25)
-    if len(places) <= MAX_ANNOTATED:
-        for place, value in zip(places, values, strict=True):
+    if len(scores) <= MAX_ANNOTATED:
+        for step, value in scores:
             score.annotate(
-                f"{value:.3f}",
-                (place, value),
-                xytext=(0, 7),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-            )
+                f"{value:.3f}", (step, value),
+                xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8,
+            )  # fmt: skip
     rate.plot(steps, [point["learning_rate"] for point in curve], color=GREY, linewidth=1.3)
     rate.set(title="learning rate", ylim=(0, None))
     rate.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}" if value else "0")
@@ -283,23 +231,24 @@ def learning_figure(
 @styled
 def slices_figure(
     column: str,
-    parts: Sequence[Mapping[str, Any]],
+    slices: Sequence[Mapping[str, Any]],
     metric: str,
     overall: Mapping[str, float] | None,
 ) -> Figure:
-    """Each slice's metric with its interval, beside the whole test split's; of many slices, the lowest.
+    """Each slice's metric with its interval, over that of the test split; the lowest MAX_BARS.
 
-    parts  at least one, all judged
+    slices   at least one, all judged
+    overall  the test split's metric with its interval
     """
-    shown = list(parts)
+    shown = list(slices)
     title = f"{metric_title(metric)} by {shorten(column)}"
     if len(shown) > MAX_BARS:
-        shown = sorted(shown, key=lambda part: part["metrics"][metric]["value"])[:MAX_BARS]
-        title += f", lowest {MAX_BARS} of {len(parts)}"
+        shown = sorted(shown, key=lambda entry: entry["metrics"][metric]["value"])[:MAX_BARS]
+        title += f", lowest {MAX_BARS} of {len(slices)}"
     values = np.asarray(
-        [[part["metrics"][metric][key] for key in ("value", "low", "high")] for part in shown]
+        [[entry["metrics"][metric][key] for key in ("value", "low", "high")] for entry in shown]
     )
-    places = np.arange(len(shown))
+    positions = np.arange(len(shown))
     figure = Figure(figsize=(4.3, 0.8 + 0.3 * len(shown)))
     axes = figure.subplots()
     if overall is not None:
@@ -307,16 +256,11 @@ def slices_figure(
         axes.axvline(overall["value"], color=GREY, linewidth=1, linestyle="--")
     spread = [values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]
     axes.errorbar(
-        values[:, 0],
-        places,
-        xerr=spread,
-        fmt="o",
-        color=BLUE,
-        markersize=5,
-        capsize=3,
-        linewidth=1.3,
-    )
-    axes.set_yticks(places, [f"{shorten(part['value'])} ({part['rows']:,})" for part in shown])
+        values[:, 0], positions, xerr=spread,
+        fmt="o", color=BLUE, markersize=5, capsize=3, linewidth=1.3,
+    )  # fmt: skip
+    names = [f"{shorten(entry['value'])} ({entry['rows']:,})" for entry in shown]
+    axes.set_yticks(positions, names)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.set_title(title)
@@ -325,20 +269,19 @@ def slices_figure(
 
 @styled
 def recipes_figure(points: Sequence[Mapping[str, Any]], metric: str) -> Figure:
-    """Validation metric against the latency of one row; the filled point ships.
+    """Validation metric against the latency of one row; the shipped recipe's point is filled.
 
     points  {name, metric, latency_ms_p50, size_bytes, ships}
     """
     figure = Figure(figsize=(5.4, 3.4))
     axes = figure.subplots()
     for number, point in enumerate(points):
-        color = mpl.colormaps["tab10"](number % 10)
-        label = f"{point['name']}, {point['size_bytes'] / 1e6:.0f} MB" + (
-            " (ships)" if point["ships"] else ""
-        )
+        color, ships = mpl.colormaps["tab10"](number % 10), point["ships"]
+        label = f"{point['name']}, {point['size_bytes'] / 1e6:.0f} MB{' (ships)' if ships else ''}"
         axes.scatter(
-            point["latency_ms_p50"], point["metric"], s=110 if point["ships"] else 55, label=label, marker="osD^vP*X"[number % 8],
-            edgecolors=[color], facecolors=[color] if point["ships"] else "none", linewidths=1.8,
+            point["latency_ms_p50"], point["metric"], s=110 if ships else 55, label=label,
+            marker="osD^vP*X"[number % 8], edgecolors=[color],
+            facecolors=[color] if ships else "none", linewidths=1.8,
         )  # fmt: skip
     axes.set(
         xlabel="latency of one row, p50 (ms)",
@@ -353,7 +296,7 @@ def recipes_figure(points: Sequence[Mapping[str, Any]], metric: str) -> Figure:
 
 @styled
 def counts_figure(counts: Mapping[str, int]) -> Figure:
-    """Rows of each label, most frequent first; of many labels, the most and the least frequent."""
+    """Rows per label, most frequent first; of many labels, only the most and the least frequent."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     if len(ordered) > MAX_BARS:
         half = MAX_BARS // 2
@@ -361,16 +304,15 @@ def counts_figure(counts: Mapping[str, int]) -> Figure:
     figure = Figure(figsize=(4.8, 0.8 + 0.28 * len(ordered)))
     axes = figure.subplots()
     bars = axes.barh(range(len(ordered)), [count for _, count in ordered], color=BLUE)
-    axes.bar_label(
-        bars, labels=[f"{count:,}" if count else "" for _, count in ordered], padding=4, fontsize=9
-    )
+    numbers = [f"{count:,}" if count else "" for _, count in ordered]
+    axes.bar_label(bars, labels=numbers, padding=4, fontsize=9)
     axes.set_yticks(range(len(ordered)), [shorten(label) for label, _ in ordered])
     axes.set_ylim(len(ordered) - 0.4, -0.6)
     axes.margins(x=0.18)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.locator_params(axis="x", nbins=5)
     axes.grid(visible=False, axis="y")
-    axes.set_title("rows of each label")
+    axes.set_title("rows per label")
     return figure
 
 
@@ -378,7 +320,7 @@ def counts_figure(counts: Mapping[str, int]) -> Figure:
 def histogram_figure(
     edges: Sequence[float], counts: Sequence[int], measured: str, counted: str
 ) -> Figure:
-    """How often a value lies between each two edges, one edge more than counts."""
+    """Histogram of counts between consecutive edges (one more than counts)."""
     figure = Figure(figsize=(4.8, 2.9))
     axes: Axes = figure.subplots()
     axes.stairs(counts, edges, fill=True, color=BLUE)
@@ -390,16 +332,15 @@ def histogram_figure(
 
 @styled
 def lengths_figure(lengths: npt.NDArray[np.int64], cut_at: int | None) -> Figure:
-    """How long the training texts are, in tokens, and where they were cut, if they were."""
+    """Histogram of the training texts' lengths in tokens, with the truncation length if any."""
     figure = Figure(figsize=(4.8, 2.9))
     axes: Axes = figure.subplots()
     axes.hist(lengths, bins=min(40, max(int(np.ptp(lengths)), 1)), color=BLUE)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     if cut_at is not None:
-        axes.axvline(
-            cut_at, color=ORANGE, linestyle="--", linewidth=1.2, label=f"cut at {cut_at:,}"
-        )
+        label = f"cut at {cut_at:,}"
+        axes.axvline(cut_at, color=ORANGE, linestyle="--", linewidth=1.2, label=label)
         axes.legend()
-    axes.set(xlabel="tokens of a text", ylabel="rows", title="length of the training texts")
+    axes.set(xlabel="tokens per text", ylabel="rows", title="length of the training texts")
     axes.grid(visible=False, axis="x")
     return figure

@@ -1,4 +1,4 @@
-"""Put a bundle together from what the stages before made, and measure the very files that ship."""
+"""Assemble a bundle from the outputs of earlier stages, then seal it with its own test metrics."""
 
 from __future__ import annotations
 
@@ -35,26 +35,23 @@ def assemble_bundle(
     calibration: Calibration,
     threads: int,
 ) -> None:
-    """Write everything but the metrics, which only the finished bundle can have."""
+    """Write everything but the metrics, which are measured on the finished bundle."""
     info = TokensInfo.read(tokens)
     bundle.mkdir(parents=True)
     for file in sorted((tokens / "tokenizer").iterdir()):
         shutil.copyfile(file, bundle / file.name)
     shutil.copyfile(model, bundle / MODEL)
     settings = Settings(
-        problem=problem.name, labels=tuple(labels), max_length=info.max_length, pad_token_id=info.pad_token_id,
-        temperature=calibration.temperature, output_name=problem.output_name, threads=threads, bias=calibration.bias,
+        problem=problem.name, labels=tuple(labels), max_length=info.max_length,
+        pad_token_id=info.pad_token_id, temperature=calibration.temperature,
+        output_name=problem.output_name, threads=threads, bias=calibration.bias,
     )  # fmt: skip
     write_config(bundle, read_json(checkpoint / "config.json"), settings)
-    write_manifest(
-        bundle,
-        recipe=recipe,
-        metrics={},
-        limits=Limits(max_length=info.max_length, labels=tuple(labels)),
-    )
+    limits = Limits(max_length=info.max_length, labels=tuple(labels))
+    write_manifest(bundle, recipe=recipe, metrics={}, limits=limits)
 
 
 def seal_bundle(bundle: Path, metrics: dict[str, float]) -> None:
-    """Write the bundle's own test metrics into its manifest; from now on it is final."""
+    """Write the bundle's own test metrics into its manifest, after which it is final."""
     info = open_bundle(bundle)
     write_manifest(bundle, recipe=info.recipe, metrics=metrics, limits=info.limits)

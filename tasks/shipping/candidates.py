@@ -1,6 +1,6 @@
-"""What was found of each way to compute a model, whether it is accurate enough, and which ships.
+"""Judge the export candidates: what each measured, whether it is accurate enough, which ships.
 
-Accuracy alone decides, in the order of `export.recipes`: outputs are the same however busy the machine is, and times are not.
+Accuracy alone decides, in the order of `export.recipes`: a busy machine changes times, not outputs.
 """
 
 from __future__ import annotations
@@ -23,47 +23,41 @@ if TYPE_CHECKING:
 FP32 = "fp32"
 TORCH = "pytorch"
 
-SHIPS, PASSED, REJECTED, FAILED, NOT_EXAMINED = (
-    "ships",
-    "passed",
-    "rejected",
-    "failed",
-    "not examined",
-)  # a candidate's verdict
+# a candidate's verdict
+SHIPS, PASSED, REJECTED, FAILED = "ships", "passed", "rejected", "failed"
+NOT_EXAMINED = "not examined"
 
-# of each candidate: on validation, against the checkpoint; and how far a probability moves between batches of 1 and of many
-FOUND = ("metric", "metric_loss", "agreement", "max_probability_difference", "max_batch_difference")
+# measured on validation against the checkpoint; the last, batches of 1 against larger batches
+QUALITY = (
+    "metric", "metric_loss", "agreement", "max_probability_difference", "max_batch_difference",
+)  # fmt: skip
 SPEED = ("latency_ms_p50", "latency_ms_p95", "throughput", "speedup")
 
-MAX_BATCH_DIFFERENCE = 0.01  # of a probability between the two
+MAX_BATCH_DIFFERENCE = 0.01  # of a probability
 
 
 @dataclass
 class Variant:
-    """One way to compute the model, and what was found of it. `failure` is empty while nothing went wrong."""
+    """One way to compute the model, with its measurements; `failure` is empty unless it failed."""
 
     name: str
     model: Path
     size_bytes: int
     failure: str = ""
-    outputs: Floats | None = None  # of all validation rows; None: not examined
-    alone: Floats | None = None  # of the first timing rows, each by itself
+    outputs: Floats | None = None  # for all validation rows; None: not examined
+    alone: Floats | None = None  # for the first timing rows, run at batch size 1
     timings: Timings = field(default_factory=Timings)
-    decoding: list[float] = field(
-        default_factory=list
-    )  # of a model that writes: tokens a second, a value a round
+    decoding: list[float] = field(default_factory=list)  # generation: tokens/s of each round
 
     def speed(self) -> dict[str, float]:
-        """Latency and throughput, and of a model that writes the tokens a second."""
-        writes = (
-            {"tokens_per_second": round(float(np.median(self.decoding)), 2)}
-            if self.decoding
-            else {}
-        )
-        return {**self.timings.summary(), **writes}
+        """Latency and throughput, plus tokens per second for a model that generates."""
+        summary = self.timings.summary()
+        if self.decoding:
+            summary["tokens_per_second"] = round(float(np.median(self.decoding)), 2)
+        return summary
 
     def speedup_over(self, other: Variant) -> Speedup:
-        """How many times faster: by the tokens it writes where it writes any, for that is what takes its time."""
+        """How many times faster; by tokens per second for a model that generates."""
         if self.decoding and other.decoding:
             return Speedup.of(np.divide(self.decoding, other.decoding).tolist())
         return self.timings.speedup_over(other.timings)
@@ -71,7 +65,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Judge:
-    """What all are held against: `torch` and its thresholds; `rows` are those that were run one by one as well."""
+    """The reference for all candidates: `torch` and its thresholds; `rows` also ran one by one."""
 
     kind: Problem
     references: Array
@@ -84,15 +78,14 @@ class Judge:
     def metric(self, variant: Variant) -> float:
         """The problem's metric on validation."""
         assert variant.outputs is not None
-        return self.kind.metrics(
-            self.thresholds.decide(variant.outputs), self.references, self.labels
-        )[self.kind.metric]
+        outputs = self.thresholds.decide(variant.outputs)
+        return self.kind.metrics(outputs, self.references, self.labels)[self.kind.metric]
 
     def verdict(self, variant: Variant) -> dict[str, Any]:
-        """Everything the report says of a candidate but its speed; `reason` says why it did not pass."""
+        """A candidate's report entry without its speed; `reason` says why it did not pass."""
         entry = {
             "recipe": variant.name,
-            **dict.fromkeys(FOUND),
+            **dict.fromkeys(QUALITY),
             "size_bytes": variant.size_bytes or None,
             **dict.fromkeys(SPEED),
         }
@@ -101,45 +94,40 @@ class Judge:
         if variant.outputs is None or variant.alone is None:
             return {**entry, "verdict": NOT_EXAMINED, "reason": NOT_EXAMINED}
         assert self.torch.outputs is not None
+        decide = self.thresholds.decide
         metric = self.metric(variant)
-        outputs, alone = (
-            self.thresholds.decide(variant.outputs),
-            self.thresholds.decide(variant.alone),
-        )
-        agreement, difference = self.kind.agreement(
-            outputs, self.thresholds.decide(self.torch.outputs)
-        )
-        _, moved = self.kind.agreement(outputs[self.rows[: len(alone)]], alone)
-        found = dict(
-            zip(
-                FOUND,
-                (metric, self.metric(self.torch) - metric, agreement, difference, moved),
-                strict=True,
-            )
-        )
-        wrong = self._shortcomings(found)
+        loss = self.metric(self.torch) - metric
+        outputs, alone = decide(variant.outputs), decide(variant.alone)
+        agreement, difference = self.kind.agreement(outputs, decide(self.torch.outputs))
+        _, batch_difference = self.kind.agreement(outputs[self.rows[: len(alone)]], alone)
+        values = (metric, loss, agreement, difference, batch_difference)
+        quality = dict(zip(QUALITY, values, strict=True))
+        shortcomings = self._shortcomings(quality)
         return {
             **entry,
-            **found,
-            "verdict": REJECTED if wrong else PASSED,
-            "reason": "; ".join(wrong) or PASSED,
+            **quality,
+            "verdict": REJECTED if shortcomings else PASSED,
+            "reason": "; ".join(shortcomings) or PASSED,
         }
 
-    def _shortcomings(self, found: Mapping[str, float]) -> list[str]:
-        wrong, loss, moved = [], found["metric_loss"], found["max_batch_difference"]
-        if not loss <= self.verify.max_metric_loss:
-            wrong.append(
-                f"loses {loss:.4f} of {self.kind.metric} on validation, the budget is {self.verify.max_metric_loss:g}"
+    def _shortcomings(self, quality: Mapping[str, float]) -> list[str]:
+        shortcomings = []
+        loss, batch_difference = quality["metric_loss"], quality["max_batch_difference"]
+        if not loss <= self.verify.max_metric_loss:  # also where it is NaN
+            shortcomings.append(
+                f"loses {loss:.4f} of {self.kind.metric} on validation, "
+                f"the budget is {self.verify.max_metric_loss:g}"
             )
-        if not moved <= MAX_BATCH_DIFFERENCE:
-            wrong.append(
-                f"a probability moves by {moved:.3f} with the rows it is batched with, allowed are {MAX_BATCH_DIFFERENCE:g}"
+        if not batch_difference <= MAX_BATCH_DIFFERENCE:
+            shortcomings.append(
+                f"a probability moves by {batch_difference:.3f} with the rows it is batched with, "
+                f"the limit is {MAX_BATCH_DIFFERENCE:g}"
             )
-        return wrong
+        return shortcomings
 
 
 def first_passing(judged: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The earliest recipe that passed; fp32 is what ships without one."""
+    """The first recipe that passed; without one, fp32 ships."""
     return next(
         (entry for entry in judged if entry["verdict"] == PASSED and entry["recipe"] != FP32), None
     )
@@ -148,7 +136,7 @@ def first_passing(judged: list[dict[str, Any]]) -> dict[str, Any] | None:
 def choose_recipe(
     judged: list[dict[str, Any]], metric: str, verify: VerifyParams
 ) -> tuple[str, str]:
-    """(the recipe that ships, why); writes into each candidate its final verdict, and why it does not ship.
+    """(recipe that ships, reason); writes the final verdict and reason into each candidate.
 
     judged  in the order of `export.recipes`
     """
@@ -163,25 +151,25 @@ def choose_recipe(
     for entry in judged:
         if entry["verdict"] == NOT_EXAMINED:
             entry["reason"] = (
-                f"not examined, {name} comes first in export.recipes and passed; verify.examine_all measures it all the same"
+                f"not examined, {name} comes first in export.recipes and passed; "
+                "set verify.examine_all to measure it all the same"
             )
-        elif entry["verdict"] == PASSED:
-            entry["reason"] = (
-                f"passed; {name} comes first in export.recipes"
-                if entry["recipe"] != FP32
-                else PASSED
-            )
+        elif entry["verdict"] == PASSED and entry["recipe"] != FP32:
+            entry["reason"] = f"passed; {name} comes first in export.recipes"
     chosen["verdict"] = SHIPS
-    loss = f"{metric} on validation {-chosen['metric_loss']:+.4f} against the checkpoint (budget -{verify.max_metric_loss:g})"
     chosen["reason"] = (
-        f"the first of export.recipes that is accurate enough: {loss}, the same answers in any batch"
+        f"the first of export.recipes that is accurate enough: {metric} on validation "
+        f"{-chosen['metric_loss']:+.4f} against the checkpoint "
+        f"(budget -{verify.max_metric_loss:g}), the same answers in any batch"
     )
     return name, f"{name} is {chosen['reason']}."
 
 
 def speed_notes(shipped: str, speedup: Speedup) -> list[str]:
-    """A sentence where what ships is shown to be slower than fp32 ONNX."""
+    """A note if the shipped recipe is shown to be slower than fp32 ONNX."""
     if not speedup.shown_slower:
         return []
-    remedy = "Accuracy alone decides what ships: take it out of export.recipes, or put a faster recipe before it."
-    return [f"{shipped} is slower than fp32 ONNX on this machine, {speedup} as fast. {remedy}"]
+    return [
+        f"{shipped} is slower than fp32 ONNX on this machine, {speedup} as fast. Accuracy alone "
+        "decides what ships: take it out of export.recipes, or put a faster recipe before it."
+    ]

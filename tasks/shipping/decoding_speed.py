@@ -1,4 +1,4 @@
-"""How fast a causal model writes: token by token at batch 1, each the likeliest, never ended early."""
+"""Decoding speed of a causal model: greedy, batch size 1, never stopped early."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
 
     from tasks.inference.session import OnnxModel
 
-Writer = Callable[[Sequence[int], int], list[int]]  # (a text's tokens, how many more) -> those
-TOKENS = 16  # that are timed at a time
+Writer = Callable[[Sequence[int], int], list[int]]  # (prompt ids, tokens to generate) -> new ids
+TOKENS = 16  # generated per timing
 
 
 def onnx_writer(model: OnnxModel) -> Writer:
-    """Of a graph that goes on from what it has read."""
+    """Greedy decoding with an ONNX graph that keeps a key/value cache."""
     reader = Reader(model)
 
     def write(ids: Sequence[int], tokens: int) -> list[int]:
-        said: list[int] = []
+        generated: list[int] = []
         for _ in range(tokens):
-            said.append(int(reader.read([*ids, *said]).argmax()))
-        return said
+            generated.append(int(reader.read([*ids, *generated]).argmax()))
+        return generated
 
     return write
 
 
 def torch_writer(network: PreTrainedModel) -> Writer:
-    """Of the checkpoint; not its `generate`, which would not go on where an answer may end."""
+    """Greedy decoding with the checkpoint; not `generate`, which stops at an end token."""
     import torch
 
     def write(ids: Sequence[int], tokens: int) -> list[int]:
-        said: list[int] = []
+        generated: list[int] = []
         past, new = None, list(ids)
         with torch.inference_mode():
             for _ in range(tokens):
@@ -45,16 +45,16 @@ def torch_writer(network: PreTrainedModel) -> Writer:
                     use_cache=True,
                 )
                 past, new = outputs["past_key_values"], [int(outputs["logits"][0, -1].argmax())]
-                said += new
-        return said
+                generated += new
+        return generated
 
     return write
 
 
 def tokens_per_second(write: Writer, ids: Sequence[int], room: int) -> float:
-    """Of one answer to the first half of a text, what is read of the text included.
+    """Tokens generated per second, with half of a text as prompt; reading the prompt is timed too.
 
-    room  tokens that the model has room for
+    room  tokens the model has room for
     """
     tokens = max(1, min(TOKENS, room // 2))
     started = time.perf_counter()

@@ -1,8 +1,9 @@
-"""A model with fewer layers that learns to say what a fine-tuned one says, so that less has to be computed.
+"""Distillation: train a student with fewer layers to reproduce a fine-tuned teacher's outputs.
 
-The student is the teacher without some of its layers, first and last kept (Sajjad et al. 2023), its embeddings rounded to 4 bits;
-what it learns are the teacher's outputs on the training rows, by their squared difference (Ba & Caruana 2014). Labels are not needed,
-so that it serves every problem whose outputs are no vocabulary.
+The student is the teacher with some layers dropped, first and last kept (Sajjad et al. 2023), and
+its embeddings rounded to 4 bits. It minimizes the squared difference to the teacher's outputs on
+the training rows (Ba & Caruana 2014). That needs no labels, so it works for every problem whose
+outputs are not a vocabulary.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
     from tasks.problems.base import Problem
 
 BATCH_ROWS = 32
-LEARNING_RATE = 2e-4  # the highest, after a tenth of the steps
+LEARNING_RATE = 2e-4  # peak, after a warm-up of a tenth of the steps
 MAX_GRAD_NORM = 1.0
 
 
 def make_student(teacher: PreTrainedModel, layers: int) -> PreTrainedModel:
-    """A copy with `layers` of its layers, evenly spread, and embeddings in steps of 4 bits, which are not trained.
+    """A copy with `layers` evenly spaced layers and frozen embeddings rounded to 4 bits.
 
-    Raises ValueError where the teacher has no more layers than that.
+    Raises ValueError unless `layers` is at least 1 and below the teacher's number of layers.
     """
     import torch
 
@@ -40,19 +41,19 @@ def make_student(teacher: PreTrainedModel, layers: int) -> PreTrainedModel:
     stack = layer_stack(student)
     if not 1 <= layers < len(stack):
         raise ValueError(
-            f"export.distilled_layers: {layers} layers, wanted from 1 to {len(stack) - 1} of the checkpoint's {len(stack)}"
+            f"export.distilled_layers: {layers} layers, "
+            f"wanted from 1 to {len(stack) - 1} of the checkpoint's {len(stack)}"
         )
     kept = set(np.linspace(0, len(stack) - 1, layers).astype(int).tolist())
-    for number in reversed(range(len(stack))):
-        if number not in kept:
-            del stack[number]
+    for layer in reversed(range(len(stack))):
+        if layer not in kept:
+            del stack[layer]
     student.config.num_hidden_layers = layers
     with torch.no_grad():
-        for table in (
-            module.weight for module in student.modules() if isinstance(module, torch.nn.Embedding)
-        ):
-            table.copy_(torch.from_numpy(round_rows(table.numpy())))
-            table.requires_grad_(False)
+        for module in student.modules():
+            if isinstance(module, torch.nn.Embedding):
+                module.weight.copy_(torch.from_numpy(round_rows(module.weight.numpy())))
+                module.weight.requires_grad_(False)
     embedding_block(student).requires_grad_(False)
     return student
 
@@ -68,9 +69,9 @@ def distill(
     seed: int,
     report: Report,
 ) -> None:
-    """Train the student in place on tokenized rows, without dropout, so that what comes of it rests on the seed alone.
+    """Train the student in place on tokenized rows, without dropout: the seed decides the result.
 
-    The rows of a batch stay together from epoch to epoch, so that the teacher is asked once.
+    Batches keep their rows in every epoch, so the teacher runs once per batch.
     """
     import torch
     from transformers import get_linear_schedule_with_warmup
@@ -82,25 +83,22 @@ def distill(
     schedule = get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
     student.eval()
     teacher.eval()
-    draw, known, done = np.random.default_rng(seed), {}, 0
+    draw, targets, step = np.random.default_rng(seed), {}, 0
     for _ in range(epochs):
-        for number in draw.permutation(len(batches)).tolist():
-            features = take(rows, batches[number])
-            batch = {
-                name: torch.from_numpy(values)
-                for name, values in problem.collate(features, pad).items()
-            }
-            if number not in known:
+        for batch_index in draw.permutation(len(batches)).tolist():
+            inputs = problem.collate(take(rows, batches[batch_index]), pad)
+            batch = {name: torch.from_numpy(values) for name, values in inputs.items()}
+            if batch_index not in targets:
                 with torch.no_grad():
-                    known[number] = teacher(**batch)[problem.output_name]
-            outputs, wanted = student(**batch)[problem.output_name], known[number]
-            if outputs.ndim > 2:  # of tokens: padding has nothing to say
-                there = batch["attention_mask"].bool()
-                outputs, wanted = outputs[there], wanted[there]
-            torch.autograd.backward(torch.nn.functional.mse_loss(outputs, wanted))
+                    targets[batch_index] = teacher(**batch)[problem.output_name]
+            outputs, target = student(**batch)[problem.output_name], targets[batch_index]
+            if outputs.ndim > 2:  # one output per token: leave out the padding
+                mask = batch["attention_mask"].bool()
+                outputs, target = outputs[mask], target[mask]
+            torch.autograd.backward(torch.nn.functional.mse_loss(outputs, target))
             torch.nn.utils.clip_grad_norm_(trained, MAX_GRAD_NORM)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            done += 1
-            report(done, {"progress": done / steps})
+            step += 1
+            report(step, {"progress": step / steps})

@@ -1,4 +1,4 @@
-"""Speed of several variants, each in its own process, in turns, so that a busy machine slows all of them alike."""
+"""Latency and throughput of variants timed in turns, so that a busy machine slows all alike."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ import numpy as np
 import numpy.typing as npt
 
 BATCH_ROWS = 32
-WARM_UP_ROWS = 4  # of each turn: caches and threads have gone cold while others ran
-BATCH_REPEATS = 2  # the faster one counts
+WARM_UP_ROWS = 4  # per turn: caches and threads went cold while other variants ran
+BATCH_REPEATS = 2  # the fastest counts
 CONFIDENCE = 0.95
 
 
 @dataclass
 class Timings:
-    """What was measured of one variant.
+    """Timings of one variant.
 
-    latencies  seconds of each row by itself, one list a turn
-    batches    (rows, seconds) of the turn's rows as one batch
+    latencies  seconds per row at batch size 1, one list per turn
+    batches    (rows, seconds) of each turn's rows as one batch
     """
 
     latencies: list[list[float]] = field(default_factory=list)
     batches: list[tuple[int, float]] = field(default_factory=list)
 
     def add(self, turn: Mapping[str, Any]) -> None:
-        """Take in what `time_turn` returned."""
+        """Add the result of `time_turn`."""
         self.latencies.append(list(turn["latencies"]))
         self.batches.append((int(turn["rows"]), float(turn["seconds"])))
 
     @property
     def rows(self) -> int:
-        """Rows that were timed."""
+        """Number of rows timed."""
         return sum(rows for rows, _ in self.batches)
 
     def summary(self) -> dict[str, float]:
-        """Milliseconds of one row (p50, p95) and rows a second in batches."""
+        """Latency of one row in ms (p50, p95), and batched throughput in rows per second."""
         milliseconds = np.concatenate([np.asarray(turn) for turn in self.latencies]) * 1e3
         p50, p95 = np.percentile(milliseconds, (50, 95))
         rows, seconds = (sum(column) for column in zip(*self.batches, strict=True))
@@ -49,16 +49,16 @@ class Timings:
         }
 
     def ranges(self) -> dict[str, list[float]]:
-        """Lowest and highest of a turn: of k turns they hold the median of all turns with probability 1 - 2^(1-k)."""
+        """[lowest, highest] over turns; k turns cover the median with probability 1 - 2^(1-k)."""
         latencies = [float(np.percentile(turn, 95)) * 1e3 for turn in self.latencies]
         rates = [rows / seconds for rows, seconds in self.batches]
         return {"latency_ms_p95_range": _range(latencies), "throughput_range": _range(rates)}
 
     def latency_p95_ratio_to(self, other: Timings) -> dict[str, Any]:
-        """The other's p95 latency is 1: the median over turns, so that a disturbed turn does not decide, and the range over turns."""
-        pairs = zip(self.latencies, other.latencies, strict=True)
+        """p95 latency relative to the other's: median (a disturbed turn does no harm) and range."""
         ratios = [
-            float(np.percentile(mine, 95) / np.percentile(theirs, 95)) for mine, theirs in pairs
+            float(np.percentile(own, 95) / np.percentile(others, 95))
+            for own, others in zip(self.latencies, other.latencies, strict=True)
         ]
         return {
             "latency_p95_ratio": round(float(np.median(ratios)), 3),
@@ -66,21 +66,23 @@ class Timings:
         }
 
     def speedup_over(self, other: Timings) -> Speedup:
-        """How many times faster: of each turn the geometric mean of latency's and throughput's ratios."""
-        pairs = zip(self.latencies, self.batches, other.latencies, other.batches, strict=True)
-        return Speedup.of(
-            [
-                np.sqrt(np.median(their) / np.median(mine) * theirs[1] / batch[1])
-                for mine, batch, their, theirs in pairs
-            ]
-        )
+        """How many times faster: per turn, geometric mean of the latency and throughput ratios."""
+        latencies = zip(self.latencies, other.latencies, strict=True)
+        batches = zip(self.batches, other.batches, strict=True)
+        ratios = [
+            np.sqrt(np.median(others) / np.median(own) * other_seconds / own_seconds)
+            for (own, others), ((_, own_seconds), (_, other_seconds)) in zip(
+                latencies, batches, strict=True
+            )
+        ]
+        return Speedup.of(ratios)
 
 
 @dataclass(frozen=True)
 class Speedup:
-    """The median over turns of how many times faster one variant was than another in the same turn.
+    """Median over turns of how many times faster one variant ran than another in the same turn.
 
-    low, high  distribution-free 95% interval of the median (order statistics); None with fewer turns than that takes, six
+    low, high  distribution-free 95% interval of the median (order statistics); None below six turns
     """
 
     value: float
@@ -89,13 +91,12 @@ class Speedup:
 
     @classmethod
     def of(cls, ratios: Sequence[float]) -> Self:
-        """From the ratio of each turn."""
+        """From one ratio per turn."""
         from scipy.stats import binom
 
         ordered = np.sort(ratios)
-        rank = int(
-            binom.ppf((1 - CONFIDENCE) / 2, len(ordered), 0.5)
-        )  # of `low` from below and of `high` from above
+        # `low` is the rank-th smallest, `high` the rank-th largest
+        rank = int(binom.ppf((1 - CONFIDENCE) / 2, len(ordered), 0.5))
         bounds = (float(ordered[rank - 1]), float(ordered[-rank])) if rank else (None, None)
         return cls(float(np.median(ordered)), *bounds)
 
@@ -116,7 +117,7 @@ class Speedup:
 
 
 def time_turn(run: Callable[[npt.NDArray[np.int64]], Any], rows: Sequence[int]) -> dict[str, Any]:
-    """Time some rows one by one, then as one batch; `run` makes the model's inputs of rows and computes the outputs."""
+    """Time the rows one by one, then as one batch; `run` builds the inputs and runs the model."""
     for row in rows[:WARM_UP_ROWS]:
         run(np.asarray([row]))
     latencies = [_seconds(run, np.asarray([row])) for row in rows]
@@ -134,7 +135,7 @@ def _range(values: Sequence[float]) -> list[float]:
 
 
 def turns(rows: Sequence[int]) -> list[list[int]]:
-    """The rows in batches as they come."""
+    """The rows in consecutive batches of BATCH_ROWS."""
     return [list(rows[start : start + BATCH_ROWS]) for start in range(0, len(rows), BATCH_ROWS)]
 
 

@@ -1,4 +1,4 @@
-"""Runs every variant in a process of its own: what each computes, and in turns how fast."""
+"""Run each variant in its own process: first its outputs, then its speed, in turns."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tasks.shipping.candidates import TORCH, Variant
 from tasks.shipping.timing import turns
 from tasks.shipping.workers import Worker, WorkerError
 
-TIMING_SECONDS = 60.0  # after which no new turn of timing begins, and after as much again no new round of writing
-DECODING_ROUNDS = 6  # the fewest of which a median has a 95% interval
-ALONE_ROWS = 64  # run one by one as well as in batches
+TIMING_SECONDS = 60.0  # no new turn starts after this; decoding rounds have the same limit again
+DECODING_ROUNDS = 6  # the fewest that give the median a 95% interval
+ALONE_ROWS = 64  # also run at batch size 1
 
 Asked = Callable[[Variant, Any], None]
 
 
 class Workbench:
-    """The variants' processes, each started when it is first needed; all end with the block."""
+    """The variants' processes, each started on first use; all end with the `with` block."""
 
     def __init__(self, module: str, setting: Mapping[str, Any], rows: list[int]) -> None:
         self._module, self._setting, self._rows = module, setting, rows
@@ -39,13 +39,16 @@ class Workbench:
         self._stack.close()
 
     def start(self, variants: Iterable[Variant]) -> None:
-        """Let their imports overlap."""
+        """Start the processes now, so that their imports overlap."""
         for variant in variants:
             if not variant.failure:
                 self._worker(variant)
 
     def examine(self, variant: Variant) -> None:
-        """Compute its outputs; what goes wrong is its failure. ExportError where something else ended its process."""
+        """Compute a variant's outputs; an error becomes its `failure`.
+
+        Raises ExportError if its process was killed from outside.
+        """
         file = self._scratch / f"{variant.name}.npz"
         try:
             alone = [] if variant.name == TORCH else self._rows[:ALONE_ROWS]
@@ -55,11 +58,14 @@ class Workbench:
                 raise _unmeasured(variant, error) from error
             variant.failure = str(error)
             return
-        with np.load(file, allow_pickle=False) as found:
-            variant.outputs, variant.alone = found["outputs"], found["alone"]
+        with np.load(file, allow_pickle=False) as arrays:
+            variant.outputs, variant.alone = arrays["outputs"], arrays["alone"]
 
     def time(self, variants: Sequence[Variant], report: Callable[[float], None]) -> None:
-        """Time the variants in turns, those that write their writing as well; ExportError where one fails, for it did compute."""
+        """Time the variants in turns, and their decoding where the model generates.
+
+        Raises ExportError if one fails: it has computed its outputs, so the cause lies outside it.
+        """
         self._take_turns(variants, turns(self._rows), self._time_turn, report)
         if self._setting["writes"]:
             rounds = [self._rows[number % len(self._rows)] for number in range(DECODING_ROUNDS)]
@@ -73,12 +79,12 @@ class Workbench:
         report: Callable[[float], None],
     ) -> None:
         end = time.monotonic() + TIMING_SECONDS
-        for done, what in enumerate(rounds):
+        for done, rows in enumerate(rounds):
             if done and time.monotonic() > end:
-                break  # a busy machine or a large model: the ratios have wider intervals, and the run goes on
+                break  # a busy machine or a large model: wider intervals rather than a long run
             for variant in reversed(variants) if done % 2 else variants:
                 try:
-                    ask(variant, what)
+                    ask(variant, rows)
                 except WorkerError as error:
                     raise _unmeasured(variant, error) from error
             report((done + 1) / len(rounds))
@@ -98,5 +104,8 @@ class Workbench:
 
 
 def _unmeasured(variant: Variant, error: WorkerError) -> ExportError:
-    remedy = "Nothing was decided without it. Free memory if that is short, then run `ratchet train` again: the stages before are kept."
-    return ExportError(f"{variant.name} cannot be measured: {error}.", remedy)
+    return ExportError(
+        f"{variant.name} cannot be measured: {error}.",
+        "Nothing was decided without it. If memory is short, free some, "
+        "then run `ratchet train` again: the earlier stages are kept.",
+    )

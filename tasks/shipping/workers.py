@@ -1,4 +1,4 @@
-"""A process of our own that answers JSON questions, one a line, until it is told to stop; its crash is an answer too."""
+"""Worker subprocess that answers JSON requests, one per line; a crash is reported as an error."""
 
 from __future__ import annotations
 
@@ -17,19 +17,13 @@ from tasks.core import errors
 from tasks.core.errors import PipelineError
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
-
-
 _REFUSED = "refused"
-FROM_OUTSIDE = (
-    signal.SIGKILL,
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-)  # sent by the kernel short of memory, or by people
+# sent by people, or by a kernel short of memory
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class WorkerError(Exception):
-    """The worker failed or died; the text says how, for people. `from_outside`: by no fault of what it computed."""
+    """The worker failed or died, as the message says; `from_outside`: something else killed it."""
 
     def __init__(self, message: str, *, from_outside: bool) -> None:
         super().__init__(message)
@@ -37,7 +31,7 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """One `python -m MODULE`, started with a setting; `ask` waits for the answer."""
+    """A `python -m MODULE` process, started with a setting; `ask` blocks until it answers."""
 
     def __init__(self, module: str, setting: Mapping[str, Any]) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115, closed with the worker
@@ -46,13 +40,16 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            cwd=_ROOT,  # so that our packages are found, installed or not
+            cwd=_ROOT,  # our packages can be imported, installed or not
             text=True,
             encoding="utf-8",
         )
 
     def ask(self, **question: str | list[int]) -> dict[str, Any]:
-        """The worker's answer; WorkerError where it has none, and the PipelineError that it ended with where it told one."""
+        """The worker's answer.
+
+        Raises WorkerError if it died without one, or the PipelineError that it reported.
+        """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -64,12 +61,12 @@ class Worker:
         if not line:
             raise self._last_words()
         answer: dict[str, Any] = json.loads(line)
-        if told := answer.get(_REFUSED):
-            raise getattr(errors, told["type"])(told["message"], told["remedy"])
+        if refusal := answer.get(_REFUSED):
+            raise getattr(errors, refusal["type"])(refusal["message"], refusal["remedy"])
         return answer
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process if it still runs, and close its streams."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -80,7 +77,7 @@ class Worker:
             if self.process.stdin is not None:
                 self.process.stdin.close()
         except BrokenPipeError:
-            pass  # nobody reads what was left to write
+            pass  # flushing what was still buffered for a dead process
 
     def _last_words(self) -> WorkerError:
         code = self.process.wait()
@@ -97,19 +94,19 @@ class Worker:
 
 @contextmanager
 def tell_refusal() -> Iterator[None]:
-    """The worker's side, before it answers anything: a PipelineError is the answer to its first question."""
+    """In the worker, before its first answer: send a PipelineError as that answer, then exit."""
     try:
         yield
     except PipelineError as error:
-        told = {"type": type(error).__name__, "message": error.message, "remedy": error.remedy}
-        print(json.dumps({_REFUSED: told}), flush=True)
+        refusal = {"type": type(error).__name__, "message": error.message, "remedy": error.remedy}
+        print(json.dumps({_REFUSED: refusal}), flush=True)
         raise SystemExit(2) from None
 
 
 def answer_questions(handlers: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
-    """The worker's side: answer each line of stdin by the handler that its `do` names."""
+    """In the worker: answer each line of stdin with the handler that its `do` names."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # a library that prints must not be taken for an answer
+    os.dup2(2, 1)  # a library's print must not be read as an answer
     for line in sys.stdin:
         question = json.loads(line)
         answers.write(json.dumps(handlers[question.pop("do")](**question)) + "\n")

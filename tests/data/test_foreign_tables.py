@@ -125,7 +125,7 @@ def test_lists_that_cannot_be_read_do_not_hide_the_labels(
 def test_labels_in_objects_are_refused_not_ignored(values: list[Any], tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="fit no problem type") as error:
         guessed(write(tmp_path / "a.jsonl", {"text": TEXT, "labels": values}))
-    assert "lists of texts or whole numbers; write labels so" in error.value.remedy
+    assert "whole numbers; if labels holds the labels" in error.value.remedy
 
 
 def test_measurements_in_lists_are_no_labels(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def annotated(kind: str, **more: Any) -> list[dict[str, Any]]:
 
 def test_what_label_studio_exports_is_spans_only_where_it_is(tmp_path: Path) -> None:
     data = [{"text": text} for text in TEXT]
-    with pytest.raises(ParamsError, match="choices: classes of the texts, no spans"):
+    with pytest.raises(ParamsError, match="choices: classes of whole texts, not spans"):
         guessed(
             write(tmp_path / "a.jsonl", {"data": data, "annotations": [annotated("choices")] * 60})
         )

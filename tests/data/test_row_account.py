@@ -185,7 +185,7 @@ def test_a_query_is_told_apart_from_losses(tmp_path: Path) -> None:
     assert (account.records, account.held, account.set_aside, account.used) == (151, 101, 1, 100)
     assert (
         account.lines()[0]
-        == "Rows: ingest.query makes of 151 records 101; 1 were set aside, 100 are left:"
+        == "Rows: ingest.query turns 151 records into 101; 1 was set aside, 100 are left:"
     )
 
 

@@ -224,7 +224,7 @@ def test_every_failed_check_is_in_one_error_with_its_rows(tmp_path: Path) -> Non
     assert "'neutrl' (reviews.csv line 12, reviews.csv line 13) Did you mean 'neutral'?" in message
     assert "'angry' (reviews.csv line 42)" in message
     assert "rows: there are fewer than 500 rows (validate.min_rows): 89" in message
-    assert "the sources hold 90; 1 were set aside, 89 are left" in message
+    assert "the sources hold 90; 1 was set aside, 89 are left" in message
     assert "validate.actions" in error.value.remedy
     # what was found is kept where the message says
     assert {entry["row"] for entry in read_jsonl(tmp_path / "valid" / "failed.jsonl")} == {

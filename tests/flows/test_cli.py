@@ -90,7 +90,7 @@ def test_wrong_params_are_all_told(workspace: Path) -> None:
                 "-S",
                 "finetune.adapter=models/checkpoint/adapter",
             ),
-            "is made anew",
+            "is overwritten",
         ),
         (("train", "-S", "base_model.sha256=" + "0" * 64), "sha256"),
     ],

@@ -61,12 +61,12 @@ def test_init_writes_them_with_the_rows_they_rest_on(base_dir: Path, tmp_path: P
     assert (
         read_yaml(tmp_path / "one" / "params.yaml")["finetune"]["epochs"] == 30
     )  # 80 rows to train on, 5 steps an epoch
-    assert "80 rows to train on: 5 steps an epoch" in (tmp_path / "one" / "params.yaml").read_text(
+    assert "80 training rows: 5 steps per epoch" in (tmp_path / "one" / "params.yaml").read_text(
         encoding="utf-8"
     )
     for split, count in (("train", 60), ("validation", 20), ("test", 20)):
         write_csv(tmp_path / "splits" / f"{split}.csv", tiny_rows(count, seed=count + len(split)))
     ratchet(tmp_path, "init", "two", "--yes", "--data", "splits", "--base-model", str(base_dir))
-    assert "60 rows to train on: 4 steps an epoch" in (tmp_path / "two" / "params.yaml").read_text(
+    assert "60 training rows: 4 steps per epoch" in (tmp_path / "two" / "params.yaml").read_text(
         encoding="utf-8"
     )

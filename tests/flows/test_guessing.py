@@ -97,9 +97,9 @@ def test_no_order_of_files_makes_one_another_split(
     [
         (
             ["dev.csv", "b.csv", "c.csv"],
-            "would be the train split by its place, the validation split by its name",
+            "is the train split by position, but the validation split by name",
         ),
-        (["a.csv", "test.csv", "c.csv"], "would be the validation split by its place"),
+        (["a.csv", "test.csv", "c.csv"], "is the validation split by position"),
         (["train.csv", "test.csv"], "no validation split"),
         (["train.csv", "train2.csv", "test.csv"], "no validation split"),
         (["a.csv", "b.csv"], "2 times"),
@@ -313,7 +313,7 @@ def test_the_scheme_of_tags_is_told_by_the_rows(scheme: str) -> None:
 
 def test_a_word_a_row_is_told() -> None:
     rows = {"Sentence #": ["Sentence: 1", ""], "Word": ["Anna", "left"], "Tag": ["B-PER", "O"]}
-    with pytest.raises(ParamsError, match="a row is a word, tagged in 'Tag'"):
+    with pytest.raises(ParamsError, match="each row is a single word, tagged in 'Tag'"):
         guess(rows, None, {})
 
 
@@ -331,7 +331,7 @@ def test_a_word_a_row_is_told() -> None:
 def test_a_first_row_is_no_header(header: tuple[str, str], is_row: bool) -> None:
     rows = {header[0]: ROWS["text"], header[1]: ["0", *ROWS["label"]]}
     if is_row:
-        with pytest.raises(DataError, match="its first line seems to be a row"):
+        with pytest.raises(DataError, match="the first line seems to be a row"):
             require_header(rows, "a.csv")
     else:
         require_header(rows, "a.csv")

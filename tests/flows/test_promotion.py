@@ -125,7 +125,7 @@ def test_shares_that_nobody_wrote_down_were_the_usual_ones() -> None:
 def test_a_foreign_bundle_is_compared_with_a_warning(with_champion: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle_of(with_champion, 1), tmp_path / "foreign")
     found = ratchet_json(with_champion, "compare", str(tmp_path / "foreign"), "1")
-    assert "cannot be known" in found["notes"][0]
+    assert "may have been trained on these rows" in found["notes"][0]
     assert found["agreement"] == 1
     assert found["mcnemar"]["p_value"] == 1
     assert {difference["value"] for difference in found["metrics"].values()} == {0}
@@ -248,15 +248,15 @@ def test_what_is_broken_is_told_and_the_alias_stays(with_champion: Path, kind: s
 
 
 def test_what_is_not_there_is_told(workspace: Path) -> None:
-    assert "no champion yet" in error_of(workspace, "compare")["message"]
+    assert "no champion to compare with" in error_of(workspace, "compare")["message"]
     missing = error_of(workspace, "promote", "7")
-    assert "'7' is no version" in missing["message"]
+    assert "'7' is not a version" in missing["message"]
     assert "version 1, version 2" in missing["message"]
     assert (
         "Did you mean 'challenger'" in error_of(workspace, "compare", "chalenger", "1")["message"]
     )
     assert "ever promoted" in error_of(workspace, "rollback")["message"]
-    assert "no promotion waits" in error_of(workspace, "approve")["message"]
+    assert "no promotion is waiting" in error_of(workspace, "approve")["message"]
     unreachable = {
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -271,8 +271,12 @@ def with_server() -> dict[str, str]:
 
 def test_an_alias_that_was_moved_by_hand_is_told_and_put_back(with_champion: Path) -> None:
     client_of(with_champion).delete_registered_model_alias("tiny", "champion")
-    assert "by the ledger it is version 1" in error_of(with_champion, "promote")["message"]
-    assert "somebody moved it by hand" in " ".join(ratchet(with_champion, "status").stdout.split())
+    assert (
+        "according to the ledger it is version 1" in error_of(with_champion, "promote")["message"]
+    )
+    assert "somebody moved the alias by hand" in " ".join(
+        ratchet(with_champion, "status").stdout.split()
+    )
     assert ratchet_json(with_champion, "rollback")["champion"] == 1
     assert champion_of(with_champion) == 1
 
@@ -322,7 +326,7 @@ def test_a_manual_promotion_waits_for_a_persons_word(
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_for(lambda: "Waiting at most" in log.read_text() or process.poll() is not None)
+        wait_for(lambda: "Waiting up to" in log.read_text() or process.poll() is not None)
         assert champion_of(with_champion) == 1
         answered = [0]
 
@@ -342,7 +346,7 @@ def test_a_manual_promotion_waits_for_a_persons_word(
         with_champion, "approve", *answer
     )  # it says what it did, and no other promotion is answered
     assert repeated["state"] == ("approved" if champion == 2 else "refused")
-    assert "no promotion waits" in error_of(with_champion, "approve", *answer)["message"]
+    assert "no promotion is waiting" in error_of(with_champion, "approve", *answer)["message"]
 
 
 def test_nobodys_answer_is_no(with_champion: Path) -> None:

@@ -32,7 +32,7 @@ from tasks.params.workspace import Workspace
 
 SOON = {"PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_WORKER_PREFETCH_SECONDS": "0"}
 BERLIN = ZoneInfo("Europe/Berlin")
-BUSY = "another `ratchet` run is at work here"
+BUSY = "another `ratchet` run is using this workspace"
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_an_interval_starts_runs_one_at_a_time_and_only_a_failure_is_told(
     assert "reviews.csv" in told["cause"]
     assert to_block == {"to": "ops", "body": told["text"]}
     assert {told["cause"], told["url"]} <= set(told["text"].splitlines())
-    assert "could not be told" in by_the_server[0]
+    assert "could not be reported" in by_the_server[0]
     assert "SourceError" in failed["state"]["message"]
     ratchet(trained, "schedule", "--remove", PREFECT_API_URL=server)
 
@@ -337,7 +337,7 @@ def planned(run: dict[str, Any]) -> datetime:
         ({"every": "6h", "on_event": "data.updated"}, "--every and --on-event together"),
         ({"cron": "61 3 * * *"}, "61 3 * * *"),
         ({"cron": "at three"}, "at three"),
-        ({"cron": "0 0 30 2 *"}, "ever comes to pass"),
+        ({"cron": "0 0 30 2 *"}, "matches no date"),
         ({"cron": "0 3 * * *", "timezone": "Europe/Berln"}, "Did you mean 'Europe/Berlin'"),
         ({"every": "6h", "timezone": "Europe/Berlin"}, "goes with --cron"),
         ({"every": "six hours"}, "six hours"),
@@ -381,7 +381,7 @@ def test_what_the_server_cannot_do_ends_in_one_message(trained: Path, server: st
     assert "cannot be reached" in error(*every, PREFECT_API_URL="http://127.0.0.1:9/api")["message"]
     pool = error(*every, "--work-pool", "machine", PREFECT_API_URL=server)["message"]
     assert "Did you mean 'machines'" in pool
-    assert "goes alone" in error("--list", *every, PREFECT_API_URL=server)["message"]
+    assert "cannot be combined" in error("--list", *every, PREFECT_API_URL=server)["message"]
 
 
 def test_a_cause_is_one_line_without_passwords() -> None:

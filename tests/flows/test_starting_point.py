@@ -182,7 +182,7 @@ def test_without_a_champion_the_base_is_where_it_starts_and_a_lost_one_is_told(
     error = ratchet_json(workspace, "train", code=2)["error"]
     assert error["type"] == "WorkspaceError"
     assert "tiny version 2 (champion)" in error["message"]
-    assert "dvc pull" in error["remedy"]
+    assert "dvc push" in error["remedy"]
     assert "start_from: base" in error["remedy"]
     assert not (workspace / "start.dvc").exists()
     assert ratchet_json(workspace, "status")["model"]["versions"][0]["version"] == 2

@@ -42,4 +42,4 @@ def test_a_server_that_is_named_is_told_without_its_password(workspace: Path) ->
     told = ratchet(
         workspace, "ui", MLFLOW_TRACKING_URI="http://me:secret@mlflow.example:5000"
     ).stdout
-    assert told == "MLflow's pages: http://mlflow.example:5000\n"
+    assert told == "MLflow UI: http://mlflow.example:5000\n"

@@ -67,7 +67,7 @@ def test_a_repeated_rollback_does_not_take_back_what_was_promoted_since(workspac
     assert ratchet_json(workspace, "promote", "1", "--force", "--reason", "since")["champion"] == 1
     said = ratchet(workspace, "rollback").stdout
     assert "made version 2 champion again" in said
-    assert "version 1 is champion since" in said
+    assert "since then version 1 has become champion" in said
     assert moves(workspace) == [("rolled back", 2), ("promoted", 1)]
 
 

@@ -371,7 +371,7 @@ def test_a_trigger_that_is_off_or_lacks_something_says_so_and_does_not_fire(
         ),
         "no champion whose age": age_trigger(None, NOW, AgeTrigger(enabled=True)),
         "No inputs were logged": drift_trigger(nowhere, train, predictor, DRIFT, 0, ["text"]),
-        "Nothing was trained on": drift_trigger(few, nowhere, predictor, DRIFT, 0, ["text"]),
+        "no training rows yet": drift_trigger(few, nowhere, predictor, DRIFT, 0, ["text"]),
         "19 recent inputs of 50": drift_trigger(few, train, predictor, DRIFT, 0, ["text"]),
         f"19 recent inputs of {LEAST_ROWS}": drift_trigger(
             few, train, predictor, one_row, 0, ["text"]

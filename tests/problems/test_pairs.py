@@ -379,7 +379,7 @@ def test_pairs_are_trained_and_rank_what_they_are_asked(tmp_path: Path, base_dir
     )
     assert "no candidates" in ratchet(tmp_path / "w", "rank", "a question", code=2).stderr
     assert (
-        "no classes"
+        "not classes"
         in ratchet(
             tmp_path / "w", "rank", "a question", *candidates, "--label", "yes", code=2
         ).stderr

@@ -324,7 +324,7 @@ def test_behavioural_tests_change_what_they_say(base_dir: Path) -> None:
     wrong = EvaluateParams.model_validate(
         {"behaviour": {"minimum_functionality": [{"name": "x", "label": "PRE", "texts": ["a"]}]}}
     )
-    with pytest.raises(ParamsError, match="'PRE' is no label"):
+    with pytest.raises(ParamsError, match="'PRE' is not a label"):
         PROBLEM.behaviour_tests(rows, TYPES, wrong, seed=0)
 
 

@@ -214,7 +214,7 @@ def test_unknown_labels_of_behavioural_tests_are_all_named(workspace: Path) -> N
     with pytest.raises(ParamsError) as caught:
         evaluate(workspace, behaviour=wrong)
     assert (
-        "minimum_functionality.0.label: 'postive' is no label. Did you mean 'positive'?"
+        "minimum_functionality.0.label: 'postive' is not a label. Did you mean 'positive'?"
         in caught.value.message
     )
     assert "directional.0.label: 'neutrl'" in caught.value.message

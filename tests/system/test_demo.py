@@ -23,7 +23,7 @@ TITLES = [
     "a better one, trained on more data, is promoted",
     "a rollback",
     "the second run of the same flow is a no-op",
-    "the ledger knows it all",
+    "the ledger has every decision",
 ]
 
 
@@ -84,10 +84,10 @@ def test_a_step_that_comes_out_otherwise_ends_the_story_with_code_1(
 ) -> None:
     done = demo(tmp_path, base_dir, "1.5", code=1)
     assert "1. Bad rows are caught" in done.stdout
-    assert "It did not come out so: the first model is trained and promoted." in done.stdout
+    assert "Not as expected: the first model is trained and promoted." in done.stdout
     assert "Refused: failed: minimum value. Champion: no version." in done.stdout
     assert "3. " not in done.stdout
-    assert "The story ends here." in done.stdout
+    assert "The demo ends here." in done.stdout
     assert list(tmp_path.glob("ratchet-demo-*")) == []
 
 

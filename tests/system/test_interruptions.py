@@ -99,7 +99,7 @@ def test_a_run_that_is_told_to_end_leaves_no_process(trained: Path, ending: sign
         receiver.send_signal(ending)
     assert process.wait(timeout=60) == 128 + ending
     told = (trained.parent / "told").read_text()
-    assert ("Interrupted. What was finished is kept" in told) == (ending == signal.SIGINT)
+    assert ("Interrupted. Finished work is kept" in told) == (ending == signal.SIGINT)
     assert "Traceback" not in told
     assert psutil.wait_procs(started, timeout=20)[1] == []
 

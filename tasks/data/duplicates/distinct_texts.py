@@ -1,4 +1,4 @@
-"""The normalized texts of many rows, on disk, each once."""
+"""The distinct normalized texts of many rows, numbered and kept on disk."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from tasks.data.duplicates.text_digests import SameTexts
 
 
 class DistinctTexts:
-    """Texts by number, in an order that does not depend on the rows'; read in batches that shingles can be made of.
+    """Distinct texts, numbered independently of the rows' order; read in batches for shingling.
 
-    of_rows  (rows,) the number of each row's text;  first  (texts,) the first row of each
-    rows     the rows, by their texts
+    of_rows  (rows,) number of each row's text
+    first    (texts,) first row of each text
+    rows     the rows' text digests
     """
 
     def __init__(self, directory: Path, normalized: Iterable[pa.ChunkedArray]) -> None:
-        """Of the rows' texts, which come some at a time, null as no characters; `directory` is for what lies on disk."""
+        """Read the rows' texts, chunk by chunk, into files in `directory`; null counts as empty."""
         self.rows = SameTexts(directory / "digests")
         self._starts: list[int] = []
         self._write(directory / "texts", normalized)
@@ -35,8 +36,8 @@ class DistinctTexts:
         self._is_first[self.first] = True
 
     def _write(self, path: Path, normalized: Iterable[pa.ChunkedArray]) -> None:
-        """The texts to `path`; `_starts` are the first row of each batch there."""
-        done = 0
+        """Write the texts to `path` in batches and set `_starts`, the first row of each."""
+        start = 0
         schema = pa.schema([("text", pa.large_string())])
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
             for column in normalized:
@@ -44,31 +45,31 @@ class DistinctTexts:
                 self.rows.add(pa.chunked_array([texts]))
                 for part in _cut(texts):
                     writer.write_batch(pa.record_batch([part], schema=schema))
-                    self._starts.append(done)
-                    done += len(part)
+                    self._starts.append(start)
+                    start += len(part)
 
     def __len__(self) -> int:
         return len(self.first)
 
     def __iter__(self) -> Iterator[tuple[npt.NDArray[np.int32], pa.Array]]:
-        """(numbers, texts), batch after batch, each text once."""
+        """(numbers, texts), batch by batch, each text once."""
         for i in range(len(self._starts)):
             yield self._read(i)
 
     def batch(self, i: int) -> pa.Array:
-        """The texts of one of the batches."""
+        """The texts of batch `i`."""
         return self._read(i)[1]
 
     def _read(self, i: int) -> tuple[npt.NDArray[np.int32], pa.Array]:
         with self._lock:
             texts = self._reader.get_batch(i).column(0)
-        here = slice(self._starts[i], self._starts[i] + len(texts))
-        kept = self._is_first[here]
-        return self.of_rows[here][kept], texts.filter(pa.array(kept))
+        rows = slice(self._starts[i], self._starts[i] + len(texts))
+        kept = self._is_first[rows]
+        return self.of_rows[rows][kept], texts.filter(pa.array(kept))
 
 
 def _cut(texts: pa.Array) -> Iterator[pa.Array]:
-    """Parts of at most MAX_TEXTS texts, and no more than MAX_CHARACTERS bytes after the first of them."""
+    """Slices of at most MAX_TEXTS texts, with at most MAX_CHARACTERS bytes after the first text."""
     weights = pc.fill_null(pc.binary_length(texts), 0).to_numpy() + MAX_CHARACTERS // MAX_TEXTS
     parts = np.cumsum(weights) // MAX_CHARACTERS
     cuts = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(texts)]

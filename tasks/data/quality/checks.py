@@ -1,10 +1,15 @@
-"""Checks on the rows: what a check is, those that hold for any text, and the facts that checks may judge.
+"""The `Check` class, the checks that apply to any text, and the names of the facts they judge.
 
-Beside the rows' own columns an expectation may name these: of a text column `text` the facts `text.characters` and so on (see
-data/quality/text_facts.py); of a row among the others `copies.first` and `copies.labels`, and of its label `label.rows` and `label.share`
-(see data/quality/row_facts.py). Where a row has a list of labels, `label.rows` and `label.share` are those of its rarest and of its most
-frequent label, and there is `label.unknown`, its first that is not known. What is said of `label.present`, the labels that rows have,
-or of `label.share` as a whole is judged on a table of the labels, one a row.
+Besides the rows' own columns, an expectation may name these facts:
+
+text.characters, …   of the text column `text`; see data/quality/text_facts.py
+copies.first, copies.labels, label.rows, label.share
+                     of a row compared with the others; see data/quality/row_facts.py
+label.unknown        where a row has a list of labels: the first that is not a known label
+
+Where a row has a list of labels, `label.rows` is that of its rarest label and `label.share` that of
+its most frequent one. An aggregate expectation on `label.present` (the labels that occur) or on
+`label.share` is judged on a table with one row per label.
 """
 
 from __future__ import annotations
@@ -26,19 +31,19 @@ MIN_SCRIPT_SHARE = 0.5  # of a text's letters
 
 
 def fact(column: str, name: str) -> str:
-    """The column that holds a fact of a text column."""
+    """Name of the column that holds a fact about a text column."""
     return f"{column}.{name}"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation on the data, in Great Expectations' terms.
+    """A Great Expectations expectation, with a name, an action and a description.
 
-    name    as `validate.actions` of params.yaml spells it
+    name    as spelled in `validate.actions` of params.yaml
     type    the expectation, e.g. expect_column_values_to_not_be_null
     kwargs  its arguments
-    action  what happens to rows (or to the run) that miss it, unless params.yaml says otherwise
-    says    for people: what is wrong with the rows that miss it
+    action  for the rows (or the run) that fail it, unless params.yaml overrides it
+    says    description for people: what is wrong with the rows that fail it
     """
 
     name: str
@@ -49,20 +54,21 @@ class Check:
 
 
 def general_checks(text_columns: Sequence[str], validate: ValidateParams) -> list[Check]:
-    """What holds for any text; with several text columns a check's name ends in the column's."""
+    """Checks for any text; with several text columns, a check's name ends in the column's name."""
     checks = [
-        Check("rows", "expect_table_row_count_to_be_between", {"min_value": validate.min_rows}, "error",
-              f"there are fewer than {validate.min_rows} rows (validate.min_rows)"),
-        Check("duplicates", "expect_column_values_to_be_null", {"column": FIRST_COPY, "mostly": 1 - validate.max_duplicate_share}, "warn",
-              "the text is that of an earlier row, case, accents and punctuation aside"),
+        Check("rows", "expect_table_row_count_to_be_between", {"min_value": validate.min_rows},
+              "error", f"there are fewer than {validate.min_rows} rows (validate.min_rows)"),
+        Check("duplicates", "expect_column_values_to_be_null",
+              {"column": FIRST_COPY, "mostly": 1 - validate.max_duplicate_share}, "warn",
+              "the text repeats that of an earlier row, ignoring case, accents and punctuation"),
     ]  # fmt: skip
     for column in text_columns:
-        own = _text_checks(column, validate)
-        checks += (
-            own
-            if len(text_columns) == 1
-            else [replace(check, name=f"{check.name}.{column}") for check in own]
-        )
+        column_checks = _text_checks(column, validate)
+        if len(text_columns) > 1:
+            column_checks = [
+                replace(check, name=f"{check.name}.{column}") for check in column_checks
+            ]
+        checks += column_checks
     return checks
 
 
@@ -70,32 +76,29 @@ def _text_checks(column: str, validate: ValidateParams) -> list[Check]:
     between, null = "expect_column_values_to_be_between", "expect_column_values_to_be_null"
     shortest, longest = validate.min_length, validate.max_length
     checks = [
-        Check("null_text", "expect_column_values_to_not_be_null", {"column": column}, "quarantine", f"the {column} is missing"),
-        Check("blank_text", between, {"column": fact(column, VISIBLE), "min_value": 1}, "quarantine", f"the {column} is empty or blank"),
-        Check("length", between, {"column": fact(column, CHARACTERS), "min_value": shortest, "max_value": longest}, "quarantine",
-              f"the {column} has fewer than {shortest} or more than {longest} characters (validate.min_length, max_length)"),
-        Check("control_characters", between, {"column": fact(column, CONTROLS), "max_value": 0}, "quarantine",
-              f"the {column} has control characters"),
-        Check("encoding_damage", between, {"column": fact(column, DAMAGE), "max_value": 0}, "warn",
-              f"the {column} looks as if it had been decoded with a wrong encoding"),
-        Check("personal_data", null, {"column": fact(column, PERSONAL)}, "warn",
-              f"the {column} may hold personal data (e-mail, phone or card numbers)"),
+        Check("null_text", "expect_column_values_to_not_be_null", {"column": column},
+              "quarantine", f"the {column} is missing"),
+        Check("blank_text", between, {"column": fact(column, VISIBLE), "min_value": 1},
+              "quarantine", f"the {column} is empty or blank"),
+        Check("length", between,
+              {"column": fact(column, CHARACTERS), "min_value": shortest, "max_value": longest},
+              "quarantine", f"the {column} has fewer than {shortest} or more than {longest} "
+              "characters (validate.min_length, max_length)"),
+        Check("control_characters", between, {"column": fact(column, CONTROLS), "max_value": 0},
+              "quarantine", f"the {column} has control characters"),
+        Check("encoding_damage", between, {"column": fact(column, DAMAGE), "max_value": 0},
+              "warn", f"the {column} looks as if it was decoded with the wrong encoding"),
+        Check("personal_data", null, {"column": fact(column, PERSONAL)},
+              "warn", f"the {column} may hold personal data (e-mail, phone or card numbers)"),
     ]  # fmt: skip
     if validate.script:
+        mostly_script = {"column": fact(column, SCRIPT), "min_value": MIN_SCRIPT_SHARE}
         says = f"most letters of the {column} are not {validate.script} (validate.script)"
-        checks.append(
-            Check(
-                "script",
-                between,
-                {"column": fact(column, SCRIPT), "min_value": MIN_SCRIPT_SHARE},
-                "warn",
-                says,
-            )
-        )
+        checks.append(Check("script", between, mostly_script, "warn", says))
     return checks
 
 
 def own_check(number: int, own: Expectation) -> Check:
-    """An expectation of the user's, named by its place in the list."""
+    """The check for a user's expectation, named by its index in `validate.expectations`."""
     says = f"{own.type} {json.dumps(own.kwargs, ensure_ascii=False, default=str)}"
     return Check(f"expectations.{number}", own.type, own.kwargs, own.action, says)

@@ -1,6 +1,7 @@
-"""Checks judged by Great Expectations: columns in, for each check whether it holds and which rows miss it.
+"""Checks run by Great Expectations: columns in; out come each check's result and failing rows.
 
-What is said of single rows is judged a batch at a time, what is said of the table as a whole on all rows of the columns it names.
+Checks that judge each row on its own run batch by batch; the others run once, on all rows of the
+columns they name.
 """
 
 from __future__ import annotations
@@ -25,28 +26,29 @@ from tasks.data.quality.merged_results import Merged
 if TYPE_CHECKING:
     from great_expectations.data_context import EphemeralDataContext
 
-PLACE = "\x1frow_index"  # the column of the rows' numbers, by a name that no source has
+PLACE = "\x1frow_index"  # column of row indices, under a name that no source uses
 _ROW_COUNT, _COLUMNS = "expect_table_row_count_to_", "expect_table_column"
-# a row misses these or not, whatever the others are
+# whether a row fails these depends on that row alone
 _BY_ROW = {
-    "expect_column_values_to_be_between", "expect_column_values_to_be_in_set", "expect_column_values_to_be_null",
-    "expect_column_values_to_not_be_null", "expect_column_values_to_not_be_in_set", "expect_column_values_to_match_regex",
+    "expect_column_values_to_be_between", "expect_column_values_to_be_in_set",
+    "expect_column_values_to_be_null", "expect_column_values_to_not_be_null",
+    "expect_column_values_to_not_be_in_set", "expect_column_values_to_match_regex",
     "expect_column_values_to_not_match_regex", "expect_column_values_to_match_regex_list",
     "expect_column_values_to_not_match_regex_list", "expect_column_value_lengths_to_be_between",
-    "expect_column_value_lengths_to_equal", "expect_column_pair_values_to_be_equal", "expect_column_pair_values_to_be_in_set",
-    "expect_column_pair_values_a_to_be_greater_than_b",
+    "expect_column_value_lengths_to_equal", "expect_column_pair_values_to_be_equal",
+    "expect_column_pair_values_to_be_in_set", "expect_column_pair_values_a_to_be_greater_than_b",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a check.
+    """Result of a check.
 
-    judged     rows that were looked at
-    missed     places, ascending, of the rows that miss it; empty for what concerns the table as a whole
-    examples   some of those places and the values that were judged there
-    observed   what was found in the table as a whole, plain JSON; None for checks of single rows
-    details    Great Expectations' own account, plain JSON, without its lists of all rows
+    judged     number of rows checked
+    missed     indices of the failing rows, ascending; empty for aggregate checks
+    examples   some of those indices, with the values judged there
+    observed   observed value of an aggregate check, plain JSON; None for row-level checks
+    details    Great Expectations' own result, plain JSON, without its lists of all rows
     """
 
     check: Check
@@ -59,20 +61,19 @@ class Outcome:
 
 
 def concerns_rows(check: Check) -> bool:
-    """Whether the expectation holds or not for single rows, so that those that miss it can be named."""
+    """Whether the expectation is row-level, so that the failing rows can be named."""
     from great_expectations.expectations.expectation import (
         ColumnMapExpectation,
         ColumnPairMapExpectation,
         MulticolumnMapExpectation,
     )
 
-    return issubclass(
-        _kind(check), (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation)
-    )
+    row_level = (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation)
+    return issubclass(_expectation_class(check), row_level)
 
 
 def require_known(checks: Sequence[Check]) -> None:
-    """Raise a ParamsError that names every expectation that does not exist or has wrong arguments."""
+    """Raise a ParamsError naming every expectation that is unknown or has invalid arguments."""
     problems = []
     for check in checks:
         try:
@@ -82,15 +83,15 @@ def require_known(checks: Sequence[Check]) -> None:
     if problems:
         raise ParamsError(
             "validate.expectations:\n" + "\n".join(problems),
-            "Great Expectations' gallery lists them all: https://greatexpectations.io/expectations",
+            "The gallery lists all expectations: https://greatexpectations.io/expectations",
         )
 
 
 class Judge:
-    """Judges checks on rows that come in batches.
+    """Runs checks on rows that come in batches.
 
-    labels   a table of the rows' labels, one a row: what a check says of one of its columns as a whole is judged on it
-    columns  the columns that a user knows: what a check says of the table's columns is judged on them
+    labels   table with one row per label: aggregate checks on its columns are judged on it
+    columns  the columns a user knows: checks on the table's columns are judged on them
     """
 
     def __init__(self, checks: Sequence[Check], labels: pa.Table, columns: pa.Table) -> None:
@@ -108,31 +109,34 @@ class Judge:
         ]
         self._of_columns = [check for check in checks if check.type.startswith(_COLUMNS)]
         judged = [*self._by_row, *self._of_labels, *self._of_count, *self._of_columns]
-        self._whole = [check for check in checks if check not in judged]
-        self._found: dict[int, Merged] = {}
-        self._parts: list[pa.Table] = []  # what the whole is judged on
+        self._on_all_rows = [check for check in checks if check not in judged]
+        self._merged: dict[int, Merged] = {}  # by index of the check
+        self._batches_kept: list[pa.Table] = []  # for the checks on all rows
         self._rows = 0
 
     def mentions(self, column: str) -> bool:
-        """Whether a check may be about the column's rows."""
-        return any(_mentions(check, column) for check in (*self._by_row, *self._whole))
+        """Whether any check may read the column's rows."""
+        return any(_mentions(check, column) for check in (*self._by_row, *self._on_all_rows))
 
     def see(self, rows: pa.Table) -> None:
-        """The next rows, with the column PLACE. Raises ParamsError where an expectation cannot be computed on these columns."""
+        """Check the next rows, which have the column PLACE.
+
+        Raises ParamsError if an expectation cannot be computed on these columns.
+        """
         self._rows += len(rows)
         self._judge(self._by_row, rows)
-        if self._whole:
-            self._parts.append(rows.select(_named(self._whole, rows)))
+        if self._on_all_rows:
+            self._batches_kept.append(rows.select(_columns_read(self._on_all_rows, rows)))
 
     def outcomes(self) -> list[Outcome]:
-        """The outcome of each check, in order, when all rows were seen."""
+        """The outcome of each check, in order, once all rows were seen; none without rows."""
         if not self._rows:
             return []
         self._judge(self._of_labels, self._labels)
         self._judge(self._of_columns, self._columns)
         self._count()
-        if self._parts:
-            self._judge(self._whole, pa.concat_tables(self._parts))
+        if self._batches_kept:
+            self._judge(self._on_all_rows, pa.concat_tables(self._batches_kept))
         return [self._outcome(number, check) for number, check in enumerate(self._checks)]
 
     def _judge(self, checks: Sequence[Check], rows: pa.Table) -> None:
@@ -151,48 +155,38 @@ class Judge:
             "return_unexpected_index_query": False,
         }
         with _quiet():
-            # whole numbers stay whole in a batch with nulls, as they are in one without
-            frame = rows.select(_named(checks, rows)).to_pandas(integer_object_nulls=True)
-            batch = self._batches.get_batch({"dataframe": frame})
-            result = batch.validate(suite, result_format=result_format)
-        for one in result.results:  # in an order of Great Expectations' own
-            found = one.to_json_dict()
-            number = found["expectation_config"]["meta"]["number"]
+            # integers stay integers in a batch with nulls, as they are in one without
+            frame = rows.select(_columns_read(checks, rows)).to_pandas(integer_object_nulls=True)
+            batch = self._batch_definition.get_batch({"dataframe": frame})
+            validation = batch.validate(suite, result_format=result_format)
+        for expectation_result in validation.results:  # in Great Expectations' own order
+            result = expectation_result.to_json_dict()
+            number = result["expectation_config"]["meta"]["number"]
             check = self._checks[number]
-            if message := _exception(found["exception_info"]):
+            if message := _exception(result["exception_info"]):
                 raise ParamsError(
                     f"validate.expectations: {check.type} cannot be computed: {message}",
                     "Check its `kwargs` and the columns they name.",
                 )
-            places = np.unique(
-                np.array(
-                    [
-                        entry[PLACE]
-                        for entry in found["result"].pop("unexpected_index_list", None) or []
-                    ],
-                    np.int64,
-                )
-            )
-            merged = self._found.setdefault(number, Merged(check))
-            merged.add(found, places, _values(check, rows, places))
+            failed = result["result"].pop("unexpected_index_list", None) or []
+            row_indices = np.unique(np.array([entry[PLACE] for entry in failed], np.int64))
+            merged = self._merged.setdefault(number, Merged(check))
+            merged.add(result, row_indices, _values(check, rows, row_indices))
 
     def _count(self) -> None:
-        """What is said of how many rows there are: Great Expectations is told the number, for it makes a hash of a frame, rows and all."""
+        """Run the row-count checks by passing the count: computing it would hash a whole frame."""
         for check in self._of_count:
             number = self._checks.index(check)
             expectation = _expectation(check, number)
-            needed = expectation.get_validation_dependencies(
-                runtime_configuration={}
-            ).get_metric_configurations()
-            result = expectation.metrics_validate(
-                {configuration.id: self._rows for configuration in needed}
-            )
-            merged = self._found.setdefault(number, Merged(check))
+            dependencies = expectation.get_validation_dependencies(runtime_configuration={})
+            metrics = {metric.id: self._rows for metric in dependencies.get_metric_configurations()}
+            result = expectation.metrics_validate(metrics)
+            merged = self._merged.setdefault(number, Merged(check))
             merged.add(result.to_json_dict(), np.zeros(0, np.int64), None)
 
     @cached_property
-    def _batches(self) -> Any:
-        """Great Expectations' way from a data frame to what it judges."""
+    def _batch_definition(self) -> Any:
+        """Great Expectations' definition that turns a data frame into a batch to validate."""
         return (
             _context()
             .data_sources.add_pandas("rows")
@@ -201,28 +195,26 @@ class Judge:
         )
 
     def _outcome(self, number: int, check: Check) -> Outcome:
-        merged = self._found[number]
+        merged = self._merged[number]
         result = merged.details["result"]
         observed = result.get("observed_value")
-        for key in (
-            "missing_list",
-            "partial_missing_list",
-        ):  # of a set that should be there; comes in no order
+        # missing members of a set, in arbitrary order
+        for key in ("missing_list", "partial_missing_list"):
             if result.get(key):
                 result[key] = sorted(result[key], key=str)
                 observed = {"missing": result[key]}
         return Outcome(
-            check,
-            merged.details["success"],
-            self._rows,
-            merged.places,
-            merged.examples,
-            observed,
-            merged.details,
+            check=check,
+            success=merged.details["success"],
+            judged=self._rows,
+            missed=merged.places,
+            examples=merged.examples,
+            observed=observed,
+            details=merged.details,
         )
 
 
-def _named(checks: Sequence[Check], rows: pa.Table) -> list[str]:
+def _columns_read(checks: Sequence[Check], rows: pa.Table) -> list[str]:
     return [
         name
         for name in rows.column_names
@@ -230,12 +222,14 @@ def _named(checks: Sequence[Check], rows: pa.Table) -> list[str]:
     ]
 
 
-def _values(check: Check, rows: pa.Table, places: npt.NDArray[np.int64]) -> pa.ChunkedArray | None:
-    """What was judged at these places; None where it was not one column, or where there are none."""
+def _values(
+    check: Check, rows: pa.Table, row_indices: npt.NDArray[np.int64]
+) -> pa.ChunkedArray | None:
+    """The values judged at these indices; None if the check reads no single column, or no rows."""
     column = check.kwargs.get("column")
-    if column not in rows.column_names or not len(places):
+    if column not in rows.column_names or not len(row_indices):
         return None
-    return rows[column].take(pa.array(np.searchsorted(rows[PLACE].to_numpy(), places)))
+    return rows[column].take(pa.array(np.searchsorted(rows[PLACE].to_numpy(), row_indices)))
 
 
 def _context() -> EphemeralDataContext:
@@ -246,7 +240,7 @@ def _context() -> EphemeralDataContext:
         ProgressBarsConfig,
     )
 
-    # told in code: a stage does not depend on the environment
+    # configured in code: a stage does not depend on the environment
     context = gx.get_context(
         mode="ephemeral",
         project_config=DataContextConfig(
@@ -260,15 +254,14 @@ def _context() -> EphemeralDataContext:
 @contextmanager
 def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        # of values that it tries to parse, of regular expressions with groups: nothing that a user could act on
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"great_expectations\..*")
-        warnings.filterwarnings(
-            "ignore", category=DeprecationWarning, module=r"great_expectations\..*"
-        )
+        # about values it tries to parse and regexes with groups: nothing a user could act on
+        module = r"great_expectations\..*"
+        warnings.filterwarnings("ignore", category=UserWarning, module=module)
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=module)
         yield
 
 
-def _kind(check: Check) -> type:
+def _expectation_class(check: Check) -> type:
     from great_expectations.exceptions import ExpectationNotFoundError
     from great_expectations.expectations.registry import (
         get_expectation_impl,
@@ -278,36 +271,39 @@ def _kind(check: Check) -> type:
     try:
         return get_expectation_impl(check.type)  # type: ignore[no-any-return]
     except ExpectationNotFoundError:
-        near = did_you_mean(check.type, list_registered_expectation_implementations())
-        raise ParamsError(f"no expectation is called '{check.type}'.{near}") from None
+        suggestion = did_you_mean(check.type, list_registered_expectation_implementations())
+        raise ParamsError(f"no expectation is called '{check.type}'.{suggestion}") from None
 
 
 def _expectation(check: Check, number: int = 0) -> Any:
-    kind = _kind(check)
-    known = getattr(kind, "__fields__", {}) or inspect.signature(kind).parameters
+    expectation_class = _expectation_class(check)
+    known = (
+        getattr(expectation_class, "__fields__", {})
+        or inspect.signature(expectation_class).parameters
+    )
     unknown = [key for key in check.kwargs if key not in known]
     if unknown:
         raise ParamsError(
-            f"'{unknown[0]}' is no argument of {check.type}.{did_you_mean(unknown[0], known)}"
+            f"'{unknown[0]}' is not an argument of {check.type}.{did_you_mean(unknown[0], known)}"
         )
     try:
-        return kind(**check.kwargs, meta={"number": number})
+        return expectation_class(**check.kwargs, meta={"number": number})
     except (ValueError, TypeError) as error:  # pydantic's ValidationError is a ValueError
         raise ParamsError(" ".join(str(error).split())[:300]) from None
 
 
 def _mentions(check: Check, column: str) -> bool:
-    if check.type.startswith(_COLUMNS):  # a column that it does not name may be one too many
+    """Whether the check may read the column."""
+    if check.type.startswith(_COLUMNS):  # a column it does not name may be one too many
         return True
     if not any(key.startswith("column") for key in check.kwargs):
         return not check.type.startswith(_ROW_COUNT) or "row_condition" in check.kwargs
-    return json.dumps(column, ensure_ascii=False)[1:-1] in json.dumps(
-        dict(check.kwargs), ensure_ascii=False, default=str
-    )
+    kwargs = json.dumps(dict(check.kwargs), ensure_ascii=False, default=str)
+    return json.dumps(column, ensure_ascii=False)[1:-1] in kwargs
 
 
 def _exception(info: Mapping[str, Any]) -> str:
-    """The first exception's message; '' where there was none."""
+    """The first exception's message, or ''."""
     for entry in [info] if "raised_exception" in info else info.values():
         if entry["raised_exception"]:
             return " ".join(str(entry["exception_message"]).split())[:300]

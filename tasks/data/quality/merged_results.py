@@ -1,4 +1,4 @@
-"""Great Expectations' results of one expectation on batch after batch of rows, as if all had come at once."""
+"""Merges one expectation's results on many batches into the result on all rows together."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pyarrow as pa
 
 from tasks.data.quality.checks import Check
 
-EXAMPLES = 20  # rows of a check that the report shows
-_ALIKE = 4  # of them with the same value; a message names three
+EXAMPLES = 20  # rows per check in the report
+_ALIKE = 4  # of those, rows with the same value; a message names three
 _PARTIAL = 20  # values that Great Expectations shows
 _COUNTS = "partial_unexpected_counts"
-_COUNTED = 100_000  # different values; of more the rarest are no longer counted
+_COUNTED = 100_000  # distinct values; beyond that, the rarer half is dropped
 
 
 class Merged:
-    """The sum of an expectation's results.
+    """The merged results of an expectation.
 
-    details    Great Expectations' account, plain JSON, without its lists of all unexpected values
-    examples   place -> value, the first few of each value
+    details    Great Expectations' result, plain JSON, without its lists of all unexpected values
+    examples   row index -> value, the first few rows of each value
     """
 
     def __init__(self, check: Check) -> None:
@@ -38,22 +38,26 @@ class Merged:
 
     @property
     def places(self) -> npt.NDArray[np.int64]:
-        """Of all rows that miss it."""
+        """Indices of all failing rows."""
         self._places = [np.concatenate([np.zeros(0, np.int64), *self._places])]
         return self._places[0]
 
     def add(
-        self, found: dict[str, Any], places: npt.NDArray[np.int64], values: pa.ChunkedArray | None
+        self,
+        result: dict[str, Any],
+        row_indices: npt.NDArray[np.int64],
+        values: pa.ChunkedArray | None,
     ) -> None:
-        """A batch's result, the places of its rows that miss, and what was judged there if that is known."""
-        self._places.append(places)
-        self._choose_examples(places, values)
-        unexpected = found["result"].pop("unexpected_list", None) or []
-        self._count(found["result"], unexpected)
-        self.details = self._sum(found) if self.details else found
+        """Merge a batch's result; `values` are those judged at its failing rows, if known."""
+        self._places.append(row_indices)
+        self._choose_examples(row_indices, values)
+        unexpected = result["result"].pop("unexpected_list", None) or []
+        self._count(result["result"], unexpected)
+        self.details = self._sum(result) if self.details else result
 
     def _count(self, result: Mapping[str, Any], unexpected: Sequence[Any]) -> None:
-        # Great Expectations counts what can be hashed: not lists, but pairs, tuples that JSON makes lists of
+        # Great Expectations counts hashable values only: no lists, but pairs, which are tuples
+        # until JSON turns them into lists
         self._countable = self._countable and (_COUNTS in result or not self._one_column)
         if self._countable:
             self._counts.update(
@@ -62,19 +66,19 @@ class Merged:
         if len(self._counts) > _COUNTED:
             self._counts = Counter(dict(self._counts.most_common(_COUNTED // 2)))
 
-    def _sum(self, found: dict[str, Any]) -> dict[str, Any]:
-        """The next batch's result added to that of those before (great_expectations.expectations.expectation._format_map_output)."""
-        before, more = self.details["result"], found["result"]
+    def _sum(self, next_result: dict[str, Any]) -> dict[str, Any]:
+        """Add the next batch's result to the sum of the earlier ones.
+
+        Mirrors great_expectations.expectations.expectation._format_map_output.
+        """
+        before, more = self.details["result"], next_result["result"]
         total = {
             key: before[key] + more[key]
             for key in ("element_count", "unexpected_count", "missing_count")
             if key in before
         }
-        elements, unexpected, missing = (
-            total["element_count"],
-            total["unexpected_count"],
-            total.get("missing_count"),
-        )
+        elements, unexpected = total["element_count"], total["unexpected_count"]
+        missing = total.get("missing_count")
         present = elements - (missing or 0)
         shares = {"unexpected_percent": _percent(unexpected, present)}
         if missing is not None:
@@ -94,40 +98,34 @@ class Merged:
 
     def _most_common(self) -> dict[str, Any]:
         try:
-            most = sorted(self._counts.most_common(_PARTIAL), key=lambda pair: (-pair[1], pair[0]))
-        except TypeError:  # of no order: Great Expectations leaves them out
+            top = sorted(self._counts.most_common(_PARTIAL), key=lambda pair: (-pair[1], pair[0]))
+        except TypeError:  # values that cannot be sorted: Great Expectations omits the counts
             return {}
         return {
             _COUNTS: [
                 {"value": [*value] if isinstance(value, tuple) else value, "count": count}
-                for value, count in most
+                for value, count in top
             ]
         }
 
     def _choose_examples(
-        self, places: npt.NDArray[np.int64], values: pa.ChunkedArray | None
+        self, row_indices: npt.NDArray[np.int64], values: pa.ChunkedArray | None
     ) -> None:
-        if len(self.examples) >= EXAMPLES or not len(places):
+        if len(self.examples) >= EXAMPLES or not len(row_indices):
             return
         if values is None:
-            self.examples |= dict.fromkeys(places[: EXAMPLES - len(self.examples)].tolist())
+            self.examples |= dict.fromkeys(row_indices[: EXAMPLES - len(self.examples)].tolist())
             return
         if pa.types.is_nested(values.type):
-            values = pa.chunked_array(
-                [
-                    pa.array(
-                        [None if value is None else str(value) for value in values.to_pylist()],
-                        pa.string(),
-                    )
-                ]
-            )
-        codes = values.combine_chunks().dictionary_encode()
-        known = codes.dictionary.to_pylist()
-        for place, code in zip(places.tolist(), codes.indices.to_pylist(), strict=True):
-            value = None if code is None else known[code]
+            texts = [None if value is None else str(value) for value in values.to_pylist()]
+            values = pa.chunked_array([pa.array(texts, pa.string())])
+        encoded = values.combine_chunks().dictionary_encode()
+        distinct = encoded.dictionary.to_pylist()
+        for row_index, code in zip(row_indices.tolist(), encoded.indices.to_pylist(), strict=True):
+            value = None if code is None else distinct[code]
             self._alike[value] += 1
             if self._alike[value] <= _ALIKE:
-                self.examples[place] = value
+                self.examples[row_index] = value
                 if len(self.examples) == EXAMPLES:
                     break
 

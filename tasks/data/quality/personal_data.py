@@ -1,6 +1,6 @@
-"""Possible personal data in a text: e-mail addresses, phone numbers, payment card numbers; found to warn, masked to show.
+"""Finds and masks possible personal data: e-mail addresses, phone and payment card numbers.
 
-The patterns are RE2's too, so that a database can pick the few texts worth a closer look.
+The patterns are also valid RE2, so that a database can pick the few texts worth a closer look.
 """
 
 from __future__ import annotations
@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# bounded as mail addresses are: without bounds a megabyte of letters would take hours
+# bounded by the limits of mail addresses: unbounded, a megabyte of letters would take hours
 EMAIL = r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"
-NUMBER = (
-    r"[+(]?[0-9](?:[ ().-]{0,2}[0-9]){6,}"  # what may be a phone or card number: 7 digits or more
-)
-PHONE_REGIONS = ("US", "GB")  # whose national numbers are known; those with a + are of any country
+# candidate phone or card numbers: 7 digits or more
+NUMBER = r"[+(]?[0-9](?:[ ().-]{0,2}[0-9]){6,}"
+PHONE_REGIONS = ("US", "GB")  # for numbers in national format; with a + any country's is found
 _CARD_DIGITS = (13, 19)
 _PHONE_DIGITS = (7, 15)
 _DATE = re.compile(r"(?:19|20)\d\d[ .-]\d{1,2}[ .-]\d{1,2}|\d{1,2}[ .-]\d{1,2}[ .-](?:19|20)\d\d")
@@ -22,19 +21,17 @@ _NUMBER = re.compile(NUMBER)
 
 
 def find_personal_data(text: str) -> list[str]:
-    """Kinds found, of 'e-mail', 'card' and 'phone', in that order."""
-    kinds = {"e-mail"} if _EMAIL.search(text) else set()
-    kinds |= {kind for candidate in _candidates(text) if (kind := _kind(candidate))}
-    return [kind for kind in ("e-mail", "card", "phone") if kind in kinds]
+    """The categories found, of 'e-mail', 'card' and 'phone', in that order."""
+    categories = {"e-mail"} if _EMAIL.search(text) else set()
+    categories |= {name for candidate in _candidates(text) if (name := _category(candidate))}
+    return [name for name in ("e-mail", "card", "phone") if name in categories]
 
 
 def _candidates(text: str) -> Iterator[str]:
     for match in _NUMBER.finditer(text):
-        # digits that go on, or stand in a word, an amount or an address, are a part of something else
-        before, after = (
-            text[max(0, match.start() - 1) : match.start()],
-            text[match.end() : match.end() + 1],
-        )
+        # digits that continue, or are inside a word, an amount or an address, are no such number
+        before = text[max(0, match.start() - 1) : match.start()]
+        after = text[match.end() : match.end() + 1]
         if not (
             _DATE.match(match[0])
             or before.isalnum()
@@ -45,13 +42,10 @@ def _candidates(text: str) -> Iterator[str]:
             yield match[0]
 
 
-def _kind(candidate: str) -> str | None:
+def _category(candidate: str) -> str | None:
     digits = re.sub(r"[^0-9]", "", candidate)
-    if (
-        _CARD_DIGITS[0] <= len(digits) <= _CARD_DIGITS[1]
-        and digits[0] in "23456"
-        and _is_luhn(digits)
-    ):
+    card_length = _CARD_DIGITS[0] <= len(digits) <= _CARD_DIGITS[1]
+    if card_length and digits[0] in "23456" and _is_luhn(digits):
         return "card"
     if _PHONE_DIGITS[0] <= len(digits) <= _PHONE_DIGITS[1] and _is_phone(candidate):
         return "phone"
@@ -77,8 +71,8 @@ def _is_phone(candidate: str) -> bool:
 
 
 def mask(text: str, limit: int = 80) -> str:
-    """A text fit to be shown: without what may be personal data, control characters spelled out, cut to `limit` characters."""
-    # longer than the limit, for what is cut in the middle would not be recognized
+    """Make a text safe to show: mask personal data, escape control characters, cut to `limit`."""
+    # mask more than the limit: an address or number cut in two would not be recognized
     shown = _NUMBER.sub("[number]", _EMAIL.sub("[e-mail]", text[: 4 * limit]))
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
     return shown if len(shown) <= limit and len(text) <= 4 * limit else shown[: limit - 1] + "…"

@@ -1,4 +1,7 @@
-"""Rows in numbers, for the report: labels, lengths, sources and further columns; counted on disk by DuckDB."""
+"""Summary statistics of the rows for the report: labels, lengths, sources, further columns.
+
+DuckDB counts them on disk.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from tasks.data.quality.personal_data import mask
 from tasks.data.tables.loaded import FILE, LINE, escape_glob, literal, quoted, scalar
 
 _BINS = 20
-_TOP = 20  # values of a column
-_LOOKED_AT = 10_000  # its most frequent values, of which several may be shown as one
+_TOP = 20  # values shown per column
+_LOOKED_AT = 10_000  # most frequent values; several may look the same once masked
 _READ = 321  # characters of a value: one more than `mask` reads
 _PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 
@@ -25,26 +28,24 @@ _PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 def profile(
     file: Path, texts: Sequence[str], label: str | None, columns: Sequence[str]
 ) -> dict[str, Any]:
-    """Plain JSON.
+    """Statistics of the rows as plain JSON.
 
-    file      the rows, Parquet
+    file      Parquet file of the rows
     texts     names of the text columns
-    columns   names of all columns that the problem wants; the others are counted by value
+    label     name of the label column; its values may be lists
+    columns   names of all columns the problem uses; the others are counted by value
     """
     schema = pq.read_schema(file)
     nested = {field.name for field in schema if pa.types.is_nested(field.type)}
     with _rows(file) as connection:
         count = scalar(connection, "SELECT count(*) FROM rows")
-        labels = (
-            None
-            if label is None
-            else f"unnest({quoted(label)})"
-            if label in nested
-            else quoted(label)
-        )
+        label_counts = None
+        if label is not None:
+            labels = f"unnest({quoted(label)})" if label in nested else quoted(label)
+            label_counts = _counts(connection, labels, count)
         return {
             "rows": count,
-            "labels": None if labels is None else _counts(connection, labels, count),
+            "labels": label_counts,
             "lengths": {name: _lengths(connection, name) for name in texts},
             "files": _counts(connection, FILE, count) if FILE in schema.names else {},
             "columns": {
@@ -59,23 +60,27 @@ def profile(
 def _rows(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as connection:
         connection.execute(
-            f"SET enable_progress_bar=false; SET memory_limit='500MB'; SET temp_directory={literal(str(file.parent))}"
+            "SET enable_progress_bar=false; SET memory_limit='500MB'; "
+            f"SET temp_directory={literal(str(file.parent))}"
         )
-        reading = (
-            f"read_parquet({literal(escape_glob(file))}, hive_partitioning=false, filename=false)"
+        connection.execute(
+            "CREATE VIEW rows AS SELECT * FROM read_parquet("
+            f"{literal(escape_glob(file))}, hive_partitioning=false, filename=false)"
         )
-        connection.execute(f"CREATE VIEW rows AS SELECT * FROM {reading}")
         yield connection
 
 
 def _counts(
     connection: duckdb.DuckDBPyConnection, value: str, top: int, show: Callable[[str], str] = str
 ) -> dict[str, int]:
-    """value -> rows, most frequent first."""
-    query = f"SELECT value, count(*) AS n FROM (SELECT {value} AS value FROM rows) GROUP BY 1 ORDER BY n DESC, value::VARCHAR"
+    """The `top` most frequent values, as shown: value -> rows, most frequent first."""
+    query = (
+        f"SELECT value, count(*) AS n FROM (SELECT {value} AS value FROM rows) "
+        f"GROUP BY 1 ORDER BY n DESC, value::VARCHAR LIMIT {max(_LOOKED_AT, top)}"
+    )
     counts: dict[str, int] = {}
-    for found, count in connection.execute(f"{query} LIMIT {max(_LOOKED_AT, top)}").fetchall():
-        shown = show(str(found))
+    for row_value, count in connection.execute(query).fetchall():
+        shown = show(str(row_value))
         if shown in counts or len(counts) < top:
             counts[shown] = counts.get(shown, 0) + count
     return counts
@@ -86,31 +91,33 @@ def _extra(connection: duckdb.DuckDBPyConnection, field: pa.Field) -> dict[str, 
     nulls = scalar(connection, f"SELECT count(*) - count({column}) FROM rows")
     if pa.types.is_nested(field.type):
         return {"distinct": None, "nulls": nulls, "top": {}}
-    # values may be long: hashes tell them apart, and no more of a text is read than is shown
+    # values may be long: compare hashes, and read no more of a text than is shown
     distinct = scalar(
         connection, f"SELECT count(DISTINCT hash({column})) FROM rows WHERE {column} IS NOT NULL"
     )
-    shown = (
-        f"left({column}, {_READ})"
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-        else column
-    )
+    is_text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+    shown = f"left({column}, {_READ})" if is_text else column
     return {"distinct": distinct, "nulls": nulls, "top": _counts(connection, shown, _TOP, mask)}
 
 
 def _lengths(connection: duckdb.DuckDBPyConnection, column: str) -> dict[str, Any]:
-    """Characters a text: `counts[i]` texts are in [`edges[i]`, `edges[i + 1]`); the last bin takes all that are longer."""
+    """Histogram of text lengths in characters, with their mean and percentiles.
+
+    `counts[i]` texts are in [`edges[i]`, `edges[i + 1]`); the last bin takes all longer ones.
+    """
     text = quoted(column)
-    query = f"SELECT length({text}) AS n, count(*) AS texts FROM rows WHERE {text} IS NOT NULL GROUP BY 1 ORDER BY 1"
-    found = connection.execute(query).fetchnumpy()
-    lengths, texts = (np.asarray(found[name], np.int64) for name in ("n", "texts"))
+    histogram = connection.execute(
+        f"SELECT length({text}) AS n, count(*) AS texts FROM rows "
+        f"WHERE {text} IS NOT NULL GROUP BY 1 ORDER BY 1"
+    ).fetchnumpy()
+    lengths, texts = (np.asarray(histogram[name], np.int64) for name in ("n", "texts"))
     if not len(lengths):
         return {"mean": None, "percentiles": {}, "edges": [], "counts": []}
     ends = np.cumsum(texts)
-    places = [int(p / 100 * (ends[-1] - 1)) for p in _PERCENTILES]
+    ranks = [int(p / 100 * (ends[-1] - 1)) for p in _PERCENTILES]
     percentiles = {
-        f"p{p}": int(lengths[np.searchsorted(ends, place, "right")])
-        for p, place in zip(_PERCENTILES, places, strict=True)
+        f"p{p}": int(lengths[np.searchsorted(ends, rank, "right")])
+        for p, rank in zip(_PERCENTILES, ranks, strict=True)
     }
     # a few very long texts must not squeeze the others into one bin
     width = max(1, -(-(percentiles["p99"] + 1) // _BINS))

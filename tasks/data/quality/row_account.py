@@ -1,4 +1,7 @@
-"""The account of the rows: how many the sources hold, how many were set aside on the way, and why. It always adds up."""
+"""Row accounting: how many rows the sources hold, how many each stage set aside, and why.
+
+The numbers always add up.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +15,22 @@ from tasks.core.files import read_json, write_json
 from tasks.data.tables.quarantine import say_place
 
 FILE_NAME = "account.json"
-PLACES = 3  # of each reason
-_TOLD = 5  # reasons that a message names
-STAGE_ROWS = {
-    "ingest": "data/raw",
-    "validate": "data/valid",
-    "split": "data/splits",
-}  # where the stages keep rows and the account
-# what a reason says of one row only, and what it comes to for all of its kind
-_KINDS = (
+PLACES = 3  # example rows per reason
+_LISTED = 5  # reasons listed in a message
+# directories where the stages keep rows and the account
+STAGE_ROWS = {"ingest": "data/raw", "validate": "data/valid", "split": "data/splits"}
+# the parts of a reason that are about one row only, and their replacement in the general reason
+_ROW_SPECIFIC = (
     (re.compile(r" at character \d+|(?<=of a field): .*|(?<=convert string) '.*'"), ""),
-    (
-        re.compile(
-            r"(?<=: )turn \d+: |(?<=wanted 0 or 1), found .*|(?<=the span) \d+ to \d+(?= holds| overlaps| is )"
-        ),
-        "",
-    ),
+    (re.compile(r"(?<=: )turn \d+: |(?<=wanted 0 or 1), found .*"), ""),
+    (re.compile(r"(?<=the span) \d+ to \d+(?= holds| overlaps| is )"), ""),
     (re.compile(r"(?<=nearly the same text as ).*, which"), "a row that"),
 )
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Rows that one stage set aside for one reason, and where the first of them stand."""
+    """Rows that one stage set aside for one reason, and where the first of them came from."""
 
     stage: str
     reason: str
@@ -43,22 +39,19 @@ class Loss:
 
     def __str__(self) -> str:
         more = ", ..." if self.rows > len(self.places) else ""
-        return (
-            f"{self.rows}: {self.reason} ({', '.join(self.places)}{more})"
-            if self.places
-            else f"{self.rows}: {self.reason}"
-        )
+        places = f" ({', '.join(self.places)}{more})" if self.places else ""
+        return f"{self.rows}: {self.reason}{places}"
 
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the rows so far: `held` are `used` and `set_aside`.
+    """What became of the rows so far; `held` = `used` + `set_aside`.
 
-    records  in the files of the sources
-    held     rows to account for: as many, unless `ingest.query` selects or joins
-    losses   of each stage, the most frequent reason first
-    mended   rows in which a text was put right; they are used
-    warning  that more are set aside than params.yaml allows; '' where they are not
+    records  in the source files
+    held     rows to account for: equal to `records` unless `ingest.query` selects or joins
+    losses   stage by stage, the most frequent reason first
+    mended   rows with a repaired text; they are used
+    warning  set if more rows are set aside than params.yaml allows, else ''
     """
 
     records: int
@@ -69,71 +62,68 @@ class Account:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Self:
-        """From what `plain` gave."""
+        """Inverse of `plain`."""
+        losses = tuple(map(_loss, plain["losses"]))
         mended = plain["mended"] and _loss(plain["mended"])
-        return cls(
-            plain["records"],
-            plain["held"],
-            tuple(map(_loss, plain["losses"])),
-            mended,
-            plain["warning"],
-        )
+        return cls(plain["records"], plain["held"], losses, mended, plain["warning"])
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """From a stage's directory."""
+        """Read the account from a stage's directory."""
         return cls.of(read_json(directory / FILE_NAME))
 
     def write(self, directory: Path) -> None:
-        """Beside the rows of a stage."""
+        """Write the account to a stage's directory, next to its rows."""
         write_json(directory / FILE_NAME, self.plain())
 
     @property
     def set_aside(self) -> int:
-        """By all stages so far."""
+        """Number of rows set aside by all stages so far."""
         return sum(loss.rows for loss in self.losses)
 
     @property
     def used(self) -> int:
-        """What is left."""
+        """Number of rows left."""
         return self.held - self.set_aside
 
     def less(self, losses: Iterable[Loss]) -> Self:
-        """The account after the next stage."""
+        """The account after the next stage's losses."""
         return replace(self, losses=(*self.losses, *losses))
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """Plain values for JSON."""
         return asdict(self) | {"used": self.used, "set_aside": self.set_aside}
 
     def lines(self) -> list[str]:
-        """For people: the counts, then a line for each reason."""
-        told = [self._counts()]
-        told += [f"  {loss}" for loss in self.losses[:_TOLD]]
-        if rest := self.losses[_TOLD:]:
-            told.append(f"  {sum(loss.rows for loss in rest)}: {len(rest)} other reasons")
+        """Lines for people: the counts, then one line per reason."""
+        lines = [self._counts(), *(f"  {loss}" for loss in self.losses[:_LISTED])]
+        if rest := self.losses[_LISTED:]:
+            lines.append(f"  {sum(loss.rows for loss in rest)}: {len(rest)} other reasons")
         if self.mended:
-            told.append(f"  mended {self.mended}")
-        return [*told, *([f"  {self.warning}"] if self.warning else [])]
+            lines.append(f"  mended {self.mended}")
+        if self.warning:
+            lines.append(f"  {self.warning}")
+        return lines
 
     @property
     def stages(self) -> list[str]:
-        """Those that set rows aside."""
+        """The stages that set rows aside."""
         return [*dict.fromkeys(loss.stage for loss in self.losses)]
 
     def before(self, failure: str) -> str:
-        """A failure, after what was set aside before it."""
+        """The failure message, preceded by the account if rows were set aside."""
         return "\n".join([*self.lines(), failure]) if self.losses else failure
 
     def _counts(self) -> str:
         source = (
-            "the sources hold"
+            f"the sources hold {self.held}"
             if self.held == self.records
-            else f"ingest.query makes of {self.records} records"
+            else f"ingest.query turns {self.records} records into {self.held}"
         )
         if not self.losses:
-            return f"Rows: {source} {self.held}; none was set aside."
-        return f"Rows: {source} {self.held}; {self.set_aside} were set aside, {self.used} are left:"
+            return f"Rows: {source}; none was set aside."
+        were = "was" if self.set_aside == 1 else "were"
+        return f"Rows: {source}; {self.set_aside} {were} set aside, {self.used} are left:"
 
 
 class Losses:
@@ -141,25 +131,25 @@ class Losses:
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
-        self._found: dict[str, Loss] = {}
+        self._by_reason: dict[str, Loss] = {}
 
     def watch(self, entries: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The same entries."""
+        """Pass the entries through, counting them."""
         for entry in entries:
-            reason = _kind(entry["reason"])
-            loss = self._found.get(reason, Loss(self._stage, reason, 0))
+            reason = _general_reason(entry["reason"])
+            loss = self._by_reason.get(reason, Loss(self._stage, reason, 0))
             places = loss.places if len(loss.places) == PLACES else (*loss.places, say_place(entry))
-            self._found[reason] = replace(loss, rows=loss.rows + 1, places=places)
+            self._by_reason[reason] = replace(loss, rows=loss.rows + 1, places=places)
             yield entry
 
     def found(self) -> list[Loss]:
-        """By reason, the most frequent first."""
-        return sorted(self._found.values(), key=lambda loss: -loss.rows)
+        """One loss per reason, the most frequent first."""
+        return sorted(self._by_reason.values(), key=lambda loss: -loss.rows)
 
 
-def _kind(reason: str) -> str:
-    for pattern, words in _KINDS:
-        reason = pattern.sub(words, reason)
+def _general_reason(reason: str) -> str:
+    for pattern, replacement in _ROW_SPECIFIC:
+        reason = pattern.sub(replacement, reason)
     return reason
 
 

@@ -1,4 +1,4 @@
-"""Rows on their way through the checks, a batch at a time: what is kept of each is a few numbers."""
+"""Runs the checks on the rows batch by batch, keeping only a few numbers per row in memory."""
 
 from __future__ import annotations
 
@@ -48,27 +48,29 @@ _FactsOf = Callable[[Places], "dict[str, pa.Array]"]
 
 
 def phase_of(check: Check) -> int:
-    """When a check is run: rows by themselves, copies among the rows that stay, classes among what then stays, the table at last."""
+    """The phase a check runs in; each phase sees only the rows that survived the ones before.
+
+    0: each row by itself; 1: copies of a text; 2: class sizes; 3: the table as a whole.
+    """
     if not concerns_rows(check):
         return 3
     column = check.kwargs.get("column")
-    return (
-        1
-        if column in (FIRST_COPY, COPIES_LABELS)
-        else 2
-        if column in (LABEL_ROWS, LABEL_SHARE)
-        else 0
-    )
+    if column in (FIRST_COPY, COPIES_LABELS):
+        return 1
+    return 2 if column in (LABEL_ROWS, LABEL_SHARE) else 0
 
 
 class Judged:
-    """The rows, and what the checks so far have made of them.
+    """The rows, and the results of the checks run so far.
 
-    texts      names of the text columns;  label  the label column's, if there is one;  labels  those that are known
-    own_facts  makes the problem's facts of some rows, a row each
-    scratch    a file for what is known of the texts
+    texts      names of the text columns
+    label      name of the label column, if there is one
+    labels     the known labels
+    script     expected Unicode script of the texts, if any
+    own_facts  computes the problem's facts for some rows, one row each
+    scratch    file for the texts' digests
     alive      (rows,) bool: not quarantined
-    outcomes   of the checks so far
+    outcomes   of the checks run so far
     """
 
     def __init__(
@@ -84,42 +86,35 @@ class Judged:
         self.rows = rows
         self.alive: Bools = np.ones(len(rows), bool)
         self.outcomes: list[Outcome] = []
-        self._texts, self._label, self._labels, self._script, self._own_facts = (
-            texts,
-            label,
-            labels,
-            script,
-            own_facts,
-        )
-        self._single = label is not None and not is_list(rows.schema.field(label))
+        self._texts, self._label, self._labels = texts, label, labels
+        self._script, self._own_facts = script, own_facts
+        self._single_label = label is not None and not is_list(rows.schema.field(label))
         self._counts = LabelCounts(labels)
         self._missing: Bools = np.empty(len(rows), bool)  # no text
         self._copies = self._survey(SameTexts(scratch))
 
-    def _survey(self, same: SameTexts) -> tuple[Codes, Codes]:
-        """See every row's texts and labels; returns the rows whose text others have, and for each the first that has it."""
-        for first, rows in self.rows.batches(
-            [*self._texts, *([self._label] if self._label else [])]
-        ):
+    def _survey(self, same_texts: SameTexts) -> tuple[Codes, Codes]:
+        """Read all texts and labels; return the rows with a repeated text, and its first row."""
+        columns = [*self._texts, *([self._label] if self._label else [])]
+        for first, rows in self.rows.batches(columns):
             normalized = normalize_rows([rows[column] for column in self._texts])
-            same.add(normalized)
+            same_texts.add(normalized)
             self._missing[first : first + len(rows)] = pc.is_null(normalized).to_numpy()
             if self._label is not None:
-                self._counts.see(self._named(rows)[self._label])
-        copies, originals = same.repeated()
-        there = ~self._missing[copies]
-        return copies[there], originals[there]
+                self._counts.see(self._blank_labels_as_null(rows)[self._label])
+        copies, originals = same_texts.repeated()
+        has_text = ~self._missing[copies]
+        return copies[has_text], originals[has_text]
 
     def run(self, checks: Sequence[Check], phase: int) -> None:
-        """Judge the rows that are alive; those that miss a check whose action is `quarantine` are not any more."""
+        """Run checks on the alive rows; those that fail a `quarantine` check are alive no more."""
         if not self.alive.any() or not checks:
             return
-        theirs = [name for name in self.rows.column_names if name not in ("row", FILE, LINE)]
+        user_columns = [name for name in self.rows.column_names if name not in ("row", FILE, LINE)]
         labels = None if self._label is None else self._counts.codes
         counts = None if labels is None else self._counts.of(labels[self.alive])
-        judge = Judge(
-            checks, self._label_table(counts), self.rows.schema.empty_table().select(theirs)
-        )
+        columns = self.rows.schema.empty_table().select(user_columns)
+        judge = Judge(checks, self._label_table(counts), columns)
         for rows in self._batches(judge, self._facts_of(phase, labels, counts)):
             judge.see(rows)
         for outcome in judge.outcomes():
@@ -128,66 +123,52 @@ class Judged:
                 self.alive[outcome.missed] = False
 
     def _batches(self, judge: Judge, facts: _FactsOf) -> Iterator[pa.Table]:
-        """The rows that are alive, with what the checks may be about."""
-        own = self._own_facts(self.rows.schema.empty_table())
-        names = (
-            [fact(column, name) for column in self._texts for name in FACTS]
-            + (own.column_names if own else [])
-            + [LABEL_UNKNOWN]
-        )
-        by_themselves = any(judge.mentions(name) for name in names)
-        columns = (
-            None
-            if by_themselves
-            else [
-                "row",
-                *(
-                    name
-                    for name in self.rows.column_names
-                    if name != "row" and judge.mentions(name)
-                ),
-            ]
-        )
+        """The alive rows, with every column and fact that the checks may read."""
+        own_facts = self._own_facts(self.rows.schema.empty_table())
+        row_facts = [fact(column, name) for column in self._texts for name in FACTS]
+        row_facts += [*(own_facts.column_names if own_facts else []), LABEL_UNKNOWN]
+        needs_row_facts = any(judge.mentions(name) for name in row_facts)
+        others = [name for name in self.rows.column_names if name != "row" and judge.mentions(name)]
 
         def prepare(batch: tuple[int, pa.Table]) -> pa.Table:
             first, rows = batch
             places = np.flatnonzero(self.alive[first : first + len(rows)])
-            found = self._with_facts(rows) if by_themselves else self._named(rows)
-            found = found.take(pa.array(places)) if len(places) < len(rows) else found
+            table = self._with_facts(rows) if needs_row_facts else self._blank_labels_as_null(rows)
+            table = table.take(pa.array(places)) if len(places) < len(rows) else table
             places += first
             for name, values in facts(places).items():
-                found = found.append_column(name, values)
-            return found.append_column(PLACE, pa.array(places))
+                table = table.append_column(name, values)
+            return table.append_column(PLACE, pa.array(places))
 
-        # DuckDB finds the facts of one batch while Great Expectations, which is Python, judges the one before
+        # DuckDB computes the facts of one batch while Great Expectations judges the one before
+        columns = None if needs_row_facts else ["row", *others]
         return (rows for rows in map_ahead(prepare, self.rows.batches(columns), 2) if len(rows))
 
     def _with_facts(self, rows: pa.Table) -> pa.Table:
-        """The rows with what can be said of each by itself."""
-        parts = [text_facts(rows, column, self._script) for column in self._texts]
-        parts += [own for own in [self._own_facts(rows)] if own is not None]
-        if self._label is not None and not self._single:
-            parts.append(pa.table({LABEL_UNKNOWN: unknown_labels(rows[self._label], self._labels)}))
-        rows = self._named(rows)
-        for facts in parts:
+        """The rows with the facts that depend on each row alone."""
+        tables = [text_facts(rows, column, self._script) for column in self._texts]
+        own_facts = self._own_facts(rows)
+        if own_facts is not None:
+            tables.append(own_facts)
+        if self._label is not None and not self._single_label:
+            unknown = unknown_labels(rows[self._label], self._labels)
+            tables.append(pa.table({LABEL_UNKNOWN: unknown}))
+        rows = self._blank_labels_as_null(rows)
+        for facts in tables:
             for name in facts.column_names:
                 rows = rows.append_column(name, facts[name])
         return rows
 
-    def _named(self, rows: pa.Table) -> pa.Table:
-        """The rows, null where a label is blank."""
+    def _blank_labels_as_null(self, rows: pa.Table) -> pa.Table:
         label = self._label
-        if label is None or label not in rows.column_names or not self._single:
+        if label is None or label not in rows.column_names or not self._single_label:
             return rows
         blank = pc.equal(pc.utf8_trim_whitespace(rows[label]), "")
-        return rows.set_column(
-            rows.column_names.index(label),
-            label,
-            pc.if_else(blank, pa.scalar(None, rows[label].type), rows[label]),
-        )
+        labels = pc.if_else(blank, pa.scalar(None, rows[label].type), rows[label])
+        return rows.set_column(rows.column_names.index(label), label, labels)
 
     def _facts_of(self, phase: int, labels: Codes | None, counts: SetCounts | None) -> _FactsOf:
-        """What depends on which rows there are, of those of them that are at some places."""
+        """Facts about selected rows that depend on the rows that remain."""
         if phase == 1:
             copies = Copies(*self._copies, self.alive, labels)
             numbers = self.rows.take(copies.originals, ["row"])["row"].to_numpy()
@@ -199,13 +180,14 @@ class Judged:
     def _label_facts(
         self, codes: Codes, counts: SetCounts, rows: int, places: Places
     ) -> dict[str, pa.Array]:
-        some = pa.array(codes[places])  # where there is none -1 is, the last
-        sets = pc.if_else(pc.less(some, 0), len(counts.rarest) - 1, some)
+        selected = pa.array(codes[places])
+        # the last entry of the counts is for rows without labels
+        sets = pc.if_else(pc.less(selected, 0), len(counts.rarest) - 1, selected)
         share = pc.divide(pc.cast(counts.most_frequent.take(sets), pa.float64()), float(rows))
         return {LABEL_ROWS: counts.rarest.take(sets), LABEL_SHARE: share}
 
     def _label_table(self, counts: SetCounts | None) -> pa.Table:
-        """The labels that rows have, known or not, and of those that are known the share of the rows."""
+        """One row per label that occurs, known or not; only known ones have a share of the rows."""
         if counts is None:
             return pa.table({})
         rows = int(self.alive.sum())
@@ -213,40 +195,35 @@ class Judged:
             count / rows if label in self._labels else None
             for label, count in counts.labels.items()
         ]
-        return pa.table(
-            {
-                LABEL_PRESENT: pa.array([*counts.labels], pa.string()),
-                LABEL_SHARE: pa.array(shares, pa.float64()),
-            }
-        )
+        present = pa.array([*counts.labels], pa.string())
+        return pa.table({LABEL_PRESENT: present, LABEL_SHARE: pa.array(shares, pa.float64())})
 
     def quarantine(self) -> Iterator[dict[str, Any]]:
-        """The rows that do not stay, in order."""
+        """Entries for the quarantined rows, in order."""
         return self.missing(
             [outcome for outcome in self.outcomes if outcome.check.action == "quarantine"]
         )
 
     def missing(self, outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
-        """The rows that miss one of these checks, in order, with what is wrong with them."""
-        for first, rows in (
-            self.rows.batches() if any(len(outcome.missed) for outcome in outcomes) else ()
-        ):
-            missed: dict[int, list[Check]] = {}
+        """Entries for the rows that fail any of these checks, in order, with what is wrong."""
+        if not any(len(outcome.missed) for outcome in outcomes):
+            return
+        for first, rows in self.rows.batches():
+            failed_checks: dict[int, list[Check]] = {}
             for outcome in outcomes:
                 start, stop = np.searchsorted(outcome.missed, (first, first + len(rows)))
-                for place in (outcome.missed[start:stop] - first).tolist():
-                    missed.setdefault(place, []).append(outcome.check)
+                for row_index in (outcome.missed[start:stop] - first).tolist():
+                    failed_checks.setdefault(row_index, []).append(outcome.check)
             reasons = [
                 {"check": checks[0].name, "reason": "; ".join(check.says for check in checks)}
-                for _, checks in sorted(missed.items())
+                for _, checks in sorted(failed_checks.items())
             ]
-            yield from set_aside(rows, sorted(missed), reasons)
+            yield from set_aside(rows, sorted(failed_checks), reasons)
 
     def examples(self, outcome: Outcome) -> list[dict[str, Any]]:
-        """The first rows that miss a check: where they came from, what was found, and an excerpt, both masked."""
-        columns = [
-            name for name in self.rows.column_names if _concerns(outcome.check, name)
-        ] or list(self._texts)
+        """The first rows that fail a check: origin, value judged and excerpt, both masked."""
+        names = [name for name in self.rows.column_names if _concerns(outcome.check, name)]
+        columns = names or list(self._texts)
         rows = self.rows.take(np.array([*outcome.examples], np.int64)).to_pylist()
         excerpts = [
             " | ".join("(none)" if row[name] is None else str(row[name]) for name in columns)

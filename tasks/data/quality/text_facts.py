@@ -1,4 +1,4 @@
-"""What can be said of each text by itself, as columns: one pass in DuckDB, and Python only for the few texts that call for it."""
+"""Facts about each text by itself: one pass in DuckDB, then Python for the few that need it."""
 
 from __future__ import annotations
 
@@ -18,28 +18,33 @@ FACTS = (CHARACTERS, VISIBLE, CONTROLS, SCRIPT, DAMAGE, PERSONAL)
 _INVISIBLE = r"[\s\p{Z}\p{C}]+"
 # C0 and C1 controls and DEL, but not tab, line feed and carriage return
 _NO_CONTROL = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x{9f}]+"
-_NOT_PLAIN = r"[^ -~]"  # neither blank nor a character that ASCII has a picture of
+_NOT_PLAIN = r"[^ -~]"  # anything but a space or a printable ASCII character
 _COMMON_SCRIPTS = (
-    "Arabic Armenian Bengali Bopomofo Cyrillic Devanagari Ethiopic Georgian Greek Gujarati Gurmukhi Han Hangul "
-    "Hebrew Hiragana Kannada Katakana Khmer Lao Latin Malayalam Myanmar Sinhala Tamil Telugu Thai Tibetan"
+    "Arabic Armenian Bengali Bopomofo Cyrillic Devanagari Ethiopic Georgian Greek Gujarati "
+    "Gurmukhi Han Hangul Hebrew Hiragana Kannada Katakana Khmer Lao Latin Malayalam Myanmar "
+    "Sinhala Tamil Telugu Thai Tibetan"
 )
 
 
 def text_facts(rows: pa.Table, column: str, script: str | None) -> pa.Table:
-    """Facts of one text column, a row each; null where the text is.
+    """Facts about one text column, one row each; null for a null text.
 
-    characters          code points
-    visible             code points that are not blank, control or format characters
-    control_characters  how many
-    script_share        of its letters, the share that is of `script` (several: 'Han, Hiragana'), in [0, 1]; null without letters
-    encoding_damage     ftfy's badness (places that look like text decoded as something else) plus replacement characters
-    personal_data       what was found, e.g. 'e-mail, phone'; null where nothing was
+    characters          number of code points
+    visible             number of code points that are not blank, control or format characters
+    control_characters  their number
+    script_share        share of its letters in `script` (or several: 'Han, Hiragana'), in [0, 1];
+                        null without letters
+    encoding_damage     ftfy's badness (sequences that look wrongly decoded) plus the number of
+                        replacement characters
+    personal_data       what was found, e.g. 'e-mail, phone'; null if nothing was
+    Raises ParamsError if `script` names no Unicode script.
     """
     text = quoted(column)
     facts = {
         CHARACTERS: f"length({text})",
-        # of most texts a look tells that there is nothing to search for: a third of the time
-        VISIBLE: f"CASE WHEN plain THEN strlen(replace({text}, ' ', '')) ELSE length({_without(text, _INVISIBLE)}) END",
+        # most texts are plain ASCII and need no regex replacement: a third of the time
+        VISIBLE: f"CASE WHEN plain THEN strlen(replace({text}, ' ', '')) "
+        f"ELSE length({_without(text, _INVISIBLE)}) END",
         CONTROLS: f"CASE WHEN plain THEN 0 ELSE length({_without(text, _NO_CONTROL)}) END",
         SCRIPT: _script_share(text, script) if script else "NULL::DOUBLE",
         "_personal": f"regexp_matches({text}, {literal(EMAIL + '|' + NUMBER)})",
@@ -50,14 +55,14 @@ def text_facts(rows: pa.Table, column: str, script: str | None) -> pa.Table:
         connection.register("rows", rows.select([column]))
         query = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in facts.items())
         plain = f"NOT regexp_matches({text}, {literal(_NOT_PLAIN)}) AS plain"
-        found = connection.sql(
+        table = connection.sql(
             f"SELECT {query} FROM (SELECT *, {plain} FROM rows)"
         ).to_arrow_table()
-    damage = _look_closer(rows[column], found["_other"], _damage, pa.int64())
+    damage = _look_closer(rows[column], table["_other"], _damage, pa.int64())
     damage = pc.if_else(pc.is_valid(rows[column]), pc.fill_null(damage, 0), damage)
-    personal = _look_closer(rows[column], found["_personal"], _personal, pa.string())
+    personal = _look_closer(rows[column], table["_personal"], _personal, pa.string())
     return pa.table(
-        [*(found[name] for name in FACTS[:4]), damage, personal],
+        [*(table[name] for name in FACTS[:4]), damage, personal],
         [fact(column, name) for name in FACTS],
     )
 
@@ -71,12 +76,14 @@ def _script_share(text: str, script: str) -> str:
     for name in names:
         if not _is_script(name):
             raise ParamsError(
-                f"validate.script: no Unicode script is called '{name}'.{did_you_mean(name.capitalize(), _COMMON_SCRIPTS.split())}",
-                f"For example: {_COMMON_SCRIPTS.replace(' ', ', ')}; several are written 'Han, Hiragana, Katakana'.",
+                f"validate.script: no Unicode script is called '{name}'."
+                f"{did_you_mean(name.capitalize(), _COMMON_SCRIPTS.split())}",
+                f"For example: {_COMMON_SCRIPTS.replace(' ', ', ')}; "
+                "separate several by commas: 'Han, Hiragana, Katakana'.",
             )
     letters = _without(text, r"[^\p{L}]+")
-    ours = "".join(rf"\p{{{name}}}" for name in names)
-    return f"length({_without(letters, f'[^{ours}]+')}) / nullif(length({letters}), 0)"
+    in_scripts = "".join(rf"\p{{{name}}}" for name in names)
+    return f"length({_without(letters, f'[^{in_scripts}]+')}) / nullif(length({letters}), 0)"
 
 
 def _is_script(name: str) -> bool:
@@ -91,15 +98,16 @@ def _is_script(name: str) -> bool:
 
 def _look_closer(
     texts: pa.ChunkedArray,
-    worth_it: pa.ChunkedArray,
-    look: Callable[[str], object],
-    kind: pa.DataType,
+    selected: pa.ChunkedArray,
+    examine: Callable[[str], object],
+    dtype: pa.DataType,
 ) -> pa.Array:
-    """`look(text)` for the texts that are worth it, null for the others."""
-    where = pc.indices_nonzero(pc.fill_null(worth_it, False))
-    seen = [look(text) for text in texts.take(where).to_pylist()]
-    mask = pc.fill_null(worth_it, False).combine_chunks()
-    return pc.replace_with_mask(pa.nulls(len(texts), kind), mask, pa.array(seen, kind))
+    """`examine(text)` for the selected texts, null for the others."""
+    mask = pc.fill_null(selected, False)
+    values = [examine(text) for text in texts.take(pc.indices_nonzero(mask)).to_pylist()]
+    return pc.replace_with_mask(
+        pa.nulls(len(texts), dtype), mask.combine_chunks(), pa.array(values, dtype)
+    )
 
 
 def _damage(text: str) -> int:

@@ -1,4 +1,7 @@
-"""Graphs whose weights alone are quantized, in blocks: what a causal model says of a token does not depend on its neighbours' ranges."""
+"""Weight-only block quantization, for causal models.
+
+Without tensor-wide activation ranges, a token's output does not depend on its neighbours' ranges.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from tasks.shipping.graphs.embeddings import quantize_embeddings
 if TYPE_CHECKING:
     import onnx
 
-BLOCK = 32  # weights that share a scale
-COMPUTE_INT8 = 4  # onnxruntime's accuracy level: activations become int8 too, each block of each token by itself
+BLOCK = 32  # weights per scale
+COMPUTE_INT8 = 4  # onnxruntime's accuracy level: int8 activations too, per block of each token
 
 
 def quantize_weights(graph: onnx.ModelProto, target: Path, *, bits: int) -> None:
-    """Write the graph with the constants of its products in 4 or 8 bits, and its embeddings in 8."""
+    """Write the graph with MatMul weights in 4 or 8 bits and embeddings in 8."""
     import onnx
 
     copy = onnx.ModelProto()
@@ -29,7 +32,7 @@ def quantize_weights(graph: onnx.ModelProto, target: Path, *, bits: int) -> None
         from onnxruntime.quantization.onnx_model import ONNXModel
 
         model = ONNXModel(copy)
-        model.replace_gemm_with_matmul()  # GPT-2's layers are traced as that
+        model.replace_gemm_with_matmul()  # GPT-2's layers are traced as Gemm
         quantizer = MatMulNBitsQuantizer(
             model.model,
             bits=bits,
@@ -46,12 +49,9 @@ def quantize_weights(graph: onnx.ModelProto, target: Path, *, bits: int) -> None
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """The quantizer's module sets up logging for the whole process, and tells of every operator."""
-    root, level, handlers = (
-        logging.getLogger(),
-        logging.getLogger().level,
-        list(logging.getLogger().handlers),
-    )
+    """Undo the quantizer module's set-up of the root logger, and silence its line per operator."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
     logger = logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer")
     logger.setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""The constants of an ONNX graph, read and replaced."""
+"""Read and replace the constants (initializers) of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
 def replace_nodes(
     model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, Any]
 ) -> None:
-    """In place: these nodes instead, these constants too, and none that nothing reads."""
+    """Replace the graph's nodes in place, add constants, and drop constants nothing reads."""
     from onnx import numpy_helper
 
     nodes = list(nodes)
@@ -31,9 +31,8 @@ def replace_nodes(
     model.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(values), name) for name, values in tensors.items()
     )
-    read = {name for node in nodes for name in node.input} | {
-        output.name for output in model.graph.output
-    }
+    read = {name for node in nodes for name in node.input}
+    read |= {output.name for output in model.graph.output}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)

@@ -1,8 +1,9 @@
-"""A causal model as an ONNX graph that can go on from what it has read: keys and values come in, and go out longer.
+"""Export a causal model as an ONNX graph with a key/value cache.
 
-Inputs beside the model's own are `past_key_values.LAYER.key` and `.value`, (rows, heads, tokens before, width), with no token before
-where a text begins; `attention_mask` covers those too. Outputs are the model's, and `present.LAYER.key` and `.value`: what comes in next.
-Other tools know the same names.
+Beside the model's own inputs it takes `past_key_values.LAYER.key` and `.value`, (rows, heads, past
+tokens, width), with 0 past tokens at the start of a text; `attention_mask` covers the past too.
+Beside the model's output it returns `present.LAYER.key` and `.value`, the next call's past.
+Other tools use the same names.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PARTS = ("key", "value")
-BEFORE = 2  # tokens that the traced example has read before
+BEFORE = 2  # past tokens in the traced example
 
 
 def cache_names(prefix: str, layers: int) -> list[str]:
-    """The names of a cache's tensors, in order."""
+    """Names of the cache tensors, in order."""
     return [f"{prefix}.{layer}.{part}" for layer in range(layers) for part in PARTS]
 
 
@@ -37,16 +38,17 @@ def trace_causal(
     output_name: str,
     opset: int,
 ) -> onnx.ModelProto:
-    """The graph with dynamic batch, length and length before, as the legacy exporter traces it.
+    """Trace the model with the legacy exporter; batch, length and past length are dynamic.
 
-    example  one padded batch, (rows, longest) each: `input_ids` and `attention_mask`; longer than BEFORE
+    example  one padded batch of `input_ids` and `attention_mask`, (rows, longest) each, longest
+             above BEFORE
     """
     import onnx
     import torch
     from transformers import DynamicCache
 
     class Outputs(torch.nn.Module):
-        """Inputs and outputs by position, as tracing wants them."""
+        """Positional inputs and outputs, as tracing needs them."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -64,20 +66,20 @@ def trace_causal(
             )
             return (outputs[output_name], *_tensors(outputs))
 
-    buffer: Any = io.BytesIO()  # taken, though its type does not say so
+    buffer: Any = io.BytesIO()  # the exporter accepts it, though its annotation says a path
     ids, mask = (torch.from_numpy(example[name]) for name in ("input_ids", "attention_mask"))
     with torch.inference_mode(), warnings.catch_warnings():
-        # the exporter is deprecated, not gone; and whether tracing lost something, the parity check after it finds out
+        # the exporter is deprecated; the parity check later finds anything that tracing lost
         warnings.simplefilter("ignore")
         past = _tensors(
             model(input_ids=ids[:, :BEFORE], attention_mask=mask[:, :BEFORE], use_cache=True)
         )
         layers = len(past) // 2
         names = ["input_ids", "attention_mask", *cache_names(PAST, layers)]
-        found = [output_name, *cache_names(PRESENT, layers)]
+        output_names = [output_name, *cache_names(PRESENT, layers)]
         axes = {
             name: {0: "batch", 2: "before" if name.startswith(PAST) else "total"}
-            for name in (*names[2:], *found[1:])
+            for name in (*names[2:], *output_names[1:])
         }
         torch.onnx.export(
             Outputs().eval(),
@@ -86,7 +88,7 @@ def trace_causal(
             dynamo=False,
             opset_version=opset,
             input_names=names,
-            output_names=found,
+            output_names=output_names,
             dynamic_axes={
                 **axes,
                 **{name: {0: "batch", 1: "length"} for name in ("input_ids", output_name)},
@@ -97,7 +99,7 @@ def trace_causal(
 
 
 def _tensors(outputs: Any) -> list[torch.Tensor]:
-    """Keys and values of every layer, in the order of `cache_names`."""
+    """Keys and values of each layer, in the order of `cache_names`."""
     return [
         tensor
         for layer in outputs["past_key_values"].layers

@@ -1,4 +1,7 @@
-"""Tables that only Gather reads, in 8 bits with one scale a row, or in 4 with one for each BLOCK numbers of a row."""
+"""Quantize embedding tables: 8 bits with a scale per row, or 4 bits with a scale per BLOCK values.
+
+An embedding table is a matrix that only Gather reads.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from tasks.shipping.graphs.constants import constants, replace_nodes
 if TYPE_CHECKING:
     import onnx
 
-MIN_SIZE = 4096  # numbers; smaller tables are left as they are
-BLOCK = 32  # a power of 2 from 16 on, as onnxruntime's GatherBlockQuantized wants it
-_ZERO = 8  # the step that stands for 0 where 4 bits are without sign
+MIN_SIZE = 4096  # values; smaller tables stay fp32
+BLOCK = 32  # onnxruntime's GatherBlockQuantized requires a power of 2, at least 16
+_ZERO = 8  # zero point of unsigned 4-bit values
 
 
 def quantize_embeddings(model: onnx.ModelProto, bits: int = 8) -> None:
-    """In place. Tables whose rows are no whole number of blocks stay at 8 bits."""
+    """Quantize in place; tables whose width is not a multiple of BLOCK get 8 bits in any case."""
     weights = {
         name: table
         for name, table in constants(model).items()
@@ -39,22 +42,21 @@ def quantize_embeddings(model: onnx.ModelProto, bits: int = 8) -> None:
             nodes.append(node)
             continue
         quantize = _in_4_bits if bits == 4 and weights[name].shape[1] % BLOCK == 0 else _in_8_bits
-        made, constant = quantize(name, weights[name], node.input[1], node.output[0])
-        nodes += made
+        quantized, constant = quantize(name, weights[name], node.input[1], node.output[0])
+        nodes += quantized
         tensors |= constant
     replace_nodes(model, nodes, tensors)
 
 
 def symmetric_scales(values: Floats, axis: int, most: int = 127) -> Floats:
-    """The size of a step for which whole numbers from -most to most hold all values along the axis, which is kept."""
-    scales: Floats = np.maximum(np.abs(values).max(axis, keepdims=True), 1e-8).astype(
-        np.float32
-    ) / np.float32(most)
+    """Scales that map the values along the axis to integers in [-most, most]; the axis is kept."""
+    largest = np.maximum(np.abs(values).max(axis, keepdims=True), 1e-8)
+    scales: Floats = largest.astype(np.float32) / np.float32(most)
     return scales
 
 
 def round_rows(table: Floats) -> Floats:
-    """A table as 4 bits hold it, (rows, width); as it is where `quantize_embeddings` leaves it in more."""
+    """The table rounded to 4 bits, (rows, width); unchanged if `quantize_embeddings` uses more."""
     if table.shape[1] % BLOCK or table.size < MIN_SIZE:
         return table
     steps, scales = _steps(table)
@@ -63,7 +65,7 @@ def round_rows(table: Floats) -> Floats:
 
 
 def _steps(table: Floats) -> tuple[Floats, Floats]:
-    """(rows, blocks, BLOCK) whole numbers from -7 to 7, and (rows, blocks, 1) their scales."""
+    """Integers in [-7, 7], (rows, blocks, BLOCK), and their scales, (rows, blocks, 1)."""
     blocks = table.reshape(len(table), -1, BLOCK)
     scales = symmetric_scales(blocks, axis=-1, most=7)
     return np.rint(blocks / scales), scales
@@ -75,13 +77,13 @@ def _in_4_bits(
     from onnx import helper
 
     steps, scales = _steps(table)
-    whole = (steps + _ZERO).astype(np.uint8).reshape(table.shape)
+    unsigned = (steps + _ZERO).astype(np.uint8).reshape(table.shape)
     packed, scale = f"{name}_int4", f"{name}_scale"
     node = helper.make_node(
         "GatherBlockQuantized", [packed, rows, scale], [output],
         domain="com.microsoft", bits=4, block_size=BLOCK, gather_axis=0, quantize_axis=1,
     )  # fmt: skip
-    return [node], {packed: whole[:, ::2] | whole[:, 1::2] << 4, scale: scales[..., 0]}
+    return [node], {packed: unsigned[:, ::2] | unsigned[:, 1::2] << 4, scale: scales[..., 0]}
 
 
 def _in_8_bits(

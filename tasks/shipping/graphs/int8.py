@@ -1,8 +1,11 @@
-"""fp32 ONNX graphs to int8: dynamic (activation ranges from each batch) and static (QDQ, ranges from calibration rows).
+"""Quantize fp32 ONNX graphs to int8, dynamic or static.
 
-Static is written here and not by `onnxruntime.quantization`, for three gains: the products' outputs stay fp32 (onnxruntime
-then runs each as one MatMulIntegerToFloat), embeddings get one scale a row, and outlying channels are smoothed.
-Weights are symmetric int8 with one scale a column, activations asymmetric uint8 with one scale a tensor.
+Dynamic takes activation ranges from each batch; static (QDQ) takes them from calibration rows.
+Static is our own code instead of `onnxruntime.quantization` for three gains: MatMul outputs stay
+fp32 (onnxruntime then runs each as one MatMulIntegerToFloat), embeddings get one scale per row, and
+outlier channels are smoothed.
+Weights are symmetric int8 with one scale per column, activations asymmetric uint8 with one scale
+per tensor.
 """
 
 from __future__ import annotations
@@ -22,16 +25,16 @@ from tasks.shipping.graphs.embeddings import quantize_embeddings, symmetric_scal
 if TYPE_CHECKING:
     import onnx
 
-VECTORS_A_BATCH = 4  # activations kept for calibration, of each tensor
-CLIPS = (1.0, 0.75)  # shares of the full range that are tried
+VECTORS_A_BATCH = 4  # activation vectors kept for calibration, per tensor
+CLIPS = (1.0, 0.75)  # fractions of the full range to try
 
 
 @dataclass
 class Activation:
-    """What calibration saw of one tensor.
+    """Calibration statistics of one activation tensor.
 
-    vectors  (n, width) a random sample
-    largest  (width,) largest absolute value of each channel, of all that was seen
+    vectors  (n, width) random sample
+    largest  (width,) largest absolute value of each channel over all calibration rows
     """
 
     vectors: Floats
@@ -40,30 +43,30 @@ class Activation:
 
 @dataclass(frozen=True)
 class QuantizedInput:
-    """How a product's input is quantized: divided by `smooth` (channels), then to steps of `scale` around `zero`."""
+    """Quantization of a MatMul input: divide by `smooth` (per channel) and `scale`, add `zero`."""
 
     scale: np.float32
     zero: np.uint8
     smooth: Floats | None
 
     def error(self, weight: Floats, vectors: Floats) -> float:
-        """Relative squared error of the product's output, in [0, 1], mean of the vectors.
+        """Relative squared error of the MatMul output in [0, 1], averaged over vectors.
 
-        Each vector counts alike: the layer norm that follows sees them one by one, and some tokens are a hundred times larger.
+        Relative, because the layer norm that follows treats each vector by itself, and some tokens
+        are a hundred times larger than others.
         """
         smooth = np.float32(1) if self.smooth is None else self.smooth
         scaled = weight if self.smooth is None else weight * self.smooth[:, None]
         scales = symmetric_scales(scaled, axis=0)
+        rounded_weight = np.rint(scaled / scales) * scales
         exact = vectors @ weight
-        found = _round_trip(vectors / smooth, self.scale, self.zero) @ (
-            np.rint(scaled / scales) * scales
-        )
-        relative = np.square(found - exact).sum(1) / np.maximum(np.square(exact).sum(1), 1e-12)
+        rounded = _round_trip(vectors / smooth, self.scale, self.zero) @ rounded_weight
+        relative = np.square(rounded - exact).sum(1) / np.maximum(np.square(exact).sum(1), 1e-12)
         return float(np.minimum(relative, 1).mean())
 
 
 def quantize_dynamic(graph: onnx.ModelProto, target: Path, *, per_channel: bool) -> None:
-    """Write the graph with int8 products whose activation ranges come from each batch."""
+    """Write the graph with int8 MatMuls whose activation ranges come from each batch."""
     import onnx
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as quantize
@@ -75,7 +78,7 @@ def quantize_dynamic(graph: onnx.ModelProto, target: Path, *, per_channel: bool)
             op_types_to_quantize=["MatMul", "Attention"],
             per_channel=per_channel,
             weight_type=QuantType.QInt8,
-            # the type of what shape inference cannot see through a fused operator
+            # for tensors whose type shape inference cannot see through a fused operator
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
         model = onnx.load(new)
@@ -86,7 +89,7 @@ def quantize_dynamic(graph: onnx.ModelProto, target: Path, *, per_channel: bool)
 def calibrate(
     graph: onnx.ModelProto, batches: Iterable[Mapping[str, Any]], seed: int
 ) -> dict[str, Activation]:
-    """What goes into each product with a constant, over some batches of model inputs."""
+    """Input statistics of each MatMul with a constant, by name, over batches of model inputs."""
     import onnx
     import onnxruntime
 
@@ -105,20 +108,18 @@ def calibrate(
     samples: dict[str, list[Floats]] = {name: [] for name in names}
     largest: dict[str, Floats] = {}
     for batch in batches:
-        for name, values in zip(
-            names, session.run(names, dict(batch)) if names else [], strict=True
-        ):
+        activations = session.run(names, dict(batch)) if names else []
+        for name, values in zip(names, activations, strict=True):
             vectors = values.reshape(-1, values.shape[-1])
-            samples[name].append(
-                vectors[draw.integers(len(vectors), size=min(VECTORS_A_BATCH, len(vectors)))]
-            )
-            seen = np.abs(vectors).max(0)
-            largest[name] = np.maximum(largest.get(name, seen), seen)
+            size = min(VECTORS_A_BATCH, len(vectors))
+            samples[name].append(vectors[draw.integers(len(vectors), size=size)])
+            batch_largest = np.abs(vectors).max(0)
+            largest[name] = np.maximum(largest.get(name, batch_largest), batch_largest)
     return {name: Activation(np.concatenate(samples[name]), largest[name]) for name in names}
 
 
 def constant_products(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """MatMul nodes of an activation with a constant matrix."""
+    """MatMul nodes that multiply an activation by a constant matrix."""
     matrices = {tensor.name for tensor in graph.graph.initializer if len(tensor.dims) == 2}
     return [
         node
@@ -128,27 +129,30 @@ def constant_products(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def plan_inputs(
-    graph: onnx.ModelProto, seen: Mapping[str, Activation]
+    graph: onnx.ModelProto, activations: Mapping[str, Activation]
 ) -> dict[str, QuantizedInput]:
-    """How each product's input is best quantized, by name."""
+    """The best quantization of each MatMul input, by name."""
     weights = constants(graph)
     readers: dict[str, list[Floats]] = {}
     for node in constant_products(graph):
         readers.setdefault(node.input[0], []).append(weights[node.input[1]])
-    return {name: _plan_input(seen[name], matrices) for name, matrices in readers.items()}
+    return {name: _plan_input(activations[name], matrices) for name, matrices in readers.items()}
 
 
 def sensitive_products(
     graph: onnx.ModelProto,
-    seen: Mapping[str, Activation],
+    activations: Mapping[str, Activation],
     plan: Mapping[str, QuantizedInput],
     share: float,
 ) -> list[str]:
-    """Names of the outputs of those products that int8 hurts most: largest relative error of the output on calibration vectors."""
+    """Output names of the MatMuls that int8 hurts most: largest `QuantizedInput.error`.
+
+    share  of all MatMuls, rounded up
+    """
     weights = constants(graph)
     inputs = {node.output[0]: node.input for node in constant_products(graph)}
     errors = {
-        output: plan[name].error(weights[weight], seen[name].vectors)
+        output: plan[name].error(weights[weight], activations[name].vectors)
         for output, (name, weight) in inputs.items()
     }
     count = int(np.ceil(share * len(errors)))
@@ -162,9 +166,9 @@ def quantize_static(
     keep: Collection[str] = (),
     embedding_bits: int = 8,
 ) -> None:
-    """Write the graph with int8 products in QDQ form, their activation ranges fixed.
+    """Write the graph with int8 MatMuls in QDQ form and fixed activation ranges.
 
-    keep  outputs of products that stay fp32
+    keep  output names of MatMuls that stay fp32
     """
     import onnx
 
@@ -190,35 +194,33 @@ def quantize_static(
 
 
 def _plan_input(activation: Activation, matrices: Sequence[Floats]) -> QuantizedInput:
-    """The smoothing and the range that hurt the products least, on the vectors calibration kept."""
+    """The smoothing and range with the least error on the calibration vectors."""
+    vectors = activation.vectors
     rows = np.max([np.abs(matrix).max(1) for matrix in matrices], 0)
-    tried = [
-        QuantizedInput(
-            *_steps(activation.vectors / (1 if smooth is None else smooth), clip), smooth
-        )
+    options = [
+        QuantizedInput(*_steps(vectors / (1 if smooth is None else smooth), clip), smooth)
         for smooth in (None, *_smoothings(activation.largest, rows))
         for clip in CLIPS
     ]
-    return min(
-        tried, key=lambda how: sum(how.error(matrix, activation.vectors) for matrix in matrices)
-    )
+    return min(options, key=lambda option: sum(option.error(m, vectors) for m in matrices))
 
 
 def _smoothings(activations: Floats, weights: Floats) -> Iterator[Floats]:
-    """What each channel may be divided by (and its weights multiplied), so that few outliers do not set the range.
+    """Candidate divisors per channel, so that outliers do not set the range.
 
+    In return, the channel's weights are multiplied by the divisor.
     activations, weights  (channels,) largest absolute values
     """
     median = max(float(np.median(activations)), 1e-5)
-    for times in (1, 2):  # only channels that stand out: best behind a GELU
+    for times in (1, 2):  # outlier channels only: best after a GELU
         yield np.maximum(activations / (times * median), 1).astype(np.float32)
-    # all channels, by both sides (Xiao et al. 2022, SmoothQuant): best behind a layer norm
+    # all channels, balanced against the weights (SmoothQuant, Xiao et al. 2022): best after a norm
     balanced = np.maximum(activations, 1e-5) ** 0.7 / np.maximum(weights, 1e-5) ** 0.3
     yield (balanced / np.exp(np.log(balanced).mean())).astype(np.float32)
 
 
 def _steps(values: Floats, clip: float) -> tuple[np.float32, np.uint8]:
-    """(scale, zero point) of a share of the values' range."""
+    """(scale, zero point) for the values' range times `clip`."""
     low, high = min(float(values.min()), 0.0) * clip, max(float(values.max()), 1e-6) * clip
     scale = np.float32((high - low) / 255)
     return scale, np.uint8(np.clip(np.rint(-low / scale), 0, 255))
@@ -232,31 +234,36 @@ def _round_trip(values: Floats, scale: np.float32, zero: np.uint8) -> Floats:
 
 def _quantize_product(
     node: onnx.NodeProto,
-    how: QuantizedInput,
+    quantization: QuantizedInput,
     weight: Floats,
     shared: set[str],
     tensors: dict[str, Any],
 ) -> Iterator[onnx.NodeProto]:
-    """The nodes that go before a product, which then reads them; one QuantizeLinear serves all readers of an activation."""
+    """Yield the QDQ nodes that precede a MatMul, and make it read them.
+
+    shared   activations that have their QuantizeLinear, which serves all readers; added to
+    tensors  constants by name; added to
+    """
     from onnx import helper
 
-    activation, output = node.input[0], node.output[0]
+    activation, output, smooth = node.input[0], node.output[0], quantization.smooth
     scale, zero = f"{activation}_scale", f"{activation}_zero"
     if activation not in shared:
         shared.add(activation)
-        tensors.update({scale: np.asarray(how.scale), zero: np.asarray(how.zero)})
+        tensors[scale] = np.asarray(quantization.scale)
+        tensors[zero] = np.asarray(quantization.zero)
         source = activation
-        if how.smooth is not None:
+        if smooth is not None:
             source = f"{activation}_smooth"
-            tensors[f"{activation}_by"] = 1 / how.smooth
+            tensors[f"{activation}_by"] = 1 / smooth
             yield helper.make_node("Mul", [activation, f"{activation}_by"], [source])
         yield helper.make_node("QuantizeLinear", [source, scale, zero], [f"{activation}_uint8"])
     yield helper.make_node(
         "DequantizeLinear", [f"{activation}_uint8", scale, zero], [f"{output}_input"]
     )
-    scaled = weight if how.smooth is None else weight * how.smooth[:, None]
+    scaled = weight if smooth is None else weight * smooth[:, None]
     scales = symmetric_scales(scaled, axis=0)
-    # the names rest on the output: one weight may be read through two activations
+    # named after the output: one weight may be read through two activations
     tensors[f"{output}_weight_int8"] = np.rint(scaled / scales).astype(np.int8)
     tensors[f"{output}_weight_scale"] = scales[0]
     tensors[f"{output}_weight_zero"] = np.zeros(scales.shape[1], np.int8)
