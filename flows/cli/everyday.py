@@ -242,10 +242,11 @@ def predict(
         else:
             print(f"{count} predictions written to {output_file}")
         return
-    if input_file is not None:
-        rows = predict_rows(predictor, input_file, prefix, log)
-    else:
-        rows = predict_texts(predictor, texts or [], log)
+    rows = (
+        predict_texts(predictor, texts or [], log)
+        if input_file is None
+        else predict_rows(predictor, input_file, prefix, log)
+    )
     if as_json:
         print_json([row.plain(prefix) for row in rows])
         return
