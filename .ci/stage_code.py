@@ -1,10 +1,13 @@
 """Whether code that a stage can reach has changed while its declared version has not.
 
-    python .ci/stage_code.py                           say what has changed, exit code 1 if anything has
-    python .ci/stage_code.py --record                  after versions were raised (tasks/pipeline.py, `stage_versions` of a problem type)
-    python .ci/stage_code.py --record --same-results   after a change that leaves every stage's results as they are
+    python .ci/stage_code.py            list what has changed; exit code 1 if anything has
+    python .ci/stage_code.py --record   after versions were raised (tasks/pipeline.py,
+                                        `stage_versions` of a problem type)
+    python .ci/stage_code.py --record --same-results
+                                        after a change that leaves every stage's results as they are
 
-Compared are syntax trees without docstrings, comments, annotations, messages of errors and lines of logs: none of these change a result.
+It compares syntax trees without docstrings, comments, annotations, messages of errors and log
+calls: none of these change a result.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from tasks.problems import module_name, problem_names  # noqa: E402
 
 
 def current() -> dict[str, Any]:
-    """`files`: digest of each; `stages`: for each stage and problem type its declared version and the digest of what it can reach."""
+    """Digests of files, and of each stage of each problem type: (version, what it can reach)."""
     reach = {
         f"{stage.name} of {problem}": _reached(stage, problem)
         for stage in STAGES
@@ -52,7 +55,7 @@ def _reached(stage: Any, problem: str) -> tuple[str, frozenset[Path]]:
 
 
 def changes(recorded: dict[str, Any], found: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """(files that changed, stages that reach one of them and have the version that was recorded)."""
+    """(changed files, stages that reach one of them and still have the recorded version)."""
     before, after = recorded["files"], found["files"]
     files = sorted(
         file for file in before.keys() | after.keys() if before.get(file) != after.get(file)
@@ -67,7 +70,7 @@ def changes(recorded: dict[str, Any], found: dict[str, Any]) -> tuple[list[str],
 
 @cache
 def imported_files(module: str) -> frozenset[Path]:
-    """The module's file and, transitively, those of ours that it imports, lazily or not, with their templates."""
+    """The module's file, and transitively our files that it imports, with their templates."""
     found: dict[str, Path] = {}
     pending = [module]
     while pending:
@@ -205,7 +208,8 @@ def main() -> int:
         return 0
     if found != recorded:
         print(
-            f"changed: {', '.join(files) or 'declared versions'}\nnot recorded yet: python .ci/stage_code.py --record",
+            f"changed: {', '.join(files) or 'declared versions'}\n"
+            "not recorded yet: python .ci/stage_code.py --record",
             file=sys.stderr,
         )
     return int(found != recorded)

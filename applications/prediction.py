@@ -15,6 +15,7 @@ from tasks.data.tables.row_files import Batch, read_batches
 from tasks.inference.prediction_names import PREFIX, named, require_free
 from tasks.monitoring.input_log import log_inputs
 from tasks.params.workspace import Workspace
+from tasks.problems import load_problem, problem_names
 
 if TYPE_CHECKING:
     from tasks.inference.predictor import Predictor
@@ -45,7 +46,6 @@ def load_predictor(
     """
     from tasks.inference.bundle import MODEL, open_bundle
     from tasks.inference.predictor import Predictor
-    from tasks.problems import load_problem, problem_names
 
     number = sha256 = None
     if bundle is None:
@@ -62,7 +62,7 @@ def make_log(workspace: Workspace, predictor: Predictor, version: str) -> Log:
     A file's other columns are left out.
     """
     folder = workspace.root / workspace.params().retrain.drift.inputs
-    columns = (*predictor.problem.example(), "label", "labels", "score")
+    columns = (*predictor.problem.decoding.example(), "label", "labels", "score")
 
     def log(rows: Rows) -> None:
         kept = [{column: row[column] for column in columns if column in row} for row in rows]
@@ -75,7 +75,7 @@ def predict_texts(
     predictor: Predictor, texts: list[str], log: Log | None = None
 ) -> list[Predicted]:
     """Predict for each text, or each pair if the problem takes pairs, and so on."""
-    columns = list(predictor.problem.example())
+    columns = list(predictor.problem.decoding.example())
     if len(texts) % len(columns):
         raise ParamsError(
             f"predict: {len(texts)} texts given, but {predictor.problem.name} takes "
@@ -129,13 +129,16 @@ def prediction_example(predictor: Predictor) -> dict[str, Any]:
     """A prediction with every key that one may have."""
     problem = predictor.problem
     return (
-        problem.prediction_example(predictor.info.labels) or predictor.predict(problem.example())[0]
+        problem.decoding.prediction_example(predictor.info.labels)
+        or predictor.predict(problem.decoding.example())[0]
     )
 
 
 def _batches(predictor: Predictor, source: Path, prefix: str) -> Iterator[Batch]:
     problem = predictor.problem
-    for index, batch in enumerate(read_batches(source, problem.example(), problem)):
+    for index, batch in enumerate(
+        read_batches(source, problem.decoding.example(), load_problem(problem.name).rows)
+    ):
         if index == 0:
             names, example = batch.rows.schema.names, prediction_example(predictor)
             require_free(names, example, prefix, str(source))
@@ -150,7 +153,9 @@ def _predict(
     filled = [
         {name: "" if value is None else value for name, value in row.items()} for row in inputs
     ]
-    columns = {column: [row[column] for row in filled] for column in predictor.problem.example()}
+    columns = {
+        column: [row[column] for row in filled] for column in predictor.problem.decoding.example()
+    }
     predictions = predictor.predict(columns) if filled else []
     sources = filled if rows is None else rows
     predicted = [Predicted(*parts) for parts in zip(sources, filled, predictions, strict=True)]

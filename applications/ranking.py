@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError, ParamsError, did_you_mean
 from tasks.data.tables.row_files import read_batches
+from tasks.problems import load_problem
 
 if TYPE_CHECKING:
     from tasks.inference.predictor import Predictor
@@ -18,7 +19,7 @@ def read_candidates(predictor: Predictor, source: Path) -> list[str]:
     _, second = _columns(predictor)
     candidates = [
         text
-        for batch in read_batches(source, [second], predictor.problem)
+        for batch in read_batches(source, [second], load_problem(predictor.info.problem).rows)
         for text in batch.inputs.column(second).to_pylist()
         if text
     ]
@@ -58,7 +59,7 @@ def rank_candidates(
 
 
 def _columns(predictor: Predictor) -> tuple[str, str]:
-    names = list(predictor.problem.example())
+    names = list(predictor.problem.decoding.example())
     if len(names) != 2:
         raise ParamsError(
             f"rank: a {predictor.problem.name} model reads {' and '.join(names)}, not pairs.",

@@ -27,7 +27,9 @@ def measure(quick: bool) -> Section:
         references = draw.integers(0, len(labels), rows)
         pair = tuple(outputs(references, draw) for _ in range(2))
         before, started = peak_memory_mb("cpu"), time.perf_counter()
-        found = metric_differences(kind, (pair[0], pair[1]), references, labels, Resampling(10_000))
+        found = metric_differences(
+            kind.scoring, (pair[0], pair[1]), references, labels, Resampling(10_000)
+        )
         seconds = time.perf_counter() - started
         table.append(
             [

@@ -27,7 +27,7 @@ def measure(quick: bool) -> Section:
     from tasks.encoding.token_files import read_features, read_tokens
     from tasks.params.workspace import cache_dir
     from tasks.problems import load_problem
-    from tasks.training.inputs import Setting
+    from tasks.training.inputs import TrainingInputs
     from tasks.training.loop import Trainer
     from tasks.training.methods.registry import apply_method
 
@@ -58,8 +58,10 @@ def measure(quick: bool) -> Section:
                 if "loss" in metrics:
                     ends.append(time.perf_counter())
 
-            setting = Setting(
-                kind,
+            setting = TrainingInputs(
+                kind.objective,
+                kind.encoding,
+                kind.scoring,
                 params.labels,
                 train,
                 validation,
@@ -72,7 +74,10 @@ def measure(quick: bool) -> Section:
             )
             setting.work.mkdir()
             tuning = apply_method(
-                kind.load_model(base, params.labels), base, params.finetune, setting.total_steps
+                kind.objective.load_model(base, params.labels),
+                base,
+                params.finetune,
+                setting.total_steps,
             )
             loop = Trainer(tuning, setting, report)
             loop.run()

@@ -84,6 +84,7 @@ def base_model() -> Path:
 
 def export(model: Path, scratch: Path) -> dict[str, Path]:
     """The graph of each recipe, fp32 among them."""
+    from tasks.encoding.encoder import OUTPUT_NAME, encode_rows
     from tasks.encoding.token_files import load_tokenizer
     from tasks.export import RECIPES as BUILD
     from tasks.export import Material, _fp32
@@ -91,9 +92,11 @@ def export(model: Path, scratch: Path) -> dict[str, Path]:
     from tasks.shipping.graphs.decoder import trace_causal
 
     kind = load_problem("chat")
-    network = kind.load_model(model, ()).eval()
-    example = kind.collate(kind.encode(load_tokenizer(model, ROOM), kind.example(), ()), 0)
-    material = Material(trace_causal(network, example, kind.output_name, 17), network.config, [], 0)
+    network = kind.objective.load_model(model, ()).eval()
+    example = kind.encoding.collate(
+        encode_rows(kind.encoding, load_tokenizer(model, ROOM), kind.decoding.example(), ()), 0
+    )
+    material = Material(trace_causal(network, example, OUTPUT_NAME, 17), network.config, [], 0)
     graphs = {}
     for name, build in {"fp32": _fp32, **{name: BUILD[name] for name in RECIPES}}.items():
         graphs[name] = scratch / f"{name}.onnx"
@@ -117,7 +120,7 @@ def serve(graph: str, tokens: int) -> None:
     if graph:
         write = onnx_writer(OnnxModel(Path(graph), "logits", physical_cores()))
     else:
-        network = load_problem("chat").load_model(base_model(), ()).eval()
+        network = load_problem("chat").objective.load_model(base_model(), ()).eval()
 
         def write(ids: list[int], count: int) -> list[int]:
             with torch.inference_mode():

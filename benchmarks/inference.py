@@ -123,6 +123,7 @@ def export_plain(root: Path) -> Path:
     import onnx
     from onnxruntime.quantization import quantize_dynamic
 
+    from tasks.encoding.encoder import OUTPUT_NAME, encode_rows
     from tasks.encoding.token_files import load_tokenizer
     from tasks.params.workspace import Workspace
     from tasks.problems import load_problem
@@ -131,9 +132,11 @@ def export_plain(root: Path) -> Path:
 
     params = Workspace(root).params()
     kind, checkpoint = load_problem(params.problem), root / "models" / "checkpoint"
-    model = load_checkpoint(kind, checkpoint, params.labels).eval()
-    example = kind.collate(kind.encode(load_tokenizer(checkpoint, 128), kind.example(), ()), 0)
-    onnx.save(trace_model(model, example, kind.output_name, 17), root / "plain-fp32.onnx")
+    model = load_checkpoint(kind.objective, checkpoint, params.labels).eval()
+    example = kind.encoding.collate(
+        encode_rows(kind.encoding, load_tokenizer(checkpoint, 128), kind.decoding.example(), ()), 0
+    )
+    onnx.save(trace_model(model, example, OUTPUT_NAME, 17), root / "plain-fp32.onnx")
     quantize_dynamic(root / "plain-fp32.onnx", root / "plain.onnx")
     return root / "plain.onnx"
 

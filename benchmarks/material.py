@@ -87,7 +87,7 @@ def training_steps(root: Path, *overrides: str) -> Callable[[Sequence[np.ndarray
     from tasks.encoding.token_files import TokensInfo, read_features, read_tokens
     from tasks.params.workspace import cache_dir
     from tasks.problems import load_problem
-    from tasks.training.inputs import Setting
+    from tasks.training.inputs import TrainingInputs
     from tasks.training.loop import Trainer
     from tasks.training.methods.registry import apply_method
 
@@ -97,14 +97,25 @@ def training_steps(root: Path, *overrides: str) -> Callable[[Sequence[np.ndarray
         resolve_model(params.base_model, root, cache_dir()),
         root / "data" / "tokens",
     )
-    model = kind.load_model(base, params.labels, params.finetune.dropout)
+    model = kind.objective.load_model(base, params.labels, params.finetune.dropout)
     train, validation = (
         read_tokens(tokens / "train.arrow"),
         read_features(tokens / "validation.arrow"),
     )
     pad = TokensInfo.read(tokens).pad_token_id
-    setting = Setting(
-        kind, params.labels, train, validation, pad, params.finetune, None, 0, "cpu", root / "work"
+    setting = TrainingInputs(
+        kind.objective,
+        kind.encoding,
+        kind.scoring,
+        params.labels,
+        train,
+        validation,
+        pad,
+        params.finetune,
+        None,
+        0,
+        "cpu",
+        root / "work",
     )
     loop = Trainer(apply_method(model, base, params.finetune, setting.total_steps), setting, silent)
     loop.model.train()

@@ -105,10 +105,14 @@ def measure(tokens: str, method: str, epochs: float | None, seed: int) -> dict[s
             work=out / "work", report=silent,
         )  # fmt: skip
         facts = read_json(out / "training.json")
-        model = load_checkpoint(kind, out / "checkpoint", params.labels).to(device)
+        model = load_checkpoint(kind.objective, out / "checkpoint", params.labels).to(device)
     test = read_features(Path(tokens) / "test.arrow")
-    outputs = predict_torch(model, kind, test, TokensInfo.read(Path(tokens)).pad_token_id, device)
-    metric = kind.metrics(outputs, kind.references(test), params.labels)[kind.metric]
+    outputs = predict_torch(
+        model, kind.encoding, test, TokensInfo.read(Path(tokens)).pad_token_id, device
+    )
+    metric = kind.scoring.metrics(outputs, kind.encoding.references(test), params.labels)[
+        kind.scoring.metric
+    ]
     return {
         name: facts[name] for name in ("trained_parameters", "seconds_per_epoch", "peak_memory_mb")
     } | {"metric": metric}

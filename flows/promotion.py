@@ -157,7 +157,7 @@ def try_bundle(target: Contestant) -> None:
 
     info = target.open()
     problem = load_problem(info.problem)
-    example = problem.example()
+    example = problem.decoding.example()
     predictions = Predictor(info, problem).predict(example)
     if len(predictions) != len(next(iter(example.values()))):
         raise BundleError(

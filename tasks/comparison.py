@@ -22,12 +22,12 @@ from tasks.core.errors import BundleError, DataError
 from tasks.core.files import read_table
 from tasks.core.progress import Report
 from tasks.data.duplicates.normalization import digests, normalize_rows, positions
+from tasks.encoding.encoder import encode_rows
 from tasks.inference.bundle import BundleInfo, open_bundle
 from tasks.inference.predictor import Predictor
 from tasks.inference.session import take_rows
 from tasks.params.labels import canonical_labels
-from tasks.problems import load_problem
-from tasks.problems.base import Problem
+from tasks.problems import Problem, load_problem
 from tasks.scoring.slices import Slice, slice_rows
 from tasks.scoring.statistics.alpha_spending import fingerprint_rows, sketch_rows
 from tasks.scoring.statistics.bootstrap import Resampling, metric_intervals
@@ -91,10 +91,12 @@ def read_test_rows(
         count = "no rows" if not len(table) else "only one row"
         raise DataError(f"{file}: the test split has {count}; comparing takes at least 2.", remedy)
     problem_type = load_problem(problem)
-    texts = [table[column] for column in problem_type.text_columns]
+    texts = [table[column] for column in problem_type.rows.text_columns]
     hashes = positions(digests(normalize_rows(texts)))
     present = tuple(
-        name for name in slices if name in table.column_names and name != problem_type.label_column
+        name
+        for name in slices
+        if name in table.column_names and name != problem_type.rows.label_column
     )
     return TestRows(
         problem_type,
@@ -172,7 +174,7 @@ def score_bundles(
 def describe_model(scored: Scored, rows: TestRows, resampling: Resampling) -> dict[str, Any]:
     """One bundle on its own: metrics with intervals, calibration, speed, size."""
     info, problem = scored.info, rows.problem
-    details = problem.details(scored.outputs, scored.references, rows.labels)
+    details = problem.scoring.details(scored.outputs, scored.references, rows.labels)
     return {
         "recipe": info.recipe,
         "labels": list(info.labels),
@@ -180,7 +182,7 @@ def describe_model(scored: Scored, rows: TestRows, resampling: Resampling) -> di
         **scored.timings.summary(),
         **scored.timings.ranges(),
         "metrics": metric_intervals(
-            problem, scored.outputs, scored.references, rows.labels, resampling
+            problem.scoring, scored.outputs, scored.references, rows.labels, resampling
         ),
         "details": details,
     }
@@ -195,12 +197,12 @@ def compare_scored(
     """
     problem, references = rows.problem, first.references
     differences = metric_differences(
-        problem, (first.outputs, second.outputs), references, rows.labels, resampling
+        problem.scoring, (first.outputs, second.outputs), references, rows.labels, resampling
     )
-    first_right = problem.right(first.outputs, references)
-    second_right = problem.right(second.outputs, references)
+    first_right = problem.scoring.correct(first.outputs, references)
+    second_right = problem.scoring.correct(second.outputs, references)
     only_first, only_second = discordant(first_right, second_right)
-    agreement, probability_difference = problem.agreement(first.outputs, second.outputs)
+    agreement, probability_difference = problem.scoring.agreement(first.outputs, second.outputs)
     known = set(known_labels(second.info))
     old_labels = [label for label in rows.labels if label in known]
     return {
@@ -218,7 +220,7 @@ def compare_scored(
             _slices(rows, old_labels),
             (first_right, second_right),
             resampling,
-            problem.label_column,
+            problem.rows.label_column,
             min_slice_rows,
         ),
     }
@@ -231,10 +233,10 @@ def _slices(rows: TestRows, old_labels: Sequence[str]) -> list[Slice]:
     """
     problem, columns = rows.problem, rows.columns
     slices = [group for name in rows.slices for group in slice_rows(name, columns[name])]
-    if label := problem.label_column:
+    if label := problem.rows.label_column:
         by_label = slice_rows(label, columns[label], rows.labels)
         slices += [group for group in by_label if group.value in old_labels]
-    texts = [columns[name] for name in problem.text_columns]
+    texts = [columns[name] for name in problem.rows.text_columns]
     lengths = [sum(len(str(text[row])) for text in texts) for row in range(rows.count)]
     return slices + slice_rows(LENGTH, lengths)
 
@@ -296,19 +298,19 @@ def _serve(setting: Mapping[str, Any]) -> None:
         info = open_bundle(Path(setting["bundle"]), registered=setting["sha256"])
     problem, labels = load_problem(info.problem), setting["labels"]
     predictor = Predictor(info, problem)
-    table = read_table(Path(setting["test"]), [*problem.columns, *problem.derived])
-    features = problem.encode(predictor.tokenizer, table.to_pydict(), labels)
+    table = read_table(Path(setting["test"]), [*problem.rows.columns, *problem.rows.derived])
+    features = encode_rows(problem.encoding, predictor.tokenizer, table.to_pydict(), labels)
     pad = info.settings.pad_token_id
 
     def outputs(file: str) -> dict[str, Any]:
         calibrated = info.settings.calibration.apply(predictor.outputs_of_features(features))
-        aligned = problem.align(calibrated, known_labels(info), labels)
-        np.savez(file, outputs=aligned, references=problem.references(features))
+        aligned = problem.scoring.align_labels(calibrated, known_labels(info), labels)
+        np.savez(file, outputs=aligned, references=problem.encoding.references(features))
         return {}
 
     def turn(rows: list[int]) -> dict[str, Any]:
         def run(chosen: Indices) -> Floats:
-            return predictor.model.run(problem.collate(take_rows(features, chosen), pad))
+            return predictor.model.run(problem.encoding.collate(take_rows(features, chosen), pad))
 
         return time_turn(run, rows)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from tasks.core.progress import Report
 from tasks.core.ragged import is_finite, stack_rows
 from tasks.core.seeds import seed_everything
 from tasks.data.sources.fetching import resolve_model
+from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import TokensInfo, load_tokenizer, read_features
 from tasks.inference.calibration import Calibration
 from tasks.lifecycle.behaviour_gates import judge_behaviour, row_sets
@@ -41,13 +43,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tasks.core.arrays import Array, Columns, Features, Floats
-    from tasks.problems.base import Problem
+    from tasks.encoding.encoder import Encoder
+    from tasks.problems import Problem
 
 LENGTH = "length (tokens)"
 
 
 @dataclass(frozen=True)
-class Judged:
+class SplitOutputs:
+    """Raw outputs of a split's rows, and what is right."""
+
+    outputs: Floats
+    references: Array
+
+
+@dataclass(frozen=True)
+class ScoredTest:
     """Test outputs after tuned thresholds have decided the labels, and what scoring them takes."""
 
     problem: Problem
@@ -63,7 +74,9 @@ class Judged:
         outputs, references = self.outputs if outputs is None else outputs, self.references
         if rows is not None:
             outputs, references = outputs[rows], references[rows]
-        return metric_intervals(self.problem, outputs, references, self.labels, self.resampling)
+        return metric_intervals(
+            self.problem.scoring, outputs, references, self.labels, self.resampling
+        )
 
 
 def evaluate_checkpoint(
@@ -88,21 +101,23 @@ def evaluate_checkpoint(
     Raises ParamsError for a missing slice column, TrainingError if outputs are not finite.
     """
     problem_type = load_problem(problem)
+    scorer = problem_type.scoring
     check_slice_columns(splits / "test.parquet", evaluate.slices)
     test = read_table(splits / "test.parquet").to_pydict()
     # before the model runs, so that mistakes in params.yaml surface early
-    tests = problem_type.behaviour_tests(test, labels, evaluate, seed)
+    tests = scorer.behaviour_tests(test, labels, evaluate, seed)
     device = pick_device(device)
-    network = load_checkpoint(problem_type, checkpoint, labels)
-    predictor = Predictor(problem_type, labels, tokens, network, device)
+
+    def predictor_of(network: PreTrainedModel) -> TorchPredictor:
+        return TorchPredictor(problem_type.encoding, labels, tokens, network, device)
+
+    predictor = predictor_of(load_checkpoint(problem_type.objective, checkpoint, labels))
     base = None
-    if evaluate.baseline and problem_type.baseline_is_base:
+    if evaluate.baseline and scorer.baseline_is_base:
         base_dir = resolve_model(base_model, root, cache)
-        base_network = _load_base(problem_type, labels, base_dir, seed)
-        base = Predictor(problem_type, labels, tokens, base_network, device)
+        base = predictor_of(_load_base(problem_type, labels, base_dir, seed))
 
     validation = read_features(tokens / "validation.arrow")
-    validation_references = problem_type.references(validation)
     validation_outputs = predictor.outputs(validation, report, (0.0, 0.35))
     features = read_features(tokens / "test.arrow")
     outputs = predictor.outputs(features, report, (0.35, 0.7))
@@ -110,72 +125,87 @@ def evaluate_checkpoint(
         [rows for test in tests for rows in row_sets(test)], report, (0.7, 0.85)
     )
 
+    references = problem_type.encoding.references
+    on_validation = SplitOutputs(validation_outputs, references(validation))
+    on_test = SplitOutputs(outputs, references(features))
+    calibration = scorer.fit_calibration(
+        on_validation.outputs, on_validation.references, labels, out_of_scope
+    )
     resampling = Resampling(evaluate.bootstrap_resamples, evaluate.confidence, seed)
-    references = problem_type.references(features)
-    calibration = problem_type.fit_calibration(
-        validation_outputs, validation_references, labels, out_of_scope
+    scored = ScoredTest(
+        problem_type, labels, resampling, calibration.decide(outputs), on_test.references
     )
-    judged = Judged(problem_type, labels, resampling, calibration.decide(outputs), references)
-    thresholds = problem_type.threshold_details(
-        outputs, references, labels, calibration, out_of_scope
-    )
-    evaluation: dict[str, Any] = {
-        "split": "test",
-        "rows": len(outputs),
-        "metric": problem_type.metric,
-        "confidence": evaluate.confidence,
-        "metrics": judged.intervals(),
-        "validation_metrics": problem_type.metrics(
-            calibration.decide(validation_outputs), validation_references, labels
-        ),
-        **asdict(calibration),
-        "details": problem_type.details(judged.outputs, references, labels) | thresholds,
-        "validation_thresholds": problem_type.threshold_details(
-            validation_outputs, validation_references, labels, calibration, out_of_scope
-        ),
-    }
-    evaluation["calibrated"] = calibrate_outputs(
-        judged, outputs, calibration, evaluation["details"], set(thresholds)
-    )
-    evaluation["calibration_notes"] = calibration_notes(
-        problem_type, outputs, references, calibration
-    )
+    evaluation = _score(scored, on_validation, on_test, calibration, out_of_scope)
     report(2, {"progress": 0.87})
     slices = _slices(problem_type, test, features, evaluate.slices, labels)
-    evaluation["slices"] = [judge_slice(judged, group, evaluate.min_slice_rows) for group in slices]
-    evaluation["behaviour"] = judge_behaviour(problem_type, labels, tests, altered, calibration)
+    evaluation["slices"] = [judge_slice(scored, group, evaluate.min_slice_rows) for group in slices]
+    decode = partial(problem_type.decoding.decode, labels=labels, calibration=calibration)
+    evaluation["behaviour"] = judge_behaviour(
+        scorer, problem_type.decoding, decode, tests, altered, calibration
+    )
     report(3, {"progress": 0.93})
     baseline = None
     if base is not None:
         baseline = base.outputs(features, report, (0.93, 0.96))
     elif evaluate.baseline:
-        columns = [*problem_type.columns, *problem_type.derived]
+        columns = [*problem_type.rows.columns, *problem_type.rows.derived]
         train = read_table(splits / "train.parquet", columns).to_pydict()
-        baseline = problem_type.baseline(train, test, labels, seed)
-    evaluation["baseline"] = None if baseline is None else compare_baseline(judged, baseline)
-    answer = only_answer(problem_type, judged.outputs, test, labels)
+        baseline = scorer.baseline(train, test, labels, seed)
+    evaluation["baseline"] = None if baseline is None else compare_baseline(scored, baseline)
+    answer = only_answer(scorer, problem_type.decoding, scored.outputs, test, labels)
     evaluation["notes"] = model_notes(evaluation, answer)
     models = {**({"before": base.model} if base else {}), "after": predictor.model}
-    evaluation["answers"] = problem_type.compare_answers(
-        models, predictor.tokenizer, test, evaluate
-    )
+    evaluation["answers"] = scorer.compare_answers(models, predictor.tokenizer, test, evaluate)
     write_json(evaluation_report, evaluation)
     report(4, {"progress": 1.0})
 
 
-class Predictor:
+def _score(
+    scored: ScoredTest,
+    validation: SplitOutputs,
+    test: SplitOutputs,
+    calibration: Calibration,
+    out_of_scope: str | None,
+) -> dict[str, Any]:
+    """Metrics and details of the outputs, as trained and calibrated."""
+    scorer, labels = scored.problem.scoring, scored.labels
+    thresholds, validation_thresholds = (
+        scorer.threshold_details(split.outputs, split.references, labels, calibration, out_of_scope)
+        for split in (test, validation)
+    )
+    details = scorer.details(scored.outputs, scored.references, labels) | thresholds
+    return {
+        "split": "test",
+        "rows": len(test.outputs),
+        "metric": scorer.metric,
+        "confidence": scored.resampling.confidence,
+        "metrics": scored.intervals(),
+        "validation_metrics": scorer.metrics(
+            calibration.decide(validation.outputs), validation.references, labels
+        ),
+        **asdict(calibration),
+        "details": details,
+        "validation_thresholds": validation_thresholds,
+        "calibrated": calibrate_outputs(
+            scored, test.outputs, calibration, details, set(thresholds)
+        ),
+        "calibration_notes": calibration_notes(scorer, test.outputs, test.references, calibration),
+    }
+
+
+class TorchPredictor:
     """A loaded model that computes outputs of features or of rows."""
 
     def __init__(
         self,
-        problem: Problem,
+        encoder: Encoder,
         labels: Sequence[str],
         tokens: Path,
         model: PreTrainedModel,
         device: str,
     ) -> None:
         info = TokensInfo.read(tokens)
-        self.problem, self.labels, self.device = problem, labels, device
+        self.encoder, self.labels, self.device = encoder, labels, device
         self.pad_token_id = info.pad_token_id
         self.tokenizer = load_tokenizer(tokens / "tokenizer", info.max_length)
         self.model = model.to(device).eval()
@@ -192,7 +222,7 @@ class Predictor:
             report(1, {"progress": low + (high - low) * metrics["progress"]})
 
         outputs = predict_torch(
-            self.model, self.problem, features, self.pad_token_id, self.device, report=scaled
+            self.model, self.encoder, features, self.pad_token_id, self.device, report=scaled
         )
         if not is_finite(outputs):
             raise TrainingError(
@@ -207,7 +237,9 @@ class Predictor:
         self, row_sets: Sequence[Columns], report: Report, progress: tuple[float, float]
     ) -> list[Floats]:
         """Outputs of each set of rows; rows already known are not computed again."""
-        encoded = [self.problem.encode(self.tokenizer, rows, self.labels) for rows in row_sets]
+        encoded = [
+            encode_rows(self.encoder, self.tokenizer, rows, self.labels) for rows in row_sets
+        ]
         missing: dict[str, tuple[Features, int]] = {}
         for features in encoded:
             for row, key in enumerate(_keys(features)):
@@ -227,7 +259,7 @@ def _load_base(
 ) -> PreTrainedModel:
     """Load the base model as training starts from it; a missing head is drawn at random."""
     seed_everything(seed)
-    return problem.load_model(directory, labels)
+    return problem.objective.load_model(directory, labels)
 
 
 def check_slice_columns(table: Path, columns: Sequence[str]) -> None:
@@ -246,7 +278,7 @@ def check_slice_columns(table: Path, columns: Sequence[str]) -> None:
 
 
 def calibrate_outputs(
-    judged: Judged,
+    scored: ScoredTest,
     outputs: Floats,
     calibration: Calibration,
     details: Mapping[str, Any],
@@ -257,15 +289,15 @@ def calibrate_outputs(
     outputs   the model's, before calibration
     settled   names of details computed from calibrated outputs already
     """
-    problem, labels, references = judged.problem, judged.labels, judged.references
+    problem, labels, references = scored.problem, scored.labels, scored.references
     scaled = calibration.apply(outputs)
-    before = problem.metrics(outputs, references, labels)
-    after = problem.metrics(scaled, references, labels)
-    signs = problem.metric_signs
+    before = problem.scoring.metrics(outputs, references, labels)
+    after = problem.scoring.metrics(scaled, references, labels)
+    signs = problem.scoring.metric_signs
     moved = [name for name in before if signs[name] < 0 or before[name] != after[name]]
     changed = {
         name: value
-        for name, value in problem.details(scaled, references, labels).items()
+        for name, value in problem.scoring.details(scaled, references, labels).items()
         if name not in settled and value != details[name]
     }
     return {
@@ -274,7 +306,7 @@ def calibrate_outputs(
     }
 
 
-def judge_slice(judged: Judged, group: Slice, min_rows: int) -> dict[str, Any]:
+def judge_slice(scored: ScoredTest, group: Slice, min_rows: int) -> dict[str, Any]:
     """Metrics of one slice; a slice of fewer than `min_rows` rows is only counted."""
     entry = {
         "column": group.column,
@@ -284,26 +316,26 @@ def judge_slice(judged: Judged, group: Slice, min_rows: int) -> dict[str, Any]:
         "judged": len(group.rows) >= min_rows,
     }
     if entry["judged"]:
-        intervals = judged.intervals(group.rows)
-        by_label = group.column == judged.problem.label_column
-        names = judged.problem.label_metrics if by_label else None
+        intervals = scored.intervals(group.rows)
+        by_label = group.column == scored.problem.rows.label_column
+        names = scored.problem.scoring.label_metrics if by_label else None
         entry["metrics"] = {
             name: interval for name, interval in intervals.items() if names is None or name in names
         }
     return entry
 
 
-def compare_baseline(judged: Judged, outputs: Floats) -> dict[str, Any]:
+def compare_baseline(scored: ScoredTest, outputs: Floats) -> dict[str, Any]:
     """Metrics of the baseline's outputs, and the model's lead over it."""
-    problem = judged.problem
-    pair = (judged.outputs, outputs)
+    problem = scored.problem
+    pair = (scored.outputs, outputs)
     return {
-        "name": problem.baseline_name,
-        "metrics": judged.intervals(outputs=outputs),
+        "name": problem.scoring.baseline_name,
+        "metrics": scored.intervals(outputs=outputs),
         "difference": {
-            "metric": problem.metric,
+            "metric": problem.scoring.metric,
             **difference_interval(
-                problem, pair, judged.references, judged.labels, judged.resampling
+                problem.scoring, pair, scored.references, scored.labels, scored.resampling
             ),
         },
     }
@@ -316,7 +348,7 @@ def _slices(
     columns: Sequence[str],
     labels: Sequence[str],
 ) -> list[Slice]:
-    label = problem.label_column
+    label = problem.rows.label_column
     names = [name for name in dict.fromkeys(columns) if name != label]
     slices = [group for name in names for group in slice_rows(name, test[name])]
     if label:

@@ -15,6 +15,7 @@ from tasks.core.errors import ExportError, ParamsError, ParityError, did_you_mea
 from tasks.core.files import atomic_path, write_json
 from tasks.core.progress import Report
 from tasks.core.ragged import largest_difference
+from tasks.encoding.encoder import OUTPUT_NAME
 from tasks.encoding.token_files import TokensInfo, read_tokens, take, token_lengths
 from tasks.inference.session import OnnxModel
 from tasks.params.schema import ExportParams
@@ -152,9 +153,11 @@ def export_candidates(
     fp32 ONNX and PyTorch compute different outputs.
     """
     problem_type = load_problem(problem)
-    recipes = check_recipes(problem_type.recipes if export.recipes is None else export.recipes)
+    recipes = check_recipes(
+        problem_type.defaults.recipes if export.recipes is None else export.recipes
+    )
     pad = TokensInfo.read(tokens).pad_token_id
-    model = load_checkpoint(problem_type, checkpoint, labels).eval()
+    model = load_checkpoint(problem_type.objective, checkpoint, labels).eval()
     started = time.perf_counter()
     material = replace(
         _material(model, problem_type, tokens, pad, export, seed),
@@ -195,10 +198,10 @@ def _material(
     seed: int,
 ) -> Material:
     # two rows of different length: tracing must not bake in the batch size or the padding
-    example = problem.collate(_spread_rows(tokens / "train.arrow", 2), pad)
+    example = problem.encoding.collate(_spread_rows(tokens / "train.arrow", 2), pad)
     try:
-        trace = trace_causal if problem.reads_on else trace_model
-        traced = trace(model, example, problem.output_name, export.opset)
+        trace = trace_causal if problem.decoding.has_kv_cache else trace_model
+        traced = trace(model, example, OUTPUT_NAME, export.opset)
     except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise ExportError(
             f"{type(model).__name__}: cannot be traced to ONNX opset {export.opset}: "
@@ -210,7 +213,9 @@ def _material(
     features = take(table, np.sort(rows))
     # batches of one row: ranges must come from text, not from padding
     batches = [
-        problem.collate({name: values[i : i + 1] for name, values in features.items()}, pad)
+        problem.encoding.collate(
+            {name: values[i : i + 1] for name, values in features.items()}, pad
+        )
         for i in range(len(rows))
     ]
     return Material(traced, model.config, batches, seed)
@@ -229,7 +234,7 @@ def _distil(
     """Train a student; returns its Material and the seconds spent. ValueError if it cannot be."""
     from tasks.shipping.distillation import distill, make_student
 
-    if problem.draws_inputs:
+    if problem.encoding.random_inputs:
         raise ValueError(
             f"{problem.name} has outputs as wide as the vocabulary, too many to distil"
         )
@@ -238,7 +243,7 @@ def _distil(
     started = time.perf_counter()
     student = make_student(model, export.distilled_layers or len(layer_stack(model)) // 2)
     rows, epochs = read_tokens(tokens / "train.arrow"), export.distillation_epochs
-    distill(student, model, problem, rows, pad, epochs=epochs, seed=seed, report=report)
+    distill(student, model, problem.encoding, rows, pad, epochs=epochs, seed=seed, report=report)
     return _material(student, problem, tokens, pad, export, seed), time.perf_counter() - started
 
 
@@ -273,8 +278,8 @@ def _check_parity(
 ) -> None:
     from tasks.training.networks.torch_outputs import predict_torch
 
-    torch_outputs = predict_torch(model, problem, features, pad)
-    onnx_outputs = OnnxModel(file, problem.output_name).outputs(features, problem, pad)
+    torch_outputs = predict_torch(model, problem.encoding, features, pad)
+    onnx_outputs = OnnxModel(file, OUTPUT_NAME).outputs(features, problem.encoding, pad)
     difference = largest_difference(torch_outputs, onnx_outputs)
     if not difference <= PARITY:  # so written that NaN fails too
         raise ParityError(

@@ -19,7 +19,7 @@ from tasks.encoding.token_files import TokensInfo, load_tokenizer, read_features
 from tasks.params.finetuning import FinetuneParams
 from tasks.params.schema import BaseModelParams
 from tasks.problems import Problem, load_problem
-from tasks.training.inputs import Progress, Setting
+from tasks.training.inputs import Progress, TrainingInputs
 from tasks.training.loop import BEST, Trainer, claim_work
 from tasks.training.methods.adapter_files import AdapterFacts, load_adapter, save_adapter
 from tasks.training.methods.checkpoints import ADAPTER, save_checkpoint, take_additions
@@ -75,9 +75,9 @@ def finetune_model(
         "base": base_sha256, "base_files": base_files, **_contents(tokens, start, adapter),
     }  # fmt: skip
     claim_work(work, sha256_json(identity))
-    _check_metric(problem_type, finetune.early_stopping_metric or problem_type.metric)
+    _check_metric(problem_type, finetune.early_stopping_metric or problem_type.scoring.metric)
     seed_everything(seed)
-    model = problem_type.load_model(base, labels, finetune.dropout)
+    model = problem_type.objective.load_model(base, labels, finetune.dropout)
     train = read_tokens(tokens / "train.arrow")
     origin = None
     if start is not None:
@@ -91,9 +91,11 @@ def finetune_model(
     validation = read_features(tokens / "validation.arrow")
     weights = _class_weights(problem_type, train, labels, finetune)
     if start is None:
-        problem_type.start_head(untrained_parameters(model, base), train, weights)
-    setting = Setting(
-        problem_type,
+        problem_type.objective.start_head(untrained_parameters(model, base), train, weights)
+    inputs = TrainingInputs(
+        problem_type.objective,
+        problem_type.encoding,
+        problem_type.scoring,
         labels,
         train,
         validation,
@@ -104,7 +106,7 @@ def finetune_model(
         device,
         work,
     )
-    tuning = apply_method(model, base, finetune, setting.total_steps)
+    tuning = apply_method(model, base, finetune, inputs.total_steps)
     trained_on = base_sha256 if origin is None else origin["checkpoint_sha256"]
     facts = AdapterFacts.of_run(trained_on, base_model.path, problem, labels, finetune)
     if adapter:
@@ -112,7 +114,7 @@ def finetune_model(
     if start is not None:
         take_additions(tuning, start / "checkpoint", facts)
     counts = _parameter_counts(tuning.model)
-    trainer = Trainer(tuning, setting, report)
+    trainer = Trainer(tuning, inputs, report)
     started = time.perf_counter()
     progress = trainer.run()
     seconds = time.perf_counter() - started
@@ -151,8 +153,8 @@ def _class_weights(
 ) -> Floats | None:
     if finetune.class_weights == "none":  # saves reading the rows' references
         return None
-    references = problem.references(train.select(["references"]).to_pydict())
-    return problem.class_weights(references, labels, finetune.class_weights)
+    references = problem.encoding.references(train.select(["references"]).to_pydict())
+    return problem.objective.class_weights(references, labels, finetune.class_weights)
 
 
 def _curves(trainer: Trainer, progress: Progress) -> dict[str, Any]:
@@ -174,7 +176,7 @@ def _costs(trainer: Trainer, progress: Progress, seconds: float) -> dict[str, fl
     return {
         "seconds": round(seconds, 1),
         "seconds_per_epoch": round(seconds / epochs, 2) if epochs else None,
-        "peak_memory_mb": peak_memory_mb(trainer.setting.device),
+        "peak_memory_mb": peak_memory_mb(trainer.inputs.device),
     }
 
 
@@ -191,11 +193,11 @@ def _hashes(directory: Path) -> list[str]:
 
 
 def _check_metric(problem: Problem, name: str) -> None:
-    if name not in problem.metric_signs:
+    if name not in problem.scoring.metric_signs:
         raise ParamsError(
             f"finetune.early_stopping_metric: unknown metric '{name}'."
-            f"{did_you_mean(name, problem.metric_signs)}",
-            f"Known: {', '.join(problem.metric_signs)}.",
+            f"{did_you_mean(name, problem.scoring.metric_signs)}",
+            f"Known: {', '.join(problem.scoring.metric_signs)}.",
         )
 
 
@@ -220,11 +222,11 @@ def _continue(
     seed: int,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Load the start's weights; (rows to train on, `start` entry of the training report)."""
-    old_labels = problem.labels_of(checkpoint_labels(start / "checkpoint"))
+    old_labels = problem.objective.labels_of(checkpoint_labels(start / "checkpoint"))
     carried = carry_over(
-        model, problem.load_model(start / "checkpoint", old_labels, finetune.dropout)
+        model, problem.objective.load_model(start / "checkpoint", old_labels, finetune.dropout)
     )
-    new_labels = problem.labels_of(list(model.config.label2id))
+    new_labels = problem.objective.labels_of(list(model.config.label2id))
     renumbered = [new_labels.index(label) if label in new_labels else None for label in old_labels]
     old_train = read_tokens(start / "tokens" / "train.arrow")
     rows, counts = replayed_rows(train, old_train, renumbered, finetune.replay_share, seed)

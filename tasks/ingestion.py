@@ -48,7 +48,7 @@ MEMORY = "512MB"  # enough to copy columns; only DuckDB knows what a user's own 
 if TYPE_CHECKING:
     import duckdb
 
-    from tasks.problems.base import Problem
+    from tasks.problems import Problem
 
 
 def ingest_sources(
@@ -93,7 +93,7 @@ def _ingest(
     report: Report,
 ) -> Account:
     names = _distinct_names(ingest.sources, fetched)
-    mapping = {} if ingest.query else column_mapping(problem, ingest)
+    mapping = {} if ingest.query else column_mapping(problem.rows, ingest)
     mapped = (column for columns in mapping.values() for column in columns)
     wanted = None if ingest.query else {name for column in mapped for name in roots(column)}
     with atomic_path(raw) as new, _database(raw.parent, memory) as (connection, scratch):
@@ -110,9 +110,9 @@ def _ingest(
         quarantine = [entry for table in loaded_tables for entry in table.quarantine]
         if ingest.query:
             quarantine += _query(connection, ingest, loaded)
-            query = rows_of_result(connection, problem, ingest, loaded)
+            query = rows_of_result(connection, problem.rows, ingest, loaded)
         else:
-            query = rows_of_columns(connection, problem, ingest, mapping, loaded)
+            query = rows_of_columns(connection, problem.rows, ingest, mapping, loaded)
         rows, mended, set_aside = _write_rows(connection, query, new / "rows.parquet")
         quarantine += set_aside
         losses = Losses("ingest")

@@ -214,8 +214,8 @@ def _log_model(run_id: str, root: Path, params: Params) -> str:
 
     package = Path(__file__).resolve().parent
     problem = load_problem(params.problem)
-    example = problem.example()
-    complete = problem.prediction_example(params.labels)
+    example = problem.decoding.example()
+    complete = problem.decoding.prediction_example(params.labels)
     bundle = open_bundle(root / "models" / "bundle")
     predictions = [complete] if complete else Predictor(bundle, problem).predict(example)
     outputs = pd.DataFrame([named(prediction) for prediction in predictions])

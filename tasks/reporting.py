@@ -25,7 +25,7 @@ from tasks.reports.plots import (
 )
 
 if TYPE_CHECKING:
-    from tasks.problems.base import Problem
+    from tasks.problems import Problem
 
 
 def write_report(
@@ -85,7 +85,7 @@ def learning_plots(training: Mapping[str, Any], problem: Problem) -> Iterator[Pl
     """Loss and validation metric over the steps; nothing for a run that took no step."""
     curve, evaluations = training["curve"], training["evaluations"]
     if curve and evaluations:
-        first, last, metric = curve[0], curve[-1], problem.metric
+        first, last, metric = curve[0], curve[-1], problem.scoring.metric
         alt = (
             f"Training loss from {first['loss']:.3f} to {last['loss']:.3f} "
             f"over {last['step']} steps; "
@@ -107,7 +107,9 @@ def slice_plots(problem: Problem, evaluation: Mapping[str, Any]) -> Iterator[Plo
     for column in dict.fromkeys(entry["column"] for entry in judged):
         slices = [entry for entry in judged if entry["column"] == column]
         measured = slices[0]["metrics"]
-        metric = problem.metric if problem.metric in measured else next(iter(measured))
+        metric = (
+            problem.scoring.metric if problem.scoring.metric in measured else next(iter(measured))
+        )
         lowest = min(slices, key=lambda entry: entry["metrics"][metric]["value"])
         alt = (
             f"{metric_title(metric)} by {column} with intervals; lowest is {lowest['value']} "

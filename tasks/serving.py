@@ -27,7 +27,7 @@ class BundleModel(PythonModel):  # type: ignore[misc]
         registered = str((context.model_config or {}).get(BUNDLE_SHA256))
         info = open_bundle(Path(context.artifacts["bundle"]), problem_names(), registered)
         problem = load_problem(info.problem)
-        self.columns = list(problem.example())
+        self.columns = list(problem.decoding.example())
         self.predictor = Predictor(info, problem)
 
     def predict(

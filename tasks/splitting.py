@@ -64,11 +64,11 @@ def split_rows(
     predefined = SPLIT in rows.column_names  # the sources name the splits
     splits.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".split.", dir=splits.parent) as scratch:
-        texts = DistinctTexts(Path(scratch), normalized(rows, problem_type.text_columns))
+        texts = DistinctTexts(Path(scratch), normalized(rows, problem_type.rows.text_columns))
         if predefined:
             tiers = given_tiers(rows)
         else:
-            groups = _split_keys(rows, problem_type.split_columns, texts, Path(scratch))
+            groups = _split_keys(rows, problem_type.rows.split_columns, texts, Path(scratch))
             tiers = assign(groups, split)
         report(1, {"progress": 0.3})
         claims = Claims(texts, tiers)
@@ -85,7 +85,7 @@ def split_rows(
         tiers[~leaving], account, quarantined_rows(rows, claims, leaving, matches), predefined
     )
     splits.mkdir(parents=True)
-    classes = write_splits(rows, splits, problem_type.label_column, tiers, leaving)
+    classes = write_splits(rows, splits, problem_type.rows.label_column, tiers, leaving)
     described = describe(classes, labels, tiers, leaving, split, predefined)
     losses = Losses("split")
     quarantined = write_jsonl(

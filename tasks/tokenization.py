@@ -16,6 +16,7 @@ from tasks.core.prefetch import map_ahead
 from tasks.core.progress import Report
 from tasks.data.sources.fetching import resolve_model
 from tasks.data.tables.loaded import SPLITS
+from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import TokensInfo, load_tokenizer
 from tasks.params.schema import BaseModelParams, TokenizeParams
 from tasks.problems import Problem, load_problem
@@ -114,14 +115,16 @@ def _tokenize(
 ) -> tuple[int, int]:
     """Tokenize one split batch by batch; (rows, truncated rows)."""
     tokenizer = load_tokenizer(tokens / "tokenizer", max_length)
-    wanted = ["row", *problem.columns, *problem.derived]
+    wanted = ["row", *problem.rows.columns, *problem.rows.derived]
     done, total = progress
     rows = cut = 0
     writer = None
 
     def encode(batch: pa.RecordBatch) -> pa.Table:
         columns = batch.to_pydict()
-        arrow = pa.table({"row": columns.pop("row"), **problem.encode(tokenizer, columns, labels)})
+        arrow = pa.table(
+            {"row": columns.pop("row"), **encode_rows(problem.encoding, tokenizer, columns, labels)}
+        )
         position = arrow.column_names.index("input_ids")
         input_ids = arrow["input_ids"].cast(pa.list_(pa.int32()))
         return arrow.set_column(position, "input_ids", input_ids)

@@ -57,10 +57,10 @@ def validate_rows(
         ThreadPoolExecutor(1) as pool,
     ):
         # read the texts while Great Expectations is imported, which takes seconds
-        texts, label = problem_type.text_columns, problem_type.label_column
+        texts, label = problem_type.rows.text_columns, problem_type.rows.label_column
         reading = pool.submit(
             Judged, rows, texts, label, labels,
-            validate.script, problem_type.facts, Path(scratch) / "texts",
+            validate.script, problem_type.rows.facts, Path(scratch) / "texts",
         )  # fmt: skip
         checks = resolve_checks(problem_type, labels, validate)
         judged = reading.result()
@@ -77,7 +77,7 @@ def validate_rows(
     account.write(valid)
     off = sorted(name for name, action in validate.actions.items() if action == "off")
     entries = [describe(outcome, judged) for outcome in outcomes]
-    columns = [*problem_type.columns, *problem_type.derived]
+    columns = [*problem_type.rows.columns, *problem_type.rows.derived]
     write_json(validation_report, {
         "rows_in": len(rows), "rows_out": kept, "quarantined": len(rows) - kept,
         "account": account.plain(), "checks": entries, "off": off,
@@ -105,7 +105,9 @@ def resolve_checks(
 
     Raises ParamsError for unknown names and expectations, and for actions that do not apply.
     """
-    checks = general_checks(problem.text_columns, validate) + problem.expectations(validate, labels)
+    checks = general_checks(problem.rows.text_columns, validate) + problem.rows.expectations(
+        validate, labels
+    )
     names = [check.name for check in checks]
     unknown = [
         f"'{name}'.{did_you_mean(name, names)}" for name in validate.actions if name not in names

@@ -26,6 +26,7 @@ from tasks.core.files import read_json, write_json
 from tasks.core.progress import Report
 from tasks.core.ragged import stack_rows
 from tasks.data.sources.base_models import weight_files
+from tasks.encoding.encoder import OUTPUT_NAME
 from tasks.encoding.token_files import TokensInfo, read_features
 from tasks.inference.predictor import Predictor
 from tasks.inference.session import OnnxModel, physical_cores, take_rows
@@ -36,7 +37,7 @@ from tasks.scoring.statistics.bootstrap import Resampling, metric_intervals
 from tasks.shipping.bundle_writer import assemble_bundle, seal_bundle
 from tasks.shipping.candidates import (
     TORCH,
-    Judge,
+    RecipeJudge,
     Variant,
     choose_recipe,
     first_passing,
@@ -74,7 +75,7 @@ def verify_candidates(
     from outside.
     """
     problem_type = load_problem(problem)
-    references = problem_type.references(read_features(tokens / "validation.arrow"))
+    references = problem_type.encoding.references(read_features(tokens / "validation.arrow"))
     rows = _timing_rows(len(references), verify.timing_rows, seed)
     threads = verify.threads or physical_cores()
     setting = {
@@ -82,42 +83,53 @@ def verify_candidates(
         "problem": problem,
         "labels": labels,
         "threads": threads,
-        "writes": problem_type.reads_on,
+        "writes": problem_type.decoding.has_kv_cache,
     }
     torch, *others = _variants(checkpoint, candidates)
     with Workbench("tasks.verification", setting, rows) as bench:
         bench.start([torch, *others[:2]])
         _examine_references(bench, torch, others[0])
         assert torch.outputs is not None
-        thresholds = problem_type.fit_calibration(torch.outputs, references, labels, out_of_scope)
-        judge = Judge(problem_type, references, labels, verify, rows, torch, thresholds)
+        thresholds = problem_type.scoring.fit_calibration(
+            torch.outputs, references, labels, out_of_scope
+        )
+        judge = RecipeJudge(
+            problem_type.scoring, references, labels, verify, rows, torch, thresholds
+        )
         judged = _judge_in_order(bench, judge, others, report)
         examined = [torch, *(variant for variant in others if variant.outputs is not None)]
         bench.time(
             examined, lambda share: report(len(others) + 1, {"progress": 0.6 + 0.35 * share})
         )
     _add_speed(judged, others)
-    shipped, reason = choose_recipe(judged, problem_type.metric, verify)
+    shipped, reason = choose_recipe(judged, problem_type.scoring.metric, verify)
     chosen = next(variant for variant in others if variant.name == shipped)
     assert chosen.outputs is not None
-    calibration = problem_type.fit_calibration(chosen.outputs, references, labels, out_of_scope)
+    calibration = problem_type.scoring.fit_calibration(
+        chosen.outputs, references, labels, out_of_scope
+    )
     assemble_bundle(
         bundle, chosen.model, tokens, checkpoint,
-        problem=problem_type, labels=labels, recipe=shipped,
+        problem=problem, labels=labels, recipe=shipped,
         calibration=calibration, threads=verify.threads,
     )  # fmt: skip
     outputs, test_references = _test_outputs(bundle, problem_type, tokens / "test.arrow")
     test_metrics = metric_intervals(
-        problem_type, calibration.apply(outputs), test_references, labels, Resampling(seed=seed)
+        problem_type.scoring,
+        calibration.apply(outputs),
+        test_references,
+        labels,
+        Resampling(seed=seed),
     )
     seal_bundle(bundle, {name: interval["value"] for name, interval in test_metrics.items()})
-    notes = calibration_notes(problem_type, outputs, test_references, calibration)
+    notes = calibration_notes(problem_type.scoring, outputs, test_references, calibration)
     rows_used = {"validation": len(references), "test": len(outputs), "timing": torch.timings.rows}
     verification = {
         "checkpoint": {
             "metric": judge.metric(torch), "size_bytes": torch.size_bytes, **torch.speed(),
         },
-        "metric": problem_type.metric, "candidates": judged, "shipped": shipped, "reason": reason,
+        "metric": problem_type.scoring.metric,
+        "candidates": judged, "shipped": shipped, "reason": reason,
         "notes": [*notes, *speed_notes(shipped, chosen.speedup_over(others[0]))],
         **asdict(calibration), "test_metrics": test_metrics, "rows": rows_used, "threads": threads,
     }  # fmt: skip
@@ -166,7 +178,7 @@ def _examine_references(bench: Workbench, *variants: Variant) -> None:
 
 
 def _judge_in_order(
-    bench: Workbench, judge: Judge, variants: list[Variant], report: Report
+    bench: Workbench, judge: RecipeJudge, variants: list[Variant], report: Report
 ) -> list[dict[str, Any]]:
     """Verdicts in order; recipes after the first that passes are examined only if `examine_all`."""
     judged: list[dict[str, Any]] = []
@@ -188,7 +200,9 @@ def _add_speed(judged: list[dict[str, Any]], variants: list[Variant]) -> None:
 def _test_outputs(bundle: Path, problem: Problem, test: Path) -> tuple[Floats, Array]:
     """The finished bundle's outputs on the test rows, before calibration, and the references."""
     features = read_features(test)
-    return Predictor(bundle, problem).outputs_of_features(features), problem.references(features)
+    return Predictor(bundle, problem).outputs_of_features(features), problem.encoding.references(
+        features
+    )
 
 
 def _serve(setting: Mapping[str, Any]) -> None:
@@ -203,7 +217,7 @@ def _serve(setting: Mapping[str, Any]) -> None:
 
     def run_rows(rows: Indices) -> Floats:
         chosen = take_rows(features, rows)
-        return problem.reduce(run(problem.collate(chosen, pad)), chosen)
+        return problem.encoding.reduce(run(problem.encoding.collate(chosen, pad)), chosen)
 
     def outputs(file: str, alone: list[int]) -> dict[str, Any]:
         singles = [run_rows(np.asarray([row]))[0] for row in alone]
@@ -221,8 +235,12 @@ def _serve(setting: Mapping[str, Any]) -> None:
 
 
 def _load_onnx(model: Path, setting: Mapping[str, Any], problem: Problem) -> Runners:
-    onnx = OnnxModel(model, problem.output_name, setting["threads"])
-    return onnx.run, lambda features, pad: onnx.outputs(features, problem, pad), onnx_writer(onnx)
+    onnx = OnnxModel(model, OUTPUT_NAME, setting["threads"])
+    return (
+        onnx.run,
+        lambda features, pad: onnx.outputs(features, problem.encoding, pad),
+        onnx_writer(onnx),
+    )
 
 
 def _load_torch(model: Path, setting: Mapping[str, Any], problem: Problem) -> Runners:
@@ -231,16 +249,16 @@ def _load_torch(model: Path, setting: Mapping[str, Any], problem: Problem) -> Ru
     from tasks.training.networks.torch_outputs import predict_torch
 
     torch.set_num_threads(setting["threads"])
-    network = load_checkpoint(problem, model, setting["labels"]).eval()
+    network = load_checkpoint(problem.objective, model, setting["labels"]).eval()
 
     def run(batch: Batch) -> Floats:
         with torch.inference_mode():
             tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
-            outputs: Floats = network(**tensors)[problem.output_name].numpy()
+            outputs: Floats = network(**tensors)[OUTPUT_NAME].numpy()
             return outputs
 
     def run_all(features: Features, pad: int) -> Floats:
-        return predict_torch(network, problem, features, pad)
+        return predict_torch(network, problem.encoding, features, pad)
 
     return run, run_all, torch_writer(network)
 

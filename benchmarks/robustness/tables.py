@@ -170,11 +170,15 @@ def _validate(problem: str, tried: Sequence[Ingested]) -> list[dict[int, dict[st
     rows = rows.set_column(0, "row", pa.array(range(len(rows)), pa.int64()))
     rows = rows.set_column(rows.column_names.index("_file"), "_file", files)
     labels = (
-        sorted({label for label in pc.unique(flat(rows[kind.label_column])).to_pylist() if label})
-        if kind.label_column
+        sorted(
+            {label for label in pc.unique(flat(rows[kind.rows.label_column])).to_pylist() if label}
+        )
+        if kind.rows.label_column
         else []
     )
-    known = {"duplicates"} | {check.name for check in kind.expectations(ValidateParams(), labels)}
+    known = {"duplicates"} | {
+        check.name for check in kind.rows.expectations(ValidateParams(), labels)
+    }
     validate = ValidateParams.model_validate(
         {"min_rows": 1, "actions": {name: "off" for name in OF_THE_WHOLE if name in known}}
     )

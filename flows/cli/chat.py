@@ -53,7 +53,7 @@ def chat(
     workspace = None if bundle else open_workspace(context, directory)
     alias = alias if alias or version else "champion"
     predictor, title = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
-    if not predictor.problem.reads_on:
+    if not predictor.problem.decoding.has_kv_cache:
         raise ParamsError(
             f"chat: a {predictor.problem.name} model cannot chat.", "Use `ratchet predict`."
         )

@@ -252,7 +252,7 @@ def predict(
         return
     for row in rows:
         inputs = " | ".join(map(str, row.inputs.values()))
-        print(f"{predictor.problem.say(row.prediction)}  {inputs}")
+        print(f"{predictor.problem.decoding.describe(row.prediction)}  {inputs}")
 
 
 @app.command()

@@ -70,7 +70,7 @@ def describe_pair(
     paired = Resampling(params.promotion.resamples, seed=params.seed)
     return {
         "test": describe_rows(rows),
-        "metric": rows.problem.metric,
+        "metric": rows.problem.scoring.metric,
         "models": [
             {"title": c.title, "version": c.number, **describe_model(model, rows, single)}
             for c, model in scored.items()

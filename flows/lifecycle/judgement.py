@@ -94,8 +94,8 @@ def judge_version(
         comparison=comparison,
         chance=None if champion else _against_chance(own, rows, metric, resampling),
         only_answer=""
-        if problem.baseline_is_base
-        else only_answer(problem, own.outputs, rows.columns, rows.labels),
+        if problem.scoring.baseline_is_base
+        else only_answer(problem.scoring, problem.decoding, own.outputs, rows.columns, rows.labels),
         high_water=_against_mark(mark.title, scored, rows, metric, resampling) if mark else None,
         mark_gone=mark_problem,
         rows=rows.count,
@@ -162,8 +162,8 @@ def _find_mark(
 def _metric(rows: TestRows, wanted: str | None) -> str:
     problem = rows.problem
     if wanted is None:
-        return problem.metric
-    known = [name for name, sign in problem.metric_signs.items() if sign > 0]
+        return problem.scoring.metric
+    known = [name for name, sign in problem.scoring.metric_signs.items() if sign > 0]
     if wanted not in known:
         raise ParamsError(
             f"promotion.metric: '{wanted}' cannot be the promotion metric."
@@ -195,8 +195,8 @@ def _against_mark(
 
     problem, references = rows.problem, scored["challenger"].references
     outputs = (scored["challenger"].outputs, scored["mark"].outputs)
-    differences = metric_differences(problem, outputs, references, rows.labels, resampling)
-    right = (problem.right(output, references) for output in outputs)
+    differences = metric_differences(problem.scoring, outputs, references, rows.labels, resampling)
+    right = (problem.scoring.correct(output, references) for output in outputs)
     return PairedDifference(title, differences[metric], sum(discordant(*right)))
 
 
@@ -206,10 +206,10 @@ def _against_chance(
     """The difference to chance; None if the problem's baseline is its base model, not chance."""
     from tasks.scoring.statistics.chance import difference_to_chance
 
-    if rows.problem.baseline_is_base:
+    if rows.problem.scoring.baseline_is_base:
         return None
     return difference_to_chance(
-        rows.problem, metric, scored.outputs, scored.references, rows.labels, resampling
+        rows.problem.scoring, metric, scored.outputs, scored.references, rows.labels, resampling
     )
 
 
@@ -218,6 +218,6 @@ def _best(rows: TestRows, metric: str, scored: dict[int, Scored]) -> int:
 
     def value(number: int) -> float:
         model = scored[number]
-        return rows.problem.metrics(model.outputs, model.references, rows.labels)[metric]
+        return rows.problem.scoring.metrics(model.outputs, model.references, rows.labels)[metric]
 
     return max(scored, key=value)

@@ -30,7 +30,9 @@ def look_for_reasons(workspace: Workspace) -> list[Trigger]:
     needs_model = settings.drift.enabled or settings.performance.enabled
     predictor = _load(champion) if champion and needs_model else None
     labelled = root / settings.performance.labelled if settings.performance.labelled else None
-    registered = _registered_metric(registry, champion, problem.metric) if champion else None
+    registered = (
+        _registered_metric(registry, champion, problem.scoring.metric) if champion else None
+    )
     return [
         _new_data(workspace, registry),
         drift_trigger(
@@ -39,9 +41,11 @@ def look_for_reasons(workspace: Workspace) -> list[Trigger]:
             predictor,
             settings.drift,
             params.seed,
-            tuple(problem.example()),
+            tuple(problem.decoding.example()),
         ),
-        performance_trigger(labelled, predictor, registered, settings.performance, params.seed),
+        performance_trigger(
+            labelled, problem, predictor, registered, settings.performance, params.seed
+        ),
         age_trigger(_trained_at(champion), datetime.now(UTC), settings.age),
         _unjudged(workspace, registry),
     ]
@@ -97,7 +101,7 @@ def _new_data(workspace: Workspace, registry: Registry) -> Trigger:
 
     params = workspace.params()
     settings: NewDataTrigger = params.retrain.new_data
-    columns = tuple(load_problem(params.problem).columns)
+    columns = tuple(load_problem(params.problem).rows.columns)
     if not settings.enabled:
         return new_data_trigger(Path(os.devnull), None, columns, settings)
     workspace.store.mkdir(exist_ok=True)

@@ -75,7 +75,7 @@ def _predict_command(workspace: Workspace) -> str:
     """An example command that fits the problem's inputs."""
     from tasks.problems import load_problem
 
-    inputs = load_problem(workspace.params().problem).example()
+    inputs = load_problem(workspace.params().problem).decoding.example()
     texts = all(isinstance(values[0], str) for values in inputs.values())
     if not texts:
         return "ratchet predict --input FILE"

@@ -136,16 +136,16 @@ def make_workspace(request: Request, guessed: Guess) -> Made:
     params = parse(values, "init")
     facts = _inspect(params, root)
     labels = sorted(facts.labels)
-    usual_base = values["base_model"] == dict(problem.default_base)
+    usual_base = values["base_model"] == dict(problem.defaults.base_model)
     size = TrainingSize(facts.to_train_on, len(labels), usual_base)
     settings = {
         "labels": labels,
         "ingest": params.ingest.model_dump(mode="json") | {"sources": sources},
-        "metric": problem.metric,
-        "recipes": problem.recipes,
-        "finetune": finetune_values(size, problem.finetune_defaults),
+        "metric": problem.scoring.metric,
+        "recipes": problem.defaults.recipes,
+        "finetune": finetune_values(size, problem.defaults.finetune),
         "size": size,
-        "max_length": problem.default_max_length,
+        "max_length": problem.defaults.max_length,
         "out_of_scope": request.out_of_scope,
     }
     write_text(root / "params.yaml", _render(values | settings))
@@ -186,7 +186,7 @@ def _check_new(root: Path) -> None:
 def base_model_of(request: Request, problem: Problem) -> dict[str, Any]:
     """`base_model` of params.yaml: the requested one, or the problem's default."""
     if request.base_model is None:
-        return dict(problem.default_base)
+        return dict(problem.defaults.base_model)
     path = request.base_model
     if Path(path).exists():  # params.yaml holds paths relative to the workspace
         path = os.path.relpath(Path(path).resolve(), request.directory.resolve())
@@ -231,7 +231,7 @@ def _inspect(params: Params, root: Path) -> Seen:
     from tasks.data.tables.label_lists import flat
     from tasks.ingestion import read_sources
 
-    column = load_problem(params.problem).label_column
+    column = load_problem(params.problem).rows.label_column
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "raw"
         account = read_sources(

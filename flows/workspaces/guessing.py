@@ -117,7 +117,7 @@ def guess(
         _require_spans(rows)
     guesses = []
     for name in [problem] if problem else problem_names():
-        candidate = load_problem(name)
+        candidate = load_problem(name).rows
         known = [*candidate.columns, *candidate.replaceable]
         unknown = [column for column in named if column not in known]
         may_guess = not unknown and (problem or named or candidate.is_meant(rows))

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from tasks.core.arrays import Floats
     from tasks.encoding.dialogues import Turn
-    from tasks.inference.predictor import Predictor
     from tasks.inference.session import Cache, OnnxModel
 
 ANSWER_TOKENS = 64  # maximum length of a predicted answer
@@ -120,8 +119,10 @@ def answer_tokens(wanted: int, room: int) -> int:
     return max(1, min(wanted, int(ANSWER_SHARE * room)))
 
 
-def answer(predictor: Predictor, turns: Sequence[Turn]) -> str:
-    """A bundle's greedy answer to a dialogue whose last turn is the user's."""
-    tokens = answer_tokens(ANSWER_TOKENS, predictor.info.settings.max_length)
-    speaker = Speaker(predictor.tokenizer, predictor.model, Sampling(tokens))
-    return "".join(speaker.answer(turns)).strip()
+def answer(tokenizer: Tokenizer, model: OnnxModel, turns: Sequence[Turn], max_length: int) -> str:
+    """Greedy answer to a dialogue whose last turn is the user's.
+
+    max_length  the model's context, tokens
+    """
+    tokens = answer_tokens(ANSWER_TOKENS, max_length)
+    return "".join(Speaker(tokenizer, model, Sampling(tokens)).answer(turns)).strip()

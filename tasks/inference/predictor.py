@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.errors import BundleError
 from tasks.encoding.token_files import load_tokenizer
 from tasks.inference.bundle import MODEL, REMEDY, BundleInfo, open_bundle
+from tasks.inference.generation import answer
 from tasks.inference.session import OnnxModel
 
 if TYPE_CHECKING:
     from tasks.core.arrays import Columns, Features, Floats
-    from tasks.problems.base import Problem
+    from tasks.inference.decoder import PredictingProblem
 
 
 class Predictor:
@@ -26,7 +27,7 @@ class Predictor:
     moves no probability by more than 0.01.
     """
 
-    def __init__(self, bundle: Path | BundleInfo, problem: Problem) -> None:
+    def __init__(self, bundle: Path | BundleInfo, problem: PredictingProblem) -> None:
         self.info = bundle if isinstance(bundle, BundleInfo) else open_bundle(bundle)
         settings = self.info.settings
         if settings.problem != problem.name:
@@ -61,7 +62,7 @@ class Predictor:
         if shape is None:
             return [f"the model has no output '{settings.output_name}'"]
         mismatches = []
-        labels = len(self.problem.output_labels(settings.labels))
+        labels = len(self.problem.decoding.output_labels(settings.labels))
         width = shape[-1] if shape else None
         if labels and isinstance(width, int) and width != labels:
             mismatches.append(f"config.json has labels for {labels} outputs, the model has {width}")
@@ -75,18 +76,24 @@ class Predictor:
 
     def outputs(self, rows: Columns) -> Floats:
         """Raw outputs, one per row in the rows' order along the first axis."""
-        # answers are dropped: a label unknown to the bundle must not stop a prediction
-        inputs = {
-            name: values for name, values in rows.items() if name not in self.problem.answer_columns
-        }
-        return self.outputs_of_features(
-            self.problem.encode(self.tokenizer, inputs, self.info.labels)
-        )
+        return self.outputs_of_features(self.problem.encoding.encode(self.tokenizer, rows))
 
     def outputs_of_features(self, features: Features) -> Floats:
         """Raw outputs of rows that are already tokenized."""
-        return self.model.outputs(features, self.problem, self.info.settings.pad_token_id)
+        return self.model.outputs(features, self.problem.encoding, self.info.settings.pad_token_id)
 
     def predict(self, rows: Columns) -> list[dict[str, Any]]:
         """Predictions as users see them, one per row; probabilities are temperature-scaled."""
-        return self.problem.predict(self, rows)
+        decoder, settings = self.problem.decoding, self.info.settings
+        outputs = self.outputs(rows)
+        if not len(outputs):
+            return []
+        predictions = decoder.decode(outputs, rows, self.info.labels, settings.calibration)
+        for prediction in predictions:
+            decoder.name_tokens(prediction, self.tokenizer)
+        for prediction, turns in zip(predictions, decoder.prompts(rows), strict=False):
+            if turns:
+                prediction["answer"] = answer(
+                    self.tokenizer, self.model, turns, settings.max_length
+                )
+        return predictions

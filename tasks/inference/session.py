@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from tasks.inference.cache_names import PAST, PRESENT
 
 if TYPE_CHECKING:
     from tasks.core.arrays import Features, Floats
+    from tasks.encoding.encoder import Collator
 
 BATCH_TOKENS = 1024  # padded tokens per batch: larger batches leave the CPU cache and gain nothing
 BATCH_ROWS = 32
@@ -30,20 +31,6 @@ MANY_BATCHES = 8
 
 # the KV cache of what a causal model has read, by the names of the graph's inputs
 Cache = dict[str, npt.NDArray[np.float32]]
-
-
-class Collator(Protocol):
-    """The part of a problem type that builds model inputs and reduces the outputs."""
-
-    batch_tokens: ClassVar[int]
-
-    def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
-        """Pad the features of some rows into one batch."""
-        ...
-
-    def reduce(self, outputs: Floats, features: Features) -> Floats:
-        """Reduce a batch's outputs to what is kept; the first axis stays the rows."""
-        ...
 
 
 class OnnxModel:
@@ -115,7 +102,7 @@ class OnnxModel:
             )
         return outputs[0], dict(zip(cache, present, strict=True))
 
-    def outputs(self, features: Features, problem: Collator, pad_token_id: int) -> Floats:
+    def outputs(self, features: Features, collator: Collator, pad_token_id: int) -> Floats:
         """Outputs in the rows' order, first axis the rows; of no rows, an empty array.
 
         Its other axes are those of the model's output, 0 where they are not fixed.
@@ -123,14 +110,14 @@ class OnnxModel:
         lengths = np.fromiter(map(len, features["input_ids"]), np.int64, len(features["input_ids"]))
         if not len(lengths):
             return self._no_outputs()
-        budget = min(BATCH_TOKENS, problem.batch_tokens)
+        budget = min(BATCH_TOKENS, collator.batch_tokens)
         batches = list(inference_batches(lengths, budget, BATCH_ROWS))[::-1]  # longest first
         many = self.threads > 1 and len(batches) >= MANY_BATCHES
         model = self.on_one_thread if many else self
 
         def compute(rows: npt.NDArray[np.int64]) -> Floats:
             batch = take_rows(features, rows)
-            return problem.reduce(model.run(problem.collate(batch, pad_token_id)), batch)
+            return collator.reduce(model.run(collator.collate(batch, pad_token_id)), batch)
 
         if not many:
             return gather(list(map(compute, batches)), batches)

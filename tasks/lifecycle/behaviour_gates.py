@@ -6,7 +6,7 @@ single answer are marked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +17,11 @@ from tasks.scoring.statistics.chance import gives_one_answer
 
 if TYPE_CHECKING:
     from tasks.core.arrays import Array, Columns, Floats
-    from tasks.problems.base import BehaviourTest, Problem
+    from tasks.inference.decoder import Decoder
+    from tasks.scoring.behaviour import BehaviourTest
+    from tasks.scoring.scorer import Scorer
 
+Decode = Callable[["Floats", "Columns"], list[dict[str, Any]]]
 MAX_EXAMPLES = 5  # failures kept per behavioural test
 
 
@@ -28,14 +31,16 @@ def row_sets(test: BehaviourTest) -> list[Columns]:
 
 
 def judge_behaviour(
-    problem: Problem,
-    labels: Sequence[str],
+    scorer: Scorer,
+    decoder: Decoder,
+    decode: Decode,
     tests: Sequence[BehaviourTest],
     outputs: Sequence[Floats],
     calibration: Calibration,
 ) -> list[dict[str, Any]]:
     """Each test's pass rate, first failures, and whether its kind of test gets a single answer.
 
+    decode   `decoder.decode` with all but the outputs and rows filled in
     outputs  one entry for each of `row_sets` of each test, in order
     """
     remaining = iter(outputs)
@@ -46,48 +51,42 @@ def judge_behaviour(
             row for rows in test_outputs for row in calibration.decide(rows)
         )
     one_answer = {
-        kind: gives_one_answer(problem, stack_rows(rows)) for kind, rows in rows_by_kind.items()
+        kind: gives_one_answer(scorer, stack_rows(rows)) for kind, rows in rows_by_kind.items()
     }
+
+    def brief(outputs: Floats, rows: Columns, failed: Array) -> list[dict[str, Any]]:
+        predictions = decode(outputs[failed], _take(rows, failed)) if len(failed) else []
+        return [_brief(decoder, prediction) for prediction in predictions]
+
     return [
-        {
-            **_judge(problem, labels, test, test_outputs, calibration),
-            "one_answer": one_answer[test.kind],
-        }
+        {**_judge(test, test_outputs, calibration, brief), "one_answer": one_answer[test.kind]}
         for test, test_outputs in outputs_by_test
     ]
 
 
 def _judge(
-    problem: Problem,
-    labels: Sequence[str],
     test: BehaviourTest,
     outputs: Sequence[Floats],
     calibration: Calibration,
+    brief: Callable[[Floats, Columns, Array], list[dict[str, Any]]],
 ) -> dict[str, Any]:
     after, before = outputs[0], outputs[1] if test.against is not None else None
     passed = test.passes(
         calibration.decide(after), None if before is None else calibration.decide(before)
     )
     failed = np.flatnonzero(~passed)[:MAX_EXAMPLES]
-    predictions = (
-        problem.decode(after[failed], _take(test.rows, failed), labels, calibration)
-        if len(failed)
-        else []
-    )
     predictions_before: Sequence[Mapping[str, Any] | None] = [None] * len(failed)
-    if before is not None and test.against is not None and len(failed):
-        predictions_before = problem.decode(
-            before[failed], _take(test.against, failed), labels, calibration
-        )
+    if before is not None and test.against is not None:
+        predictions_before = brief(before, test.against, failed)
     examples = [
         {
             "before": None if test.against is None else _row(test.against, row),
             "after": _row(test.rows, row),
-            "prediction_before": _brief(problem, prediction_before),
-            "prediction_after": _brief(problem, prediction),
+            "prediction_before": prediction_before,
+            "prediction_after": prediction,
         }
         for row, prediction, prediction_before in zip(
-            failed, predictions, predictions_before, strict=True
+            failed, brief(after, test.rows, failed), predictions_before, strict=True
         )
     ]
     rates = {"rows": len(passed), "passed": int(passed.sum()), "pass_rate": float(passed.mean())}
@@ -102,10 +101,8 @@ def _row(rows: Columns, row: int) -> dict[str, Any]:
     return {name: values[row] for name, values in rows.items()}
 
 
-def _brief(problem: Problem, prediction: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if prediction is None:
-        return None
+def _brief(decoder: Decoder, prediction: Mapping[str, Any]) -> dict[str, Any]:
     short = {
         name: value for name, value in prediction.items() if not isinstance(value, (dict, list))
     }
-    return short or {"prediction": problem.say(prediction)}
+    return short or {"prediction": decoder.describe(prediction)}

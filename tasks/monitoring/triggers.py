@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from tasks.data.tables.loaded import (
     scalar,
 )
 from tasks.data.tables.row_files import read_batches
+from tasks.encoding.encoder import encode_rows
 from tasks.monitoring.drift_tests import (
     DriftTest,
     classifier_test,
@@ -44,7 +45,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tasks.core.arrays import Array, Features, Floats
+    from tasks.data.row_format import RowFormat
+    from tasks.encoding.encoder import Encoder
     from tasks.inference.predictor import Predictor
+    from tasks.scoring.scorer import Scorer
 
 LEAST_ROWS = 20  # per sample; the tests hold out half, and fewer would be too few
 _NAMED = 5  # rows and labels named in a message
@@ -214,8 +218,8 @@ def _compare(
         vocabulary_test(old, new, draw),
         classifier_test(old, new, draw),
     ]
-    if predictor is not None and predictor.problem.label_column is not None:
-        labels_of = predictor.problem.predicted_labels
+    if predictor is not None and predictor.info.labels:
+        labels_of = predictor.problem.decoding.predicted_labels
         old, new = (
             [
                 label
@@ -232,8 +236,20 @@ def _plain(test: DriftTest) -> dict[str, Any]:
     return {name: value for name, value in asdict(test).items() if name != "name"}
 
 
+class MeasuredProblem(Protocol):
+    """The parts of a problem type that measuring the champion on labelled rows takes."""
+
+    @property
+    def rows(self) -> RowFormat: ...
+    @property
+    def encoding(self) -> Encoder: ...
+    @property
+    def scoring(self) -> Scorer: ...
+
+
 def performance_trigger(
     labelled: Path | None,
+    problem: MeasuredProblem,
     predictor: Predictor | None,
     registered: float | None,
     params: PerformanceTrigger,
@@ -256,16 +272,16 @@ def performance_trigger(
         return _idle("performance", reason)
     if not labelled.exists():
         return _idle("performance", f"No rows were labelled yet: there is no {labelled}.")
-    outputs, references = _outputs_and_references(labelled, predictor)
+    outputs, references = _outputs_and_references(labelled, problem, predictor)
     count = len(references)
     if count < params.min_rows:
         reason = (
             f"Too few rows to measure the champion: {count} labelled of {params.min_rows} needed."
         )
         return _idle("performance", reason, {"rows": count})
-    metric = predictor.problem.metric
+    metric = problem.scoring.metric
     interval = metric_intervals(
-        predictor.problem, outputs, references, predictor.info.labels, Resampling(seed=seed)
+        problem.scoring, outputs, references, predictor.info.labels, Resampling(seed=seed)
     )[metric]
     least = registered - params.max_fall
     reason = (
@@ -283,14 +299,20 @@ def performance_trigger(
     return Trigger("performance", True, interval["high"] < least, reason, numbers)
 
 
-def _outputs_and_references(labelled: Path, predictor: Predictor) -> tuple[Floats, Array]:
-    problem, labels = predictor.problem, predictor.info.labels
+def _outputs_and_references(
+    labelled: Path, problem: MeasuredProblem, predictor: Predictor
+) -> tuple[Floats, Array]:
+    labels = predictor.info.labels
     features: Features = {}
     unknown: list[tuple[str | None, int]] = []  # (label, row number from 1)
     count = 0
-    for batch in read_batches(labelled, problem.columns, problem):
+    for batch in read_batches(labelled, problem.rows.columns, problem.rows):
         columns = batch.inputs.to_pydict()
-        cells = columns[problem.label_column] if problem.label_column in problem.columns else []
+        cells = (
+            columns[problem.rows.label_column]
+            if problem.rows.label_column in problem.rows.columns
+            else []
+        )
         unknown += [
             (label, count + i)
             for i, cell in enumerate(cells, 1)
@@ -301,15 +323,17 @@ def _outputs_and_references(labelled: Path, predictor: Predictor) -> tuple[Float
         if not unknown:
             rows = {
                 name: ["" if value is None else value for value in columns[name]]
-                for name in problem.columns
+                for name in problem.rows.columns
             }
-            for name, values in problem.encode(predictor.tokenizer, rows, labels).items():
+            for name, values in encode_rows(
+                problem.encoding, predictor.tokenizer, rows, labels
+            ).items():
                 features.setdefault(name, []).extend(values)
     if unknown:
         raise _unknown_labels(labelled, unknown, labels)
     if not features:
         return np.empty(0, np.float32), np.empty(0)
-    return predictor.outputs_of_features(features), problem.references(features)
+    return predictor.outputs_of_features(features), problem.encoding.references(features)
 
 
 def _unknown_labels(

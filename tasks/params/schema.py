@@ -293,15 +293,21 @@ def set_value(values: Any, override: str) -> None:
 
 
 def save_overrides(path: Path, overrides: Sequence[str]) -> None:
-    """Write the overrides into params.yaml, keeping its comments and order."""
+    """Write the overrides into params.yaml; every other line stays as it is."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)  # as the template of `ratchet init` has them
+    yaml.representer.add_representer(type(None), _represent_null)
     document = yaml.load(path.read_text(encoding="utf-8"))
     for override in overrides:
         set_value(document, override)
     with atomic_path(path) as new, new.open("w", encoding="utf-8") as file:
         yaml.dump(document, file)
+
+
+def _represent_null(representer: Any, _: None) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def parse(values: Mapping[str, Any], origin: str = "params.yaml") -> Params:

@@ -1,64 +1,46 @@
-"""Masked language modelling: an encoder goes on learning a language, or a domain's, from texts without labels."""
+"""Masked language modelling: an encoder continues pretraining on texts without labels.
+
+Some tokens are hidden and the model predicts them. The checkpoint is a base model for other types.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.core.arrays import Array, Columns, Features, Floats
-from tasks.data.quality.checks import Check
+from tasks.core.arrays import Array, Columns, Features, Floats, Indices
+from tasks.data.row_format import Guessed
 from tasks.data.tables.column_guesses import small_valued, texts
 from tasks.encoding.masking import Vocabulary, draw_masks, mask_row
-from tasks.encoding.padding import encode_texts
+from tasks.encoding.padding import encode_texts, pad_features, pad_rows
 from tasks.encoding.windows import NO_WORD
-from tasks.inference.calibration import Calibration
-from tasks.problems.base import Guessed
-from tasks.problems.token_guesses import TokenGuesses
-from tasks.scoring.tokens import GUESSES, LIKELIHOOD, keep_places, losses_figure, perplexity
+from tasks.problems.parts.rows import Rows
+from tasks.problems.parts.tokens import INFERENCE_TOKENS, TokenObjective, TokenScorer, loss_figure
+from tasks.problems.problem import InitDefaults, Problem
+from tasks.scoring.tokens import GUESSES, LIKELIHOOD, keep_places, perplexity
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from tokenizers import Tokenizer
-    from transformers import PreTrainedModel
 
-    from tasks.inference.predictor import Predictor
-    from tasks.params.schema import ValidateParams
+    from tasks.encoding.dialogues import Turn
+    from tasks.inference.calibration import Calibration
 
 
-class MaskedLM(TokenGuesses):
-    """Texts without labels: some of their tokens are hidden, the model says which they are. Its checkpoint is a base for other problems.
+def guess_columns(rows: Columns) -> Guessed | None:
+    """The first text."""
+    text = next(iter(texts(rows)), None)
+    return {"text": text} if text else None
 
-    For judging a text's masks rest on its token ids alone; for training they are drawn anew each time.
-    """
 
-    name = "masked-lm"
-    draws_inputs = True
-    columns = {"text": "the text"}
-    text_columns = ("text",)
-    metric_signs = {"masked_accuracy": 1, "log_loss": -1, "perplexity": -1}
-    metric = "masked_accuracy"
-    finetune_defaults = {
-        "epochs": 3,
-        "learning_rate": 5e-5,
-        "head_learning_rate": None,
-        "batch_size": 16,
-    }
+class MaskedEncoder:
+    """Masks of evaluation depend on a text's token ids alone; masks of training are drawn anew."""
 
-    def guess_columns(self, rows: Columns) -> Guessed | None:
-        text = next(iter(texts(rows)), None)
-        return {"text": text} if text else None
+    batch_tokens = INFERENCE_TOKENS
+    random_inputs = True
 
-    def is_meant(self, rows: Columns) -> bool:
-        """Not where a column may hold labels."""
-        return not small_valued(rows)
-
-    def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
-        return []
-
-    def encode(self, tokenizer: Tokenizer, rows: Columns, labels: Sequence[str]) -> Features:
+    def encode(self, tokenizer: Tokenizer, rows: Columns) -> Features:
         vocabulary, encoded = Vocabulary.of(tokenizer), encode_texts(tokenizer, [rows["text"]])
         masked = [mask_row(ids, vocabulary) for ids in encoded["input_ids"]]
         features: Features = {
@@ -71,67 +53,75 @@ class MaskedLM(TokenGuesses):
             ],
             "vocabulary": [[vocabulary.mask, vocabulary.size]] * len(masked),
         }
-        if any(token != NO_WORD for _, _, right in masked for token in right):
-            features["references"] = [right for _, _, right in masked]
+        if any(token != NO_WORD for _, _, hidden in masked for token in hidden):
+            features["references"] = [hidden for _, _, hidden in masked]
         return features
+
+    def encode_answers(self, rows: Columns, labels: Sequence[str]) -> Features:
+        return {}
+
+    def collate(self, features: Features, pad_token_id: int) -> dict[str, Indices]:
+        return pad_features(features, pad_token_id)
+
+    def references(self, features: Features) -> Array:
+        return pad_rows(features["references"], NO_WORD)
 
     def training_batch(
         self, features: Features, pad_token_id: int
     ) -> tuple[dict[str, Array], Array]:
-        input_ids, references = draw_masks(features, pad_token_id)
-        return {**self.collate(features, pad_token_id), "input_ids": input_ids}, references
+        input_ids, targets = draw_masks(features, pad_token_id)
+        return {**self.collate(features, pad_token_id), "input_ids": input_ids}, targets
 
     def reduce(self, outputs: Floats, features: Features) -> Floats:
         return keep_places(outputs, features)
 
-    def load_model(
-        self, directory: Path, labels: Sequence[str], dropout: float | None = None
-    ) -> PreTrainedModel:
-        from transformers import AutoModelForMaskedLM
 
-        from tasks.training.networks.pretrained import load_pretrained
+class MaskedDecoder:
+    """Likeliest tokens for a text's own masks; for other texts the perplexity of hidden tokens."""
 
-        return load_pretrained(AutoModelForMaskedLM, directory, dropout)
+    has_kv_cache = False
 
-    def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
-        return {"Log-loss of masked tokens": losses_figure(evaluation["details"])}
+    def output_labels(self, labels: Sequence[str]) -> Sequence[str]:
+        return labels
 
     def decode(
         self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration
     ) -> list[dict[str, Any]]:
-        """Of a text with mask tokens the likeliest for each, by their ids; of any other the perplexity of what was hidden from it."""
         predictions = []
-        for places in outputs:
-            asked, known = (np.nan_to_num(some).any(-1) for some in (places[:, 2:], places[:, :2]))
+        for positions in outputs:
+            asked = np.nan_to_num(positions[:, 2:]).any(-1)
+            known = np.nan_to_num(positions[:, :2]).any(-1)
             fills = [
-                {"mask": number, "token": int(token), "score": float(np.exp(likelihood))}
-                for number, place in enumerate(places[asked])
+                {
+                    "mask": mask,
+                    "token": int(token),
+                    "score": float(np.exp(likelihood)),
+                }
+                for mask, guesses in enumerate(positions[asked])
                 for token, likelihood in zip(
-                    place[2 : 2 + GUESSES], place[2 + GUESSES :], strict=True
+                    guesses[2 : 2 + GUESSES], guesses[2 + GUESSES :], strict=True
                 )
             ]
             predictions.append(
-                {"perplexity": perplexity(places[known, LIKELIHOOD]), "fills": fills}
+                {"perplexity": perplexity(positions[known, LIKELIHOOD]), "fills": fills}
             )
         return predictions
 
-    def predict(self, predictor: Predictor, rows: Columns) -> list[dict[str, Any]]:
-        """`decode`'s predictions with tokens in place of their ids."""
-        predictions = super().predict(predictor, rows)
-        for prediction in predictions:
-            for fill in prediction["fills"]:
-                fill["token"] = predictor.tokenizer.decode(
-                    [fill["token"]], skip_special_tokens=False
-                ).strip()
-        return predictions
+    def name_tokens(self, prediction: dict[str, Any], tokenizer: Tokenizer) -> None:
+        for fill in prediction["fills"]:
+            fill["token"] = tokenizer.decode([fill["token"]], skip_special_tokens=False).strip()
 
-    def say(self, prediction: Mapping[str, Any]) -> str:
+    def prompts(self, rows: Columns) -> list[Sequence[Turn]]:
+        return []
+
+    def predicted_labels(self, prediction: Mapping[str, Any]) -> list[str]:
+        return []
+
+    def describe(self, prediction: Mapping[str, Any]) -> str:
         if prediction["perplexity"] is not None:
             return f"perplexity {prediction['perplexity']:.1f}"
-        return (
-            ", ".join(f"{fill['token']} {fill['score']:.3f}" for fill in prediction["fills"])
-            or "nothing to guess"
-        )
+        fills = (f"{fill['token']} {fill['score']:.3f}" for fill in prediction["fills"])
+        return ", ".join(fills) or "nothing to guess"
 
     def prediction_example(self, labels: Sequence[str]) -> dict[str, Any] | None:
         return {"perplexity": 12.0, "fills": [{"mask": 0, "token": "bank", "score": 0.5}]}
@@ -140,3 +130,29 @@ class MaskedLM(TokenGuesses):
         return {
             "text": ["The [MASK] was clean and the staff were kind.", "It broke after two [MASK]."]
         }
+
+
+PROBLEM = Problem(
+    rows=Rows(
+        name="masked-lm",
+        columns={"text": "the text"},
+        text_columns=("text",),
+        guess_columns=guess_columns,
+        # a column of few values may hold labels
+        is_meant=lambda rows: not small_valued(rows),
+        expectations=lambda validate, labels: [],
+    ),
+    encoding=MaskedEncoder(),
+    objective=TokenObjective("AutoModelForMaskedLM"),
+    scoring=TokenScorer("masked_accuracy"),
+    decoding=MaskedDecoder(),
+    figures=loss_figure("Log-loss of masked tokens"),
+    defaults=InitDefaults(
+        finetune={
+            "epochs": 3,
+            "learning_rate": 5e-5,
+            "head_learning_rate": None,
+            "batch_size": 16,
+        }
+    ),
+)

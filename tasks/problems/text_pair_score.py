@@ -1,22 +1,34 @@
-"""Text pair scoring: two texts to a number, such as relevance, similarity, click or rating; it ranks."""
+"""Text pair scoring: two texts to a number, such as relevance, similarity or rating; it ranks.
+
+Rows of one query (by default: of one first text) are ranked against each other, stay in one split,
+and are drawn together where intervals are made. References are (score, query's id), (n, 2).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from tasks.core.arrays import Array, Columns, Features, Floats
+from tasks.core.arrays import Array, Bools, Columns, Floats, Indices
 from tasks.data.quality.checks import Check
+from tasks.data.row_format import Guessed
 from tasks.data.tables.column_guesses import scores, text_pair
-from tasks.encoding.padding import encode_texts, pad_features
-from tasks.inference.calibration import Calibration
-from tasks.problems.base import BehaviourTest, Guessed
-from tasks.problems.unlabelled import Unlabelled
-from tasks.scoring.behaviour import invariance_rows
+from tasks.problems.parts.classes import all_outputs, load_classifier, start_as_drawn
+from tasks.problems.parts.rows import Rows
+from tasks.problems.parts.texts import TextEncoder
+from tasks.problems.parts.unlabelled import (
+    check_no_label_tests,
+    metrics_once,
+    no_calibration,
+    no_class_weights,
+    no_labels,
+)
+from tasks.problems.problem import InitDefaults, Problem
+from tasks.scoring.behaviour import BehaviourTest, invariance_rows
 from tasks.scoring.pairs import (
     METRICS,
     QUERY,
@@ -27,7 +39,6 @@ from tasks.scoring.pairs import (
     score_details,
     score_metrics,
 )
-from tasks.scoring.statistics.draws import Resampled
 
 if TYPE_CHECKING:
     import torch
@@ -35,168 +46,168 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
+    from tasks.encoding.dialogues import Turn
+    from tasks.inference.calibration import Calibration
     from tasks.params.schema import EvaluateParams, ValidateParams
+    from tasks.scoring.statistics.draws import Resampled
+    from tasks.training.objective import Loss
 
-USUAL = 10.0  # the largest score that trains well as it is
-MOVED = 0.1  # of the range of scores: how far a small change of a text may move one
+TEXTS = ("text_a", "text_b")
+QUERY_NAMES = ("query", "query_id", "qid")
+LARGE_SCORE = 10.0  # scores beyond it train slowly
+STABLE_SHARE = 0.1  # of the range of scores: how far a small change of a text may move one
 
 
-class TextPairScore(Unlabelled):
-    """Two texts, a score. Rows of one query (without one: of one first text) are ranked among each other, stay in one split, and are
-    drawn together where intervals are made.
+def guess_columns(rows: Columns) -> Guessed | None:
+    """Two texts, a column of numbers, and a query where a column is named so."""
+    pair = text_pair(rows)
+    score = next((name for name in scores(rows) if name not in pair), None)
+    if not pair or score is None:
+        return None
+    columns = {"text_a": pair[0], "text_b": pair[1], "score": score}
+    queries = (name for name in rows if name.lower() in QUERY_NAMES)
+    query = next((name for name in queries if name not in columns.values()), None)
+    return columns | ({"query": query} if query else {})
 
-    Of a row the references are (score, the query's number), (n, 2).
-    """
 
-    name = "text-pair-score"
-    columns = {
-        "text_a": "the first text, such as a question or what a user liked",
-        "text_b": "the second, such as an answer or an item",
-        "score": "a number, higher for a better pair",
-    }
-    types = {"score": "DOUBLE"}
-    derived = {"query": "text_a"}
-    replaceable = ("query",)
-    text_columns = ("text_a", "text_b")
-    split_columns = ("query",)
-    answer_columns = ("score", "query")
-    metric_signs = METRICS
-    metric = "spearman"
-    baseline_name = "cosine of TF-IDF"
-    finetune_defaults = {"learning_rate": 1e-4, "head_learning_rate": None}
-
-    def guess_columns(self, rows: Columns) -> Guessed | None:
-        pair = text_pair(rows)
-        score = next((name for name in scores(rows) if name not in pair), None)
-        query = next(
-            (
-                name
-                for name in rows
-                if name.lower() in ("query", "query_id", "qid") and name not in (*pair, score)
-            ),
-            None,
-        )
-        if not pair or score is None:
-            return None
-        return {
-            "text_a": pair[0],
-            "text_b": pair[1],
-            "score": score,
-            **({"query": query} if query else {}),
-        }
-
-    def output_labels(self, labels: Sequence[str]) -> Sequence[str]:
-        return ["score"]
-
-    def expectations(self, validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
-        between, given = "expect_column_values_to_be_between", validate.score_range
-        checks = [
-            Check("null_score", "expect_column_values_to_not_be_null", {"column": "score"}, "quarantine",
-                  "the score is missing, or no number"),
-            Check("finite_score", between, {"column": "score", "min_value": -1e30, "max_value": 1e30}, "quarantine",
-                  "the score is not finite"),
-            Check("null_query", "expect_column_values_to_not_be_null", {"column": "query"}, "quarantine", "the query is missing"),
-            Check("one_score", "expect_column_unique_value_count_to_be_between", {"column": "score", "min_value": 2}, "error",
-                  "two scores or more are needed to tell apart"),
-            Check("score_scale", between, {"column": "score", "min_value": -USUAL, "max_value": USUAL}, "warn",
-                  f"the score is beyond ±{USUAL:g}, which trains slowly: divide it in `ingest.query`"),
-        ]  # fmt: skip
-        if given is not None:
-            low, high = given
-            checks.append(Check("score_range", between, {"column": "score", "min_value": low, "max_value": high}, "error",
-                                f"the score is not from {low:g} to {high:g} (validate.score_range)"))  # fmt: skip
+def score_checks(validate: ValidateParams, labels: Sequence[str]) -> list[Check]:
+    """Checks of the scores and queries."""
+    between = "expect_column_values_to_be_between"
+    finite = {"column": "score", "min_value": -1e30, "max_value": 1e30}
+    usual = {"column": "score", "min_value": -LARGE_SCORE, "max_value": LARGE_SCORE}
+    checks = [
+        Check("null_score", "expect_column_values_to_not_be_null", {"column": "score"},
+              "quarantine", "the score is missing, or no number"),
+        Check("finite_score", between, finite, "quarantine", "the score is not finite"),
+        Check("null_query", "expect_column_values_to_not_be_null", {"column": "query"},
+              "quarantine", "the query is missing"),
+        Check("one_score", "expect_column_unique_value_count_to_be_between",
+              {"column": "score", "min_value": 2}, "error",
+              "two scores or more are needed to tell apart"),
+        Check("score_scale", between, usual, "warn",
+              f"the score is beyond ±{LARGE_SCORE:g}, which trains slowly:"
+              " divide it in `ingest.query`"),
+    ]  # fmt: skip
+    if validate.score_range is None:
         return checks
+    low, high = validate.score_range
+    allowed = {"column": "score", "min_value": low, "max_value": high}
+    says = f"the score is not from {low:g} to {high:g} (validate.score_range)"
+    return [*checks, Check("score_range", between, allowed, "error", says)]
 
-    def encode(self, tokenizer: Tokenizer, rows: Columns, labels: Sequence[str]) -> Features:
-        features = encode_texts(tokenizer, [rows["text_a"], rows["text_b"]])
-        if "score" in rows:
-            queries = rows.get("query", rows["text_a"])
-            features["references"] = [
-                [float(score), query_number(query)]
-                for score, query in zip(rows["score"], queries, strict=True)
-            ]
-        return features
 
-    def collate(self, features: Features, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
-        return pad_features(features, pad_token_id)
+def answers_of(rows: Columns, labels: Sequence[str]) -> list[list[float]] | None:
+    """(score, query's id) of each row."""
+    if "score" not in rows:
+        return None
+    queries = rows.get("query", rows["text_a"])
+    pairs = zip(rows["score"], queries, strict=True)
+    return [[float(score), query_number(query)] for score, query in pairs]
 
-    def references(self, features: Features) -> Array:
-        return np.asarray(features["references"], np.float64).reshape(-1, 2)
 
-    def clusters(self, references: Array) -> npt.NDArray[np.int64]:
-        clusters: npt.NDArray[np.int64] = np.unique(references[:, QUERY], return_inverse=True)[
-            1
-        ].astype(np.int64)
-        return clusters
+def squared_error(
+    outputs: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    label_smoothing: float,
+    class_weights: torch.Tensor | None,
+) -> torch.Tensor:
+    """Mean squared error of the score."""
+    from torch.nn.functional import mse_loss
+
+    return mse_loss(outputs[:, 0], targets[:, SCORE].to(outputs.dtype))
+
+
+def ranking_loss(
+    outputs: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    label_smoothing: float,
+    class_weights: torch.Tensor | None,
+) -> torch.Tensor:
+    """Negative log-likelihood of the order of every two rows (RankNet, Burges et al. 2005).
+
+    Rows of different queries are compared too: a batch seldom holds two of one.
+    """
+    from torch.nn.functional import softplus
+
+    wanted = targets[:, SCORE]
+    better = wanted[:, None] > wanted[None, :]
+    if not better.any():
+        return outputs.sum() * 0
+    return softplus(outputs[None, :, 0] - outputs[:, 0, None])[better].mean()
+
+
+class ScoreObjective:
+    """Regression, or ranking of pairs of rows."""
+
+    losses: ClassVar[Mapping[str, Loss]] = {"regression": squared_error, "ranking": ranking_loss}
+    labels_of = staticmethod(no_labels)
+    start_head = staticmethod(start_as_drawn)
+    skip_unused_outputs = staticmethod(all_outputs)
+    class_weights = staticmethod(no_class_weights)
 
     def load_model(
         self, directory: Path, labels: Sequence[str], dropout: float | None = None
     ) -> PreTrainedModel:
-        from transformers import AutoModelForSequenceClassification
+        return load_classifier(directory, ["score"], dropout, "regression")
 
-        from tasks.training.networks.pretrained import load_pretrained
 
-        return load_pretrained(
-            AutoModelForSequenceClassification,
-            directory,
-            dropout,
-            self.output_labels(labels),
-            "regression",
-        )
+@dataclass(frozen=True)
+class ScoreScorer:
+    """Scoring of one number a row, ranked within its query."""
 
-    def loss(
-        self,
-        outputs: torch.Tensor,
-        references: torch.Tensor,
-        *,
-        label_smoothing: float,
-        class_weights: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Mean squared error of the score."""
-        from torch.nn.functional import mse_loss
+    metric: str = "spearman"
+    metric_signs: ClassVar[Mapping[str, int]] = METRICS
+    label_metrics: tuple[str, ...] | None = None
+    baseline_name: str = "cosine of TF-IDF"
+    baseline_is_base: bool = False
 
-        return mse_loss(outputs[:, 0], references[:, SCORE].to(outputs.dtype))
-
-    def ranking_loss(
-        self,
-        outputs: torch.Tensor,
-        references: torch.Tensor,
-        *,
-        label_smoothing: float,
-        class_weights: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Of every two rows with different scores, how unlikely their order is (RankNet, Burges et al. 2005).
-
-        Rows of different queries are compared as well: a batch seldom holds two of one.
-        """
-        from torch.nn.functional import softplus
-
-        wanted = references[:, SCORE]
-        better = wanted[:, None] > wanted[None, :]
-        if not better.any():
-            return outputs.sum() * 0
-        return softplus(outputs[None, :, 0] - outputs[:, 0, None])[better].mean()
-
-    def losses(self) -> dict[str, Callable[..., torch.Tensor]]:
-        return {"regression": self.loss, "ranking": self.ranking_loss}
+    def metrics(
+        self, outputs: Floats, references: Array, labels: Sequence[str]
+    ) -> dict[str, float]:
+        return metrics_once(self.resampled_metrics(outputs, references, labels), len(outputs))
 
     def resampled_metrics(
         self, outputs: Floats, references: Array, labels: Sequence[str]
     ) -> Resampled:
         return score_metrics(outputs[:, 0], references)
 
+    def clusters(self, references: Array) -> Indices | None:
+        ids: Indices = np.unique(references[:, QUERY], return_inverse=True)[1].astype(np.int64)
+        return ids
+
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return score_details(outputs[:, 0], references)
 
+    def threshold_details(
+        self,
+        outputs: Floats,
+        references: Array,
+        labels: Sequence[str],
+        calibration: Calibration,
+        out_of_scope: str | None,
+    ) -> dict[str, Any]:
+        return {}
+
+    fit_calibration = staticmethod(no_calibration)
+
+    def calibration_loss(self, outputs: Floats, references: Array) -> float | None:
+        return None
+
     def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
-        """(share of neighbouring rows that both put in the same order, largest difference of a score as a share of the scores' range)."""
+        """(share of neighbouring rows in the same order, largest difference over the range)."""
         same = order_of_rows(outputs[:, 0]) == order_of_rows(others[:, 0])
         spread = float(np.ptp(outputs))
-        return float(same.mean()), float(np.abs(outputs - others).max()) / spread if spread else 0.0
+        moved = float(np.abs(outputs - others).max())
+        return float(same.mean()), moved / spread if spread else 0.0
 
-    def right(self, outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
-        """Rows on the right side of most of those that they are compared with."""
+    def correct(self, outputs: Floats, references: Array) -> Bools:
+        """Rows on the right side of most rows that they are compared with."""
         return ranked_right(outputs[:, 0], references)
+
+    def align_labels(self, outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
+        return outputs
 
     def baseline(
         self, train: Columns, test: Columns, labels: Sequence[str], seed: int
@@ -209,35 +220,58 @@ class TextPairScore(Unlabelled):
     def behaviour_tests(
         self, rows: Columns, labels: Sequence[str], evaluate: EvaluateParams, seed: int
     ) -> list[BehaviourTest]:
-        wanted = evaluate.behaviour
-        return super().behaviour_tests(rows, labels, evaluate, seed) + [
-            BehaviourTest(altered.name, "invariance", altered.after, _stays, altered.before)
-            for altered in invariance_rows(rows, self.text_columns, wanted.names, wanted.rows, seed)
+        check_no_label_tests(evaluate)
+        names, count = evaluate.behaviour.names, evaluate.behaviour.rows
+        return [
+            BehaviourTest(altered.name, "invariance", altered.after, _is_stable, altered.before)
+            for altered in invariance_rows(rows, TEXTS, names, count, seed)
         ]
 
-    def figures(self, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
-        from tasks.reports.plots import histogram_figure
+    def compare_answers(
+        self,
+        models: Mapping[str, PreTrainedModel],
+        tokenizer: Tokenizer,
+        rows: Columns,
+        evaluate: EvaluateParams,
+    ) -> dict[str, Any] | None:
+        return None
 
-        details = evaluation["details"]
-        figures = {
-            "Errors of the score": histogram_figure(
-                **details["errors"], measured="score predicted - given", counted="rows"
-            )
-        }
-        if details["ranks"]:
-            ranks = histogram_figure(
-                **details["ranks"], measured="rank of the query's best", counted="queries"
-            )
-            figures["Where the best comes"] = ranks
-        return figures
+
+def _is_stable(outputs: Floats, before: Floats | None) -> Bools:
+    """Scores that moved by no more than a small part of the range of scores."""
+    assert before is not None
+    most = STABLE_SHARE * max(float(np.ptp(before)), 1e-6)
+    stable: Bools = np.abs(outputs - before)[:, 0] <= most
+    return stable
+
+
+class ScoreDecoder:
+    """The score of each pair."""
+
+    has_kv_cache = False
+
+    def output_labels(self, labels: Sequence[str]) -> Sequence[str]:
+        return ["score"]
 
     def decode(
         self, outputs: Floats, rows: Columns, labels: Sequence[str], calibration: Calibration
     ) -> list[dict[str, Any]]:
         return [{"score": float(score)} for score in calibration.apply(outputs)[:, 0]]
 
-    def say(self, prediction: Mapping[str, Any]) -> str:
+    def name_tokens(self, prediction: dict[str, Any], tokenizer: Tokenizer) -> None:
+        """Predictions have no token ids."""
+
+    def prompts(self, rows: Columns) -> list[Sequence[Turn]]:
+        return []
+
+    def predicted_labels(self, prediction: Mapping[str, Any]) -> list[str]:
+        return []
+
+    def describe(self, prediction: Mapping[str, Any]) -> str:
         return f"{prediction['score']:8.3f}"
+
+    def prediction_example(self, labels: Sequence[str]) -> dict[str, Any] | None:
+        return None
 
     def example(self) -> dict[str, list[Any]]:
         return {
@@ -246,10 +280,43 @@ class TextPairScore(Unlabelled):
         }
 
 
-def _stays(outputs: Floats, others: Floats | None) -> npt.NDArray[np.bool_]:
-    """Which scores moved by no more than a small part of the range that scores have."""
-    assert others is not None
-    stays: npt.NDArray[np.bool_] = np.abs(outputs - others)[:, 0] <= MOVED * max(
-        float(np.ptp(others)), 1e-6
-    )
-    return stays
+def figures(evaluation: Mapping[str, Any]) -> dict[str, Figure]:
+    """Errors of the scores, and ranks of each query's best row."""
+    from tasks.reports.plots import histogram_figure
+
+    details = evaluation["details"]
+    plots = {
+        "Errors of the score": histogram_figure(
+            **details["errors"], measured="score predicted - given", counted="rows"
+        )
+    }
+    if details["ranks"]:
+        plots["Where the best comes"] = histogram_figure(
+            **details["ranks"], measured="rank of the query's best", counted="queries"
+        )
+    return plots
+
+
+PROBLEM = Problem(
+    rows=Rows(
+        name="text-pair-score",
+        columns={
+            "text_a": "the first text, such as a question or what a user liked",
+            "text_b": "the second, such as an answer or an item",
+            "score": "a number, higher for a better pair",
+        },
+        types={"score": "DOUBLE"},
+        derived={"query": "text_a"},
+        replaceable=("query",),
+        text_columns=TEXTS,
+        split_columns=("query",),
+        guess_columns=guess_columns,
+        expectations=score_checks,
+    ),
+    encoding=TextEncoder(TEXTS, answers_of, np.float64, width=2),
+    objective=ScoreObjective(),
+    scoring=ScoreScorer(),
+    decoding=ScoreDecoder(),
+    figures=figures,
+    defaults=InitDefaults(finetune={"learning_rate": 1e-4, "head_learning_rate": None}),
+)

@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Literal
+
+from tasks.core.arrays import Bools, Columns, Floats
 
 Change = Callable[[str, random.Random], str]  # returns the text unchanged if it does not apply
 
@@ -48,6 +51,22 @@ _SHORT = re.compile(rf"\b(?:{'|'.join(_CONTRACTIONS)})\b", re.IGNORECASE)
 _LONG = re.compile(rf"\b(?:{'|'.join(_EXPANSIONS)})\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{4,}")
 _BLANK = re.compile(r"(?<=\S) (?=\S)")
+
+
+@dataclass(frozen=True)
+class BehaviourTest:
+    """Rows to predict, and whether each output is as it should be.
+
+    rows     altered or written rows, by column
+    against  invariance and directional tests: the unaltered rows, in the same order
+    passes   (outputs, outputs of `against` or None) -> (n,)
+    """
+
+    name: str
+    kind: Literal["invariance", "directional", "minimum-functionality"]
+    rows: Columns
+    passes: Callable[[Floats, Floats | None], Bools]
+    against: Columns | None = None
 
 
 @dataclass(frozen=True)

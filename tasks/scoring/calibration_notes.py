@@ -10,14 +10,14 @@ from tasks.scoring.classes import TEMPERATURES
 
 if TYPE_CHECKING:
     from tasks.core.arrays import Array, Floats
-    from tasks.problems.base import Problem
+    from tasks.scoring.scorer import Scorer
 
 _NEAR = 1e-3  # relative tolerance: the search stops just short of a bound
 _SMALLEST = 5e-5  # nats: the least that four decimals show
 
 
 def calibration_notes(
-    problem: Problem, outputs: Floats, references: Array, calibration: Calibration
+    scorer: Scorer, outputs: Floats, references: Array, calibration: Calibration
 ) -> list[str]:
     """Warnings for the user; empty if the temperature is within its bounds and lowers the log loss.
 
@@ -39,7 +39,7 @@ def calibration_notes(
             "the validation rows are predicted too badly for it to be estimated."
         )
     before, after = (
-        problem.calibration_loss(scaling.apply(outputs), references)
+        scorer.calibration_loss(scaling.apply(outputs), references)
         for scaling in (Calibration(), Calibration(temperature))
     )
     if before is not None and after is not None and after - before > _SMALLEST:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tasks.core.files import read_json
+from tasks.encoding.encoder import OUTPUT_NAME
 from tasks.encoding.token_files import TokensInfo
 from tasks.inference.bundle import (
     MODEL,
@@ -19,9 +19,6 @@ from tasks.inference.bundle import (
 )
 from tasks.inference.calibration import Calibration
 
-if TYPE_CHECKING:
-    from tasks.problems.base import Problem
-
 
 def assemble_bundle(
     bundle: Path,
@@ -29,7 +26,7 @@ def assemble_bundle(
     tokens: Path,
     checkpoint: Path,
     *,
-    problem: Problem,
+    problem: str,
     labels: Sequence[str],
     recipe: str,
     calibration: Calibration,
@@ -42,9 +39,9 @@ def assemble_bundle(
         shutil.copyfile(file, bundle / file.name)
     shutil.copyfile(model, bundle / MODEL)
     settings = Settings(
-        problem=problem.name, labels=tuple(labels), max_length=info.max_length,
+        problem=problem, labels=tuple(labels), max_length=info.max_length,
         pad_token_id=info.pad_token_id, temperature=calibration.temperature,
-        output_name=problem.output_name, threads=threads, bias=calibration.bias,
+        output_name=OUTPUT_NAME, threads=threads, bias=calibration.bias,
     )  # fmt: skip
     write_config(bundle, read_json(checkpoint / "config.json"), settings)
     limits = Limits(max_length=info.max_length, labels=tuple(labels))

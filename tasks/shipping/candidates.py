@@ -18,7 +18,7 @@ from tasks.shipping.timing import Speedup, Timings
 
 if TYPE_CHECKING:
     from tasks.core.arrays import Array, Floats
-    from tasks.problems.base import Problem
+    from tasks.scoring.scorer import Scorer
 
 FP32 = "fp32"
 TORCH = "pytorch"
@@ -64,10 +64,10 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Judge:
+class RecipeJudge:
     """The reference for all candidates: `torch` and its thresholds; `rows` also ran one by one."""
 
-    kind: Problem
+    scorer: Scorer
     references: Array
     labels: tuple[str, ...]
     verify: VerifyParams
@@ -79,7 +79,7 @@ class Judge:
         """The problem's metric on validation."""
         assert variant.outputs is not None
         outputs = self.thresholds.decide(variant.outputs)
-        return self.kind.metrics(outputs, self.references, self.labels)[self.kind.metric]
+        return self.scorer.metrics(outputs, self.references, self.labels)[self.scorer.metric]
 
     def verdict(self, variant: Variant) -> dict[str, Any]:
         """A candidate's report entry without its speed; `reason` says why it did not pass."""
@@ -98,8 +98,8 @@ class Judge:
         metric = self.metric(variant)
         loss = self.metric(self.torch) - metric
         outputs, alone = decide(variant.outputs), decide(variant.alone)
-        agreement, difference = self.kind.agreement(outputs, decide(self.torch.outputs))
-        _, batch_difference = self.kind.agreement(outputs[self.rows[: len(alone)]], alone)
+        agreement, difference = self.scorer.agreement(outputs, decide(self.torch.outputs))
+        _, batch_difference = self.scorer.agreement(outputs[self.rows[: len(alone)]], alone)
         values = (metric, loss, agreement, difference, batch_difference)
         quality = dict(zip(QUALITY, values, strict=True))
         shortcomings = self._shortcomings(quality)
@@ -115,7 +115,7 @@ class Judge:
         loss, batch_difference = quality["metric_loss"], quality["max_batch_difference"]
         if not loss <= self.verify.max_metric_loss:  # also where it is NaN
             shortcomings.append(
-                f"loses {loss:.4f} of {self.kind.metric} on validation, "
+                f"loses {loss:.4f} of {self.scorer.metric} on validation, "
                 f"the budget is {self.verify.max_metric_loss:g}"
             )
         if not batch_difference <= MAX_BATCH_DIFFERENCE:

@@ -15,6 +15,7 @@ import numpy as np
 
 from tasks.core.progress import Report
 from tasks.encoding.batching import training_batches
+from tasks.encoding.encoder import OUTPUT_NAME
 from tasks.encoding.token_files import take, token_lengths
 from tasks.shipping.graphs.embeddings import round_rows
 from tasks.training.networks.architecture import embedding_block, layer_stack
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedModel
 
-    from tasks.problems.base import Problem
+    from tasks.encoding.encoder import Encoder
 
 BATCH_ROWS = 32
 LEARNING_RATE = 2e-4  # peak, after a warm-up of a tenth of the steps
@@ -61,7 +62,7 @@ def make_student(teacher: PreTrainedModel, layers: int) -> PreTrainedModel:
 def distill(
     student: PreTrainedModel,
     teacher: PreTrainedModel,
-    problem: Problem,
+    encoder: Encoder,
     rows: pa.Table,
     pad: int,
     *,
@@ -86,12 +87,12 @@ def distill(
     draw, targets, step = np.random.default_rng(seed), {}, 0
     for _ in range(epochs):
         for batch_index in draw.permutation(len(batches)).tolist():
-            inputs = problem.collate(take(rows, batches[batch_index]), pad)
+            inputs = encoder.collate(take(rows, batches[batch_index]), pad)
             batch = {name: torch.from_numpy(values) for name, values in inputs.items()}
             if batch_index not in targets:
                 with torch.no_grad():
-                    targets[batch_index] = teacher(**batch)[problem.output_name]
-            outputs, target = student(**batch)[problem.output_name], targets[batch_index]
+                    targets[batch_index] = teacher(**batch)[OUTPUT_NAME]
+            outputs, target = student(**batch)[OUTPUT_NAME], targets[batch_index]
             if outputs.ndim > 2:  # one output per token: leave out the padding
                 mask = batch["attention_mask"].bool()
                 outputs, target = outputs[mask], target[mask]

@@ -13,17 +13,20 @@ from tasks.params.finetuning import FinetuneParams
 
 if TYPE_CHECKING:
     from tasks.core.arrays import Features, Floats
-    from tasks.problems.base import Problem
+    from tasks.encoding.encoder import Encoder
+    from tasks.training.objective import Objective, ValidationMetrics
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainingInputs:
     """The inputs of a training run.
 
     work  directory of checkpoints; survives a kill
     """
 
-    problem: Problem
+    objective: Objective
+    encoder: Encoder
+    metrics: ValidationMetrics
     labels: tuple[str, ...]
     train: pa.Table
     validation: Features

@@ -21,9 +21,10 @@ from tasks.core.memory import free_cached_memory, is_out_of_memory
 from tasks.core.progress import LINES, Report
 from tasks.core.seeds import random_state, set_random_state
 from tasks.encoding.batching import training_batches
+from tasks.encoding.encoder import OUTPUT_NAME
 from tasks.encoding.token_files import take, token_lengths
 from tasks.training.frozen_cache import FrozenPrefix
-from tasks.training.inputs import Progress, Setting
+from tasks.training.inputs import Progress, TrainingInputs
 from tasks.training.methods.tuning import Tuning
 from tasks.training.networks.architecture import frozen_depth, without_dropout
 from tasks.training.networks.device import in_bfloat16
@@ -45,23 +46,23 @@ FROZEN = "frozen"  # cached outputs of the frozen layers
 class Trainer:
     """One run of AdamW over length-bucketed batches."""
 
-    def __init__(self, tuning: Tuning, setting: Setting, report: Report) -> None:
+    def __init__(self, tuning: Tuning, inputs: TrainingInputs, report: Report) -> None:
         import torch
         from accelerate import Accelerator
         from transformers import get_scheduler
 
-        self.tuning, self.setting, self.report = tuning, setting, report
-        params = setting.params
-        self.lengths = token_lengths(setting.train)
-        self.steps_per_epoch, self.total_steps = setting.steps_per_epoch, setting.total_steps
+        self.tuning, self.inputs, self.report = tuning, inputs, report
+        params = inputs.params
+        self.lengths = token_lengths(inputs.train)
+        self.steps_per_epoch, self.total_steps = inputs.steps_per_epoch, inputs.total_steps
         # accelerate has one precision per process, so _loss sets each run's own
-        self.accelerator = Accelerator(mixed_precision="no", cpu=setting.device == "cpu")
-        bfloat16 = in_bfloat16(params.precision, setting.device)
+        self.accelerator = Accelerator(mixed_precision="no", cpu=inputs.device == "cpu")
+        bfloat16 = in_bfloat16(params.precision, inputs.device)
         self.precision = partial(
             torch.autocast, self.accelerator.device.type, torch.bfloat16, enabled=bfloat16
         )
         optimizer = torch.optim.AdamW(
-            parameter_groups(tuning, params), fused=setting.device != "mps"
+            parameter_groups(tuning, params), fused=inputs.device != "mps"
         )
         name = "constant_with_warmup" if params.scheduler == "constant" else params.scheduler
         warmup_steps = round(params.warmup_share * self.total_steps)
@@ -72,8 +73,8 @@ class Trainer:
         self.progress = Progress(accumulation=params.accumulation)
         self.frozen = 0 if params.adds else frozen_depth(tuning.model)
         self.prefix = self._open_prefix() if self.frozen else None
-        weights = setting.class_weights
-        losses = setting.problem.losses()
+        weights = inputs.class_weights
+        losses = inputs.objective.losses
         self.loss = losses[params.loss or next(iter(losses))]
         self.class_weights = (
             None if weights is None else torch.from_numpy(weights).to(self.accelerator.device)
@@ -83,8 +84,8 @@ class Trainer:
         """Train to the end, resuming from the last checkpoint; best weights go to `work`/BEST."""
         self._resume()
         self.first_step = self.progress.step + 1
-        evaluate_every = max(1, self.steps_per_epoch // self.setting.params.evaluations_per_epoch)
-        save_every = max(1, self.steps_per_epoch // self.setting.params.checkpoints_per_epoch)
+        evaluate_every = max(1, self.steps_per_epoch // self.inputs.params.evaluations_per_epoch)
+        save_every = max(1, self.steps_per_epoch // self.inputs.params.checkpoints_per_epoch)
         self._train_mode()
         for rows in self._remaining_batches():
             self._step(rows)
@@ -108,16 +109,16 @@ class Trainer:
 
     def _open_prefix(self) -> FrozenPrefix | None:
         """Cache of the frozen layers' outputs; None if too large or if no later epoch reads it."""
-        setting, model = self.setting, self.tuning.model
-        if self.total_steps <= self.steps_per_epoch or setting.problem.draws_inputs:
+        inputs, model = self.inputs, self.tuning.model
+        if self.total_steps <= self.steps_per_epoch or inputs.encoder.random_inputs:
             return None
         # both in tokens
-        capacity = int(setting.params.frozen_cache_mb * 1e6 / (4 * model.config.hidden_size))
+        capacity = int(inputs.params.frozen_cache_mb * 1e6 / (4 * model.config.hidden_size))
         needed = int(self.lengths.sum())
         if needed > capacity:
             return None
         max_tokens = min(capacity, 2 * needed)  # twice: windows may overlap
-        return FrozenPrefix(model, self.frozen, setting.work / FROZEN, max_tokens)
+        return FrozenPrefix(model, self.frozen, inputs.work / FROZEN, max_tokens)
 
     def _remaining_batches(self) -> Iterator[Indices]:
         if self.progress.stopped_early:
@@ -125,12 +126,12 @@ class Trainer:
         while self.progress.step < self.total_steps:
             epoch, done = divmod(self.progress.step, self.steps_per_epoch)
             batches = training_batches(
-                self.lengths, self.setting.params.batch_size, seed=self.setting.seed, epoch=epoch
+                self.lengths, self.inputs.params.batch_size, seed=self.inputs.seed, epoch=epoch
             )
             yield from batches[done : done + self.total_steps - self.progress.step]
 
     def _step(self, rows: Indices) -> None:
-        params, progress = self.setting.params, self.progress
+        params, progress = self.inputs.params, self.progress
         loss = self._backward(rows)
         progress.step += 1
         if not math.isfinite(loss):
@@ -191,7 +192,7 @@ class Trainer:
             "finetune   out of memory at step %d: batches of %d rows are computed in %d parts from "
             "now on",
             step,
-            self.setting.params.batch_size,
+            self.inputs.params.batch_size,
             progress.accumulation,
         )
         share = progress.step / self.total_steps
@@ -200,20 +201,20 @@ class Trainer:
     def _loss(self, rows: Indices) -> torch.Tensor:
         import torch
 
-        setting = self.setting
-        features = take(setting.train, rows)
-        batch, targets = setting.problem.training_batch(features, setting.pad_token_id)
+        inputs = self.inputs
+        features = take(inputs.train, rows)
+        batch, targets = inputs.encoder.training_batch(features, inputs.pad_token_id)
         device = self.accelerator.device
-        inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
+        tensors = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
         references = torch.from_numpy(targets).to(device)
-        only_needed = setting.problem.outputs_needed(self.tuning.model, references)
+        only_needed = inputs.objective.skip_unused_outputs(self.tuning.model, references)
         cached = self.prefix.over(batch, device) if self.prefix else nullcontext()
         with self.precision(), only_needed, cached:
-            outputs = self.model(**inputs)[setting.problem.output_name]
+            outputs = self.model(**tensors)[OUTPUT_NAME]
             return self.loss(
                 outputs.float(),
                 references,
-                label_smoothing=setting.params.label_smoothing,
+                label_smoothing=inputs.params.label_smoothing,
                 class_weights=self.class_weights,
             )
 
@@ -238,33 +239,33 @@ class Trainer:
         self.report(progress.step, metrics)
 
     def _evaluate(self) -> None:
-        setting, progress, problem = self.setting, self.progress, self.setting.problem
+        inputs, progress = self.inputs, self.progress
         outputs = predict_torch(
             self.accelerator.unwrap_model(self.model),
-            problem,
-            setting.validation,
-            setting.pad_token_id,
+            inputs.encoder,
+            inputs.validation,
+            inputs.pad_token_id,
             str(self.accelerator.device),
         )
         self._train_mode()
-        references = problem.references(setting.validation)
-        metrics = problem.metrics(outputs, references, setting.labels)
+        references = inputs.encoder.references(inputs.validation)
+        metrics = inputs.metrics.metrics(outputs, references, inputs.labels)
         epoch = progress.step / self.steps_per_epoch
         progress.evaluations.append({"step": progress.step, "epoch": epoch, **metrics})
-        name = setting.params.early_stopping_metric or problem.metric
+        name = inputs.params.early_stopping_metric or inputs.metrics.metric
         if name not in metrics:
             raise TrainingError(
                 f"finetune.early_stopping_metric: the validation rows give no {name}.",
                 f"Set it to one of {', '.join(metrics)}.",
             )
-        score = problem.metric_signs[name] * metrics[name]
+        score = inputs.metrics.metric_signs[name] * metrics[name]
         if score > progress.best_score:
             progress.best_score, progress.best_step, progress.without_gain = score, progress.step, 0
-            with atomic_path(setting.work / BEST) as new:
+            with atomic_path(inputs.work / BEST) as new:
                 save_trained(self.tuning.model, new)
         else:
             progress.without_gain += 1
-        patience = setting.params.early_stopping_patience
+        patience = inputs.params.early_stopping_patience
         progress.stopped_early = bool(patience) and progress.without_gain >= patience
         reported = {"progress": progress.step / self.total_steps}
         for metric, value in ({name: metrics[name]} | metrics).items():  # the deciding one first
@@ -276,7 +277,7 @@ class Trainer:
 
         if self.prefix:
             self.prefix.save()
-        with atomic_path(self.setting.work / LAST) as new:
+        with atomic_path(self.inputs.work / LAST) as new:
             save_trained(self.tuning.model, new / "trained.safetensors")
             state = {
                 "optimizer": self.optimizer.state_dict(),
@@ -293,7 +294,7 @@ class Trainer:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        last, best = self.setting.work / LAST, self.setting.work / BEST
+        last, best = self.inputs.work / LAST, self.inputs.work / BEST
         if not last.exists():
             return
         try:

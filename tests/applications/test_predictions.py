@@ -268,14 +268,14 @@ def test_texts_are_answered_by_the_same_names(predictor: Predictor) -> None:
 @pytest.mark.parametrize("name", problem_names())
 def test_no_problems_predictions_have_a_name_of_its_columns(name: str) -> None:
     problem = load_problem(name)
-    example = problem.prediction_example(LABELS) or {
+    example = problem.decoding.prediction_example(LABELS) or {
         "label": "a",
         "score": 0.5,
         "scores": {"a": 0.5},
     }
     assert not {*flat(named(example)), *named(example)} & {
-        *problem.columns,
-        *problem.derived,
-        *problem.example(),
+        *problem.rows.columns,
+        *problem.rows.derived,
+        *problem.decoding.example(),
         *problem.answer_columns,
     }

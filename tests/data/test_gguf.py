@@ -15,6 +15,7 @@ from tiny_chat import CHATML, make_chat_base
 from tasks.core.errors import SourceError
 from tasks.core.files import sha256_file
 from tasks.data.sources.fetching import resolve_model
+from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import load_tokenizer
 from tasks.params.schema import BaseModelParams
 from tasks.problems import load_problem
@@ -35,7 +36,7 @@ def write_gguf(file: Path, without: tuple[str, ...] = ("lm_head.weight",)) -> An
     """The tiny Llama as llama.cpp's converter writes one, in float32; returns the model. Its output layer is the embedding's."""
     import gguf
 
-    model = PROBLEM.load_model(base(), ()).eval()
+    model = PROBLEM.objective.load_model(base(), ()).eval()
     config, fast = model.config, json.loads((base() / "tokenizer.json").read_text(encoding="utf-8"))
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_block_count(config.num_hidden_layers)
@@ -111,10 +112,10 @@ def test_a_gguf_file_becomes_the_model_that_it_was(tmp_path: Path) -> None:
     params = BaseModelParams(path="./tiny.gguf", sha256=sha256_file(file))
     directory = resolve_model(params, tmp_path, tmp_path / "cache")
     assert resolve_model(params, tmp_path, tmp_path / "cache") == directory
-    converted = PROBLEM.load_model(directory, ()).eval()
-    rows = {"messages": PROBLEM.example()["messages"]}
+    converted = PROBLEM.objective.load_model(directory, ()).eval()
+    rows = {"messages": PROBLEM.decoding.example()["messages"]}
     ours, theirs = (
-        PROBLEM.encode(load_tokenizer(place), rows, ())["input_ids"]
+        encode_rows(PROBLEM.encoding, load_tokenizer(place), rows, ())["input_ids"]
         for place in (base(), directory)
     )
     assert ours == theirs

@@ -404,6 +404,14 @@ def test_rows_that_a_cast_fails_on_are_set_aside(bench: Workbench) -> None:
     ]
 
 
+def test_a_cast_that_fails_on_no_single_row_is_told(bench: Workbench) -> None:
+    bench.write("rows.csv", "text,score\n" + "".join(f"t{i},9\n" for i in range(100)))
+    query = "SELECT text, (SELECT CAST(sum(score::INT) AS TINYINT) FROM data) AS label FROM data"
+    with pytest.raises(ParamsError, match=r"ingest\.query") as caught:
+        bench.ingest("rows.csv", query=query)
+    assert "TRY_CAST" in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [

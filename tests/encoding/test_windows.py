@@ -12,6 +12,7 @@ from tiny_entities import TYPES, tagged_rows
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from tasks.core.ragged import gather
+from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import load_tokenizer
 from tasks.encoding.windows import (
     OVERLAP,
@@ -99,7 +100,9 @@ def test_every_word_is_stood_for_by_its_first_token(base_dir: Path, kind: str) -
 
 def test_what_the_tokenizer_does_not_see_is_unknown(base_dir: Path) -> None:
     tokenizer = load_tokenizer(base_dir)
-    features = PROBLEM.encode(tokenizer, {"tokens": [["the", "\u200b", "film"]]}, TYPES)
+    features = encode_rows(
+        PROBLEM.encoding, tokenizer, {"tokens": [["the", "\u200b", "film"]]}, TYPES
+    )
     (ids,), (places,) = features["input_ids"], features["words"]
     assert [tokenizer.id_to_token(ids[place]) for place in places] == ["the", "[UNK]", "film"]
 
@@ -173,7 +176,7 @@ def test_a_word_longer_than_a_window_loses_its_end_and_nothing_else() -> None:
 def features_of(
     base: Path, rows: dict[str, list[object]], length: int | None
 ) -> dict[str, list[object]]:
-    return PROBLEM.encode(load_tokenizer(base, length), rows, TYPES)
+    return encode_rows(PROBLEM.encoding, load_tokenizer(base, length), rows, TYPES)
 
 
 def long_rows() -> dict[str, list[object]]:

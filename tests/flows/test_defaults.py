@@ -47,7 +47,7 @@ def test_a_base_model_of_another_size_is_not_trained_at_the_small_ones_rate() ->
 
 @pytest.mark.parametrize("name", problem_names())
 def test_a_problems_own_values_win_and_all_are_valid(name: str) -> None:
-    own = load_problem(name).finetune_defaults
+    own = load_problem(name).defaults.finetune
     values = finetune_values(TrainingSize(500, 3, usual_base=True), own)
     assert own.items() <= values.items()
     assert FinetuneParams.model_validate(values)

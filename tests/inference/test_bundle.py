@@ -34,7 +34,7 @@ def shipped(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Pat
     bundle = tmp_path_factory.mktemp("shipped") / "bundle"
     assemble_bundle(
         bundle, exported.candidates / "int8-static" / "model.onnx", exported.tokens, exported.checkpoint,
-        problem=load_problem(PROBLEM), labels=LABELS, recipe="int8-static", calibration=Calibration(1.5), threads=1,
+        problem=PROBLEM, labels=LABELS, recipe="int8-static", calibration=Calibration(1.5), threads=1,
     )  # fmt: skip
     seal_bundle(bundle, {"macro_f1": 0.9})
     return bundle
@@ -349,9 +349,9 @@ def test_labels_are_not_needed_to_predict_and_unknown_ones_do_no_harm(predictor:
 
 def test_predictions_are_scaled_by_the_bundle_s_temperature(predictor: Predictor) -> None:
     problem = load_problem(PROBLEM)
-    wanted = problem.decode(predictor.outputs(ROWS), ROWS, LABELS, Calibration(1.5))
+    wanted = problem.decoding.decode(predictor.outputs(ROWS), ROWS, LABELS, Calibration(1.5))
     assert predictor.predict(ROWS) == wanted
-    assert wanted != problem.decode(predictor.outputs(ROWS), ROWS, LABELS, Calibration())
+    assert wanted != problem.decoding.decode(predictor.outputs(ROWS), ROWS, LABELS, Calibration())
 
 
 def test_predicting_imports_neither_torch_nor_transformers(shipped: Path) -> None:

@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 
 from tasks.core.ragged import stack_rows
 from tasks.encoding.dialogue_encoding import DialogueEncoder
+from tasks.encoding.encoder import OUTPUT_NAME, encode_rows
 from tasks.encoding.token_files import load_tokenizer
 from tasks.inference.generation import Reader, Sampling, Speaker, choose_token
 from tasks.inference.session import OnnxModel
@@ -36,12 +37,15 @@ def base(name: str) -> Path:
 
 def graph_file(name: str) -> Path:
     def make(directory: Path) -> None:
-        features = PROBLEM.encode(
-            load_tokenizer(base(name), LENGTH), {"messages": chat_rows(2)["messages"]}, ()
+        features = encode_rows(
+            PROBLEM.encoding,
+            load_tokenizer(base(name), LENGTH),
+            {"messages": chat_rows(2)["messages"]},
+            (),
         )
-        model = PROBLEM.load_model(base(name), ()).eval()
+        model = PROBLEM.objective.load_model(base(name), ()).eval()
         onnx.save(
-            trace_causal(model, PROBLEM.collate(features, 0), PROBLEM.output_name, 17),
+            trace_causal(model, PROBLEM.encoding.collate(features, 0), OUTPUT_NAME, 17),
             directory / "model.onnx",
         )
 
@@ -49,7 +53,7 @@ def graph_file(name: str) -> Path:
 
 
 def traced(name: str) -> OnnxModel:
-    return OnnxModel(graph_file(name), PROBLEM.output_name, 1)
+    return OnnxModel(graph_file(name), OUTPUT_NAME, 1)
 
 
 def speaker(name: str, sampling: Sampling) -> Speaker:
@@ -59,7 +63,7 @@ def speaker(name: str, sampling: Sampling) -> Speaker:
 @pytest.mark.parametrize("name", BASES)
 def test_greedy_tokens_are_those_of_the_checkpoint(name: str) -> None:
     """Hugging Face's own `generate`, with its own cache."""
-    model = PROBLEM.load_model(base(name), ()).eval()
+    model = PROBLEM.objective.load_model(base(name), ()).eval()
     ours = speaker(name, Sampling(20))
     for messages in chat_rows(12)["messages"]:
         ids = ours.encoder.encode(messages[:-1]).input_ids
@@ -134,20 +138,23 @@ def test_quantized_weights_say_nearly_the_same_whatever_they_are_batched_with(
     quantize_weights(onnx.load(graph_file(name)), tmp_path / "model.onnx", bits=bits)
     kinds = Counter(node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node)
     assert kinds["MatMulNBits"] >= 4 * 2 + 1  # products of two layers, and the output layer
-    model = OnnxModel(tmp_path / "model.onnx", PROBLEM.output_name, 1)
-    features = PROBLEM.encode(
-        load_tokenizer(base(name), LENGTH), {"messages": chat_rows(12)["messages"]}, ()
+    model = OnnxModel(tmp_path / "model.onnx", OUTPUT_NAME, 1)
+    features = encode_rows(
+        PROBLEM.encoding,
+        load_tokenizer(base(name), LENGTH),
+        {"messages": chat_rows(12)["messages"]},
+        (),
     )
-    outputs = model.outputs(features, PROBLEM, 0)
-    _, moved = PROBLEM.agreement(outputs, exact.outputs(features, PROBLEM, 0))
+    outputs = model.outputs(features, PROBLEM.encoding, 0)
+    _, moved = PROBLEM.scoring.agreement(outputs, exact.outputs(features, PROBLEM.encoding, 0))
     assert moved < allowed
     alone = [
-        model.outputs({key: values[row : row + 1] for key, values in features.items()}, PROBLEM, 0)[
-            0
-        ]
+        model.outputs(
+            {key: values[row : row + 1] for key, values in features.items()}, PROBLEM.encoding, 0
+        )[0]
         for row in range(12)
     ]
-    assert PROBLEM.agreement(stack_rows(alone), outputs)[1] < 1e-4
+    assert PROBLEM.scoring.agreement(stack_rows(alone), outputs)[1] < 1e-4
 
 
 def test_quantizing_weights_leaves_logging_alone(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from tasks.problems import load_problem
 
 COLUMNS = ("text", "label")
 DRIFT = DriftTrigger(enabled=True, min_rows=50)
+KIND = load_problem(PROBLEM)
 PERFORMANCE = PerformanceTrigger(enabled=True, min_rows=50)
 NOW = datetime(2026, 3, 29, 3, tzinfo=UTC)
 
@@ -306,13 +307,15 @@ def test_performance_holds_on_the_rows_it_was_registered_with_and_falls_on_wrong
     registered = float(f1_score(rows["label"], predicted, average="macro"))
     assert registered > 0.9
     write_csv(tmp_path / "same.csv", rows)
-    same = performance_trigger(tmp_path / "same.csv", predictor, registered, PERFORMANCE, 0)
+    same = performance_trigger(tmp_path / "same.csv", KIND, predictor, registered, PERFORMANCE, 0)
     assert not same.fired
     assert same.numbers["value"] == pytest.approx(registered)
     turned = {label: LABELS[(i + 1) % 3] for i, label in enumerate(LABELS)}
     relabelled = [turned[label] if i % 4 == 0 else label for i, label in enumerate(rows["label"])]
     pq.write_table(pa.table(rows | {"label": relabelled}), tmp_path / "other.parquet")
-    fallen = performance_trigger(tmp_path / "other.parquet", predictor, registered, PERFORMANCE, 0)
+    fallen = performance_trigger(
+        tmp_path / "other.parquet", KIND, predictor, registered, PERFORMANCE, 0
+    )
     assert fallen.fired
     assert fallen.numbers["high"] < registered - PERFORMANCE.max_fall < registered
     assert f"{fallen.numbers['value']:.3f}" in fallen.reason
@@ -323,11 +326,15 @@ def test_a_fall_within_the_interval_or_the_allowance_does_not_fire(
 ) -> None:
     rows = tiny_rows(100, seed=9)
     write_csv(tmp_path / "rows.csv", rows | {"label": ["neutral"] * 20 + rows["label"][20:]})
-    measured = performance_trigger(tmp_path / "rows.csv", predictor, 0.0, PERFORMANCE, 0).numbers
+    measured = performance_trigger(
+        tmp_path / "rows.csv", KIND, predictor, 0.0, PERFORMANCE, 0
+    ).numbers
     assert measured["high"] > measured["value"] + 0.02
     allowed = measured["high"] + PERFORMANCE.max_fall
     fired = [
-        performance_trigger(tmp_path / "rows.csv", predictor, allowed + by, PERFORMANCE, 0).fired
+        performance_trigger(
+            tmp_path / "rows.csv", KIND, predictor, allowed + by, PERFORMANCE, 0
+        ).fired
         for by in (-1e-6, 1e-6)
     ]
     assert fired == [False, True]
@@ -342,7 +349,7 @@ def test_rows_with_an_unknown_label_are_named(tmp_path: Path, predictor: Predict
         DataError,
         match=r"rows\.csv: 3 rows.*'neutrl' \(rows 4, 4991\), '' \(row 11\).*negative, neutral, positive",
     ):
-        performance_trigger(tmp_path / "rows.csv", predictor, 0.9, PERFORMANCE, 0)
+        performance_trigger(tmp_path / "rows.csv", KIND, predictor, 0.9, PERFORMANCE, 0)
 
 
 # --- what is off, or lacks something ---
@@ -367,7 +374,7 @@ def test_a_trigger_that_is_off_or_lacks_something_says_so_and_does_not_fire(
             nowhere, nowhere, predictor, DriftTrigger(), 0, ["text"]
         ),
         "`retrain.performance.enabled` is false": performance_trigger(
-            nowhere, predictor, 0.9, PerformanceTrigger(), 0
+            nowhere, KIND, predictor, 0.9, PerformanceTrigger(), 0
         ),
         "no champion whose age": age_trigger(None, NOW, AgeTrigger(enabled=True)),
         "No inputs were logged": drift_trigger(nowhere, train, predictor, DRIFT, 0, ["text"]),
@@ -377,12 +384,14 @@ def test_a_trigger_that_is_off_or_lacks_something_says_so_and_does_not_fire(
             few, train, predictor, one_row, 0, ["text"]
         ),
         "no champion to measure": performance_trigger(
-            tmp_path / "few.csv", None, None, PERFORMANCE, 0
+            tmp_path / "few.csv", KIND, None, None, PERFORMANCE, 0
         ),
-        "No file of freshly labelled": performance_trigger(None, predictor, 0.9, PERFORMANCE, 0),
-        "No rows were labelled": performance_trigger(nowhere, predictor, 0.9, PERFORMANCE, 0),
+        "No file of freshly labelled": performance_trigger(
+            None, KIND, predictor, 0.9, PERFORMANCE, 0
+        ),
+        "No rows were labelled": performance_trigger(nowhere, KIND, predictor, 0.9, PERFORMANCE, 0),
         "49 labelled of 50": performance_trigger(
-            tmp_path / "few.csv", predictor, 0.9, PERFORMANCE, 0
+            tmp_path / "few.csv", KIND, predictor, 0.9, PERFORMANCE, 0
         ),
     }
     for says, trigger in found.items():

@@ -113,6 +113,18 @@ def test_saving_an_override_keeps_comments_and_order(tmp_path: Path) -> None:
     )
 
 
+def test_saving_an_override_changes_one_line_of_a_fresh_file(tmp_path: Path) -> None:
+    """What `ratchet init` writes has nulls with comments, quoted labels and lists."""
+    before = (Path(__file__).parents[2] / "examples/spam/params.yaml").read_text(encoding="utf-8")
+    before = before.replace("labels:", "unused: null  # with a comment\nlabels:", 1)
+    (tmp_path / "params.yaml").write_text(before, encoding="utf-8")
+    save_overrides(tmp_path / "params.yaml", ["model_name=other"])
+    after = (tmp_path / "params.yaml").read_text(encoding="utf-8")
+    changed = set(after.splitlines()) ^ set(before.splitlines())
+    assert len(changed) == 2
+    assert all(line.startswith("model_name: ") for line in changed)
+
+
 @pytest.mark.parametrize(
     ("text", "says"), [("a: [1", "not valid YAML"), ("- 1\n", "wanted keys"), ("", "wanted keys")]
 )

@@ -23,7 +23,7 @@ ROOM, TOKENS = 64, 12
 @pytest.mark.parametrize("name", BASES)
 def test_an_answer_does_not_depend_on_what_it_is_batched_with(name: str, added: object) -> None:
     base = made_once(BASES[name].__name__, BASES[name])
-    model = PROBLEM.load_model(base, ()).eval()
+    model = PROBLEM.objective.load_model(base, ()).eval()
     if callable(added):
         torch.manual_seed(0)
         attach_tokens(model, added(model, 4))
@@ -61,13 +61,15 @@ def test_repetition_and_variety_are_counted() -> None:
 
 def test_only_answered_rows_are_asked_and_the_prompts_are_ones_own() -> None:
     base = made_once("make_chat_base", make_chat_base)
-    model = PROBLEM.load_model(base, ()).eval()
+    model = PROBLEM.objective.load_model(base, ()).eval()
     unanswered = [{"role": "user", "content": "a question alone"}]
     rows = {"messages": [unanswered, *chat_rows(5)["messages"]]}
     evaluate = EvaluateParams(
         generation=GenerationParams(rows=3, max_new_tokens=8, prompts=("good?",))
     )
-    found = PROBLEM.compare_answers({"after": model}, load_tokenizer(base, ROOM), rows, evaluate)
+    found = PROBLEM.scoring.compare_answers(
+        {"after": model}, load_tokenizer(base, ROOM), rows, evaluate
+    )
     assert found is not None
     assert (found["rows"], found["max_new_tokens"]) == (3, 8)
     assert [example["reference"] for example in found["examples"]] == [

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from shared import made_once
@@ -21,17 +22,21 @@ from workspaces import FAST, ratchet, ratchet_json
 
 from tasks.core.errors import DataError, ParamsError, SourceError
 from tasks.core.files import read_json, write_json
+from tasks.core.progress import silent
 from tasks.data.quality.dialogue_checks import dialogue_facts, misplaced
+from tasks.data.quality.row_account import Account
 from tasks.encoding.chat_template import ChatTemplate
 from tasks.encoding.dialogue_encoding import DialogueEncoder, next_tokens
 from tasks.encoding.dialogues import as_turns, without_oldest
+from tasks.encoding.encoder import encode_rows
 from tasks.encoding.packing import pack_inputs, plan_rows
 from tasks.encoding.padding import pad_rows
 from tasks.encoding.token_files import load_tokenizer
 from tasks.encoding.windows import NO_WORD
-from tasks.params.schema import EvaluateParams, save_overrides
+from tasks.params.schema import EvaluateParams, ValidateParams, save_overrides
 from tasks.problems import load_problem
 from tasks.scoring.tokens import keep_answers
+from tasks.validation import validate_rows
 
 PROBLEM = load_problem("chat")
 SAID = (
@@ -122,7 +127,7 @@ def test_a_template_that_rewrites_earlier_answers_has_the_last_one_learnt(tmp_pa
 
 
 def test_the_reference_of_a_token_stands_where_it_is_predicted() -> None:
-    features = PROBLEM.encode(tokenizer(), {"messages": [LONG]}, ())
+    features = encode_rows(PROBLEM.encoding, tokenizer(), {"messages": [LONG]}, ())
     wanted, ids = np.asarray(next_tokens(features)[0]), features["input_ids"][0]
     there = np.flatnonzero(wanted != NO_WORD)
     assert (there + 1).tolist() == features["places"][0]
@@ -136,18 +141,18 @@ def test_the_reference_of_a_token_stands_where_it_is_predicted() -> None:
 def test_packing_changes_neither_loss_nor_gradients(make: Any) -> None:
     directory = made_once(make.__name__, make)
     messages = [*chat_rows(9)["messages"], turns("a", "b"), turns(*SAID * 2), turns("the", "of")]
-    features = PROBLEM.encode(tokenizer(64, directory), {"messages": messages}, ())
-    packed, wanted = PROBLEM.training_batch(features, 0)
+    features = encode_rows(PROBLEM.encoding, tokenizer(64, directory), {"messages": messages}, ())
+    packed, wanted = PROBLEM.encoding.training_batch(features, 0)
     assert len(packed["input_ids"]) < len(messages)
     assert (wanted != NO_WORD).sum() == sum(map(len, features["places"]))
-    plain = PROBLEM.collate(features, 0)
+    plain = PROBLEM.encoding.collate(features, 0)
     results = []
     for batch, references in ((packed, wanted), (plain, pad_rows(next_tokens(features), NO_WORD))):
-        model = PROBLEM.load_model(directory, ()).eval()
+        model = PROBLEM.objective.load_model(directory, ()).eval()
         outputs = model(**{name: torch.from_numpy(values) for name, values in batch.items()})[
             "logits"
         ]
-        loss = PROBLEM.loss(
+        loss = PROBLEM.objective.losses["default"](
             outputs, torch.from_numpy(references), label_smoothing=0.0, class_weights=None
         )
         loss.backward()
@@ -285,7 +290,9 @@ def test_a_template_is_no_program(tmp_path: Path) -> None:
 
 
 def test_a_row_without_turns_has_an_output_all_the_same() -> None:
-    features = PROBLEM.encode(tokenizer(), {"messages": [None, LONG, "the film"]}, ())
+    features = encode_rows(
+        PROBLEM.encoding, tokenizer(), {"messages": [None, LONG, "the film"]}, ()
+    )
     assert features["references"][0] == features["references"][2] == [NO_WORD]
     outputs = keep_answers(
         np.zeros((3, max(map(len, features["input_ids"])), 500), np.float32), features
@@ -297,9 +304,11 @@ def test_a_row_without_turns_has_an_output_all_the_same() -> None:
 def test_what_needs_labels_is_refused() -> None:
     behaviour = {"minimum_functionality": [{"name": "x", "label": "y", "texts": ["a"]}]}
     with pytest.raises(ParamsError, match="no labels"):
-        PROBLEM.behaviour_tests({}, (), EvaluateParams.model_validate({"behaviour": behaviour}), 0)
+        PROBLEM.scoring.behaviour_tests(
+            {}, (), EvaluateParams.model_validate({"behaviour": behaviour}), 0
+        )
     with pytest.raises(ParamsError, match="no classes"):
-        PROBLEM.class_weights(np.zeros((1, 1)), (), "balanced")
+        PROBLEM.objective.class_weights(np.zeros((1, 1)), (), "balanced")
 
 
 # --- metrics ---
@@ -307,8 +316,10 @@ def test_what_needs_labels_is_refused() -> None:
 
 def test_metrics_are_those_of_the_models_own_loss() -> None:
     """Hugging Face's loss with labels at the assistant's tokens, weighed by how many there are."""
-    features = PROBLEM.encode(tokenizer(), {"messages": chat_rows(12)["messages"]}, ())
-    model = PROBLEM.load_model(base(), ()).eval()
+    features = encode_rows(
+        PROBLEM.encoding, tokenizer(), {"messages": chat_rows(12)["messages"]}, ()
+    )
+    model = PROBLEM.objective.load_model(base(), ()).eval()
     losses, kept = [], []
     with torch.inference_mode():
         for row, places in enumerate(features["places"]):
@@ -318,11 +329,11 @@ def test_metrics_are_those_of_the_models_own_loss() -> None:
             labels[0, places] = ids[0, places]
             outputs = model(input_ids=ids, labels=labels)
             losses.append(float(outputs["loss"]) * len(places))
-            kept.append(PROBLEM.reduce(outputs["logits"].numpy(), one)[0])
+            kept.append(PROBLEM.encoding.reduce(outputs["logits"].numpy(), one)[0])
     outputs = np.full((12, max(map(len, kept)), 2), np.nan, np.float32)
     for row, places in enumerate(kept):
         outputs[row, : len(places)] = places
-    found = PROBLEM.metrics(outputs, PROBLEM.references(features), ())
+    found = PROBLEM.scoring.metrics(outputs, PROBLEM.encoding.references(features), ())
     assert found["log_loss"] == pytest.approx(
         sum(losses) / sum(map(len, features["places"])), rel=1e-4
     )
@@ -331,14 +342,14 @@ def test_metrics_are_those_of_the_models_own_loss() -> None:
 
 def test_dialogues_are_known_by_their_form() -> None:
     rows = {"id": [1, 2], "tags": [["a"], ["b"]], "conversations": [turns("a", "b"), None]}
-    assert PROBLEM.guess_columns(rows) == {"messages": "conversations"}
-    assert PROBLEM.guess_columns({**rows, "system": ["Be brief.", None]}) == {
+    assert PROBLEM.rows.guess_columns(rows) == {"messages": "conversations"}
+    assert PROBLEM.rows.guess_columns({**rows, "system": ["Be brief.", None]}) == {
         "messages": ("system", "conversations")
     }
-    assert PROBLEM.guess_columns({"talk": [[{"from": "human", "value": "a"}]]}) == {
+    assert PROBLEM.rows.guess_columns({"talk": [[{"from": "human", "value": "a"}]]}) == {
         "messages": "talk"
     }
-    assert PROBLEM.guess_columns({"talk": [[{"by": "human", "value": "a"}]]}) is None
+    assert PROBLEM.rows.guess_columns({"talk": [[{"by": "human", "value": "a"}]]}) is None
 
 
 # --- the whole way ---
@@ -393,6 +404,27 @@ def test_bad_dialogues_are_set_aside(trained: Path) -> None:
         .splitlines()
     ]
     assert [entry["check"] for entry in entries] == ["empty_turn", "unknown_role", "no_answer"]
+
+
+def test_its_own_checks_hold_with_the_general_ones_off(tmp_path: Path) -> None:
+    """They need facts of their own, whether or not a general check needs any."""
+    messages = [*chat_rows(60)["messages"], turns("hi", "")]
+    count = len(messages)
+    rows = {"row": range(count), "messages": messages, "text": [str(i) for i in range(count)]}
+    (tmp_path / "raw").mkdir()
+    pq.write_table(
+        pa.table(rows | {"_file": ["a.jsonl"] * count, "_line": range(count)}),
+        tmp_path / "raw/rows.parquet",
+    )
+    Account(count, count).write(tmp_path / "raw")
+    general = ("blank_text", "length", "control_characters", "encoding_damage", "personal_data")
+    validate_rows(
+        tmp_path / "raw", tmp_path / "valid", tmp_path / "report.json", tmp_path / "docs",
+        problem="chat", labels=(), report=silent,
+        validate=ValidateParams(actions=dict.fromkeys(general, "off")),
+    )  # fmt: skip
+    aside = (tmp_path / "valid/quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(entry)["check"] for entry in aside] == ["empty_turn"]
 
 
 def test_training_lowers_the_perplexity(trained: Path) -> None:

@@ -123,7 +123,8 @@ def test_rows_that_depend_on_each_other_make_the_interval_wider() -> None:
     apart = same.copy()
     apart[:, QUERY] = np.arange(len(apart))
     together, alone = (
-        metric_intervals(kind, many, rows, (), Resampling(300))["pearson"] for rows in (same, apart)
+        metric_intervals(kind.scoring, many, rows, (), Resampling(300))["pearson"]
+        for rows in (same, apart)
     )
     assert together["high"] - together["low"] > 3 * (alone["high"] - alone["low"])
 
@@ -143,7 +144,7 @@ def test_a_query_has_one_number() -> None:
 
 @pytest.mark.parametrize("loss", ["regression", "ranking"])
 def test_a_loss_is_lowest_where_scores_are_right(loss: str) -> None:
-    measure = load_problem("text-pair-score").losses()[loss]
+    measure = load_problem("text-pair-score").objective.losses[loss]
     references = torch.tensor([[0.0, 1], [1.0, 1], [2.0, 2], [1.0, 2]], dtype=torch.float64)
 
     def of(outputs: torch.Tensor) -> float:
@@ -155,10 +156,12 @@ def test_a_loss_is_lowest_where_scores_are_right(loss: str) -> None:
 
 def test_an_unknown_loss_is_told_before_anything_runs() -> None:
     params = FinetuneParams.model_validate({"loss": "rankin"})
-    with pytest.raises(ParamsError, match=r"no loss 'rankin'.*Did you mean 'ranking'"):
-        check_method(load_problem("text-pair-score"), params, "cpu")
-    with pytest.raises(ParamsError, match="text-classification has no loss"):
-        check_method(load_problem("text-classification"), params, "cpu")
+    for name, says in (
+        ("text-pair-score", r"no loss 'rankin'.*Did you mean 'ranking'"),
+        ("text-classification", "text-classification has no loss"),
+    ):
+        with pytest.raises(ParamsError, match=says):
+            check_method(name, load_problem(name).objective.losses, params, "cpu")
 
 
 def pair_rows(questions: int = 60, answers: int = 4) -> dict[str, list[Any]]:

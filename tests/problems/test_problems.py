@@ -16,6 +16,7 @@ from tasks.core.arrays import Features
 from tasks.core.errors import ParamsError
 from tasks.core.ragged import largest_difference
 from tasks.core.seeds import seed_everything
+from tasks.encoding.encoder import OUTPUT_NAME, encode_rows
 from tasks.encoding.token_files import load_tokenizer
 from tasks.params.schema import EvaluateParams, ValidateParams
 from tasks.problems import Problem, load_problem, problem_names
@@ -45,7 +46,8 @@ def sample(problem: Problem) -> Sample:
 
 
 def encoded(problem: Problem, sample: Sample, length: int = 32, rows: Any = None) -> Features:
-    return problem.encode(
+    return encode_rows(
+        problem.encoding,
         load_tokenizer(sample.base_dir(), length),
         sample.rows if rows is None else rows,
         sample.labels,
@@ -54,7 +56,7 @@ def encoded(problem: Problem, sample: Sample, length: int = 32, rows: Any = None
 
 def fresh_model(problem: Problem, sample: Sample) -> Any:
     seed_everything(0)
-    return problem.load_model(sample.base_dir(), sample.labels)
+    return problem.objective.load_model(sample.base_dir(), sample.labels)
 
 
 def pad(sample: Sample) -> int:
@@ -62,31 +64,32 @@ def pad(sample: Sample) -> int:
 
 
 def test_it_says_what_it_is(problem: Problem) -> None:
-    known = {*problem.columns, *problem.derived}
-    assert set(problem.text_columns) <= known
-    assert problem.label_column is None or problem.label_column in known
-    assert set(problem.answer_columns) <= known
-    assert set(problem.types) <= known
-    assert set(problem.split_columns) <= known
-    assert set(problem.replaceable) <= set(problem.derived)
-    assert problem.metric_signs[problem.metric] == 1
-    assert set(problem.example()) <= known - set(problem.answer_columns)
-    assert type(problem).__doc__
+    known = {*problem.rows.columns, *problem.rows.derived}
+    assert set(problem.rows.text_columns) <= known
+    assert problem.rows.label_column is None or problem.rows.label_column in known
+    assert set(problem.rows.types) <= known
+    assert set(problem.rows.split_columns) <= known
+    assert set(problem.rows.replaceable) <= set(problem.rows.derived)
+    assert problem.scoring.metric_signs[problem.scoring.metric] == 1
+    assert set(problem.decoding.example()) <= known
 
 
 def test_it_knows_its_own_columns_in_foreign_rows(problem: Problem, sample: Sample) -> None:
-    found = problem.guess_columns(
-        {name: sample.rows[name] for name in problem.columns} | {"other": list(range(len(sample)))}
+    found = problem.rows.guess_columns(
+        {name: sample.rows[name] for name in problem.rows.columns}
+        | {"other": list(range(len(sample)))}
     )
-    assert found == {name: name for name in problem.columns}
+    assert found == {name: name for name in problem.rows.columns}
 
 
 def test_its_labels_can_be_told_from_its_outputs_names(problem: Problem, sample: Sample) -> None:
-    assert list(problem.labels_of(problem.output_labels(sample.labels))) == list(sample.labels)
+    assert list(problem.objective.labels_of(problem.decoding.output_labels(sample.labels))) == list(
+        sample.labels
+    )
 
 
 def test_its_expectations_name_themselves_once(problem: Problem, sample: Sample) -> None:
-    checks = problem.expectations(ValidateParams(), sample.labels)
+    checks = problem.rows.expectations(ValidateParams(), sample.labels)
     assert len({check.name for check in checks}) == len(checks)
     assert all(check.says and check.type.startswith("expect_") for check in checks)
 
@@ -98,26 +101,28 @@ def test_rows_become_outputs_and_outputs_become_predictions(
     assert (
         len(features["input_ids"])
         == len(features["truncated"])
-        == len(problem.references(features))
+        == len(problem.encoding.references(features))
         == count
     )
-    outputs = predict_torch(fresh_model(problem, sample), problem, features, pad(sample))
+    outputs = predict_torch(fresh_model(problem, sample), problem.encoding, features, pad(sample))
     assert len(outputs) == count
     assert outputs.dtype == np.float32
 
-    references = problem.references(features)
-    metrics = problem.metrics(outputs, references, labels)
-    assert set(metrics) == set(problem.metric_signs)
+    references = problem.encoding.references(features)
+    metrics = problem.scoring.metrics(outputs, references, labels)
+    assert set(metrics) == set(problem.scoring.metric_signs)
     assert all(np.isfinite(value) for value in metrics.values())
-    json.dumps(problem.details(outputs, references, labels), allow_nan=False)
-    assert problem.agreement(outputs, outputs) == (1.0, 0.0)
-    assert problem.right(outputs, references).shape == (count,)
-    calibration = problem.fit_calibration(outputs, references, labels, None)
+    json.dumps(problem.scoring.details(outputs, references, labels), allow_nan=False)
+    assert problem.scoring.agreement(outputs, outputs) == (1.0, 0.0)
+    assert problem.scoring.correct(outputs, references).shape == (count,)
+    calibration = problem.scoring.fit_calibration(outputs, references, labels, None)
     assert calibration.temperature > 0
-    predictions = problem.decode(outputs, sample.rows, labels, calibration)
+    predictions = problem.decoding.decode(outputs, sample.rows, labels, calibration)
     assert len(predictions) == count
     json.dumps(predictions, allow_nan=False)
-    assert {label for one in predictions for label in problem.predicted_labels(one)} <= set(labels)
+    assert {
+        label for one in predictions for label in problem.decoding.predicted_labels(one)
+    } <= set(labels)
 
 
 def test_resampled_metrics_are_the_metrics_of_the_resamples(
@@ -125,10 +130,10 @@ def test_resampled_metrics_are_the_metrics_of_the_resamples(
 ) -> None:
     features = encoded(problem, sample)
     outputs, references = (
-        predict_torch(fresh_model(problem, sample), problem, features, pad(sample)),
-        problem.references(features),
+        predict_torch(fresh_model(problem, sample), problem.encoding, features, pad(sample)),
+        problem.encoding.references(features),
     )
-    draw, clusters = np.random.default_rng(0), problem.clusters(references)
+    draw, clusters = np.random.default_rng(0), problem.scoring.clusters(references)
     if clusters is None:
         weights = draw.multinomial(
             len(sample), np.full(len(sample), 1 / len(sample)), size=5
@@ -137,29 +142,29 @@ def test_resampled_metrics_are_the_metrics_of_the_resamples(
         weights = draw.integers(0, 2, size=(5, int(clusters.max()) + 1)).astype(np.float64)[
             :, clusters
         ]
-    found = problem.resampled_metrics(outputs, references, sample.labels)(Draws(weights))
+    found = problem.scoring.resampled_metrics(outputs, references, sample.labels)(Draws(weights))
     for resample, weight in enumerate(weights):
         rows = np.repeat(np.arange(len(sample)), weight.astype(int))
-        wanted = problem.metrics(outputs[rows], references[rows], sample.labels)
+        wanted = problem.scoring.metrics(outputs[rows], references[rows], sample.labels)
         assert {name: values[resample] for name, values in found.items()} == pytest.approx(
             wanted, abs=1e-5
         )
 
 
 def test_inputs_alone_can_be_encoded(problem: Problem, sample: Sample) -> None:
-    assert "references" not in encoded(problem, sample, 16, problem.example())
+    assert "references" not in encoded(problem, sample, 16, problem.decoding.example())
 
 
 def test_padding_never_changes_outputs(problem: Problem, sample: Sample) -> None:
     features, model = encoded(problem, sample), fresh_model(problem, sample)
-    together = predict_torch(model, problem, features, pad(sample))
-    alone = predict_torch(model, problem, features, pad(sample), batch_rows=1)
+    together = predict_torch(model, problem.encoding, features, pad(sample))
+    alone = predict_torch(model, problem.encoding, features, pad(sample), batch_rows=1)
     assert largest_difference(together, alone) < 1e-4
 
 
 def test_its_loss_falls_when_outputs_get_better(problem: Problem, sample: Sample) -> None:
     model = fresh_model(problem, sample)
-    batch, wanted = problem.training_batch(encoded(problem, sample, 16), pad(sample))
+    batch, wanted = problem.encoding.training_batch(encoded(problem, sample, 16), pad(sample))
     inputs, references = (
         {name: torch.from_numpy(values) for name, values in batch.items()},
         torch.from_numpy(wanted),
@@ -167,8 +172,8 @@ def test_its_loss_falls_when_outputs_get_better(problem: Problem, sample: Sample
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     losses = []
     for _ in range(15):
-        loss = problem.loss(
-            model(**inputs)[problem.output_name],
+        loss = next(iter(problem.objective.losses.values()))(
+            model(**inputs)[OUTPUT_NAME],
             references,
             label_smoothing=0.0,
             class_weights=None,
@@ -184,16 +189,18 @@ def test_leaving_out_outputs_that_are_not_needed_changes_neither_loss_nor_gradie
     problem: Problem, sample: Sample
 ) -> None:
     model = fresh_model(problem, sample).eval()
-    batch, wanted = problem.training_batch(encoded(problem, sample, 16), pad(sample))
+    batch, wanted = problem.encoding.training_batch(encoded(problem, sample, 16), pad(sample))
     inputs, references = (
         {name: torch.from_numpy(values) for name, values in batch.items()},
         torch.from_numpy(wanted),
     )
     found = []
-    for needed in (nullcontext(), problem.outputs_needed(model, references)):
+    for needed in (nullcontext(), problem.objective.skip_unused_outputs(model, references)):
         with needed:
-            outputs = model(**inputs)[problem.output_name]
-        loss = problem.loss(outputs, references, label_smoothing=0.1, class_weights=None)
+            outputs = model(**inputs)[OUTPUT_NAME]
+        loss = next(iter(problem.objective.losses.values()))(
+            outputs, references, label_smoothing=0.1, class_weights=None
+        )
         gradients = torch.autograd.grad(
             loss, [one for one in model.parameters() if one.requires_grad], allow_unused=True
         )
@@ -202,7 +209,7 @@ def test_leaving_out_outputs_that_are_not_needed_changes_neither_loss_nor_gradie
         )
     torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
     assert (
-        model(**inputs)[problem.output_name].shape[:1] == next(iter(inputs.values())).shape[:1]
+        model(**inputs)[OUTPUT_NAME].shape[:1] == next(iter(inputs.values())).shape[:1]
     )  # as it was again
 
 
@@ -210,9 +217,13 @@ def test_its_behaviour_tests_can_be_judged(problem: Problem, sample: Sample) -> 
     model = fresh_model(problem, sample)
 
     def outputs(given: Any) -> Any:
-        return predict_torch(model, problem, encoded(problem, sample, rows=given), pad(sample))
+        return predict_torch(
+            model, problem.encoding, encoded(problem, sample, rows=given), pad(sample)
+        )
 
-    for test in problem.behaviour_tests(sample.rows, sample.labels, EvaluateParams(), seed=0):
+    for test in problem.scoring.behaviour_tests(
+        sample.rows, sample.labels, EvaluateParams(), seed=0
+    ):
         passed = test.passes(
             outputs(test.rows), None if test.against is None else outputs(test.against)
         )

@@ -22,6 +22,7 @@ from tasks.core.errors import DataError, ParamsError
 from tasks.core.files import read_json, read_jsonl
 from tasks.core.progress import silent
 from tasks.data.quality.tag_checks import orphan
+from tasks.encoding.encoder import encode_rows
 from tasks.encoding.padding import pad_rows
 from tasks.encoding.spans import find_spans, tag_names
 from tasks.encoding.token_files import load_tokenizer
@@ -83,7 +84,7 @@ def repaired(tags: list[str]) -> list[str]:
 
 def test_tags_and_types_are_told_from_each_other() -> None:
     assert NAMES == ["O", "B-LOC", "I-LOC", "B-MISC", "I-MISC", "B-PER", "I-PER"]
-    assert PROBLEM.labels_of(PROBLEM.output_labels(KINDS)) == list(KINDS)
+    assert PROBLEM.objective.labels_of(PROBLEM.decoding.output_labels(KINDS)) == list(KINDS)
 
 
 def test_spans_are_those_of_conlleval() -> None:
@@ -105,7 +106,7 @@ def test_metrics_are_those_of_seqeval(seed: int) -> None:
     wanted = random_tags(draw, 40, valid=True)
     # near the truth, or hardly anything would match; and with violations, which seqeval reads as conlleval does
     found = [[tag if draw.random() < 0.7 else draw.choice(NAMES) for tag in row] for row in wanted]
-    mine = PROBLEM.metrics(outputs_of(found), numbers(wanted), KINDS)
+    mine = PROBLEM.scoring.metrics(outputs_of(found), numbers(wanted), KINDS)
     for name, score in SCORES.items():
         assert mine[name] == pytest.approx(score(wanted, found, zero_division=0))
         strict = score(
@@ -116,7 +117,9 @@ def test_metrics_are_those_of_seqeval(seed: int) -> None:
         f1_score(wanted, found, average="macro", zero_division=0)
     )
     for kind, entry in zip(
-        KINDS, PROBLEM.details(outputs_of(found), numbers(wanted), KINDS)["per_class"], strict=True
+        KINDS,
+        PROBLEM.scoring.details(outputs_of(found), numbers(wanted), KINDS)["per_class"],
+        strict=True,
     ):
         every = f1_score(wanted, found, average=None, zero_division=0)
         present = sorted({tag[2:] for row in [*wanted, *found] for tag in row if tag != "O"})
@@ -129,14 +132,20 @@ def test_a_thousand_resamples_are_the_metrics_of_the_resampled_rows() -> None:
     wanted, found = (random_tags(draw, 60, valid=valid) for valid in (True, False))
     found = [(row + ["O"] * 12)[: len(other)] for row, other in zip(found, wanted, strict=True)]
     outputs, references = outputs_of(found), numbers(wanted)
-    intervals = metric_intervals(PROBLEM, outputs, references, KINDS, Resampling(1000, seed=3))
-    assert set(intervals) == set(PROBLEM.metric_signs)
+    intervals = metric_intervals(
+        PROBLEM.scoring, outputs, references, KINDS, Resampling(1000, seed=3)
+    )
+    assert set(intervals) == set(PROBLEM.scoring.metric_signs)
     for interval in intervals.values():
         assert interval["low"] <= interval["value"] <= interval["high"]
     shuffled = np.random.default_rng(0).permutation(60)
     assert (
         metric_intervals(
-            PROBLEM, outputs[shuffled], references[shuffled], KINDS, Resampling(1000, seed=3)
+            PROBLEM.scoring,
+            outputs[shuffled],
+            references[shuffled],
+            KINDS,
+            Resampling(1000, seed=3),
         )
         == intervals
     )
@@ -153,7 +162,7 @@ def test_details_say_what_kind_of_error_each_is() -> None:
         ["O", "O", "O", "O", "B-LOC"],
         ["B-LOC", "I-LOC", "O", "B-LOC"],
     ]
-    details = PROBLEM.details(outputs_of(found), numbers(wanted), KINDS)
+    details = PROBLEM.scoring.details(outputs_of(found), numbers(wanted), KINDS)
     names = [
         "label",
         "exact",
@@ -185,22 +194,29 @@ def test_details_say_what_kind_of_error_each_is() -> None:
 def test_a_row_is_right_if_all_its_entities_are_and_no_other_is() -> None:
     wanted = [["B-PER", "I-PER"], ["O", "O"], ["O", "O"], ["B-LOC", "O"]]
     found = [["I-PER", "I-PER"], ["O", "O"], ["O", "B-PER"], ["B-LOC", "I-LOC"]]
-    assert PROBLEM.right(outputs_of(found), numbers(wanted)).tolist() == [True, True, False, False]
+    assert PROBLEM.scoring.correct(outputs_of(found), numbers(wanted)).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_predictions_are_spans_of_the_text_as_it_was_given() -> None:
     text = "  \U0001f355 Anna  Berg\tsaw Paris!"
     tags = [["O", "B-PER", "I-PER", "O", "I-LOC", "O"]]
-    (prediction,) = PROBLEM.decode(outputs_of(tags), {"text": [text]}, KINDS, Calibration())
+    (prediction,) = PROBLEM.decoding.decode(
+        outputs_of(tags), {"text": [text]}, KINDS, Calibration()
+    )
     assert [(one["type"], one["text"]) for one in prediction["entities"]] == [
         ("PER", "Anna  Berg"),
         ("LOC", "Paris"),
     ]
     assert all(text[one["start"] : one["end"]] == one["text"] for one in prediction["entities"])
-    assert PROBLEM.predicted_labels(prediction) == ["LOC", "PER"]
-    assert PROBLEM.say(prediction).startswith("Anna  Berg [PER 0.9")
+    assert PROBLEM.decoding.predicted_labels(prediction) == ["LOC", "PER"]
+    assert PROBLEM.decoding.describe(prediction).startswith("Anna  Berg [PER 0.9")
     words = ["Anna", "", "Berg"]
-    (prediction,) = PROBLEM.decode(
+    (prediction,) = PROBLEM.decoding.decode(
         outputs_of([["B-PER", "O", "B-PER"]]), {"tokens": [words]}, KINDS, Calibration()
     )
     assert [join_words(words)[0][one["start"] : one["end"]] for one in prediction["entities"]] == [
@@ -212,7 +228,7 @@ def test_predictions_are_spans_of_the_text_as_it_was_given() -> None:
 def test_a_score_is_that_of_the_least_certain_word() -> None:
     outputs = outputs_of([["B-PER", "I-PER"]])
     outputs[0, 1] /= 5
-    (prediction,) = PROBLEM.decode(
+    (prediction,) = PROBLEM.decoding.decode(
         outputs, {"tokens": [["Anna", "Berg"]]}, KINDS, Calibration(temperature=2.0)
     )
     assert prediction["entities"][0]["score"] == pytest.approx(
@@ -221,10 +237,12 @@ def test_a_score_is_that_of_the_least_certain_word() -> None:
 
 
 def test_a_text_without_words_has_no_entity(base_dir: Path) -> None:
-    features = PROBLEM.encode(load_tokenizer(base_dir, 16), {"text": ["", "the film"]}, KINDS)
+    features = encode_rows(
+        PROBLEM.encoding, load_tokenizer(base_dir, 16), {"text": ["", "the film"]}, KINDS
+    )
     assert list(map(len, features["words"])) == [1, 2]
     outputs = outputs_of([["B-PER"], ["B-PER", "O"]])
-    predictions = PROBLEM.decode(outputs, {"text": ["", "the film"]}, KINDS, Calibration())
+    predictions = PROBLEM.decoding.decode(outputs, {"text": ["", "the film"]}, KINDS, Calibration())
     assert [len(one["entities"]) for one in predictions] == [0, 1]
 
 
@@ -233,17 +251,20 @@ def test_a_grown_label_set_changes_no_prediction() -> None:
     old = [kind for kind in KINDS if kind != "MISC"]
     known = [[tag if tag[2:] != "MISC" else "O" for tag in row] for row in wanted]
     outputs = outputs_of(known, tag_names(old))
-    aligned = PROBLEM.align(outputs, old, KINDS)
+    aligned = PROBLEM.scoring.align_labels(outputs, old, KINDS)
     assert aligned.shape == (*outputs.shape[:2], len(NAMES))
     np.testing.assert_array_equal(np.isnan(aligned[..., 0]), np.isnan(outputs[..., 0]))
-    assert PROBLEM.agreement(aligned, outputs_of(known)) == (1.0, pytest.approx(0, abs=0.05))
+    assert PROBLEM.scoring.agreement(aligned, outputs_of(known)) == (
+        1.0,
+        pytest.approx(0, abs=0.05),
+    )
 
 
 def test_agreement_holds_rows_of_any_width_against_each_other() -> None:
     wide = outputs_of([["B-PER", "O"], ["O"]])
     narrow = wide[1:, :1]
-    assert PROBLEM.agreement(wide[1:], narrow) == (1.0, 0.0)
-    assert PROBLEM.agreement(outputs_of([["O"]]), outputs_of([["B-PER"]]))[0] == 0.0
+    assert PROBLEM.scoring.agreement(wide[1:], narrow) == (1.0, 0.0)
+    assert PROBLEM.scoring.agreement(outputs_of([["O"]]), outputs_of([["B-PER"]]))[0] == 0.0
 
 
 def test_a_temperature_is_fitted_on_words() -> None:
@@ -251,10 +272,11 @@ def test_a_temperature_is_fitted_on_words() -> None:
     draw = random.Random(5)
     found = [[tag if draw.random() < 0.8 else draw.choice(NAMES) for tag in row] for row in wanted]
     outputs, references = outputs_of(found, height=20.0), numbers(wanted)
-    calibration = PROBLEM.fit_calibration(outputs, references, KINDS, None)
+    calibration = PROBLEM.scoring.fit_calibration(outputs, references, KINDS, None)
     assert calibration.temperature > 2
     before, after = (
-        PROBLEM.metrics(some, references, KINDS) for some in (outputs, calibration.apply(outputs))
+        PROBLEM.scoring.metrics(some, references, KINDS)
+        for some in (outputs, calibration.apply(outputs))
     )
     assert after["log_loss"] < before["log_loss"]
     assert after["f1"] == before["f1"]
@@ -262,14 +284,16 @@ def test_a_temperature_is_fitted_on_words() -> None:
 
 def test_weights_are_of_tags() -> None:
     references = numbers([["O"] * 6 + ["B-PER", "I-PER"], ["B-LOC", "O"]])
-    weights = PROBLEM.class_weights(references, KINDS, "balanced")
+    weights = PROBLEM.objective.class_weights(references, KINDS, "balanced")
     assert weights is not None
     assert weights[NAMES.index("O")] < weights[NAMES.index("B-PER")]
-    assert PROBLEM.class_weights(references, KINDS, "none") is None
+    assert PROBLEM.objective.class_weights(references, KINDS, "none") is None
     given = {name: float(number) for number, name in enumerate(NAMES, 1)}
-    assert PROBLEM.class_weights(references, KINDS, given).tolist() == list(given.values())  # type: ignore[union-attr]
+    assert PROBLEM.objective.class_weights(references, KINDS, given).tolist() == list(
+        given.values()
+    )  # type: ignore[union-attr]
     with pytest.raises(ParamsError, match="the tags are"):
-        PROBLEM.class_weights(references, KINDS, {"PER": 2.0})
+        PROBLEM.objective.class_weights(references, KINDS, {"PER": 2.0})
 
 
 def test_the_list_of_entities_finds_the_longest_and_the_most_frequent() -> None:
@@ -294,7 +318,9 @@ def test_behavioural_tests_change_what_they_say(base_dir: Path) -> None:
             "directional": [{"name": "more", "label": "LOC", "expect": "not_lower", "append": " near Paris"}],
         }}
     )  # fmt: skip
-    tests = {test.name: test for test in PROBLEM.behaviour_tests(rows, TYPES, params, seed=0)}
+    tests = {
+        test.name: test for test in PROBLEM.scoring.behaviour_tests(rows, TYPES, params, seed=0)
+    }
     assert list(tests) == [
         "another entity of the type",
         "lower case",
@@ -325,7 +351,7 @@ def test_behavioural_tests_change_what_they_say(base_dir: Path) -> None:
         {"behaviour": {"minimum_functionality": [{"name": "x", "label": "PRE", "texts": ["a"]}]}}
     )
     with pytest.raises(ParamsError, match="'PRE' is not a label"):
-        PROBLEM.behaviour_tests(rows, TYPES, wrong, seed=0)
+        PROBLEM.scoring.behaviour_tests(rows, TYPES, wrong, seed=0)
 
 
 def test_a_replaced_entity_has_to_be_found_if_the_one_before_was() -> None:
@@ -371,8 +397,8 @@ def test_columns_are_known_by_what_they_hold() -> None:
         "words": rows["tokens"],
         "text": rows["text"],
     }
-    assert PROBLEM.guess_columns(foreign) == {"tokens": "words", "tags": "ner_tags"}
-    assert PROBLEM.guess_columns({"text": rows["text"], "label": rows["domain"]}) is None
+    assert PROBLEM.rows.guess_columns(foreign) == {"tokens": "words", "tags": "ner_tags"}
+    assert PROBLEM.rows.guess_columns({"text": rows["text"], "label": rows["domain"]}) is None
 
 
 # --- data ---
@@ -473,7 +499,7 @@ def test_rows_that_cannot_be_numbered_are_told(base_dir: Path) -> None:
     with pytest.raises(
         DataError, match=r"row 1 has 'B-PRE'. Did you mean 'B-PER'\? row 2 has 2 words and 1 tags"
     ):
-        PROBLEM.encode(load_tokenizer(base_dir), rows, TYPES)
+        encode_rows(PROBLEM.encoding, load_tokenizer(base_dir), rows, TYPES)
 
 
 @pytest.mark.parametrize(
@@ -554,7 +580,7 @@ def test_the_whole_way_from_rows_to_a_registered_tagger(trained_tagger: Path) ->
     assert 'tags: "ner_tags"' in params
     assert "early_stopping_metric: f1" in params
     evaluation = read_json(trained_tagger / "reports" / "evaluation.json")
-    assert evaluation["baseline"]["name"] == PROBLEM.baseline_name
+    assert evaluation["baseline"]["name"] == PROBLEM.scoring.baseline_name
     assert {part["column"] for part in evaluation["slices"]} == {
         "section",
         "entities",

@@ -34,10 +34,12 @@ def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
     references = draw.integers(0, len(labels), 400)
     outputs = draw.normal(size=(400, len(labels))).astype(np.float32)
     outputs[np.arange(400), references] += 2
-    metrics = metric_intervals(PROBLEM, outputs, references, labels, Resampling(100, 0.95, 0))
+    metrics = metric_intervals(
+        PROBLEM.scoring, outputs, references, labels, Resampling(100, 0.95, 0)
+    )
     values = {name: found["value"] for name, found in metrics.items()}
-    details = PROBLEM.details(outputs, references, labels)
-    scaled = PROBLEM.details(outputs / np.float32(0.5), references, labels)
+    details = PROBLEM.scoring.details(outputs, references, labels)
+    scaled = PROBLEM.scoring.details(outputs / np.float32(0.5), references, labels)
     example = {
         "before": {"text": EVIL},
         "after": {"text": EVIL.upper()},

@@ -18,13 +18,13 @@ REFERENCES = np.asarray([0, 1] * 20)
 
 
 def fitted(outputs: np.ndarray, references: np.ndarray) -> Calibration:
-    return CLASSES.fit_calibration(outputs, references, LABELS, None)
+    return CLASSES.scoring.fit_calibration(outputs, references, LABELS, None)
 
 
 def test_a_model_that_is_always_right_on_validation_ends_at_the_lower_bound() -> None:
     calibration = fitted(RIGHT, REFERENCES)
     assert calibration.temperature == pytest.approx(0.25, rel=1e-3)
-    (note,) = calibration_notes(CLASSES, RIGHT, REFERENCES, calibration)
+    (note,) = calibration_notes(CLASSES.scoring, RIGHT, REFERENCES, calibration)
     assert (
         note
         == "The temperature ended at its bound 0.25: the validation rows are predicted too well for it to be estimated."
@@ -34,7 +34,7 @@ def test_a_model_that_is_always_right_on_validation_ends_at_the_lower_bound() ->
 def test_a_model_that_is_surely_wrong_on_validation_ends_at_the_upper_bound() -> None:
     calibration = fitted(10 * RIGHT, 1 - REFERENCES)
     assert calibration.temperature == pytest.approx(20, rel=1e-3)
-    (note,) = calibration_notes(CLASSES, 10 * RIGHT, 1 - REFERENCES, calibration)
+    (note,) = calibration_notes(CLASSES.scoring, 10 * RIGHT, 1 - REFERENCES, calibration)
     assert (
         note
         == "The temperature ended at its bound 20: the validation rows are predicted too badly for it to be estimated."
@@ -47,7 +47,7 @@ def test_a_temperature_that_raises_the_loss_of_the_test_rows_is_told_with_both_l
     calibration = Calibration(0.5)
     before, after = log_loss(RIGHT, references), log_loss(RIGHT / np.float32(0.5), references)
     assert after > before + 0.1
-    (note,) = calibration_notes(CLASSES, RIGHT, references, calibration)
+    (note,) = calibration_notes(CLASSES.scoring, RIGHT, references, calibration)
     assert (
         note
         == f"Temperature scaling (temperature 0.5) raises the held-out log loss from {before:.4f} to {after:.4f} on test."
@@ -58,8 +58,8 @@ def test_a_temperature_that_helps_and_none_at_all_are_not_worth_a_note() -> None
     references = np.where(np.arange(40) % 5 == 0, 1 - REFERENCES, REFERENCES)
     calibration = fitted(3 * RIGHT, references)
     assert 0.25 < calibration.temperature < 20
-    assert calibration_notes(CLASSES, 3 * RIGHT, references, calibration) == []
-    assert calibration_notes(CLASSES, RIGHT, 1 - REFERENCES, Calibration()) == []
+    assert calibration_notes(CLASSES.scoring, 3 * RIGHT, references, calibration) == []
+    assert calibration_notes(CLASSES.scoring, RIGHT, 1 - REFERENCES, Calibration()) == []
 
 
 def test_a_bias_is_no_part_of_what_the_temperature_did() -> None:
@@ -67,7 +67,9 @@ def test_a_bias_is_no_part_of_what_the_temperature_did() -> None:
     references = np.where(np.arange(40) % 5 == 0, 1 - REFERENCES, REFERENCES)
     temperature = fitted(3 * RIGHT, references).temperature
     assert (
-        calibration_notes(CLASSES, 3 * RIGHT, references, Calibration(temperature, (5.0, -5.0)))
+        calibration_notes(
+            CLASSES.scoring, 3 * RIGHT, references, Calibration(temperature, (5.0, -5.0))
+        )
         == []
     )
 
@@ -79,7 +81,7 @@ def test_several_labels_a_row_are_judged_by_the_loss_of_each_decision() -> None:
         np.asarray([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32),
     )
     before, after = binary_log_loss(outputs, references), binary_log_loss(outputs * 2, references)
-    (note,) = calibration_notes(problem, outputs, references, Calibration(0.5))
+    (note,) = calibration_notes(problem.scoring, outputs, references, Calibration(0.5))
     assert f"from {before:.4f} to {after:.4f} on test" in note
 
 
@@ -88,5 +90,5 @@ def test_tags_are_judged_word_by_word() -> None:
     outputs, references = np.asarray([[[2.0, 0.0], [2.0, 0.0]]], np.float32), np.asarray([[0, 1]])
     words, tags = outputs[0], references[0]
     before, after = log_loss(words, tags), log_loss(words * 2, tags)
-    (note,) = calibration_notes(problem, outputs, references, Calibration(0.5))
+    (note,) = calibration_notes(problem.scoring, outputs, references, Calibration(0.5))
     assert f"from {before:.4f} to {after:.4f} on test" in note

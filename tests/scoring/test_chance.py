@@ -21,27 +21,32 @@ RESAMPLING = Resampling(300, seed=1)
 
 def test_a_constant_model_is_known_whatever_its_probabilities() -> None:
     sure = np.stack([np.zeros(50), np.linspace(0.1, 5, 50)], 1).astype(np.float32)
-    assert gives_one_answer(CLASSES, sure)
-    assert only_answer(CLASSES, sure, {"text": [""] * 50}, LABELS) == "'positive'"
+    assert gives_one_answer(CLASSES.scoring, sure)
+    assert (
+        only_answer(CLASSES.scoring, CLASSES.decoding, sure, {"text": [""] * 50}, LABELS)
+        == "'positive'"
+    )
     sure[31] = [3, 0]
-    assert not gives_one_answer(CLASSES, sure)
-    assert only_answer(CLASSES, sure, {"text": [""] * 50}, LABELS) == ""
+    assert not gives_one_answer(CLASSES.scoring, sure)
+    assert only_answer(CLASSES.scoring, CLASSES.decoding, sure, {"text": [""] * 50}, LABELS) == ""
 
 
 def test_one_answer_of_tags_of_scores_and_of_several_labels_is_known() -> None:
     tags = np.full((3, 4, 3), np.nan, np.float32)  # rows of 2, 4 and 3 words
     for row, length in enumerate((2, 4, 3)):
         tags[row, :length] = [5, 1, 0]
-    entities = load_problem("token-classification")
+    entities = load_problem("token-classification").scoring
     assert gives_one_answer(entities, tags)
     tags[1, 2] = [0, 5, 1]
     assert not gives_one_answer(entities, tags)
-    assert gives_one_answer(load_problem("text-pair-score"), np.full((9, 1), 0.3, np.float32))
+    assert gives_one_answer(
+        load_problem("text-pair-score").scoring, np.full((9, 1), 0.3, np.float32)
+    )
     assert not gives_one_answer(
-        load_problem("text-pair-score"), np.linspace(0, 1, 9, dtype=np.float32)[:, None]
+        load_problem("text-pair-score").scoring, np.linspace(0, 1, 9, dtype=np.float32)[:, None]
     )
     assert gives_one_answer(
-        load_problem("multi-label-classification"), np.tile(np.float32([3, -3]), (9, 1))
+        load_problem("multi-label-classification").scoring, np.tile(np.float32([3, -3]), (9, 1))
     )
 
 
@@ -58,11 +63,16 @@ def test_what_knows_nothing_is_not_above_chance_and_what_knows_is(metric: str) -
     draw = np.random.default_rng(2)
     perfect, references = draw_rows(draw, 600)
     constant = np.tile(np.float32([1, 0]), (600, 1))
-    knows = difference_to_chance(CLASSES, metric, perfect, references, LABELS, RESAMPLING)
+    knows = difference_to_chance(CLASSES.scoring, metric, perfect, references, LABELS, RESAMPLING)
     guesses = difference_to_chance(
-        CLASSES, metric, deal(perfect, draw.permutation(600)), references, LABELS, RESAMPLING
+        CLASSES.scoring,
+        metric,
+        deal(perfect, draw.permutation(600)),
+        references,
+        LABELS,
+        RESAMPLING,
     )
-    stuck = difference_to_chance(CLASSES, metric, constant, references, LABELS, RESAMPLING)
+    stuck = difference_to_chance(CLASSES.scoring, metric, constant, references, LABELS, RESAMPLING)
     assert knows.difference.low > 0.05
     assert guesses.difference.low < 0.02
     assert stuck.difference.value == pytest.approx(0, abs=1e-9)

@@ -16,6 +16,7 @@ from tasks.core.files import read_json
 from tasks.core.progress import silent
 from tasks.core.seeds import seed_everything
 from tasks.data.tables.loaded import SPLITS
+from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import TokensInfo, load_tokenizer
 from tasks.evaluation import evaluate_checkpoint
 from tasks.params.schema import BaseModelParams, EvaluateParams, parse
@@ -43,7 +44,9 @@ def write_data(root: Path, rows: dict[str, dict[str, list[str]]]) -> None:
     for split, columns in rows.items():
         numbers = list(range(len(columns["text"])))
         pq.write_table(pa.table({"row": numbers, **columns}), root / "splits" / f"{split}.parquet")
-        table = pa.table({"row": numbers, **PROBLEM.encode(tokenizer, columns, LABELS)})
+        table = pa.table(
+            {"row": numbers, **encode_rows(PROBLEM.encoding, tokenizer, columns, LABELS)}
+        )
         with (
             pa.OSFile(str(root / "tokens" / f"{split}.arrow"), "wb") as file,
             pa.ipc.new_file(file, table.schema) as writer,
@@ -56,7 +59,7 @@ def write_data(root: Path, rows: dict[str, dict[str, list[str]]]) -> None:
 def write_checkpoint(root: Path, base: Path, bias: Sequence[float] | None = None) -> None:
     """A model of random weights; with a `bias` that large it says one label always."""
     seed_everything(0)
-    model = PROBLEM.load_model(base, LABELS)
+    model = PROBLEM.objective.load_model(base, LABELS)
     if bias is not None:
         model.classifier.bias.data[:] = model.classifier.bias.data.new_tensor(bias)
     model.save_pretrained(root / "checkpoint")
@@ -99,7 +102,7 @@ def test_it_holds_everything(evaluation: Any) -> None:
     assert (
         set(evaluation["metrics"])
         == set(evaluation["validation_metrics"])
-        == set(PROBLEM.metric_signs)
+        == set(PROBLEM.scoring.metric_signs)
     )
     assert all(
         found["low"] <= found["value"] <= found["high"] for found in evaluation["metrics"].values()

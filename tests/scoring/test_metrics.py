@@ -74,14 +74,14 @@ def test_resampled_metrics_are_the_metrics_of_each_resample(rows: int, classes: 
         )
 
 
-def test_the_slow_default_of_resampled_metrics_agrees_with_the_fast_one() -> None:
+def test_resampled_metrics_are_the_metrics_of_the_drawn_rows() -> None:
     outputs, references = random_outputs(50, 3, seed=1)
     weights = np.random.default_rng(0).multinomial(50, np.full(50, 1 / 50), 10).astype(np.float64)
-    slow = super(type(PROBLEM), PROBLEM).resampled_metrics(outputs, references, LABELS)(
-        Draws(weights)
-    )
-    fast = PROBLEM.resampled_metrics(outputs, references, LABELS)(Draws(weights))
-    assert set(slow) == set(fast) == set(PROBLEM.metric_signs)
+    drawn = [np.repeat(np.arange(50), counts) for counts in weights.astype(int)]
+    metrics = [PROBLEM.scoring.metrics(outputs[rows], references[rows], LABELS) for rows in drawn]
+    slow = {name: [values[name] for values in metrics] for name in metrics[0]}
+    fast = PROBLEM.scoring.resampled_metrics(outputs, references, LABELS)(Draws(weights))
+    assert set(slow) == set(fast) == set(PROBLEM.scoring.metric_signs)
     for name, values in slow.items():
         np.testing.assert_allclose(values, fast[name], atol=1e-12)
 
@@ -140,12 +140,17 @@ def test_shuffled_labels_score_at_chance() -> None:
 def test_intervals_are_the_same_for_a_seed_and_for_any_order_of_rows() -> None:
     outputs, references = random_outputs(300, 3, seed=0)
     resampling = Resampling(200, 0.95, seed=3)
-    found = metric_intervals(PROBLEM, outputs, references, LABELS, resampling)
+    found = metric_intervals(PROBLEM.scoring, outputs, references, LABELS, resampling)
     order = np.random.default_rng(0).permutation(300)
-    assert metric_intervals(PROBLEM, outputs, references, LABELS, resampling) == found
-    assert metric_intervals(PROBLEM, outputs[order], references[order], LABELS, resampling) == found
+    assert metric_intervals(PROBLEM.scoring, outputs, references, LABELS, resampling) == found
     assert (
-        metric_intervals(PROBLEM, outputs, references, LABELS, Resampling(200, 0.95, seed=4))
+        metric_intervals(PROBLEM.scoring, outputs[order], references[order], LABELS, resampling)
+        == found
+    )
+    assert (
+        metric_intervals(
+            PROBLEM.scoring, outputs, references, LABELS, Resampling(200, 0.95, seed=4)
+        )
         != found
     )
     assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in found.values())
@@ -159,7 +164,7 @@ def test_an_interval_holds_the_true_value_about_as_often_as_it_says() -> None:
         references = np.zeros(200, np.int64)
         outputs = np.where(right[:, None], [[1.0, 0.0]], [[0.0, 1.0]]).astype(np.float32)
         found = metric_intervals(
-            PROBLEM, outputs, references, LABELS[:2], Resampling(300, 0.95, seed)
+            PROBLEM.scoring, outputs, references, LABELS[:2], Resampling(300, 0.95, seed)
         )["accuracy"]
         held += found["low"] <= 0.8 <= found["high"]
     assert 0.88 <= held / 150 <= 0.995
@@ -168,16 +173,18 @@ def test_an_interval_holds_the_true_value_about_as_often_as_it_says() -> None:
 def test_a_difference_is_zero_against_itself_and_paired_against_others() -> None:
     outputs, references = random_outputs(400, 3, seed=0)
     resampling = Resampling(300, 0.95, 0)
-    assert difference_interval(PROBLEM, (outputs, outputs), references, LABELS, resampling) == {
+    assert difference_interval(
+        PROBLEM.scoring, (outputs, outputs), references, LABELS, resampling
+    ) == {
         "value": 0,
         "low": 0,
         "high": 0,
     }
     worse = outputs.copy()
     worse[:40] = -worse[:40]
-    found = difference_interval(PROBLEM, (outputs, worse), references, LABELS, resampling)
+    found = difference_interval(PROBLEM.scoring, (outputs, worse), references, LABELS, resampling)
     assert 0 < found["low"] < found["value"] < found["high"]
-    alone = metric_intervals(PROBLEM, outputs, references, LABELS, resampling)["macro_f1"]
+    alone = metric_intervals(PROBLEM.scoring, outputs, references, LABELS, resampling)["macro_f1"]
     assert (
         found["high"] - found["low"] < alone["high"] - alone["low"]
     )  # pairing takes out what both share
@@ -185,7 +192,7 @@ def test_a_difference_is_zero_against_itself_and_paired_against_others() -> None
 
 def test_one_row_has_intervals_of_no_width() -> None:
     outputs, references = random_outputs(1, 3, seed=0)
-    found = metric_intervals(PROBLEM, outputs, references, LABELS, Resampling(100, 0.95, 0))
+    found = metric_intervals(PROBLEM.scoring, outputs, references, LABELS, Resampling(100, 0.95, 0))
     assert all(entry["low"] == entry["value"] == entry["high"] for entry in found.values())
 
 

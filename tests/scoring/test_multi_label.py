@@ -118,12 +118,14 @@ def test_no_label_at_all_leaves_the_thresholds_at_a_half() -> None:
 def test_calibration_decides_by_thresholds_and_shows_probabilities_without_them() -> None:
     labels = ["a", "b"]
     calibration = Calibration(2.0, (1.5, -1.5))
-    (found,) = PROBLEM.decode(np.asarray([[-1.0, 1.0]], np.float32), {}, labels, calibration)
+    (found,) = PROBLEM.decoding.decode(
+        np.asarray([[-1.0, 1.0]], np.float32), {}, labels, calibration
+    )
     assert found["labels"] == ["a"]
     assert found["scores"] == pytest.approx({"a": expit(-0.5), "b": expit(0.5)})
-    assert PROBLEM.say(found) == f"a {expit(-0.5):.3f}"
-    assert PROBLEM.predicted_labels(found) == ["a"]
-    details = PROBLEM.threshold_details(
+    assert PROBLEM.decoding.describe(found) == f"a {expit(-0.5):.3f}"
+    assert PROBLEM.decoding.predicted_labels(found) == ["a"]
+    details = PROBLEM.scoring.threshold_details(
         np.asarray([[-1.0, 1.0]], np.float32), np.asarray([[1.0, 0.0]]), labels, calibration, None
     )
     assert [entry["threshold"] for entry in details["per_label"]] == pytest.approx(
@@ -134,7 +136,7 @@ def test_calibration_decides_by_thresholds_and_shows_probabilities_without_them(
 
 def test_the_fitted_temperature_lowers_the_loss_and_thresholds_the_f1s_of_validation() -> None:
     outputs, references = random_rows(500, 5, seed=5)
-    calibration = PROBLEM.fit_calibration(outputs * 6, references, list("abcde"), None)
+    calibration = PROBLEM.scoring.fit_calibration(outputs * 6, references, list("abcde"), None)
     assert calibration.temperature > 2
     before, after = (
         binary_log_loss(outputs * 6, references),
@@ -151,9 +153,9 @@ def test_a_new_head_starts_from_how_frequent_labels_are(base_dir: Path, weights:
     """There no constant lowers the loss any more; a head that the base model has is left alone."""
     references = np.asarray([[1, 0, 1], [1, 0, 0], [1, 1, 0], [0, 0, 0]] * 50, np.float32)
     train = pa.table({"references": references.tolist()})
-    model = PROBLEM.load_model(base_dir, ("a", "b", "c"))
+    model = PROBLEM.objective.load_model(base_dir, ("a", "b", "c"))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    PROBLEM.start_head(untrained_parameters(model, base_dir), train, weights)
+    PROBLEM.objective.start_head(untrained_parameters(model, base_dir), train, weights)
     changed = {
         name: parameter
         for name, parameter in model.named_parameters()
@@ -163,16 +165,18 @@ def test_a_new_head_starts_from_how_frequent_labels_are(base_dir: Path, weights:
     settled = bias.detach().clone()
     logits = bias.detach().repeat(len(references), 1).requires_grad_(True)
     class_weights = None if weights is None else torch.from_numpy(weights)
-    PROBLEM.loss(
+    PROBLEM.objective.losses["default"](
         logits, torch.from_numpy(references), label_smoothing=0, class_weights=class_weights
     ).backward()
     np.testing.assert_allclose(logits.grad.sum(0).numpy(), 0, atol=5e-3)
-    PROBLEM.start_head({}, train, weights)
+    PROBLEM.objective.start_head({}, train, weights)
     assert torch.equal(bias, settled)
 
 
 def test_what_a_model_never_learnt_it_never_gives() -> None:
-    found = PROBLEM.align(np.asarray([[5.0, -5.0]], np.float32), ["b", "c"], ["a", "b", "c"])
+    found = PROBLEM.scoring.align_labels(
+        np.asarray([[5.0, -5.0]], np.float32), ["b", "c"], ["a", "b", "c"]
+    )
     assert (found > 0).tolist() == [[False, True, False]]
     assert found[0, 0] < -10
 
@@ -280,7 +284,7 @@ def test_splits_count_each_label(tmp_path: Path) -> None:
 
 def test_a_text_stays_what_it_was_if_half_of_its_labels_do() -> None:
     rows = {"text": ["Where is my card now?"], "labels": [["a", "b"]]}
-    test = PROBLEM.behaviour_tests(rows, ("a", "b", "c"), EvaluateParams(), seed=0)[0]
+    test = PROBLEM.scoring.behaviour_tests(rows, ("a", "b", "c"), EvaluateParams(), seed=0)[0]
     before = np.asarray(
         [[1, 1, -1], [1, 1, -1], [1, 1, -1], [-1, -1, -1], [-1, -1, -1]], np.float32
     )

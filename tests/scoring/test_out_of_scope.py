@@ -16,6 +16,7 @@ from tiny import LABELS, tiny_rows
 from tasks.core.errors import ParamsError
 from tasks.core.files import read_json
 from tasks.core.progress import silent
+from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import load_tokenizer, read_features
 from tasks.evaluation import evaluate_checkpoint
 from tasks.inference.bundle import open_bundle
@@ -60,7 +61,7 @@ def test_no_other_threshold_has_a_better_f1(rows: int) -> None:
 def test_rows_of_one_kind_tune_nothing(actual: list[bool]) -> None:
     assert best_threshold(np.asarray([0.1, 0.2]), np.asarray(actual)) is None
     outputs = np.asarray([[1, 0, 0], [0, 1, 0]], np.float32)
-    calibration = PROBLEM.fit_calibration(
+    calibration = PROBLEM.scoring.fit_calibration(
         outputs, np.asarray([2, 2] if actual[0] else [0, 1]), list("abc"), "c"
     )
     assert calibration.bias == (0, 0, 0)
@@ -68,7 +69,7 @@ def test_rows_of_one_kind_tune_nothing(actual: list[bool]) -> None:
 
 def test_the_tuned_threshold_makes_argmax_reject_better_on_other_rows() -> None:
     validation, held_out = rows_out_of_scope(600, seed=0), rows_out_of_scope(600, seed=1)
-    calibration = PROBLEM.fit_calibration(*validation, list("abc"), "c")
+    calibration = PROBLEM.scoring.fit_calibration(*validation, list("abc"), "c")
     assert calibration.bias[:2] == (0, 0)
     assert calibration.bias[2] > 0
     assert f1_of(calibration.apply(held_out[0]), held_out[1]) > f1_of(*held_out) + 0.1
@@ -79,15 +80,17 @@ def test_the_tuned_threshold_makes_argmax_reject_better_on_other_rows() -> None:
 
 def test_without_an_out_of_scope_label_nothing_is_biased() -> None:
     outputs, references = rows_out_of_scope(100, seed=0)
-    calibration = PROBLEM.fit_calibration(outputs, references, list("abc"), None)
+    calibration = PROBLEM.scoring.fit_calibration(outputs, references, list("abc"), None)
     assert calibration.bias == ()
-    assert PROBLEM.threshold_details(outputs, references, list("abc"), calibration, None) == {}
+    assert (
+        PROBLEM.scoring.threshold_details(outputs, references, list("abc"), calibration, None) == {}
+    )
 
 
 def test_the_curve_is_scikit_learn_s_and_the_point_is_what_argmax_does() -> None:
     outputs, references = rows_out_of_scope(900, seed=2)
-    calibration = PROBLEM.fit_calibration(outputs, references, list("abc"), "c")
-    found = PROBLEM.threshold_details(outputs, references, list("abc"), calibration, "c")[
+    calibration = PROBLEM.scoring.fit_calibration(outputs, references, list("abc"), "c")
+    found = PROBLEM.scoring.threshold_details(outputs, references, list("abc"), calibration, "c")[
         "out_of_scope"
     ]
     probabilities = softmax(outputs.astype(np.float64) / calibration.temperature, -1)
@@ -143,8 +146,11 @@ def test_the_evaluation_holds_the_curve_of_validation_and_of_test(
     for path in exported.tokens.iterdir():
         (tokens / path.name).symlink_to(path)
     (tokens / "test.arrow").unlink()
-    features = PROBLEM.encode(
-        load_tokenizer(exported.tokens / "tokenizer", MAX_LENGTH), tiny_rows(200, seed=4), LABELS
+    features = encode_rows(
+        PROBLEM.encoding,
+        load_tokenizer(exported.tokens / "tokenizer", MAX_LENGTH),
+        tiny_rows(200, seed=4),
+        LABELS,
     )
     table = pa.table({"row": pa.array(range(200), pa.int64()), **features})
     with (
@@ -180,7 +186,9 @@ def test_the_shipped_bundle_rejects_by_the_threshold(exported: Exported, tmp_pat
     assert list(calibration.bias) == read_json(tmp_path / "report.json")["bias"]
     features = read_features(exported.tokens / "validation.arrow")
     outputs = predictor.outputs_of_features(features)
-    calibrated = PROBLEM.fit_calibration(outputs, PROBLEM.references(features), LABELS, OUT)
+    calibrated = PROBLEM.scoring.fit_calibration(
+        outputs, PROBLEM.encoding.references(features), LABELS, OUT
+    )
     assert calibration.bias == pytest.approx(calibrated.bias)
     rows = tiny_rows(20, seed=9)
     said = [row["label"] for row in predictor.predict({"text": rows["text"]})]

@@ -37,7 +37,7 @@ def two_models(rows: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray, 
 def test_a_model_against_itself_differs_by_nothing() -> None:
     outputs, _, references = two_models()
     for name, found in metric_differences(
-        KIND, (outputs, outputs), references, LABELS, Resampling(1000)
+        KIND.scoring, (outputs, outputs), references, LABELS, Resampling(1000)
     ).items():
         assert (found.value, found.low, found.high, found.standard_error) == (0, 0, 0, 0), name
         assert found.p_value == 1
@@ -47,7 +47,7 @@ def test_a_model_against_itself_differs_by_nothing() -> None:
 def test_swapping_the_models_swaps_the_signs() -> None:
     first, second, references = two_models()
     there, back = (
-        metric_differences(KIND, pair, references, LABELS, Resampling(2000, seed=3))
+        metric_differences(KIND.scoring, pair, references, LABELS, Resampling(2000, seed=3))
         for pair in ((first, second), (second, first))
     )
     for name, found in there.items():
@@ -60,10 +60,10 @@ def test_swapping_the_models_swaps_the_signs() -> None:
 
 def test_counts_give_the_interval_that_rows_give() -> None:
     first, second, references = two_models()
-    right = [KIND.right(outputs, references) for outputs in (first, second)]
-    by_rows = metric_differences(KIND, (first, second), references, LABELS, Resampling(20_000))[
-        "accuracy"
-    ]
+    right = [KIND.scoring.correct(outputs, references) for outputs in (first, second)]
+    by_rows = metric_differences(
+        KIND.scoring, (first, second), references, LABELS, Resampling(20_000)
+    )["accuracy"]
     by_counts = accuracy_difference(right[0], right[1], Resampling(20_000))
     assert astuple(by_counts)[:3] == pytest.approx(astuple(by_rows)[:3])
     assert (by_counts.low, by_counts.high) == pytest.approx((by_rows.low, by_rows.high), abs=0.004)
@@ -103,12 +103,12 @@ def test_random_groups_of_many_rows_give_the_interval_that_rows_give(
 ) -> None:
     first, second, references = two_models(rows=8000)
     clusters = np.arange(8000) // 4 if clustered else None
-    monkeypatch.setattr(KIND, "clusters", lambda references: clusters)
+    monkeypatch.setattr(type(KIND.scoring), "clusters", lambda self, references: clusters)
     found = {}
     for units in (1000, 8000):
         monkeypatch.setattr(bootstrap, "MAX_UNITS", units)
         found[units] = metric_differences(
-            KIND, (first, second), references, LABELS, Resampling(4000)
+            KIND.scoring, (first, second), references, LABELS, Resampling(4000)
         )
     for name, by_rows in found[8000].items():
         by_groups = found[1000][name]

@@ -18,6 +18,7 @@ from tiny import LABELS
 
 from tasks.core.progress import silent
 from tasks.core.seeds import seed_everything
+from tasks.encoding.encoder import OUTPUT_NAME, encode_rows
 from tasks.encoding.token_files import load_tokenizer, read_features
 from tasks.export import export_candidates
 from tasks.inference.session import OnnxModel
@@ -37,20 +38,31 @@ RECIPE = "int8-static-distilled"
 def test_a_student_comes_nearer_to_its_teacher_the_same_way_each_time(name: str) -> None:
     problem, sample = load_problem(name), SAMPLES[name]
     seed_everything(0)
-    teacher = problem.load_model(sample.base_dir(), sample.labels).eval()
+    teacher = problem.objective.load_model(sample.base_dir(), sample.labels).eval()
     before = {key: value.clone() for key, value in teacher.state_dict().items()}
-    features = problem.encode(load_tokenizer(sample.base_dir(), 32), sample.rows, sample.labels)
-    wanted = predict_torch(teacher, problem, features, PAD)
+    features = encode_rows(
+        problem.encoding, load_tokenizer(sample.base_dir(), 32), sample.rows, sample.labels
+    )
+    wanted = predict_torch(teacher, problem.encoding, features, PAD)
 
     def distance(student: Any) -> float:
-        return float(np.nanmean(np.square(predict_torch(student, problem, features, PAD) - wanted)))
+        return float(
+            np.nanmean(np.square(predict_torch(student, problem.encoding, features, PAD) - wanted))
+        )
 
     distances, students = [], []
     for _ in range(2):
         student = make_student(teacher, 1)
         distances.append([distance(student)])
         distill(
-            student, teacher, problem, pa.table(features), PAD, epochs=20, seed=0, report=silent
+            student,
+            teacher,
+            problem.encoding,
+            pa.table(features),
+            PAD,
+            epochs=20,
+            seed=0,
+            report=silent,
         )
         distances[-1].append(distance(student))
         students.append(student.state_dict())
@@ -62,16 +74,16 @@ def test_a_student_comes_nearer_to_its_teacher_the_same_way_each_time(name: str)
 
 def test_the_students_embeddings_are_what_4_bits_hold(exported: Exported) -> None:
     problem = load_problem(PROBLEM)
-    student = make_student(problem.load_model(exported.checkpoint, LABELS), 1).eval()
+    student = make_student(problem.objective.load_model(exported.checkpoint, LABELS), 1).eval()
     words = student.get_input_embeddings().weight
     assert not words.requires_grad
     np.testing.assert_allclose(
         round_rows(words.detach().numpy()), words.detach().numpy(), atol=1e-6
     )
     features = read_features(exported.tokens / "validation.arrow")
-    wanted = predict_torch(student, problem, features, PAD)
-    example = problem.collate({name: values[:2] for name, values in features.items()}, PAD)
-    graph = trace_model(student, example, problem.output_name, 17)
+    wanted = predict_torch(student, problem.encoding, features, PAD)
+    example = problem.encoding.collate({name: values[:2] for name, values in features.items()}, PAD)
+    graph = trace_model(student, example, OUTPUT_NAME, 17)
     graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     quantize_embeddings(graph, bits=4)
     assert "GatherBlockQuantized" in {node.op_type for node in graph.graph.node}
@@ -79,7 +91,7 @@ def test_the_students_embeddings_are_what_4_bits_hold(exported: Exported) -> Non
         graph.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     for row in range(8):
-        batch = problem.collate(
+        batch = problem.encoding.collate(
             {name: values[row : row + 1] for name, values in features.items()}, PAD
         )
         np.testing.assert_allclose(session.run(None, batch)[0][0], wanted[row], atol=1e-4)
@@ -113,8 +125,8 @@ def test_the_recipe_makes_a_smaller_graph_that_answers(exported: Exported, tmp_p
     assert entry["training_seconds"] > 0
     assert entry["bytes"] < (tmp_path / "int8-static" / "model.onnx").stat().st_size
     problem, features = load_problem(PROBLEM), read_features(exported.tokens / "validation.arrow")
-    outputs = OnnxModel(tmp_path / RECIPE / "model.onnx", problem.output_name).outputs(
-        features, problem, PAD
+    outputs = OnnxModel(tmp_path / RECIPE / "model.onnx", OUTPUT_NAME).outputs(
+        features, problem.encoding, PAD
     )
     assert outputs.shape == (len(features["input_ids"]), len(LABELS))
     assert np.isfinite(outputs).all()
@@ -134,7 +146,9 @@ def test_what_cannot_be_distilled_fails_alone_and_says_why(
             (checkpoint / file.name).write_bytes(file.read_bytes())
     from safetensors.torch import save_file
 
-    width = load_problem(PROBLEM).load_model(exported.checkpoint, LABELS).config.hidden_size
+    width = (
+        load_problem(PROBLEM).objective.load_model(exported.checkpoint, LABELS).config.hidden_size
+    )
     save_file({"virtual_tokens.0": torch.zeros(2, width)}, checkpoint / ADDITIONS)
     assert (
         "finetune.method adds"

@@ -12,6 +12,7 @@ from tiny import LABELS, tiny_rows
 import tasks.export as export_module
 from tasks.core.errors import ExportError, ParamsError, ParityError
 from tasks.core.progress import silent
+from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import load_tokenizer, read_features
 from tasks.export import export_candidates
 from tasks.inference.session import OnnxModel
@@ -21,7 +22,7 @@ from tasks.training.networks.torch_outputs import predict_torch
 
 PAD = 0
 
-RECIPES = load_problem(PROBLEM).recipes
+RECIPES = load_problem(PROBLEM).defaults.recipes
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,9 @@ def validation(exported: Exported) -> dict[str, list]:
 
 @pytest.fixture(scope="module")
 def torch_outputs(exported: Exported, problem: Problem, validation: dict[str, list]) -> np.ndarray:
-    return predict_torch(problem.load_model(exported.checkpoint, LABELS), problem, validation, PAD)
+    return predict_torch(
+        problem.objective.load_model(exported.checkpoint, LABELS), problem.encoding, validation, PAD
+    )
 
 
 def candidate(exported: Exported, recipe: str) -> OnnxModel:
@@ -78,15 +81,17 @@ def test_fp32_computes_what_torch_computes_at_every_shape(
         ]
     }
     features["input_ids"][0] = draw.integers(5, 90, size=length).tolist()
-    wanted = predict_torch(problem.load_model(exported.checkpoint, LABELS), problem, features, PAD)
-    found = candidate(exported, "fp32").run(problem.collate(features, PAD))
+    wanted = predict_torch(
+        problem.objective.load_model(exported.checkpoint, LABELS), problem.encoding, features, PAD
+    )
+    found = candidate(exported, "fp32").run(problem.encoding.collate(features, PAD))
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("recipe", ["fp32", "int8-static", "int8-static-sensitive-fp32"])
 def test_padding_never_changes_logits(exported: Exported, problem: Problem, recipe: str) -> None:
     model = candidate(exported, recipe)
-    batch = problem.collate({"input_ids": [[2, 20, 30, 3], [2, 40, 3]]}, PAD)
+    batch = problem.encoding.collate({"input_ids": [[2, 20, 30, 3], [2, 40, 3]]}, PAD)
     padded = {name: np.pad(values, ((0, 0), (0, 20))) for name, values in batch.items()}
     np.testing.assert_allclose(model.run(padded), model.run(batch), atol=1e-4)
 
@@ -99,9 +104,9 @@ def test_int8_agrees_with_torch_on_99_percent_of_rows(
     torch_outputs: np.ndarray,
     recipe: str,
 ) -> None:
-    outputs = candidate(exported, recipe).outputs(validation, problem, PAD)
-    agreement, _ = problem.agreement(outputs, torch_outputs)
-    assert (torch_outputs.argmax(-1) == problem.references(validation)).mean() > 0.9, (
+    outputs = candidate(exported, recipe).outputs(validation, problem.encoding, PAD)
+    agreement, _ = problem.scoring.agreement(outputs, torch_outputs)
+    assert (torch_outputs.argmax(-1) == problem.encoding.references(validation)).mean() > 0.9, (
         "an untrained model would agree by chance"
     )
     assert agreement >= 0.99
@@ -211,10 +216,14 @@ def test_other_architectures_export_too(
     )
     assert [entry["failure"] for entry in written] == ["", "", ""]
     features = read_features(exported.tokens / "validation.arrow")
-    wanted = predict_torch(problem.load_model(checkpoint, LABELS), problem, features, PAD)
+    wanted = predict_torch(
+        problem.objective.load_model(checkpoint, LABELS), problem.encoding, features, PAD
+    )
     for entry in written:
         model = OnnxModel(tmp_path / "candidates" / entry["recipe"] / "model.onnx", "logits")
-        np.testing.assert_allclose(model.outputs(features, problem, PAD), wanted, atol=0.05)
+        np.testing.assert_allclose(
+            model.outputs(features, problem.encoding, PAD), wanted, atol=0.05
+        )
 
 
 def make_other(architecture: str, directory: Path) -> None:
@@ -256,9 +265,14 @@ def make_other(architecture: str, directory: Path) -> None:
 
 def test_tokens_of_real_rows_reach_every_candidate(exported: Exported, problem: Problem) -> None:
     tokenizer = load_tokenizer(exported.tokens / "tokenizer", MAX_LENGTH)
-    features = problem.encode(tokenizer, {"text": tiny_rows(5, seed=9)["text"]}, LABELS)
+    features = encode_rows(
+        problem.encoding, tokenizer, {"text": tiny_rows(5, seed=9)["text"]}, LABELS
+    )
     for recipe in ("fp32", *RECIPES):
-        assert candidate(exported, recipe).outputs(features, problem, PAD).shape == (5, len(LABELS))
+        assert candidate(exported, recipe).outputs(features, problem.encoding, PAD).shape == (
+            5,
+            len(LABELS),
+        )
 
 
 def test_nothing_is_printed(

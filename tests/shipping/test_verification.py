@@ -29,7 +29,7 @@ from tasks.shipping.workbench import Workbench
 from tasks.shipping.workers import Worker, WorkerError
 from tasks.verification import verify_candidates
 
-RECIPES = load_problem(PROBLEM).recipes
+RECIPES = load_problem(PROBLEM).defaults.recipes
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def test_test_metrics_are_the_shipped_bundle_s_own(verified: Verified, exported:
     outputs = Predictor(verified.bundle, problem).outputs_of_features(features) / np.float32(
         verified.report["temperature"]
     )
-    wanted = problem.metrics(outputs, problem.references(features), LABELS)
+    wanted = problem.scoring.metrics(outputs, problem.encoding.references(features), LABELS)
     for name, interval in verified.report["test_metrics"].items():
         assert interval["value"] == pytest.approx(wanted[name], abs=1e-4)
         assert interval["low"] <= interval["value"] <= interval["high"]
@@ -182,7 +182,7 @@ def test_temperature_is_fitted_on_the_shipped_outputs(
     problem, features = load_problem(PROBLEM), read_features(exported.tokens / "validation.arrow")
     outputs = Predictor(verified.bundle, problem).outputs_of_features(features)
     assert verified.report["temperature"] == pytest.approx(
-        fit_temperature(outputs, problem.references(features)), rel=1e-3
+        fit_temperature(outputs, problem.encoding.references(features)), rel=1e-3
     )
     assert open_bundle(verified.bundle).settings.temperature == verified.report["temperature"]
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from tiny import LABELS, make_tokenizer, tiny_rows
 
 from tasks.core.progress import silent
+from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import TokensInfo, load_tokenizer, read_features
 from tasks.export import export_candidates
 from tasks.inference.calibration import Calibration
@@ -58,7 +59,7 @@ def make_tokens(directory: Path) -> None:
     rows, start = tiny_rows(sum(ROWS.values())), 0
     for split, count in ROWS.items():
         chosen = {column: values[start : start + count] for column, values in rows.items()}
-        features = load_problem(PROBLEM).encode(tokenizer, chosen, LABELS)
+        features = encode_rows(load_problem(PROBLEM).encoding, tokenizer, chosen, LABELS)
         table = pa.table({"row": pa.array(range(count), pa.int64()), **features})
         with (
             pa.OSFile(str(directory / f"{split}.arrow"), "wb") as file,
@@ -76,14 +77,14 @@ def train(base: Path, tokens: Path, checkpoint: Path, epochs: int = 6) -> None:
 
     torch.manual_seed(0)
     problem, pad = load_problem(PROBLEM), TokensInfo.read(tokens).pad_token_id
-    model = problem.load_model(base, LABELS, dropout=0.0).train()
+    model = problem.objective.load_model(base, LABELS, dropout=0.0).train()
     features = read_features(tokens / "train.arrow")
-    references = torch.from_numpy(problem.references(features))
+    references = torch.from_numpy(problem.encoding.references(features))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     draw = np.random.default_rng(0)
     for _ in range(epochs):
         for rows in np.array_split(draw.permutation(len(references)), len(references) // 32):
-            batch = problem.collate(
+            batch = problem.encoding.collate(
                 {"input_ids": [features["input_ids"][row] for row in rows]}, pad
             )
             outputs = model(**{name: torch.from_numpy(values) for name, values in batch.items()})[
@@ -99,7 +100,7 @@ def ship(made: Exported, bundle: Path) -> Path:
     """A sealed fp32 bundle: its outputs for a row do not depend on the rows beside it."""
     assemble_bundle(
         bundle, made.candidates / "fp32" / "model.onnx", made.tokens, made.checkpoint,
-        problem=load_problem(PROBLEM), labels=LABELS, recipe="fp32", calibration=Calibration(), threads=1,
+        problem=PROBLEM, labels=LABELS, recipe="fp32", calibration=Calibration(), threads=1,
     )  # fmt: skip
     seal_bundle(bundle, {})
     return bundle

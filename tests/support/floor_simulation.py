@@ -61,10 +61,10 @@ def first_champion(
     """What every gate says of a first version."""
     resampling = Resampling(RESAMPLES, seed=seed)
     measured = {
-        "metrics": metric_intervals(KIND, outputs, references, LABELS, resampling),
+        "metrics": metric_intervals(KIND.scoring, outputs, references, LABELS, resampling),
         "latency_ms_p95": 1.0, "latency_ms_p95_range": [1.0, 1.0], "throughput": 1.0, "throughput_range": [1.0, 1.0], "size_bytes": 1,
     }  # fmt: skip
-    interval = difference_interval(KIND, (outputs, plain), references, LABELS, resampling)
+    interval = difference_interval(KIND.scoring, (outputs, plain), references, LABELS, resampling)
     behaviour = {
         "name": "one typo",
         "kind": "invariance",
@@ -81,15 +81,20 @@ def first_champion(
         },
         "evaluation": {
             "behaviour": [behaviour],
-            "baseline": {"name": "plain", "difference": {"metric": KIND.metric, **interval}},
+            "baseline": {
+                "name": "plain",
+                "difference": {"metric": KIND.scoring.metric, **interval},
+            },
         },
     }
-    chance = difference_to_chance(KIND, KIND.metric, outputs, references, LABELS, resampling)
-    said = only_answer(KIND, outputs, {"text": [""] * len(outputs)}, LABELS)
+    chance = difference_to_chance(
+        KIND.scoring, KIND.scoring.metric, outputs, references, LABELS, resampling
+    )
+    said = only_answer(KIND.scoring, KIND.decoding, outputs, {"text": [""] * len(outputs)}, LABELS)
     model = ModelEvidence(measured, reports)
     return judge(
         Evidence(
-            KIND.metric,
+            KIND.scoring.metric,
             model,
             None,
             None,
@@ -141,10 +146,10 @@ def excused(rows: int, times: int, seed: int) -> float:
         perfect, references = draw_rows(draw, rows)
         pair = (3 * perfect, 3 * spoil(draw, perfect, 0.36))
         resampling = Resampling(RESAMPLES, seed=number)
-        found = difference_interval(KIND, pair, references, LABELS, resampling)
+        found = difference_interval(KIND.scoring, pair, references, LABELS, resampling)
         models = [
             ModelEvidence(
-                {"metrics": metric_intervals(KIND, outputs, references, LABELS, resampling), "latency_ms_p95": 1.0,
+                {"metrics": metric_intervals(KIND.scoring, outputs, references, LABELS, resampling), "latency_ms_p95": 1.0,
                  "latency_ms_p95_range": [1.0, 1.0], "throughput": 1.0, "throughput_range": [1.0, 1.0], "size_bytes": 1}, {},
             )
             for outputs in pair
@@ -152,11 +157,11 @@ def excused(rows: int, times: int, seed: int) -> float:
         error = (found["high"] - found["low"]) / 3.92
         difference = Difference(0.0, 0.0, found["value"], found["low"], found["high"], 0.0, error)
         comparison = {
-            "metrics": {KIND.metric: asdict(difference)}, "mcnemar": {"only_first": 0, "only_second": 0}, "slices": [],
+            "metrics": {KIND.scoring.metric: asdict(difference)}, "mcnemar": {"only_first": 0, "only_second": 0}, "slices": [],
             "latency_p95_ratio": 1.0, "latency_p95_ratio_range": [1.0, 1.0],
         }  # fmt: skip
         shown = Evidence(
-            KIND.metric,
+            KIND.scoring.metric,
             models[0],
             models[1],
             comparison,

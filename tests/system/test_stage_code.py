@@ -22,6 +22,7 @@ from tasks import pipeline
 from tasks.lifecycle.registry import CONTENT_KEY, EARLIER_KEY, STAGE_VERSIONS, find_version
 from tasks.params.schema import read_yaml
 from tasks.params.workspace import Workspace
+from tasks.problems import text_classification
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = '''"""What it is."""
@@ -127,9 +128,8 @@ def test_a_raised_version_makes_its_stage_stale_and_no_other(
     monkeypatch.setattr(pipeline, "STAGES", raised)
     assert stale() == ["evaluate"]
     monkeypatch.undo()
-    monkeypatch.setattr(
-        "tasks.problems.text_classification.TextClassification.stage_versions", {"export": 1}
-    )
+    raised_type = replace(text_classification.PROBLEM, stage_versions={"export": 1})
+    monkeypatch.setattr(text_classification, "PROBLEM", raised_type)
     assert stale() == ["export"]
 
 

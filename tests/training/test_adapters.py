@@ -23,7 +23,7 @@ from tasks.finetuning import finetune_model
 from tasks.params.finetuning import FinetuneParams
 from tasks.params.schema import BaseModelParams
 from tasks.problems import load_problem
-from tasks.training.inputs import Setting
+from tasks.training.inputs import TrainingInputs
 from tasks.training.loop import BEST, Trainer, claim_work
 from tasks.training.methods.adapter_files import WEIGHTS
 from tasks.training.methods.checkpoints import ADAPTER, load_checkpoint
@@ -60,8 +60,8 @@ def run(
 
 
 def outputs(checkpoint: Path, tokens: Path) -> Any:
-    model = load_checkpoint(PROBLEM, checkpoint, LABELS)
-    return predict_torch(model, PROBLEM, read_features(tokens / "validation.arrow"), 0)
+    model = load_checkpoint(PROBLEM.objective, checkpoint, LABELS)
+    return predict_torch(model, PROBLEM.encoding, read_features(tokens / "validation.arrow"), 0)
 
 
 def test_an_adapter_is_small_and_goes_on_where_it_stopped(
@@ -97,7 +97,7 @@ def test_an_adapter_on_another_base_is_an_error(
     adapter = str(tmp_path / "first" / "checkpoint" / ADAPTER)
     other = tmp_path / "other"
     shutil.copytree(base_dir, other)
-    model = PROBLEM.load_model(base_dir, LABELS).base_model
+    model = PROBLEM.objective.load_model(base_dir, LABELS).base_model
     with torch.no_grad():
         model.embeddings.word_embeddings.weight[7] += 1
     model.save_pretrained(other)
@@ -226,10 +226,23 @@ def narrow_run(
     finetune = FinetuneParams.model_validate(
         {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.1, **params}
     )
-    setting = Setting(PROBLEM, LABELS, train, validation, 0, finetune, None, 7, "cpu", work)
+    setting = TrainingInputs(
+        PROBLEM.objective,
+        PROBLEM.encoding,
+        PROBLEM.scoring,
+        LABELS,
+        train,
+        validation,
+        0,
+        finetune,
+        None,
+        7,
+        "cpu",
+        work,
+    )
     claim_work(work, "same inputs")
     seed_everything(7)
-    model = PROBLEM.load_model(base, LABELS, 0.1)
+    model = PROBLEM.objective.load_model(base, LABELS, 0.1)
     trainer = Trainer(Tuning(narrow(model, rows)), setting, report)
     try:
         trainer.run()
@@ -267,7 +280,7 @@ def test_a_row_that_does_not_fit_alone_is_told_with_a_remedy(
 def test_other_errors_are_not_taken_for_want_of_memory(
     base_dir: Path, tokens: Path, tmp_path: Path
 ) -> None:
-    model = PROBLEM.load_model(base_dir, LABELS)
+    model = PROBLEM.objective.load_model(base_dir, LABELS)
     model.classifier = torch.nn.Linear(7, 3)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         run_with(model, tokens, tmp_path / "work")
@@ -277,8 +290,10 @@ def run_with(model: Any, tokens: Path, work: Path) -> None:
     import pyarrow as pa
 
     train = pa.table(read_features(tokens / "train.arrow")).slice(0, 16)
-    setting = Setting(
-        PROBLEM,
+    setting = TrainingInputs(
+        PROBLEM.objective,
+        PROBLEM.encoding,
+        PROBLEM.scoring,
         LABELS,
         train,
         read_features(tokens / "test.arrow"),
@@ -296,7 +311,7 @@ def test_weights_of_another_method_are_not_taken(
     base_dir: Path, tokens: Path, tmp_path: Path
 ) -> None:
     _, best = narrow_run(base_dir, tokens, tmp_path / "work", rows=16, epochs=1)
-    model = PROBLEM.load_model(base_dir, LABELS)
+    model = PROBLEM.objective.load_model(base_dir, LABELS)
     model.classifier.requires_grad_(False)
     with pytest.raises(TrainingError, match="its weights are not those"):
         load_trained(model, best)

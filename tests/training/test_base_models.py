@@ -74,7 +74,7 @@ def test_each_missing_weight_of_a_body_is_told(name: str, tmp_path: Path) -> Non
         with pytest.raises(
             SourceError, match=rf"1 of the \d+ weights .* are not in its files: [\w.]*{lost}\."
         ):
-            PROBLEM.load_model(directory, LABELS)
+            PROBLEM.objective.load_model(directory, LABELS)
 
 
 def test_renamed_weights_are_told_by_both_names(base: Path) -> None:
@@ -84,7 +84,7 @@ def test_renamed_weights_are_told_by_both_names(base: Path) -> None:
 
     edit_weights(base, rename)
     with pytest.raises(SourceError) as error:
-        PROBLEM.load_model(base, LABELS)
+        PROBLEM.objective.load_model(base, LABELS)
     said = error.value.message
     assert (
         f"{base}: 16 of the 39 weights of BertForSequenceClassification are not in its files: "
@@ -99,7 +99,7 @@ def test_weights_of_other_shapes_than_the_configuration_says_are_told(base: Path
     with pytest.raises(
         SourceError, match=r"6 of its weights do not have the shapes .*: \S+ \[64\], wanted \[48\]"
     ):
-        PROBLEM.load_model(base, LABELS)
+        PROBLEM.objective.load_model(base, LABELS)
 
 
 @pytest.mark.parametrize("problem", ["text-classification", "token-classification", "masked-lm"])
@@ -108,7 +108,7 @@ def test_a_head_and_a_pooler_may_be_missing(base: Path, problem: str) -> None:
         base, lambda weights: [weights.pop(key) for key in list(weights) if "pooler" in key]
     )
     kind = load_problem(problem)
-    model = kind.load_model(base, LABELS)
+    model = kind.objective.load_model(base, LABELS)
     stored = load_file(base / "model.safetensors")
     loaded = dict(model.base_model.named_parameters())
     assert all(torch.equal(loaded[name], value) for name, value in stored.items())
@@ -145,7 +145,7 @@ def test_a_pooler_that_is_there_is_taken_or_told(
 ) -> None:
     edit_weights(base, edit)
     with pytest.raises(SourceError, match=says):
-        PROBLEM.load_model(base, LABELS)
+        PROBLEM.objective.load_model(base, LABELS)
 
 
 def test_layers_that_the_configuration_leaves_out_are_told(base: Path) -> None:
@@ -157,25 +157,25 @@ def test_layers_that_the_configuration_leaves_out_are_told(base: Path) -> None:
         SourceError,
         match=r"hold 16 weights that its config.json has no place for: encoder\.layer\.1\.",
     ):
-        PROBLEM.load_model(base, LABELS)
+        PROBLEM.objective.load_model(base, LABELS)
 
 
 def test_files_that_say_they_hold_a_head_must_hold_it(base: Path, tmp_path: Path) -> None:
-    PROBLEM.load_model(base, LABELS).save_pretrained(tmp_path / "checkpoint")
-    PROBLEM.load_model(tmp_path / "checkpoint", LABELS)
+    PROBLEM.objective.load_model(base, LABELS).save_pretrained(tmp_path / "checkpoint")
+    PROBLEM.objective.load_model(tmp_path / "checkpoint", LABELS)
     edit_weights(tmp_path / "checkpoint", lambda weights: weights.pop("classifier.weight"))
     with pytest.raises(SourceError, match=r"1 of the 41 weights .*: classifier\.weight\."):
-        PROBLEM.load_model(tmp_path / "checkpoint", LABELS)
+        PROBLEM.objective.load_model(tmp_path / "checkpoint", LABELS)
 
 
 def test_a_head_for_other_labels_is_drawn_anew(base: Path, tmp_path: Path) -> None:
-    PROBLEM.load_model(base, ("ham", "spam")).save_pretrained(tmp_path / "two")
-    model = PROBLEM.load_model(tmp_path / "two", LABELS)
+    PROBLEM.objective.load_model(base, ("ham", "spam")).save_pretrained(tmp_path / "two")
+    model = PROBLEM.objective.load_model(tmp_path / "two", LABELS)
     assert set(untrained_parameters(model, tmp_path / "two")) == {
         "classifier.weight",
         "classifier.bias",
     }
-    same = PROBLEM.load_model(tmp_path / "two", ("ham", "spam"))
+    same = PROBLEM.objective.load_model(tmp_path / "two", ("ham", "spam"))
     assert untrained_parameters(same, tmp_path / "two") == {}
 
 
@@ -189,7 +189,7 @@ def test_a_head_for_other_labels_is_drawn_anew(base: Path, tmp_path: Path) -> No
 def test_files_that_are_no_model_are_told(base: Path, name: str, content: bytes) -> None:
     (base / name).write_bytes(content)
     with pytest.raises(SourceError, match="cannot be read as a model"):
-        PROBLEM.load_model(base, LABELS)
+        PROBLEM.objective.load_model(base, LABELS)
 
 
 def test_shards_are_the_model_that_one_file_is(
@@ -198,7 +198,9 @@ def test_shards_are_the_model_that_one_file_is(
     tokens: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    one, several = (PROBLEM.load_model(directory, LABELS) for directory in (base, sharded))
+    one, several = (
+        PROBLEM.objective.load_model(directory, LABELS) for directory in (base, sharded)
+    )
     for name, parameter in one.base_model.named_parameters():
         assert torch.equal(parameter, dict(several.base_model.named_parameters())[name])
     assert set(untrained_parameters(several, sharded)) == set(untrained_parameters(one, base))
@@ -279,8 +281,8 @@ def test_a_pin_is_of_every_byte_of_every_file(base: Path, tmp_path: Path) -> Non
 
 
 def test_the_usual_base_model_s_pins_name_all_its_files() -> None:
-    files: Any = PROBLEM.default_base["files"]
-    params = BaseModelParams.model_validate(PROBLEM.default_base)
+    files: Any = PROBLEM.defaults.base_model["files"]
+    params = BaseModelParams.model_validate(PROBLEM.defaults.base_model)
     assert params.files == files
     assert set(files) == {
         "config.json",

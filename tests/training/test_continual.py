@@ -20,6 +20,7 @@ from tasks.core.errors import ParamsError
 from tasks.core.files import read_json, sha256_file
 from tasks.core.progress import silent
 from tasks.core.seeds import seed_everything
+from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import TokensInfo, load_tokenizer, read_features, read_tokens
 from tasks.finetuning import finetune_model
 from tasks.params.finetuning import FinetuneParams
@@ -45,7 +46,9 @@ def write_tokens(directory: Path, labels: Sequence[str], train_rows: int) -> Pat
     for split, start, end in (("train", 0, train_rows), ("validation", 320, 420)):
         chosen = [row for row in range(start, end) if ROWS["label"][row] in labels]
         columns = {name: [values[row] for row in chosen] for name, values in ROWS.items()}
-        table = pa.table({"row": chosen, **PROBLEM.encode(tokenizer, columns, labels)})
+        table = pa.table(
+            {"row": chosen, **encode_rows(PROBLEM.encoding, tokenizer, columns, labels)}
+        )
         position = table.column_names.index("input_ids")
         table = table.set_column(
             position, "input_ids", table["input_ids"].cast(pa.list_(pa.int32()))
@@ -122,7 +125,7 @@ def bench(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 def loaded(directory: Path, labels: Sequence[str], seed: int = 0) -> Any:
     seed_everything(seed)
-    return PROBLEM.load_model(directory, labels)
+    return PROBLEM.objective.load_model(directory, labels)
 
 
 # the head
@@ -155,7 +158,9 @@ def test_another_order_of_the_labels_predicts_the_same(bench: Bench) -> None:
     model = loaded(bench.base, OLD_LABELS[::-1])
     carry_over(model, old)
     features = read_features(bench.start / "tokens" / "validation.arrow")
-    theirs, ours = (predict_torch(each.eval(), PROBLEM, features, 0) for each in (old, model))
+    theirs, ours = (
+        predict_torch(each.eval(), PROBLEM.encoding, features, 0) for each in (old, model)
+    )
     np.testing.assert_allclose(ours, theirs[:, ::-1], atol=1e-6)
 
 
@@ -254,8 +259,8 @@ def test_going_on_learns_the_new_label_and_keeps_the_old_ones(bench: Bench, tmp_
     bench.finetune(tmp_path / "out", replay_share=0.2, epochs=8)
     model = loaded(tmp_path / "out" / "checkpoint", LABELS).eval()
     features = read_features(bench.tokens / "validation.arrow")
-    references = PROBLEM.references(features)
-    right = predict_torch(model, PROBLEM, features, 0).argmax(-1) == references
+    references = PROBLEM.encoding.references(features)
+    right = predict_torch(model, PROBLEM.encoding, features, 0).argmax(-1) == references
     assert all(right[references == label].mean() > 0.9 for label in range(3))
 
 

@@ -17,6 +17,7 @@ from tasks.core.errors import ParamsError
 from tasks.core.files import read_json, sha256_file
 from tasks.core.progress import Report, silent
 from tasks.core.ragged import largest_difference
+from tasks.encoding.encoder import OUTPUT_NAME
 from tasks.encoding.token_files import TokensInfo, read_features
 from tasks.export import export_candidates
 from tasks.finetuning import finetune_model
@@ -45,9 +46,7 @@ def refusal(problem: str, method: Method) -> str:
     """The reason that is expected, or nothing."""
     if method == "qlora":
         return "needs a CUDA device"
-    return load_problem(problem).unsupported_methods.get(method, "") or REFUSED_BY_BASE.get(
-        (problem, method), ""
-    )
+    return REFUSED_BY_BASE.get((problem, method), "")
 
 
 @cache
@@ -58,7 +57,7 @@ def tokens_of(problem: str) -> Path:
         for split in ("train", "validation", "test"):
             columns = {
                 name: sample.rows[name]
-                for name in (*kind.columns, *kind.derived)
+                for name in (*kind.rows.columns, *kind.rows.derived)
                 if name in sample.rows
             }
             pq.write_table(
@@ -77,9 +76,9 @@ def train(problem: str, method: Method, out: Path, report: Report = silent) -> N
     sample, kind = SAMPLES[problem], load_problem(problem)
     params = FinetuneParams.model_validate({
         "method": method, "sizes": SIZES, "epochs": 1, "batch_size": len(sample) // STEPS, "learning_rate": 1e-2,
-        "early_stopping_metric": kind.metric, "evaluations_per_epoch": 1, "freeze_layers": 1 if method == "frozen" else 0,
+        "early_stopping_metric": kind.scoring.metric, "evaluations_per_epoch": 1, "freeze_layers": 1 if method == "frozen" else 0,
     })  # fmt: skip
-    check_method(kind, params, "cpu")
+    check_method(problem, kind.objective.losses, params, "cpu")
     finetune_model(
         tokens_of(problem), out / "checkpoint", out / "training.json", start=None, problem=problem, labels=sample.labels,
         base_model=BaseModelParams(path=str(sample.base_dir())), finetune=params, seed=7, device="cpu", root=out, cache=out,
@@ -128,14 +127,16 @@ def test_it_trains_resumes_merges_exports_and_predicts_or_is_refused(
         report=silent,
     )
     features, pad = read_features(tokens / "validation.arrow"), TokensInfo.read(tokens).pad_token_id
-    outputs = OnnxModel(tmp_path / "candidates" / "fp32" / "model.onnx", kind.output_name).outputs(
-        features, kind, pad
+    outputs = OnnxModel(tmp_path / "candidates" / "fp32" / "model.onnx", OUTPUT_NAME).outputs(
+        features, kind.encoding, pad
     )
-    model = load_checkpoint(kind, whole / "checkpoint", sample.labels)
-    assert largest_difference(outputs, predict_torch(model, kind, features, pad)) < 1e-4
-    references = kind.references(features)
-    calibration = kind.fit_calibration(outputs, references, sample.labels, None)
-    assert len(kind.decode(outputs, sample.rows, sample.labels, calibration)) == len(sample)
+    model = load_checkpoint(kind.objective, whole / "checkpoint", sample.labels)
+    assert largest_difference(outputs, predict_torch(model, kind.encoding, features, pad)) < 1e-4
+    references = kind.encoding.references(features)
+    calibration = kind.scoring.fit_calibration(outputs, references, sample.labels, None)
+    assert len(kind.decoding.decode(outputs, sample.rows, sample.labels, calibration)) == len(
+        sample
+    )
 
 
 def test_every_combination_is_covered() -> None:

@@ -14,7 +14,6 @@ from tasks.core.errors import ParamsError
 from tasks.core.seeds import seed_everything
 from tasks.params.finetuning import FinetuneParams, Method
 from tasks.problems import load_problem
-from tasks.problems.text_classification import TextClassification
 from tasks.training.methods.checkpoints import ADDITIONS, load_checkpoint, save_checkpoint
 from tasks.training.methods.compatibility import check_method, check_positions
 from tasks.training.methods.registry import apply_method
@@ -46,7 +45,9 @@ def params(method: Method, **values: Any) -> FinetuneParams:
 def tuned(method: Method, architecture: str = "bert", **values: Any) -> Tuning:
     seed_everything(0)
     base = body_dir(architecture)
-    return apply_method(PROBLEM.load_model(base, LABELS, 0.0), base, params(method, **values), 10)
+    return apply_method(
+        PROBLEM.objective.load_model(base, LABELS, 0.0), base, params(method, **values), 10
+    )
 
 
 def shaken(tuning: Tuning) -> Tuning:
@@ -65,7 +66,7 @@ def logits(model: Any, batch: dict[str, torch.Tensor] = BATCH) -> torch.Tensor:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_parts_of_any_architecture_are_found(architecture: str) -> None:
-    model = PROBLEM.load_model(body_dir(architecture), LABELS)
+    model = PROBLEM.objective.load_model(body_dir(architecture), LABELS)
     names = list(linear_modules(model))
     assert len(layer_stack(model)) == LAYERS
     assert [
@@ -92,7 +93,7 @@ def test_a_checkpoint_computes_what_was_trained(
     torch.testing.assert_close(alone, wanted[1:], atol=1e-5, rtol=0)  # padding changes nothing
     save_checkpoint(tuning, tmp_path)
     torch.testing.assert_close(
-        logits(load_checkpoint(PROBLEM, tmp_path, LABELS)), wanted, atol=1e-5, rtol=0
+        logits(load_checkpoint(PROBLEM.objective, tmp_path, LABELS)), wanted, atol=1e-5, rtol=0
     )
     assert (tmp_path / ADDITIONS).exists() == (method in UNMERGED)
 
@@ -102,7 +103,9 @@ def test_only_what_the_method_names_changes(method: Method, tmp_path: Path) -> N
     seed_everything(0)
     before = {
         name: weight.clone()
-        for name, weight in PROBLEM.load_model(body_dir("bert"), LABELS).state_dict().items()
+        for name, weight in PROBLEM.objective.load_model(body_dir("bert"), LABELS)
+        .state_dict()
+        .items()
     }
     tuning = tuned(method)
     optimizer = torch.optim.SGD(trained_parameters(tuning.model).values(), 1.0)
@@ -113,10 +116,11 @@ def test_only_what_the_method_names_changes(method: Method, tmp_path: Path) -> N
         optimizer.step()
         optimizer.zero_grad()
     save_checkpoint(tuning, tmp_path)
-    after = PROBLEM.load_model(tmp_path, LABELS).state_dict()
+    after = PROBLEM.objective.load_model(tmp_path, LABELS).state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     linear = {
-        f"{name}.weight" for name in linear_modules(PROBLEM.load_model(body_dir("bert"), LABELS))
+        f"{name}.weight"
+        for name in linear_modules(PROBLEM.objective.load_model(body_dir("bert"), LABELS))
     }
     head = {"classifier.weight", "classifier.bias"}
     biases = {name for name in before if name.endswith("bias")}
@@ -368,26 +372,17 @@ def test_choices_that_do_not_go_together_are_told(values: dict[str, Any], says: 
         FinetuneParams.model_validate(values)
 
 
-def test_what_a_problem_cannot_do_is_told_with_the_reason() -> None:
-    class Picky(TextClassification):
-        unsupported_methods = {"bitfit": "its head has no biases."}  # noqa: RUF012
-
-    check_method(Picky(), params("lora"), "cpu")
-    with pytest.raises(ParamsError, match="its head has no biases") as caught:
-        check_method(Picky(), params("bitfit"), "cpu")
-    assert "lora" in caught.value.remedy
-    assert "bitfit" not in caught.value.remedy
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 def test_qlora_without_a_card_is_told_with_the_remedy() -> None:
     with pytest.raises(ParamsError, match="CUDA device") as caught:
-        check_method(PROBLEM, params("qlora"), "auto")
+        check_method(PROBLEM.name, PROBLEM.objective.losses, params("qlora"), "auto")
     assert "lora" in caught.value.remedy
 
 
 def test_more_virtual_tokens_than_places_are_told() -> None:
-    bert, roberta = (PROBLEM.load_model(body_dir(name), LABELS) for name in ("bert", "roberta"))
+    bert, roberta = (
+        PROBLEM.objective.load_model(body_dir(name), LABELS) for name in ("bert", "roberta")
+    )
     check_positions(bert, params("prompt-tuning"), 63)
     check_positions(bert, params("lora"), 66)
     check_positions(roberta, params("prompt-tuning"), 62)

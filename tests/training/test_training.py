@@ -18,10 +18,11 @@ from tasks.core.files import sha256_file
 from tasks.core.progress import silent
 from tasks.core.seeds import seed_everything
 from tasks.encoding.batching import inference_batches, training_batches
+from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import load_tokenizer
 from tasks.params.finetuning import FinetuneParams
 from tasks.problems import load_problem
-from tasks.training.inputs import Progress, Setting
+from tasks.training.inputs import Progress, TrainingInputs
 from tasks.training.loop import BEST, FROZEN, Trainer, claim_work
 from tasks.training.methods.tuning import Tuning
 from tasks.training.networks.architecture import freeze, frozen_depth
@@ -32,22 +33,39 @@ PROBLEM = load_problem("text-classification")
 
 def setting(
     base: Path, work: Path, *, rows: int = 192, shuffle_labels: bool = False, **params: object
-) -> Setting:
+) -> TrainingInputs:
     tokenizer = load_tokenizer(base, 32)
     tables = []
     for seed in (1, 2):
         columns = tiny_rows(rows, seed)
         if shuffle_labels:
             columns["label"] = list(np.random.default_rng(seed).permutation(columns["label"]))
-        tables.append(pa.table({"row": range(rows), **PROBLEM.encode(tokenizer, columns, LABELS)}))
+        tables.append(
+            pa.table(
+                {"row": range(rows), **encode_rows(PROBLEM.encoding, tokenizer, columns, LABELS)}
+            )
+        )
     defaults = {"epochs": 5, "learning_rate": 5e-3, "batch_size": 16, "dropout": 0.1}
     finetune = FinetuneParams.model_validate(defaults | params)
-    return Setting(
-        PROBLEM, LABELS, tables[0], tables[1].to_pydict(), 0, finetune, None, 7, "cpu", work
+    return TrainingInputs(
+        PROBLEM.objective,
+        PROBLEM.encoding,
+        PROBLEM.scoring,
+        LABELS,
+        tables[0],
+        tables[1].to_pydict(),
+        0,
+        finetune,
+        None,
+        7,
+        "cpu",
+        work,
     )
 
 
-def train(given: Setting, base: Path, stop_after: int | None = None, frozen: int = 0) -> Progress:
+def train(
+    given: TrainingInputs, base: Path, stop_after: int | None = None, frozen: int = 0
+) -> Progress:
     class Killed(BaseException):
         pass
 
@@ -57,7 +75,7 @@ def train(given: Setting, base: Path, stop_after: int | None = None, frozen: int
 
     claim_work(given.work, "same inputs")
     seed_everything(given.seed)
-    model = PROBLEM.load_model(base, LABELS, given.params.dropout)
+    model = PROBLEM.objective.load_model(base, LABELS, given.params.dropout)
     freeze(model, embeddings=False, layers=frozen)
     try:
         return Trainer(Tuning(model), given, report).run()
@@ -121,7 +139,7 @@ def test_a_completed_run_is_not_redone(base_dir: Path, tmp_path: Path) -> None:
     steps: list[int] = []
     seed_everything(given.seed)
     again = Trainer(
-        Tuning(PROBLEM.load_model(base_dir, LABELS)),
+        Tuning(PROBLEM.objective.load_model(base_dir, LABELS)),
         given,
         lambda step, metrics: steps.append(step),
     ).run()
@@ -156,7 +174,7 @@ def test_accumulated_parts_make_the_same_step(base_dir: Path, tmp_path: Path) ->
 def test_a_loss_that_diverges_stops_with_a_remedy(base_dir: Path, tmp_path: Path) -> None:
     given = setting(base_dir, tmp_path / "work")
     seed_everything(0)
-    model = PROBLEM.load_model(base_dir, LABELS)
+    model = PROBLEM.objective.load_model(base_dir, LABELS)
     next(model.parameters()).data[:] = float("nan")
     claim_work(given.work, "x")
     with pytest.raises(TrainingError, match="nan at step 1") as caught:
@@ -176,7 +194,7 @@ def test_early_stopping_keeps_the_best(base_dir: Path, tmp_path: Path) -> None:
 
 
 def test_frozen_parts_do_not_move(base_dir: Path) -> None:
-    model = PROBLEM.load_model(base_dir, LABELS)
+    model = PROBLEM.objective.load_model(base_dir, LABELS)
     freeze(model, embeddings=False, layers=1)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert not any("embeddings" in name or "layer.0." in name for name in trained)
@@ -187,7 +205,7 @@ def test_frozen_parts_do_not_move(base_dir: Path) -> None:
 
 def test_all_that_works_below_a_frozen_layer_is_frozen_with_it(tmp_path: Path) -> None:
     for make in (make_plain_base, make_chat_base):
-        model = load_problem("chat").load_model(make(tmp_path / make.__name__), ())
+        model = load_problem("chat").objective.load_model(make(tmp_path / make.__name__), ())
         freeze(model, embeddings=True, layers=0)
         freeze(model, embeddings=False, layers=1)
         assert frozen_depth(model) == 1
@@ -234,7 +252,9 @@ def test_frozen_layers_take_no_more_disk_than_they_may(
         base_dir, tmp_path / "work", rows=rows, frozen_cache_mb=1, epochs=2, batch_size=64
     )
     tokens = sum(map(len, given.train["input_ids"].to_pylist()))
-    assert (tokens * PROBLEM.load_model(base_dir, LABELS).config.hidden_size * 4 <= 1e6) == fits
+    assert (
+        tokens * PROBLEM.objective.load_model(base_dir, LABELS).config.hidden_size * 4 <= 1e6
+    ) == fits
     train(given, base_dir, frozen=1)
     assert (given.work / FROZEN).exists() == fits
 

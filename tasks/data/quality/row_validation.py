@@ -126,7 +126,7 @@ class Judged:
         """The alive rows, with every column and fact that the checks may read."""
         own_facts = self._own_facts(self.rows.schema.empty_table())
         row_facts = [fact(column, name) for column in self._texts for name in FACTS]
-        row_facts += [*(own_facts.column_names if own_facts else []), LABEL_UNKNOWN]
+        row_facts += [*(own_facts.column_names if own_facts is not None else []), LABEL_UNKNOWN]
         needs_row_facts = any(judge.mentions(name) for name in row_facts)
         others = [name for name in self.rows.column_names if name != "row" and judge.mentions(name)]
 

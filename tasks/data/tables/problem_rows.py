@@ -14,31 +14,31 @@ from tasks.data.tables.source_columns import find_column, kept
 if TYPE_CHECKING:
     import duckdb
 
+    from tasks.data.row_format import RowFormat
     from tasks.params.schema import IngestParams
-    from tasks.problems.base import Problem
 
 PROBLEM = "_problem"  # column with the reason why a row is set aside
 ORIGINAL = "_original"  # column with the first characters of the values of such a row
 ANSWER, PRODIGYS = "answer", {"_input_hash", "_task_hash", "spans"}  # columns of Prodigy's exports
 
 
-def column_mapping(problem: Problem, ingest: IngestParams) -> dict[str, tuple[str, ...]]:
+def column_mapping(row_format: RowFormat, ingest: IngestParams) -> dict[str, tuple[str, ...]]:
     """Result column -> source columns that it is read from."""
-    known = [*problem.columns, *problem.replaceable]
+    known = [*row_format.columns, *row_format.replaceable]
     unknown = [
         f"'{name}'.{did_you_mean(name, known)}" for name in ingest.columns if name not in known
     ]
     if unknown:
         raise ParamsError(
-            f"ingest.columns: {problem.name} has no column {' and no '.join(unknown)}",
+            f"ingest.columns: {row_format.name} has no column {' and no '.join(unknown)}",
             f"Its columns are {', '.join(known)}; list other columns to keep in `ingest.keep`.",
         )
     named = {
         name: (columns,) if isinstance(columns, str) else columns
         for name, columns in ingest.columns.items()
     }
-    mapping = {name: named.get(name, (name,)) for name in problem.columns}
-    mapping |= {name: columns for name, columns in named.items() if name in problem.replaceable}
+    mapping = {name: named.get(name, (name,)) for name in row_format.columns}
+    mapping |= {name: columns for name, columns in named.items() if name in row_format.replaceable}
     for name in ingest.keep:
         if name == "row" or mapping.get(name, (name,)) != (name,):
             raise ParamsError(
@@ -51,7 +51,7 @@ def column_mapping(problem: Problem, ingest: IngestParams) -> dict[str, tuple[st
 
 def rows_of_columns(
     connection: duckdb.DuckDBPyConnection,
-    problem: Problem,
+    row_format: RowFormat,
     ingest: IngestParams,
     mapping: Mapping[str, tuple[str, ...]],
     loaded: Sequence[Sequence[Loaded]],
@@ -79,7 +79,7 @@ def rows_of_columns(
             }
             origin = [FILE, LINE, *([SPLIT] if ingest.sources[0].split else [])]
             answer = find_column(connection, file, ANSWER) if _is_prodigys(file, mapping) else None
-            selects.append(_read(problem, ingest, present, file.table, origin, answer))
+            selects.append(_read(row_format, ingest, present, file.table, origin, answer))
     if errors:
         raise DataError(
             "\n".join(errors),
@@ -91,7 +91,7 @@ def rows_of_columns(
 
 def rows_of_result(
     connection: duckdb.DuckDBPyConnection,
-    problem: Problem,
+    row_format: RowFormat,
     ingest: IngestParams,
     loaded: Sequence[Sequence[Loaded]],
 ) -> str:
@@ -99,11 +99,11 @@ def rows_of_result(
     types = {
         row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {queries.RESULT}").fetchall()
     }
-    missing = [name for name in problem.columns if name not in types]
+    missing = [name for name in row_format.columns if name not in types]
     if missing:
         raise ParamsError(
             f"ingest.query: it returns {', '.join(types)}; "
-            f"{problem.name} also needs {', '.join(missing)}.",
+            f"{row_format.name} also needs {', '.join(missing)}.",
             "Add it to the query: SELECT … AS …",
         )
     if "row" in types:
@@ -124,10 +124,10 @@ def rows_of_result(
                 f"column `split`: wanted {', '.join(SPLITS)}, found {unknown[:5]}.",
                 "Rename the values or the column in `ingest.query`.",
             )
-    derived = [name for name in problem.derived if name not in problem.replaceable]
+    derived = [name for name in row_format.derived if name not in row_format.replaceable]
     if reserved := [name for name in derived if name in types]:
         raise ParamsError(
-            f"ingest: {problem.name} computes the column '{reserved[0]}' itself.",
+            f"ingest: {row_format.name} computes the column '{reserved[0]}' itself.",
             "Leave it out, or rename it: SELECT … AS …",
         )
     mixed = {name for files in loaded for file in files for name in file.mixed}
@@ -138,7 +138,7 @@ def rows_of_result(
         if name not in (FILE, LINE, SPLIT)
     }
     origin = [name for name in (FILE, LINE, SPLIT) if name in types]
-    return _read(problem, ingest, columns, queries.RESULT, origin)
+    return _read(row_format, ingest, columns, queries.RESULT, origin)
 
 
 def _is_prodigys(loaded: Loaded, mapping: Mapping[str, Sequence[str]]) -> bool:
@@ -150,7 +150,7 @@ def _is_prodigys(loaded: Loaded, mapping: Mapping[str, Sequence[str]]) -> bool:
 
 
 def _read(
-    problem: Problem,
+    row_format: RowFormat,
     ingest: IngestParams,
     sources: Mapping[str, Sequence[Given]],
     table: str,
@@ -165,9 +165,9 @@ def _read(
     origin    columns that say where a row comes from
     answer    column that says whether the annotator accepted the row, if there is one
     """
-    problem_columns = (*problem.columns, *problem.replaceable)
+    problem_columns = (*row_format.columns, *row_format.replaceable)
     own = {name: columns for name, columns in sources.items() if name in problem_columns}
-    readings = problem.readings(own, ingest)
+    readings = row_format.readings(own, ingest)
     values = {
         name: readings[name].value if name in readings else kept(columns[0])
         for name, columns in sources.items()
@@ -184,8 +184,8 @@ def _read(
         values |= {PROBLEM: "NULL::VARCHAR", ORIGINAL: "NULL::VARCHAR"}
     selected = ", ".join(f"{value} AS {quoted(name)}" for name, value in values.items())
     derived = "".join(
-        f", ({expression})::{problem.types.get(name, 'VARCHAR')} AS {quoted(name)}"
-        for name, expression in problem.derived.items()
+        f", ({expression})::{row_format.types.get(name, 'VARCHAR')} AS {quoted(name)}"
+        for name, expression in row_format.derived.items()
         if name not in values
     )
     return f"SELECT *{derived} FROM (SELECT {selected} FROM {quoted(table)})"

@@ -41,21 +41,24 @@ def run(
     import duckdb
 
     select = _require_select(connection, query)
+    culprits: list[Any] = []
     try:
-        _create_result(connection, select)
-        return []
-    except duckdb.ConversionException as error:
-        if len(names) > 1:
-            remedy = "Use TRY_CAST instead of CAST: it returns NULL for a value that is no number."
-            raise _query_error(connection, names, error, remedy) from None
+        try:
+            _create_result(connection, select)
+        except duckdb.ConversionException:
+            if len(names) > 1:
+                raise
+            culprits = _find_culprits(connection, select, names[0])
+            _create_result(connection, select)
+        return culprits
+    except duckdb.ConversionException as error:  # of several sources, or of no single row
+        remedy = "Use TRY_CAST instead of CAST: it returns NULL for a value that is no number."
+        raise _query_error(connection, names, error, remedy) from None
     except duckdb.Error as error:
         if no_fault_of_data(error):
             raise
         remedy = "Correct `ingest.query` in params.yaml."
         raise _query_error(connection, names, error, remedy) from None
-    culprits = _find_culprits(connection, select, names[0])
-    _create_result(connection, select)
-    return culprits
 
 
 def _require_select(connection: duckdb.DuckDBPyConnection, query: str) -> str:

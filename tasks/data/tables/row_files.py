@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from tasks.data.row_format import RowFormat
     from tasks.params.schema import Source
-    from tasks.problems.base import Problem
 
 BATCH_ROWS = 4096  # rows in memory at a time
 _INPUT = "\x1finput "  # prefix of the names of converted columns
@@ -51,10 +51,10 @@ class Batch:
         return self.rows.to_pylist() if self.objects is None else self.objects
 
 
-def read_batches(source: Path, wanted: Collection[str], problem: Problem) -> Iterator[Batch]:
+def read_batches(source: Path, wanted: Collection[str], row_format: RowFormat) -> Iterator[Batch]:
     """The rows of a CSV, TSV, JSON, JSONL or Parquet file, in order; one empty batch if none.
 
-    wanted   required columns, converted like the columns of `problem` in a batch's `inputs`
+    wanted   required columns, converted like the columns of `row_format` in a batch's `inputs`
     Raises DataError if a column is missing or a row cannot be read; for CSV and JSON, before the
     first batch.
     """
@@ -64,11 +64,11 @@ def read_batches(source: Path, wanted: Collection[str], problem: Problem) -> Ite
         raise DataError(f"{source}: no such file.", "Check the path.")
     described = Source(url=str(source))
     read = _parquet_batches if format_of(described, source.name) == "parquet" else _text_batches
-    yield from read(source, described, list(wanted), problem)
+    yield from read(source, described, list(wanted), row_format)
 
 
 def _parquet_batches(
-    source: Path, _: Source, wanted: Sequence[str], problem: Problem
+    source: Path, _: Source, wanted: Sequence[str], row_format: RowFormat
 ) -> Iterator[Batch]:
     """Read with pyarrow, which preserves all types and the index metadata of data frames."""
     import duckdb
@@ -82,7 +82,7 @@ def _parquet_batches(
             register(connection)
             first = 1
             for rows in file.iter_batches(BATCH_ROWS) if file.metadata.num_rows else [empty]:
-                yield Batch(rows, _inputs(connection, source, rows, first, wanted, problem))
+                yield Batch(rows, _inputs(connection, source, rows, first, wanted, row_format))
                 first += rows.num_rows
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
@@ -97,14 +97,14 @@ def _inputs(
     rows: pa.RecordBatch,
     first: int,
     wanted: Sequence[str],
-    problem: Problem,
+    row_format: RowFormat,
 ) -> pa.RecordBatch:
     """The wanted columns, converted; `first` is the number of the first row."""
     import pyarrow as pa
 
     connection.register("rows", pa.Table.from_batches([rows.select(wanted)]))
     types = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
-    readings = _readings(types, wanted, problem)
+    readings = _readings(types, wanted, row_format)
     _require_fit(connection, source, readings, f"row_number() OVER () + {first - 1}")
     columns = ", ".join(
         f"{reading.value} AS {quoted(column)}" for column, reading in readings.items()
@@ -116,7 +116,7 @@ def _inputs(
 
 
 def _text_batches(
-    source: Path, described: Source, wanted: Sequence[str], problem: Problem
+    source: Path, described: Source, wanted: Sequence[str], row_format: RowFormat
 ) -> Iterator[Batch]:
     import duckdb
     import pyarrow as pa
@@ -133,7 +133,7 @@ def _text_batches(
         _require_all(source, loaded)
         _require_columns(source, loaded.columns, wanted)
         types = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}
-        readings = _readings(types, wanted, problem)
+        readings = _readings(types, wanted, row_format)
         _require_fit(connection, source, readings, LINE)
         # mixed types: values as plain text, not as JSON with quotes
         columns = [
@@ -159,10 +159,10 @@ def _split(batch: pa.RecordBatch, loaded: Loaded, wanted: Sequence[str]) -> Batc
 
 
 def _readings(
-    types: Mapping[str, str], wanted: Sequence[str], problem: Problem
+    types: Mapping[str, str], wanted: Sequence[str], row_format: RowFormat
 ) -> dict[str, Reading]:
     columns = {name: [Given(name, quoted(name), types[name])] for name in wanted}
-    return problem.readings(columns, ReadingParams())
+    return row_format.readings(columns, ReadingParams())
 
 
 def _require_fit(

@@ -14,7 +14,7 @@ from tasks.scoring.statistics.draws import Draws
 
 if TYPE_CHECKING:
     from tasks.core.arrays import Array, Floats
-    from tasks.problems.base import Problem
+    from tasks.scoring.scorer import Scorer
 
 Interval = dict[str, float]  # value, low, high
 
@@ -35,7 +35,7 @@ class Resampling:
 
 
 def metric_intervals(
-    problem: Problem,
+    scorer: Scorer,
     outputs: Floats,
     references: Array,
     labels: Sequence[str],
@@ -44,8 +44,8 @@ def metric_intervals(
     """Each metric's value and percentile interval, independent of the order of the rows."""
     order = _canonical_order(references, outputs)
     outputs, references = outputs[order], references[order]
-    values = problem.metrics(outputs, references, labels)
-    resampled = problem.resampled_metrics(outputs, references, labels)
+    values = scorer.metrics(outputs, references, labels)
+    resampled = scorer.resampled_metrics(outputs, references, labels)
 
     def statistic(draws: Draws) -> Doubles:
         metrics = resampled(draws)
@@ -56,7 +56,7 @@ def metric_intervals(
         np.asarray(list(values.values())),
         len(references),
         resampling,
-        problem.clusters(references),
+        scorer.clusters(references),
     )
     return {
         name: _interval(value, bound)
@@ -65,7 +65,7 @@ def metric_intervals(
 
 
 def difference_interval(
-    problem: Problem,
+    scorer: Scorer,
     pair: tuple[Floats, Floats],
     references: Array,
     labels: Sequence[str],
@@ -75,17 +75,17 @@ def difference_interval(
     order = _canonical_order(references, *pair)
     references = references[order]
     pair = pair[0][order], pair[1][order]
-    name = problem.metric
-    first, second = (problem.metrics(outputs, references, labels)[name] for outputs in pair)
+    name = scorer.metric
+    first, second = (scorer.metrics(outputs, references, labels)[name] for outputs in pair)
     value = first - second
     first_of, second_of = (
-        problem.resampled_metrics(outputs, references, labels) for outputs in pair
+        scorer.resampled_metrics(outputs, references, labels) for outputs in pair
     )
 
     def statistic(draws: Draws) -> Doubles:
         return (first_of(draws)[name] - second_of(draws)[name])[None]
 
-    clusters = problem.clusters(references)
+    clusters = scorer.clusters(references)
     bounds = _bounds(statistic, np.asarray([value]), len(references), resampling, clusters)
     return _interval(value, bounds[0])
 

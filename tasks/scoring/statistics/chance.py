@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tasks.core.arrays import Array, Columns, Floats
-    from tasks.problems.base import Problem
+    from tasks.inference.decoder import Decoder
+    from tasks.scoring.scorer import Scorer
 
 DEALS = 20  # random permutations whose mean score is the chance level
 CONSTANT = 10.0  # logit of the class that a constant model predicts
@@ -43,31 +44,37 @@ def deal(outputs: Floats, order: npt.NDArray[np.intp]) -> Floats:
     return dealt
 
 
-def gives_one_answer(problem: Problem, outputs: Floats) -> bool:
+def gives_one_answer(scorer: Scorer, outputs: Floats) -> bool:
     """Whether every row (or token) gets the same answer; False for fewer than two."""
     count = int(np.isfinite(outputs).all(-1).sum())
     if count < 2:
         return False
     shifted = deal(outputs, np.roll(np.arange(count), 1))
-    return problem.agreement(outputs, shifted)[0] == 1.0
+    return scorer.agreement(outputs, shifted)[0] == 1.0
 
 
-def only_answer(problem: Problem, outputs: Floats, rows: Columns, labels: Sequence[str]) -> str:
+def only_answer(
+    scorer: Scorer,
+    decoder: Decoder,
+    outputs: Floats,
+    rows: Columns,
+    labels: Sequence[str],
+) -> str:
     """The answer that the model gives to every row, in words.
 
     outputs  on which tuned thresholds already decide (`Calibration.decide`)
     Empty if the answers differ, or if the model guesses tokens.
     """
-    if problem.baseline_is_base or not gives_one_answer(problem, outputs):
+    if scorer.baseline_is_base or not gives_one_answer(scorer, outputs):
         return ""
     first = {name: [values[0]] for name, values in rows.items()}
-    prediction = problem.decode(outputs[:1], first, labels, Calibration())[0]
-    names = problem.predicted_labels(prediction)
+    prediction = decoder.decode(outputs[:1], first, labels, Calibration())[0]
+    names = decoder.predicted_labels(prediction)
     return f"'{', '.join(names)}'" if names else "the same"
 
 
 def difference_to_chance(
-    problem: Problem,
+    scorer: Scorer,
     metric: str,
     outputs: Floats,
     references: Array,
@@ -81,7 +88,7 @@ def difference_to_chance(
     draw, count = np.random.default_rng(resampling.seed), int(np.isfinite(outputs).all(-1).sum())
     dealt = [deal(outputs, draw.permutation(count)) for _ in range(DEALS)]
     model, *permutations = (
-        problem.resampled_metrics(variant, references, labels) for variant in (outputs, *dealt)
+        scorer.resampled_metrics(variant, references, labels) for variant in (outputs, *dealt)
     )
 
     def both(draws: Draws) -> Doubles:
@@ -89,25 +96,25 @@ def difference_to_chance(
         return np.stack([model(draws)[metric], np.mean(chances, axis=0)])
 
     value, chance = both(Draws.once(len(references)))[:, 0].tolist()
-    constant = _most_frequent(problem, outputs, references, labels)
-    if constant is not None and problem.metrics(constant, references, labels)[metric] > chance:
+    constant = _most_frequent(scorer, outputs, references, labels)
+    if constant is not None and scorer.metrics(constant, references, labels)[metric] > chance:
         pair = outputs, constant
-        differences = metric_differences(problem, pair, references, labels, resampling)
-        apart = _discordant_rows(problem, outputs, constant, references)
+        differences = metric_differences(scorer, pair, references, labels, resampling)
+        apart = _discordant_rows(scorer, outputs, constant, references)
         return PairedDifference("the most frequent class", differences[metric], apart)
     (drawn,) = resample(
         lambda draws: -np.diff(both(draws), axis=0),
         len(references),
         resampling,
-        problem.clusters(references),
+        scorer.clusters(references),
     )
     difference = describe_difference(value, chance, drawn, resampling.confidence)
-    apart = _discordant_rows(problem, outputs, dealt[0], references)
+    apart = _discordant_rows(scorer, outputs, dealt[0], references)
     return PairedDifference("its own answers shuffled across rows", difference, apart)
 
 
 def _most_frequent(
-    problem: Problem, outputs: Floats, references: Array, labels: Sequence[str]
+    scorer: Scorer, outputs: Floats, references: Array, labels: Sequence[str]
 ) -> Floats | None:
     """Outputs that always predict the most frequent class; None if the outputs are not classes."""
     if outputs.ndim != 2 or outputs.shape[1] != len(labels):
@@ -116,8 +123,8 @@ def _most_frequent(
         np.tile(np.float32(CONSTANT) * np.eye(len(labels), dtype=np.float32)[i], (len(outputs), 1))
         for i in range(len(labels))
     ]
-    return max(constants, key=lambda constant: problem.right(constant, references).sum())
+    return max(constants, key=lambda constant: scorer.correct(constant, references).sum())
 
 
-def _discordant_rows(problem: Problem, outputs: Floats, others: Floats, references: Array) -> int:
-    return sum(discordant(problem.right(outputs, references), problem.right(others, references)))
+def _discordant_rows(scorer: Scorer, outputs: Floats, others: Floats, references: Array) -> int:
+    return sum(discordant(scorer.correct(outputs, references), scorer.correct(others, references)))

@@ -17,7 +17,7 @@ from tasks.scoring.statistics.draws import Draws
 
 if TYPE_CHECKING:
     from tasks.core.arrays import Array, Floats
-    from tasks.problems.base import Problem
+    from tasks.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PairedDifference:
 
 
 def metric_differences(
-    problem: Problem,
+    scorer: Scorer,
     pair: tuple[Floats, Floats],
     references: Array,
     labels: Sequence[str],
@@ -74,14 +74,14 @@ def metric_differences(
 
     pair  both models' outputs of the same rows, columns in the order of `labels`
     """
-    first, second = (problem.metrics(outputs, references, labels) for outputs in pair)
-    resampled = [problem.resampled_metrics(outputs, references, labels) for outputs in pair]
+    first, second = (scorer.metrics(outputs, references, labels) for outputs in pair)
+    resampled = [scorer.resampled_metrics(outputs, references, labels) for outputs in pair]
 
     def statistic(draws: Draws) -> Doubles:
         minuend, subtrahend = (metrics(draws) for metrics in resampled)
         return np.stack([minuend[name] - subtrahend[name] for name in first])
 
-    drawn = resample(statistic, len(references), resampling, problem.clusters(references))
+    drawn = resample(statistic, len(references), resampling, scorer.clusters(references))
     return {
         name: describe_difference(first[name], second[name], drawn[i], resampling.confidence)
         for i, name in enumerate(first)

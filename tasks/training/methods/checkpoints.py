@@ -19,8 +19,8 @@ from tasks.training.networks.weights import load_trained
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from tasks.problems.base import Problem
     from tasks.training.methods.tuning import Tuning
+    from tasks.training.objective import Objective
 
 ADDITIONS = "additions.safetensors"
 ADAPTER = "adapter"
@@ -38,9 +38,11 @@ def save_checkpoint(tuning: Tuning, directory: Path) -> None:
         save_file(additions, directory / ADDITIONS)
 
 
-def load_checkpoint(problem: Problem, directory: Path, labels: Sequence[str]) -> PreTrainedModel:
+def load_checkpoint(
+    objective: Objective, directory: Path, labels: Sequence[str]
+) -> PreTrainedModel:
     """Load the model of a checkpoint directory, whichever method trained it."""
-    model = problem.load_model(directory, labels)
+    model = objective.load_model(directory, labels)
     if (directory / ADDITIONS).is_file():
         from safetensors.torch import load_file
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from tasks.core.errors import ParamsError, did_you_mean
-from tasks.params.finetuning import FinetuneParams, Method
+from tasks.params.finetuning import FinetuneParams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from tasks.problems.base import Problem
 
 VIRTUAL = frozenset({"prefix-tuning", "prompt-tuning", "p-tuning"})
 QLORA_REMEDY = (
@@ -20,21 +20,16 @@ QLORA_REMEDY = (
 )
 
 
-def check_method(problem: Problem, params: FinetuneParams, device: str) -> None:
-    """Raise ParamsError, with the reason, if the problem or machine does not support `method`."""
-    reason = problem.unsupported_methods.get(params.method)
-    if reason:
-        possible = ", ".join(
-            name for name in get_args(Method) if name not in problem.unsupported_methods
-        )
-        raise ParamsError(
-            f"finetune.method: {params.method} does not work with {problem.name}: {reason}",
-            f"Possible: {possible}.",
-        )
-    losses = problem.losses()
+def check_method(
+    problem: str, losses: Collection[str], params: FinetuneParams, device: str
+) -> None:
+    """Raise ParamsError if the problem has no such loss, or the machine does not support `method`.
+
+    losses  names of the problem type's losses
+    """
     if params.loss is not None and params.loss not in losses:
         raise ParamsError(
-            f"finetune.loss: {problem.name} has no loss '{params.loss}'."
+            f"finetune.loss: {problem} has no loss '{params.loss}'."
             f"{did_you_mean(params.loss, losses)}",
             f"Possible: {', '.join(losses)}.",
         )

@@ -9,17 +9,18 @@ import numpy as np
 from tasks.core.progress import Report, silent
 from tasks.core.ragged import gather
 from tasks.encoding.batching import inference_batches
+from tasks.encoding.encoder import OUTPUT_NAME
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tasks.core.arrays import Features, Floats
-    from tasks.problems.base import Problem
+    from tasks.encoding.encoder import Collator
 
 
 def predict_torch(
     model: PreTrainedModel,
-    problem: Problem,
+    collator: Collator,
     features: Features,
     pad_token_id: int,
     device: str = "cpu",
@@ -36,12 +37,12 @@ def predict_torch(
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        for rows in inference_batches(lengths, problem.batch_tokens, batch_rows):
+        for rows in inference_batches(lengths, collator.batch_tokens, batch_rows):
             batch = {name: [values[i] for i in rows] for name, values in features.items()}
-            arrays = problem.collate(batch, pad_token_id)
+            arrays = collator.collate(batch, pad_token_id)
             inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-            raw = model(**inputs)[problem.output_name].float().cpu().numpy()
-            outputs.append(problem.reduce(raw, batch))
+            raw = model(**inputs)[OUTPUT_NAME].float().cpu().numpy()
+            outputs.append(collator.reduce(raw, batch))
             order.append(rows)
             report(len(order), {"progress": sum(map(len, order)) / len(lengths)})
     model.train(was_training)
