@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from tasks.encoding.dialogues import ASSISTANT, SYSTEM, USER, Turn
 
 if TYPE_CHECKING:
-    from tasks.inference.generation import Speaker
+    from tasks.inference.generation import ChatModel
 
 RESET, EXITS = "/reset", ("/exit", "/quit")
 
 
-def converse(speaker: Speaker, title: str, system: str, *, as_json: bool = False) -> None:
+def converse(speaker: ChatModel, title: str, system: str, *, as_json: bool = False) -> None:
     """Chat until the input ends.
 
     title    name of the model, to greet with
@@ -49,7 +49,7 @@ def _lines() -> Iterator[str]:
             return
 
 
-def _answer(speaker: Speaker, dialogue: list[Turn]) -> str:
+def _answer(speaker: ChatModel, dialogue: list[Turn]) -> str:
     """Print the complete answer as JSON."""
     answer = "".join(speaker.answer(dialogue)).strip()
     exchange = {USER: dialogue[-1]["content"], ASSISTANT: answer}
@@ -57,7 +57,7 @@ def _answer(speaker: Speaker, dialogue: list[Turn]) -> str:
     return answer
 
 
-def _stream(speaker: Speaker, dialogue: list[Turn]) -> str:
+def _stream(speaker: ChatModel, dialogue: list[Turn]) -> str:
     """Print the answer as it is generated."""
     answer = ""
     for piece in speaker.answer(dialogue):

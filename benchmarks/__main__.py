@@ -18,7 +18,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.sections import Section
+from benchmarks.sections import BenchmarkSection
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +80,7 @@ def main() -> None:
             keep(name, section)
 
 
-def keep(name: str, section: Section) -> None:
+def keep(name: str, section: BenchmarkSection) -> None:
     """Put a section in its place in RESULTS.md; those of the other benchmarks, and of other kinds of machine, are left as they are."""
     from torch.backends.cpu import get_cpu_capability
 
@@ -112,7 +112,7 @@ def machine() -> str:
     return f"*{datetime.now(UTC):%Y-%m-%d}, {what}; {versions}.*"
 
 
-def draw(stem: str, section: Section) -> Path:
+def draw(stem: str, section: BenchmarkSection) -> Path:
     """Its bars or curves as a PNG."""
     figure = draw_bars(section) if section.bars else draw_curves(section)
     path = HERE / f"{stem}.png"
@@ -120,7 +120,7 @@ def draw(stem: str, section: Section) -> Path:
     return path
 
 
-def draw_bars(section: Section) -> Figure:
+def draw_bars(section: BenchmarkSection) -> Figure:
     """One panel."""
     from matplotlib.figure import Figure
 
@@ -135,7 +135,7 @@ def draw_bars(section: Section) -> Figure:
     return figure
 
 
-def draw_curves(section: Section) -> Figure:
+def draw_curves(section: BenchmarkSection) -> Figure:
     """A panel for each thing that was measured."""
     from matplotlib.figure import Figure
 

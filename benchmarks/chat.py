@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.sections import Section, alternate, ratios, run_alone
+from benchmarks.sections import BenchmarkSection, alternate, ratios, run_alone
 
 BATCH = 8
 OURS, TRAINER = "ours", "Trainer's defaults, padded to the longest"
@@ -25,7 +25,7 @@ BFLOAT16 = "ours in bfloat16"  # finetune.precision: bf16
 MODULE = "benchmarks.chat"
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> BenchmarkSection:
     """Steps of each in turns."""
     from benchmarks.material import computes_bfloat16, default_workspace
 
@@ -42,7 +42,7 @@ def measure(quick: bool) -> Section:
         [name, f"{np.median(rates[name]):.0f}", ratios(rates[TRAINER], rates[name])]
         for name in rates
     ]
-    return Section(
+    return BenchmarkSection(
         "Chat: fine-tuning", ("variant", "tokens/s", "over Trainer's"), rows, ["Wanted: 2x."]
     )
 

@@ -10,10 +10,10 @@ import time
 
 import numpy as np
 
-from benchmarks.sections import Section, run_alone
+from benchmarks.sections import BenchmarkSection, run_alone
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> BenchmarkSection:
     """Seconds and memory of one comparison; the outputs are drawn, right four times in five."""
     from tasks.core.memory import peak_memory_mb
     from tasks.problems import load_problem
@@ -40,7 +40,7 @@ def measure(quick: bool) -> Section:
             ]
         )
     header = ("rows", "metrics", "seconds", "more memory at the peak (MB)")
-    return Section(
+    return BenchmarkSection(
         "Comparing",
         header,
         table,

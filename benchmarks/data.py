@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.sections import Section, ratios, run_alone
+from benchmarks.sections import BenchmarkSection, ratios, run_alone
 
 STAGES = ("ingest", "validate", "split", "tokenize")
 BATCH = 10_000
 ALONE = ("transformers", "rust")
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> BenchmarkSection:
     """A process for each stage and for each way to tokenize alone, in turns; seconds and peak memory of each."""
     rows, rounds = (20_000, 1) if quick else (1_000_000, 3)
     with tempfile.TemporaryDirectory() as scratch:
@@ -49,7 +49,7 @@ def measure(quick: bool) -> Section:
         "Wanted: 1.5x of tokenizing alone, at most 2 GB at any size."
     )
     header = ("rows", *STAGES, "together", "over tokenizing alone", "over its Rust code")
-    return Section(
+    return BenchmarkSection(
         "Data", header, [[f"{rows:,}", *each, f"{np.median(whole):.1f} s", *over]], [note]
     )
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.sections import Section, run_alone
+from benchmarks.sections import BenchmarkSection, run_alone
 
 CHECKPOINT, STATIC, DISTILLED = "checkpoint, PyTorch", "int8-static", "int8-static-distilled"
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> BenchmarkSection:
     """A training and a distillation a seed."""
     from benchmarks.material import SHORT, default_workspace, keep_rows
 
@@ -46,7 +46,7 @@ def measure(quick: bool) -> Section:
         f"{rows} training rows, {seeds} seeds; the student learns for 3 epochs, {np.median(seconds):.0f} s. "
         "The budget of `verify` is 0.5 points of validation."
     )
-    return Section(
+    return BenchmarkSection(
         "Distilling", ("variant", "macro-F1", "points lost (seed by seed)"), table, [note]
     )
 

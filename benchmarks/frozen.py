@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.sections import Section, run_alone
+from benchmarks.sections import BenchmarkSection, run_alone
 
 EPOCHS = 3
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> BenchmarkSection:
     """Steps' seconds by epoch, evaluations aside."""
     import pyarrow as pa
 
@@ -101,7 +101,7 @@ def measure(quick: bool) -> Section:
                 ]
             )
     note = f"{rows} rows of the default set, batches of 32; wanted: 1.5x. Median milliseconds of a step."
-    return Section(
+    return BenchmarkSection(
         "Frozen layers",
         ("layers frozen of 6", "epoch 1", "epoch 2", "epoch 3", "epoch 1 over 2", "on disk"),
         table,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.sections import Section, alternate, ratios, run_alone
+from benchmarks.sections import BenchmarkSection, alternate, ratios, run_alone
 
 TORCH = "PyTorch fp32, generate"
 RECIPES = ("int8-dynamic", "int8-weights", "int4-weights")
@@ -28,7 +28,7 @@ ROOM = 512  # tokens
 MODULE = "benchmarks.generation"
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> BenchmarkSection:
     """A question a round to each variant."""
     rounds, tokens = (2, 8) if quick else (4, 48)
     with tempfile.TemporaryDirectory() as scratch:
@@ -48,7 +48,7 @@ def measure(quick: bool) -> Section:
         "from there on no other variant says the same."
     )
     header = ("variant", "MB", "tokens/s", "over PyTorch", "tokens as PyTorch's, from the first on")
-    return Section(
+    return BenchmarkSection(
         "Chat: writing",
         header,
         rows,

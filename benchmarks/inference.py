@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.sections import Section, alternate, ratios, run_alone
+from benchmarks.sections import BenchmarkSection, alternate, ratios, run_alone
 
 SHIPPED, DISTILLED = "what ships (int8-static)", "what ships by int8-static-distilled"
 PIPELINE, DYNAMIC = "transformers.pipeline (PyTorch fp32)", "plain export, quantize_dynamic"
@@ -26,7 +26,7 @@ MODULE = "benchmarks.inference"
 Predict = Callable[[list[str]], Sequence[Any]]
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> BenchmarkSection:
     """Throughput of many texts, then each of some by itself."""
     import pyarrow.parquet as pq
 
@@ -87,7 +87,7 @@ def measure(quick: bool) -> Section:
         "p95 over",
         "MB",
     )
-    return Section(
+    return BenchmarkSection(
         "Inference",
         header,
         rows,

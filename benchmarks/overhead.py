@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.sections import Section, ratios, run_alone
+from benchmarks.sections import BenchmarkSection, ratios, run_alone
 
 BIN = Path(sys.executable).parent
 SMALL = (
@@ -29,7 +29,7 @@ SMALL = (
 )  # fmt: skip
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> BenchmarkSection:
     """Cold, with a server up, and with nothing to do."""
     rounds = 2 if quick else 7
     with tempfile.TemporaryDirectory() as scratch:
@@ -55,7 +55,7 @@ def measure(quick: bool) -> Section:
         ["`dvc repro`, nothing changed", f"{np.median(times['dvc']):.1f} s", "–"],
         ["the first over the second", ratios(times["dvc"], times["ratchet"]), "1.5x"],
     ]
-    return Section("Orchestration", ("what", "found", "wanted, at most"), rows)
+    return BenchmarkSection("Orchestration", ("what", "found", "wanted, at most"), rows)
 
 
 def make_workspace(scratch: Path) -> Path:

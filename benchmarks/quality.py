@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.sections import Section, run_alone
+from benchmarks.sections import BenchmarkSection, run_alone
 
 OURS, SHIPPED, TRAINER = "ours, PyTorch", "ours, what ships (int8-static)", "Trainer's defaults"
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> BenchmarkSection:
     """A training of each a seed."""
     from benchmarks.material import SHORT, default_workspace, keep_rows
 
@@ -44,7 +44,7 @@ def measure(quick: bool) -> Section:
         f"{rows} training rows, one epoch, {seeds} seeds. Wanted: no more than one standard deviation between ours and the Trainer's, and",
         f"at most 0.005 lost by what ships; lost are {lost.mean():+.4f} (seed by seed {', '.join(f'{one:+.4f}' for one in lost)}).",
     ]
-    return Section("Quality", ("variant", "macro-F1"), table, notes)
+    return BenchmarkSection("Quality", ("variant", "macro-F1"), table, notes)
 
 
 def train_ours(root: Path, seed: int) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.data import STAGES as DATA_STAGES
 from benchmarks.data import make_workspace, timed
-from benchmarks.sections import Section, run_alone
+from benchmarks.sections import BenchmarkSection, run_alone
 
 # ten million are not tokenized: that is linear
 MANY = {
@@ -23,7 +23,7 @@ MANY = {
 }
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> BenchmarkSection:
     """Made-up sentences, as in benchmarks.data."""
     from tasks.params.schema import save_overrides
     from tasks.pipeline import STAGES
@@ -53,7 +53,7 @@ def measure(quick: bool) -> Section:
                 print(f"{rows:,} {stage}: {cells[stage]}", file=sys.stderr, flush=True)
         table.append([f"{rows:,}", *cells.values()])
     note = "A process a stage, so that its start and its imports are in it; sentences of 5 to 30 words, two classes, one epoch."
-    return Section(
+    return BenchmarkSection(
         "Scaling",
         ("rows", *every),
         table,

@@ -17,7 +17,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Section:
+class BenchmarkSection:
     """A table and what is to be said of it.
 
     bars    drawn, in `unit`: label -> value
@@ -74,7 +74,7 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 
 def run_alone(
-    doc: str, measure: Callable[[bool], Section], serve: Callable[..., None] | None = None
+    doc: str, measure: Callable[[bool], BenchmarkSection], serve: Callable[..., None] | None = None
 ) -> None:
     """The command line of one benchmark; a worker's process is started with its setting as JSON, and goes to `serve`."""
     from tasks.core.quiet import quiet_libraries

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.sections import Section, alternate, ratios, run_alone
+from benchmarks.sections import BenchmarkSection, alternate, ratios, run_alone
 
 BATCH = 32
 OURS, FROZEN = "ours", "ours, embeddings frozen (the default workspace)"
@@ -29,7 +29,7 @@ PRODUCTS = "the layers' matrix products alone"  # the machine's limit: sgemm at 
 MODULE = "benchmarks.training"
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> BenchmarkSection:
     """Steps of each variant in turns, on the same rows: some batches of an epoch of ours, which the Trainer's shuffle as it would."""
     from benchmarks.material import computes_bfloat16, default_workspace
 
@@ -73,7 +73,7 @@ def measure(quick: bool) -> Section:
         "over padding to 128",
         "over the products",
     )
-    return Section("Fine-tuning", header, rows, [note], bars, "rows/s")
+    return BenchmarkSection("Fine-tuning", header, rows, [note], bars, "rows/s")
 
 
 def base_config(root: Path) -> Any:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from flows.engine.background import in_background
 from flows.engine.environment import has_prefect_server
-from flows.engine.prefect_server import own_server, prefect_server
+from flows.engine.prefect_server import prefect_server, server_starter
 from flows.engine.training_run import ALL, TrainingRun, TrainResult
-from flows.lifecycle.effects import UNKEPT, Effect
+from flows.lifecycle.effects import NO_KEY, Effect
 from tasks.core.errors import WorkspaceError
 from tasks.core.files import sha256_json
 from tasks.params.workspace import Workspace
@@ -31,15 +31,18 @@ def train(
 
     Without a configured server, a no-op runs no flow.
     """
-    with workspace_lock(workspace):
-        with TrainingRun(workspace, overrides, rerun=ALL if force else ()) as run:
-            # a configured server shows no-op runs too
-            if not force and not has_prefect_server() and (standing := run.standing()):
-                return standing
-            start_prefect(run)
+    with (
+        workspace_lock(workspace),
+        TrainingRun(workspace, overrides, rerun=ALL if force else ()) as run,
+    ):
+        # a configured server shows no-op runs too
+        if not force and not has_prefect_server() and (finished := run.finished_result()):
+            return finished
+        start_prefect(run)
         from flows.training import training
 
-        return training(str(workspace.root), list(overrides), force)
+        with run.shared():
+            return training(str(workspace.root), list(overrides), force)
 
 
 @contextmanager
@@ -72,16 +75,16 @@ def start_prefect(run: TrainingRun) -> None:
     require_server(run.workspace)
     if has_prefect_server():
         return
-    server = in_background(own_server())
+    server = in_background(server_starter())
     run.wait_for_mlflow()
     server.result()
 
 
-def have_server(workspace: Workspace) -> None:
+def ensure_server(workspace: Workspace) -> None:
     """Ensure a reachable Prefect server."""
     require_server(workspace)
     if not has_prefect_server():
-        in_background(own_server()).result()
+        in_background(server_starter()).result()
 
 
 def require_server(workspace: Workspace) -> None:
@@ -96,7 +99,7 @@ def require_server(workspace: Workspace) -> None:
 
 
 def promote(
-    workspace: Workspace, version: str, force_reason: str = "", effect: Effect = UNKEPT
+    workspace: Workspace, version: str, force_reason: str = "", effect: Effect = NO_KEY
 ) -> dict[str, Any]:
     """Judge a version; make it champion if it passes or is forced."""
     from flows.lifecycle.contestants import Registry
@@ -110,7 +113,7 @@ def promote(
     }
     if done := effect.done(asked, registry):
         return _answer(registry, done)
-    have_server(workspace)
+    ensure_server(workspace)
     from flows.promotion import promotion
 
     return promotion(
@@ -119,7 +122,7 @@ def promote(
 
 
 def roll_back(
-    workspace: Workspace, to: int | None, reason: str, effect: Effect = UNKEPT
+    workspace: Workspace, to: int | None, reason: str, effect: Effect = NO_KEY
 ) -> dict[str, Any]:
     """Make an earlier champion champion again.
 
@@ -140,13 +143,13 @@ def roll_back(
             "decision": None,
         }
     target = rollback_target(registry, decisions, to)  # fails before a server starts
-    have_server(workspace)
-    from flows.promotion import rolling_back
+    ensure_server(workspace)
+    from flows.promotion import rollback_flow
 
-    return rolling_back(str(workspace.root), target, current, reason, key=effect.begin(asked))
+    return rollback_flow(str(workspace.root), target, current, reason, key=effect.begin(asked))
 
 
-def retrain(workspace: Workspace, effect: Effect = UNKEPT) -> dict[str, Any]:
+def retrain(workspace: Workspace, effect: Effect = NO_KEY) -> dict[str, Any]:
     """Train and promote if a trigger fires.
 
     Without a configured server, the triggers are evaluated first; if none fires, no flow runs.
@@ -154,7 +157,7 @@ def retrain(workspace: Workspace, effect: Effect = UNKEPT) -> dict[str, Any]:
     from dataclasses import asdict
 
     from flows.lifecycle.contestants import Registry
-    from flows.lifecycle.trigger_answers import look_for_reasons
+    from flows.lifecycle.trigger_answers import evaluate_triggers
 
     require_server(workspace)
     registry = Registry(workspace)
@@ -164,10 +167,10 @@ def retrain(workspace: Workspace, effect: Effect = UNKEPT) -> dict[str, Any]:
     triggers: list[dict[str, Any]] | None = None
     if not has_prefect_server():
         with workspace_lock(workspace):
-            triggers = [asdict(trigger) for trigger in look_for_reasons(workspace)]
+            triggers = [asdict(trigger) for trigger in evaluate_triggers(workspace)]
         if not any(trigger["fired"] for trigger in triggers):
             return {"state": "idle", "triggers": triggers, "version": None, "promotion": None}
-        have_server(workspace)
+        ensure_server(workspace)
     from flows.retraining import retraining
 
     return retraining(str(workspace.root), triggers, key=effect.begin({}))

@@ -15,14 +15,14 @@ from prefect.logging import get_run_logger
 from prefect.runtime import deployment
 from pydantic import Field
 
-from flows.engine.run_page import run_name, shown_in_prefect
+from flows.engine.run_page import report_to_prefect, run_name
 from flows.launch import workspace_lock
 from flows.lifecycle.contestants import Contestant, Registry, rollback_target
 from flows.lifecycle.judgement import Judgement, judge_version
 from tasks.core.errors import BundleError, GateError, RegistryError
 from tasks.core.progress import LINES
 from tasks.lifecycle.decisions import MAX_REASON, Decision
-from tasks.lifecycle.ledger import standing
+from tasks.lifecycle.ledger import champion_history
 from tasks.params.workspace import Workspace
 
 
@@ -67,7 +67,7 @@ def promotion(
             "champion": champion.number,
             "decision": None,
         }
-    _require_known_champion(registry, champion, standing(decisions).champions)
+    _require_known_champion(registry, champion, champion_history(decisions).champions)
     judgement = judge_candidate(opened, registry, challenger, champion, decisions)
     decision = _with_key(_decide(opened, registry, judgement, force_reason, trigger), key)
     try:
@@ -91,7 +91,7 @@ def promotion(
 
 
 @flow(name="rollback", flow_run_name=run_name("rollback {model} to v{to}"), persist_result=False)
-def rolling_back(
+def rollback_flow(
     workspace: str, to: int, previous: int | None, reason: str = "", key: str = ""
 ) -> dict[str, Any]:
     """Make an earlier champion champion again.
@@ -129,7 +129,7 @@ def judge_candidate(
 ) -> Judgement:
     """Score and judge under the workspace lock, so that no training changes the test rows."""
     # a scheduled run waits: nobody is there to start it again
-    with workspace_lock(workspace, wait=deployment.get_id() is not None), shown_in_prefect():
+    with workspace_lock(workspace, wait=deployment.get_id() is not None), report_to_prefect():
         return judge_version(workspace, registry, challenger, champion, decisions)
 
 

@@ -25,10 +25,10 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
 from flows.engine.environment import prepare
-from flows.engine.notification import tell_failure
-from flows.engine.run_page import run_name, shown_in_prefect
+from flows.engine.notification import notify_failure
+from flows.engine.run_page import report_to_prefect, run_name
 from flows.launch import workspace_lock
-from flows.lifecycle.trigger_answers import look_for_reasons, was_judged
+from flows.lifecycle.trigger_answers import evaluate_triggers, was_judged
 from flows.promotion import promotion
 from flows.training import training
 from tasks.core.errors import WorkspaceError
@@ -39,8 +39,8 @@ from tasks.params.workspace import Workspace
     name="retrain",
     flow_run_name=run_name("retrain {model}"),
     persist_result=False,
-    on_failure=[tell_failure],
-    on_crashed=[tell_failure],
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
 )
 def retraining(
     workspace: str, answers: Sequence[Mapping[str, Any]] | None = None, key: str = ""
@@ -110,5 +110,5 @@ def _cancel(message: str) -> NoReturn:
 @task(name="triggers", task_run_name="triggers", cache_policy=NO_CACHE)
 def ask_triggers(workspace: Workspace) -> list[dict[str, Any]]:
     """Evaluate every trigger."""
-    with workspace_lock(workspace), shown_in_prefect():
-        return [asdict(trigger) for trigger in look_for_reasons(workspace)]
+    with workspace_lock(workspace), report_to_prefect():
+        return [asdict(trigger) for trigger in evaluate_triggers(workspace)]

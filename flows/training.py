@@ -15,10 +15,10 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.engine.run_page import rename_run, run_name, shown_in_prefect, version_link
+from flows.engine.run_page import rename_run, report_to_prefect, run_name, version_link
 from flows.engine.stage_notes import stage_notes
 from flows.engine.stage_runner import StageOutcome
-from flows.engine.training_run import ALL, TrainingRun, TrainResult, may_pass
+from flows.engine.training_run import ALL, TrainingRun, TrainResult, is_transient
 from tasks.params.workspace import Workspace
 from tasks.pipeline import STAGES
 from tasks.registration import Registered
@@ -26,17 +26,17 @@ from tasks.registration import Registered
 
 def _is_transient(task: Any, run: Any, state: State[Any]) -> bool:
     error = state.result(raise_on_failure=False)
-    return isinstance(error, Exception) and may_pass(error)
+    return isinstance(error, Exception) and is_transient(error)
 
 
 @task(
     retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_is_transient, cache_policy=NO_CACHE
 )
-def make_clean(run: TrainingRun, name: str) -> State[StageOutcome]:
+def stage_task(run: TrainingRun, name: str) -> State[StageOutcome]:
     """Run or restore one stage; the state's name says which: Ran, Cached or Restored."""
     log = get_run_logger()
     log.info("%s starts", name)
-    with shown_in_prefect():
+    with report_to_prefect():
         outcome = run.stage(name)
     for note in stage_notes(run.workspace, name):
         log.warning(note)
@@ -75,12 +75,12 @@ def training(
     rerun       stages to run even if they are clean
     trigger     what triggered this training, for the version's tags
     """
-    with TrainingRun(
+    with TrainingRun.open(
         Workspace.find(Path(workspace)), overrides, rerun=ALL if force else rerun, trigger=trigger
     ) as run:
         run.open_mlflow()
         for stage in STAGES:
-            make_clean.with_options(name=stage.name, task_run_name=stage.name)(run, stage.name)
+            stage_task.with_options(name=stage.name, task_run_name=stage.name)(run, stage.name)
         result = run.result(register(run))
         rename_run(f"train {result.model} v{result.version}")
         create_markdown_artifact(

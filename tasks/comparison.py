@@ -34,13 +34,13 @@ from tasks.scoring.statistics.bootstrap import Resampling, metric_intervals
 from tasks.scoring.statistics.paired import (
     accuracy_difference,
     discordant,
-    fall_p_value,
     holm,
     mcnemar,
+    mcnemar_less,
     metric_differences,
 )
 from tasks.shipping.timing import Timings, time_turn, turns
-from tasks.shipping.workers import Worker, WorkerError, answer_questions, tell_refusal
+from tasks.shipping.workers import Worker, WorkerError, answer_questions, report_refusal
 
 LENGTH = "length (characters)"
 TIMED_ROWS = 256
@@ -262,7 +262,7 @@ def _compare_slices(
                 "value": group.value,
                 "rows": len(group.rows),
                 "difference": asdict(accuracy_difference(first, second, resampling)),
-                "fall_p": fall_p_value(*discordant(first, second)),
+                "fall_p": mcnemar_less(*discordant(first, second)),
             }
         )
     for is_label in (True, False):
@@ -294,7 +294,7 @@ def _ask(info: BundleInfo, worker: Worker, **question: str | list[int]) -> dict[
 
 def _serve(setting: Mapping[str, Any]) -> None:
     """Serve one bundle's outputs and timings; runs in a process of its own."""
-    with tell_refusal():
+    with report_refusal():
         info = open_bundle(Path(setting["bundle"]), registered=setting["sha256"])
     problem, labels = load_problem(info.problem), setting["labels"]
     predictor = Predictor(info, problem)

@@ -19,8 +19,8 @@ from tasks.encoding.token_files import TokensInfo, load_tokenizer, read_features
 from tasks.params.finetuning import FinetuneParams
 from tasks.params.schema import BaseModelParams
 from tasks.problems import Problem, load_problem
-from tasks.training.inputs import Progress, TrainingInputs
-from tasks.training.loop import BEST, Trainer, claim_work
+from tasks.training.inputs import TrainingInputs, TrainingState
+from tasks.training.loop import BEST, Trainer, prepare_work_dir
 from tasks.training.methods.adapter_files import AdapterFacts, load_adapter, save_adapter
 from tasks.training.methods.checkpoints import ADAPTER, save_checkpoint, take_additions
 from tasks.training.methods.compatibility import check_positions
@@ -74,7 +74,7 @@ def finetune_model(
         "seed": seed, "device": device,
         "base": base_sha256, "base_files": base_files, **_contents(tokens, start, adapter),
     }  # fmt: skip
-    claim_work(work, sha256_json(identity))
+    prepare_work_dir(work, sha256_json(identity))
     _check_metric(problem_type, finetune.early_stopping_metric or problem_type.scoring.metric)
     seed_everything(seed)
     model = problem_type.objective.load_model(base, labels, finetune.dropout)
@@ -157,7 +157,7 @@ def _class_weights(
     return problem.objective.class_weights(references, labels, finetune.class_weights)
 
 
-def _curves(trainer: Trainer, progress: Progress) -> dict[str, Any]:
+def _curves(trainer: Trainer, progress: TrainingState) -> dict[str, Any]:
     return {
         "curve": progress.curve,
         "evaluations": progress.evaluations,
@@ -170,7 +170,7 @@ def _curves(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _costs(trainer: Trainer, progress: Progress, seconds: float) -> dict[str, float | None]:
+def _costs(trainer: Trainer, progress: TrainingState, seconds: float) -> dict[str, float | None]:
     """Time and memory of this process only: a resumed run did not train all epochs itself."""
     epochs = (progress.step + 1 - trainer.first_step) / trainer.steps_per_epoch
     return {

@@ -29,7 +29,15 @@ from tasks.data.sources.fetching import fetch
 from tasks.data.tables import loading as tables
 from tasks.data.tables import queries
 from tasks.data.tables.foreign_values import register
-from tasks.data.tables.loaded import CONTENT, FILE, LINE, SPLIT, Loaded, no_fault_of_data, one_line
+from tasks.data.tables.loaded import (
+    CONTENT,
+    FILE,
+    LINE,
+    SPLIT,
+    LoadedFile,
+    is_resource_error,
+    one_line,
+)
 from tasks.data.tables.mending import Mender
 from tasks.data.tables.problem_rows import (
     ORIGINAL,
@@ -98,11 +106,11 @@ def _ingest(
     wanted = None if ingest.query else {name for column in mapped for name in roots(column)}
     with atomic_path(raw) as new, _database(raw.parent, memory) as (connection, scratch):
         new.mkdir()
-        loaded: list[list[Loaded]] = []
+        loaded: list[list[LoadedFile]] = []
         for i, (source, files) in enumerate(zip(ingest.sources, fetched, strict=True)):
             loaded.append([])
             for j, file in enumerate(files):
-                loaded[i].append(Loaded(f"_source{i}_{j}", names[i][j]))
+                loaded[i].append(LoadedFile(f"_source{i}_{j}", names[i][j]))
                 tables.load(connection, file.path, loaded[i][j], source, wanted, scratch)
             rows_so_far = sum(table.rows for of_source in loaded for table in of_source)
             report(i + 1, {"progress": (i + 1) / (len(fetched) + 1), "rows": rows_so_far})
@@ -171,7 +179,7 @@ def _database(parent: Path, memory: str | None) -> Iterator[tuple[duckdb.DuckDBP
             register(connection)
             yield connection, Path(directory)
         except duckdb.Error as error:
-            if not no_fault_of_data(error):
+            if not is_resource_error(error):
                 raise
             if "No space left" in str(error):
                 raise OSError(errno.ENOSPC, "No space left on device", str(parent)) from None
@@ -200,7 +208,9 @@ def _distinct_names(
 
 
 def _query(
-    connection: duckdb.DuckDBPyConnection, ingest: IngestParams, loaded: Sequence[Sequence[Loaded]]
+    connection: duckdb.DuckDBPyConnection,
+    ingest: IngestParams,
+    loaded: Sequence[Sequence[LoadedFile]],
 ) -> list[dict[str, Any]]:
     """Run the query into the table `result`; quarantine entries of the rows that it failed on."""
     queries.confine(connection)
@@ -260,7 +270,7 @@ def _write_rows(
 def _provenance(
     sources: Sequence[Source],
     fetched: Sequence[Sequence[LocalFile]],
-    loaded: Sequence[Sequence[Loaded]],
+    loaded: Sequence[Sequence[LoadedFile]],
     quarantine: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     entries = []

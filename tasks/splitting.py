@@ -66,7 +66,7 @@ def split_rows(
     with tempfile.TemporaryDirectory(prefix=".split.", dir=splits.parent) as scratch:
         texts = DistinctTexts(Path(scratch), normalized(rows, problem_type.rows.text_columns))
         if predefined:
-            tiers = given_tiers(rows)
+            tiers = predefined_tiers(rows)
         else:
             groups = _split_keys(rows, problem_type.rows.split_columns, texts, Path(scratch))
             tiers = assign(groups, split)
@@ -129,7 +129,7 @@ def assign(rows: SameTexts, split: SplitParams) -> Tiers:
     return np.concatenate(tiers)
 
 
-def given_tiers(rows: RowStore) -> Tiers:
+def predefined_tiers(rows: RowStore) -> Tiers:
     """Split of each row as its source names it, as an index into SPLITS."""
     names = pa.array(SPLITS)
     tiers = [pc.index_in(batch[SPLIT], names).to_numpy() for _, batch in rows.batches([SPLIT])]

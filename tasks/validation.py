@@ -33,7 +33,7 @@ from tasks.data.quality.data_docs import render_page
 from tasks.data.quality.expectations import Outcome, concerns_rows, require_known
 from tasks.data.quality.profile import profile
 from tasks.data.quality.row_account import Account, Losses
-from tasks.data.quality.row_validation import PHASES, Judged, phase_of
+from tasks.data.quality.row_validation import PHASES, CheckedRows, phase_of
 from tasks.data.tables.quarantine import say_place
 from tasks.data.tables.row_store import RowStore
 from tasks.params.schema import ValidateParams
@@ -59,7 +59,7 @@ def validate_rows(
         # read the texts while Great Expectations is imported, which takes seconds
         texts, label = problem_type.rows.text_columns, problem_type.rows.label_column
         reading = pool.submit(
-            Judged, rows, texts, label, labels,
+            CheckedRows, rows, texts, label, labels,
             validate.script, problem_type.rows.facts, Path(scratch) / "texts",
         )  # fmt: skip
         checks = resolve_checks(problem_type, labels, validate)
@@ -70,7 +70,7 @@ def validate_rows(
         report(2 + phase, {"progress": 0.6 + 0.1 * phase})
     outcomes = sorted(judged.outcomes, key=lambda outcome: checks.index(outcome.check))
     valid.mkdir(parents=True)
-    kept = write_alive(rows, judged.alive, valid / "rows.parquet")
+    kept = write_remaining(rows, judged.alive, valid / "rows.parquet")
     losses = Losses("validate")
     write_jsonl(valid / "quarantine.jsonl", losses.watch(judged.quarantine()))
     account = Account.read(raw).less(losses.found())
@@ -88,7 +88,7 @@ def validate_rows(
     report(6, {"progress": 1.0, "rows": kept, "quarantined": len(rows) - kept})
 
 
-def write_alive(rows: RowStore, alive: npt.NDArray[np.bool_], path: Path) -> int:
+def write_remaining(rows: RowStore, alive: npt.NDArray[np.bool_], path: Path) -> int:
     """Write the remaining rows unchanged; returns their number."""
     with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
         for first, batch in rows.batches():
@@ -135,7 +135,7 @@ def resolve_checks(
     return checks
 
 
-def describe(outcome: Outcome, judged: Judged) -> dict[str, Any]:
+def describe(outcome: Outcome, judged: CheckedRows) -> dict[str, Any]:
     """A check's entry in the report."""
     check, count = outcome.check, len(outcome.missed)
     return {
@@ -171,7 +171,7 @@ def _message(outcome: Outcome) -> str:
 
 def _raise_failures(
     entries: Sequence[Mapping[str, Any]],
-    judged: Judged,
+    judged: CheckedRows,
     account: Account,
     valid: Path,
     report: Path,
@@ -201,7 +201,7 @@ def _raise_failures(
     )
 
 
-def _say_rows(entry: Mapping[str, Any], judged: Judged) -> str:
+def _say_rows(entry: Mapping[str, Any], judged: CheckedRows) -> str:
     """First rows that fail a check, as ': 'neutrl' (a.csv line 3, a.csv line 9) Did you mean…'."""
     outcome = next(outcome for outcome in judged.outcomes if outcome.check.name == entry["name"])
     known = [str(value) for value in outcome.check.kwargs.get("value_set", ())]

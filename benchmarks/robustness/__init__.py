@@ -10,14 +10,14 @@ import sys
 from importlib import import_module
 
 from benchmarks.robustness.tally import Tally
-from benchmarks.sections import Section
+from benchmarks.sections import BenchmarkSection
 
 # modules beside this one, each with campaign(quick) -> list[Tally]
 CAMPAIGNS: tuple[str, ...] = ("tables", "deliveries", "tampering", "histories", "kills")
 MOST_SHOWN = 5  # failures of each tally that are named
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> BenchmarkSection:
     """A line a tally; failures are named below the table."""
     tallies: list[Tally] = []
     for name in CAMPAIGNS:
@@ -30,7 +30,7 @@ def measure(quick: bool) -> Section:
     named = [
         f"- {tally.what}: {failure}" for tally in tallies for failure in tally.failures[:MOST_SHOWN]
     ]
-    return Section(
+    return BenchmarkSection(
         "Robustness",
         ("what was tried", "how many", "what must not happen", "how often it did"),
         rows,

@@ -101,7 +101,7 @@ def _leave_out_prefect() -> None:
 
     def train(workspace: Any, overrides: Any = (), *, force: bool = False) -> Any:
         with launch.workspace_lock(workspace), TrainingRun(workspace, overrides) as run:
-            if found := run.standing():
+            if found := run.champion_history():
                 return found
             for stage in STAGES:
                 run.stage(stage.name)
@@ -120,4 +120,4 @@ def _leave_out_prefect() -> None:
     }
     for name, value in changes.items():
         setattr(promotion, name, value)
-    launch.train, launch.have_server = train, lambda workspace: None  # type: ignore[assignment]
+    launch.train, launch.ensure_server = train, lambda workspace: None  # type: ignore[assignment]

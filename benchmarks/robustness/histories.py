@@ -141,7 +141,7 @@ def attempt(place: Place, wish: Wish, who: str, client: Any, experiment: str) ->
     """Try to bring a wish about, as the commands do; 'done' or 'refused'."""
     from tasks.core.errors import GateError
     from tasks.lifecycle.decisions import Decision
-    from tasks.lifecycle.ledger import standing
+    from tasks.lifecycle.ledger import champion_history
 
     if wish.kind == "register":
         register(place, wish, client, experiment)
@@ -157,7 +157,7 @@ def attempt(place: Place, wish: Wish, who: str, client: Any, experiment: str) ->
         ledger.record(Decision("refused", wish.value, champion, "tested", id=wish.key))
         return "done"
     if wish.kind == "roll back":
-        earlier = standing(decisions).champions[:-1]
+        earlier = champion_history(decisions).champions[:-1]
         if not earlier or earlier[-1] == champion:
             return "refused"
         decision = Decision("rolled back", earlier[-1], champion, "tested", id=wish.key)
@@ -210,7 +210,7 @@ def wishes(draw: random.Random, count: int) -> list[Wish]:
 def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
     """The rules that a history broke, once every process has ended; each is tried to be put right by those who look first."""
     from tasks.lifecycle.alias import read_alias
-    from tasks.lifecycle.ledger import standing
+    from tasks.lifecycle.ledger import champion_history
     from tasks.lifecycle.registry import CONTENT_KEY, find_version, keep_one_run, versions
 
     client, experiment = place.connect()
@@ -221,9 +221,9 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
     )
     broken = []
     last = moves[-1].version if moves else None
-    if read_alias(client, place.name).version != last or standing(decisions).champions[-1:] != (
-        [last] if moves else []
-    ):
+    if read_alias(client, place.name).version != last or champion_history(decisions).champions[
+        -1:
+    ] != ([last] if moves else []):
         broken.append("alias")
     times = Counter(decision.id for decision in decisions)
     lost = [

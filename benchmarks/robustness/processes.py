@@ -18,7 +18,7 @@ MOMENT_S = 0.02
 KILL, PAUSE, GO_ON = 0.04, 0.15, 0.3  # at each moment, of each process at work
 
 
-class Worker:
+class CampaignWorker:
     """A forked process that attempts what it is told to; the registry is opened there, never in the parent."""
 
     def __init__(self) -> None:
@@ -65,12 +65,12 @@ def _serve(pipe: Connection) -> None:
 
 
 @contextmanager
-def workers() -> Iterator[list[Worker]]:
+def workers() -> Iterator[list[CampaignWorker]]:
     """Processes for many histories; those that are killed are replaced."""
     import mlflow.store.model_registry.sqlalchemy_store
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  # imported once, before they are forked
 
-    found = [Worker() for _ in range(PROCESSES)]
+    found = [CampaignWorker() for _ in range(PROCESSES)]
     try:
         yield found
     finally:
@@ -78,7 +78,7 @@ def workers() -> Iterator[list[Worker]]:
             worker.close()
 
 
-def with_signals(team: list[Worker], place: Place, seed: int) -> list[str]:
+def with_signals(team: list[CampaignWorker], place: Place, seed: int) -> list[str]:
     """The rules that one history broke."""
     draw = random.Random(seed)
     _answer(team[0], ("make", place))
@@ -95,7 +95,12 @@ def with_signals(team: list[Worker], place: Place, seed: int) -> list[str]:
 
 
 def _play(
-    team: list[Worker], place: Place, open_wishes: list[Wish], draw: random.Random, *, kills: bool
+    team: list[CampaignWorker],
+    place: Place,
+    open_wishes: list[Wish],
+    draw: random.Random,
+    *,
+    kills: bool,
 ) -> list[str]:
     """Every wish attempted once; the errors that are no busy database's."""
     errors = []
@@ -129,7 +134,7 @@ def _play(
     return errors
 
 
-def _disturb(team: list[Worker], draw: random.Random) -> None:
+def _disturb(team: list[CampaignWorker], draw: random.Random) -> None:
     """Signals to those at work; whoever is at rest goes on."""
     for number, worker in enumerate(team):
         chance = draw.random()
@@ -137,11 +142,11 @@ def _disturb(team: list[Worker], draw: random.Random) -> None:
             worker.signal(signal.SIGCONT)
         elif worker.wish and chance < KILL:
             worker.close()
-            team[number] = Worker()
+            team[number] = CampaignWorker()
         elif worker.wish and not worker.stopped and chance < KILL + PAUSE:
             worker.signal(signal.SIGSTOP)
 
 
-def _answer(worker: Worker, question: tuple[Any, ...]) -> Any:
+def _answer(worker: CampaignWorker, question: tuple[Any, ...]) -> Any:
     worker.pipe.send(question)
     return worker.pipe.recv()

@@ -48,7 +48,7 @@ def chat(
     """Talk to the champion: each line is a turn; /reset starts over, /exit or end of input ends."""
     from applications.conversation import converse
     from applications.prediction import load_predictor
-    from tasks.inference.generation import Sampling, Speaker
+    from tasks.inference.generation import ChatModel, Sampling
 
     workspace = None if bundle else open_workspace(context, directory)
     alias = alias if alias or version else "champion"
@@ -58,5 +58,5 @@ def chat(
             f"chat: a {predictor.problem.name} model cannot chat.", "Use `ratchet predict`."
         )
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-    speaker = Speaker(predictor.tokenizer, predictor.model, sampling)
+    speaker = ChatModel(predictor.tokenizer, predictor.model, sampling)
     converse(speaker, title, system, as_json=as_json)

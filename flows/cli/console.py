@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
+import shlex
 import signal
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from tasks.core.errors import ParamsError, PipelineError, as_storage_error
+from tasks.core.logs import show_logs
 from tasks.core.version import own_version
 
 if TYPE_CHECKING:
@@ -46,6 +51,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "-v", "--verbose", help="Log every action on standard error; RATCHET_LOG=info logs less."
+    ),
+]
 Version = Annotated[
     bool,
     typer.Option(
@@ -55,8 +66,14 @@ Version = Annotated[
 
 
 @app.callback()
-def _options(context: typer.Context, directory: Directory = None, version: Version = False) -> None:
+def _options(
+    context: typer.Context,
+    directory: Directory = None,
+    verbose: Verbose = False,
+    version: Version = False,
+) -> None:
     context.obj = directory
+    show_logs(verbose=verbose)
 
 
 def open_workspace(context: typer.Context, directory: Path | None) -> Workspace:
@@ -75,7 +92,7 @@ def print_json(value: Any) -> None:
 
 
 def run_app() -> NoReturn:
-    """Run the command line: a user error prints a message and exits 2, a bug a traceback and 1."""
+    """Run the command line: exit code 2 after a user's mistake, 1 after a bug, with a message."""
     wants_json = "--json" in sys.argv
     for ending in (signal.SIGTERM, signal.SIGHUP):
         # the default would end only this process and leave its servers and workers behind
@@ -94,7 +111,7 @@ def run_app() -> NoReturn:
             _fail(ParamsError(error.format_message(), f"See `{command} --help`."), wants_json)
         storage_error = as_storage_error(error)
         if storage_error is None:
-            raise
+            _report_bug(error, wants_json)
         _fail(storage_error, wants_json)
     if code == INTERRUPTED:  # typer returns it after Ctrl-C
         print(
@@ -109,9 +126,29 @@ def _end(number: int, frame: object) -> NoReturn:
 
 
 def _fail(error: PipelineError, wants_json: bool) -> NoReturn:
+    _print_error(type(error).__name__, error, wants_json)
+    sys.exit(2)
+
+
+def _report_bug(error: Exception, wants_json: bool) -> NoReturn:
+    """Write the traceback to a file of its own and say where."""
+    lines = traceback.format_exception(error)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", prefix="ratchet-error-", suffix=".txt", delete=False
+    ) as file:
+        file.write(f"ratchet {own_version()}: {shlex.join(sys.argv[1:])}\n{''.join(lines)}")
+    logging.getLogger(__name__).debug("unexpected error", exc_info=error)
+    name = type(error).__name__
+    told = PipelineError(
+        f"unexpected {lines[-1].strip()[:500]}",
+        f"This is a bug in Ratchet. Its traceback is in {file.name}: please report it.",
+    )
+    _print_error(name, told, wants_json)
+    sys.exit(1)
+
+
+def _print_error(name: str, error: PipelineError, wants_json: bool) -> None:
     if wants_json:
-        name = type(error).__name__
         print_json({"error": {"type": name, "message": error.message, "remedy": error.remedy}})
     else:
         print(f"ratchet: {error}", file=sys.stderr)
-    sys.exit(2)

@@ -47,7 +47,7 @@ BAD_LINES = (
 
 
 @dataclass(frozen=True)
-class Story:
+class DemoSetup:
     """The demo's data and settings.
 
     rows        in random order: test, validation, the first training file, then later arrivals
@@ -93,7 +93,7 @@ SMALL = (
 )
 
 
-def sentiment_story(cache: Path, root: Path, seed: int = 42) -> Story:
+def sentiment_story(cache: Path, root: Path, seed: int = 42) -> DemoSetup:
     """The standard demo: film, product and news sentences and tweets, three layers of MiniLM.
 
     The base model is written below `root`.
@@ -104,7 +104,7 @@ def sentiment_story(cache: Path, root: Path, seed: int = 42) -> Story:
     cut_base(resolve_model(BASE, root, cache), base, LAYERS)
     settings = ((f"seed={seed}", "the demo's"), *SMALL)
     rows = read_rated(cache, root, seed)[: ROWS["all"]]
-    return Story(rows, base, ROWS["test"], ROWS["validation"], ROWS["first"], settings, seed)
+    return DemoSetup(rows, base, ROWS["test"], ROWS["validation"], ROWS["first"], settings, seed)
 
 
 def read_rated(cache: Path, scratch: Path, seed: int) -> list[Row]:

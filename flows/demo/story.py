@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.demo.material import BAD_LINES, Story, shuffle_labels, write_rows
+from flows.demo.material import BAD_LINES, DemoSetup, shuffle_labels, write_rows
 from flows.engine.training_run import TrainResult
 from tasks.core.files import read_json, read_jsonl, write_text
 from tasks.params.workspace import Workspace
-from tasks.scoring.statistics.paired import say_p
+from tasks.scoring.statistics.paired import format_p_value
 
 MODEL_NAME = "demo"
 
@@ -42,10 +42,10 @@ class Step:
 
 
 @dataclass
-class Tale:
+class DemoRun:
     """State of a running demo; `runs` holds the trainings so far, oldest first."""
 
-    story: Story
+    story: DemoSetup
     workspace: Workspace
     runs: list[TrainResult] = field(default_factory=list)
 
@@ -80,9 +80,9 @@ class Tale:
         return len(chosen) + len(BAD_LINES)
 
 
-def tell(story: Story, root: Path) -> Iterator[Step]:
+def tell(story: DemoSetup, root: Path) -> Iterator[Step]:
     """Run the steps and yield each when it is done; stop after the first unexpected outcome."""
-    tale = Tale(story, Workspace(root))
+    tale = DemoRun(story, Workspace(root))
     for act in ACTS:
         started = time.perf_counter()
         if not tale.workspace.params_file.exists():
@@ -108,7 +108,7 @@ def use_own_stores(workspace: Workspace) -> None:
     prepare(workspace)
 
 
-def set_up(tale: Tale) -> None:
+def set_up(tale: DemoRun) -> None:
     """Make the workspace in its own git repository, with the first files."""
     from flows.workspaces.creation import Request, make_workspace
     from flows.workspaces.guessing import Guess
@@ -133,7 +133,7 @@ def set_up(tale: Tale) -> None:
     commit_all(root, "The demo's workspace")
 
 
-def bad_rows(tale: Tale) -> Step:
+def bad_rows(tale: DemoRun) -> Step:
     """The first file has bad lines: they are quarantined, and training goes on without them."""
     lines = tale.story.first + len(BAD_LINES)
     tale.train()
@@ -155,7 +155,7 @@ def bad_rows(tale: Tale) -> Step:
     return Step("bad rows are caught", held, text, facts)
 
 
-def first_model(tale: Tale) -> Step:
+def first_model(tale: DemoRun) -> Step:
     """The first version has no champion to beat, but must pass the gates on its own quality."""
     run, decision = tale.runs[-1], tale.promote()
     verified = read_json(tale.workspace.root / "reports" / "verification.json")
@@ -171,7 +171,7 @@ def first_model(tale: Tale) -> Step:
     return Step("the first model is trained and promoted", held, text, facts)
 
 
-def shuffled_labels(tale: Tale) -> Step:
+def shuffled_labels(tale: DemoRun) -> Step:
     """The same texts with shuffled labels, as after a bad join: no single row looks wrong."""
     champion = tale.champion()
     tale.write_training_file(tale.story.first, shuffled=True)
@@ -192,7 +192,7 @@ def shuffled_labels(tale: Tale) -> Step:
     return Step("a model trained on shuffled labels is refused", held, text, facts)
 
 
-def better_model(tale: Tale) -> Step:
+def better_model(tale: DemoRun) -> Step:
     """Many times more rows: significantly better, not merely no worse."""
     rows = len(tale.story.rows) - tale.story.test - tale.story.validation
     tale.write_training_file(rows)
@@ -205,7 +205,7 @@ def better_model(tale: Tale) -> Step:
         f"and version {run.version} is trained.",
         f"macro F1 {numbers['challenger']:.4f} against the champion's {numbers['other']:.4f}: "
         f"{numbers['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, "
-        f"p {say_p(numbers['p_value'])}.",
+        f"p {format_p_value(numbers['p_value'])}.",
         *_verdict(decision),
     ]
     held = decision["outcome"] == "promoted" and decision["champion"] == run.version and low > 0
@@ -213,7 +213,7 @@ def better_model(tale: Tale) -> Step:
     return Step("a better one, trained on more data, is promoted", held, text, facts)
 
 
-def rollback(tale: Tale) -> Step:
+def rollback(tale: DemoRun) -> Step:
     """Roll back to the previous champion; the rolled-back version needs --force to return."""
     from flows.launch import roll_back
 
@@ -228,7 +228,7 @@ def rollback(tale: Tale) -> Step:
     return Step("a rollback", champion == first, text, facts)
 
 
-def no_op(tale: Tale) -> Step:
+def no_op(tale: DemoRun) -> Step:
     """Run the same flow on the same files again."""
     before, started = tale.runs[-1], time.perf_counter()
     run = tale.train()
@@ -244,22 +244,22 @@ def no_op(tale: Tale) -> Step:
     return Step("the second run of the same flow is a no-op", held, text, facts)
 
 
-def ledger(tale: Tale) -> Step:
+def ledger(tale: DemoRun) -> Step:
     """The ledger has every decision, refusals too, and agrees with the alias."""
     from dataclasses import asdict
 
     from flows.lifecycle.contestants import Registry
-    from tasks.lifecycle.ledger import standing
+    from tasks.lifecycle.ledger import champion_history
 
     decisions = Registry(tale.workspace).decisions()
     outcomes = [decision.outcome for decision in decisions]
     complete = outcomes == ["promoted", "refused", "promoted", "rolled back"]
-    held = complete and standing(decisions).champions[-1:] == [tale.champion()]
+    held = complete and champion_history(decisions).champions[-1:] == [tale.champion()]
     facts = {"decisions": [asdict(decision) for decision in decisions]}
     return Step("the ledger has every decision", held, ["`ratchet history`:"], facts)
 
 
-ACTS: tuple[Callable[[Tale], Step], ...] = (
+ACTS: tuple[Callable[[DemoRun], Step], ...] = (
     bad_rows,
     first_model,
     shuffled_labels,

@@ -26,7 +26,7 @@ def forget_hashes(repo: Any, paths: Iterable[Path]) -> None:
                 hashes.delete(str(file))
 
 
-def clear_way(outs: Iterable[Any]) -> None:
+def remove_obstructions(outs: Iterable[Any]) -> None:
     """Remove files where outs are directories and vice versa: DVC's checkout fails on them."""
     for out in outs:
         path = Path(out.fs_path)
@@ -36,7 +36,7 @@ def clear_way(outs: Iterable[Any]) -> None:
             shutil.rmtree(path)
 
 
-def drop_damaged(outs: Iterable[Any]) -> list[str]:
+def remove_damaged_objects(outs: Iterable[Any]) -> list[str]:
     """Remove cached objects that do not match their hash; returns the outs affected, by name."""
     return [str(out) for out in outs if out.hash_info and not _is_sound(out)]
 
@@ -114,7 +114,7 @@ def _matches(odb: Any, oid: str) -> bool:
 
 
 @contextmanager
-def dvc_refusals(root: Path) -> Iterator[None]:
+def dvc_errors(root: Path) -> Iterator[None]:
     """Raise DVC's errors as ours: no repository, lock held by another, unreadable DVC files."""
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.lock import LockError

@@ -18,7 +18,7 @@ _COMMAND = re.compile(r"python -m tasks (\w+)( --code [0-9a-f]{16})?")
 _CODE = re.compile(r"(\.\./)*([\w.-]+/)*tasks/.+\.(py|j2)")  # wherever the workspace was
 
 
-def taken_over(stages: Mapping[str, Any]) -> dict[str, Any]:
+def migrated_stages(stages: Mapping[str, Any]) -> dict[str, Any]:
     """The stages of a dvc.lock, by name, as this Ratchet writes them; its own stay unchanged."""
     return {name: _taken_over(entry) for name, entry in stages.items()}
 

@@ -21,7 +21,7 @@ FILE = "standing.json"
 _HEADER = 100
 
 
-class Standing:
+class KnownVersion:
     """The registered version for one content key, as the registry at `uri` last reported it.
 
     store  directory of the cache file

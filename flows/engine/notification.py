@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import PipelineError
-from tasks.core.retries import retried
+from tasks.core.retries import call_with_retries
 from tasks.params.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ ATTEMPTS = 3
 TIMEOUT_S = 10.0
 
 
-def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+def notify_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Prefect's on_failure and on_crashed hook.
 
     Errors are logged and not raised, lest they hide the failure itself.
@@ -111,7 +111,7 @@ def _post(address: str, message: dict[str, Any]) -> None:
             address, json=message, headers={"Idempotency-Key": message["id"]}, timeout=TIMEOUT_S
         ).raise_for_status()
 
-    retried(post, _may_pass, ATTEMPTS)
+    call_with_retries(post, _may_pass, ATTEMPTS)
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import tempfile
@@ -16,6 +17,8 @@ from tasks.core.errors import ScheduleError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+
+log = logging.getLogger(__name__)
 
 START_SERVER = """Start one and point to it:
   prefect server start
@@ -64,7 +67,7 @@ def prefect_server() -> Iterator[SyncPrefectClient]:
             ) from error
 
 
-def own_server() -> Callable[[], None]:
+def server_starter() -> Callable[[], None]:
     """Return a function that starts our own server and waits until it answers.
 
     Flows of this process then find the server. Imports here what must not be imported on a thread;
@@ -80,6 +83,7 @@ def own_server() -> Callable[[], None]:
         # mask and lives on, so that the run can tell it how it ended
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         home = Path(os.environ["PREFECT_HOME"])
+        log.debug("starting a Prefect server of our own in %s", home)
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home) as probe:
             probe.write(bytes(_ROOM))

@@ -63,7 +63,7 @@ def rename_run(name: str) -> None:
 
 
 @contextmanager
-def shown_in_prefect() -> Iterator[None]:
+def report_to_prefect() -> Iterator[None]:
     """Send a stage's lines to the task run's logs, and its progress to an artifact of the run."""
     log = get_run_logger()
     handler, outer = _RunLogHandler(log), listener.get()

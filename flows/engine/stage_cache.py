@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows.engine.cache_contents import (
-    clear_way,
-    drop_damaged,
-    dvc_refusals,
+    dvc_errors,
     find_run,
     forget_hashes,
+    remove_damaged_objects,
+    remove_obstructions,
     sound_runs,
 )
-from flows.engine.earlier_locks import taken_over, write_lock
+from flows.engine.earlier_locks import migrated_stages, write_lock
 from tasks.core.errors import PipelineError, WorkspaceError
 from tasks.core.files import sha256_json
 from tasks.core.progress import LINES
@@ -37,6 +37,8 @@ from tasks.pipeline import (
     find_stage,
     write_dvc_yaml,
 )
+
+log = logging.getLogger(__name__)
 
 StageStatus = Literal["clean", "stale", "missing"]
 Snapshot = Mapping[str, Any]
@@ -78,7 +80,9 @@ class StageCache:
         self._root = workspace.root
         self._values = values
         self._problem = str(values["problem"])
-        with dvc_refusals(workspace.root):
+        # (version of the file, its stages)
+        self._lock: tuple[tuple[int, int, int] | None, Mapping[str, Any]] | None = None
+        with dvc_errors(workspace.root):
             self._repo = Repo(str(workspace.root))
         if not reading:
             self._migrate_lock()
@@ -111,7 +115,7 @@ class StageCache:
             earlier = find_run(self._repo, stage)
             if earlier is None:
                 return False
-            if damaged := drop_damaged(earlier.outs):
+            if damaged := remove_damaged_objects(earlier.outs):
                 LINES.info(
                     "%-10s the copy of %s in DVC's cache is damaged and was dropped; "
                     "the stage runs again",
@@ -122,7 +126,7 @@ class StageCache:
                 return False
             outs = [self._root / path for path in find_stage(name).outs.values()]
             forget_hashes(self._repo, outs)
-            clear_way(earlier.outs)
+            remove_obstructions(earlier.outs)
             earlier.checkout(force=True)
             self._save(stage)
             return True
@@ -266,7 +270,7 @@ class StageCache:
         from dvc.stage.loader import StageLoader
 
         file = load_file(self._repo, str(self._root / "dvc.yaml"))
-        locked = taken_over(file.lockfile_contents.get("stages", {}))
+        locked = self._locked_stages(file)
         table = dvc_stages(self._workspace, self._values)
         return {
             name: self._with_values(
@@ -275,13 +279,22 @@ class StageCache:
             for name in names or table
         }
 
+    def _locked_stages(self, file: Any) -> Mapping[str, Any]:
+        """Stages of dvc.lock; parsed again only when the file has changed."""
+        lock = self._root / "dvc.lock"
+        stat = lock.stat() if lock.is_file() else None
+        version = stat and (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if self._lock is None or self._lock[0] != version:
+            self._lock = (version, migrated_stages(file.lockfile_contents.get("stages", {})))
+        return self._lock[1]
+
     def _migrate_lock(self) -> None:
         """Rewrite a dvc.lock from an earlier Ratchet, whose stages declared no versions."""
         from dvc.dvcfile import load_file
 
         with self._locked():
             contents = load_file(self._repo, str(self._root / "dvc.yaml")).lockfile_contents
-            migrated = taken_over(contents.get("stages", {}))
+            migrated = migrated_stages(contents.get("stages", {}))
             if migrated != contents.get("stages", {}):
                 write_lock(self._root / "dvc.lock", contents | {"stages": migrated})
                 LINES.info(
@@ -326,15 +339,15 @@ class StageCache:
         from dvc.exceptions import DvcException
 
         for out in stage.outs:
-            if drop_damaged([out]) or out.changed_cache():
+            if remove_damaged_objects([out]) or out.changed_cache():
                 # a failed pull shows in what is still missing below
                 with suppress(DvcException, FileNotFoundError):
                     for store, objects in out.get_used_objs(force=True).items():
                         self._repo.cloud.pull(objects, odb=store)
-                if drop_damaged([out]) or out.changed_cache():
+                if remove_damaged_objects([out]) or out.changed_cache():
                     return False
         forget_hashes(self._repo, [Path(out.fs_path) for out in stage.outs])
-        clear_way(stage.outs)
+        remove_obstructions(stage.outs)
         stage.checkout(force=True)
         return True
 
@@ -352,7 +365,7 @@ class StageCache:
 
         # the run cache resolves 'dvc.yaml' relative to the working directory
         with (
-            dvc_refusals(self._root),
+            dvc_errors(self._root),
             chdir(self._root),
             lock_repo(self._repo),
             self._repo.scm_context(),
@@ -370,7 +383,17 @@ class StageCache:
                 file.unlink()
 
 
+def _changed(stage: Any, status: StageStatus) -> str:
+    """The dependencies and outs because of which a stage is not clean."""
+    if status == "clean" or not log.isEnabledFor(logging.DEBUG):
+        return "nothing"
+    entries = [str(entry) for entry in (*stage.deps, *stage.outs) if entry.status()]
+    return ", ".join(entries) or "its command"
+
+
 def _status(stage: Any) -> StageStatus:
-    if not stage.changed():
-        return "clean"
-    return "missing" if not all(out.exists for out in stage.outs) else "stale"
+    status: StageStatus = "clean"
+    if stage.changed():
+        status = "stale" if all(out.exists for out in stage.outs) else "missing"
+    log.debug("%s: %s; changed: %s", stage.name, status, _changed(stage, status))
+    return status

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from flows.engine.background import in_background
-from flows.engine.known_versions import Standing
+from flows.engine.known_versions import KnownVersion
 from flows.engine.progress import listener, stage_line
 from flows.engine.stage_cache import Lineage, StageCache
 from flows.engine.stage_runner import StageOutcome, StageRunner
@@ -60,13 +62,16 @@ ALL = tuple(stage.name for stage in STAGES)
 BUSY = ("database is locked", "UNIQUE constraint failed", "UniqueViolation", "DeadlockDetected")
 
 
-def may_pass(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether a retry may help: for the network or a busy database, never a user error or a bug."""
     chain = (error, error.__cause__)
     return any(
         isinstance(e, ConnectionError | TimeoutError) or any(text in str(e) for text in BUSY)
         for e in chain
     )
+
+
+_shared: ContextVar[TrainingRun | None] = ContextVar("shared", default=None)
 
 
 class TrainingRun:
@@ -98,6 +103,32 @@ class TrainingRun:
         self._uri = os.environ["MLFLOW_TRACKING_URI"]
         self._mlflow: Future[tuple[MlflowClient, str]] | None = None
 
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        workspace: Workspace,
+        overrides: Sequence[str] = (),
+        *,
+        rerun: Sequence[str] = (),
+        trigger: str = "",
+    ) -> Iterator[TrainingRun]:
+        """The run that this process has `shared`, or one of its own."""
+        if run := _shared.get():
+            yield run
+            return
+        with cls(workspace, overrides, rerun=rerun, trigger=trigger) as run:
+            yield run
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Let the flow that runs inside of the context use this run, with its DVC repository."""
+        token = _shared.set(self)
+        try:
+            yield
+        finally:
+            _shared.reset(token)
+
     def __enter__(self) -> Self:
         return self
 
@@ -123,7 +154,7 @@ class TrainingRun:
         """Make one stage clean and log how."""
         return self._note(self._runner.run(name))
 
-    def standing(self) -> TrainResult | None:
+    def finished_result(self) -> TrainResult | None:
         """Result if nothing is left to do: every stage clean, the model registered; else None."""
         from tasks.registration import Registered
 
@@ -200,14 +231,14 @@ class TrainingRun:
     def _registered_version(self, lineage: Lineage) -> dict[str, Any] | None:
         """Registered `version` and `run_id` of the lineage, from the cache or else the registry."""
         name, store = self._runner.params.model_name, self.workspace.store
-        standing = Standing(self._uri, store, name, lineage.content_key)
-        if version := standing.recall():
+        known = KnownVersion(self._uri, store, name, lineage.content_key)
+        if version := known.recall():
             return version
         from tasks.lifecycle.registry import BUNDLE_SHA256, DATA_HASH, mlflow_errors
 
         with mlflow_errors(self._uri):
             tags = {BUNDLE_SHA256: self._bundle_sha256(), DATA_HASH: lineage.data_hash}
-            return standing.ask(*self._client(), tags)
+            return known.ask(*self._client(), tags)
 
     def _check_ahead(self) -> None:
         """Fail early, before training: on unknown recipes or slices, or an unreachable registry."""

@@ -184,11 +184,11 @@ def _notes(registry: Registry, contestant: Contestant) -> list[str]:
     if contestant.version is None:
         return [FOREIGN.format(title=contestant.title)]
     run_params = registry.run_params(contestant.version)
-    changes = other_shares(run_params, registry.workspace.params().split)
+    changes = changed_shares(run_params, registry.workspace.params().split)
     return [OTHER_SPLIT.format(title=contestant.title, changes=changes)] if changes else []
 
 
-def other_shares(then: Mapping[str, str], split: SplitParams) -> str:
+def changed_shares(then: Mapping[str, str], split: SplitParams) -> str:
     """Which split shares have changed since a run, in words; "" if none.
 
     then  the run's logged params; a share missing there had its default

@@ -175,9 +175,9 @@ def rollback_target(registry: Registry, decisions: list[Decision], to: int | Non
 
     Raises GateError if there is none, or if `to` was never champion.
     """
-    from tasks.lifecycle.ledger import standing
+    from tasks.lifecycle.ledger import champion_history
 
-    past, current = standing(decisions).champions, registry.champion()
+    past, current = champion_history(decisions).champions, registry.champion()
     # an alias moved by hand goes back to the ledger's champion
     earlier = past[:-1] if past and past[-1] == current else past
     registered = {int(version.version) for version in registry.versions()}

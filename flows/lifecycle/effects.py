@@ -59,7 +59,7 @@ class Effect:
         return None if self.file is None else read_kept(self.file, "key", "asked")
 
 
-UNKEPT = Effect()  # for callers that are never repeated
+NO_KEY = Effect()  # for callers that are never repeated
 
 
 @contextmanager

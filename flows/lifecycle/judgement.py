@@ -56,13 +56,13 @@ def judge_version(
     from tasks.comparison import describe_model
     from tasks.lifecycle.evidence import Evidence, ModelEvidence
     from tasks.lifecycle.gates import judge
-    from tasks.lifecycle.ledger import looks, standing
+    from tasks.lifecycle.ledger import champion_history, looks
     from tasks.scoring.statistics.alpha_spending import next_look
     from tasks.scoring.statistics.chance import only_answer
 
     assert challenger.version is not None
     assert challenger.number is not None
-    params, ledger = workspace.params(), standing(decisions)
+    params, ledger = workspace.params(), champion_history(decisions)
     mark, mark_problem = _find_mark(registry, ledger.high_water, champion)
     contestants = {"challenger": challenger, "champion": champion, "mark": mark}
     rows, scored = score(

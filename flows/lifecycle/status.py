@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def workspace_status(workspace: Workspace) -> dict[str, Any]:
     """Status as JSON values."""
     from flows.lifecycle.contestants import Registry
-    from tasks.lifecycle.ledger import standing
+    from tasks.lifecycle.ledger import champion_history
 
     with closing(StageRunner(workspace, (), listener.get(), reading=True)) as runner:
         stages = [{"name": name, "state": state} for name, state in runner.statuses().items()]
@@ -28,7 +28,7 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
     registry = Registry(workspace)
     model = {"name": params.model_name, "versions": _versions(registry)}
     decisions = registry.decisions() if model["versions"] else []
-    by_ledger = next(iter(standing(decisions).champions[-1:]), None) if decisions else None
+    by_ledger = next(iter(champion_history(decisions).champions[-1:]), None) if decisions else None
     tests = _test_rows(workspace, decisions) if model["versions"] else None
     clean = {stage["name"] for stage in stages if stage["state"] == "clean"}
     return {

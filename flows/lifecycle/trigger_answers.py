@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tasks.monitoring.triggers import Trigger
 
 
-def look_for_reasons(workspace: Workspace) -> list[Trigger]:
+def evaluate_triggers(workspace: Workspace) -> list[Trigger]:
     """Evaluate every trigger; disabled ones cost nothing."""
     from tasks.monitoring.triggers import age_trigger, drift_trigger, performance_trigger
     from tasks.problems import load_problem

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.printing.runs import console
-from tasks.scoring.statistics.paired import say_p
+from tasks.scoring.statistics.paired import format_p_value
 
 if TYPE_CHECKING:
     from tasks.lifecycle.decisions import Decision
@@ -37,7 +37,7 @@ def print_comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
     test = comparison["mcnemar"]
     console.print(
         f"McNemar's exact test: only A is right on {test['only_first']} rows, "
-        f"only B on {test['only_second']}, p {say_p(test['p_value'])}. "
+        f"only B on {test['only_second']}, p {format_p_value(test['p_value'])}. "
         f"They agree on {comparison['agreement']:.1%}."
     )
     title = "Accuracy by slice"
@@ -49,7 +49,7 @@ def print_comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
                 escape(f"{slice_['column']}={slice_['value']}"),
                 str(slice_["rows"]),
                 *numbers,
-                say_p(slice_["fall_p_adjusted"]),
+                format_p_value(slice_["fall_p_adjusted"]),
             )
     console.print(
         slices
@@ -160,7 +160,7 @@ def _numbers(difference: Mapping[str, float]) -> tuple[str, str, str, str, str]:
         f"{difference['second']:.4f}",
         f"{difference['value']:+.4f}",
         f"{difference['low']:+.4f} to {difference['high']:+.4f}",
-        say_p(difference["p_value"]),
+        format_p_value(difference["p_value"]),
     )
 
 

@@ -11,13 +11,13 @@ from rich.table import Table
 
 from flows.engine.stage_notes import stage_notes
 from flows.engine.training_run import TrainResult
-from flows.workspaces.guessing import say_columns
+from flows.workspaces.guessing import format_columns
 from tasks.core.files import read_json
 from tasks.data.quality.row_account import STAGE_ROWS, Account
 from tasks.params.workspace import Workspace
 
 if TYPE_CHECKING:
-    from flows.workspaces.creation import Made
+    from flows.workspaces.creation import InitResult
 
 NEXT = """Next, in this workspace:
   {predict:<47} predict with the new version
@@ -129,14 +129,16 @@ def print_status(status: dict[str, Any]) -> None:
         )
 
 
-def print_workspace(made: Made) -> None:
+def print_workspace(made: InitResult) -> None:
     """Print what `ratchet init` made."""
     summary = f"{made.workspace}: {made.problem}, model {made.model_name}, {made.rows} rows"
     if made.labels:
         more = ", ..." if len(made.labels) > 10 else ""
         summary += f", {len(made.labels)} labels: {', '.join(made.labels[:10])}{more}"
     console.print(summary, markup=False)
-    columns = ", ".join(f"{name} is {say_columns(column)}" for name, column in made.columns.items())
+    columns = ", ".join(
+        f"{name} is {format_columns(column)}" for name, column in made.columns.items()
+    )
     console.print(f"columns: {columns}", markup=False)
     if made.account["losses"] or made.account["mended"]:
         _print_rows(made.account, ())

@@ -114,12 +114,12 @@ def serve(deployment: RunnerDeployment) -> None:
     """Run the deployment's runs in this process until a signal; wait out server outages."""
     from tenacity import Retrying, retry_if_exception, wait_fixed
 
-    from flows.schedules.runner import serve_until_told
+    from flows.schedules.runner import serve_until_signal
 
     def run() -> None:
         # Prefect prints tracebacks during an outage; standard output carries only our own output
         with redirect_stdout(sys.stderr):
-            serve_until_told(deployment)
+            serve_until_signal(deployment)
 
     Retrying(retry=retry_if_exception(_is_outage), wait=wait_fixed(OUTAGE_WAIT_S))(run)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 
 
-def serve_until_told(deployment: RunnerDeployment) -> None:
+def serve_until_signal(deployment: RunnerDeployment) -> None:
     """Execute due runs until SIGTERM or SIGINT; then cancel the current run, keeping its work."""
     # no pause on shutdown: missed runs are made up for, and --pause keeps its meaning over restarts
     runner = _Runner(pause_on_shutdown=False)

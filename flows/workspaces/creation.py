@@ -50,7 +50,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Made:
+class InitResult:
     """Result of `ratchet init`; `account`: see data/quality/row_account.py."""
 
     workspace: str
@@ -66,7 +66,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Seen:
+class DataFacts:
     """Facts about the data.
 
     to_train_on  number of rows outside validation and test
@@ -115,7 +115,7 @@ def guess_problem(request: Request) -> Guess:
     return guess(rows, request.problem, request.columns)
 
 
-def make_workspace(request: Request, guessed: Guess) -> Made:
+def make_workspace(request: Request, guessed: Guess) -> InitResult:
     """Make the directory a workspace; read the data and check the params before writing."""
     root = request.directory.resolve()
     _check_new(root)
@@ -161,7 +161,7 @@ def make_workspace(request: Request, guessed: Guess) -> Made:
     splits: dict[str, list[str]] = {}
     if "split" in sources[0]:
         splits = {name: [s["url"] for s in sources if s["split"] == name] for name in SPLITS}
-    return Made(
+    return InitResult(
         os.path.relpath(root),
         guessed.problem,
         dict(guessed.columns),
@@ -222,7 +222,7 @@ def _address(name: str, root: Path) -> str:
     return name if "://" in name else os.path.relpath(Path(name).resolve(), root)
 
 
-def _inspect(params: Params, root: Path) -> Seen:
+def _inspect(params: Params, root: Path) -> DataFacts:
     """Ingest the data once, into a scratch directory."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -255,7 +255,7 @@ def _inspect(params: Params, root: Path) -> Seen:
         to_train_on = pc.sum(pc.equal(table[SPLIT], SPLITS[0])).as_py()
     else:
         to_train_on = round(table.num_rows * (1 - params.split.validation - params.split.test))
-    return Seen(account, to_train_on, labels)
+    return DataFacts(account, to_train_on, labels)
 
 
 def _render(values: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from tasks.data.tables.column_guesses import (
     MOSTLY,
     SCORE_NAMES,
     TEXT_NAMES,
-    small_valued,
+    low_cardinality,
 )
 from tasks.data.tables.foreign_values import UnfitError, content_of, is_content, split_tags
 from tasks.data.tables.notation import as_nested, is_nested
@@ -38,11 +38,11 @@ class Guess:
     reading: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        columns = (f"{name}: {say_columns(columns)}" for name, columns in self.columns.items())
+        columns = (f"{name}: {format_columns(columns)}" for name, columns in self.columns.items())
         return f"{self.problem} ({', '.join(columns)})"
 
 
-def say_columns(columns: str | tuple[str, ...]) -> str:
+def format_columns(columns: str | tuple[str, ...]) -> str:
     """Format one column, or several, for people."""
     return columns if isinstance(columns, str) else " + ".join(columns)
 
@@ -56,7 +56,7 @@ def sample_rows(source: Source, root: Path, cache: Path) -> dict[str, list[Any]]
 
     from tasks.core.progress import silent
     from tasks.data.sources.fetching import fetch
-    from tasks.data.tables.loaded import FILE, LINE, Loaded
+    from tasks.data.tables.loaded import FILE, LINE, LoadedFile
     from tasks.data.tables.loading import load
 
     file = fetch(source, root, cache, silent)[0]
@@ -65,7 +65,7 @@ def sample_rows(source: Source, root: Path, cache: Path) -> dict[str, list[Any]]
         duckdb.connect(str(Path(scratch) / "rows.duckdb")) as connection,
     ):
         connection.execute("SET enable_progress_bar=false")
-        load(connection, file.path, Loaded("rows", file.name), source, None, Path(scratch))
+        load(connection, file.path, LoadedFile("rows", file.name), source, None, Path(scratch))
         query = f"SELECT * FROM rows ORDER BY {LINE} LIMIT {SAMPLE_ROWS}"
         columns = connection.cursor().sql(query).to_arrow_table().to_pydict()
     return unfolded(
@@ -173,7 +173,7 @@ def _require_spans(rows: Mapping[str, Sequence[Any]]) -> None:
 
 
 def _fits_nothing(rows: Mapping[str, Sequence[Any]], problems: Sequence[str]) -> ParamsError:
-    few_valued = small_valued(rows)
+    few_valued = low_cardinality(rows)
     nested = [name for name in few_valued if any(map(is_nested, rows[name]))]
     labels = [name for name in few_valued if name not in nested]
     hint = ""

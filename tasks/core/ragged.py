@@ -55,7 +55,7 @@ def largest_difference(outputs: Floats, others: Floats) -> float:
     return float(np.abs(outputs - others)[~missing].max(initial=0.0))
 
 
-def as_wide(outputs: Floats, others: Floats) -> tuple[Floats, Floats]:
+def pad_to_common_shape(outputs: Floats, others: Floats) -> tuple[Floats, Floats]:
     """Pad both arrays with NaN to a common shape, so that they can be compared."""
     shape = np.maximum(outputs.shape, others.shape)
     padded_outputs, padded_others = (

@@ -8,7 +8,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def retried(call: Callable[[], T], may_pass: Callable[[BaseException], bool], attempts: int) -> T:
+def call_with_retries(
+    call: Callable[[], T], is_transient: Callable[[BaseException], bool], attempts: int
+) -> T:
     """Call with exponential backoff (from half a second, doubling, plus jitter, at most 8 s).
 
     may_pass   whether an error may go away, so that the call is worth retrying
@@ -19,6 +21,6 @@ def retried(call: Callable[[], T], may_pass: Callable[[BaseException], bool], at
     return Retrying(
         stop=stop_after_attempt(attempts),
         wait=wait_exponential_jitter(multiplier=0.5, max=8),
-        retry=retry_if_exception(may_pass),
+        retry=retry_if_exception(is_transient),
         reraise=True,
     )(call)

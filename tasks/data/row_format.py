@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tasks.core.arrays import Columns
     from tasks.data.quality.checks import Check
-    from tasks.data.tables.readings import Given, Reading
+    from tasks.data.tables.readings import Reading, SourceColumn
     from tasks.params.reading import ReadingParams
     from tasks.params.schema import ValidateParams
 
@@ -52,7 +52,7 @@ class RowFormat(Protocol):
     def label_column(self) -> str | None: ...
 
     def readings(
-        self, given: Mapping[str, Sequence[Given]], params: ReadingParams
+        self, given: Mapping[str, Sequence[SourceColumn]], params: ReadingParams
     ) -> dict[str, Reading]:
         """SQL that makes each column from one source column, or from several named ones.
 

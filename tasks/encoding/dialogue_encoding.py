@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tasks.encoding.chat_template import ChatTemplate
 from tasks.encoding.dialogues import ASSISTANT, USER, Turn, without_oldest
-from tasks.encoding.windows import NO_WORD
+from tasks.encoding.windows import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -152,7 +152,7 @@ def encode_dialogues(tokenizer: Tokenizer, dialogues: Sequence[Sequence[Turn]]) 
     }
     if any(dialogue.learned for dialogue in encoded):
         features["references"] = [
-            [dialogue.input_ids[index] for index in dialogue.learned] or [NO_WORD]
+            [dialogue.input_ids[index] for index in dialogue.learned] or [IGNORE_INDEX]
             for dialogue in encoded
         ]
     return features
@@ -163,7 +163,7 @@ def next_tokens(features: Features) -> list[list[int]]:
     columns = (features[name] for name in ("input_ids", "places", "references"))
     rows = []
     for ids, places, references in zip(*columns, strict=True):
-        row = [NO_WORD] * len(ids)
+        row = [IGNORE_INDEX] * len(ids)
         for index, token in zip(places, references, strict=True):
             row[max(index - 1, 0)] = token
         rows.append(row)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tasks.core.errors import SourceError
 from tasks.encoding.padding import pad_rows
-from tasks.encoding.windows import NO_WORD
+from tasks.encoding.windows import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -63,10 +63,10 @@ def mask_row(ids: Sequence[int], vocabulary: Vocabulary) -> tuple[list[int], lis
     """
     asked = [index for index, token in enumerate(ids) if token == vocabulary.mask]
     if asked:
-        return list(ids), asked, [NO_WORD] * len(asked)
+        return list(ids), asked, [IGNORE_INDEX] * len(asked)
     maskable = [index for index, token in enumerate(ids) if token not in vocabulary.special]
     if not maskable:
-        return list(ids), [0], [NO_WORD]  # every row needs an output
+        return list(ids), [0], [IGNORE_INDEX]  # every row needs an output
     digest = hashlib.sha256(np.asarray(ids, np.int64).tobytes()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8]))
     count = max(1, round(SHARE * len(maskable)))
@@ -86,7 +86,7 @@ def unmasked(features: Features) -> list[list[int]]:
     rows = [list(ids) for ids in features["input_ids"]]
     for row, places, correct in zip(rows, features["places"], features["references"], strict=True):
         for index, token in zip(places, correct, strict=True):
-            row[index] = token if token != NO_WORD else row[index]
+            row[index] = token if token != IGNORE_INDEX else row[index]
     return rows
 
 
@@ -105,7 +105,7 @@ def draw_masks(
     masked = (torch.rand(ids.shape) < SHARE) & maskable
     unmasked_rows = ~masked.any(1) & maskable.any(1)  # every row needs something to learn
     masked[unmasked_rows, (torch.rand(ids.shape) * maskable).argmax(1)[unmasked_rows]] = True
-    references = torch.where(masked, ids, NO_WORD)
+    references = torch.where(masked, ids, IGNORE_INDEX)
     fate, random_ids = torch.rand(ids.shape), torch.randint(size, ids.shape)
     ids = torch.where(masked & (fate < HIDDEN), mask, ids)
     ids = torch.where(masked & (fate >= HIDDEN) & (fate < HIDDEN + OTHER), random_ids, ids)

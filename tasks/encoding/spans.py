@@ -58,7 +58,7 @@ def tag_ids(
 
 
 @dataclass(frozen=True)
-class Found:
+class EntitySpans:
     """Entity spans in order of row and position; each array is (s,).
 
     Words `starts` to `ends` - 1 of row `rows` are an entity of type `kinds`.
@@ -78,7 +78,7 @@ class Found:
         return spans
 
 
-def find_spans(tags: Indices) -> Found:
+def find_spans(tags: Indices) -> EntitySpans:
     """The spans of (rows, words) tags."""
     padded = np.pad(np.maximum(tags, 0), ((0, 0), (0, 1)))  # an O at the end closes each row
     inside = padded > 0
@@ -89,12 +89,12 @@ def find_spans(tags: Indices) -> Found:
     breaks = np.flatnonzero(~continues)
     ends = breaks[np.searchsorted(breaks, starts, "right")]
     width = padded.shape[1]
-    return Found(
+    return EntitySpans(
         starts // width, starts % width, ends - starts + starts % width, kinds.ravel()[starts]
     )
 
 
-def codes(spans: Found, width: int, *, kinds: bool = True) -> Indices:
+def span_codes(spans: EntitySpans, width: int, *, kinds: bool = True) -> Indices:
     """One number per span; equal numbers mean the same row, words and type.
 
     width  the largest number of words in any row

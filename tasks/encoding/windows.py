@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tasks.core.arrays import Features, Floats
 
 OVERLAP = 0.25  # share of a window that the next one repeats
-NO_WORD = -100  # reference of a token that represents no word; ignored by cross-entropy
+IGNORE_INDEX = -100  # reference of a token that represents no word; ignored by cross-entropy
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,12 @@ def window_references(features: Features) -> npt.NDArray[np.int64]:
     columns = (features[name] for name in ("input_ids", "words", "references"))
     rows = []
     for ids, words, references in zip(*columns, strict=True):
-        row = [NO_WORD] * len(ids)
+        row = [IGNORE_INDEX] * len(ids)
         # not strict: a row without words has an index but no reference
         for index, reference in zip(words, references, strict=False):
             row[index] = reference
         rows.append(row)
-    return pad_rows(split_windows(rows, features["windows"]), NO_WORD)
+    return pad_rows(split_windows(rows, features["windows"]), IGNORE_INDEX)
 
 
 def merge_windows(outputs: Floats, features: Features) -> Floats:

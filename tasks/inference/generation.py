@@ -52,13 +52,13 @@ def choose_token(logits: Floats, sampling: Sampling, draw: np.random.Generator) 
     return int(draw.choice(order[:kept], p=probs[:kept] / probs[:kept].sum()))
 
 
-class Reader:
+class CachedDecoder:
     """The token ids that a model has read, and its KV cache of them."""
 
     def __init__(self, model: OnnxModel) -> None:
         self.model = model
         self.ids: list[int] = []
-        self.cache: Cache = model.nothing_read(1)
+        self.cache: Cache = model.empty_cache(1)
 
     def read(self, ids: Sequence[int]) -> Floats:
         """Logits of the token after `ids`, (vocabulary,).
@@ -68,13 +68,13 @@ class Reader:
         pairs = zip(self.ids, ids[:-1], strict=False)
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         cache = {name: values[:, :, :shared] for name, values in self.cache.items()}
-        outputs, self.cache = self.model.read_on(ids[shared:], cache)
+        outputs, self.cache = self.model.run_with_cache(ids[shared:], cache)
         self.ids = list(ids)
         last: Floats = outputs[-1]
         return last
 
 
-class Speaker:
+class ChatModel:
     """A model in a conversation; the tokenizer truncates dialogues that exceed the context."""
 
     def __init__(self, tokenizer: Tokenizer, model: OnnxModel, sampling: Sampling) -> None:
@@ -88,7 +88,7 @@ class Speaker:
             )
         self.tokenizer, self.sampling = tokenizer, sampling
         self.ends = self.encoder.ends
-        self.reader = Reader(model)
+        self.reader = CachedDecoder(model)
         self.draw = np.random.default_rng(sampling.seed)
 
     def answer(self, turns: Sequence[Turn]) -> Iterator[str]:
@@ -125,4 +125,4 @@ def answer(tokenizer: Tokenizer, model: OnnxModel, turns: Sequence[Turn], max_le
     max_length  the model's context, tokens
     """
     tokens = answer_tokens(ANSWER_TOKENS, max_length)
-    return "".join(Speaker(tokenizer, model, Sampling(tokens)).answer(turns)).strip()
+    return "".join(ChatModel(tokenizer, model, Sampling(tokens)).answer(turns)).strip()

@@ -78,17 +78,17 @@ class OnnxModel:
         """Outputs of one padded batch."""
         with self._onnxruntime_errors():
             outputs: Floats = self.session.run(
-                [self.output_name], {**batch, **self.nothing_read(len(batch["input_ids"]))}
+                [self.output_name], {**batch, **self.empty_cache(len(batch["input_ids"]))}
             )[0]
         return outputs
 
-    def nothing_read(self, rows: int) -> Cache:
+    def empty_cache(self, rows: int) -> Cache:
         """An empty KV cache for `rows` texts; an empty dict for a model without cache inputs."""
         return {
             name: np.zeros((rows, heads, 0, width), np.float32) for name, heads, width in self.past
         }
 
-    def read_on(self, ids: Sequence[int], cache: Cache) -> tuple[Floats, Cache]:
+    def run_with_cache(self, ids: Sequence[int], cache: Cache) -> tuple[Floats, Cache]:
         """Read more tokens of one text: (their outputs, (tokens, vocabulary); the grown cache)."""
         past = next(iter(cache.values())).shape[2]
         batch = {
@@ -113,7 +113,7 @@ class OnnxModel:
         budget = min(BATCH_TOKENS, collator.batch_tokens)
         batches = list(inference_batches(lengths, budget, BATCH_ROWS))[::-1]  # longest first
         many = self.threads > 1 and len(batches) >= MANY_BATCHES
-        model = self.on_one_thread if many else self
+        model = self.single_threaded if many else self
 
         def compute(rows: npt.NDArray[np.int64]) -> Floats:
             batch = take_rows(features, rows)
@@ -125,7 +125,7 @@ class OnnxModel:
             return gather(list(pool.map(compute, batches)), batches)
 
     @cached_property
-    def on_one_thread(self) -> OnnxModel:
+    def single_threaded(self) -> OnnxModel:
         """The same model with one intra-op thread, for calls from several threads at once."""
         return OnnxModel(self.source, self.output_name, 1, self.bundle)
 

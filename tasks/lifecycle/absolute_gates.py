@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks.lifecycle.evidence import Evidence, Gate, ModelEvidence, shown_better
 from tasks.params.lifecycle import PromotionParams
-from tasks.scoring.statistics.paired import holm, say_p
+from tasks.scoring.statistics.paired import format_p_value, holm
 from tasks.scoring.statistics.rates import rate_interval, rate_p_value
 
 KINDS = {
@@ -200,7 +200,7 @@ def judge_behaviour(evidence: Evidence, params: PromotionParams) -> Gate:
     lowest = min(rates, key=rates.__getitem__)
     failures = [
         f"{test['name']} {test['pass_rate']:.1%} of {test['rows']}, "
-        f"wanted {minimum:.0%}, p {say_p(p)}"
+        f"wanted {minimum:.0%}, p {format_p_value(p)}"
         for test, minimum, p in failed
     ]
     summary = f"{len(counted)} tests, lowest pass rate {rates[lowest]:.1%} ({lowest})"

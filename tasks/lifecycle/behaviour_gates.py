@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.core.ragged import stack_rows
 from tasks.inference.calibration import Calibration
-from tasks.scoring.statistics.chance import gives_one_answer
+from tasks.scoring.statistics.chance import is_constant
 
 if TYPE_CHECKING:
     from tasks.core.arrays import Array, Columns, Floats
@@ -51,7 +51,7 @@ def judge_behaviour(
             row for rows in test_outputs for row in calibration.decide(rows)
         )
     one_answer = {
-        kind: gives_one_answer(scorer, stack_rows(rows)) for kind, rows in rows_by_kind.items()
+        kind: is_constant(scorer, stack_rows(rows)) for kind, rows in rows_by_kind.items()
     }
 
     def brief(outputs: Floats, rows: Columns, failed: Array) -> list[dict[str, Any]]:

@@ -8,7 +8,12 @@ from typing import Any, Literal
 
 from tasks.params.lifecycle import PromotionParams
 from tasks.scoring.statistics.alpha_spending import level_of_look
-from tasks.scoring.statistics.paired import Difference, PairedDifference, error_under, say_p
+from tasks.scoring.statistics.paired import (
+    Difference,
+    PairedDifference,
+    format_p_value,
+    null_standard_error,
+)
 
 Status = Literal["passed", "failed", "warned", "not applicable"]
 
@@ -83,7 +88,7 @@ def lower_bound(
     """Lower bound of the difference, tested against `above`, at the level left for this look."""
     level = level_of_look(params.significance, evidence.look)
     return pair.difference.lower_bound(
-        level, error_under(above, pair.discordant_rows, evidence.rows)
+        level, null_standard_error(above, pair.discordant_rows, evidence.rows)
     )
 
 
@@ -113,6 +118,6 @@ def bounded(
         f"{evidence.metric} {difference.first:.4f} against {difference.second:.4f} "
         f"of {pair.against}: {difference.value:+.4f}, lower bound {bound:+.4f} "
         f"{relation} {above:+.4f} "
-        f"(p {say_p(difference.p_value)}, look {evidence.look}, level {level:.4f})"
+        f"(p {format_p_value(difference.p_value)}, look {evidence.look}, level {level:.4f})"
     )
     return Gate(name, "passed" if bound > above else "failed", reason, numbers)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
     from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Ledger:
             )
         decision = replace(decision, move=position.move + 1)
         self._tag(decision)
+        log.debug("move %s: version %s", decision.move, decision.version)
         if not self._claim(decision):
             tag = DECISION + decision.id
             self.client.delete_model_version_tag(self.name, str(decision.version), tag)
@@ -246,7 +250,7 @@ def open_ledger(client: MlflowClient, uri: str, store: Path, name: str) -> Ledge
 
 
 @dataclass(frozen=True)
-class Standing:
+class ChampionHistory:
     """The state after all moves so far.
 
     champions    versions that a rollback can return to, oldest first, the present champion last
@@ -259,7 +263,7 @@ class Standing:
     high_water: int | None = None
 
 
-def standing(decisions: list[Decision]) -> Standing:
+def champion_history(decisions: list[Decision]) -> ChampionHistory:
     """Replay the moves from first to last."""
     stack: list[int] = []
     rolled_back: set[int] = set()
@@ -276,7 +280,7 @@ def standing(decisions: list[Decision]) -> Standing:
             stack.append(decision.version)
         rolled_back.discard(decision.version)
         high_water = decision.high_water or high_water
-    return Standing(stack, rolled_back, high_water)
+    return ChampionHistory(stack, rolled_back, high_water)
 
 
 def looks(decisions: list[Decision]) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger(__name__)
 
 # aliases: the version in production, and the newest
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -86,6 +89,7 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
                 follow_move(database, store, experiment)
         elif not uri.startswith("http"):
             _reach_database(uri)
+        log.debug("MLflow at %s, experiment %s", _without_password(uri), experiment)
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient(uri)
         existing = client.get_experiment_by_name(experiment)
@@ -156,6 +160,7 @@ def claim_run(client: MlflowClient, experiment_id: str, content_key: str, name: 
             break
     if existing or claimed != run.info.run_id:
         client.set_terminated(claimed, "RUNNING")
+    log.debug("run %s of content key %s", claimed, content_key)
     keep_one_run(client, experiment_id, content_key, claimed)
     return client.get_run(claimed)
 
@@ -338,6 +343,7 @@ def download_bundle(client: MlflowClient, version: ModelVersion, downloads: Path
     if not target.is_dir():
         with atomic_path(target) as new:
             new.mkdir()
+            log.debug("downloading the bundle of version %s to %s", version.version, target)
             download_artifacts(f"{location}/artifacts/bundle", dst_path=str(new))
     return target / "bundle"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.lifecycle.evidence import Evidence, Gate, bounded, to_champion
 from tasks.params.lifecycle import PromotionParams
-from tasks.scoring.statistics.paired import say_p
+from tasks.scoring.statistics.paired import format_p_value
 
 NO_CHAMPION = "there is no champion yet"
 
@@ -55,7 +55,7 @@ def judge_forgetting(evidence: Evidence, params: PromotionParams) -> Gate:
     if fallen:
         falls = [
             f"{fall['slice']} ({fall['rows']} rows) {fall['value']:+.3f}, "
-            f"allowed -{fall['allowance']:g}, corrected p {say_p(fall['p'])}"
+            f"allowed -{fall['allowance']:g}, corrected p {format_p_value(fall['p'])}"
             for fall in fallen
         ]
         return Gate("forgetting", "failed", "; ".join(falls), numbers)

@@ -27,7 +27,7 @@ _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
-class DriftTest:
+class DriftResult:
     """Result of one test.
 
     p_value    in [0, 1], uncorrected
@@ -52,7 +52,7 @@ def draw_rows(rows: pa.Table, count: int, draw: np.random.Generator) -> pa.Table
     return ordered.take(np.sort(draw.choice(len(rows), count, replace=False)))
 
 
-def length_test(reference: Texts, recent: Texts) -> DriftTest:
+def length_test(reference: Texts, recent: Texts) -> DriftResult:
     """Kolmogorov-Smirnov on characters per text; its statistic is the effect; reports medians."""
     from scipy.stats import ks_2samp
 
@@ -60,10 +60,10 @@ def length_test(reference: Texts, recent: Texts) -> DriftTest:
     # asymptotic: the exact p-value is slow for thousands of rows, and ties make both conservative
     result = ks_2samp(before, now, method="asymp")
     medians = float(np.median(before)), float(np.median(now))
-    return DriftTest("text_length", float(result.pvalue), float(result.statistic), *medians)
+    return DriftResult("text_length", float(result.pvalue), float(result.statistic), *medians)
 
 
-def vocabulary_test(reference: Texts, recent: Texts, draw: np.random.Generator) -> DriftTest:
+def vocabulary_test(reference: Texts, recent: Texts, draw: np.random.Generator) -> DriftResult:
     """Mann-Whitney on each row's rate of out-of-vocabulary words.
 
     The vocabulary is that of half the reference rows; recent rows are compared with the other half.
@@ -86,7 +86,7 @@ def vocabulary_test(reference: Texts, recent: Texts, draw: np.random.Generator) 
     constant = np.ptp([*before, *now]) == 0  # no ranks to compare
     p_value = 1.0 if constant else float(mannwhitneyu(before, now, method="asymptotic").pvalue)
     shares = [float(count[:, 0].sum() / max(1.0, count[:, 1].sum())) for count in counts]
-    return DriftTest("out_of_vocabulary", p_value, abs(shares[1] - shares[0]), *shares)
+    return DriftResult("out_of_vocabulary", p_value, abs(shares[1] - shares[0]), *shares)
 
 
 def _words(text: str, spaced: bool) -> list[str]:
@@ -100,7 +100,7 @@ def _count_unknown(text: str, known: set[str], spaced: bool) -> tuple[int, int]:
     return sum(word not in known for word in words), len(words)
 
 
-def classifier_test(reference: Texts, recent: Texts, draw: np.random.Generator) -> DriftTest:
+def classifier_test(reference: Texts, recent: Texts, draw: np.random.Generator) -> DriftResult:
     """Classifier two-sample test (Lopez-Paz & Oquab 2017): TF-IDF, SVD, logistic regression.
 
     The classifier learns to tell the samples apart on equally many rows of each; half of each are
@@ -121,7 +121,7 @@ def classifier_test(reference: Texts, recent: Texts, draw: np.random.Generator) 
     right = predicted == np.repeat([0, 1], len(held_out) // 2)
     accuracy = float(right.mean())
     p_value = float(binomtest(int(right.sum()), len(right), 0.5, alternative="greater").pvalue)
-    return DriftTest("classifier", p_value, max(0.0, 2 * accuracy - 1), 0.5, accuracy)
+    return DriftResult("classifier", p_value, max(0.0, 2 * accuracy - 1), 0.5, accuracy)
 
 
 def _tell_apart(train: Texts, held_out: Texts, seed: int) -> npt.NDArray[np.int64]:
@@ -147,7 +147,7 @@ def _tell_apart(train: Texts, held_out: Texts, seed: int) -> npt.NDArray[np.int6
     return predicted
 
 
-def label_test(reference: Sequence[str], recent: Sequence[str]) -> DriftTest:
+def label_test(reference: Sequence[str], recent: Sequence[str]) -> DriftResult:
     """Chi-square on predicted label counts; the effect is total variation, shares are reported."""
     from scipy.stats import chi2_contingency
 
@@ -159,4 +159,4 @@ def label_test(reference: Sequence[str], recent: Sequence[str]) -> DriftTest:
     p_value = float(chi2_contingency(counts, correction=False).pvalue)
     total_variation = float(np.abs(shares[1] - shares[0]).sum() / 2)
     before, now = (dict(zip(labels, map(float, row), strict=True)) for row in shares)
-    return DriftTest("predicted_labels", p_value, total_variation, before, now)
+    return DriftResult("predicted_labels", p_value, total_variation, before, now)

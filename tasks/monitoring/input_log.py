@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError
 from tasks.core.files import write_jsonl
-from tasks.data.tables.loaded import escape_glob, no_fault_of_data, one_line, quoted
+from tasks.data.tables.loaded import escape_glob, is_resource_error, one_line, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -106,7 +106,7 @@ def _read(
     try:
         return _query(connection, suffix, files, columns)
     except duckdb.Error as error:
-        if no_fault_of_data(error):
+        if is_resource_error(error):
             raise
         if len(files) == 1:
             # DuckDB's advice after " Try " is about options of its own

@@ -20,8 +20,8 @@ from tasks.core.files import read_table
 from tasks.data.tables.label_lists import several
 from tasks.data.tables.loaded import (
     escape_glob,
+    is_resource_error,
     literal,
-    no_fault_of_data,
     one_line,
     quoted,
     scalar,
@@ -29,7 +29,7 @@ from tasks.data.tables.loaded import (
 from tasks.data.tables.row_files import read_batches
 from tasks.encoding.encoder import encode_rows
 from tasks.monitoring.drift_tests import (
-    DriftTest,
+    DriftResult,
     classifier_test,
     draw_rows,
     label_test,
@@ -110,7 +110,7 @@ def _count_new(fresh: Path, trained: Path | None, columns: Sequence[str]) -> tup
             )
             return rows, scalar(connection, new)
         except duckdb.Error as error:
-            if no_fault_of_data(error):
+            if is_resource_error(error):
                 raise
             raise DataError(
                 f"{fresh}, {trained}: cannot be compared: {one_line(error)}",
@@ -208,7 +208,7 @@ def _read_trained(reference: Path, columns: Sequence[str]) -> pa.Table:
 
 def _compare(
     before: pa.Table, now: pa.Table, predictor: Predictor | None, draw: np.random.Generator
-) -> list[DriftTest]:
+) -> list[DriftResult]:
     old, new = (
         ["\n".join(values) for values in zip(*rows.to_pydict().values(), strict=True)]
         for rows in (before, now)
@@ -232,7 +232,7 @@ def _compare(
     return tests
 
 
-def _plain(test: DriftTest) -> dict[str, Any]:
+def _plain(test: DriftResult) -> dict[str, Any]:
     return {name: value for name, value in asdict(test).items() if name != "name"}
 
 

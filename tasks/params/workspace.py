@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 
 from tasks.core.errors import WorkspaceError
 from tasks.params.schema import Params, apply_overrides, parse, read_yaml
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Workspace:
         start = (directory or Path.cwd()).resolve()
         for candidate in [start] if directory else [start, *start.parents]:
             if (candidate / "params.yaml").is_file():
+                log.debug("workspace %s", candidate)
                 return cls(candidate)
         raise WorkspaceError(
             f"{start}: not a workspace (there is no params.yaml).",

@@ -19,11 +19,11 @@ from tasks.encoding.dialogue_encoding import encode_dialogues, next_tokens
 from tasks.encoding.dialogues import ASSISTANT, SYSTEM, USER, as_turns
 from tasks.encoding.packing import pack_inputs, pack_values, plan_rows
 from tasks.encoding.padding import pad_features, pad_rows
-from tasks.encoding.windows import NO_WORD
+from tasks.encoding.windows import IGNORE_INDEX
 from tasks.problems.parts.rows import Rows, SourceColumns
 from tasks.problems.parts.tokens import INFERENCE_TOKENS, TokenObjective, TokenScorer, loss_figure
 from tasks.problems.problem import InitDefaults, Problem
-from tasks.scoring.tokens import LIKELIHOOD, keep_answers, perplexity
+from tasks.scoring.tokens import LIKELIHOOD, perplexity, reduce_answers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -111,17 +111,17 @@ class ChatEncoder:
         return pad_features(features, pad_token_id)
 
     def references(self, features: Features) -> Array:
-        return pad_rows(features["references"], NO_WORD)
+        return pad_rows(features["references"], IGNORE_INDEX)
 
     def training_batch(
         self, features: Features, pad_token_id: int
     ) -> tuple[dict[str, Array], Array]:
         rows = plan_rows(list(map(len, features["input_ids"])))
         inputs = pack_inputs(features["input_ids"], rows, pad_token_id)
-        return inputs, pack_values(next_tokens(features), rows, NO_WORD)
+        return inputs, pack_values(next_tokens(features), rows, IGNORE_INDEX)
 
     def reduce(self, outputs: Floats, features: Features) -> Floats:
-        return keep_answers(outputs, features)
+        return reduce_answers(outputs, features)
 
 
 class ChatDecoder:

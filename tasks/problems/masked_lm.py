@@ -12,14 +12,14 @@ import numpy as np
 
 from tasks.core.arrays import Array, Columns, Features, Floats, Indices
 from tasks.data.row_format import Guessed
-from tasks.data.tables.column_guesses import small_valued, texts
+from tasks.data.tables.column_guesses import low_cardinality, texts
 from tasks.encoding.masking import Vocabulary, draw_masks, mask_row
 from tasks.encoding.padding import encode_texts, pad_features, pad_rows
-from tasks.encoding.windows import NO_WORD
+from tasks.encoding.windows import IGNORE_INDEX
 from tasks.problems.parts.rows import Rows
 from tasks.problems.parts.tokens import INFERENCE_TOKENS, TokenObjective, TokenScorer, loss_figure
 from tasks.problems.problem import InitDefaults, Problem
-from tasks.scoring.tokens import GUESSES, LIKELIHOOD, keep_places, perplexity
+from tasks.scoring.tokens import GUESSES, LIKELIHOOD, perplexity, reduce_masked
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -53,7 +53,7 @@ class MaskedEncoder:
             ],
             "vocabulary": [[vocabulary.mask, vocabulary.size]] * len(masked),
         }
-        if any(token != NO_WORD for _, _, hidden in masked for token in hidden):
+        if any(token != IGNORE_INDEX for _, _, hidden in masked for token in hidden):
             features["references"] = [hidden for _, _, hidden in masked]
         return features
 
@@ -64,7 +64,7 @@ class MaskedEncoder:
         return pad_features(features, pad_token_id)
 
     def references(self, features: Features) -> Array:
-        return pad_rows(features["references"], NO_WORD)
+        return pad_rows(features["references"], IGNORE_INDEX)
 
     def training_batch(
         self, features: Features, pad_token_id: int
@@ -73,7 +73,7 @@ class MaskedEncoder:
         return {**self.collate(features, pad_token_id), "input_ids": input_ids}, targets
 
     def reduce(self, outputs: Floats, features: Features) -> Floats:
-        return keep_places(outputs, features)
+        return reduce_masked(outputs, features)
 
 
 class MaskedDecoder:
@@ -139,7 +139,7 @@ PROBLEM = Problem(
         text_columns=("text",),
         guess_columns=guess_columns,
         # a column of few values may hold labels
-        is_meant=lambda rows: not small_valued(rows),
+        is_meant=lambda rows: not low_cardinality(rows),
         expectations=lambda validate, labels: [],
     ),
     encoding=MaskedEncoder(),

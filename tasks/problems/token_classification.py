@@ -31,7 +31,7 @@ from tasks.data.tables.tag_schemes import (
 from tasks.encoding.padding import pad_rows
 from tasks.encoding.spans import OUTSIDE, tag_ids, tag_names
 from tasks.encoding.windows import (
-    NO_WORD,
+    IGNORE_INDEX,
     Frame,
     collate_windows,
     make_windows,
@@ -160,7 +160,7 @@ class WordEncoder:
         return collate_windows(features, pad_token_id)
 
     def references(self, features: Features) -> Array:
-        return pad_rows(features["references"], NO_WORD)
+        return pad_rows(features["references"], IGNORE_INDEX)
 
     def training_batch(
         self, features: Features, pad_token_id: int

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.ragged import as_wide
+from tasks.core.ragged import pad_to_common_shape
 from tasks.encoding.spans import find_spans
 from tasks.encoding.words import find_words, join_words
 from tasks.scoring.behaviour import spread, swap_letters
@@ -159,7 +159,7 @@ def _spans(outputs: Floats, others: Floats | None) -> list[list[set[tuple[int, i
     assert others is not None
     return [
         [set(row) for row in find_spans(predicted_tags(logits)).by_row(len(logits))]
-        for logits in as_wide(outputs, others)
+        for logits in pad_to_common_shape(outputs, others)
     ]
 
 

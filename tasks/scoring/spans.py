@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.arrays import Doubles
-from tasks.encoding.spans import Found, codes, find_spans
+from tasks.encoding.spans import EntitySpans, find_spans, span_codes
 from tasks.scoring.classes import BINS, bin_of, reliability_bins
 from tasks.scoring.statistics.draws import Draws
 
@@ -72,9 +72,11 @@ def count_rows(outputs: Floats, references: Array) -> RowCounts:
 
     rows, types = len(outputs), (outputs.shape[-1] - 1) // 2
     predicted, actual = find_spans(predicted_tags(outputs, references)), find_spans(references)
-    hit = np.isin(codes(predicted, references.shape[1]), codes(actual, references.shape[1]))
+    hit = np.isin(
+        span_codes(predicted, references.shape[1]), span_codes(actual, references.shape[1])
+    )
 
-    def by_row(spans: Found, selected: Any) -> Doubles:
+    def by_row(spans: EntitySpans, selected: Any) -> Doubles:
         cells = spans.rows[selected] * types + spans.kinds[selected]
         return np.bincount(cells, minlength=rows * types).reshape(rows, types).astype(np.float64)
 
@@ -164,14 +166,16 @@ def _per_class(counts: RowCounts, types: Sequence[str]) -> Iterator[dict[str, An
         }
 
 
-def _confusion(predicted: Found, actual: Found, width: int, types: int) -> npt.NDArray[np.int64]:
+def _confusion(
+    predicted: EntitySpans, actual: EntitySpans, width: int, types: int
+) -> npt.NDArray[np.int64]:
     """Confusion matrix of entity types, rows actual, (types + 1, types + 1).
 
     Entities match if they cover the same words; the last row and column count entities without
     a match.
     """
-    predicted_codes = codes(predicted, width, kinds=False)
-    actual_codes = codes(actual, width, kinds=False)
+    predicted_codes = span_codes(predicted, width, kinds=False)
+    actual_codes = span_codes(actual, width, kinds=False)
     every = np.union1d(predicted_codes, actual_codes)
     rows, columns = np.full(len(every), types), np.full(len(every), types)
     rows[np.searchsorted(every, actual_codes)] = actual.kinds
@@ -180,7 +184,9 @@ def _confusion(predicted: Found, actual: Found, width: int, types: int) -> npt.N
     return np.bincount(rows * size + columns, minlength=size**2).reshape(size, size)
 
 
-def _errors(predicted: Found, actual: Found, types: Sequence[str]) -> list[dict[str, Any]]:
+def _errors(
+    predicted: EntitySpans, actual: EntitySpans, types: Sequence[str]
+) -> list[dict[str, Any]]:
     """How the entities of each type were found or missed.
 
     `made up` counts the predictions of the type that overlap no entity at all.

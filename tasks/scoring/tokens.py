@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.arrays import Doubles
-from tasks.core.ragged import as_wide
-from tasks.encoding.windows import NO_WORD
+from tasks.core.ragged import pad_to_common_shape
+from tasks.encoding.windows import IGNORE_INDEX
 from tasks.scoring.statistics.draws import Draws
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def likelihoods(logits: Floats, tokens: npt.NDArray[np.int64]) -> Floats:
     from scipy.special import logsumexp
 
     reduced = np.zeros((len(tokens), 2), np.float32)
-    known = tokens != NO_WORD
+    known = tokens != IGNORE_INDEX
     others, right = logits[known], tokens[known]
     every = np.arange(len(right))
     of_right = others[every, right]
@@ -51,10 +51,10 @@ def likelihoods(logits: Floats, tokens: npt.NDArray[np.int64]) -> Floats:
     return reduced
 
 
-def keep_places(outputs: Floats, features: Features) -> Floats:
+def reduce_masked(outputs: Floats, features: Features) -> Floats:
     """Reduce (rows, tokens, vocabulary) to (rows, masked tokens, PLACE); NaN past a row's end."""
     positions = features["places"]
-    right = features.get("references") or [[NO_WORD] * len(row) for row in positions]
+    right = features.get("references") or [[IGNORE_INDEX] * len(row) for row in positions]
     kept = np.full((len(positions), max(map(len, positions)), PLACE), np.nan, np.float32)
     for row, (masked, tokens) in enumerate(zip(positions, right, strict=True)):
         is_mask = np.asarray(features["input_ids"][row])[masked] == features["vocabulary"][row][0]
@@ -74,16 +74,16 @@ def _reduce(
 
     reduced = np.zeros((len(tokens), PLACE), np.float32)
     reduced[:, :2] = likelihoods(logits, tokens)
-    for i in np.flatnonzero(is_mask & (tokens == NO_WORD)):
+    for i in np.flatnonzero(is_mask & (tokens == IGNORE_INDEX)):
         best = np.argsort(-logits[i], kind="stable")[:GUESSES]
         reduced[i, 2:] = [*best, *(logits[i, best] - logsumexp(logits[i]))]
     return reduced
 
 
-def keep_answers(outputs: Floats, features: Features) -> Floats:
+def reduce_answers(outputs: Floats, features: Features) -> Floats:
     """Reduce (rows, tokens, vocabulary) to (rows, answer tokens, 2); NaN past a row's end."""
     positions = features["places"]
-    right = features.get("references") or [[NO_WORD] * len(row) for row in positions]
+    right = features.get("references") or [[IGNORE_INDEX] * len(row) for row in positions]
     kept = np.full((len(positions), max(map(len, positions)), 2), np.nan, np.float32)
     for row, (answered, tokens) in enumerate(zip(positions, right, strict=True)):
         # the logits of a token are the output at the position before it
@@ -96,7 +96,7 @@ def token_metrics(
     outputs: Floats, references: Array
 ) -> Callable[[Draws], tuple[Doubles, Doubles, Doubles]]:
     """(accuracy, mean log-loss in nats, perplexity) over all tokens of each resample, (r,) each."""
-    known = references != NO_WORD
+    known = references != IGNORE_INDEX
     losses = -np.where(known, outputs[..., LIKELIHOOD], 0).astype(np.float64).sum(1)
     columns = np.stack([known.sum(1), losses, (known & (outputs[..., LEAD] > 0)).sum(1)], 1)
 
@@ -117,7 +117,7 @@ def perplexity(likelihood: Floats) -> float | None:
 
 def loss_details(outputs: Floats, references: Array) -> dict[str, Any]:
     """`tokens`, the number scored, and `losses`, the histogram of their log-loss in nats."""
-    losses = -outputs[..., LIKELIHOOD][references != NO_WORD]
+    losses = -outputs[..., LIKELIHOOD][references != IGNORE_INDEX]
     counts, edges = np.histogram(losses, bins=20, range=(0, max(float(losses.max(initial=0)), 1.0)))
     return {
         "tokens": len(losses),
@@ -125,13 +125,13 @@ def loss_details(outputs: Floats, references: Array) -> dict[str, Any]:
     }
 
 
-def same_guesses(outputs: Floats, others: Floats) -> tuple[float, float]:
+def token_agreement(outputs: Floats, others: Floats) -> tuple[float, float]:
     """Agreement of two models on the same tokens.
 
     Returns (share of tokens that both guess right or both wrong, largest difference of the right
     token's probability).
     """
-    outputs, others = as_wide(outputs, others)
+    outputs, others = pad_to_common_shape(outputs, others)
     present = ~np.isnan(outputs[..., LIKELIHOOD])
     same = (outputs[..., LEAD] > 0) == (others[..., LEAD] > 0)
     moved = np.abs(np.exp(outputs[..., LIKELIHOOD]) - np.exp(others[..., LIKELIHOOD]))
@@ -140,13 +140,13 @@ def same_guesses(outputs: Floats, others: Floats) -> tuple[float, float]:
 
 def mostly_right(outputs: Floats, references: Array) -> npt.NDArray[np.bool_]:
     """Rows with at least half of their tokens guessed right."""
-    known = references != NO_WORD
+    known = references != IGNORE_INDEX
     hits = (known & (outputs[..., LEAD] > 0)).sum(1)
     right: npt.NDArray[np.bool_] = 2 * hits >= np.maximum(known.sum(1), 1)
     return right
 
 
-def guess_loss(
+def token_cross_entropy(
     outputs: torch.Tensor, references: torch.Tensor, label_smoothing: float
 ) -> torch.Tensor:
     """Mean cross-entropy over the tokens whose reference is not NO_WORD; 0 if there are none.
@@ -155,7 +155,7 @@ def guess_loss(
     """
     from torch.nn.functional import cross_entropy
 
-    known = references != NO_WORD
+    known = references != IGNORE_INDEX
     if not known.any():
         return outputs.sum() * 0  # the mean of no tokens would be NaN
     logits = outputs[known] if outputs.ndim > references.ndim else outputs
@@ -163,7 +163,7 @@ def guess_loss(
 
 
 @contextmanager
-def vocabulary_only_where(model: PreTrainedModel, selected: torch.Tensor) -> Iterator[None]:
+def logits_only_at(model: PreTrainedModel, selected: torch.Tensor) -> Iterator[None]:
     """Compute logits only of the tokens where `selected`, (rows, tokens), is true.
 
     Within the context the model's outputs are (selected tokens, vocabulary). The output embedding

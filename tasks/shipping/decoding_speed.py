@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tasks.inference.generation import Reader
+from tasks.inference.generation import CachedDecoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,7 +19,7 @@ TOKENS = 16  # generated per timing
 
 def onnx_writer(model: OnnxModel) -> Writer:
     """Greedy decoding with an ONNX graph that keeps a key/value cache."""
-    reader = Reader(model)
+    reader = CachedDecoder(model)
 
     def write(ids: Sequence[int], tokens: int) -> list[int]:
         generated: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from typing import Any
 
 from tasks.core import errors
 from tasks.core.errors import PipelineError
+
+log = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _REFUSED = "refused"
@@ -34,6 +37,7 @@ class Worker:
     """A `python -m MODULE` process, started with a setting; `ask` blocks until it answers."""
 
     def __init__(self, module: str, setting: Mapping[str, Any]) -> None:
+        log.debug("starting %s with %s", module, setting)
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115, closed with the worker
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, json.dumps(setting)],
@@ -93,7 +97,7 @@ class Worker:
 
 
 @contextmanager
-def tell_refusal() -> Iterator[None]:
+def report_refusal() -> Iterator[None]:
     """In the worker, before its first answer: send a PipelineError as that answer, then exit."""
     try:
         yield

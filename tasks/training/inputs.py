@@ -49,7 +49,7 @@ class TrainingInputs:
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """The progress of a run; saved with every checkpoint as plain JSON.
 
     curve          {"step", "epoch", "loss", "learning_rate"} every few steps; loss is the mean

@@ -24,9 +24,9 @@ from tasks.encoding.batching import training_batches
 from tasks.encoding.encoder import OUTPUT_NAME
 from tasks.encoding.token_files import take, token_lengths
 from tasks.training.frozen_cache import FrozenPrefix
-from tasks.training.inputs import Progress, TrainingInputs
+from tasks.training.inputs import TrainingInputs, TrainingState
 from tasks.training.methods.tuning import Tuning
-from tasks.training.networks.architecture import frozen_depth, without_dropout
+from tasks.training.networks.architecture import disable_dropout, frozen_depth
 from tasks.training.networks.device import in_bfloat16
 from tasks.training.networks.torch_outputs import predict_torch
 from tasks.training.networks.weights import load_trained, save_trained
@@ -70,7 +70,7 @@ class Trainer:
             name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=self.total_steps
         )
         self.model, self.optimizer = self.accelerator.prepare(tuning.model, optimizer)
-        self.progress = Progress(accumulation=params.accumulation)
+        self.progress = TrainingState(accumulation=params.accumulation)
         self.frozen = 0 if params.adds else frozen_depth(tuning.model)
         self.prefix = self._open_prefix() if self.frozen else None
         weights = inputs.class_weights
@@ -80,7 +80,7 @@ class Trainer:
             None if weights is None else torch.from_numpy(weights).to(self.accelerator.device)
         )
 
-    def run(self) -> Progress:
+    def run(self) -> TrainingState:
         """Train to the end, resuming from the last checkpoint; best weights go to `work`/BEST."""
         self._resume()
         self.first_step = self.progress.step + 1
@@ -105,7 +105,7 @@ class Trainer:
         """Training mode, but no dropout in frozen bottom layers: their outputs must not change."""
         self.model.train()
         if self.frozen:
-            without_dropout(self.tuning.model, self.frozen)
+            disable_dropout(self.tuning.model, self.frozen)
 
     def _open_prefix(self) -> FrozenPrefix | None:
         """Cache of the frozen layers' outputs; None if too large or if no later epoch reads it."""
@@ -299,7 +299,7 @@ class Trainer:
             return
         try:
             saved: Mapping[str, Any] = read_json(last / "progress.json")
-            progress = Progress(**{**saved, "best_score": float(saved["best_score"])})
+            progress = TrainingState(**{**saved, "best_score": float(saved["best_score"])})
             state = torch.load(last / "state.pt", map_location="cpu", weights_only=True)
             for weights in [last / "trained.safetensors", *([best] if progress.best_step else [])]:
                 load_file(weights)  # all must be readable before any is loaded
@@ -325,7 +325,7 @@ class Trainer:
         self.progress = progress
 
 
-def claim_work(work: Path, identity: str) -> None:
+def prepare_work_dir(work: Path, identity: str) -> None:
     """Keep the files in `work` if an earlier run had the same inputs; clear them otherwise."""
     identity_file = work / "identity"
     if identity_file.is_file() and identity_file.read_bytes() == identity.encode():

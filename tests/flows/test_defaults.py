@@ -59,7 +59,7 @@ def test_init_writes_them_with_the_rows_they_rest_on(base_dir: Path, tmp_path: P
         tmp_path, "init", "one", "--yes", "--data", "reviews.csv", "--base-model", str(base_dir)
     )
     assert (
-        read_yaml(tmp_path / "one" / "params.yaml")["finetune"]["epochs"] == 30
+        read_yaml(tmp_path / "one" / "params.yaml")["finetune"]["epochs"] == 60
     )  # 80 rows to train on, 5 steps an epoch
     assert "80 training rows: 5 steps per epoch" in (tmp_path / "one" / "params.yaml").read_text(
         encoding="utf-8"

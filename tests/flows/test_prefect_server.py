@@ -176,7 +176,7 @@ def test_progress_of_a_long_stage_is_an_artifact_of_its_task_run(
 
     @task(task_run_name="finetune")
     def work() -> list[tuple[Any, ...]]:
-        with suppress(TrainingError), run_page.shown_in_prefect():
+        with suppress(TrainingError), run_page.report_to_prefect():
             report = listener.get()("finetune")
             for share in (0.25, 0.5):
                 report(1, {"progress": share, "loss": 0.1})

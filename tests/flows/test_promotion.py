@@ -24,7 +24,7 @@ from workspaces import (
     ratchet_json,
 )
 
-from flows.lifecycle.comparing import other_shares
+from flows.lifecycle.comparing import changed_shares
 from tasks.core.files import read_json, sha256_file, write_json
 from tasks.lifecycle.registry import BUNDLE_SHA256, connect, versions
 from tasks.params.schema import SplitParams, save_overrides
@@ -117,9 +117,9 @@ def test_a_comparison_is_the_same_here_and_in_mlflow(with_champion: Path, tmp_pa
 
 
 def test_shares_that_nobody_wrote_down_were_the_usual_ones() -> None:
-    assert other_shares({}, SplitParams()) == ""
-    assert other_shares({"split.test": "0.1"}, SplitParams(test=0.2)) == "split.test 0.1, now 0.2"
-    assert other_shares({}, SplitParams(validation=0.2)) == "split.validation 0.1, now 0.2"
+    assert changed_shares({}, SplitParams()) == ""
+    assert changed_shares({"split.test": "0.1"}, SplitParams(test=0.2)) == "split.test 0.1, now 0.2"
+    assert changed_shares({}, SplitParams(validation=0.2)) == "split.validation 0.1, now 0.2"
 
 
 def test_a_foreign_bundle_is_compared_with_a_warning(with_champion: Path, tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ def test_the_model_for_many_texts_is_checked_again_as_it_is_read(bundle: Path) -
     predictor = Predictor(bundle, load_problem(PROBLEM))
     (bundle / "model.onnx").write_bytes(b"other")
     with pytest.raises(BundleError, match=r"model\.onnx: altered"):
-        _ = predictor.model.on_one_thread
+        _ = predictor.model.single_threaded
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])

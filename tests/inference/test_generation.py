@@ -20,7 +20,7 @@ from tasks.core.ragged import stack_rows
 from tasks.encoding.dialogue_encoding import DialogueEncoder
 from tasks.encoding.encoder import OUTPUT_NAME, encode_rows
 from tasks.encoding.token_files import load_tokenizer
-from tasks.inference.generation import Reader, Sampling, Speaker, choose_token
+from tasks.inference.generation import CachedDecoder, ChatModel, Sampling, choose_token
 from tasks.inference.session import OnnxModel
 from tasks.problems import load_problem
 from tasks.shipping.graphs.block_weights import quantize_weights
@@ -56,8 +56,8 @@ def traced(name: str) -> OnnxModel:
     return OnnxModel(graph_file(name), OUTPUT_NAME, 1)
 
 
-def speaker(name: str, sampling: Sampling) -> Speaker:
-    return Speaker(load_tokenizer(base(name), LENGTH), traced(name), sampling)
+def speaker(name: str, sampling: Sampling) -> ChatModel:
+    return ChatModel(load_tokenizer(base(name), LENGTH), traced(name), sampling)
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -82,7 +82,7 @@ def test_greedy_tokens_are_those_of_the_checkpoint(name: str) -> None:
 @pytest.mark.parametrize("name", BASES)
 def test_reading_on_is_reading_the_whole(name: str) -> None:
     model, draw = traced(name), np.random.default_rng(0)
-    reader = Reader(model)
+    reader = CachedDecoder(model)
     ids: list[int] = []
     for more in (1, 7, 1, 1, 20, 3):
         ids = [*ids, *draw.integers(5, 200, more).tolist()]
@@ -91,9 +91,9 @@ def test_reading_on_is_reading_the_whole(name: str) -> None:
         )[0, -1]
         np.testing.assert_allclose(reader.read(ids), whole, atol=1e-4)
     other = [*ids[:9], 17, 18]  # a dialogue that was begun anew
-    np.testing.assert_allclose(reader.read(other), Reader(model).read(other), atol=1e-4)
+    np.testing.assert_allclose(reader.read(other), CachedDecoder(model).read(other), atol=1e-4)
     np.testing.assert_allclose(
-        reader.read(other), Reader(model).read(other), atol=1e-4
+        reader.read(other), CachedDecoder(model).read(other), atol=1e-4
     )  # nothing new
     assert next(iter(reader.cache.values())).shape[2] == len(other)
 

@@ -11,7 +11,7 @@ import pytest
 import typer
 from workspaces import copy_workspace, killed_as_it_answers, ratchet, ratchet_json
 
-from flows.lifecycle.effects import UNKEPT, answering
+from flows.lifecycle.effects import NO_KEY, answering
 from tasks.core.errors import GateError, PipelineError, RegistryError
 from tasks.params.schema import save_overrides
 from tasks.params.workspace import Workspace
@@ -134,4 +134,4 @@ def test_a_key_is_kept_until_its_answer_was_given(tmp_path: Path) -> None:
     assert key_of(tmp_path, {"to": 1}) == unknown
     other = key_of(tmp_path, {"to": 1}, KeyboardInterrupt())
     assert key_of(tmp_path, {"to": 2}) != other
-    assert UNKEPT.begin({"to": 1}) != UNKEPT.begin({"to": 1})
+    assert NO_KEY.begin({"to": 1}) != NO_KEY.begin({"to": 1})

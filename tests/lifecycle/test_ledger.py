@@ -22,7 +22,7 @@ from workspaces import clean_environment
 from tasks.core.errors import GateError
 from tasks.lifecycle.alias import WRITING, read_alias
 from tasks.lifecycle.decisions import Decision
-from tasks.lifecycle.ledger import Ledger, Standing, standing
+from tasks.lifecycle.ledger import ChampionHistory, Ledger, champion_history
 from tasks.lifecycle.registry import CHAMPION, connect
 
 NAME = "tiny"
@@ -336,8 +336,8 @@ def test_the_claims_are_hidden_from_the_list_of_experiments(
     assert int(ledger.client.get_model_version_by_alias(NAME, CHAMPION).version) == 1
 
 
-def moves(*steps: tuple[str, int]) -> Standing:
-    return standing(
+def moves(*steps: tuple[str, int]) -> ChampionHistory:
+    return champion_history(
         [
             Decision(outcome, version, None, "", move=i)
             for i, (outcome, version) in enumerate(steps, 1)

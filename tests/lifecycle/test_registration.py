@@ -13,8 +13,8 @@ from deaths import killed_at
 from sqlalchemy import create_engine, text
 from workspaces import copy_workspace, ratchet_json
 
-from flows.engine.known_versions import Standing
-from flows.engine.training_run import may_pass
+from flows.engine.known_versions import KnownVersion
+from flows.engine.training_run import is_transient
 from tasks import registration
 from tasks.core.errors import RegistryError
 from tasks.lifecycle.registry import (
@@ -133,7 +133,7 @@ def test_a_version_that_a_machine_left_which_died_is_removed_by_whoever_looks_ne
     )
     doubled()
     experiment_id = client.get_experiment_by_name("tiny").experiment_id
-    said = Standing(uri, tmp_path / "store", "tiny", KEY).ask(client, experiment_id, {})
+    said = KnownVersion(uri, tmp_path / "store", "tiny", KEY).ask(client, experiment_id, {})
     assert (said or {})["version"] == first.version
     assert [int(version.version) for version in versions(client, "tiny")] == [first.version]
 
@@ -268,10 +268,10 @@ def test_a_row_that_another_machine_wrote_meanwhile_is_worth_a_retry_and_a_mista
     execute("INSERT INTO keys VALUES ('a')")
     with pytest.raises(RegistryError) as clash:
         execute("INSERT INTO keys VALUES ('a')")
-    assert may_pass(clash.value)
+    assert is_transient(clash.value)
     with pytest.raises(RegistryError) as mistake:
         execute("INSERT INTO elsewhere VALUES ('a')")
-    assert not may_pass(mistake.value)
+    assert not is_transient(mistake.value)
 
 
 def test_a_database_without_its_driver_is_told(tmp_path: Path) -> None:
@@ -302,24 +302,24 @@ def test_what_stands_is_recalled_until_somebody_writes_to_the_registry(
 ) -> None:
     made = register()
     experiment_id = client.get_experiment_by_name("tiny").experiment_id
-    standing = Standing(uri, tmp_path / "store", "tiny", KEY)
-    assert standing.recall() is None  # nobody asked yet
-    said = standing.ask(client, experiment_id, {})
+    champion_history = KnownVersion(uri, tmp_path / "store", "tiny", KEY)
+    assert champion_history.recall() is None  # nobody asked yet
+    said = champion_history.ask(client, experiment_id, {})
     assert said == {"version": made.version, "run_id": made.mlflow_run_id}
-    assert standing.recall() == said
-    assert Standing(uri, tmp_path / "store", "tiny", "e" * 64).recall() is None
+    assert champion_history.recall() == said
+    assert KnownVersion(uri, tmp_path / "store", "tiny", "e" * 64).recall() is None
     client.search_model_versions("name = 'tiny'")  # reading changes nothing
-    assert standing.recall() == said
+    assert champion_history.recall() == said
     client.delete_registered_model_alias("tiny", "challenger")
-    assert standing.recall() is None
-    assert standing.ask(client, experiment_id, {}) is None
+    assert champion_history.recall() is None
+    assert champion_history.ask(client, experiment_id, {}) is None
     register()
-    assert standing.recall() is None
-    assert standing.ask(client, experiment_id, {}) == standing.recall() == said
+    assert champion_history.recall() is None
+    assert champion_history.ask(client, experiment_id, {}) == champion_history.recall() == said
     client.delete_model_version("tiny", str(made.version))
-    assert standing.recall() is None
-    assert standing.ask(client, experiment_id, {}) is None
+    assert champion_history.recall() is None
+    assert champion_history.ask(client, experiment_id, {}) is None
 
 
 def test_a_registry_elsewhere_is_asked_every_time(tmp_path: Path) -> None:
-    assert Standing("http://127.0.0.1:1", tmp_path, "tiny", KEY).recall() is None
+    assert KnownVersion("http://127.0.0.1:1", tmp_path, "tiny", KEY).recall() is None

@@ -32,10 +32,10 @@ from tasks.encoding.encoder import encode_rows
 from tasks.encoding.packing import pack_inputs, plan_rows
 from tasks.encoding.padding import pad_rows
 from tasks.encoding.token_files import load_tokenizer
-from tasks.encoding.windows import NO_WORD
+from tasks.encoding.windows import IGNORE_INDEX
 from tasks.params.schema import EvaluateParams, ValidateParams, save_overrides
 from tasks.problems import load_problem
-from tasks.scoring.tokens import keep_answers
+from tasks.scoring.tokens import reduce_answers
 from tasks.validation import validate_rows
 
 PROBLEM = load_problem("chat")
@@ -129,7 +129,7 @@ def test_a_template_that_rewrites_earlier_answers_has_the_last_one_learnt(tmp_pa
 def test_the_reference_of_a_token_stands_where_it_is_predicted() -> None:
     features = encode_rows(PROBLEM.encoding, tokenizer(), {"messages": [LONG]}, ())
     wanted, ids = np.asarray(next_tokens(features)[0]), features["input_ids"][0]
-    there = np.flatnonzero(wanted != NO_WORD)
+    there = np.flatnonzero(wanted != IGNORE_INDEX)
     assert (there + 1).tolist() == features["places"][0]
     assert wanted[there].tolist() == [ids[place + 1] for place in there]
 
@@ -144,10 +144,13 @@ def test_packing_changes_neither_loss_nor_gradients(make: Any) -> None:
     features = encode_rows(PROBLEM.encoding, tokenizer(64, directory), {"messages": messages}, ())
     packed, wanted = PROBLEM.encoding.training_batch(features, 0)
     assert len(packed["input_ids"]) < len(messages)
-    assert (wanted != NO_WORD).sum() == sum(map(len, features["places"]))
+    assert (wanted != IGNORE_INDEX).sum() == sum(map(len, features["places"]))
     plain = PROBLEM.encoding.collate(features, 0)
     results = []
-    for batch, references in ((packed, wanted), (plain, pad_rows(next_tokens(features), NO_WORD))):
+    for batch, references in (
+        (packed, wanted),
+        (plain, pad_rows(next_tokens(features), IGNORE_INDEX)),
+    ):
         model = PROBLEM.objective.load_model(directory, ()).eval()
         outputs = model(**{name: torch.from_numpy(values) for name, values in batch.items()})[
             "logits"
@@ -293,8 +296,8 @@ def test_a_row_without_turns_has_an_output_all_the_same() -> None:
     features = encode_rows(
         PROBLEM.encoding, tokenizer(), {"messages": [None, LONG, "the film"]}, ()
     )
-    assert features["references"][0] == features["references"][2] == [NO_WORD]
-    outputs = keep_answers(
+    assert features["references"][0] == features["references"][2] == [IGNORE_INDEX]
+    outputs = reduce_answers(
         np.zeros((3, max(map(len, features["input_ids"])), 500), np.float32), features
     )
     assert not np.isnan(outputs[:, 0]).any()
@@ -325,7 +328,7 @@ def test_metrics_are_those_of_the_models_own_loss() -> None:
         for row, places in enumerate(features["places"]):
             one = {name: [values[row]] for name, values in features.items()}
             ids = torch.tensor(one["input_ids"])
-            labels = torch.full_like(ids, NO_WORD)
+            labels = torch.full_like(ids, IGNORE_INDEX)
             labels[0, places] = ids[0, places]
             outputs = model(input_ids=ids, labels=labels)
             losses.append(float(outputs["loss"]) * len(places))

@@ -20,12 +20,12 @@ from tasks.core.seeds import seed_everything
 from tasks.encoding.encoder import encode_rows
 from tasks.encoding.masking import HIDDEN, OTHER, SHARE, Vocabulary, draw_masks, mask_row, unmasked
 from tasks.encoding.token_files import load_tokenizer
-from tasks.encoding.windows import NO_WORD
+from tasks.encoding.windows import IGNORE_INDEX
 from tasks.inference.calibration import Calibration
 from tasks.params.schema import EvaluateParams, save_overrides
 from tasks.params.workspace import Workspace
 from tasks.problems import load_problem
-from tasks.scoring.tokens import GUESSES, LEAD, LIKELIHOOD, keep_places
+from tasks.scoring.tokens import GUESSES, LEAD, LIKELIHOOD, reduce_masked
 from tasks.training.networks.scratch_model import (
     SPECIAL,
     Shape,
@@ -78,7 +78,7 @@ def test_a_short_text_has_a_mask_and_special_tokens_never_are() -> None:
     assert mask_row([2, 1, 3], VOCABULARY) == (
         [2, 1, 3],
         [0],
-        [NO_WORD],
+        [IGNORE_INDEX],
     )  # unknown characters alone: nothing is hidden
 
 
@@ -87,7 +87,7 @@ def test_a_text_that_asks_is_left_as_it_is(base_dir: Path) -> None:
     assert "references" not in features
     assert list(map(len, features["places"])) == [1, 2]
     both = features_of(base_dir, ["a good [MASK]", "a good film"])
-    assert [NO_WORD in right for right in both["references"]] == [True, False]
+    assert [IGNORE_INDEX in right for right in both["references"]] == [True, False]
 
 
 def test_training_draws_new_masks_each_time_and_the_same_from_the_same_state(
@@ -103,7 +103,7 @@ def test_training_draws_new_masks_each_time_and_the_same_from_the_same_state(
     assert not np.array_equal(first[1], second[1])
     ids = unmasked(features)
     for row, (given, references) in enumerate(zip(*first, strict=True)):
-        masked = np.flatnonzero(references != NO_WORD)
+        masked = np.flatnonzero(references != IGNORE_INDEX)
         assert len(masked)
         assert references[masked].tolist() == [ids[row][place] for place in masked]
         assert all(features["maskable"][row][place] for place in masked)
@@ -123,7 +123,7 @@ def test_training_masks_have_the_shares_of_bert() -> None:
     }
     seed_everything(0)
     given, references = draw_masks(features, 0)
-    masked = references != NO_WORD
+    masked = references != IGNORE_INDEX
     assert masked.mean() == pytest.approx(SHARE, abs=0.01)
     assert (given[masked] == 4).mean() == pytest.approx(HIDDEN, abs=0.03)
     assert (given[masked] == references[masked]).mean() == pytest.approx(
@@ -149,7 +149,7 @@ def judged(base: Path) -> tuple[Any, Any, Any, dict[str, list[Any]]]:
         np.random.default_rng(0).normal(size=(*batch["input_ids"].shape, 200)).astype(np.float32)
         * 3
     )
-    return logits, keep_places(logits, features), PROBLEM.encoding.references(features), features
+    return logits, reduce_masked(logits, features), PROBLEM.encoding.references(features), features
 
 
 def test_metrics_are_those_of_the_logits(base_dir: Path) -> None:
@@ -175,7 +175,7 @@ def test_metrics_are_those_of_the_logits(base_dir: Path) -> None:
 def test_what_is_kept_does_not_grow_with_the_vocabulary(base_dir: Path) -> None:
     _, outputs, references, _ = judged(base_dir)
     assert outputs.shape == (*references.shape, 2 + 2 * GUESSES)
-    np.testing.assert_array_equal(np.isnan(outputs[..., LIKELIHOOD]), references == NO_WORD)
+    np.testing.assert_array_equal(np.isnan(outputs[..., LIKELIHOOD]), references == IGNORE_INDEX)
 
 
 def test_a_row_is_right_if_half_of_its_hidden_tokens_are(base_dir: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_row_is_right_if_half_of_its_hidden_tokens_are(base_dir: Path) -> None
     outputs[..., LEAD] = -1.0
     assert not PROBLEM.scoring.correct(outputs, references).any()
     outputs[:, 0, LEAD] = 1.0
-    few = (references != NO_WORD).sum(1) <= 2
+    few = (references != IGNORE_INDEX).sum(1) <= 2
     np.testing.assert_array_equal(PROBLEM.scoring.correct(outputs, references), few)
     assert PROBLEM.scoring.agreement(outputs, outputs) == (1.0, 0.0)
 
@@ -193,7 +193,10 @@ def test_a_question_is_answered_with_the_likeliest_tokens(base_dir: Path) -> Non
     logits = np.zeros((3, 5, 200), np.float32)
     logits[0, 2, [7, 9]] = 9, 8
     question, text, nothing = PROBLEM.decoding.decode(
-        keep_places(logits, features), {"text": ["a [MASK] film", "a film", ""]}, (), Calibration()
+        reduce_masked(logits, features),
+        {"text": ["a [MASK] film", "a film", ""]},
+        (),
+        Calibration(),
     )
     assert question["perplexity"] is None
     assert [fill["token"] for fill in question["fills"][:2]] == [7, 9]
@@ -210,7 +213,7 @@ def test_a_question_is_answered_with_the_likeliest_tokens(base_dir: Path) -> Non
 
 def test_there_is_nothing_to_learn_from_unknown_characters_alone(base_dir: Path) -> None:
     features = features_of(base_dir, ["\u4e00", "\u4e8c"])
-    features["references"] = [[NO_WORD]] * 2
+    features["references"] = [[IGNORE_INDEX]] * 2
     batch, references = PROBLEM.encoding.training_batch(features, 0)
     outputs = torch.zeros(*batch["input_ids"].shape, 200, requires_grad=True)
     loss = PROBLEM.objective.losses["default"](

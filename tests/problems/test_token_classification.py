@@ -26,7 +26,7 @@ from tasks.encoding.encoder import encode_rows
 from tasks.encoding.padding import pad_rows
 from tasks.encoding.spans import find_spans, tag_names
 from tasks.encoding.token_files import load_tokenizer
-from tasks.encoding.windows import NO_WORD
+from tasks.encoding.windows import IGNORE_INDEX
 from tasks.encoding.words import join_words
 from tasks.inference.calibration import Calibration
 from tasks.ingestion import read_sources
@@ -59,7 +59,7 @@ def random_tags(draw: random.Random, rows: int, *, valid: bool) -> list[list[str
 
 
 def numbers(tags: list[list[str]]) -> Any:
-    return pad_rows([[NAMES.index(tag) for tag in row] for row in tags], NO_WORD)
+    return pad_rows([[NAMES.index(tag) for tag in row] for row in tags], IGNORE_INDEX)
 
 
 def outputs_of(tags: list[list[str]], names: list[str] = NAMES, height: float = 5.0) -> Any:

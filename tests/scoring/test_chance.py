@@ -11,7 +11,7 @@ from tasks.scoring.statistics.bootstrap import Resampling
 from tasks.scoring.statistics.chance import (
     deal,
     difference_to_chance,
-    gives_one_answer,
+    is_constant,
     only_answer,
 )
 
@@ -21,13 +21,13 @@ RESAMPLING = Resampling(300, seed=1)
 
 def test_a_constant_model_is_known_whatever_its_probabilities() -> None:
     sure = np.stack([np.zeros(50), np.linspace(0.1, 5, 50)], 1).astype(np.float32)
-    assert gives_one_answer(CLASSES.scoring, sure)
+    assert is_constant(CLASSES.scoring, sure)
     assert (
         only_answer(CLASSES.scoring, CLASSES.decoding, sure, {"text": [""] * 50}, LABELS)
         == "'positive'"
     )
     sure[31] = [3, 0]
-    assert not gives_one_answer(CLASSES.scoring, sure)
+    assert not is_constant(CLASSES.scoring, sure)
     assert only_answer(CLASSES.scoring, CLASSES.decoding, sure, {"text": [""] * 50}, LABELS) == ""
 
 
@@ -36,16 +36,14 @@ def test_one_answer_of_tags_of_scores_and_of_several_labels_is_known() -> None:
     for row, length in enumerate((2, 4, 3)):
         tags[row, :length] = [5, 1, 0]
     entities = load_problem("token-classification").scoring
-    assert gives_one_answer(entities, tags)
+    assert is_constant(entities, tags)
     tags[1, 2] = [0, 5, 1]
-    assert not gives_one_answer(entities, tags)
-    assert gives_one_answer(
-        load_problem("text-pair-score").scoring, np.full((9, 1), 0.3, np.float32)
-    )
-    assert not gives_one_answer(
+    assert not is_constant(entities, tags)
+    assert is_constant(load_problem("text-pair-score").scoring, np.full((9, 1), 0.3, np.float32))
+    assert not is_constant(
         load_problem("text-pair-score").scoring, np.linspace(0, 1, 9, dtype=np.float32)[:, None]
     )
-    assert gives_one_answer(
+    assert is_constant(
         load_problem("multi-label-classification").scoring, np.tile(np.float32([3, -3]), (9, 1))
     )
 

@@ -36,7 +36,7 @@ def tell_tiny(base: Path, min_value: str) -> None:
         (f"promotion.min_value={min_value}", "a test"),
     ]
     pairs = list(zip(rows["text"], rows["label"], strict=True))
-    story = demo_material.Story(pairs, base, TEST, VALIDATION, FIRST, settings)
+    story = demo_material.DemoSetup(pairs, base, TEST, VALIDATION, FIRST, settings)
     demo_material.sentiment_story = lambda cache, root, seed=42: story
 
 

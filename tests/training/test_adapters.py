@@ -24,7 +24,7 @@ from tasks.params.finetuning import FinetuneParams
 from tasks.params.schema import BaseModelParams
 from tasks.problems import load_problem
 from tasks.training.inputs import TrainingInputs
-from tasks.training.loop import BEST, Trainer, claim_work
+from tasks.training.loop import BEST, Trainer, prepare_work_dir
 from tasks.training.methods.adapter_files import WEIGHTS
 from tasks.training.methods.checkpoints import ADAPTER, load_checkpoint
 from tasks.training.methods.tuning import Tuning
@@ -240,7 +240,7 @@ def narrow_run(
         "cpu",
         work,
     )
-    claim_work(work, "same inputs")
+    prepare_work_dir(work, "same inputs")
     seed_everything(7)
     model = PROBLEM.objective.load_model(base, LABELS, 0.1)
     trainer = Trainer(Tuning(narrow(model, rows)), setting, report)

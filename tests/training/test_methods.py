@@ -20,9 +20,9 @@ from tasks.training.methods.registry import apply_method
 from tasks.training.methods.tuning import Tuning
 from tasks.training.networks.architecture import (
     feed_forward_outputs,
+    is_causal,
     layer_stack,
     linear_modules,
-    reads_left_to_right,
 )
 from tasks.training.networks.weights import trained_parameters
 from tasks.training.optimizer import parameter_groups
@@ -75,7 +75,7 @@ def test_the_parts_of_any_architecture_are_found(architecture: str) -> None:
     assert len(feed_forward_outputs(model)) == LAYERS
     assert len(names) >= 4 * LAYERS
     assert all(name.startswith(model.base_model_prefix) for name in names)
-    assert reads_left_to_right(model) == (architecture in LEFT_TO_RIGHT)
+    assert is_causal(model) == (architecture in LEFT_TO_RIGHT)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -22,8 +22,8 @@ from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import load_tokenizer
 from tasks.params.finetuning import FinetuneParams
 from tasks.problems import load_problem
-from tasks.training.inputs import Progress, TrainingInputs
-from tasks.training.loop import BEST, FROZEN, Trainer, claim_work
+from tasks.training.inputs import TrainingInputs, TrainingState
+from tasks.training.loop import BEST, FROZEN, Trainer, prepare_work_dir
 from tasks.training.methods.tuning import Tuning
 from tasks.training.networks.architecture import freeze, frozen_depth
 from tasks.training.networks.device import in_bfloat16
@@ -65,7 +65,7 @@ def setting(
 
 def train(
     given: TrainingInputs, base: Path, stop_after: int | None = None, frozen: int = 0
-) -> Progress:
+) -> TrainingState:
     class Killed(BaseException):
         pass
 
@@ -73,24 +73,26 @@ def train(
         if stop_after is not None and step >= stop_after:
             raise Killed
 
-    claim_work(given.work, "same inputs")
+    prepare_work_dir(given.work, "same inputs")
     seed_everything(given.seed)
     model = PROBLEM.objective.load_model(base, LABELS, given.params.dropout)
     freeze(model, embeddings=False, layers=frozen)
     try:
         return Trainer(Tuning(model), given, report).run()
     except Killed:
-        return Progress()
+        return TrainingState()
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Progress]:
+def uninterrupted(
+    base_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, TrainingState]:
     given = setting(base_dir, tmp_path_factory.mktemp("whole") / "work")
     progress = train(given, base_dir)
     return sha256_file(given.work / BEST), progress
 
 
-def test_it_learns(uninterrupted: tuple[str, Progress]) -> None:
+def test_it_learns(uninterrupted: tuple[str, TrainingState]) -> None:
     _, progress = uninterrupted
     assert progress.best_score > 0.9
     assert progress.curve[-1]["loss"] < progress.curve[0]["loss"] / 2
@@ -99,7 +101,7 @@ def test_it_learns(uninterrupted: tuple[str, Progress]) -> None:
 
 @pytest.mark.parametrize("kills", [(1,), (17,), (13, 14, 50), (59,), (60,)])
 def test_a_run_killed_anywhere_ends_like_one_that_was_not(
-    base_dir: Path, tmp_path: Path, uninterrupted: tuple[str, Progress], kills: tuple[int, ...]
+    base_dir: Path, tmp_path: Path, uninterrupted: tuple[str, TrainingState], kills: tuple[int, ...]
 ) -> None:
     given = setting(base_dir, tmp_path / "work")
     for step in kills:
@@ -111,7 +113,7 @@ def test_a_run_killed_anywhere_ends_like_one_that_was_not(
 
 
 def test_bfloat16_learns_too_and_the_same_each_time(
-    base_dir: Path, tmp_path: Path, uninterrupted: tuple[str, Progress]
+    base_dir: Path, tmp_path: Path, uninterrupted: tuple[str, TrainingState]
 ) -> None:
     once, killed = (
         setting(base_dir, tmp_path / name, precision="bf16") for name in ("once", "killed")
@@ -148,11 +150,11 @@ def test_a_completed_run_is_not_redone(base_dir: Path, tmp_path: Path) -> None:
 
 
 def test_other_inputs_never_resume(tmp_path: Path) -> None:
-    claim_work(tmp_path / "work", "one")
+    prepare_work_dir(tmp_path / "work", "one")
     (tmp_path / "work" / "last").mkdir()
-    claim_work(tmp_path / "work", "one")
+    prepare_work_dir(tmp_path / "work", "one")
     assert (tmp_path / "work" / "last").exists()
-    claim_work(tmp_path / "work", "two")
+    prepare_work_dir(tmp_path / "work", "two")
     assert not (tmp_path / "work" / "last").exists()
 
 
@@ -176,7 +178,7 @@ def test_a_loss_that_diverges_stops_with_a_remedy(base_dir: Path, tmp_path: Path
     seed_everything(0)
     model = PROBLEM.objective.load_model(base_dir, LABELS)
     next(model.parameters()).data[:] = float("nan")
-    claim_work(given.work, "x")
+    prepare_work_dir(given.work, "x")
     with pytest.raises(TrainingError, match="nan at step 1") as caught:
         Trainer(Tuning(model), given, silent).run()
     assert "learning_rate" in caught.value.remedy

@@ -87,7 +87,7 @@ def require_known(checks: Sequence[Check]) -> None:
         )
 
 
-class Judge:
+class CheckRunner:
     """Runs checks on rows that come in batches.
 
     labels   table with one row per label: aggregate checks on its columns are judged on it

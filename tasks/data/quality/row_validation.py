@@ -26,7 +26,7 @@ from tasks.data.quality.checks import (
     Check,
     fact,
 )
-from tasks.data.quality.expectations import PLACE, Judge, Outcome, concerns_rows
+from tasks.data.quality.expectations import PLACE, CheckRunner, Outcome, concerns_rows
 from tasks.data.quality.personal_data import mask
 from tasks.data.quality.row_facts import (
     Codes,
@@ -60,7 +60,7 @@ def phase_of(check: Check) -> int:
     return 2 if column in (LABEL_ROWS, LABEL_SHARE) else 0
 
 
-class Judged:
+class CheckedRows:
     """The rows, and the results of the checks run so far.
 
     texts      names of the text columns
@@ -114,7 +114,7 @@ class Judged:
         labels = None if self._label is None else self._counts.codes
         counts = None if labels is None else self._counts.of(labels[self.alive])
         columns = self.rows.schema.empty_table().select(user_columns)
-        judge = Judge(checks, self._label_table(counts), columns)
+        judge = CheckRunner(checks, self._label_table(counts), columns)
         for rows in self._batches(judge, self._facts_of(phase, labels, counts)):
             judge.see(rows)
         for outcome in judge.outcomes():
@@ -122,7 +122,7 @@ class Judged:
             if outcome.check.action == "quarantine":
                 self.alive[outcome.missed] = False
 
-    def _batches(self, judge: Judge, facts: _FactsOf) -> Iterator[pa.Table]:
+    def _batches(self, judge: CheckRunner, facts: _FactsOf) -> Iterator[pa.Table]:
         """The alive rows, with every column and fact that the checks may read."""
         own_facts = self._own_facts(self.rows.schema.empty_table())
         row_facts = [fact(column, name) for column in self._texts for name in FACTS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from tasks.core.addresses import LocalFile, has_glob, public_address, scheme_of
 from tasks.core.errors import SourceError, as_storage_error
 from tasks.core.files import atomic_path, read_kept, sha256_file, write_json
 from tasks.core.progress import Report
-from tasks.core.retries import retried
+from tasks.core.retries import call_with_retries
 from tasks.data.sources.pins import compare_sha256, sha256_once
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
 _EXTRAS = {"s3": "s3", "gs": "gcs"}  # URL scheme -> the extra that installs its library
@@ -104,7 +107,7 @@ def fetch_remote(url: str, sha256: str | None, cache: Path, report: Report) -> l
             "Give each file a source of its own.",
         )
     with _explained(shown_url):
-        paths = sorted(retried(lambda: system.glob(path), _is_transient, ATTEMPTS))
+        paths = sorted(call_with_retries(lambda: system.glob(path), _is_transient, ATTEMPTS))
     if not paths:
         raise SourceError(f"{shown_url}: no file matches.", "Check the address and the pattern.")
     prefix = path.partition("*")[0].rpartition("/")[0] + "/"
@@ -132,8 +135,11 @@ def _download(
             report(0, {"downloaded_mb": round(value / 1e6, 1)})
 
         callback = Callback(hooks={"report": show})
-        retried(lambda: system.get_file(path, str(new), callback=callback), _is_transient, ATTEMPTS)
+        call_with_retries(
+            lambda: system.get_file(path, str(new), callback=callback), _is_transient, ATTEMPTS
+        )
 
+    log.debug("%s, unless it is in %s", public_address(url), cache)
     with _explained(public_address(url)):
         if sha256:
             return kept(f"{url} {sha256}", name, sha256, cache, fill, address=public_address(url))
@@ -144,7 +150,7 @@ def _validator(system: FileSystem, path: str) -> dict[str, str]:
     """Version metadata of a remote file; a unique value, which never matches, if there is none."""
     import uuid
 
-    info = retried(lambda: system.info(path), _is_transient, ATTEMPTS)
+    info = call_with_retries(lambda: system.info(path), _is_transient, ATTEMPTS)
     version = {
         key: str(info[key])
         for key in ("ETag", "etag", "Last-Modified", "LastModified", "generation", "md5Hash")

@@ -70,7 +70,7 @@ def classes(rows: Mapping[str, Values]) -> list[str]:
     return sorted(columns, key=lambda name: (_rank(name, LABEL_NAMES), list(rows).index(name)))
 
 
-def small_valued(rows: Mapping[str, Values]) -> list[str]:
+def low_cardinality(rows: Mapping[str, Values]) -> list[str]:
     """Columns with few distinct plain values, including list items and members of objects."""
     return [
         name

@@ -17,7 +17,7 @@ from tasks.data.tables.csv_records import Record, RecordReader
 from tasks.data.tables.loaded import (
     BATCH,
     LINE,
-    Loaded,
+    LoadedFile,
     escape_glob,
     insert,
     literal,
@@ -40,7 +40,7 @@ _NEVER = "\x01\x02 no null \x02\x01"
 def load_csv(
     connection: duckdb.DuckDBPyConnection,
     text: Text,
-    loaded: Loaded,
+    loaded: LoadedFile,
     file_format: str,
     quote: str,
     reserved: set[str],
@@ -68,7 +68,9 @@ def load_csv(
     _reject_headers(connection, loaded, header)
 
 
-def _reject_headers(connection: duckdb.DuckDBPyConnection, loaded: Loaded, header: Record) -> None:
+def _reject_headers(
+    connection: duckdb.DuckDBPyConnection, loaded: LoadedFile, header: Record
+) -> None:
     """Set aside rows that repeat the header, as in concatenated files."""
     if len(header.fields) < 2:
         return
@@ -118,7 +120,7 @@ def _records(lines: Iterable[str], delimiter: str, quote: str) -> Iterator[Recor
 def _load_csv_quickly(
     connection: duckdb.DuckDBPyConnection,
     text: Text,
-    loaded: Loaded,
+    loaded: LoadedFile,
     header: Record,
     delimiter: str,
     quote: str,
@@ -223,7 +225,11 @@ def _count_bytes(path: Path, start: int, quote: bytes) -> _Counts:
 
 
 def _load_csv_carefully(
-    connection: duckdb.DuckDBPyConnection, text: Text, loaded: Loaded, delimiter: str, quote: str
+    connection: duckdb.DuckDBPyConnection,
+    text: Text,
+    loaded: LoadedFile,
+    delimiter: str,
+    quote: str,
 ) -> None:
     """Load the file record by record, and set malformed records aside."""
     import pyarrow as pa
@@ -243,7 +249,7 @@ def _load_csv_carefully(
             insert(connection, loaded.table, pa.Table.from_arrays(arrays, names))
 
 
-def _keep(record: Record, loaded: Loaded, damaged: bool) -> bool:
+def _keep(record: Record, loaded: LoadedFile, damaged: bool) -> bool:
     reason = record.reason
     if not reason and len(record.fields) != len(loaded.columns):
         reason = f"{len(record.fields)} fields, the header has {len(loaded.columns)}"

@@ -21,7 +21,7 @@ CONTENT = 200  # characters kept of a quarantined record
 
 
 @dataclass
-class Loaded:
+class LoadedFile:
     """One file as a DuckDB table, with the records that were set aside.
 
     table     the table's name;  name  the file's name in messages
@@ -119,6 +119,6 @@ def one_line(error: Exception) -> str:
     return text[:500].rstrip(".") + "."
 
 
-def no_fault_of_data(error: Exception) -> bool:
+def is_resource_error(error: Exception) -> bool:
     """Whether DuckDB ran out of disk or memory, rather than failed on its input."""
     return "No space left" in str(error) or str(error).startswith("Out of Memory")

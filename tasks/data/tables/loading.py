@@ -6,6 +6,7 @@ Every record becomes a row, or is set aside with its line number and the reason.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
@@ -21,11 +22,11 @@ from tasks.data.tables.loaded import (
     LINE,
     RAW,
     SPLIT,
-    Loaded,
+    LoadedFile,
     escape_glob,
     insert,
+    is_resource_error,
     literal,
-    no_fault_of_data,
     one_line,
     quoted,
     scalar,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     import duckdb
 
     from tasks.params.schema import Source
+
+log = logging.getLogger(__name__)
 
 _ENDINGS = {
     "csv": "csv", "tsv": "tsv", "tab": "tsv", "parquet": "parquet", "pq": "parquet",
@@ -66,7 +69,7 @@ def format_of(source: Source, name: str) -> str:
 def load(
     connection: duckdb.DuckDBPyConnection,
     path: Path,
-    loaded: Loaded,
+    loaded: LoadedFile,
     source: Source,
     wanted: Collection[str] | None,
     scratch: Path,
@@ -97,6 +100,7 @@ def load(
     connection.execute(f"ALTER TABLE {table} RENAME TO {rows}")
     connection.execute(f"CREATE VIEW {table} AS SELECT *, {constants} FROM {rows}")
     loaded.rows = scalar(connection, f"SELECT count(*) FROM {table}")
+    log.debug("%s: %s, %d rows", loaded.name, file_format, loaded.rows)
     if loaded.quarantine and not loaded.rows:
         first = loaded.quarantine[0]
         raise DataError(
@@ -119,7 +123,7 @@ def _is_array(text: Text) -> bool:
 def _load_jsonl(
     connection: duckdb.DuckDBPyConnection,
     text: Text,
-    loaded: Loaded,
+    loaded: LoadedFile,
     wanted: Collection[str] | None,
     reserved: set[str],
 ) -> None:
@@ -172,7 +176,7 @@ def _load_jsonl(
     loaded.quarantine.sort(key=lambda entry: int(entry["line"]))
 
 
-def _decoded_batches(text: Text, loaded: Loaded) -> Iterator[tuple[int, list[str | None]]]:
+def _decoded_batches(text: Text, loaded: LoadedFile) -> Iterator[tuple[int, list[str | None]]]:
     """(number of the first line, lines); an undecodable line is set aside and becomes None."""
     first = 1
     with text.open() as file:
@@ -198,7 +202,7 @@ def _member(key: str, json_type: object, wanted: Collection[str] | None) -> str:
 
 
 def _load_parquet(
-    connection: duckdb.DuckDBPyConnection, path: Path, loaded: Loaded, reserved: set[str]
+    connection: duckdb.DuckDBPyConnection, path: Path, loaded: LoadedFile, reserved: set[str]
 ) -> None:
     import duckdb
 
@@ -216,7 +220,7 @@ def _load_parquet(
             f"file_row_number + 1 AS {LINE} FROM {reading}, file_row_number=true)"
         )
     except duckdb.Error as error:
-        if no_fault_of_data(error):
+        if is_resource_error(error):
             raise
         reason = one_line(error).replace(str(path), loaded.name)
         raise DataError(

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import DataError, ParamsError, did_you_mean
 from tasks.data.tables import queries
-from tasks.data.tables.loaded import CONTENT, FILE, JSON_TEXT, LINE, SPLIT, SPLITS, Loaded, quoted
-from tasks.data.tables.readings import Given, accepted, first_problem
+from tasks.data.tables.loaded import (
+    CONTENT,
+    FILE,
+    JSON_TEXT,
+    LINE,
+    SPLIT,
+    SPLITS,
+    LoadedFile,
+    quoted,
+)
+from tasks.data.tables.readings import SourceColumn, accepted, first_problem
 from tasks.data.tables.source_columns import find_column, kept
 
 if TYPE_CHECKING:
@@ -54,7 +63,7 @@ def rows_of_columns(
     row_format: RowFormat,
     ingest: IngestParams,
     mapping: Mapping[str, tuple[str, ...]],
-    loaded: Sequence[Sequence[Loaded]],
+    loaded: Sequence[Sequence[LoadedFile]],
 ) -> str:
     """SQL of all files' rows with the problem's columns, each file read by its own types."""
     selects, errors = [], []
@@ -93,7 +102,7 @@ def rows_of_result(
     connection: duckdb.DuckDBPyConnection,
     row_format: RowFormat,
     ingest: IngestParams,
-    loaded: Sequence[Sequence[Loaded]],
+    loaded: Sequence[Sequence[LoadedFile]],
 ) -> str:
     """SQL of the query's result with the problem's columns and types; checks its columns first."""
     types = {
@@ -133,7 +142,7 @@ def rows_of_result(
     mixed = {name for files in loaded for file in files for name in file.mixed}
     types |= {name: JSON_TEXT for name in mixed if types.get(name) == "VARCHAR"}
     columns = {
-        name: [Given(name, quoted(name), duckdb_type)]
+        name: [SourceColumn(name, quoted(name), duckdb_type)]
         for name, duckdb_type in types.items()
         if name not in (FILE, LINE, SPLIT)
     }
@@ -141,7 +150,7 @@ def rows_of_result(
     return _read(row_format, ingest, columns, queries.RESULT, origin)
 
 
-def _is_prodigys(loaded: Loaded, mapping: Mapping[str, Sequence[str]]) -> bool:
+def _is_prodigys(loaded: LoadedFile, mapping: Mapping[str, Sequence[str]]) -> bool:
     """Whether a file is a Prodigy export, where annotators accept, reject or ignore each row."""
     read = {column for columns in mapping.values() for column in columns}
     return (
@@ -152,10 +161,10 @@ def _is_prodigys(loaded: Loaded, mapping: Mapping[str, Sequence[str]]) -> bool:
 def _read(
     row_format: RowFormat,
     ingest: IngestParams,
-    sources: Mapping[str, Sequence[Given]],
+    sources: Mapping[str, Sequence[SourceColumn]],
     table: str,
     origin: Sequence[str],
-    answer: Given | None = None,
+    answer: SourceColumn | None = None,
 ) -> str:
     """SQL of a table's rows with the problem's columns, those derived from them, and PROBLEM.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError, ParamsError
-from tasks.data.tables.loaded import FILE, LINE, no_fault_of_data, one_line, quoted
+from tasks.data.tables.loaded import FILE, LINE, is_resource_error, one_line, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -55,7 +55,7 @@ def run(
         remedy = "Use TRY_CAST instead of CAST: it returns NULL for a value that is no number."
         raise _query_error(connection, names, error, remedy) from None
     except duckdb.Error as error:
-        if no_fault_of_data(error):
+        if is_resource_error(error):
             raise
         remedy = "Correct `ingest.query` in params.yaml."
         raise _query_error(connection, names, error, remedy) from None

@@ -21,7 +21,7 @@ _LISTED = r"""^\s*(\[|\{|\(\s*(['"]|-?[\d.]+\s*,|\)\s*$)|set\(\)\s*$)"""
 
 
 @dataclass(frozen=True)
-class Given:
+class SourceColumn:
     """A source column: its name as the user writes it, its SQL and its DuckDB type (`kind`)."""
 
     name: str
@@ -69,7 +69,7 @@ class Reading:
     problem: str | None = None
 
 
-def read_text(column: Given) -> Reading:
+def read_text(column: SourceColumn) -> Reading:
     """Unchanged text; the text parts of a content are joined."""
     if is_nested(column.kind):
         if not _PARTS.fullmatch(column.kind):
@@ -85,7 +85,7 @@ def read_text(column: Given) -> Reading:
     return Reading(column.text)
 
 
-def read_label(column: Given, *, merge: bool) -> Reading:
+def read_label(column: SourceColumn, *, merge: bool) -> Reading:
     """One label."""
     if is_nested(column.kind):
         raise unfit(column, "one label")
@@ -102,7 +102,7 @@ def read_label(column: Given, *, merge: bool) -> Reading:
     )
 
 
-def read_labels(column: Given, *, merge: bool, separator: str) -> Reading:
+def read_labels(column: SourceColumn, *, merge: bool, separator: str) -> Reading:
     """Several labels: a list, a text that spells a list, tuple or set, or a separated text."""
     if column.is_list:
         return _read_each(column.sql, column.kind.removesuffix("[]"), merge, column.name, "NULL")
@@ -118,7 +118,7 @@ def read_labels(column: Given, *, merge: bool, separator: str) -> Reading:
     return _read_each(value, "VARCHAR", merge, column.name, items.problem)
 
 
-def read_flags(columns: Sequence[Given]) -> Reading:
+def read_flags(columns: Sequence[SourceColumn]) -> Reading:
     """Names of the columns that hold one of ON; the other columns must hold one of OFF.
 
     A missing value is an error, because it could mean either.
@@ -141,7 +141,7 @@ def read_flags(columns: Sequence[Given]) -> Reading:
     return Reading(on, f"CASE {' '.join(problems)} END")
 
 
-def read_other(column: Given, wanted: str) -> Reading:
+def read_other(column: SourceColumn, wanted: str) -> Reading:
     """A value cast to the DuckDB type `wanted`, also from text; NULL if it cannot be cast."""
     if is_nested(column.kind):
         if not is_nested(wanted):
@@ -161,7 +161,7 @@ def read_as(call: str, member: str, name: str) -> Reading:
     return Reading(f"{call}.{member}", f"{literal(f'{name}: ')} || {call}.problem")
 
 
-def accepted(answer: Given) -> Reading:
+def accepted(answer: SourceColumn) -> Reading:
     """An annotator's answer; a rejected or ignored row cannot be used."""
     text = answer.text
     problem = f"'the annotator''s answer is ' || {text}"
@@ -174,7 +174,7 @@ def first_problem(readings: Mapping[str, Reading]) -> str | None:
     return f"coalesce({', '.join(problems)}, NULL)" if problems else None
 
 
-def one_column(name: str, columns: Sequence[Given]) -> Given:
+def one_column(name: str, columns: Sequence[SourceColumn]) -> SourceColumn:
     """The only column; ParamsError if params.yaml names several."""
     if len(columns) != 1:
         raise ParamsError(
@@ -183,7 +183,7 @@ def one_column(name: str, columns: Sequence[Given]) -> Given:
     return columns[0]
 
 
-def unfit(column: Given, wanted: str) -> DataError:
+def unfit(column: SourceColumn, wanted: str) -> DataError:
     """The error for a column whose type makes all its rows unusable."""
     return DataError(
         f"column '{column.name}': wanted {wanted}, found {column.kind}.",

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError, did_you_mean
 from tasks.data.tables.foreign_values import register
-from tasks.data.tables.loaded import LINE, RAW, Loaded, quoted
+from tasks.data.tables.loaded import LINE, RAW, LoadedFile, quoted
 from tasks.data.tables.loading import format_of, load
-from tasks.data.tables.readings import Given, Reading, first_problem
+from tasks.data.tables.readings import Reading, SourceColumn, first_problem
 from tasks.params.reading import ReadingParams
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _text_batches(
     import duckdb
     import pyarrow as pa
 
-    loaded = Loaded("rows", source.name, keep_raw=True)
+    loaded = LoadedFile("rows", source.name, keep_raw=True)
     # a database on disk: the file may be larger than memory
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -150,7 +150,7 @@ def _text_batches(
         yield from (_split(batch, loaded, wanted) for batch in batches)
 
 
-def _split(batch: pa.RecordBatch, loaded: Loaded, wanted: Sequence[str]) -> Batch:
+def _split(batch: pa.RecordBatch, loaded: LoadedFile, wanted: Sequence[str]) -> Batch:
     is_json = RAW in batch.schema.names
     objects = [json.loads(text) for text in batch[RAW].to_pylist()] if is_json else None
     rows = batch.select(loaded.columns).rename_columns(loaded.spelled())
@@ -161,7 +161,7 @@ def _split(batch: pa.RecordBatch, loaded: Loaded, wanted: Sequence[str]) -> Batc
 def _readings(
     types: Mapping[str, str], wanted: Sequence[str], row_format: RowFormat
 ) -> dict[str, Reading]:
-    columns = {name: [Given(name, quoted(name), types[name])] for name in wanted}
+    columns = {name: [SourceColumn(name, quoted(name), types[name])] for name in wanted}
     return row_format.readings(columns, ReadingParams())
 
 
@@ -182,7 +182,7 @@ def _require_fit(
         )
 
 
-def _require_all(source: Path, loaded: Loaded) -> None:
+def _require_all(source: Path, loaded: LoadedFile) -> None:
     if loaded.quarantine:
         first = loaded.quarantine[0]
         count = len(loaded.quarantine)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.data.tables.loaded import JSON_TEXT, Loaded, literal, quoted
-from tasks.data.tables.readings import Given
+from tasks.data.tables.loaded import JSON_TEXT, LoadedFile, literal, quoted
+from tasks.data.tables.readings import SourceColumn
 
 if TYPE_CHECKING:
     import duckdb
@@ -16,7 +16,9 @@ def roots(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((name, name.partition(".")[0])))
 
 
-def find_column(connection: duckdb.DuckDBPyConnection, loaded: Loaded, name: str) -> Given | None:
+def find_column(
+    connection: duckdb.DuckDBPyConnection, loaded: LoadedFile, name: str
+) -> SourceColumn | None:
     """The column, or the member of a structure, with this name; None if there is none."""
     import duckdb
 
@@ -35,9 +37,9 @@ def find_column(connection: duckdb.DuckDBPyConnection, loaded: Loaded, name: str
         described = connection.execute(f"DESCRIBE SELECT {sql} AS value FROM {table}").fetchall()
     except duckdb.BinderException:
         return None
-    return Given(name, sql, JSON_TEXT if name in loaded.mixed else str(described[0][1]))
+    return SourceColumn(name, sql, JSON_TEXT if name in loaded.mixed else str(described[0][1]))
 
 
-def kept(column: Given) -> str:
+def kept(column: SourceColumn) -> str:
     """SQL of an unchanged value; as text if the rows' types differ."""
     return column.text if column.is_json else column.sql

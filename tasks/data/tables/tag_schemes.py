@@ -9,7 +9,7 @@ from tasks.core.errors import ParamsError
 from tasks.data.tables.column_guesses import MOSTLY
 from tasks.data.tables.foreign_values import LABELS
 from tasks.data.tables.loaded import literal
-from tasks.data.tables.readings import Given
+from tasks.data.tables.readings import SourceColumn
 
 if TYPE_CHECKING:
     from tasks.params.reading import ReadingParams
@@ -24,7 +24,7 @@ MOST_TAGS = 1000
 PREFIXES = ("B-", "I-", *_SAME_AS)
 
 
-def as_iob2(tags: str, column: Given, params: ReadingParams) -> str:
+def as_iob2(tags: str, column: SourceColumn, params: ReadingParams) -> str:
     """Convert SQL of tags in any scheme to SQL of tags in IOB2.
 
     Numbers are indices into `ingest.tag_names`. S-, U-, E- and L- mean the same in every scheme;

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tasks.core.arrays import Array, Bools, Columns, Floats, Indices
-from tasks.core.ragged import as_wide
+from tasks.core.ragged import pad_to_common_shape
 from tasks.encoding.padding import pad_rows
 from tasks.encoding.spans import find_spans, tag_ids, tag_names, types_of
-from tasks.encoding.windows import NO_WORD
+from tasks.encoding.windows import IGNORE_INDEX
 from tasks.encoding.words import join_words, words_of
 from tasks.inference.calibration import Calibration
 from tasks.params.evaluation import check_behaviour
@@ -74,7 +74,7 @@ def tag_cross_entropy(
         outputs.flatten(0, 1),
         targets.flatten(),
         weight=class_weights,
-        ignore_index=NO_WORD,
+        ignore_index=IGNORE_INDEX,
         label_smoothing=label_smoothing,
     )
 
@@ -163,7 +163,7 @@ class EntityScorer:
         return log_loss(*word_outputs(outputs, references))
 
     def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
-        outputs, others = as_wide(outputs, others)
+        outputs, others = pad_to_common_shape(outputs, others)
         same = (predicted_tags(outputs) == predicted_tags(others)).all(-1)
         moved = np.abs(softmax(outputs) - softmax(others))
         return float(same.mean()), float(np.nanmax(moved, initial=0.0))
@@ -235,7 +235,7 @@ class EntityScorer:
 
 def _tags_as_array(rows: Columns, labels: Sequence[str]) -> Array:
     lengths = list(map(len, rows["tokens"]))
-    return pad_rows(tag_ids(rows["tags"], lengths, tag_names(labels)), NO_WORD)
+    return pad_rows(tag_ids(rows["tags"], lengths, tag_names(labels)), IGNORE_INDEX)
 
 
 def _altered_words_tests(

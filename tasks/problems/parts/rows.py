@@ -10,7 +10,14 @@ from tasks.core.arrays import Columns
 from tasks.core.errors import ParamsError
 from tasks.data.quality.checks import COPIES_LABELS, LABEL_PRESENT, LABEL_ROWS, LABEL_SHARE, Check
 from tasks.data.row_format import Guessed
-from tasks.data.tables.readings import Given, Reading, one_column, read_label, read_other, read_text
+from tasks.data.tables.readings import (
+    Reading,
+    SourceColumn,
+    one_column,
+    read_label,
+    read_other,
+    read_text,
+)
 from tasks.params.labels import label_variants
 
 if TYPE_CHECKING:
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
     from tasks.params.schema import ValidateParams
 
 # the source columns that each of a problem's columns is read from
-SourceColumns = Mapping[str, Sequence[Given]]
+SourceColumns = Mapping[str, Sequence[SourceColumn]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Rows:
             for name, columns in given.items()
         }
 
-    def _reading(self, name: str, column: Given, params: ReadingParams) -> Reading:
+    def _reading(self, name: str, column: SourceColumn, params: ReadingParams) -> Reading:
         if name in self.types:
             return read_other(column, self.types[name])
         if name == self.label_column:

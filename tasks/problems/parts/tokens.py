@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.core.arrays import Array, Bools, Columns, Floats, Indices
-from tasks.encoding.windows import NO_WORD
+from tasks.encoding.windows import IGNORE_INDEX
 from tasks.problems.parts.classes import start_as_drawn
 from tasks.problems.parts.unlabelled import (
     check_no_label_tests,
@@ -20,13 +20,13 @@ from tasks.problems.parts.unlabelled import (
     no_labels,
 )
 from tasks.scoring.tokens import (
-    guess_loss,
+    logits_only_at,
     loss_details,
     losses_figure,
     mostly_right,
-    same_guesses,
+    token_agreement,
+    token_cross_entropy,
     token_metrics,
-    vocabulary_only_where,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def token_loss(
     class_weights: torch.Tensor | None,
 ) -> torch.Tensor:
     """Cross-entropy of the tokens that have a target."""
-    return guess_loss(outputs, targets, label_smoothing)
+    return token_cross_entropy(outputs, targets, label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class TokenObjective:
     def skip_unused_outputs(
         self, model: PreTrainedModel, targets: torch.Tensor
     ) -> AbstractContextManager[None]:
-        return vocabulary_only_where(model, targets != NO_WORD)
+        return logits_only_at(model, targets != IGNORE_INDEX)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class TokenScorer:
         return None
 
     def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
-        return same_guesses(outputs, others)
+        return token_agreement(outputs, others)
 
     def correct(self, outputs: Floats, references: Array) -> Bools:
         return mostly_right(outputs, references)

@@ -44,7 +44,7 @@ def deal(outputs: Floats, order: npt.NDArray[np.intp]) -> Floats:
     return dealt
 
 
-def gives_one_answer(scorer: Scorer, outputs: Floats) -> bool:
+def is_constant(scorer: Scorer, outputs: Floats) -> bool:
     """Whether every row (or token) gets the same answer; False for fewer than two."""
     count = int(np.isfinite(outputs).all(-1).sum())
     if count < 2:
@@ -65,7 +65,7 @@ def only_answer(
     outputs  on which tuned thresholds already decide (`Calibration.decide`)
     Empty if the answers differ, or if the model guesses tokens.
     """
-    if scorer.baseline_is_base or not gives_one_answer(scorer, outputs):
+    if scorer.baseline_is_base or not is_constant(scorer, outputs):
         return ""
     first = {name: [values[0]] for name, values in rows.items()}
     prediction = decoder.decode(outputs[:1], first, labels, Calibration())[0]

@@ -40,7 +40,7 @@ class Difference:
     def lower_bound(self, level: float, least_error: float = 0.0) -> float:
         """Lower confidence bound of the difference, one-sided with confidence 1 - level.
 
-        least_error  floor of the standard error, from `error_under`
+        least_error  floor of the standard error, from `null_standard_error`
         Normal approximation with the bootstrap's standard error (Efron & Tibshirani 1993, ch.
         12.5): the levels of later looks are too small for percentiles of any affordable number of
         resamples.
@@ -121,12 +121,12 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, total).pvalue) if total else 1.0
 
 
-def say_p(p_value: float) -> str:
+def format_p_value(p_value: float) -> str:
     """A p-value with four decimals; one that would round to 0 is shown as <0.0001."""
     return f"{p_value:.4f}" if p_value >= 0.00005 else "<0.0001"
 
 
-def error_under(difference: float, discordant_rows: int, rows: int) -> float:
+def null_standard_error(difference: float, discordant_rows: int, rows: int) -> float:
     """Standard error of a difference of shares under the null hypothesis that it is `difference`.
 
     Variance of the score test (Tango 1998). The bootstrap's standard error is 0 if no row is
@@ -136,7 +136,7 @@ def error_under(difference: float, discordant_rows: int, rows: int) -> float:
     return float(np.sqrt(max(share - difference**2, 0) / rows))
 
 
-def fall_p_value(only_first: int, only_second: int) -> float:
+def mcnemar_less(only_first: int, only_second: int) -> float:
     """One-sided p-value of McNemar's exact test; the alternative: the first model is worse."""
     from scipy.stats import binomtest
 

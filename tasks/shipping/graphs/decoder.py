@@ -47,7 +47,7 @@ def trace_causal(
     import torch
     from transformers import DynamicCache
 
-    class Outputs(torch.nn.Module):
+    class CachedOutputs(torch.nn.Module):
         """Positional inputs and outputs, as tracing needs them."""
 
         def __init__(self) -> None:
@@ -82,7 +82,7 @@ def trace_causal(
             for name in (*names[2:], *output_names[1:])
         }
         torch.onnx.export(
-            Outputs().eval(),
+            CachedOutputs().eval(),
             (ids[:, BEFORE:], mask, *past),
             buffer,
             dynamo=False,

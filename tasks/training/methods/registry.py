@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ground:
+class MethodContext:
     """The inputs of a method.
 
     head   parameters to train besides what the method adds, by name
@@ -59,7 +59,7 @@ def apply_method(model: PreTrainedModel, base: Path, params: FinetuneParams, ste
     Raises ParamsError if the method does not work with this model.
     """
     head = head_parameters(model) if model.get_output_embeddings() is None else {}
-    ground = Ground(model, head | untrained_parameters(model, base), params, steps)
+    ground = MethodContext(model, head | untrained_parameters(model, base), params, steps)
     if params.adds:
         model.requires_grad_(False)
     tuning = METHODS[params.method](ground)
@@ -70,7 +70,7 @@ def apply_method(model: PreTrainedModel, base: Path, params: FinetuneParams, ste
     return tuning
 
 
-def _full(ground: Ground) -> Tuning:
+def _full(ground: MethodContext) -> Tuning:
     """Fine-tune the model's own weights except the frozen ones.
 
     `frozen` without freeze_layers or freeze_embeddings freezes everything except the head.
@@ -93,7 +93,7 @@ def _full(ground: Ground) -> Tuning:
     return Tuning(model)
 
 
-def _lora(ground: Ground, **options: Any) -> Tuning:
+def _lora(ground: MethodContext, **options: Any) -> Tuning:
     from peft import LoraConfig, LoraModel
 
     sizes = ground.params.sizes
@@ -105,15 +105,15 @@ def _lora(ground: Ground, **options: Any) -> Tuning:
     return PeftTuning(ground.model, LoraModel(ground.model, config, "default"))
 
 
-def _dora(ground: Ground) -> Tuning:
+def _dora(ground: MethodContext) -> Tuning:
     return _lora(ground, use_dora=True)
 
 
-def _rslora(ground: Ground) -> Tuning:
+def _rslora(ground: MethodContext) -> Tuning:
     return _lora(ground, use_rslora=True)
 
 
-def _qlora(ground: Ground) -> Tuning:
+def _qlora(ground: MethodContext) -> Tuning:
     from tasks.training.methods.qlora import QloraTuning, quantize
 
     quantize(ground.model, ground.linears)
@@ -122,7 +122,7 @@ def _qlora(ground: Ground) -> Tuning:
     return QloraTuning(ground.model, tuning.tuner)
 
 
-def _adalora(ground: Ground) -> Tuning:
+def _adalora(ground: MethodContext) -> Tuning:
     from peft import AdaLoraConfig, AdaLoraModel
 
     sizes, steps = ground.params.sizes, ground.steps
@@ -138,7 +138,7 @@ def _adalora(ground: Ground) -> Tuning:
     return AdaLoraTuning(ground.model, AdaLoraModel(ground.model, config, "default"))  # type: ignore[no-untyped-call]
 
 
-def _ia3(ground: Ground) -> Tuning:
+def _ia3(ground: MethodContext) -> Tuning:
     from peft import IA3Config, IA3Model
 
     linears = ground.linears
@@ -153,26 +153,26 @@ def _ia3(ground: Ground) -> Tuning:
     return PeftTuning(ground.model, IA3Model(ground.model, config, "default"))
 
 
-def _prefix(ground: Ground) -> Tuning:
+def _prefix(ground: MethodContext) -> Tuning:
     from tasks.training.methods.virtual_tokens import drawn_states
 
     return _tokens(ground, drawn_states(ground.model, ground.params.sizes.virtual_tokens))
 
 
-def _prompt(ground: Ground) -> Tuning:
+def _prompt(ground: MethodContext) -> Tuning:
     from tasks.training.methods.virtual_tokens import drawn_tokens
 
     return _tokens(ground, drawn_tokens(ground.model, ground.params.sizes.virtual_tokens))
 
 
-def _p_tuning(ground: Ground) -> Tuning:
+def _p_tuning(ground: MethodContext) -> Tuning:
     from tasks.training.methods.virtual_tokens import EncodedTokens
 
     width = ground.model.get_input_embeddings().weight.shape[1]
     return _tokens(ground, EncodedTokens(ground.params.sizes.virtual_tokens, width))
 
 
-def _tokens(ground: Ground, source: nn.Module) -> Tuning:
+def _tokens(ground: MethodContext, source: nn.Module) -> Tuning:
     from tasks.training.methods.additions import PromptTuning
     from tasks.training.methods.virtual_tokens import attach_tokens
 
@@ -180,7 +180,7 @@ def _tokens(ground: Ground, source: nn.Module) -> Tuning:
     return PromptTuning(ground.model)
 
 
-def _adapter(ground: Ground) -> Tuning:
+def _adapter(ground: MethodContext) -> Tuning:
     from tasks.training.methods.additions import BottleneckTuning
     from tasks.training.methods.bottleneck import Bottleneck, attach_bottleneck
 
@@ -191,7 +191,7 @@ def _adapter(ground: Ground) -> Tuning:
     return BottleneckTuning(ground.model)
 
 
-def _bitfit(ground: Ground) -> Tuning:
+def _bitfit(ground: MethodContext) -> Tuning:
     biases = [
         parameter
         for name, parameter in ground.model.base_model.named_parameters()
@@ -208,7 +208,7 @@ def _bitfit(ground: Ground) -> Tuning:
     return Tuning(ground.model)
 
 
-METHODS: dict[str, Callable[[Ground], Tuning]] = {
+METHODS: dict[str, Callable[[MethodContext], Tuning]] = {
     "full": _full,
     "frozen": _full,
     "lora": _lora,

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from tasks.training.networks.architecture import layer_stack, reads_left_to_right
+from tasks.training.networks.architecture import is_causal, layer_stack
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -117,7 +117,7 @@ class _Inserter:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.forward = model, model.forward
-        self.start = 0 if reads_left_to_right(model) else 1  # index of the first virtual token
+        self.start = 0 if is_causal(model) else 1  # index of the first virtual token
         self.states: list[torch.Tensor] = []  # inserted by the current call
 
     def run(

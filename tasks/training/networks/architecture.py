@@ -168,7 +168,7 @@ def below_layers(model: PreTrainedModel) -> list[nn.Parameter]:
     return [parameter for module in before for parameter in module.parameters(recurse=False)]
 
 
-def without_dropout(model: PreTrainedModel, depth: int) -> None:
+def disable_dropout(model: PreTrainedModel, depth: int) -> None:
     """Turn off dropout in the bottom `depth` layers, and in the body outside its layers."""
     stack = layer_stack(model)
     for layer in stack[:depth]:
@@ -179,7 +179,7 @@ def without_dropout(model: PreTrainedModel, depth: int) -> None:
             module.eval()
 
 
-def reads_left_to_right(model: PreTrainedModel) -> bool:
+def is_causal(model: PreTrainedModel) -> bool:
     """Whether the model is causal: a token's state depends only on the tokens before it.
 
     Found by running the model, because configurations do not say.

@@ -30,7 +30,7 @@ _IGNORED = {
 
 
 @dataclass(frozen=True)
-class CarriedLabels:
+class LabelTransfer:
     """The labels in both models, in the new one only, and in the old one only."""
 
     kept: tuple[str, ...]
@@ -43,7 +43,7 @@ def checkpoint_labels(checkpoint: Path) -> tuple[str, ...]:
     return _in_order(read_json(checkpoint / "config.json")["id2label"])
 
 
-def carry_over(model: PreTrainedModel, old: PreTrainedModel) -> CarriedLabels:
+def carry_over(model: PreTrainedModel, old: PreTrainedModel) -> LabelTransfer:
     """Copy the weights of `old` into `model`, label by label in the output layer.
 
     The weights of new labels keep their random initialization.
@@ -68,7 +68,7 @@ def carry_over(model: PreTrainedModel, old: PreTrainedModel) -> CarriedLabels:
             values.copy_(old_weights[name])
     added = tuple(label for label in labels if label not in old_labels)
     dropped = tuple(label for label in old_labels if label not in labels)
-    return CarriedLabels(tuple(kept), added, dropped)
+    return LabelTransfer(tuple(kept), added, dropped)
 
 
 def label_axes(model: PreTrainedModel) -> dict[str, int]:
