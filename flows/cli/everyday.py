@@ -201,12 +201,18 @@ def predict(
     input_file: Annotated[
         Path | None,
         typer.Option(
-            "--input", help="CSV, TSV, JSONL or Parquet file with the problem's input columns."
+            "--input",
+            help="CSV, TSV, JSONL or Parquet file with the problem's input columns; "
+            "-: JSONL from standard input.",
         ),
     ] = None,
     output_file: Annotated[
         Path | None,
-        typer.Option("--output", help="File for the predictions; its extension sets the format."),
+        typer.Option(
+            "--output",
+            help="File for the predictions; its extension sets the format; "
+            "-: JSONL to standard output.",
+        ),
     ] = None,
     prefix: Annotated[str, typer.Option(help="Prefix of the predictions' column names.")] = PREFIX,
     alias: Annotated[str | None, typer.Option(help="Use the version with this alias.")] = None,
@@ -229,24 +235,30 @@ def predict(
         predict_rows,
         predict_texts,
     )
+    from applications.standard_streams import STANDARD, standard_streams
 
     if not texts and input_file is None:
         raise ParamsError("predict: nothing to predict.", "Give texts, or --input FILE.")
+    if as_json and output_file == STANDARD:
+        raise ParamsError(
+            "predict: --output - and --json both write to standard output.", "Give one of them."
+        )
     workspace = None if bundle and not keep_log else open_workspace(context, directory)
     predictor, title = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
     log = make_log(workspace, predictor, title) if workspace is not None and keep_log else None
-    if input_file is not None and output_file is not None:
-        count = predict_file(predictor, input_file, output_file, prefix, log)
-        if as_json:
-            print_json({"rows": count, "output": str(output_file)})
-        else:
-            print(f"{count} predictions written to {output_file}")
-        return
-    rows = (
-        predict_texts(predictor, texts or [], log)
-        if input_file is None
-        else predict_rows(predictor, input_file, prefix, log)
-    )
+    with standard_streams(input_file, output_file) as (source, target):
+        if source is not None and target is not None:
+            count = predict_file(predictor, source, target, prefix, log)
+            if as_json:
+                print_json({"rows": count, "output": str(output_file)})
+            elif target == output_file:
+                print(f"{count} predictions written to {output_file}")
+            return
+        rows = (
+            predict_texts(predictor, texts or [], log)
+            if source is None
+            else predict_rows(predictor, source, prefix, log)
+        )
     if as_json:
         print_json([row.plain(prefix) for row in rows])
         return

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from prefect.schedules import Schedule
 
 FLOW = "retrain"
+ENTRYPOINT = "ratchet_flows.retraining"  # Prefect looks in the working directory first
 EPOCH = datetime(2020, 1, 1, tzinfo=UTC)  # intervals count from here
 OUTAGE_WAIT_S = 10.0
 
@@ -97,6 +98,7 @@ def make_deployment(workspace: Workspace, plan: Plan, work_pool: str | None) -> 
         # a file path would be relative to the working directory
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+    deployment.entrypoint = ENTRYPOINT
     # set even if None, or a deployment that had a work pool would keep it
     deployment.work_pool_name = work_pool
     return deployment

@@ -277,5 +277,4 @@ def test_no_problems_predictions_have_a_name_of_its_columns(name: str) -> None:
         *problem.rows.columns,
         *problem.rows.derived,
         *problem.decoding.example(),
-        *problem.answer_columns,
     }

@@ -21,7 +21,14 @@ import psutil
 import pytest
 from filelock import FileLock
 from servers import prefect_server, webhook
-from workspaces import clean_environment, copy_workspace, ratchet, ratchet_json, run
+from workspaces import (
+    add_own_modules,
+    clean_environment,
+    copy_workspace,
+    ratchet,
+    ratchet_json,
+    run,
+)
 
 from flows.engine.notification import failure_cause
 from flows.schedules.deployments import deployment_name
@@ -92,7 +99,11 @@ def hear_interrupts() -> None:
 
 @contextmanager
 def serving(root: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """`ratchet schedule` as a process that stays; it ends well when it is interrupted, and names no secret."""
+    """`ratchet schedule` as a process that stays; it ends well when it is interrupted, and names no secret.
+
+    The workspace has modules of the user's own, with names of ours: no run of a schedule loads them.
+    """
+    add_own_modules(root)
     with (root / "served.log").open("w+") as log:
         command = ["ratchet", "schedule", *options, "--json"]
         process = subprocess.Popen(

@@ -165,6 +165,15 @@ def make_workspace(root: Path, base: Path, rows: int = ROWS) -> None:
     git(root, "commit", "-qm", "A workspace")
 
 
+def add_own_modules(root: Path) -> None:
+    """Modules of the user's own, of the same names as Ratchet's, that must never be imported."""
+    (root / "tasks.py").write_text('raise SystemExit("my own tasks")\n', encoding="utf-8")
+    for package in ("flows", "models", "serving", "applications"):
+        (root / package).mkdir(exist_ok=True)
+        own = root / package / "__init__.py"
+        own.write_text(f'raise SystemExit("my own {package}")\n', encoding="utf-8")
+
+
 def copy_workspace(template: Path, root: Path) -> Path:
     """A copy with its stores, which shares nothing with the template."""
     shutil.copytree(template, root, symlinks=True)

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pytest
 from ruamel.yaml import YAML
-from workspaces import STAGES, ratchet, ratchet_json, run, states
+from workspaces import STAGES, add_own_modules, ratchet, ratchet_json, run, states
 
 from flows.engine.stage_cache import StageCache
 from tasks import pipeline
@@ -218,9 +218,7 @@ def test_reading_changes_nothing_also_where_another_ratchet_wrote_the_workspace(
 
 def test_the_users_own_tasks_and_flows_do_not_come_in_the_way(trained: Path) -> None:
     root = trained
-    (root / "tasks.py").write_text('raise SystemExit("my own tasks")\n')
-    (root / "flows").mkdir()
-    (root / "flows" / "__init__.py").write_text('raise SystemExit("my own flows")\n')
+    add_own_modules(root)
     shutil.rmtree(root / "reports")
     assert "my own" not in run(root, "dvc", "repro", "--force").stdout
     assert set(states(ratchet_json(root, "train")).values()) == {"cached"}
