@@ -19,8 +19,9 @@ class WrittenCases(Section):
     Each case is a text, or a list of texts where the problem takes several.
     """
 
-    name: str = Field(min_length=1)
-    label: str
+    name: str = Field(min_length=1)  # shown in the report
+    label: str  # the right answer for every text
+    # for pairs: lists of two texts
     texts: tuple[Text | tuple[Text, ...], ...] = Field(min_length=1)
 
 
@@ -30,9 +31,9 @@ class Direction(Section):
     They are added to the last text of each row.
     """
 
-    name: str = Field(min_length=1)
-    label: str
-    expect: Literal["not_lower", "not_higher"]
+    name: str = Field(min_length=1)  # shown in the report
+    label: str  # whose probability is looked at
+    expect: Literal["not_lower", "not_higher"]  # how the probability may move
     append: str = ""  # including the leading blank
     prepend: str = ""  # including the trailing blank
     tolerance: Share = 0.1  # probability by which it may still move the wrong way
@@ -49,8 +50,9 @@ class BehaviourParams(Section):
 
     rows: Positive = 250  # test rows that each test alters
     names: tuple[str, ...] = ()  # given names to swap, besides common English ones
+    # texts so plain that a useful model gets them right
     minimum_functionality: tuple[WrittenCases, ...] = ()
-    directional: tuple[Direction, ...] = ()
+    directional: tuple[Direction, ...] = ()  # additions that move a probability one way
 
 
 def check_behaviour(

@@ -30,32 +30,35 @@ class SizesParams(Section):
 class FinetuneParams(Section):
     """The training run."""
 
-    method: Method = "full"
+    method: Method = "full"  # docs/problems.md compares them
     sizes: SizesParams = SizesParams()
     # directory of an adapter-only checkpoint to continue from (same base model, same method)
     adapter: str | None = None
+    # passes over the training rows; fractions are possible
     epochs: Annotated[float, Field(gt=0, le=1000)] = 2
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5  # peak, of AdamW
     head_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None  # None: learning_rate
     # factor applied to the learning rate from each layer to the one below
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     scheduler: Literal["linear", "cosine", "constant"] = "linear"  # after the warm-up
     warmup_share: Share = 0.1  # of all optimizer steps
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01  # of AdamW
     dropout: Share | None = None  # None: the base model's
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0  # gradients are clipped to this norm
     batch_size: Positive = 32  # rows per optimizer step, on average
     accumulation: Positive = 1  # micro-batches per optimizer step
     loss: str | None = None  # for problems with several; None: the problem's default
+    # share of the target spread over the other classes
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # balanced: inversely to frequency; or a weight for each label
     class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
-    evaluations_per_epoch: Positive = 2
+    evaluations_per_epoch: Positive = 2  # on the validation split
     # evaluations without improvement; 0: never stop early
     early_stopping_patience: Annotated[int, Field(ge=0)] = 0
     # on the validation split; selects the checkpoint to keep; None: the problem's main metric
     early_stopping_metric: str | None = None
     checkpoints_per_epoch: Positive = 4  # from which a killed run resumes
-    freeze_embeddings: bool = False
+    freeze_embeddings: bool = False  # whether the embeddings stay as they are
     # number of bottom layers, and with them the embeddings; all: everything but the head
     freeze_layers: Annotated[int, Field(ge=0)] | Literal["all"] = 0
     # disk space to cache the outputs of frozen bottom layers; 0: recompute them each epoch

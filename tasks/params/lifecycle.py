@@ -14,9 +14,9 @@ Ratio = Annotated[float, Field(gt=0)]
 class PassRates(Section):
     """Share of behavioural test cases that must pass, by type of test; null: not required."""
 
-    invariance: Share | None = 0.8
-    directional: Share | None = 0.8
-    minimum_functionality: Share | None = 0.5
+    invariance: Share | None = 0.8  # small edits that keep the answer
+    directional: Share | None = 0.8  # additions that move a probability one way
+    minimum_functionality: Share | None = 0.5  # plain texts
 
 
 class PromotionParams(Section):
@@ -47,7 +47,7 @@ class PromotionParams(Section):
     max_latency_ms_p95: Ratio | None = None  # for one row
     max_latency_ratio: Ratio | None = 1.5  # p95 relative to the champion's, measured side by side
     min_throughput: Ratio | None = None  # rows per second, in batches of 32
-    max_size_mb: Ratio | None = None
+    max_size_mb: Ratio | None = None  # of the bundle
     min_pass_rates: PassRates = PassRates()
     # whether a dirty commit, or data that is on no remote, fails the gate instead of warning
     strict_lineage: bool = False
@@ -60,7 +60,7 @@ class NewDataTrigger(Section):
     """New rows in the sources since the last training."""
 
     enabled: bool = True
-    min_rows: Positive = 100
+    min_rows: Positive = 100  # new rows that call for training
 
 
 class DriftTrigger(Section):
@@ -88,7 +88,7 @@ class AgeTrigger(Section):
     """Time since the champion was trained."""
 
     enabled: bool = False
-    max_days: Ratio = 30.0
+    max_days: Ratio = 30.0  # since the champion was registered
 
 
 class RetrainParams(Section):

