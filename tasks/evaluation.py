@@ -208,7 +208,7 @@ class TorchPredictor:
         self.encoder, self.labels, self.device = encoder, labels, device
         self.pad_token_id = info.pad_token_id
         self.tokenizer = load_tokenizer(tokens / "tokenizer", info.max_length)
-        self.model = model.to(device).eval()
+        self.model = model.to(device).eval()  # type: ignore[arg-type]  # decorator hides self
         # outputs by features: rows that tokenize alike are computed once
         self.known: dict[str, Array] = {}
 

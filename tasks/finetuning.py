@@ -27,7 +27,7 @@ from tasks.training.methods.compatibility import check_positions
 from tasks.training.methods.registry import apply_method
 from tasks.training.networks.architecture import untrained_parameters
 from tasks.training.networks.device import pick_device
-from tasks.training.networks.label_transfer import carry_over, checkpoint_labels
+from tasks.training.networks.label_transfer import carry_over, checkpoint_labels, output_labels
 from tasks.training.networks.weights import load_trained
 from tasks.training.replay import replayed_rows
 
@@ -226,7 +226,7 @@ def _continue(
     carried = carry_over(
         model, problem.objective.load_model(start / "checkpoint", old_labels, finetune.dropout)
     )
-    new_labels = problem.objective.labels_of(list(model.config.label2id))
+    new_labels = problem.objective.labels_of(output_labels(model.config))
     renumbered = [new_labels.index(label) if label in new_labels else None for label in old_labels]
     old_train = read_tokens(start / "tokens" / "train.arrow")
     rows, counts = replayed_rows(train, old_train, renumbered, finetune.replay_share, seed)

@@ -22,6 +22,7 @@ from tasks.lifecycle.registry import (
     keep_one_run,
     keep_one_version,
     mlflow_errors,
+    run_id_of,
 )
 from tasks.params.schema import Params
 from tasks.problems import load_problem
@@ -83,12 +84,12 @@ def register_model(
             version = keep_one_version(client, params.model_name, content_key)
             created = version.version == new_version.version
             client.set_terminated(run_id, "FINISHED")
-        keep_one_run(client, experiment_id, content_key, str(version.run_id))
-        client.set_tag(version.run_id, "ratchet.version", str(version.version))
+        keep_one_run(client, experiment_id, content_key, run_id_of(version))
+        client.set_tag(run_id_of(version), "ratchet.version", str(version.version))
         if CHALLENGER not in version.aliases:
             client.set_registered_model_alias(params.model_name, CHALLENGER, version.version)
     return Registered(
-        params.model_name, int(version.version), str(version.run_id), content_key, created
+        params.model_name, int(version.version), run_id_of(version), content_key, created
     )
 
 
@@ -164,7 +165,9 @@ def _dataset(root: Path, params: Params, tags: Mapping[str, str]) -> Any:
         return None
     urls = str([source.url for source in params.ingest.sources])
     source = CodeDatasetSource({"sources": urls, "dvc_data_hash": tags[DATA_HASH]})
-    return MetaDataset(source, name=f"{params.model_name}-data", digest=tags[DATA_HASH][:32])
+    return MetaDataset(  # type: ignore[abstract]  # MLflow omits `profile`
+        source, name=f"{params.model_name}-data", digest=tags[DATA_HASH][:32]
+    )
 
 
 def _create_version(

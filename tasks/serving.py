@@ -15,7 +15,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 BUNDLE_SHA256 = "bundle_sha256"
 
 
-class BundleModel(PythonModel):  # type: ignore[misc]
+class BundleModel(PythonModel):
     """Maps a data frame with the problem's input columns to one prediction per row."""
 
     def load_context(self, context: PythonModelContext) -> None:

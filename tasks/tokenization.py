@@ -22,7 +22,7 @@ from tasks.params.schema import BaseModelParams, TokenizeParams
 from tasks.problems import Problem, load_problem
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
 BATCH_ROWS = 10_000  # rows in memory at a time
 
@@ -98,7 +98,7 @@ def _save_tokenizer(base: Path, config: Mapping[str, Any], directory: Path) -> i
     return pad_token_id(tokenizer)
 
 
-def pad_token_id(tokenizer: PreTrainedTokenizerFast) -> int:
+def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Id that pads batches: the pad token, else the end-of-text token, else 0."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return int(pad or 0)

@@ -53,14 +53,14 @@ class KnownVersion:
         made  tags of the workspace's model, which identify a version registered under an earlier
               kind of key
         """
-        from tasks.lifecycle.registry import CHALLENGER, find_version, keep_one_run
+        from tasks.lifecycle.registry import CHALLENGER, find_version, keep_one_run, run_id_of
 
         mark = self._mark()  # taken first: a write in the meantime may be missing from the answer
         version = find_version(client, self._name, self._key, made)
         if version is None or CHALLENGER not in version.aliases:
             return None
-        keep_one_run(client, experiment_id, self._key, str(version.run_id))
-        registered = {"version": int(version.version), "run_id": str(version.run_id)}
+        keep_one_run(client, experiment_id, self._key, run_id_of(version))
+        registered = {"version": int(version.version), "run_id": run_id_of(version)}
         if mark is not None:
             kept = {"name": self._name, "key": self._key, "mark": mark, "said": registered}
             write_json(self._file, kept)

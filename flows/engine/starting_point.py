@@ -55,14 +55,14 @@ def _hashes(
     client: MlflowClient, uri: str, version: ModelVersion, description: str
 ) -> dict[str, str]:
     """DVC's hashes of START_OUTS for a version, read from the dvc.lock in its MLflow run."""
-    from tasks.lifecycle.registry import mlflow_errors
+    from tasks.lifecycle.registry import mlflow_errors, run_id_of
 
     paths = {
         name: path for stage in STAGES for name, path in stage.outs.items() if name in START_OUTS
     }
     lock: dict[str, Any] = {}
     with mlflow_errors(uri), tempfile.TemporaryDirectory() as directory:
-        run_id = str(version.run_id)
+        run_id = run_id_of(version)
         if any(artifact.path == "dvc.lock" for artifact in client.list_artifacts(run_id)):
             lock = read_yaml(Path(client.download_artifacts(run_id, "dvc.lock", directory)))
     hashes = {
@@ -72,7 +72,7 @@ def _hashes(
     }
     if missing := [path for path in paths.values() if path not in hashes]:
         raise RegistryError(
-            f"{description}: its MLflow run {version.run_id} has no dvc.lock that names "
+            f"{description}: its MLflow run {run_id} has no dvc.lock that names "
             f"{' and '.join(missing)}.",
             "Train with finetune.start_from: base, and promote the result.",
         )

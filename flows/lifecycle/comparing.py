@@ -118,7 +118,7 @@ def log_comparison(
     from mlflow.entities import Metric
     from mlflow.exceptions import MlflowException
 
-    from tasks.lifecycle.registry import mlflow_errors
+    from tasks.lifecycle.registry import mlflow_errors, run_id_of
 
     name = "-vs-".join(str(contestant.number or Path(contestant.title).name) for contestant in pair)
     with tempfile.TemporaryDirectory() as scratch, mlflow_errors(registry.uri):
@@ -134,7 +134,7 @@ def log_comparison(
                 key: model[key]
                 for key in ("latency_ms_p50", "latency_ms_p95", "throughput", "size_bytes")
             }
-            run_id = contestant.version.run_id
+            run_id = run_id_of(contestant.version)
             now = int(time.time() * 1000)  # MLflow shows the latest value of each metric
             metrics = [Metric(f"compare_{key}", value, now, 0) for key, value in numbers.items()]
             try:

@@ -145,27 +145,27 @@ class Registry:
 
     def run_params(self, version: ModelVersion) -> dict[str, str]:
         """Params that the version's run logged, without the pyfunc's, which MLflow adds to them."""
-        from tasks.lifecycle.registry import mlflow_errors
+        from tasks.lifecycle.registry import mlflow_errors, run_id_of
         from tasks.serving import BUNDLE_SHA256
 
         with mlflow_errors(self.uri):
-            params = self.client.get_run(version.run_id).data.params
+            params = self.client.get_run(run_id_of(version)).data.params
         return {name: value for name, value in params.items() if name != BUNDLE_SHA256}
 
     def reports(self, version: ModelVersion) -> dict[str, Any]:
         """The reports in the version's run, by name; missing ones are left out."""
         import tempfile
 
-        from tasks.lifecycle.registry import mlflow_errors
+        from tasks.lifecycle.registry import mlflow_errors, run_id_of
 
         with tempfile.TemporaryDirectory() as scratch, mlflow_errors(self.uri):
-            artifacts = self.client.list_artifacts(version.run_id, "reports")
+            artifacts = self.client.list_artifacts(run_id_of(version), "reports")
             present = {artifact.path for artifact in artifacts}
             reports = {}
             for name in REPORTS:
                 path = f"reports/{name}.json"
                 if path in present:
-                    file = self.client.download_artifacts(version.run_id, path, scratch)
+                    file = self.client.download_artifacts(run_id_of(version), path, scratch)
                     reports[name] = read_json(Path(file))
             return reports
 

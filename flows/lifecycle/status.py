@@ -13,6 +13,8 @@ from tasks.params.workspace import Workspace
 from tasks.pipeline import staging_dir
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
     from flows.lifecycle.contestants import Registry
     from tasks.lifecycle.decisions import Decision
 
@@ -104,7 +106,7 @@ def _versions(registry: Registry) -> list[dict[str, Any]]:
             {
                 "version": int(version.version),
                 "aliases": list(version.aliases),
-                "metrics": _test_metrics(registry.client.get_run(version.run_id).data.metrics),
+                "metrics": _test_metrics(registry, version),
                 "content_key": version.tags.get(CONTENT_KEY),
                 "recipe": version.tags.get("ratchet.recipe"),
             }
@@ -112,7 +114,9 @@ def _versions(registry: Registry) -> list[dict[str, Any]]:
         ]
 
 
-def _test_metrics(metrics: dict[str, float]) -> dict[str, float]:
+def _test_metrics(registry: Registry, version: ModelVersion) -> dict[str, float]:
+    """Empty for a version that someone registered without a run."""
+    metrics = registry.client.get_run(version.run_id).data.metrics if version.run_id else {}
     return {
         name.removeprefix("test_"): value
         for name, value in metrics.items()

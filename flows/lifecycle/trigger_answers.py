@@ -77,11 +77,11 @@ def _load(champion: Contestant) -> Predictor:
 
 
 def _registered_metric(registry: Registry, champion: Contestant, metric: str) -> float | None:
-    from tasks.lifecycle.registry import mlflow_errors
+    from tasks.lifecycle.registry import mlflow_errors, run_id_of
 
     assert champion.version is not None
     with mlflow_errors(registry.uri):
-        metrics = registry.client.get_run(champion.version.run_id).data.metrics
+        metrics = registry.client.get_run(run_id_of(champion.version)).data.metrics
     value: float | None = metrics.get(f"test_{metric}")
     return value
 

@@ -18,7 +18,7 @@ from tasks.lifecycle.moved_workspace import ARTIFACTS, follow_move
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
     from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,17 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             # another machine created it in the meantime
-            return client, str(client.get_experiment_by_name(experiment).experiment_id)
+            return client, str(_experiment(client, experiment).experiment_id)
+
+
+def _experiment(client: MlflowClient, name: str) -> Experiment:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        raise RegistryError(
+            f"MLflow: the experiment '{name}' was just there, and is gone.",
+            "Run the command again.",
+        )
+    return experiment
 
 
 def _make_database(file: Path) -> None:
@@ -208,7 +218,7 @@ def _claim_once(client: MlflowClient, name: str, tag: str, value: str) -> str:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    claim = client.get_experiment_by_name(name)
+    claim = _experiment(client, name)
     if claim.lifecycle_stage == "active":
         with suppress(MlflowException):  # another machine hid it first
             client.delete_experiment(claim.experiment_id)
@@ -262,7 +272,7 @@ def _take_over(
     if version := next(earlier, None):
         earlier_key = version.tags.get(CONTENT_KEY, "")
         for tag, value in ((EARLIER_KEY, earlier_key), (CONTENT_KEY, content_key)):
-            client.set_tag(version.run_id, tag, value)
+            client.set_tag(run_id_of(version), tag, value)
             client.set_model_version_tag(version.name, version.version, tag, value)
             version.tags[tag] = value
     return version
@@ -307,6 +317,20 @@ def _of_key(all_versions: list[ModelVersion], content_key: str) -> list[ModelVer
         for version in reversed(all_versions)
         if content_key in map(version.tags.get, (CONTENT_KEY, EARLIER_KEY))
     ]
+
+
+def run_id_of(version: ModelVersion) -> str:
+    """Id of the version's MLflow run.
+
+    Raises RegistryError if it has none, because then it has no metrics or reports either.
+    """
+    if not version.run_id:
+        raise RegistryError(
+            f"{version.name} version {version.version}: it has no MLflow run; "
+            "`ratchet train` did not register it.",
+            "Name another version, or delete this one in MLflow.",
+        )
+    return str(version.run_id)
 
 
 def registered_sha256(version: ModelVersion) -> str:

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
@@ -16,12 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 INK = "#010203"  # placeholder for the page's text colour
 BLUE, ORANGE, GREY = "#3d85c6", "#e07b39", "#8b9098"
 # labels up to which a confusion matrix shows numbers, and names; most bars in a plot
 MAX_ANNOTATED, MAX_NAMED, MAX_BARS = 12, 40, 25
 _NAMES = {"mcc": "MCC", "ece": "ECE", "log_loss": "log-loss", "chrf": "chrF", "rouge_l": "ROUGE-L"}
-_STYLE = {
+_STYLE: dict[RcKeyType, Any] = {
     "text.parse_math": False,  # a label may hold a dollar sign
     "svg.fonttype": "none", "svg.hashsalt": "ratchet", "font.size": 10, "axes.titlesize": 11,
     "axes.spines.top": False, "axes.spines.right": False,

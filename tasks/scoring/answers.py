@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -88,6 +88,7 @@ def write_answers(
     config = GenerationConfig(
         do_sample=False, max_new_tokens=tokens, eos_token_id=ends, pad_token_id=ends[0]
     )
+    generate = cast("Callable[..., torch.Tensor]", model.generate)
     answers = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     for start in range(0, len(order), BATCH_ROWS):
@@ -102,7 +103,7 @@ def write_answers(
             for name, values in (("input_ids", ids), ("attention_mask", mask))
         }
         with torch.inference_mode():
-            generated = model.generate(**inputs, generation_config=config)[:, longest:].tolist()
+            generated = generate(**inputs, generation_config=config)[:, longest:].tolist()
         for row, answer in zip(rows, generated, strict=True):
             length = next((i for i, token in enumerate(answer) if token in ends), len(answer))
             text = encoder.tokenizer.decode(answer[:length], skip_special_tokens=True)

@@ -23,6 +23,7 @@ from tasks.lifecycle.registry import (
     connect,
     keep_one_version,
     mlflow_errors,
+    run_id_of,
     versions,
 )
 from tasks.params.workspace import Workspace
@@ -319,6 +320,14 @@ def test_what_stands_is_recalled_until_somebody_writes_to_the_registry(
     client.delete_model_version("tiny", str(made.version))
     assert champion_history.recall() is None
     assert champion_history.ask(client, experiment_id, {}) is None
+
+
+def test_a_version_without_a_run_is_refused_by_its_name(client: Any, tmp_path: Path) -> None:
+    client.create_registered_model("tiny")
+    client.create_model_version("tiny", source=tmp_path.as_uri())
+    (version,) = versions(client, "tiny")
+    with pytest.raises(RegistryError, match="tiny version 1: it has no MLflow run"):
+        run_id_of(version)
 
 
 def test_a_registry_elsewhere_is_asked_every_time(tmp_path: Path) -> None:

@@ -184,6 +184,20 @@ def test_the_head_is_found_by_what_grows_with_the_labels_whatever_its_width(base
     assert label_axes(loaded(base_dir, labels)) == {"classifier.weight": 0, "classifier.bias": 0}
 
 
+def test_a_checkpoint_without_labels_is_gone_on_from_too(base_dir: Path, tmp_path: Path) -> None:
+    objective = load_problem("masked-lm").objective
+    old = objective.load_model(base_dir, ())
+    old.save_pretrained(tmp_path)
+    assert "id2label" not in read_json(tmp_path / "config.json")
+    assert objective.labels_of(checkpoint_labels(tmp_path)) == []
+    model = objective.load_model(base_dir, ())
+    with torch.no_grad():
+        model.get_input_embeddings().weight.zero_()
+    carry_over(model, old)
+    for name, values in model.state_dict().items():
+        assert torch.equal(values, old.state_dict()[name]), name
+
+
 @pytest.mark.parametrize("architecture", ["DistilBert", "Roberta", "Electra", "MPNet"])
 def test_heads_of_other_architectures_are_extended_too(architecture: str) -> None:
     import transformers

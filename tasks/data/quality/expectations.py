@@ -269,7 +269,7 @@ def _expectation_class(check: Check) -> type:
     )
 
     try:
-        return get_expectation_impl(check.type)  # type: ignore[no-any-return]
+        return get_expectation_impl(check.type)
     except ExpectationNotFoundError:
         suggestion = did_you_mean(check.type, list_registered_expectation_implementations())
         raise ParamsError(f"no expectation is called '{check.type}'.{suggestion}") from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from tasks.core.errors import SourceError
 from tasks.core.files import atomic_path, read_json, write_json
@@ -38,13 +39,14 @@ def _file_hashes(directory: Path) -> dict[str, str]:
 def _convert(file: Path, directory: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = {
+    auto_class: Any = AutoModelForCausalLM  # typed as if it returned only the model
+    source: dict[str, Any] = {
         "pretrained_model_name_or_path": str(file.parent),
         "gguf_file": os.fspath(file.name),
         "trust_remote_code": False,
     }
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        model, loading = auto_class.from_pretrained(
             **source, dtype="float32", output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(**source)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tasks.params.schema import EvaluateParams
     from tasks.scoring.behaviour import BehaviourTest
     from tasks.scoring.statistics.draws import Resampled
+    from tasks.training.networks.pretrained import ProblemType
     from tasks.training.objective import Loss
 
 # logits below a model's lowest, for a label it never learnt: finite, so log-loss stays a number
@@ -67,7 +68,7 @@ def all_outputs(model: PreTrainedModel, targets: torch.Tensor) -> AbstractContex
 
 
 def load_classifier(
-    directory: Path, labels: Sequence[str], dropout: float | None, problem_type: str
+    directory: Path, labels: Sequence[str], dropout: float | None, problem_type: ProblemType
 ) -> PreTrainedModel:
     """A sequence classifier; `problem_type` as Hugging Face names it."""
     from transformers import AutoModelForSequenceClassification

@@ -42,7 +42,7 @@ def quantize(model: PreTrainedModel, linears: Mapping[str, nn.Module]) -> None:
         )
         quantized.bias = linear.bias
         model.set_submodule(name, quantized)
-    model.is_loaded_in_4bit = True  # read by peft
+    model.is_loaded_in_4bit = True  # type: ignore[assignment]  # read by peft
 
 
 class QloraTuning(PeftTuning):

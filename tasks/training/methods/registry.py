@@ -17,6 +17,7 @@ from tasks.training.networks.architecture import (
     head_parameters,
     linear_modules,
     linear_shape,
+    token_embeddings,
     untrained_parameters,
 )
 
@@ -135,7 +136,7 @@ def _adalora(ground: MethodContext) -> Tuning:
         lora_alpha=sizes.alpha, lora_dropout=sizes.dropout, target_modules=list(ground.linears),
         fan_in_fan_out=_transposed(ground.linears.values()),
     )  # fmt: skip
-    return AdaLoraTuning(ground.model, AdaLoraModel(ground.model, config, "default"))  # type: ignore[no-untyped-call]
+    return AdaLoraTuning(ground.model, AdaLoraModel(ground.model, config, "default"))
 
 
 def _ia3(ground: MethodContext) -> Tuning:
@@ -168,7 +169,7 @@ def _prompt(ground: MethodContext) -> Tuning:
 def _p_tuning(ground: MethodContext) -> Tuning:
     from tasks.training.methods.virtual_tokens import EncodedTokens
 
-    width = ground.model.get_input_embeddings().weight.shape[1]
+    width = token_embeddings(ground.model).shape[1]
     return _tokens(ground, EncodedTokens(ground.params.sizes.virtual_tokens, width))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import torch
+    from peft import AdaLoraConfig, AdaLoraModel
     from peft.tuners.tuners_utils import BaseTuner
     from transformers import PreTrainedModel
 
@@ -52,12 +53,17 @@ class PeftTuning(Tuning):
 
     def merge(self) -> PreTrainedModel:
         """The model with plain modules, the added weights merged into them."""
-        merged: PreTrainedModel = self.tuner.merge_and_unload()
-        return merged
+        return cast("PreTrainedModel", self.tuner.merge_and_unload())
 
 
 class AdaLoraTuning(PeftTuning):
     """AdaLoRA (Zhang et al. 2023): allots rank to modules by their importance for the loss."""
+
+    tuner: AdaLoraModel
+
+    @property
+    def _config(self) -> AdaLoraConfig:
+        return cast("AdaLoraConfig", self.tuner.peft_config["default"])
 
     def penalty(self) -> torch.Tensor:
         """Weighted distance of the triplets' factors from orthogonality.
@@ -78,8 +84,7 @@ class AdaLoraTuning(PeftTuning):
             torch.linalg.matrix_norm(product - torch.eye(len(product), device=product.device))
             for product in products
         ]
-        weight: float = self.tuner.peft_config["default"].orth_reg_weight
-        return weight * torch.stack(distances).mean()
+        return self._config.orth_reg_weight * torch.stack(distances).mean()
 
     def after_step(self, step: int) -> None:
         """Reduce ranks when the schedule says so."""
@@ -90,7 +95,7 @@ class AdaLoraTuning(PeftTuning):
         allocator, names = self.tuner.rankallocator, ("ipt", "exp_avg_ipt", "exp_avg_unc")
         return {
             "importance": {name: getattr(allocator, name) for name in names},
-            "rank_pattern": self.tuner.peft_config["default"].rank_pattern,
+            "rank_pattern": self._config.rank_pattern,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -99,4 +104,4 @@ class AdaLoraTuning(PeftTuning):
         for name, tensors in state["importance"].items():
             moved = {key: tensor.to(device) for key, tensor in tensors.items()}
             setattr(self.tuner.rankallocator, name, moved)
-        self.tuner.peft_config["default"].rank_pattern = state["rank_pattern"]
+        self._config.rank_pattern = state["rank_pattern"]

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from tasks.training.networks.architecture import is_causal, layer_stack
+from tasks.training.networks.architecture import is_causal, layer_stack, token_embeddings
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -55,7 +55,7 @@ class EncodedTokens(nn.Module):
             encoder_hidden_size=width,
             num_transformer_submodules=1,
         )
-        self.encoder = PromptEncoder(config)  # type: ignore[no-untyped-call]
+        self.encoder = PromptEncoder(config)
         self.register_buffer("places", torch.arange(tokens), persistent=False)
 
     def forward(self) -> list[torch.Tensor]:
@@ -65,9 +65,9 @@ class EncodedTokens(nn.Module):
 
 def drawn_tokens(model: PreTrainedModel, tokens: int) -> VirtualTokens:
     """Virtual tokens initialized to embeddings of random vocabulary tokens (Lester et al. 2021)."""
-    embedding = model.get_input_embeddings()
-    ids = torch.randint(len(embedding.weight), (tokens,), device=embedding.weight.device)
-    return VirtualTokens([embedding.weight[ids].detach().clone()])
+    embeddings = token_embeddings(model)
+    ids = torch.randint(len(embeddings), (tokens,), device=embeddings.device)
+    return VirtualTokens([embeddings[ids].detach().clone()])
 
 
 def drawn_states(model: PreTrainedModel, tokens: int) -> VirtualTokens:
@@ -75,14 +75,14 @@ def drawn_states(model: PreTrainedModel, tokens: int) -> VirtualTokens:
 
     This beats random states (Li & Liang 2021, 7.4).
     """
-    embedding, was_training = model.get_input_embeddings(), model.training
-    ids = torch.randint(len(embedding.weight), (1, tokens), device=embedding.weight.device)
+    embeddings, was_training = token_embeddings(model), model.training
+    ids = torch.randint(len(embeddings), (1, tokens), device=embeddings.device)
     with torch.no_grad():
         outputs = model.eval().base_model(input_ids=ids, output_hidden_states=True)
     model.train(was_training)
     layer_inputs = outputs["hidden_states"][1 : len(layer_stack(model))]
     below_layers = [state[0].clone() for state in layer_inputs]
-    return VirtualTokens([embedding.weight[ids[0]].detach().clone(), *below_layers])
+    return VirtualTokens([embeddings[ids[0]].detach().clone(), *below_layers])
 
 
 def attach_tokens(model: PreTrainedModel, source: nn.Module) -> None:
@@ -140,9 +140,9 @@ class _Inserter:
             outputs = self.forward(input_ids=input_ids, past_key_values=cache, **shifted)
         self.states = []
         if self.start == 0 and outputs.get("past_key_values") is not None:
-            layers = _layers(outputs)
+            layers = _keys_and_values(outputs["past_key_values"])
             outputs["past_key_values"] = DynamicCache(
-                [(layer.keys[:, :, count:], layer.values[:, :, count:]) for layer in layers]
+                [(keys[:, :, count:], values[:, :, count:]) for keys, values in layers]
             )
         shortened: ModelOutput = outputs
         return shortened
@@ -152,16 +152,18 @@ class _Inserter:
 
         Their keys and values do not depend on later tokens, so they are computed anew.
         """
-        ids = torch.zeros(1, count, dtype=torch.int64, device=past.layers[0].keys.device)
-        layers = _layers(self.forward(input_ids=ids, use_cache=True))
+        past_layers = _keys_and_values(past)
+        past_keys, _ = past_layers[0]
+        ids = torch.zeros(1, count, dtype=torch.int64, device=past_keys.device)
+        layers = _keys_and_values(self.forward(input_ids=ids, use_cache=True)["past_key_values"])
         self.states = []  # they are in the cache now
-        rows = past.layers[0].keys.shape[0]
+        rows = past_keys.shape[0]
         return DynamicCache([
             tuple(
                 torch.cat((new.expand(rows, -1, -1, -1), old), 2)
-                for new, old in ((layer.keys, before.keys), (layer.values, before.values))
+                for new, old in zip(layer, past_layer, strict=True)
             )
-            for layer, before in zip(layers, past.layers, strict=True)
+            for layer, past_layer in zip(layers, past_layers, strict=True)
         ])  # fmt: skip
 
     def _extend(self, name: str, value: Any, count: int) -> Any:
@@ -205,9 +207,10 @@ class _Inserter:
         return args, kwargs | {"hidden_states": self.replace(kwargs["hidden_states"], depth)}
 
 
-def _layers(outputs: ModelOutput) -> Sequence[Any]:
-    layers: Sequence[Any] = outputs["past_key_values"].layers
-    return layers
+def _keys_and_values(cache: Cache) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The keys and the values of each layer, (rows, heads, tokens, width)."""
+    layers: Sequence[Any] = cache.layers
+    return [(layer.keys, layer.values) for layer in layers]
 
 
 def _shift(name: str, value: Any, count: int) -> Any:

@@ -6,12 +6,13 @@ Parts are found by structure rather than a table of names, so unknown architectu
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tasks.core.errors import ParamsError
 from tasks.data.sources.base_models import weight_files
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PreTrainedModel
 
@@ -30,6 +31,11 @@ def embedding_block(model: PreTrainedModel) -> nn.Module:
     ]
     block: nn.Module = blocks[0] if blocks else model.get_input_embeddings()
     return block
+
+
+def token_embeddings(model: PreTrainedModel) -> torch.Tensor:
+    """The embeddings of the vocabulary, (tokens, width)."""
+    return cast("torch.Tensor", model.get_input_embeddings().weight)
 
 
 def head_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
@@ -120,7 +126,7 @@ def run_on_two_tokens(model: PreTrainedModel) -> None:
     was_training = model.training
     with torch.no_grad():
         model.eval().base_model(
-            input_ids=torch.tensor([[1, 2]], device=model.get_input_embeddings().weight.device)
+            input_ids=torch.tensor([[1, 2]], device=token_embeddings(model).device)
         )
     model.train(was_training)
 
@@ -186,7 +192,7 @@ def is_causal(model: PreTrainedModel) -> bool:
     """
     import torch
 
-    device = model.get_input_embeddings().weight.device
+    device = token_embeddings(model).device
     was_training = model.training
     with torch.no_grad():
         first_states = [

@@ -40,7 +40,17 @@ class LabelTransfer:
 
 def checkpoint_labels(checkpoint: Path) -> tuple[str, ...]:
     """The labels of a checkpoint directory, in the order of its outputs."""
-    return _in_order(read_json(checkpoint / "config.json")["id2label"])
+    from transformers import AutoConfig
+
+    # the file leaves out the labels that its architecture has by default
+    return output_labels(AutoConfig.for_model(**read_json(checkpoint / "config.json")))
+
+
+def output_labels(config: PretrainedConfig) -> tuple[str, ...]:
+    """Labels by output index, in canonical form: older checkpoints may have 'True' for 'true'."""
+    id2label: Mapping[Any, str] | None = config.id2label
+    assert id2label is not None
+    return canonical_labels([id2label[key] for key in sorted(id2label, key=int)], merge=False)
 
 
 def carry_over(model: PreTrainedModel, old: PreTrainedModel) -> LabelTransfer:
@@ -52,7 +62,7 @@ def carry_over(model: PreTrainedModel, old: PreTrainedModel) -> LabelTransfer:
     import torch
 
     _check_configs(model.config, old.config)
-    labels, old_labels = _in_order(model.config.id2label), _in_order(old.config.id2label)
+    labels, old_labels = output_labels(model.config), output_labels(old.config)
     kept = [label for label in labels if label in old_labels]
     indices, old_indices = (
         torch.tensor([names.index(label) for label in kept]) for names in (labels, old_labels)
@@ -80,7 +90,7 @@ def label_axes(model: PreTrainedModel) -> dict[str, int]:
     import torch
 
     config = copy.deepcopy(model.config)
-    config.num_labels = model.config.num_labels + 1
+    config.num_labels = len(output_labels(model.config)) + 1
     with torch.device("meta"):
         wider = type(model)(config).state_dict()
     axes: dict[str, int] = {}
@@ -99,11 +109,6 @@ def label_axes(model: PreTrainedModel) -> dict[str, int]:
         if grown:
             axes[name] = grown[0]
     return axes
-
-
-def _in_order(id2label: Mapping[Any, str]) -> tuple[str, ...]:
-    """Labels by output index, in canonical form: older checkpoints may have 'True' for 'true'."""
-    return canonical_labels([id2label[key] for key in sorted(id2label, key=int)], merge=False)
 
 
 def _check_configs(config: PretrainedConfig, old: PretrainedConfig) -> None:

@@ -9,13 +9,16 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.errors import SourceError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+ProblemType = Literal[
+    "regression", "single_label_classification", "multi_label_classification"
+]  # fmt: skip
 # configuration keys, which differ between architectures; only those that a base has are set
 _DROPOUTS = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",
@@ -31,7 +34,7 @@ def load_pretrained(
     directory: Path,
     dropout: float | None,
     labels: Sequence[str] = (),
-    problem_type: str | None = None,
+    problem_type: ProblemType | None = None,
 ) -> PreTrainedModel:
     """Load a model: safetensors only, no remote code, float32, eager (traceable) attention.
 
@@ -170,7 +173,7 @@ def _unreadable(directory: Path, error: Exception) -> SourceError:
 def _config(directory: Path, dropout: float | None, labels: Sequence[str]) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    config: PretrainedConfig = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     if labels:
         config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
