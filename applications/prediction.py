@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from applications.prediction_files import WRITERS, prediction_writer
-from tasks.core.errors import ParamsError, RegistryError
+from tasks.core.errors import ParamsError
 from tasks.core.files import atomic_path
 from tasks.data.tables.row_files import Batch, read_batches
 from tasks.inference.prediction_names import PREFIX, named, require_free
@@ -47,12 +46,15 @@ def load_predictor(
     from tasks.inference.bundle import MODEL, open_bundle
     from tasks.inference.predictor import Predictor
 
-    number = sha256 = None
     if bundle is None:
+        from tasks.lifecycle.model_registry import ModelRegistry
+
         assert workspace is not None
-        bundle, number, sha256 = _registered_bundle(workspace, alias, version)
-    info = open_bundle(bundle, problem_names(), sha256)
-    title = number or f"bundle {info.files[MODEL].sha256[:12]}"
+        registered = ModelRegistry(workspace).find_version(alias, version)
+        info, title = registered.open(problem_names()), str(registered.number)
+    else:
+        info = open_bundle(bundle, problem_names())
+        title = f"bundle {info.files[MODEL].sha256[:12]}"
     return Predictor(info, load_problem(info.problem)), title
 
 
@@ -166,53 +168,3 @@ def _predict(
 
 def _columns_to_rows(columns: dict[str, list[str]]) -> Rows:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _registered_bundle(
-    workspace: Workspace, alias: str | None, version: int | None
-) -> tuple[Path, str, str]:
-    """Download a registered bundle: (directory, version number, sha256 of its manifest)."""
-    from tasks.lifecycle.ledger import open_ledger
-    from tasks.lifecycle.registry import (
-        CHAMPION,
-        connect,
-        download_bundle,
-        mlflow_errors,
-        registered_sha256,
-        versions,
-    )
-
-    name = workspace.params().model_name
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    remedy = "Run `ratchet train`, or see `ratchet status`."
-    if uri == workspace.default_tracking_uri and not workspace.mlflow_database.is_file():
-        raise RegistryError(f"{name}: no version is registered.", remedy)
-    client, _ = connect(uri, workspace.store, name)
-    with mlflow_errors(uri):
-        if alias == CHAMPION:
-            # complete a move that a crash or a pause interrupted
-            open_ledger(client, uri, workspace.store, name).settle()
-        known = versions(client, name)
-        matches = [
-            v
-            for v in known
-            if (alias is None or alias in v.aliases)
-            and (version is None or int(v.version) == version)
-        ]
-    if not known:
-        raise RegistryError(f"{name}: no version is registered.", remedy)
-    if not matches:
-        wanted = [f"alias '{alias}'"] if alias is not None else []
-        wanted += [f"number {version}"] if version is not None else []
-        registered = ", ".join(
-            f"{v.version} ({', '.join(v.aliases)})" if v.aliases else str(v.version) for v in known
-        )
-        raise RegistryError(
-            f"{name}: no version with {' and '.join(wanted)} is registered. "
-            f"Registered: {registered}.",
-            remedy,
-        )
-    match = matches[0]
-    with mlflow_errors(uri):
-        directory = download_bundle(client, match, workspace.store / "downloads")
-    return directory, str(match.version), registered_sha256(match)

@@ -20,8 +20,8 @@ from tasks.core.files import sha256_json
 from tasks.params.workspace import Workspace
 
 if TYPE_CHECKING:
-    from flows.lifecycle.contestants import Registry
     from tasks.lifecycle.decisions import Decision
+    from tasks.lifecycle.model_registry import ModelRegistry
 
 
 def train(
@@ -102,9 +102,9 @@ def promote(
     workspace: Workspace, version: str, force_reason: str = "", effect: Effect = NO_KEY
 ) -> dict[str, Any]:
     """Judge a version; make it champion if it passes or is forced."""
-    from flows.lifecycle.contestants import Registry
+    from tasks.lifecycle.model_registry import ModelRegistry
 
-    registry = Registry(workspace)
+    registry = ModelRegistry(workspace)
     number = registry.find(version).number  # an unknown version fails before a server starts
     asked = {
         "version": number,
@@ -128,12 +128,12 @@ def roll_back(
 
     to  its version number; None: the champion before the current one
     """
-    from flows.lifecycle.contestants import Registry, rollback_target
+    from tasks.lifecycle.model_registry import ModelRegistry
 
-    registry, asked = Registry(workspace), {"to": to}
+    registry, asked = ModelRegistry(workspace), {"to": to}
     if done := effect.done(asked, registry):
         return _answer(registry, done)
-    decisions, current = registry.decisions(), registry.champion()
+    current = registry.champion()
     if to is not None and to == current:
         return {
             "state": "unchanged",
@@ -142,7 +142,7 @@ def roll_back(
             "champion": to,
             "decision": None,
         }
-    target = rollback_target(registry, decisions, to)  # fails before a server starts
+    target = registry.rollback_target(to)  # fails before a server starts
     ensure_server(workspace)
     from flows.promotion import rollback_flow
 
@@ -156,11 +156,11 @@ def retrain(workspace: Workspace, effect: Effect = NO_KEY) -> dict[str, Any]:
     """
     from dataclasses import asdict
 
-    from flows.lifecycle.contestants import Registry
     from flows.lifecycle.trigger_answers import evaluate_triggers
+    from tasks.lifecycle.model_registry import ModelRegistry
 
     require_server(workspace)
-    registry = Registry(workspace)
+    registry = ModelRegistry(workspace)
     if registry.is_made and (done := effect.done({}, registry)):
         promotion = _answer(registry, done)
         return {"state": "trained", "triggers": [], "version": done.version, "promotion": promotion}
@@ -176,7 +176,7 @@ def retrain(workspace: Workspace, effect: Effect = NO_KEY) -> dict[str, Any]:
     return retraining(str(workspace.root), triggers, key=effect.begin({}))
 
 
-def _answer(registry: Registry, decision: Decision) -> dict[str, Any]:
+def _answer(registry: ModelRegistry, decision: Decision) -> dict[str, Any]:
     """The result of an attempt that was killed before it could report."""
     from dataclasses import asdict
 

@@ -17,12 +17,12 @@ from pydantic import Field
 
 from flows.engine.run_page import report_to_prefect, run_name
 from flows.launch import workspace_lock
-from flows.lifecycle.contestants import Contestant, Registry, rollback_target
 from flows.lifecycle.judgement import Judgement, judge_version
 from tasks.core.errors import BundleError, GateError, RegistryError
 from tasks.core.progress import LINES
 from tasks.lifecycle.decisions import MAX_REASON, Decision
 from tasks.lifecycle.ledger import champion_history
+from tasks.lifecycle.model_registry import Contestant, ModelRegistry
 from tasks.params.workspace import Workspace
 
 
@@ -51,7 +51,7 @@ def promotion(
     key           the decision's id; empty: a new one
     """
     opened = Workspace.find(Path(workspace))
-    registry = Registry(opened)
+    registry = ModelRegistry(opened)
     decisions = registry.decisions()  # completes a move that a crash interrupted
     challenger, champion = registry.find(version), registry.find_champion()
     if challenger.version is None:
@@ -102,8 +102,8 @@ def rollback_flow(
     key        the decision's id; empty: a new one
     """
     opened = Workspace.find(Path(workspace))
-    registry = Registry(opened)
-    target = rollback_target(registry, registry.decisions(), to)
+    registry = ModelRegistry(opened)
+    target = registry.rollback_target(to)
     reason = reason or f"back from version {previous or 'none'} to version {target}"
     decision = Decision("rolled back", target, previous, reason)
     decision = carry_out(registry, registry.find(str(target)), _with_key(decision, key))
@@ -122,7 +122,7 @@ def rollback_flow(
 @task(name="judge", task_run_name="judge", cache_policy=NO_CACHE)
 def judge_candidate(
     workspace: Workspace,
-    registry: Registry,
+    registry: ModelRegistry,
     challenger: Contestant,
     champion: Contestant | None,
     decisions: list[Decision],
@@ -134,7 +134,7 @@ def judge_candidate(
 
 
 @task(name="carry out", task_run_name="carry out", cache_policy=NO_CACHE)
-def carry_out(registry: Registry, target: Contestant, decision: Decision) -> Decision:
+def carry_out(registry: ModelRegistry, target: Contestant, decision: Decision) -> Decision:
     """Record the decision; if it moves the alias, try the target bundle first.
 
     No workspace lock: the ledger guards its own moves across machines, and a training in this
@@ -153,9 +153,9 @@ def carry_out(registry: Registry, target: Contestant, decision: Decision) -> Dec
 def try_bundle(target: Contestant) -> None:
     """Raise BundleError unless the version's files match the registered ones, load and predict."""
     from tasks.inference.predictor import Predictor
-    from tasks.problems import load_problem
+    from tasks.problems import load_problem, problem_names
 
-    info = target.open()
+    info = target.open(problem_names())
     problem = load_problem(info.problem)
     example = problem.decoding.example()
     predictions = Predictor(info, problem).predict(example)
@@ -171,7 +171,7 @@ def _with_key(decision: Decision, key: str) -> Decision:
 
 
 def _require_known_champion(
-    registry: Registry, champion: Contestant | None, past: list[int]
+    registry: ModelRegistry, champion: Contestant | None, past: list[int]
 ) -> None:
     """Raise GateError if the ledger has a champion but the alias is gone: nothing to compare with.
 
@@ -187,7 +187,11 @@ def _require_known_champion(
 
 
 def _decide(
-    workspace: Workspace, registry: Registry, judgement: Judgement, force_reason: str, trigger: str
+    workspace: Workspace,
+    registry: ModelRegistry,
+    judgement: Judgement,
+    force_reason: str,
+    trigger: str,
 ) -> Decision:
     refused = Decision(
         "refused",
@@ -217,7 +221,7 @@ def _decide(
     return replace(promoted, reason=reason, who=who)
 
 
-def _ask_person(registry: Registry, judgement: Judgement, hours: float) -> Approval:
+def _ask_person(registry: ModelRegistry, judgement: Judgement, hours: float) -> Approval:
     """Pause the flow until somebody answers; after `hours` the answer is no."""
     question = (
         f"Make version {judgement.version} of {registry.name} champion "

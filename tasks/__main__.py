@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.core.errors import PipelineError, as_storage_error
@@ -56,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"this Ratchet has {installed}.",
                 "Run `python -m tasks dvc-yaml`, then `dvc repro` again.",
             )
-        run_stage(stage, workspace, params, _progress_bar(stage.name))
+        with _progress_bar(stage.name) as report:
+            run_stage(stage, workspace, params, report)
     except PipelineError as error:
         print(f"{arguments.command}: {error}", file=sys.stderr)
         return 2
@@ -82,23 +84,22 @@ def _render(workspace: Workspace) -> int:
     return 0
 
 
-def _progress_bar(stage: str) -> Report:
-    from tqdm import tqdm
+@contextmanager
+def _progress_bar(stage: str) -> Iterator[Report]:
+    """A bar on standard error while the stage runs; none where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
 
-    bar = tqdm(
-        total=1.0,
-        desc=stage,
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}",
-        disable=None,
-    )
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(stage, total=1.0)
 
-    def report(step: int, metrics: Mapping[str, float]) -> None:
-        bar.n = metrics.get("progress", 0.0)
-        if "loss" in metrics:
-            bar.set_postfix_str(f"loss {metrics['loss']:.3f}", refresh=False)
-        bar.refresh()
+        def report(step: int, metrics: Mapping[str, float]) -> None:
+            note = f"  loss {metrics['loss']:.3f}" if "loss" in metrics else ""
+            completed = metrics.get("progress", 0.0)
+            bar.update(task, completed=completed, description=f"{stage}{note}")
 
-    return report
+        yield report
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ def _log_model(run_id: str, root: Path, params: Params) -> str:
     import pandas as pd
     from mlflow.models import infer_signature
 
-    from tasks.inference.bundle import open_bundle
+    from tasks.inference.bundle import PYFUNC_SHA256, open_bundle
     from tasks.inference.prediction_names import named
     from tasks.inference.predictor import Predictor
 
@@ -229,7 +229,7 @@ def _log_model(run_id: str, root: Path, params: Params) -> str:
             name="model",
             python_model=str(package / "serving.py"),
             artifacts={"bundle": str(bundle.directory)},
-            model_config={"bundle_sha256": bundle.sha256},
+            model_config={PYFUNC_SHA256: bundle.sha256},
             code_paths=[str(package)],
             signature=infer_signature(frame, outputs),
             input_example=frame,

@@ -12,19 +12,17 @@ import mlflow
 import pandas as pd  # at run time: MLflow reads the type hints of `predict`
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-BUNDLE_SHA256 = "bundle_sha256"
-
 
 class BundleModel(PythonModel):
     """Maps a data frame with the problem's input columns to one prediction per row."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the bundle and check its hashes; it must be the bundle that was registered."""
-        from tasks.inference.bundle import open_bundle
+        from tasks.inference.bundle import PYFUNC_SHA256, open_bundle
         from tasks.inference.predictor import Predictor
         from tasks.problems import load_problem, problem_names
 
-        registered = str((context.model_config or {}).get(BUNDLE_SHA256))
+        registered = str((context.model_config or {}).get(PYFUNC_SHA256))
         info = open_bundle(Path(context.artifacts["bundle"]), problem_names(), registered)
         problem = load_problem(info.problem)
         self.columns = list(problem.decoding.example())

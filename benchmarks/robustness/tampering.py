@@ -26,13 +26,13 @@ from benchmarks.robustness.changes import (
 from benchmarks.robustness.small_workspace import own_registry, train_small_workspace
 from benchmarks.robustness.tally import Tally
 from flows.engine.stage_cache import StageCache
-from flows.lifecycle.contestants import Registry
 from tasks.core.errors import PipelineError
 from tasks.core.files import read_json, sha256_file
 from tasks.data.sources.base_models import other_sha256, weights_sha256
 from tasks.data.sources.fetching import fetch, resolve_model
 from tasks.inference.bundle import CONFIG, MANIFEST, Limits, write_manifest
 from tasks.inference.predictor import Predictor
+from tasks.lifecycle.model_registry import ModelRegistry
 from tasks.params.schema import BaseModelParams, Source
 from tasks.params.workspace import Workspace
 from tasks.pipeline import STAGES, find_stage
@@ -59,7 +59,7 @@ def campaign(quick: bool) -> list[Tally]:
 
 def _bundles(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
     """The registered version, its files changed as they lie."""
-    bundle = Registry(workspace).find("1").directory
+    bundle = ModelRegistry(workspace).find("1").directory
     tried, failures = 0, []
     for file in sorted(bundle.iterdir()):
         for how in each_change(file, changes):
@@ -74,7 +74,7 @@ def _bundles(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
 
 def _bundles_made_anew(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
     """The same, and the manifest made anew, so that the bundle is sound by itself."""
-    bundle = Registry(workspace).find("1").directory
+    bundle = ModelRegistry(workspace).find("1").directory
     tried, failures = 0, []
     for name, edit in _edits(bundle, changes).items():
         with kept_whole(bundle):
@@ -94,7 +94,7 @@ def _pyfuncs(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
     """The same as MLflow loads it."""
     import mlflow
 
-    bundle = Registry(workspace).find("1").directory
+    bundle = ModelRegistry(workspace).find("1").directory
     tried, failures = 0, []
     for name, edit in _edits(bundle, changes).items():
         with kept_whole(bundle):
@@ -250,7 +250,7 @@ def _accepted(name: str, use: Callable[[], Any]) -> list[str]:
 
 
 def _predict(workspace: Workspace) -> Any:
-    info = Registry(workspace).find("1").open()
+    info = ModelRegistry(workspace).find("1").open()
     return Predictor(info, load_problem(info.problem)).predict({"text": ["a good film"]})
 
 

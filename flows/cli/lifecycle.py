@@ -170,10 +170,10 @@ def history(context: typer.Context, directory: Directory = None, as_json: AsJson
     workspace = open_workspace(context, directory)
     from dataclasses import asdict
 
-    from flows.lifecycle.contestants import Registry
     from flows.printing.lifecycle import print_history
+    from tasks.lifecycle.model_registry import ModelRegistry
 
-    registry = Registry(workspace)
+    registry = ModelRegistry(workspace)
     decisions = registry.decisions()
     if as_json:
         print_json([asdict(decision) for decision in decisions])

@@ -65,9 +65,9 @@ class DemoRun:
 
     def champion(self) -> int | None:
         """Version number that MLflow's alias points at."""
-        from flows.lifecycle.contestants import Registry
+        from tasks.lifecycle.model_registry import ModelRegistry
 
-        champion = Registry(self.workspace).find_champion()
+        champion = ModelRegistry(self.workspace).find_champion()
         return champion.number if champion else None
 
     def write_training_file(self, rows: int, *, shuffled: bool = False) -> int:
@@ -248,10 +248,10 @@ def ledger(tale: DemoRun) -> Step:
     """The ledger has every decision, refusals too, and agrees with the alias."""
     from dataclasses import asdict
 
-    from flows.lifecycle.contestants import Registry
     from tasks.lifecycle.ledger import champion_history
+    from tasks.lifecycle.model_registry import ModelRegistry
 
-    decisions = Registry(tale.workspace).decisions()
+    decisions = ModelRegistry(tale.workspace).decisions()
     outcomes = [decision.outcome for decision in decisions]
     complete = outcomes == ["promoted", "refused", "promoted", "rolled back"]
     held = complete and champion_history(decisions).champions[-1:] == [tale.champion()]

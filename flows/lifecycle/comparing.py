@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.engine.progress import listener
-from flows.lifecycle.contestants import Contestant, Registry
 from tasks.core.errors import RegistryError
 from tasks.core.files import write_json, write_text
 from tasks.core.progress import LINES
+from tasks.lifecycle.model_registry import Contestant, ModelRegistry
 from tasks.params.schema import SplitParams
 from tasks.params.workspace import Workspace
+from tasks.problems import problem_names
 from tasks.scoring.statistics.bootstrap import Resampling
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def compare(
     workspace: Workspace, first: str = "challenger", second: str = "champion"
 ) -> dict[str, Any]:
     """Compare two models, log the comparison to both MLflow runs, and return it as JSON values."""
-    registry = Registry(workspace)
+    registry = ModelRegistry(workspace)
     pair = [_find(registry, name) for name in (first, second)]
     comparison = compare_pair(workspace, registry, *pair)
     log_comparison(registry, comparison, pair)
@@ -48,7 +49,7 @@ def compare(
 
 
 def compare_pair(
-    workspace: Workspace, registry: Registry, first: Contestant, second: Contestant
+    workspace: Workspace, registry: ModelRegistry, first: Contestant, second: Contestant
 ) -> dict[str, Any]:
     """Score and compare two contestants; nothing is logged."""
     rows, scored = score(workspace, {"first": first, "second": second})
@@ -58,7 +59,10 @@ def compare_pair(
 
 
 def describe_pair(
-    workspace: Workspace, registry: Registry, rows: TestRows, scored: Mapping[Contestant, Scored]
+    workspace: Workspace,
+    registry: ModelRegistry,
+    rows: TestRows,
+    scored: Mapping[Contestant, Scored],
 ) -> dict[str, Any]:
     """Compare two contestants that were scored on the same rows, the first with the second."""
     from tasks.comparison import check_labels, compare_scored, describe_model
@@ -96,7 +100,7 @@ def score(
 
     params = workspace.params()
     file = workspace.root / "data" / "splits" / "test.parquet"
-    bundles = {role: contestant.open() for role, contestant in contestants.items()}
+    bundles = {role: contestant.open(problem_names()) for role, contestant in contestants.items()}
     check_problem(bundles, params.problem)
     rows = read_test_rows(file, params.problem, params.labels, params.evaluate.slices)
     rows = replace(rows, labels=all_labels(params.labels, list(bundles.values())))
@@ -109,7 +113,7 @@ def describe_rows(rows: TestRows) -> dict[str, Any]:
 
 
 def log_comparison(
-    registry: Registry, comparison: Mapping[str, Any], pair: list[Contestant]
+    registry: ModelRegistry, comparison: Mapping[str, Any], pair: list[Contestant]
 ) -> None:
     """Log the comparison to both runs: metrics, and JSON and HTML artifacts.
 
@@ -153,7 +157,7 @@ def comparison_page(comparison: Mapping[str, Any]) -> str:
     return render_comparison(comparison)
 
 
-def _find(registry: Registry, name: str) -> Contestant:
+def _find(registry: ModelRegistry, name: str) -> Contestant:
     if name == "champion" and registry.versions() and registry.find_champion() is None:
         raise RegistryError(
             f"{registry.name}: there is no champion to compare with yet.",
@@ -179,7 +183,7 @@ def _changed(values: Sequence[Mapping[str, str]]) -> dict[str, list[str | None]]
     return {key: [first.get(key), second.get(key)] for key in keys}
 
 
-def _notes(registry: Registry, contestant: Contestant) -> list[str]:
+def _notes(registry: ModelRegistry, contestant: Contestant) -> list[str]:
     """Reasons why the contestant may have been trained on the test rows."""
     if contestant.version is None:
         return [FOREIGN.format(title=contestant.title)]

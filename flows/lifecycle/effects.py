@@ -23,8 +23,8 @@ from tasks.core.files import read_kept, write_json
 from tasks.params.workspace import Workspace
 
 if TYPE_CHECKING:
-    from flows.lifecycle.contestants import Registry
     from tasks.lifecycle.decisions import Decision
+    from tasks.lifecycle.model_registry import ModelRegistry
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Effect:
             write_json(self.file, {"key": key, "asked": asked})
         return key
 
-    def done(self, asked: Mapping[str, Any], registry: Registry) -> Decision | None:
+    def done(self, asked: Mapping[str, Any], registry: ModelRegistry) -> Decision | None:
         """The decision that an earlier attempt made but never reported, if it got that far."""
         left = self.left()
         if left is None or left["asked"] != asked:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from flows.engine.progress import listener
 from flows.lifecycle.comparing import describe_pair, describe_rows, log_comparison, score
-from flows.lifecycle.contestants import Contestant, Registry
 from tasks.core.errors import BundleError, DataError, ParamsError, did_you_mean
 from tasks.core.files import sha256_file
 from tasks.inference.bundle import MANIFEST
+from tasks.lifecycle.model_registry import Contestant, ModelRegistry
 from tasks.lifecycle.registry import BUNDLE_SHA256
 from tasks.params.workspace import Workspace
+from tasks.problems import problem_names
 from tasks.scoring.statistics.bootstrap import Resampling
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Judgement:
 
 def judge_version(
     workspace: Workspace,
-    registry: Registry,
+    registry: ModelRegistry,
     challenger: Contestant,
     champion: Contestant | None,
     decisions: list[Decision],
@@ -142,7 +143,7 @@ def lineage_gaps(workspace: Workspace, contestant: Contestant) -> list[str]:
 
 
 def _find_mark(
-    registry: Registry, version: int | None, champion: Contestant | None
+    registry: ModelRegistry, version: int | None, champion: Contestant | None
 ) -> tuple[Contestant | None, str]:
     """The best champion so far, unless it is the current one; or why it cannot be scored."""
     if version is None or (champion and champion.number == version):
@@ -153,7 +154,7 @@ def _find_mark(
         return None, f"{best}, was deleted: small losses since then cannot be measured"
     try:
         mark = registry.contestant(entry)
-        mark.open()
+        mark.open(problem_names())
     except BundleError as error:
         return None, f"{best}, cannot be scored: {error.message.splitlines()[0]}"
     return mark, ""

@@ -13,21 +13,19 @@ from tasks.params.workspace import Workspace
 from tasks.pipeline import staging_dir
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
-
-    from flows.lifecycle.contestants import Registry
     from tasks.lifecycle.decisions import Decision
+    from tasks.lifecycle.model_registry import ModelRegistry
 
 
 def workspace_status(workspace: Workspace) -> dict[str, Any]:
     """Status as JSON values."""
-    from flows.lifecycle.contestants import Registry
     from tasks.lifecycle.ledger import champion_history
+    from tasks.lifecycle.model_registry import ModelRegistry
 
     with closing(StageRunner(workspace, (), listener.get(), reading=True)) as runner:
         stages = [{"name": name, "state": state} for name, state in runner.statuses().items()]
     params = workspace.params()
-    registry = Registry(workspace)
+    registry = ModelRegistry(workspace)
     model = {"name": params.model_name, "versions": _versions(registry)}
     decisions = registry.decisions() if model["versions"] else []
     by_ledger = next(iter(champion_history(decisions).champions[-1:]), None) if decisions else None
@@ -95,30 +93,18 @@ def _test_rows(workspace: Workspace, decisions: list[Decision]) -> dict[str, Any
     }
 
 
-def _versions(registry: Registry) -> list[dict[str, Any]]:
-    from tasks.lifecycle.registry import CONTENT_KEY, mlflow_errors
+def _versions(registry: ModelRegistry) -> list[dict[str, Any]]:
+    from tasks.lifecycle.registry import CONTENT_KEY
 
     if not registry.is_made:
         return []
-    versions = registry.versions()
-    with mlflow_errors(registry.uri):
-        return [
-            {
-                "version": int(version.version),
-                "aliases": list(version.aliases),
-                "metrics": _test_metrics(registry, version),
-                "content_key": version.tags.get(CONTENT_KEY),
-                "recipe": version.tags.get("ratchet.recipe"),
-            }
-            for version in versions
-        ]
-
-
-def _test_metrics(registry: Registry, version: ModelVersion) -> dict[str, float]:
-    """Empty for a version that someone registered without a run."""
-    metrics = registry.client.get_run(version.run_id).data.metrics if version.run_id else {}
-    return {
-        name.removeprefix("test_"): value
-        for name, value in metrics.items()
-        if name.startswith("test_")
-    }
+    return [
+        {
+            "version": int(version.version),
+            "aliases": list(version.aliases),
+            "metrics": registry.metrics(version),
+            "content_key": version.tags.get(CONTENT_KEY),
+            "recipe": version.tags.get("ratchet.recipe"),
+        }
+        for version in registry.versions()
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.engine.progress import listener
-from flows.lifecycle.contestants import Contestant, Registry
+from tasks.lifecycle.model_registry import Contestant, ModelRegistry
 from tasks.params.workspace import Workspace, cache_dir
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def evaluate_triggers(workspace: Workspace) -> list[Trigger]:
 
     params, root = workspace.params(), workspace.root
     settings, problem = params.retrain, load_problem(params.problem)
-    registry = Registry(workspace)
+    registry = ModelRegistry(workspace)
     champion = registry.find_champion() if registry.is_made else None
     needs_model = settings.drift.enabled or settings.performance.enabled
     predictor = _load(champion) if champion and needs_model else None
@@ -53,10 +53,10 @@ def evaluate_triggers(workspace: Workspace) -> list[Trigger]:
 
 def was_judged(workspace: Workspace, version: int) -> bool:
     """Whether there is a decision about a version, for or against."""
-    return any(decision.version == version for decision in Registry(workspace).decisions())
+    return any(decision.version == version for decision in ModelRegistry(workspace).decisions())
 
 
-def _unjudged(workspace: Workspace, registry: Registry) -> Trigger:
+def _unjudged(workspace: Workspace, registry: ModelRegistry) -> Trigger:
     """Fires if the newest version was never judged: its run ended before promotion."""
     from tasks.monitoring.triggers import Trigger
 
@@ -70,20 +70,15 @@ def _unjudged(workspace: Workspace, registry: Registry) -> Trigger:
 
 def _load(champion: Contestant) -> Predictor:
     from tasks.inference.predictor import Predictor
-    from tasks.problems import load_problem
+    from tasks.problems import load_problem, problem_names
 
-    info = champion.open()
+    info = champion.open(problem_names())
     return Predictor(info, load_problem(info.problem))
 
 
-def _registered_metric(registry: Registry, champion: Contestant, metric: str) -> float | None:
-    from tasks.lifecycle.registry import mlflow_errors, run_id_of
-
+def _registered_metric(registry: ModelRegistry, champion: Contestant, metric: str) -> float | None:
     assert champion.version is not None
-    with mlflow_errors(registry.uri):
-        metrics = registry.client.get_run(run_id_of(champion.version)).data.metrics
-    value: float | None = metrics.get(f"test_{metric}")
-    return value
+    return registry.metrics(champion.version).get(metric)
 
 
 def _trained_at(champion: Contestant | None) -> datetime | None:
@@ -92,7 +87,7 @@ def _trained_at(champion: Contestant | None) -> datetime | None:
     return datetime.fromtimestamp(champion.version.creation_timestamp / 1000, UTC)
 
 
-def _new_data(workspace: Workspace, registry: Registry) -> Trigger:
+def _new_data(workspace: Workspace, registry: ModelRegistry) -> Trigger:
     """Compare the sources, read afresh into a scratch directory, with the newest version's rows."""
     from tasks.ingestion import ingest_sources
     from tasks.monitoring.triggers import new_data_trigger
@@ -121,7 +116,7 @@ def _new_data(workspace: Workspace, registry: Registry) -> Trigger:
         )
 
 
-def _trained_rows(workspace: Workspace, registry: Registry) -> Path | None:
+def _trained_rows(workspace: Workspace, registry: ModelRegistry) -> Path | None:
     """The newest version's rows; None if there is no version, or if they were replaced since."""
     from flows.engine.stage_runner import StageRunner
 

@@ -25,6 +25,7 @@ from tasks.params.section import MOST_THREADS, MOST_TOKENS
 MODEL = "model.onnx"
 CONFIG = "config.json"
 MANIFEST = "manifest.json"
+PYFUNC_SHA256 = "bundle_sha256"  # key of the hash in the pyfunc's model_config
 FORMAT = 1
 REMEDY = (
     "Get the bundle again from where it was made (`ratchet train`, or the registry); "

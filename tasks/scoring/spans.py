@@ -2,6 +2,9 @@
 
 outputs     (n, words, tags) float, tags numbered as in tasks.encoding.spans; NaN past a row's words
 references  (n, words) int, below 0 past a row's words
+
+Counts are arrays of rows, because the bootstrap weighs rows thousands of times: seqeval and
+nervaluate score lists of tags once (tests compare the results with seqeval's).
 """
 
 from __future__ import annotations

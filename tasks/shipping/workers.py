@@ -1,4 +1,8 @@
-"""Worker subprocess that answers JSON requests, one per line; a crash is reported as an error."""
+"""Worker subprocess that answers JSON requests, one per line; a crash is reported as an error.
+
+Not a concurrent.futures pool: a model that is killed for want of memory must not break the others'
+pool, and each process sets its threads before it loads a library.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ import httpx
 import psutil
 import pytest
 from filelock import FileLock
-from servers import prefect_server, webhook
+from servers import hear_interrupts, prefect_server, webhook
 from workspaces import (
     add_own_modules,
     clean_environment,
@@ -90,11 +90,6 @@ def overlaps(server: str, root: Path) -> list[str]:
     found = runs(server, root, "COMPLETED", "FAILED", "CRASHED", "RUNNING")
     began = sorted((run["start_time"], run["end_time"] or "never", run["name"]) for run in found)
     return [later[2] for earlier, later in pairwise(began) if later[0] < earlier[1]]
-
-
-def hear_interrupts() -> None:
-    """What a shell starts in the background ignores them, and so would its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from tampered import flip
 from workspaces import ratchet
 
 from applications.prediction import load_predictor
-from flows.lifecycle.contestants import Registry
 from flows.lifecycle.trigger_answers import _load
 from flows.promotion import try_bundle
 from tasks.comparison import all_labels, check_labels, known_labels, read_test_rows, score_bundles
@@ -23,6 +22,7 @@ from tasks.core.errors import BundleError
 from tasks.core.files import read_json, sha256_file, write_json
 from tasks.core.progress import silent
 from tasks.inference.bundle import Limits, open_bundle, write_manifest
+from tasks.lifecycle.model_registry import ModelRegistry
 from tasks.lifecycle.registry import BUNDLE_SHA256
 from tasks.params.workspace import Workspace
 
@@ -30,11 +30,11 @@ TEXT = "a bad awful film"
 
 
 @pytest.fixture
-def registry(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+def registry(trained: Path, monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
     workspace = Workspace(trained)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.default_tracking_uri)
     mlflow.set_tracking_uri(workspace.default_tracking_uri)
-    return Registry(workspace)
+    return ModelRegistry(workspace)
 
 
 def remake(bundle: Path, edit: Callable[[dict[str, Any]], object]) -> None:
@@ -52,7 +52,7 @@ def reverse_labels(bundle: Path) -> None:
     remake(bundle, lambda settings: settings["labels"].reverse())
 
 
-OPEN: dict[str, Callable[[Registry], Any]] = {
+OPEN: dict[str, Callable[[ModelRegistry], Any]] = {
     "predict": lambda registry: load_predictor(
         registry.workspace, bundle=None, alias=None, version=1
     ),
@@ -67,7 +67,7 @@ OPEN: dict[str, Callable[[Registry], Any]] = {
 
 
 @pytest.mark.parametrize("way", OPEN)
-def test_a_bundle_made_anew_is_refused(registry: Registry, way: str) -> None:
+def test_a_bundle_made_anew_is_refused(registry: ModelRegistry, way: str) -> None:
     assert OPEN[way](registry) is not None or way == "promote and rollback"
     reverse_labels(registry.find("1").directory)
     with pytest.raises(BundleError, match="is not the bundle that was registered"):
@@ -77,7 +77,7 @@ def test_a_bundle_made_anew_is_refused(registry: Registry, way: str) -> None:
 @pytest.mark.parametrize(
     "way", [way for way in OPEN if way != "pyfunc"]
 )  # MLflow does not tell it which version it is
-def test_a_version_without_its_hash_is_refused(registry: Registry, way: str) -> None:
+def test_a_version_without_its_hash_is_refused(registry: ModelRegistry, way: str) -> None:
     registry.client.delete_model_version_tag(registry.name, "1", BUNDLE_SHA256)
     with pytest.raises(
         BundleError, match=r"tiny version 1: its tag ratchet\.bundle_sha256 is gone"
@@ -85,7 +85,7 @@ def test_a_version_without_its_hash_is_refused(registry: Registry, way: str) -> 
         OPEN[way](registry)
 
 
-def test_a_pyfunc_takes_the_hash_that_it_is_given(registry: Registry) -> None:
+def test_a_pyfunc_takes_the_hash_that_it_is_given(registry: ModelRegistry) -> None:
     registered = sha256_file(registry.find("1").directory / "manifest.json")
     uri = f"models:/{registry.name}/1"
     model = mlflow.pyfunc.load_model(uri, model_config={"bundle_sha256": registered})
@@ -94,7 +94,7 @@ def test_a_pyfunc_takes_the_hash_that_it_is_given(registry: Registry) -> None:
         mlflow.pyfunc.load_model(uri, model_config={"bundle_sha256": "0" * 64})
 
 
-def test_a_scoring_process_opens_only_the_bundle_that_was_checked(registry: Registry) -> None:
+def test_a_scoring_process_opens_only_the_bundle_that_was_checked(registry: ModelRegistry) -> None:
     """It is a process of its own: what was put in the bundle's place meanwhile is refused there."""
     root, params = registry.workspace.root, registry.workspace.params()
     info, file = registry.find("1").open(), root / "data" / "splits" / "test.parquet"
@@ -134,7 +134,7 @@ def test_settings_that_would_take_the_machine_down_end_in_one_message(
     assert "Traceback" not in done.stderr
 
 
-def test_a_flipped_bit_ends_in_one_message(trained: Path, registry: Registry) -> None:
+def test_a_flipped_bit_ends_in_one_message(trained: Path, registry: ModelRegistry) -> None:
     flip(registry.find("1").directory / "model.onnx")
     done = ratchet(trained, "predict", TEXT, code=2)
     assert "model.onnx: altered" in done.stderr

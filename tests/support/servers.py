@@ -25,6 +25,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def hear_interrupts() -> None:
+    """What a shell starts in the background ignores them, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Server:
     """A server process and its children; `url` is its address. Started anew, it is at the same address."""
 
@@ -40,8 +45,9 @@ class Server:
         """Start it; the caller waits."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
-            )
+                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=hear_interrupts,
+            )  # fmt: skip
 
     def wait(self, path: str) -> None:
         """Wait until `path` answers."""

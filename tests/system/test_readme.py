@@ -109,7 +109,8 @@ def test_the_commands_of_a_page_are_ones_that_exist(page: Path) -> None:
     lines = [
         re.sub(r"^\$ (\.venv/bin/)?", "", line) for block in blocks for line in block.splitlines()
     ]
-    for line in (line for line in lines if line.startswith("ratchet ")):
+    commands = (line for line in lines if line.startswith("ratchet ") and "[OPTIONS]" not in line)
+    for line in commands:
         for words in (shlex.split(part, comments=True) for part in line.split(" && ")):
             if words[:1] != ["ratchet"]:
                 continue

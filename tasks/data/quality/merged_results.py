@@ -1,4 +1,7 @@
-"""Merges one expectation's results on many batches into the result on all rows together."""
+"""Merges one expectation's results on many batches into the result on all rows together.
+
+Great Expectations judges one data frame in memory; this keeps memory flat as the rows grow.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Downloads: retried, verified, written atomically and cached for the next run."""
+"""Downloads: retried, verified, written atomically and cached for the next run.
+
+fsspec does the fetching. The cache is ours: neither fsspec's nor pooch's compares an entry with
+its pin on every use, or revalidates one without a pin by the server's ETag, size and time.
+"""
 
 from __future__ import annotations
 

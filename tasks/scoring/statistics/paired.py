@@ -1,6 +1,8 @@
 """Paired comparison of two models: how large their difference is, and whether it is significant.
 
 The rows are the sample, so every comparison is paired: both models see the same resamples of rows.
+McNemar's exact test is scipy's binomial test and Holm's correction one line of numpy, not worth
+statsmodels as a dependency.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Models to compare: resolves a version number, an alias or a bundle directory to a bundle."""
+"""The registered model of a workspace: versions, aliases, ledger, runs and bundles."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import GateError, RegistryError, did_you_mean
 from tasks.core.files import read_json
+from tasks.lifecycle.ledger import champion_history, open_ledger
+from tasks.lifecycle.registry import (
+    CHAMPION,
+    connect,
+    download_bundle,
+    mlflow_errors,
+    registered_sha256,
+    run_id_of,
+    versions,
+)
 from tasks.params.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -36,17 +47,22 @@ class Contestant:
         """Version number in the registry; None if not registered."""
         return None if self.version is None else int(self.version.version)
 
-    def open(self) -> BundleInfo:
-        """Open and check the bundle; BundleError unless the files match the registered ones."""
+    @property
+    def sha256(self) -> str | None:
+        """Registered hash of the bundle; None if it is not registered."""
+        return None if self.version is None else registered_sha256(self.version)
+
+    def open(self, problems: Sequence[str] | None = None) -> BundleInfo:
+        """Open and check the bundle; BundleError unless the files match the registered ones.
+
+        problems  known problem types; None: any
+        """
         from tasks.inference.bundle import open_bundle
-        from tasks.lifecycle.registry import registered_sha256
-        from tasks.problems import problem_names
 
-        sha256 = None if self.version is None else registered_sha256(self.version)
-        return open_bundle(self.directory, problem_names(), sha256)
+        return open_bundle(self.directory, problems, self.sha256)
 
 
-class Registry:
+class ModelRegistry:
     """The workspace's registered model: its versions, ledger and runs."""
 
     def __init__(self, workspace: Workspace) -> None:
@@ -68,8 +84,6 @@ class Registry:
 
         Raises RegistryError if nothing was ever registered or MLflow cannot be reached.
         """
-        from tasks.lifecycle.registry import connect
-
         if not self.is_made:
             raise RegistryError(
                 f"{self.name}: no version is registered.",
@@ -80,28 +94,20 @@ class Registry:
     @cached_property
     def ledger(self) -> Ledger:
         """Every decision about this model."""
-        from tasks.lifecycle.ledger import open_ledger
-
         return open_ledger(self.client, self.uri, self.workspace.store, self.name)
 
     def decisions(self) -> list[Decision]:
         """The ledger, oldest first; completes a move that a crash interrupted."""
-        from tasks.lifecycle.registry import mlflow_errors
-
         with mlflow_errors(self.uri):
             return self.ledger.decisions()
 
     def champion(self) -> int | None:
         """Version number that the alias `champion` points at."""
-        from tasks.lifecycle.registry import mlflow_errors
-
         with mlflow_errors(self.uri):
             return self.ledger.champion()
 
     def versions(self) -> list[ModelVersion]:
         """Every version, newest first, with its aliases."""
-        from tasks.lifecycle.registry import mlflow_errors, versions
-
         with mlflow_errors(self.uri):
             self.ledger.settle()
             return versions(self.client, self.name)
@@ -128,16 +134,12 @@ class Registry:
 
     def find_champion(self) -> Contestant | None:
         """The version in production, if any."""
-        from tasks.lifecycle.registry import mlflow_errors
-
         with mlflow_errors(self.uri):
             version = self.ledger.champion_version()
         return self.contestant(version) if version else None
 
     def contestant(self, version: ModelVersion) -> Contestant:
         """Download a version's bundle, unless it is here already."""
-        from tasks.lifecycle.registry import download_bundle, mlflow_errors
-
         with mlflow_errors(self.uri):
             directory = download_bundle(self.client, version, self.workspace.store / "downloads")
         aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
@@ -145,18 +147,15 @@ class Registry:
 
     def run_params(self, version: ModelVersion) -> dict[str, str]:
         """Params that the version's run logged, without the pyfunc's, which MLflow adds to them."""
-        from tasks.lifecycle.registry import mlflow_errors, run_id_of
-        from tasks.serving import BUNDLE_SHA256
+        from tasks.inference.bundle import PYFUNC_SHA256
 
         with mlflow_errors(self.uri):
             params = self.client.get_run(run_id_of(version)).data.params
-        return {name: value for name, value in params.items() if name != BUNDLE_SHA256}
+        return {name: value for name, value in params.items() if name != PYFUNC_SHA256}
 
     def reports(self, version: ModelVersion) -> dict[str, Any]:
         """The reports in the version's run, by name; missing ones are left out."""
         import tempfile
-
-        from tasks.lifecycle.registry import mlflow_errors, run_id_of
 
         with tempfile.TemporaryDirectory() as scratch, mlflow_errors(self.uri):
             artifacts = self.client.list_artifacts(run_id_of(version), "reports")
@@ -169,30 +168,62 @@ class Registry:
                     reports[name] = read_json(Path(file))
             return reports
 
-
-def rollback_target(registry: Registry, decisions: list[Decision], to: int | None) -> int:
-    """The earlier champion to go back to; `to` None: the previous one.
-
-    Raises GateError if there is none, or if `to` was never champion.
-    """
-    from tasks.lifecycle.ledger import champion_history
-
-    past, current = champion_history(decisions).champions, registry.champion()
-    # an alias moved by hand goes back to the ledger's champion
-    earlier = past[:-1] if past and past[-1] == current else past
-    registered = {int(version.version) for version in registry.versions()}
-    targets = [version for version in earlier if version in registered and version != current]
-    if not targets:
-        only = f"version {current} is the only champion so far"
-        reason = only if current else "no version was ever promoted"
-        raise GateError(
-            f"{registry.name}: {reason}, so there is nothing to roll back to.",
-            "See `ratchet history`; promote a version.",
+    def find_version(self, alias: str | None, version: int | None) -> Contestant:
+        """The newest version with this alias and number (None: any); else RegistryError."""
+        remedy = "Run `ratchet train`, or see `ratchet status`."
+        with mlflow_errors(self.uri):
+            if alias == CHAMPION:
+                self.ledger.settle()  # complete a move that a crash or a pause interrupted
+            known = versions(self.client, self.name)
+        if not known:
+            raise RegistryError(f"{self.name}: no version is registered.", remedy)
+        for candidate in known:
+            if alias in (None, *candidate.aliases) and version in (None, int(candidate.version)):
+                return self.contestant(candidate)
+        wanted = [f"alias '{alias}'"] if alias is not None else []
+        wanted += [f"number {version}"] if version is not None else []
+        registered = ", ".join(
+            f"{v.version} ({', '.join(v.aliases)})" if v.aliases else str(v.version) for v in known
         )
-    if to is not None and to not in targets:
-        raise GateError(
-            f"{registry.name}: version {to} was never champion; "
-            f"earlier champions: {', '.join(map(str, targets))}.",
-            "Name one of those, or `ratchet promote` it.",
+        raise RegistryError(
+            f"{self.name}: no version with {' and '.join(wanted)} is registered. "
+            f"Registered: {registered}.",
+            remedy,
         )
-    return to or targets[-1]
+
+    def metrics(self, version: ModelVersion) -> dict[str, float]:
+        """Test metrics that the version was registered with; none if it has no run."""
+        if not version.run_id:
+            return {}
+        with mlflow_errors(self.uri):
+            logged = self.client.get_run(version.run_id).data.metrics
+        return {
+            name.removeprefix("test_"): value
+            for name, value in logged.items()
+            if name.startswith("test_")
+        }
+
+    def rollback_target(self, to: int | None) -> int:
+        """The earlier champion to go back to; `to` None: the previous one.
+
+        Raises GateError if there is none, or if `to` was never champion.
+        """
+        past, current = champion_history(self.decisions()).champions, self.champion()
+        # an alias moved by hand goes back to the ledger's champion
+        earlier = past[:-1] if past and past[-1] == current else past
+        registered = {int(version.version) for version in self.versions()}
+        targets = [version for version in earlier if version in registered and version != current]
+        if not targets:
+            only = f"version {current} is the only champion so far"
+            reason = only if current else "no version was ever promoted"
+            raise GateError(
+                f"{self.name}: {reason}, so there is nothing to roll back to.",
+                "See `ratchet history`; promote a version.",
+            )
+        if to is not None and to not in targets:
+            raise GateError(
+                f"{self.name}: version {to} was never champion; "
+                f"earlier champions: {', '.join(map(str, targets))}.",
+                "Name one of those, or `ratchet promote` it.",
+            )
+        return to or targets[-1]
