@@ -53,7 +53,11 @@ def serve(root: str, variant: str, steps: int) -> None:
     from tasks.encoding.token_files import read_tokens, token_lengths
     from tasks.shipping.workers import answer_questions
 
-    makers = {OURS: ours, BFLOAT16: partial(ours, precision="bf16"), TRAINER: trainer}
+    makers: dict[str, Callable[[Path], Any]] = {
+        OURS: ours,
+        BFLOAT16: partial(ours, precision="bf16"),
+        TRAINER: trainer,
+    }
     train, every = makers[variant](Path(root)), epoch_batches(Path(root), BATCH)
     lengths = token_lengths(read_tokens(Path(root) / "data" / "tokens" / "train.arrow"))
 

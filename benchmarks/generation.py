@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -122,16 +123,17 @@ def serve(graph: str, tokens: int) -> None:
     else:
         network = load_problem("chat").objective.load_model(base_model(), ()).eval()
 
-        def write(ids: list[int], count: int) -> list[int]:
+        def write(ids: Sequence[int], count: int) -> list[int]:
             with torch.inference_mode():
                 given = torch.tensor([ids])
-                return network.generate(
+                written: list[int] = network.generate(
                     given,
                     attention_mask=torch.ones_like(given),
                     max_new_tokens=count,
                     min_new_tokens=count,
                     do_sample=False,
                 )[0, len(ids) :].tolist()
+            return written
 
     def turn(number: int) -> dict[str, object]:
         ids = encoder.encode(

@@ -105,7 +105,8 @@ def measure(tokens: str, method: str, epochs: float | None, seed: int) -> dict[s
             work=out / "work", report=silent,
         )  # fmt: skip
         facts = read_json(out / "training.json")
-        model = load_checkpoint(kind.objective, out / "checkpoint", params.labels).to(device)
+        model = load_checkpoint(kind.objective, out / "checkpoint", params.labels)
+        model.to(device)  # type: ignore[arg-type]  # decorator hides self
     test = read_features(Path(tokens) / "test.arrow")
     outputs = predict_torch(
         model, kind.encoding, test, TokensInfo.read(Path(tokens)).pad_token_id, device

@@ -101,7 +101,7 @@ def _leave_out_prefect() -> None:
 
     def train(workspace: Any, overrides: Any = (), *, force: bool = False) -> Any:
         with launch.workspace_lock(workspace), TrainingRun(workspace, overrides) as run:
-            if found := run.champion_history():
+            if found := run.finished_result():
                 return found
             for stage in STAGES:
                 run.stage(stage.name)
@@ -116,8 +116,8 @@ def _leave_out_prefect() -> None:
 
     changes = {"judge_candidate": judge, "create_markdown_artifact": lambda *_, **__: None}
     changes |= {
-        name: getattr(promotion, name).fn for name in ("promotion", "rolling_back", "carry_out")
+        name: getattr(promotion, name).fn for name in ("promotion", "rollback_flow", "carry_out")
     }
     for name, value in changes.items():
         setattr(promotion, name, value)
-    launch.train, launch.ensure_server = train, lambda workspace: None  # type: ignore[assignment]
+    launch.train, launch.ensure_server = train, lambda workspace: None

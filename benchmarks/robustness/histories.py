@@ -182,6 +182,7 @@ def register(place: Place, wish: Wish, client: Any, experiment: str) -> None:
         find_version,
         keep_one_run,
         keep_one_version,
+        run_id_of,
     )
 
     version = find_version(client, place.name, wish.value, {})
@@ -194,7 +195,7 @@ def register(place: Place, wish: Wish, client: Any, experiment: str) -> None:
             tags={CONTENT_KEY: wish.value},
         )
         version = keep_one_version(client, place.name, wish.value)
-    keep_one_run(client, experiment, wish.value, version.run_id)
+    keep_one_run(client, experiment, wish.value, run_id_of(version))
 
 
 def wishes(draw: random.Random, count: int) -> list[Wish]:
@@ -211,7 +212,13 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
     """The rules that a history broke, once every process has ended; each is tried to be put right by those who look first."""
     from tasks.lifecycle.alias import read_alias
     from tasks.lifecycle.ledger import champion_history
-    from tasks.lifecycle.registry import CONTENT_KEY, find_version, keep_one_run, versions
+    from tasks.lifecycle.registry import (
+        CONTENT_KEY,
+        find_version,
+        keep_one_run,
+        run_id_of,
+        versions,
+    )
 
     client, experiment = place.connect()
     decisions = place.ledger(client, "checker").decisions()
@@ -244,7 +251,7 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
     for key in {wish.value for wish in wanted if wish.kind == "register"}:
         version = find_version(client, place.name, key, {})
         if version is not None:
-            keep_one_run(client, experiment, key, version.run_id)
+            keep_one_run(client, experiment, key, run_id_of(version))
         runs = client.search_runs([experiment], f"tags.`{CONTENT_KEY}` = '{key}'")
         found = [one for one in versions(client, place.name) if one.tags.get(CONTENT_KEY) == key]
         acknowledged = any(wish.value == key and "done" in wish.answers for wish in wanted)

@@ -47,13 +47,14 @@ class Bench:
 
 def campaign(quick: bool) -> list[Tally]:
     """100 faults and every damage; a few of each where it is to be quick."""
-    faults, faulty = 0, []
+    faults = 0
+    faulty: list[str] = []
     with bench() as place:
         for name, (_, points, _, _) in COMMANDS.items():
             wrong = fail_at_points(place, name, 2 if quick else points)
             faults, faulty = faults + (2 if quick else points), [*faulty, *wrong]
         names = list(DAMAGES)[:: 16 if quick else 1]
-        damaged = [f"{name}: {wrong}" for name in names if (wrong := damage(place, name))]
+        damaged = [f"{name}: {harm}" for name in names if (harm := damage(place, name))]
     return [
         Tally(
             "kills, EIO and ENOSPC at a write, flush or rename",

@@ -59,7 +59,8 @@ def _serve(pipe: Connection) -> None:
                 pipe.send(place.make())
             else:
                 client, experiment = place.connect()
-                pipe.send(attempt(place, *rest, client, experiment))
+                wish, who = rest
+                pipe.send(attempt(place, wish, who, client, experiment))
         except Exception as error:  # a database that is busy for too long, most of all
             pipe.send(f"error {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 

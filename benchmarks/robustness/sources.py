@@ -87,8 +87,7 @@ def several(draw: random.Random, written: str) -> Table:
     separator = written if written in "|;," else "|"
     for number in range(draw.randint(12, 30)):
         text, labels = sentence(draw, number), [name for name in names if draw.random() < 0.5]
-        forms: dict[str, Callable[[], Any]] = {"list": lambda labels=labels: labels, "json": lambda labels=labels: json.dumps(labels),
-                 "python": lambda labels=labels: repr(labels)}  # fmt: skip
+        forms: dict[str, Any] = {"list": labels, "json": json.dumps(labels), "python": repr(labels)}
         if written == "flags":
             values: Values = {name: int(name in labels) for name in names}
             wrong = draw.random() < 0.1
@@ -97,7 +96,7 @@ def several(draw: random.Random, written: str) -> Table:
                 Row({"text": text, **values}, None if wrong else {"text": text, "labels": labels})
             )
         else:
-            value = forms[written]() if written in forms else separator.join(labels)
+            value = forms[written] if written in forms else separator.join(labels)
             rows.append(Row({"text": text, "labels": value}, {"text": text, "labels": labels}))
     columns = {"columns": {"labels": list(names)}} if written == "flags" else {}
     return Table(
@@ -171,7 +170,10 @@ def _entities(tokens: list[str], tags: list[str], scheme: str, written: str) -> 
             at += len(token) + 1
         return {"tokens": " ".join(tokens), "tags": spans}
     shown = [_in_scheme(tags, place, scheme) for place in range(len(tags))]
-    write = {"list": list, "json": json.dumps, "python": repr}[written]
+    writers: dict[str, Callable[[list[str]], Any]] = {
+        "list": list, "json": json.dumps, "python": repr,
+    }  # fmt: skip
+    write = writers[written]
     return {"tokens": write(tokens), "tags": write(shown)}
 
 

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import closing, redirect_stderr
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def campaign(quick: bool) -> list[Tally]:
 def _bundles(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
     """The registered version, its files changed as they lie."""
     bundle = ModelRegistry(workspace).find("1").directory
-    tried, failures = 0, []
+    tried = 0
+    failures: list[str] = []
     for file in sorted(bundle.iterdir()):
         for how in each_change(file, changes):
             tried, failures = (
@@ -75,7 +77,8 @@ def _bundles(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
 def _bundles_made_anew(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
     """The same, and the manifest made anew, so that the bundle is sound by itself."""
     bundle = ModelRegistry(workspace).find("1").directory
-    tried, failures = 0, []
+    tried = 0
+    failures: list[str] = []
     for name, edit in _edits(bundle, changes).items():
         with kept_whole(bundle):
             edit()
@@ -95,7 +98,8 @@ def _pyfuncs(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
     import mlflow
 
     bundle = ModelRegistry(workspace).find("1").directory
-    tried, failures = 0, []
+    tried = 0
+    failures: list[str] = []
     for name, edit in _edits(bundle, changes).items():
         with kept_whole(bundle):
             edit()
@@ -109,7 +113,8 @@ def _pyfuncs(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
 
 def _cached(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
     """Every object that a stage's outs are restored from."""
-    tried, failures = 0, []
+    tried = 0
+    failures: list[str] = []
     with closing(StageCache(workspace, workspace.values())) as cache, redirect_stderr(StringIO()):
         for stage in STAGES:
             whole = {path: contents(workspace.root / path) for path in stage.outs.values()}
@@ -146,7 +151,8 @@ def _pinned_bases(workspace: Workspace, scratch: Path, changes: Mapping[str, Cha
         shutil.copytree(whole, scratch / "sharded", ignore=shutil.ignore_patterns("*.safetensors"))
     )
     AutoModel.from_pretrained(whole).save_pretrained(sharded, max_shard_size="200KB")
-    tried, failures = 0, []
+    tried = 0
+    failures: list[str] = []
     for directory in (whole, sharded):
         pin = BaseModelParams(
             path=str(directory), sha256=weights_sha256(directory), files=other_sha256(directory)
@@ -156,7 +162,7 @@ def _pinned_bases(workspace: Workspace, scratch: Path, changes: Mapping[str, Cha
                 tried += 1
                 failures += _accepted(
                     f"{directory.name}/{file.name}: {how}",
-                    lambda pin=pin: resolve_model(pin, scratch, scratch),
+                    partial(resolve_model, pin, scratch, scratch),
                 )
     return Tally(
         "files of a pinned base model changed", tried, "a training that takes them", failures
@@ -166,7 +172,8 @@ def _pinned_bases(workspace: Workspace, scratch: Path, changes: Mapping[str, Cha
 def _pinned_sources(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
     file = workspace.root / "reviews.csv"
     source = Source(url="reviews.csv", sha256=sha256_file(file))
-    tried, failures = 0, []
+    tried = 0
+    failures: list[str] = []
     for how in each_change(file, changes):
         tried, failures = (
             tried + 1,
@@ -180,7 +187,8 @@ def _unpinned_inputs(workspace: Workspace, changes: Mapping[str, Change]) -> Tal
     stages = {"reviews.csv": "ingest"} | {
         f"base/{file.name}": "finetune" for file in sorted((workspace.root / "base").iterdir())
     }
-    tried, failures = 0, []
+    tried = 0
+    failures: list[str] = []
     for name, stage in stages.items():
         file = workspace.root / name
         for how in each_change(file, changes):

@@ -53,7 +53,7 @@ class Worker:
             encoding="utf-8",
         )
 
-    def ask(self, **question: str | list[int]) -> dict[str, Any]:
+    def ask(self, **question: str | int | list[int]) -> dict[str, Any]:
         """The worker's answer.
 
         Raises WorkerError if it died without one, or the PipelineError that it reported.

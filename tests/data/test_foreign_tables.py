@@ -272,7 +272,7 @@ def test_rows_that_an_annotator_let_go_are_set_aside(name: str, kind: str, tmp_p
     held: list[Any] = (
         [[{"start": 0, "end": 1, "label": "PER"}]] * 60 if kind == "spans" else cycle(["x", "y"])
     )
-    columns = {
+    columns: dict[str, list[Any]] = {
         "text": TEXT,
         "_task_hash": list(range(60)),
         kind: held,

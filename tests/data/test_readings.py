@@ -257,7 +257,7 @@ def test_columns_of_questions_and_answers_are_dialogues(tmp_path: Path) -> None:
     )
     assert row["messages"] == [{"role": "system", "content": "Be brief."}, ASKED, SAID]
     shared = [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Hello."}]
-    told = [
+    told: list[dict[str, Any]] = [
         {"system": "Be brief.", "conversations": shared},
         {"system": None, "conversations": shared},
     ]
@@ -410,12 +410,15 @@ def test_tags_of_every_scheme_become_iob2(scheme: str, written: Any, tmp_path: P
         {"tokens": written(words), "tags": written(in_scheme(some, scheme))}
         for words, some in zip(tokens, tags, strict=True)
     ]
-    settings: dict[str, Any] = {
+    settings: dict[str, dict[str, Any]] = {
         "numbers": {"tag_names": NUMBERS},
         "iob1": {"tag_scheme": "iob1"},
-    }.get(scheme, {})
+    }
     found, aside = ingest(
-        tmp_path, [write(tmp_path / "a.jsonl", data)], "token-classification", **settings
+        tmp_path,
+        [write(tmp_path / "a.jsonl", data)],
+        "token-classification",
+        **settings.get(scheme, {}),
     )
     assert ([row["tags"] for row in found], aside) == (tags, [])
     assert [row["tokens"] for row in found] == tokens

@@ -6,6 +6,7 @@ import hashlib
 import random
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ SIMILARITY = 0.85
 
 
 def table(
-    texts: list[str | None], labels: list[str] | None = None, **columns: list[Any]
+    texts: Sequence[str | None], labels: list[str] | None = None, **columns: list[Any]
 ) -> pa.Table:
     count = len(texts)
     labels = labels or [LABELS[i % 3] for i in range(count)]

@@ -211,7 +211,7 @@ def test_copies_and_conflicts_are_counted_and_can_be_set_aside(tmp_path: Path) -
 
 
 def test_every_failed_check_is_in_one_error_with_its_rows(tmp_path: Path) -> None:
-    changes = {
+    changes: dict[int, dict[str, Any]] = {
         10: {"label": "neutrl"},
         11: {"label": "neutrl"},
         40: {"label": "angry"},

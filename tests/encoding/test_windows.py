@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,13 +174,11 @@ def test_a_word_longer_than_a_window_loses_its_end_and_nothing_else() -> None:
     assert max(row.windows) <= 10
 
 
-def features_of(
-    base: Path, rows: dict[str, list[object]], length: int | None
-) -> dict[str, list[object]]:
+def features_of(base: Path, rows: dict[str, list[Any]], length: int | None) -> dict[str, list[Any]]:
     return encode_rows(PROBLEM.encoding, load_tokenizer(base, length), rows, TYPES)
 
 
-def long_rows() -> dict[str, list[object]]:
+def long_rows() -> dict[str, list[Any]]:
     short = tagged_rows(60)
     joined = {
         name: [
@@ -191,7 +190,7 @@ def long_rows() -> dict[str, list[object]]:
     return {name: [*values, []] for name, values in joined.items()}
 
 
-def one_hot(features: dict[str, list[object]], width: int = 200) -> np.ndarray:
+def one_hot(features: dict[str, list[Any]], width: int = 200) -> np.ndarray:
     """A model that looks at each token alone."""
     return np.eye(width, dtype=np.float32)[collate_windows(features, 0)["input_ids"]]
 

@@ -234,7 +234,7 @@ def test_contents_in_parts_are_texts() -> None:
 
 
 def test_masked_lm_is_no_guess_where_a_column_may_hold_labels() -> None:
-    rows = {"text": ROWS["text"], "grade": [i / 2 for i in ODD]}
+    rows: dict[str, list[Any]] = {"text": ROWS["text"], "grade": [i / 2 for i in ODD]}
     with pytest.raises(ParamsError, match="fit no problem type") as error:
         guess(rows, None, {})
     assert "grade" in error.value.remedy
@@ -279,7 +279,12 @@ def test_a_prompt_of_turns_goes_with_its_answer() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["created", "note"])
 def test_what_stands_beside_a_text_does_not_make_a_pair_of_it(beside: list[str], name: str) -> None:
-    rows = {"id": ODD, name: beside, "text": ROWS["text"], "sentiment": ROWS["label"]}
+    rows: dict[str, list[Any]] = {
+        "id": ODD,
+        name: beside,
+        "text": ROWS["text"],
+        "sentiment": ROWS["label"],
+    }
     found = guess(rows, None, {})
     assert (found.problem, found.columns) == (
         "text-classification",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,15 +175,16 @@ def test_progress_of_a_long_stage_is_an_artifact_of_its_task_run(
             for one in found(server, "artifacts", artifacts={"task_run_id": ours["id"]})
         ]
 
+    def shows(percent: float) -> bool:
+        return shown() == [("progress", "progress-finetune", percent)]
+
     @task(task_run_name="finetune")
     def work() -> list[tuple[Any, ...]]:
         with suppress(TrainingError), run_page.report_to_prefect():
             report = listener.get()("finetune")
             for share in (0.25, 0.5):
                 report(1, {"progress": share, "loss": 0.1})
-                eventually(
-                    lambda share=share: shown() == [("progress", "progress-finetune", 100 * share)]
-                )
+                eventually(partial(shows, 100 * share))
             if not ends_well:
                 raise TrainingError("the loss became nan", "")
         return shown()

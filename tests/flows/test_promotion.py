@@ -76,7 +76,7 @@ def bundle_of(root: Path, version: int) -> Path:
     return download_bundle(client, found, root / "downloads")
 
 
-def error_of(root: Path, *arguments: str, **environment: str) -> dict[str, str]:
+def error_of(root: Path, *arguments: str, **environment: Any) -> dict[str, str]:
     done = ratchet(root, *arguments, "--json", code=2, **environment)
     assert "Traceback" not in done.stderr
     error: dict[str, str] = json.loads(done.stdout)["error"]

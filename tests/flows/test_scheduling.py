@@ -206,7 +206,7 @@ def logs(server: str, flow_run: dict[str, Any]) -> list[dict[str, Any]]:
 def test_an_events_runs_wait_for_one_another_and_a_killed_one_is_told(
     trained: Path, server: str
 ) -> None:
-    on_server = {"PREFECT_API_URL": server}
+    on_server: dict[str, Any] = {"PREFECT_API_URL": server}
     with (
         webhook() as (address, posted),
         serving(
@@ -249,7 +249,7 @@ def test_one_signal_ends_a_schedule_and_its_run_and_keeps_what_was_made(
 ) -> None:
     save_overrides(trained / "params.yaml", ["finetune.epochs=500"])
     kept = trained / ".ratchet" / "work" / "finetune" / "last"
-    on_server = {"PREFECT_API_URL": server}
+    on_server: dict[str, Any] = {"PREFECT_API_URL": server}
     with (
         webhook() as (address, posted),
         serving(trained, "--every", "4s", **on_server, RATCHET_WEBHOOK=address) as process,
@@ -282,7 +282,7 @@ def test_cron_keeps_the_wall_clock_when_the_clocks_change_and_workspaces_do_not_
     template: Path, trained: Path, tmp_path: Path, server: str
 ) -> None:
     other = copy_workspace(template, tmp_path / "other")
-    on_server = {"PREFECT_API_URL": server}
+    on_server: dict[str, Any] = {"PREFECT_API_URL": server}
     for root, cron in ((trained, "0 3 * * sun"), (other, "30 2 * * sun")):
         options = ("--cron", cron, "--timezone", "Europe/Berlin", "--work-pool", "machines")
         (deployed,) = ratchet_json(root, "schedule", *options, **on_server)

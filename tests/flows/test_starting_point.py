@@ -191,7 +191,7 @@ def test_without_a_champion_the_base_is_where_it_starts_and_a_lost_one_is_told(
 def test_a_champion_that_no_dvc_lock_describes_is_told(template: Path, tmp_path: Path) -> None:
     workspace = Workspace(copy_workspace(template, tmp_path / "reviews"))
     client, experiment_id = connect(workspace.default_tracking_uri, workspace.store, "tiny")
-    source = client.get_model_version("tiny", "1").source
+    source = str(client.get_model_version("tiny", "1").source)
     client.create_model_version(
         "tiny", source=source, run_id=client.create_run(experiment_id).info.run_id
     )

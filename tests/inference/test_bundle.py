@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,7 +174,9 @@ def test_a_manifest_that_is_none_is_refused(bundle: Path, text: str) -> None:
         ({"output_name": ""}, "output_name"), ({"problem": 3}, "problem"), ({"surprise": 1}, "surprise: unknown key"),
     ],
 )  # fmt: skip
-def test_settings_out_of_bounds_are_refused_by_name(bundle: Path, key: dict, says: str) -> None:
+def test_settings_out_of_bounds_are_refused_by_name(
+    bundle: Path, key: dict[str, Any], says: str
+) -> None:
     edit_json(bundle / "config.json", lambda config: config["ratchet"].update(key))
     write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
     with pytest.raises(
@@ -204,7 +207,9 @@ def test_numbers_that_are_none_are_refused(bundle: Path, value: str) -> None:
         ({"files": {f"{n}": {"sha256": "0" * 64, "bytes": 1} for n in range(2000)}}, "files"),
     ],
 )  # fmt: skip
-def test_a_manifest_out_of_bounds_is_refused_by_name(bundle: Path, change: dict, says: str) -> None:
+def test_a_manifest_out_of_bounds_is_refused_by_name(
+    bundle: Path, change: dict[str, Any], says: str
+) -> None:
     edit_json(bundle / "manifest.json", lambda manifest: manifest.update(change))
     with pytest.raises(
         BundleError, match=rf"manifest.json: \d+ of its values cannot be used:\n  {says}"
@@ -238,7 +243,9 @@ def test_json_that_nobody_wrote_is_refused(bundle: Path, name: str, text: str) -
         ({"pad_token_id": 100_000}, "the tokenizer has no token 100000"),
     ],
 )
-def test_files_that_do_not_belong_together_are_told(bundle: Path, change: dict, says: str) -> None:
+def test_files_that_do_not_belong_together_are_told(
+    bundle: Path, change: dict[str, Any], says: str
+) -> None:
     edit_json(bundle / "config.json", lambda config: config["ratchet"].update(change))
     write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
     with pytest.raises(BundleError, match=says):
@@ -364,7 +371,7 @@ def test_predicting_imports_neither_torch_nor_transformers(shipped: Path) -> Non
     assert (done.stderr, done.stdout.strip()) == ("", "positive")
 
 
-def edit_json(file: Path, edit: Callable[[dict], object]) -> None:
+def edit_json(file: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     value = json.loads(file.read_text())
     edit(value)
     file.write_text(json.dumps(value))

@@ -21,7 +21,7 @@ from workspaces import clean_environment
 
 from tasks.core.errors import GateError
 from tasks.lifecycle.alias import WRITING, read_alias
-from tasks.lifecycle.decisions import Decision
+from tasks.lifecycle.decisions import Decision, Outcome
 from tasks.lifecycle.ledger import ChampionHistory, Ledger, champion_history
 from tasks.lifecycle.registry import CHAMPION, connect
 
@@ -336,7 +336,7 @@ def test_the_claims_are_hidden_from_the_list_of_experiments(
     assert int(ledger.client.get_model_version_by_alias(NAME, CHAMPION).version) == 1
 
 
-def moves(*steps: tuple[str, int]) -> ChampionHistory:
+def moves(*steps: tuple[Outcome, int]) -> ChampionHistory:
     return champion_history(
         [
             Decision(outcome, version, None, "", move=i)

@@ -142,10 +142,13 @@ def test_addresses_elsewhere_stay(two_versions: Path, tmp_path: Path) -> None:
     }
     for name, address in elsewhere.items():
         client.create_experiment(name, artifact_location=address)
+
+    def location(name: str) -> str:
+        experiment = client.get_experiment_by_name(name)
+        assert experiment is not None
+        return str(experiment.artifact_location)
+
     follow_move(database, root / ".ratchet", "tiny")
     for name, address in elsewhere.items():
-        assert client.get_experiment_by_name(name).artifact_location == address
-    assert (
-        client.get_experiment_by_name("tiny").artifact_location
-        == f"{root.as_uri()}/.ratchet/mlartifacts"
-    )
+        assert location(name) == address
+    assert location("tiny") == f"{root.as_uri()}/.ratchet/mlartifacts"

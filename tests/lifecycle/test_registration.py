@@ -124,9 +124,10 @@ def test_a_version_that_a_machine_left_which_died_is_removed_by_whoever_looks_ne
     register: Callable[..., Registered], client: Any, uri: str, tmp_path: Path
 ) -> None:
     first = register()
-    doubled = lambda: client.create_model_version(  # noqa: E731
-        "tiny", source="file:///elsewhere", tags={CONTENT_KEY: KEY}
-    )
+
+    def doubled() -> None:
+        client.create_model_version("tiny", source="file:///elsewhere", tags={CONTENT_KEY: KEY})
+
     doubled()  # a machine had looked before the first was there, and died before it kept one
     assert (register().version, [int(v.version) for v in versions(client, "tiny")]) == (
         first.version,

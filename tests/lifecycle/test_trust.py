@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_a_bundle_whose_labels_have_an_older_form_is_compared_by_what_they_mean(
     opened = {}
     for name, labels in forms.items():
         bundle = Path(shutil.copytree(trained / "models" / "bundle", tmp_path / name))
-        remake(bundle, lambda settings, labels=labels: settings.update(labels=labels))
+        remake(bundle, methodcaller("update", labels=labels))
         opened[name] = open_bundle(bundle)
     check_labels(opened["older"], opened["newer"])
     assert set(known_labels(opened["older"])) == set(opened["newer"].labels)

@@ -78,7 +78,7 @@ def test_splits_are_named_by_all_sources_or_by_none() -> None:
 def test_params_are_frozen() -> None:
     params = parse(MINIMAL)
     with pytest.raises(ValueError, match="frozen"):
-        params.seed = 1  # type: ignore[misc]
+        params.seed = 1
 
 
 def test_an_override_is_read_as_yaml_and_leaves_the_values_alone() -> None:

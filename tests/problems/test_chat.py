@@ -75,7 +75,7 @@ def whole_text(dialogue: Any) -> str:
 
 
 def test_tokens_are_those_of_the_models_own_template() -> None:
-    theirs = AutoTokenizer.from_pretrained(base())
+    theirs: Any = AutoTokenizer.from_pretrained(base())
     encoder = DialogueEncoder(tokenizer())
     for messages in chat_rows(20)["messages"]:
         assert (
@@ -344,7 +344,11 @@ def test_metrics_are_those_of_the_models_own_loss() -> None:
 
 
 def test_dialogues_are_known_by_their_form() -> None:
-    rows = {"id": [1, 2], "tags": [["a"], ["b"]], "conversations": [turns("a", "b"), None]}
+    rows: dict[str, list[Any]] = {
+        "id": [1, 2],
+        "tags": [["a"], ["b"]],
+        "conversations": [turns("a", "b"), None],
+    }
     assert PROBLEM.rows.guess_columns(rows) == {"messages": "conversations"}
     assert PROBLEM.rows.guess_columns({**rows, "system": ["Be brief.", None]}) == {
         "messages": ("system", "conversations")

@@ -26,6 +26,7 @@ from tasks.params.schema import EvaluateParams, save_overrides
 from tasks.params.workspace import Workspace
 from tasks.problems import load_problem
 from tasks.scoring.tokens import GUESSES, LEAD, LIKELIHOOD, reduce_masked
+from tasks.training.networks.architecture import token_embeddings
 from tasks.training.networks.scratch_model import (
     SPECIAL,
     Shape,
@@ -346,7 +347,7 @@ def test_its_checkpoint_is_another_workspaces_base(adapted: Path) -> None:
         load_problem(name).objective.load_model(root / checkpoint, labels)
         for name, labels in (("text-classification", ("a", "b")), ("masked-lm", ()))
     )
-    assert torch.equal(model.get_input_embeddings().weight, start.get_input_embeddings().weight)
+    assert torch.equal(token_embeddings(model), token_embeddings(start))
 
 
 def test_from_scratch_it_makes_its_own_base(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_one_answer_of_tags_of_scores_and_of_several_labels_is_known() -> None:
         load_problem("text-pair-score").scoring, np.linspace(0, 1, 9, dtype=np.float32)[:, None]
     )
     assert is_constant(
-        load_problem("multi-label-classification").scoring, np.tile(np.float32([3, -3]), (9, 1))
+        load_problem("multi-label-classification").scoring, np.asarray([[3, -3]] * 9, np.float32)
     )
 
 
@@ -60,7 +60,7 @@ def test_dealing_keeps_every_output_and_the_shape_of_ragged_rows() -> None:
 def test_what_knows_nothing_is_not_above_chance_and_what_knows_is(metric: str) -> None:
     draw = np.random.default_rng(2)
     perfect, references = draw_rows(draw, 600)
-    constant = np.tile(np.float32([1, 0]), (600, 1))
+    constant = np.asarray([[1, 0]] * 600, np.float32)
     knows = difference_to_chance(CLASSES.scoring, metric, perfect, references, LABELS, RESAMPLING)
     guesses = difference_to_chance(
         CLASSES.scoring,

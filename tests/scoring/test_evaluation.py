@@ -61,7 +61,8 @@ def write_checkpoint(root: Path, base: Path, bias: Sequence[float] | None = None
     seed_everything(0)
     model = PROBLEM.objective.load_model(base, LABELS)
     if bias is not None:
-        model.classifier.bias.data[:] = model.classifier.bias.data.new_tensor(bias)
+        biases = model.get_parameter("classifier.bias").data
+        biases[:] = biases.new_tensor(bias)
     model.save_pretrained(root / "checkpoint")
 
 

@@ -88,7 +88,7 @@ def test_resampled_metrics_are_the_metrics_of_the_drawn_rows() -> None:
 
 def outputs_of(confidences: list[float]) -> np.ndarray:
     """Two-class outputs that predict class 0 with these probabilities."""
-    return np.log(np.asarray([[p, 1 - p] for p in confidences])).astype(np.float32)
+    return np.log([[p, 1 - p] for p in confidences]).astype(np.float32)
 
 
 def test_calibration_error_is_zero_where_confidence_is_accuracy() -> None:

@@ -168,6 +168,7 @@ def test_a_new_head_starts_from_how_frequent_labels_are(base_dir: Path, weights:
     PROBLEM.objective.losses["default"](
         logits, torch.from_numpy(references), label_smoothing=0, class_weights=class_weights
     ).backward()
+    assert logits.grad is not None
     np.testing.assert_allclose(logits.grad.sum(0).numpy(), 0, atol=5e-3)
     PROBLEM.objective.start_head({}, train, weights)
     assert torch.equal(bias, settled)
@@ -283,7 +284,7 @@ def test_splits_count_each_label(tmp_path: Path) -> None:
 
 
 def test_a_text_stays_what_it_was_if_half_of_its_labels_do() -> None:
-    rows = {"text": ["Where is my card now?"], "labels": [["a", "b"]]}
+    rows: dict[str, list[Any]] = {"text": ["Where is my card now?"], "labels": [["a", "b"]]}
     test = PROBLEM.scoring.behaviour_tests(rows, ("a", "b", "c"), EvaluateParams(), seed=0)[0]
     before = np.asarray(
         [[1, 1, -1], [1, 1, -1], [1, 1, -1], [-1, -1, -1], [-1, -1, -1]], np.float32

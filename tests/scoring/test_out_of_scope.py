@@ -48,7 +48,7 @@ def f1_of(outputs: np.ndarray, references: np.ndarray) -> float:
 def test_no_other_threshold_has_a_better_f1(rows: int) -> None:
     draw = np.random.default_rng(rows)
     actual = draw.random(rows) < 0.3
-    scores = np.round(draw.normal(size=rows) + 2 * actual, 1)
+    scores = np.round(draw.normal(size=rows) + 2 * actual, 1).astype(np.float64)
     found = best_threshold(scores, actual)
     assert found is not None
     others = [

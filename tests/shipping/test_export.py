@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,12 +33,14 @@ def problem() -> Problem:
 
 
 @pytest.fixture(scope="module")
-def validation(exported: Exported) -> dict[str, list]:
+def validation(exported: Exported) -> dict[str, list[Any]]:
     return read_features(exported.tokens / "validation.arrow")
 
 
 @pytest.fixture(scope="module")
-def torch_outputs(exported: Exported, problem: Problem, validation: dict[str, list]) -> np.ndarray:
+def torch_outputs(
+    exported: Exported, problem: Problem, validation: dict[str, list[Any]]
+) -> np.ndarray:
     return predict_torch(
         problem.objective.load_model(exported.checkpoint, LABELS), problem.encoding, validation, PAD
     )
@@ -48,12 +52,13 @@ def candidate(exported: Exported, recipe: str) -> OnnxModel:
 
 def run_export(
     exported: Exported, candidates: Path, recipes: tuple[str, ...], checkpoint: Path | None = None
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     export_candidates(
         exported.tokens, checkpoint or exported.checkpoint, candidates,
         problem=PROBLEM, labels=LABELS, export=ExportParams(recipes=recipes, calibration_rows=16), seed=0, report=silent,
     )  # fmt: skip
-    return json.loads((candidates / "export.json").read_text())["recipes"]
+    written: list[dict[str, Any]] = json.loads((candidates / "export.json").read_text())["recipes"]
+    return written
 
 
 def test_every_recipe_is_built_and_written_down(exported: Exported) -> None:
@@ -100,7 +105,7 @@ def test_padding_never_changes_logits(exported: Exported, problem: Problem, reci
 def test_int8_agrees_with_torch_on_99_percent_of_rows(
     exported: Exported,
     problem: Problem,
-    validation: dict[str, list],
+    validation: dict[str, list[Any]],
     torch_outputs: np.ndarray,
     recipe: str,
 ) -> None:
@@ -236,8 +241,12 @@ def make_other(architecture: str, directory: Path) -> None:
     )
 
     torch.manual_seed(0)
-    size = {"vocab_size": 200, "max_position_embeddings": 80, "num_labels": len(LABELS)}
-    config = {
+    size: dict[str, Any] = {
+        "vocab_size": 200,
+        "max_position_embeddings": 80,
+        "num_labels": len(LABELS),
+    }
+    configs: dict[str, Callable[[], Any]] = {
         "distilbert": lambda: DistilBertConfig(
             dim=32, n_layers=2, n_heads=4, hidden_dim=64, **size
         ),
@@ -257,9 +266,9 @@ def make_other(architecture: str, directory: Path) -> None:
             embedding_size=16,
             **size,
         ),
-    }[architecture]()
+    }
     AutoModelForSequenceClassification.from_config(
-        config, attn_implementation="eager"
+        configs[architecture](), attn_implementation="eager"
     ).save_pretrained(directory)
 
 

@@ -67,9 +67,9 @@ def make_tokens(directory: Path) -> None:
         ):
             writer.write_table(table)
         start += count
-    TokensInfo(MAX_LENGTH, tokenizer.token_to_id("[PAD]"), ROWS, dict.fromkeys(ROWS, 0.0)).write(
-        directory
-    )
+    pad = tokenizer.token_to_id("[PAD]")
+    assert pad is not None
+    TokensInfo(MAX_LENGTH, pad, ROWS, dict.fromkeys(ROWS, 0.0)).write(directory)
 
 
 def train(base: Path, tokens: Path, checkpoint: Path, epochs: int = 6) -> None:

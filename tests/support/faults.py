@@ -49,12 +49,12 @@ def arm(told: str) -> None:
         return real_open(file, mode, *arguments, **named)
 
     real_open = io.open
-    io.open = builtins.open = opened  # type: ignore[assignment]
+    io.open = builtins.open = opened
     for name in ("fsync", "rename", "replace"):
         setattr(os, name, counted(getattr(os, name)))
     from tasks.core import files
 
-    files._exchange = counted(files._exchange)  # type: ignore[assignment]
+    files._exchange = counted(files._exchange)
     from mlflow import MlflowClient
 
     for name in WRITERS:

@@ -121,7 +121,7 @@ def refusals(kind: str, rows: int, times: int, seed: int) -> dict[str, float]:
         perfect, references = draw_rows(draw, rows)
         # 36% of the rows dealt cost 10 points of accuracy
         ours, plain = {
-            "constant": (np.tile(np.float32([1, 0]), (rows, 1)), perfect),
+            "constant": (np.asarray([[1, 0]] * rows, np.float32), perfect),
             "guess": (deal(perfect, draw.permutation(rows)), deal(perfect, draw.permutation(rows))),
             "good": (perfect, spoil(draw, perfect, 0.18)),
             "equal": (spoil(draw, perfect, 0.09), spoil(draw, perfect, 0.09)),

@@ -115,7 +115,7 @@ def running(binaries: Path) -> Iterator[Postgres]:
         os.chown(home, user.pw_uid, user.pw_gid)
         identity |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     try:
-        initdb = [
+        initdb: list[str | Path] = [
             binaries / "initdb",
             "-D",
             home / "data",
@@ -132,7 +132,7 @@ def running(binaries: Path) -> Iterator[Postgres]:
         port = free_port()
         settings = [part for setting in SETTINGS for part in ("-c", setting)]
         with (home / "log").open("wb") as log:
-            command = [
+            command: list[str | Path] = [
                 binaries / "postgres",
                 "-D",
                 home / "data",
@@ -155,8 +155,8 @@ def running(binaries: Path) -> Iterator[Postgres]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _wait(binaries: Path, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    ready = [binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+def _wait(binaries: Path, port: int, process: subprocess.Popen[Any], log: Path) -> None:
+    ready: list[str | Path] = [binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
     for _ in range(200):
         assert process.poll() is None, log.read_text()
         if subprocess.run(ready, check=False).returncode == 0:

@@ -45,6 +45,6 @@ def tagged_rows(count: int, seed: int = 0) -> dict[str, list[Any]]:
                 "text": text,
                 "entities": sorted({tag[2:] for tag in tags if tag != "O"}),
             }
-            for name, value in {**row, "domain": draw.choice(("films", "hotels"))}.items():
-                rows[name].append(value)
+            for column, value in {**row, "domain": draw.choice(("films", "hotels"))}.items():
+                rows[column].append(value)
     return rows

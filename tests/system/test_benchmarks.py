@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as everything
-from benchmarks.sections import Section, ratios
+from benchmarks.sections import BenchmarkSection, ratios
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,13 +40,14 @@ def test_a_section_takes_its_place_and_the_others_stay(
     monkeypatch.setattr(everything, "HERE", tmp_path)
     monkeypatch.setattr(everything, "RESULTS", tmp_path / "RESULTS.md")
     first, second = everything.NAMES[:2]
-    everything.keep(second, Section("Second", ("a", "b"), [("1", "2")]))
+    everything.keep(second, BenchmarkSection("Second", ("a", "b"), [("1", "2")]))
     everything.keep(
-        first, Section("First", ("a",), [("x",)], ["A note."], {"x": 1.0, "y": 2.0}, "rows/s")
+        first,
+        BenchmarkSection("First", ("a",), [("x",)], ["A note."], {"x": 1.0, "y": 2.0}, "rows/s"),
     )
-    everything.keep(second, Section("Second", ("a", "b"), [("3", "4")]))
+    everything.keep(second, BenchmarkSection("Second", ("a", "b"), [("3", "4")]))
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "OTHER")
-    everything.keep(second, Section("Second", ("a", "b"), [("5", "6")]))
+    everything.keep(second, BenchmarkSection("Second", ("a", "b"), [("5", "6")]))
     text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert text.index("| 3 | 4 |") < text.index("| 5 | 6 |")  # another kind of machine
     assert text.index("## First") < text.index("## Second")

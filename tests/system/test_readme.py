@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import tiny_rows
@@ -104,7 +105,7 @@ def test_the_commands_of_a_page_are_ones_that_exist(page: Path) -> None:
     import flows.cli.main  # noqa: F401, the commands join the app
     from flows.cli.console import app
 
-    root = get_command(app)
+    root: Any = get_command(app)
     blocks = re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     lines = [
         re.sub(r"^\$ (\.venv/bin/)?", "", line) for block in blocks for line in block.splitlines()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg2
@@ -44,7 +45,7 @@ class Stores:
     mlflow_database: str
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, Any]:
         return {
             "MLFLOW_TRACKING_URI": self.mlflow.url,
             "PREFECT_API_URL": f"{self.prefect.url}/api",

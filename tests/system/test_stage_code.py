@@ -150,8 +150,8 @@ def as_earlier(root: Path, *, digests: bool) -> None:
                 for path in (f"tasks/{name}.py", "../../tasks/core/files.py")
             ]
             stage["deps"] = [*stage.get("deps", []), *code]
-        with (root / "dvc.lock").open("w") as file:
-            YAML().dump(lock, file)
+        with (root / "dvc.lock").open("w") as stream:
+            YAML().dump(lock, stream)
 
 
 @pytest.mark.parametrize("digests", [True, False])
@@ -177,7 +177,8 @@ def test_an_upgrade_trains_no_model_again(trained: Path, *, digests: bool) -> No
         before["mlflow_run_id"],
     )
     assert after["content_key"] == before["content_key"]
-    assert [version.version for version in client.search_model_versions("name = 'tiny'")] == [1]
+    registered = client.search_model_versions("name = 'tiny'")
+    assert [int(version.version) for version in registered] == [1]
     tags = client.get_model_version("tiny", "1").tags
     assert (tags[CONTENT_KEY], tags[EARLIER_KEY]) == (before["content_key"], "e" * 64)
     for key in (before["content_key"], "e" * 64):

@@ -97,17 +97,18 @@ def test_an_adapter_on_another_base_is_an_error(
     adapter = str(tmp_path / "first" / "checkpoint" / ADAPTER)
     other = tmp_path / "other"
     shutil.copytree(base_dir, other)
-    model = PROBLEM.objective.load_model(base_dir, LABELS).base_model
+    model: Any = PROBLEM.objective.load_model(base_dir, LABELS).base_model
     with torch.no_grad():
         model.embeddings.word_embeddings.weight[7] += 1
     model.save_pretrained(other)
     with pytest.raises(ParamsError, match="made on another base model") as caught:
         run(other, tokens, tmp_path / "second", method="lora", adapter=adapter)
     assert "base_model" in caught.value.remedy
-    for params, says in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"method": "rslora"}, "method: 'lora', not 'rslora'"),
         ({"sizes": SIZES | {"rank": 2}}, "sizes.rank: 4, not 2"),
-    ):
+    ]
+    for params, says in refused:
         with pytest.raises(ParamsError, match=says):
             run(
                 base_dir,

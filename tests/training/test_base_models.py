@@ -27,7 +27,7 @@ from tasks.training.networks.architecture import untrained_parameters
 
 PROBLEM = load_problem("text-classification")
 Tensors = dict[str, torch.Tensor]
-SAVED = {"max_shard_size": "20KB"}
+SAVED: dict[str, Any] = {"max_shard_size": "20KB"}
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from tasks.finetuning import finetune_model
 from tasks.params.finetuning import FinetuneParams
 from tasks.params.schema import BaseModelParams
 from tasks.problems import load_problem
+from tasks.training.networks.architecture import token_embeddings
 from tasks.training.networks.label_transfer import carry_over, checkpoint_labels, label_axes
 from tasks.training.networks.torch_outputs import predict_torch
 
@@ -192,7 +193,7 @@ def test_a_checkpoint_without_labels_is_gone_on_from_too(base_dir: Path, tmp_pat
     assert objective.labels_of(checkpoint_labels(tmp_path)) == []
     model = objective.load_model(base_dir, ())
     with torch.no_grad():
-        model.get_input_embeddings().weight.zero_()
+        token_embeddings(model).zero_()
     carry_over(model, old)
     for name, values in model.state_dict().items():
         assert torch.equal(values, old.state_dict()[name]), name

@@ -54,7 +54,7 @@ def shaken(tuning: Tuning) -> Tuning:
     """As if it had been trained: every weight that is trained has moved."""
     with torch.no_grad():
         for parameter in trained_parameters(tuning.model).values():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(0.1 * torch.randn_like(parameter))
     return tuning
 
 
@@ -210,11 +210,12 @@ def test_named_target_modules_alone_are_changed() -> None:
 def test_a_language_models_own_head_is_not_trained() -> None:
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    for architecture, kind in (
-        ("gpt2", AutoModelForCausalLM),
-        ("llama", AutoModelForCausalLM),
-        ("bert", AutoModelForMaskedLM),
-    ):
+    kinds: dict[str, Any] = {
+        "gpt2": AutoModelForCausalLM,
+        "llama": AutoModelForCausalLM,
+        "bert": AutoModelForMaskedLM,
+    }
+    for architecture, kind in kinds.items():
         whole = kind.from_config(ARCHITECTURES[architecture]())
         stored = body_dir(f"{architecture}")
         whole.save_pretrained(copy := stored.parent / f"whole-{architecture}")
