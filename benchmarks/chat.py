@@ -1,9 +1,12 @@
-"""Fine-tuning a chat model by LoRA, tokens a second: ours (dialogues packed) beside transformers' Trainer, which pads them.
+"""LoRA fine-tuning of a chat model, in tokens a second.
+
+Our loop, which packs dialogues, against transformers' Trainer, which pads them.
 
 python -m benchmarks.chat         # SmolLM2-135M-Instruct on small talk
 python -m benchmarks.chat --quick
 
-Both see the same dialogues, eight a batch, learn the assistant's tokens alone, and train the same LoRA weights. Padding is not counted.
+Both see the same dialogues, eight a batch, compute the loss on the assistant's tokens only, and
+train the same LoRA weights. Padding tokens are not counted.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ MODULE = "benchmarks.chat"
 
 
 def measure(quick: bool) -> BenchmarkSection:
-    """Steps of each in turns."""
+    """Time a few training steps of each variant, in turns."""
     from benchmarks.material import computes_bfloat16, default_workspace
 
     rounds, steps = (2, 1) if quick else (5, 3)
@@ -34,50 +37,49 @@ def measure(quick: bool) -> BenchmarkSection:
         workspace = default_workspace(Path(scratch), "tokenize", example="chat")
         common = {"root": str(workspace.root), "steps": steps}
         variants = (OURS, *([BFLOAT16] if computes_bfloat16() else []), TRAINER)
-        found = alternate(MODULE, {name: common | {"variant": name} for name in variants}, rounds)
+        settings = {name: common | {"variant": name} for name in variants}
+        answers = alternate(MODULE, settings, rounds)
     rates = {
-        name: [turn["tokens"] / turn["seconds"] for turn in turns] for name, turns in found.items()
+        name: [turn["tokens"] / turn["seconds"] for turn in turns]
+        for name, turns in answers.items()
     }
     rows = [
         [name, f"{np.median(rates[name]):.0f}", ratios(rates[TRAINER], rates[name])]
         for name in rates
     ]
-    return BenchmarkSection(
-        "Chat: fine-tuning", ("variant", "tokens/s", "over Trainer's"), rows, ["Wanted: 2x."]
-    )
+    header = ("variant", "tokens/s", "over Trainer's")
+    return BenchmarkSection("Chat: fine-tuning", header, rows, ["Wanted: 2x."])
 
 
 def serve(root: str, variant: str, steps: int) -> None:
-    """A variant's own process."""
+    """Answer questions in one variant's own process."""
     from benchmarks.material import epoch_batches, some_batches
     from tasks.encoding.token_files import read_tokens, token_lengths
     from tasks.shipping.workers import answer_questions
 
     makers = {OURS: ours, BFLOAT16: partial(ours, precision="bf16"), TRAINER: trainer}
-    train, every = makers[variant](Path(root)), epoch_batches(Path(root), BATCH)
+    train, all_batches = makers[variant](Path(root)), epoch_batches(Path(root), BATCH)
     lengths = token_lengths(read_tokens(Path(root) / "data" / "tokens" / "train.arrow"))
 
     def turn(number: int) -> dict[str, Any]:
-        batches = some_batches(every, 1 if number < 0 else steps, number + 1)
+        batches = some_batches(all_batches, 1 if number < 0 else steps, number + 1)
         started = time.perf_counter()
         train(batches)
-        return {
-            "tokens": int(lengths[np.concatenate(batches)].sum()),
-            "seconds": time.perf_counter() - started,
-        }
+        seconds = time.perf_counter() - started
+        return {"tokens": int(lengths[np.concatenate(batches)].sum()), "seconds": seconds}
 
     answer_questions({"turn": turn})
 
 
 def ours(root: Path, precision: str = "auto") -> Callable[[Sequence[np.ndarray]], None]:
-    """The training loop's own steps."""
+    """The steps of our own training loop."""
     from benchmarks.material import training_steps
 
     return training_steps(root, "finetune.epochs=100", f"finetune.precision={precision}")
 
 
 def trainer(root: Path) -> Callable[[Sequence[np.ndarray]], None]:
-    """transformers' Trainer as it comes, with peft's LoRA of the same rank on the same layers."""
+    """transformers' Trainer with its defaults; peft's LoRA of our rank on the same layers."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq
     from transformers import Trainer as Loop
@@ -93,14 +95,13 @@ def trainer(root: Path) -> Callable[[Sequence[np.ndarray]], None]:
     adapter = LoraConfig(
         r=sizes.rank, lora_alpha=sizes.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base, use_safetensors=True), adapter
-    )
+    network = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True)
+    model = get_peft_model(network, adapter)
     tokenizer = AutoTokenizer.from_pretrained(base)
     features = read_tokens(root / "data" / "tokens" / "train.arrow").to_pydict()
-    # ours stand where a token is guessed, transformers moves them there itself
+    # our labels are already shifted by one token; transformers shifts them itself
     labels = [
-        [-100, *(wanted if wanted >= 0 else -100 for wanted in row[:-1])]
+        [-100, *(token if token >= 0 else -100 for token in row[:-1])]
         for row in next_tokens(features)
     ]
     arguments = trainer_arguments(root, per_device_train_batch_size=BATCH)
@@ -111,12 +112,8 @@ def trainer(root: Path) -> Callable[[Sequence[np.ndarray]], None]:
             {"input_ids": ids[row], "attention_mask": [1] * len(ids[row]), "labels": labels[row]}
             for row in rows
         ]
-        Loop(
-            model=model,
-            args=arguments,
-            train_dataset=data,
-            data_collator=DataCollatorForSeq2Seq(tokenizer),
-        ).train()
+        collate = DataCollatorForSeq2Seq(tokenizer)
+        Loop(model=model, args=arguments, train_dataset=data, data_collator=collate).train()
 
     return run
 

@@ -1,9 +1,12 @@
-"""Tokens a second of a chat model at batch 1: every ONNX recipe beside PyTorch's `generate`, and whether they say the same.
+"""Tokens a second of a chat model at batch 1: every ONNX recipe against PyTorch's `generate`.
+
+Also how far their answers agree.
 
 python -m benchmarks.generation         # SmolLM2-135M-Instruct
 python -m benchmarks.generation --quick # shorter answers
 
-Answers are greedy and not ended early. The time is from the question to the last token, reading the question included.
+Decoding is greedy and never ends early. Time runs from the question to the last token and includes
+the prefill.
 """
 
 from __future__ import annotations
@@ -21,59 +24,60 @@ from benchmarks.sections import BenchmarkSection, alternate, ratios, run_alone
 TORCH = "PyTorch fp32, generate"
 RECIPES = ("int8-dynamic", "int8-weights", "int4-weights")
 PROMPTS = (
-    "Good morning! How are you today?", "What is a good name for a cat?", "Name three fruits.", "Why is the sky blue?",
-    "I had a bad day at work.", "How do I boil an egg?", "Tell me a very short story.", "What should I read next?",
-)  # fmt: skip
+    "Good morning! How are you today?",
+    "What is a good name for a cat?",
+    "Name three fruits.",
+    "Why is the sky blue?",
+    "I had a bad day at work.",
+    "How do I boil an egg?",
+    "Tell me a very short story.",
+    "What should I read next?",
+)
 ROOM = 512  # tokens
 MODULE = "benchmarks.generation"
 
 
 def measure(quick: bool) -> BenchmarkSection:
-    """A question a round to each variant."""
+    """Ask each variant one question a round."""
     rounds, tokens = (2, 8) if quick else (4, 48)
     with tempfile.TemporaryDirectory() as scratch:
         graphs = export(base_model(), Path(scratch))
-        settings = {name: {"graph": str(graph), "tokens": tokens} for name, graph in graphs.items()}
-        found = alternate(MODULE, {TORCH: {"graph": "", "tokens": tokens}} | settings, rounds)
+        settings = {TORCH: {"graph": "", "tokens": tokens}}
+        settings |= {
+            name: {"graph": str(graph), "tokens": tokens} for name, graph in graphs.items()
+        }
+        answers = alternate(MODULE, settings, rounds)
         sizes = {name: graph.stat().st_size for name, graph in graphs.items()}
     sizes[TORCH] = (base_model() / "model.safetensors").stat().st_size
-    rates = {name: [tokens / turn["seconds"] for turn in turns] for name, turns in found.items()}
+    rates = {name: [tokens / turn["seconds"] for turn in turns] for name, turns in answers.items()}
     rows = []
-    for name, turns in found.items():
+    for name, turns in answers.items():
         speed = [f"{np.median(rates[name]):.1f}", ratios(rates[TORCH], rates[name])]
-        rows.append([name, f"{sizes[name] / 1e6:.0f}", *speed, f"{same(turns, found[TORCH]):.0%}"])
+        agreement = f"{same(turns, answers[TORCH]):.0%}"
+        rows.append([name, f"{sizes[name] / 1e6:.0f}", *speed, agreement])
     note = (
         f"Answers of {tokens} tokens to {rounds} questions. Wanted of int8 or int4: 3x. "
-        "`generate` has to be kept from ending early, and says something else where an answer would end: "
-        "from there on no other variant says the same."
+        "`generate` has to be kept from ending early, and says something else where an answer "
+        "would end: from there on no other variant says the same."
     )
     header = ("variant", "MB", "tokens/s", "over PyTorch", "tokens as PyTorch's, from the first on")
-    return BenchmarkSection(
-        "Chat: writing",
-        header,
-        rows,
-        [note],
-        {name: float(np.median(values)) for name, values in rates.items()},
-        "tokens/s",
-    )
+    bars = {name: float(np.median(by_round)) for name, by_round in rates.items()}
+    return BenchmarkSection("Chat: writing", header, rows, [note], bars, "tokens/s")
 
 
 def same(turns: list[dict[str, Any]], others: list[dict[str, Any]]) -> float:
-    """The share of tokens up to the first that differs."""
-    counts = [
-        sum(
-            1
-            for _ in takewhile(
-                lambda pair: pair[0] == pair[1], zip(one["ids"], other["ids"], strict=True)
-            )
-        )
-        for one, other in zip(turns, others, strict=True)
-    ]
-    return sum(counts) / sum(len(turn["ids"]) for turn in turns)
+    """The share of tokens before the first that differs."""
+
+    def common_prefix(pair: tuple[dict[str, Any], dict[str, Any]]) -> int:
+        tokens = zip(pair[0]["ids"], pair[1]["ids"], strict=True)
+        return sum(1 for _ in takewhile(lambda ids: ids[0] == ids[1], tokens))
+
+    agreeing = sum(map(common_prefix, zip(turns, others, strict=True)))
+    return agreeing / sum(len(turn["ids"]) for turn in turns)
 
 
 def base_model() -> Path:
-    """SmolLM2's directory, downloaded and converted once."""
+    """SmolLM2's directory; the model is downloaded and converted once."""
     from tasks.data.sources.fetching import resolve_model
     from tasks.params.schema import BaseModelParams
     from tasks.params.workspace import cache_dir
@@ -91,11 +95,10 @@ def export(model: Path, scratch: Path) -> dict[str, Path]:
     from tasks.problems import load_problem
     from tasks.shipping.graphs.decoder import trace_causal
 
-    kind = load_problem("chat")
-    network = kind.objective.load_model(model, ()).eval()
-    example = kind.encoding.collate(
-        encode_rows(kind.encoding, load_tokenizer(model, ROOM), kind.decoding.example(), ()), 0
-    )
+    chat, tokenizer = load_problem("chat"), load_tokenizer(model, ROOM)
+    network = chat.objective.load_model(model, ()).eval()
+    features = encode_rows(chat.encoding, tokenizer, chat.decoding.example(), ())
+    example = chat.encoding.collate(features, 0)
     material = Material(trace_causal(network, example, OUTPUT_NAME, 17), network.config, [], 0)
     graphs = {}
     for name, build in {"fp32": _fp32, **{name: BUILD[name] for name in RECIPES}}.items():
@@ -105,7 +108,7 @@ def export(model: Path, scratch: Path) -> dict[str, Path]:
 
 
 def serve(graph: str, tokens: int) -> None:
-    """A variant's own process."""
+    """Answer questions in one variant's own process."""
     import torch
 
     from tasks.encoding.dialogue_encoding import DialogueEncoder
@@ -124,22 +127,22 @@ def serve(graph: str, tokens: int) -> None:
 
         def write(ids: list[int], count: int) -> list[int]:
             with torch.inference_mode():
-                given = torch.tensor([ids])
-                return network.generate(
-                    given,
-                    attention_mask=torch.ones_like(given),
+                prompt = torch.tensor([ids])
+                output = network.generate(
+                    prompt,
+                    attention_mask=torch.ones_like(prompt),
                     max_new_tokens=count,
                     min_new_tokens=count,
                     do_sample=False,
-                )[0, len(ids) :].tolist()
+                )
+                return output[0, len(ids) :].tolist()
 
     def turn(number: int) -> dict[str, object]:
-        ids = encoder.encode(
-            [{"role": "user", "content": PROMPTS[number % len(PROMPTS)]}]
-        ).input_ids
+        question = {"role": "user", "content": PROMPTS[number % len(PROMPTS)]}
+        ids = encoder.encode([question]).input_ids
         started = time.perf_counter()
-        said = write(ids, tokens)
-        return {"seconds": time.perf_counter() - started, "ids": said}
+        answer = write(ids, tokens)
+        return {"seconds": time.perf_counter() - started, "ids": answer}
 
     answer_questions({"turn": turn})
 

@@ -1,10 +1,13 @@
-"""Every fine-tuning method on the repository's default workspace: what it trains, takes and comes to, as a Markdown table.
+"""Every fine-tuning method on the default workspace, as a Markdown table.
 
-    python -m benchmarks.methods --rows 2000 --seeds 3     # one process a run; keep the machine quiet
-    python -m benchmarks.methods --quick                   # 200 rows, one seed: whether it works at all
+Trained parameters, time, memory and macro-F1 of each.
 
-Data, base model, epochs and all else are params.yaml's; the method and its learning rate are the table below's. Metrics are of the
-whole test split. Peak memory is of the process that trains, libraries included (of the card on CUDA).
+    python -m benchmarks.methods --rows 2000 --seeds 3  # a process a run; keep the machine quiet
+    python -m benchmarks.methods --quick                # 200 rows, one seed: whether it works
+
+Data, base model, epochs and all other parameters come from params.yaml; the method and its learning
+rate come from the table below. Metrics cover the whole test split. Peak memory is the training
+process's, libraries included (the GPU's on CUDA).
 """
 
 from __future__ import annotations
@@ -21,12 +24,23 @@ from typing import Any
 from benchmarks.material import ROOT, default_workspace, keep_rows
 from tasks.core.quiet import quiet_libraries
 
-# the less a method trains, and the further from the output, the larger its steps. No search: of one to three rates each was taken the
-# one that did best in one epoch of 1,000 rows, 32 steps, which are too few for bitfit, p-tuning and rslora to tell (theirs are guesses)
+# The fewer parameters a method trains, and the further from the output, the larger its rate. There
+# was no search: of one to three rates a method, the best after one epoch of 1,000 rows (32 steps).
+# So few steps cannot tell rates apart for bitfit, p-tuning and rslora; theirs are guesses.
 LEARNING_RATES = {
-    "full": 1e-4, "frozen": 1e-2, "lora": 3e-3, "rslora": 2e-3, "dora": 3e-3, "adalora": 1e-2, "ia3": 3e-2, "bitfit": 3e-3,
-    "adapter": 1e-2, "prefix-tuning": 1e-2, "prompt-tuning": 1e-1, "p-tuning": 1e-3,
-}  # fmt: skip
+    "full": 1e-4,
+    "frozen": 1e-2,
+    "lora": 3e-3,
+    "rslora": 2e-3,
+    "dora": 3e-3,
+    "adalora": 1e-2,
+    "ia3": 3e-2,
+    "bitfit": 3e-3,
+    "adapter": 1e-2,
+    "prefix-tuning": 1e-2,
+    "prompt-tuning": 1e-1,
+    "p-tuning": 1e-3,
+}
 COLUMNS = (
     "method",
     "learning rate",
@@ -38,7 +52,7 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Run what the command line asks for and print the table."""
+    """Run the methods that the command line names and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -49,38 +63,37 @@ def main() -> None:
         "--methods", nargs="+", choices=LEARNING_RATES, default=list(LEARNING_RATES)
     )
     parser.add_argument("--quick", action="store_true", help="200 rows, one seed")
-    parser.add_argument(
-        "--run", help=argparse.SUPPRESS
-    )  # a run's setting as JSON: what the processes are started with
-    given = parser.parse_args()
+    # each run's process gets its setting as JSON
+    parser.add_argument("--run", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
     quiet_libraries()
-    if given.run:
-        print(json.dumps(measure(**json.loads(given.run))))
+    if arguments.run:
+        print(json.dumps(measure(**json.loads(arguments.run))))
         return
-    rows, seeds = (200, 1) if given.quick else (given.rows, given.seeds)
+    rows, seeds = (200, 1) if arguments.quick else (arguments.rows, arguments.seeds)
     with tempfile.TemporaryDirectory() as scratch:
         workspace = default_workspace(Path(scratch), "tokenize")
         keep_rows(workspace.root, rows)
         tokens = workspace.root / "data" / "tokens"
         print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS), flush=True)
-        for method in given.methods:
-            setting = {"tokens": str(tokens), "method": method, "epochs": given.epochs}
-            found = [run(setting | {"seed": seed}) for seed in range(seeds)]
-            print(line(method, found), flush=True)
+        for method in arguments.methods:
+            setting = {"tokens": str(tokens), "method": method, "epochs": arguments.epochs}
+            runs = [run(setting | {"seed": seed}) for seed in range(seeds)]
+            print(line(method, runs), flush=True)
 
 
 def run(setting: dict[str, Any]) -> dict[str, float]:
-    """`measure` in a process of its own, for the memory is the process's."""
+    """`measure` in a process of its own, because peak memory is a process's."""
     command = [sys.executable, "-m", "benchmarks.methods", "--run", json.dumps(setting)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{setting}: {done.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def measure(tokens: str, method: str, epochs: float | None, seed: int) -> dict[str, float]:
-    """Train once; what it took and came to."""
+    """Train once; returns the size, time, peak memory and test metric."""
     from tasks.core.files import read_json
     from tasks.core.progress import silent
     from tasks.encoding.token_files import TokensInfo, read_features
@@ -91,43 +104,57 @@ def measure(tokens: str, method: str, epochs: float | None, seed: int) -> dict[s
     from tasks.training.networks.device import pick_device
     from tasks.training.networks.torch_outputs import predict_torch
 
-    params = Workspace(ROOT).params([
-        f"finetune.method={method}", f"finetune.learning_rate={LEARNING_RATES[method]:.1e}",
-        *(["finetune.freeze_layers=all"] if method == "frozen" else []),
-        *([f"finetune.epochs={epochs}"] if epochs else []),
-    ])  # fmt: skip
-    kind, device = load_problem(params.problem), pick_device(params.device)
+    overrides = [
+        f"finetune.method={method}",
+        f"finetune.learning_rate={LEARNING_RATES[method]:.1e}",
+    ]
+    if method == "frozen":
+        overrides.append("finetune.freeze_layers=all")
+    if epochs:
+        overrides.append(f"finetune.epochs={epochs}")
+    params = Workspace(ROOT).params(overrides)
+    problem, device = load_problem(params.problem), pick_device(params.device)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
         finetune_model(
-            Path(tokens), out / "checkpoint", out / "training.json", start=None, problem=params.problem, labels=params.labels,
-            base_model=params.base_model, finetune=params.finetune, seed=seed, device=device, root=ROOT, cache=cache_dir(),
-            work=out / "work", report=silent,
-        )  # fmt: skip
+            Path(tokens),
+            out / "checkpoint",
+            out / "training.json",
+            start=None,
+            problem=params.problem,
+            labels=params.labels,
+            base_model=params.base_model,
+            finetune=params.finetune,
+            seed=seed,
+            device=device,
+            root=ROOT,
+            cache=cache_dir(),
+            work=out / "work",
+            report=silent,
+        )
         facts = read_json(out / "training.json")
-        model = load_checkpoint(kind.objective, out / "checkpoint", params.labels).to(device)
-    test = read_features(Path(tokens) / "test.arrow")
-    outputs = predict_torch(
-        model, kind.encoding, test, TokensInfo.read(Path(tokens)).pad_token_id, device
+        model = load_checkpoint(problem.objective, out / "checkpoint", params.labels).to(device)
+    test, pad = (
+        read_features(Path(tokens) / "test.arrow"),
+        TokensInfo.read(Path(tokens)).pad_token_id,
     )
-    metric = kind.scoring.metrics(outputs, kind.encoding.references(test), params.labels)[
-        kind.scoring.metric
-    ]
-    return {
-        name: facts[name] for name in ("trained_parameters", "seconds_per_epoch", "peak_memory_mb")
-    } | {"metric": metric}
+    outputs = predict_torch(model, problem.encoding, test, pad, device)
+    references = problem.encoding.references(test)
+    metrics = problem.scoring.metrics(outputs, references, params.labels)
+    names = ("trained_parameters", "seconds_per_epoch", "peak_memory_mb")
+    return {name: facts[name] for name in names} | {"metric": metrics[problem.scoring.metric]}
 
 
-def line(method: str, found: list[dict[str, float]]) -> str:
-    """A row of the table: the metric's mean and deviation over the seeds, the middle of the times, the most of the memory."""
-    metrics = [one["metric"] for one in found]
+def line(method: str, runs: list[dict[str, float]]) -> str:
+    """A row of the table over the seeds: the median time, the highest memory, mean ± sd of F1."""
+    metrics = [run["metric"] for run in runs]
     spread = f" ± {statistics.stdev(metrics):.3f}" if len(metrics) > 1 else ""
     cells = (
         method,
         f"{LEARNING_RATES[method]:.0e}",
-        f"{found[0]['trained_parameters']:,}",
-        f"{statistics.median(one['seconds_per_epoch'] for one in found):.1f}",
-        f"{max(one['peak_memory_mb'] for one in found):.0f}",
+        f"{runs[0]['trained_parameters']:,}",
+        f"{statistics.median(run['seconds_per_epoch'] for run in runs):.1f}",
+        f"{max(run['peak_memory_mb'] for run in runs):.0f}",
         f"{statistics.mean(metrics):.3f}{spread}",
     )
     return f"| {' | '.join(cells)} |"

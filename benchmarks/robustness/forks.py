@@ -1,6 +1,7 @@
-"""`ratchet` in forks of this process, without Prefect, which starts no effect of its own: a command takes a second, not ten.
+"""`ratchet` in forks of this process, without Prefect: a command takes one second, not ten.
 
-The command line, the workspace's lock, DVC and MLflow are what they are; a promotion's judging, which changes nothing, is left out.
+The command line, the workspace's lock, DVC and MLflow are the real ones. Prefect has no effects of
+its own that matter here, and a promotion's judging, which changes nothing, is left out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 
 def find_tests() -> None:
-    """Make the tests' helpers known: tiny models and workspaces, faults, PostgreSQL."""
+    """Make the tests' helpers importable: tiny models and workspaces, faults, PostgreSQL."""
     tests = str(Path(__file__).resolve().parents[2] / "tests" / "support")
     if tests not in sys.path:
         sys.path.append(tests)
@@ -23,7 +24,7 @@ def find_tests() -> None:
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended and what it said."""
+    """A command's exit code and output."""
 
     code: int
     out: str
@@ -31,17 +32,11 @@ class Done:
 
 
 def import_all() -> None:
-    """Import once what every fork would."""
+    """Import once, before forking, what every fork would import."""
     from forked import LARGE
 
-    for module in (
-        *LARGE,
-        "flows.cli.main",
-        "flows.cli.lifecycle",
-        "flows.promotion",
-        "flows.engine.training_run",
-        "onnxruntime",
-    ):
+    flows = ("cli.main", "cli.lifecycle", "promotion", "engine.training_run")
+    for module in (*LARGE, *(f"flows.{name}" for name in flows), "onnxruntime"):
         import_module(module)
 
 
@@ -101,23 +96,21 @@ def _leave_out_prefect() -> None:
 
     def train(workspace: Any, overrides: Any = (), *, force: bool = False) -> Any:
         with launch.workspace_lock(workspace), TrainingRun(workspace, overrides) as run:
-            if found := run.champion_history():
-                return found
+            if history := run.champion_history():
+                return history
             for stage in STAGES:
                 run.stage(stage.name)
             return run.result(run.register("none"))
 
     def judge(
-        place: Any, registry: Any, challenger: Any, champion: Any, decisions: Any
+        workspace: Any, registry: Any, challenger: Any, champion: Any, decisions: Any
     ) -> Judgement:
-        return Judgement(
-            challenger.number, champion and champion.number, [], 1, {}, challenger.number
-        )
+        number = challenger.number
+        return Judgement(number, champion and champion.number, [], 1, {}, number)
 
     changes = {"judge_candidate": judge, "create_markdown_artifact": lambda *_, **__: None}
-    changes |= {
-        name: getattr(promotion, name).fn for name in ("promotion", "rolling_back", "carry_out")
-    }
+    for name in ("promotion", "rolling_back", "carry_out"):
+        changes[name] = getattr(promotion, name).fn
     for name, value in changes.items():
         setattr(promotion, name, value)
     launch.train, launch.ensure_server = train, lambda workspace: None  # type: ignore[assignment]

@@ -1,7 +1,9 @@
-"""Histories of many processes at one registry, in the style of Jepsen: pauses and kills at random, then what the ledger says is checked.
+"""Histories of many processes at one registry, in the style of Jepsen.
 
-Most take turns at the calls of MLflow's client (interleaving.py), so that a seed is a history; the rest are processes that are stopped and
-killed by signals (processes.py). Each history is one model, on SQLite or PostgreSQL.
+Processes are paused and killed at random; then the ledger is checked. In most histories they take
+turns at the calls of MLflow's client (interleaving.py), so that a seed determines the history; in
+the rest, signals stop and kill real processes (processes.py). Each history uses a model of its own,
+on SQLite or PostgreSQL.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ TURNS, SIGNALS = 940, 60  # histories of each kind
 
 
 def campaign(quick: bool) -> list[Tally]:
-    """Half of them on SQLite, half on PostgreSQL, where there is one."""
+    """Half of the histories on SQLite, half on PostgreSQL if it is installed."""
     turns, signals = (6, 2) if quick else (TURNS, SIGNALS)
     with registries() as uris, tempfile.TemporaryDirectory() as store:
         jobs = [(uris[seed % len(uris)], store, seed) for seed in range(turns)]
@@ -50,21 +52,21 @@ def campaign(quick: bool) -> list[Tally]:
             for seed in range(turns, turns + signals):
                 place = Place(uris[seed % len(uris)], Path(store), f"history-{seed}")
                 broken.append((seed, with_signals(team, place, seed)))
-    said = f"histories of {len(uris)} kinds of registry ({turns} interleaved by a seed, {signals} of stopped and killed processes)"
+    what = (
+        f"histories of {len(uris)} kinds of registry "
+        f"({turns} interleaved by a seed, {signals} of stopped and killed processes)"
+    )
+    failures = {
+        rule: [f"seed {seed}" for seed, rules in sorted(broken) if rule in rules] for rule in RULES
+    }
     return [
-        Tally(
-            said,
-            turns + signals,
-            words,
-            [f"seed {seed}" for seed, rules in sorted(broken) if rule in rules],
-        )
-        for rule, words in RULES.items()
+        Tally(what, turns + signals, must_not, failures[rule]) for rule, must_not in RULES.items()
     ]
 
 
 @contextmanager
 def registries() -> Iterator[list[str]]:
-    """Addresses of empty registries: SQLite, and PostgreSQL where its binaries are."""
+    """Addresses of empty registries: SQLite, and PostgreSQL if its binaries are installed."""
     find_tests()
     from postgres import find_binaries, running
 
@@ -82,13 +84,12 @@ def registries() -> Iterator[list[str]]:
 
 
 def _make(uris: Sequence[str], store: Path) -> None:
-    """MLflow's tables, in a process of its own: the parent of those that are forked opens no database."""
+    """Create MLflow's tables, in another process: one that forks must not open a database."""
     from tasks.lifecycle.registry import connect
 
+    context = multiprocessing.get_context("spawn")
     for uri in uris:
-        maker = multiprocessing.get_context("spawn").Process(
-            target=connect, args=(uri, store, "first")
-        )
+        maker = context.Process(target=connect, args=(uri, store, "first"))
         maker.start()
         maker.join()
 
@@ -101,9 +102,9 @@ def _interleaved(job: tuple[str, str, int]) -> tuple[int, list[str]]:
 
 @dataclass
 class Wish:
-    """What somebody wants: the same idempotency key, however often it is tried.
+    """An operation that somebody wants: every attempt has the same idempotency key.
 
-    answers  what each attempt was told: 'done', 'refused', or nothing where it was killed
+    answers  the outcome of each attempt: 'done', 'refused', or '' if it was killed
     """
 
     kind: str
@@ -138,7 +139,7 @@ class Place:
 
 
 def attempt(place: Place, wish: Wish, who: str, client: Any, experiment: str) -> str:
-    """Try to bring a wish about, as the commands do; 'done' or 'refused'."""
+    """Attempt a wish as the commands would; returns 'done' or 'refused'."""
     from tasks.core.errors import GateError
     from tasks.lifecycle.decisions import Decision
     from tasks.lifecycle.ledger import champion_history
@@ -148,9 +149,8 @@ def attempt(place: Place, wish: Wish, who: str, client: Any, experiment: str) ->
         return "done"
     ledger = place.ledger(client, who)
     decisions = ledger.decisions()
-    if any(
-        decision.id == wish.key for decision in decisions
-    ):  # an attempt that was killed came so far
+    # an earlier attempt recorded it before it was killed
+    if any(decision.id == wish.key for decision in decisions):
         return "done"
     champion = ledger.champion()
     if wish.kind == "refuse":
@@ -198,17 +198,20 @@ def register(place: Place, wish: Wish, client: Any, experiment: str) -> None:
 
 
 def wishes(draw: random.Random, count: int) -> list[Wish]:
-    """What is wanted in one history: mostly moves."""
-    found = []
+    """The wishes of one history: mostly moves."""
+    drawn = []
     for number in range(count):
         kind = draw.choices(("promote", "roll back", "refuse", "register"), (6, 3, 1, 2))[0]
         value = draw.choice(KEYS) if kind == "register" else draw.randint(1, VERSIONS)
-        found.append(Wish(kind, value, f"{number}-{draw.getrandbits(64):016x}"))
-    return found
+        drawn.append(Wish(kind, value, f"{number}-{draw.getrandbits(64):016x}"))
+    return drawn
 
 
 def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
-    """The rules that a history broke, once every process has ended; each is tried to be put right by those who look first."""
+    """The rules that a history broke, once every process has ended.
+
+    Reading repairs what a killed process left undone, so the ledger and the runs are read first.
+    """
     from tasks.lifecycle.alias import read_alias
     from tasks.lifecycle.ledger import champion_history
     from tasks.lifecycle.registry import CONTENT_KEY, find_version, keep_one_run, versions
@@ -221,9 +224,8 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
     )
     broken = []
     last = moves[-1].version if moves else None
-    if read_alias(client, place.name).version != last or champion_history(decisions).champions[
-        -1:
-    ] != ([last] if moves else []):
+    current = champion_history(decisions).champions[-1:]
+    if read_alias(client, place.name).version != last or current != ([last] if moves else []):
         broken.append("alias")
     times = Counter(decision.id for decision in decisions)
     lost = [
@@ -232,12 +234,9 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
         if wish.kind != "register" and "done" in wish.answers and times[wish.key] != 1
     ]
     untrue = [wish for wish in wanted if wish.answers[-1:] == ["refused"] and times[wish.key]]
-    if (
-        lost
-        or untrue
-        or max(times.values(), default=1) > 1
-        or [move.move for move in moves] != list(range(1, len(moves) + 1))
-    ):
+    is_doubled = max(times.values(), default=1) > 1
+    is_gapless = [move.move for move in moves] == list(range(1, len(moves) + 1))
+    if lost or untrue or is_doubled or not is_gapless:
         broken.append("moves")
     if [move.previous for move in moves] != [None, *(move.version for move in moves)][: len(moves)]:
         broken.append("judged")
@@ -246,19 +245,23 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
         if version is not None:
             keep_one_run(client, experiment, key, version.run_id)
         runs = client.search_runs([experiment], f"tags.`{CONTENT_KEY}` = '{key}'")
-        found = [one for one in versions(client, place.name) if one.tags.get(CONTENT_KEY) == key]
+        same_key = [
+            version
+            for version in versions(client, place.name)
+            if version.tags.get(CONTENT_KEY) == key
+        ]
         acknowledged = any(wish.value == key and "done" in wish.answers for wish in wanted)
         if (
-            len(found) > 1
-            or (found and [run.info.run_id for run in runs] != [found[0].run_id])
-            or (acknowledged and not found)
+            len(same_key) > 1
+            or (same_key and [run.info.run_id for run in runs] != [same_key[0].run_id])
+            or (acknowledged and not same_key)
         ):
             broken.append("keys")
     return broken
 
 
 def interleaved(place: Place, seed: int) -> list[str]:
-    """The rules that the history of a seed broke."""
+    """Play the history of a seed; returns the rules that it broke."""
     draw = random.Random(seed)
     place.make()
     client, experiment = place.connect()
@@ -277,6 +280,6 @@ def interleaved(place: Place, seed: int) -> list[str]:
     ]
     play([*players, *readers], draw, kills=True)
     again = [Player(partial(work, wish, "again"), client) for wish in wanted if "" in wish.answers]
-    play(again, draw, kills=False)  # a command that was killed is repeated
+    play(again, draw, kills=False)  # killed commands are repeated
     errors = [player.error for player in [*players, *readers, *again] if player.error]
     return [*check(place, wanted), *["ended"] * bool(errors)]

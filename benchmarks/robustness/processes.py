@@ -1,4 +1,4 @@
-"""Histories of real processes at one registry: stopped, continued and killed by signals at random moments."""
+"""Histories of real processes at one registry, which signals stop, continue and kill at random."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from benchmarks.robustness.histories import Place, Wish, attempt, check, wishes
 
 PROCESSES = 4
 MOMENT_S = 0.02
-KILL, PAUSE, GO_ON = 0.04, 0.15, 0.3  # at each moment, of each process at work
+KILL, PAUSE, GO_ON = 0.04, 0.15, 0.3  # probability at each moment, of each busy process
+BUSY_DATABASE = ("locked", "OperationalError", "Deadlock", "UniqueViolation", "UNIQUE constraint")
 
 
 class CampaignWorker:
-    """A forked process that attempts what it is told to; the registry is opened there, never in the parent."""
+    """A forked process that attempts wishes; only it opens the registry, never its parent."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("fork")
@@ -31,19 +32,19 @@ class CampaignWorker:
         self.stopped = False
 
     def ask(self, wish: Wish, place: Place, who: str) -> None:
-        """Have it attempt a wish; the answer comes through the pipe."""
+        """Have it attempt a wish; it answers through the pipe."""
         self.wish = wish
         wish.answers.append("")
         self.pipe.send(("attempt", place, wish, who))
 
     def signal(self, number: signal.Signals) -> None:
-        """Stop it, continue it or kill it."""
+        """Stop, continue or kill it."""
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
         self.stopped = number == signal.SIGSTOP
 
     def close(self) -> None:
-        """Kill it and take its exit."""
+        """Kill it and reap it."""
         self._process.kill()
         self._process.join()
         self.pipe.close()
@@ -60,37 +61,33 @@ def _serve(pipe: Connection) -> None:
             else:
                 client, experiment = place.connect()
                 pipe.send(attempt(place, *rest, client, experiment))
-        except Exception as error:  # a database that is busy for too long, most of all
+        except Exception as error:  # most often a database that was busy for too long
             pipe.send(f"error {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 @contextmanager
 def workers() -> Iterator[list[CampaignWorker]]:
-    """Processes for many histories; those that are killed are replaced."""
+    """Processes for many histories; a killed one is replaced."""
+    # imported once, before the workers are forked
     import mlflow.store.model_registry.sqlalchemy_store
-    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  # imported once, before they are forked
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
-    found = [CampaignWorker() for _ in range(PROCESSES)]
+    team = [CampaignWorker() for _ in range(PROCESSES)]
     try:
-        yield found
+        yield team
     finally:
-        for worker in found:
+        for worker in team:
             worker.close()
 
 
 def with_signals(team: list[CampaignWorker], place: Place, seed: int) -> list[str]:
-    """The rules that one history broke."""
+    """Play one history with signals; returns the rules that it broke."""
     draw = random.Random(seed)
     _answer(team[0], ("make", place))
     wanted = wishes(draw, draw.randint(4, 8))
     errors = _play(team, place, list(wanted), draw, kills=True)
-    errors += _play(
-        team,
-        place,
-        [wish for wish in wanted if "done" not in wish.answers and wish.answers[-1] == ""],
-        draw,
-        kills=False,
-    )
+    killed = [wish for wish in wanted if "done" not in wish.answers and wish.answers[-1] == ""]
+    errors += _play(team, place, killed, draw, kills=False)
     return [*_answer(team[0], ("check", place, wanted)), *["ended"] * bool(errors)]
 
 
@@ -102,7 +99,7 @@ def _play(
     *,
     kills: bool,
 ) -> list[str]:
-    """Every wish attempted once; the errors that are no busy database's."""
+    """Attempt every wish once; returns the errors that a busy database does not explain."""
     errors = []
     while open_wishes or any(worker.wish for worker in team):
         for number, worker in enumerate(team):
@@ -114,16 +111,7 @@ def _play(
             answer = worker.pipe.recv()
             if not answer.startswith("error"):
                 worker.wish.answers[-1] = answer
-            elif not any(
-                words in answer
-                for words in (
-                    "locked",
-                    "OperationalError",
-                    "Deadlock",
-                    "UniqueViolation",
-                    "UNIQUE constraint",
-                )
-            ):
+            elif not any(words in answer for words in BUSY_DATABASE):
                 errors.append(answer)
             worker.wish = None
         if kills:
@@ -135,7 +123,7 @@ def _play(
 
 
 def _disturb(team: list[CampaignWorker], draw: random.Random) -> None:
-    """Signals to those at work; whoever is at rest goes on."""
+    """Send signals to busy workers at random; continue a stopped one that has no wish."""
     for number, worker in enumerate(team):
         chance = draw.random()
         if worker.stopped and (worker.wish is None or chance < GO_ON):

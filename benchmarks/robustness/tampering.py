@@ -1,7 +1,7 @@
-"""Files changed where nobody should change them: bundles, DVC's cache, base models, sources. Size and time stay where they can.
+"""Tampering with files that nobody should change: bundles, DVC's cache, base models, sources.
 
-What must not happen is that a changed file is used: a prediction of a changed bundle, an out restored from a changed copy, a
-training on changed bytes that a pin excludes.
+Modification times stay, and sizes where possible. A changed file must never be used: no prediction
+by a changed bundle, no out restored from a changed copy, no training on bytes that a pin excludes.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from tasks.params.workspace import Workspace
 from tasks.pipeline import STAGES, find_stage
 from tasks.problems import load_problem
 
-FLIPS = 8  # bits of a file that are turned, one at a time
+FLIPS = 8  # bits of a file that are flipped, one at a time
 
 
 def campaign(quick: bool) -> list[Tally]:
-    """Every file of each kind, changed in every way; `quick` turns two bits of each in place of FLIPS."""
+    """Every file of each kind, changed in every way; `quick` flips two bits of each, not FLIPS."""
     changes = all_changes(2 if quick else FLIPS)
     with tempfile.TemporaryDirectory() as scratch, own_registry(Path(scratch) / "reviews"):
         workspace = train_small_workspace(Path(scratch) / "reviews")
@@ -58,42 +58,19 @@ def campaign(quick: bool) -> list[Tally]:
 
 
 def _bundles(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
-    """The registered version, its files changed as they lie."""
+    """Files of the registered version changed in place."""
     bundle = Registry(workspace).find("1").directory
     tried, failures = 0, []
     for file in sorted(bundle.iterdir()):
         for how in each_change(file, changes):
-            tried, failures = (
-                tried + 1,
-                failures + _accepted(f"{file.name}: {how}", lambda: _predict(workspace)),
-            )
-    return Tally(
-        "files of a registered bundle changed, one at a time", tried, "a prediction", failures
-    )
+            tried += 1
+            failures += _accepted(f"{file.name}: {how}", lambda: _predict(workspace))
+    what = "files of a registered bundle changed, one at a time"
+    return Tally(what, tried, "a prediction", failures)
 
 
 def _bundles_made_anew(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
-    """The same, and the manifest made anew, so that the bundle is sound by itself."""
-    bundle = Registry(workspace).find("1").directory
-    tried, failures = 0, []
-    for name, edit in _edits(bundle, changes).items():
-        with kept_whole(bundle):
-            edit()
-            manifest = read_json(bundle / MANIFEST)
-            _remake(bundle, manifest)
-            tried, failures = tried + 1, failures + _accepted(name, lambda: _predict(workspace))
-    return Tally(
-        "files of a registered bundle changed and its manifest made anew",
-        tried,
-        "a prediction",
-        failures,
-    )
-
-
-def _pyfuncs(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
-    """The same as MLflow loads it."""
-    import mlflow
-
+    """The same with a new manifest, so that the bundle is consistent in itself."""
     bundle = Registry(workspace).find("1").directory
     tried, failures = 0, []
     for name, edit in _edits(bundle, changes).items():
@@ -101,14 +78,29 @@ def _pyfuncs(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
             edit()
             _remake(bundle, read_json(bundle / MANIFEST))
             tried += 1
-            failures += _accepted(
-                name, lambda: mlflow.pyfunc.load_model(f"models:/{workspace.params().model_name}/1")
-            )
+            failures += _accepted(name, lambda: _predict(workspace))
+    what = "files of a registered bundle changed and its manifest made anew"
+    return Tally(what, tried, "a prediction", failures)
+
+
+def _pyfuncs(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
+    """The same, loaded as MLflow's pyfunc."""
+    import mlflow
+
+    bundle = Registry(workspace).find("1").directory
+    uri = f"models:/{workspace.params().model_name}/1"
+    tried, failures = 0, []
+    for name, edit in _edits(bundle, changes).items():
+        with kept_whole(bundle):
+            edit()
+            _remake(bundle, read_json(bundle / MANIFEST))
+            tried += 1
+            failures += _accepted(name, lambda: mlflow.pyfunc.load_model(uri))
     return Tally("the same, loaded as MLflow's pyfunc", tried, "a model that loads", failures)
 
 
 def _cached(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
-    """Every object that a stage's outs are restored from."""
+    """Every object of DVC's cache that a stage's outs are restored from."""
     tried, failures = 0, []
     with closing(StageCache(workspace, workspace.values())) as cache, redirect_stderr(StringIO()):
         for stage in STAGES:
@@ -122,29 +114,22 @@ def _cached(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
                         contents(workspace.root / path) != content
                         for path, content in whole.items()
                     ):
-                        failures.append(
-                            f"{stage.name}, {file.name}: {how}: restored as something else"
-                        )
+                        name = f"{stage.name}, {file.name}: {how}"
+                        failures.append(f"{name}: restored as something else")
                 if not cache.restore(stage.name):
-                    failures.append(
-                        f"{stage.name}: the cache is whole again and nothing is restored"
-                    )
-    return Tally(
-        "objects and run-cache entries of DVC's cache changed",
-        tried,
-        "an out restored with other bytes",
-        failures,
-    )
+                    wrong = "the cache is whole again and nothing is restored"
+                    failures.append(f"{stage.name}: {wrong}")
+    what = "objects and run-cache entries of DVC's cache changed"
+    return Tally(what, tried, "an out restored with other bytes", failures)
 
 
 def _pinned_bases(workspace: Workspace, scratch: Path, changes: Mapping[str, Change]) -> Tally:
-    """A base model in one file and in shards, all its files pinned."""
+    """A base model in one file and in shards, with all its files pinned."""
     from transformers import AutoModel
 
     whole = workspace.root / "base"
-    sharded = Path(
-        shutil.copytree(whole, scratch / "sharded", ignore=shutil.ignore_patterns("*.safetensors"))
-    )
+    sharded = scratch / "sharded"
+    shutil.copytree(whole, sharded, ignore=shutil.ignore_patterns("*.safetensors"))
     AutoModel.from_pretrained(whole).save_pretrained(sharded, max_shard_size="200KB")
     tried, failures = 0, []
     for directory in (whole, sharded):
@@ -158,9 +143,8 @@ def _pinned_bases(workspace: Workspace, scratch: Path, changes: Mapping[str, Cha
                     f"{directory.name}/{file.name}: {how}",
                     lambda pin=pin: resolve_model(pin, scratch, scratch),
                 )
-    return Tally(
-        "files of a pinned base model changed", tried, "a training that takes them", failures
-    )
+    what = "files of a pinned base model changed"
+    return Tally(what, tried, "a training that takes them", failures)
 
 
 def _pinned_sources(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
@@ -168,15 +152,13 @@ def _pinned_sources(workspace: Workspace, changes: Mapping[str, Change]) -> Tall
     source = Source(url="reviews.csv", sha256=sha256_file(file))
     tried, failures = 0, []
     for how in each_change(file, changes):
-        tried, failures = (
-            tried + 1,
-            failures + _accepted(how, lambda: fetch(source, workspace.root, workspace.root)),
-        )
+        tried += 1
+        failures += _accepted(how, lambda: fetch(source, workspace.root, workspace.root))
     return Tally("a pinned source changed", tried, "an ingestion that takes it", failures)
 
 
 def _unpinned_inputs(workspace: Workspace, changes: Mapping[str, Change]) -> Tally:
-    """Sources and base models without a pin: they may change, and a training is to see it."""
+    """Sources and base models without a pin: they may change, but training must notice."""
     stages = {"reviews.csv": "ingest"} | {
         f"base/{file.name}": "finetune" for file in sorted((workspace.root / "base").iterdir())
     }
@@ -189,23 +171,18 @@ def _unpinned_inputs(workspace: Workspace, changes: Mapping[str, Change]) -> Tal
                 tried += 1
                 if cache.status(stage) == "clean":
                     failures.append(f"{name}: {how}: {stage} is clean")
-    return Tally(
-        "sources and base models without a pin changed",
-        tried,
-        "a training that does not see it",
-        failures,
-    )
+    what = "sources and base models without a pin changed"
+    return Tally(what, tried, "a training that does not see it", failures)
 
 
 def _edits(bundle: Path, changes: Mapping[str, Change]) -> dict[str, Callable[[], None]]:
-    """What may be done to a bundle's files before its manifest is made anew; those that leave it as it was are left out."""
+    """Edits of a bundle's files, to be followed by a new manifest; each changes something."""
 
     def settings(**values: Any) -> Callable[[], None]:
         def edit() -> None:
             config = read_json(bundle / CONFIG)
-            (bundle / CONFIG).write_text(
-                json.dumps({**config, "ratchet": {**config["ratchet"], **values}}), encoding="utf-8"
-            )
+            config["ratchet"] |= values
+            (bundle / CONFIG).write_text(json.dumps(config), encoding="utf-8")
 
         return edit
 
@@ -217,9 +194,11 @@ def _edits(bundle: Path, changes: Mapping[str, Change]) -> dict[str, Callable[[]
 
     labels = read_json(bundle / CONFIG)["ratchet"]["labels"]
     edits = {
-        "labels reversed": settings(labels=labels[::-1]), "another temperature": settings(temperature=5.0),
-        "10,000 threads": settings(threads=10_000), "a bias": settings(bias=[9.0] + [0.0] * (len(labels) - 1)),
-    }  # fmt: skip
+        "labels reversed": settings(labels=labels[::-1]),
+        "another temperature": settings(temperature=5.0),
+        "10,000 threads": settings(threads=10_000),
+        "a bias": settings(bias=[9.0] + [0.0] * (len(labels) - 1)),
+    }
     for file in sorted(bundle.iterdir()):
         if file.name != MANIFEST:
             content = file.read_bytes()
@@ -239,7 +218,7 @@ def _remake(bundle: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _accepted(name: str, use: Callable[[], Any]) -> list[str]:
-    """A failure where the use goes through, or ends in something else than one message for its user."""
+    """A failure if the use succeeds, or fails with anything but a PipelineError."""
     try:
         use()
     except PipelineError:
@@ -255,28 +234,21 @@ def _predict(workspace: Workspace) -> Any:
 
 
 def _objects(workspace: Workspace, stage: str) -> list[Path]:
-    """The cache's files that the stage is restored from: its outs' objects, and the run cache's entries."""
+    """DVC's cached files that the stage is restored from: its outs' objects, run-cache entries."""
     from ruamel.yaml import YAML
 
-    lock = YAML(typ="safe").load((workspace.root / "dvc.lock").read_text(encoding="utf-8"))[
-        "stages"
-    ][stage]
+    def load(path: Path) -> Any:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+
     objects: list[Path] = []
-    for out in lock["outs"]:
+    for out in load(workspace.root / "dvc.lock")["stages"][stage]["outs"]:
         file = _object(workspace, out["md5"])
         objects.append(file)
         if out["md5"].endswith(".dir"):
             objects += [_object(workspace, entry["md5"]) for entry in json.loads(file.read_bytes())]
     paths = set(find_stage(stage).outs.values())
     for entry in (workspace.root / ".dvc" / "cache" / "runs").rglob("*"):
-        if (
-            entry.is_file()
-            and {
-                out["path"]
-                for out in YAML(typ="safe").load(entry.read_text(encoding="utf-8"))["outs"]
-            }
-            == paths
-        ):
+        if entry.is_file() and {out["path"] for out in load(entry)["outs"]} == paths:
             objects.append(entry)
     return sorted(set(objects))
 
