@@ -1,4 +1,4 @@
-"""A tiny model that has really learnt something, its tokens, and its ONNX candidates."""
+"""A tiny model trained until it is good, its tokens, and its ONNX candidates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = {"train": 600, "validation": 300, "test": 200}
 
 @dataclass(frozen=True)
 class Exported:
-    """Where the stages before verify have put their outs."""
+    """Directories of the outs of the stages before verify."""
 
     tokens: Path
     checkpoint: Path
@@ -67,9 +67,8 @@ def make_tokens(directory: Path) -> None:
         ):
             writer.write_table(table)
         start += count
-    TokensInfo(MAX_LENGTH, tokenizer.token_to_id("[PAD]"), ROWS, dict.fromkeys(ROWS, 0.0)).write(
-        directory
-    )
+    pad = tokenizer.token_to_id("[PAD]")
+    TokensInfo(MAX_LENGTH, pad, ROWS, dict.fromkeys(ROWS, 0.0)).write(directory)
 
 
 def train(base: Path, tokens: Path, checkpoint: Path, epochs: int = 6) -> None:
@@ -84,13 +83,11 @@ def train(base: Path, tokens: Path, checkpoint: Path, epochs: int = 6) -> None:
     draw = np.random.default_rng(0)
     for _ in range(epochs):
         for rows in np.array_split(draw.permutation(len(references)), len(references) // 32):
-            batch = problem.encoding.collate(
-                {"input_ids": [features["input_ids"][row] for row in rows]}, pad
-            )
-            outputs = model(**{name: torch.from_numpy(values) for name, values in batch.items()})[
-                "logits"
-            ]
-            torch.nn.functional.cross_entropy(outputs, references[rows]).backward()
+            ids = [features["input_ids"][row] for row in rows]
+            batch = problem.encoding.collate({"input_ids": ids}, pad)
+            inputs = {name: torch.from_numpy(values) for name, values in batch.items()}
+            logits = model(**inputs)["logits"]
+            torch.nn.functional.cross_entropy(logits, references[rows]).backward()
             optimizer.step()
             optimizer.zero_grad()
     model.eval().save_pretrained(checkpoint)
@@ -99,8 +96,15 @@ def train(base: Path, tokens: Path, checkpoint: Path, epochs: int = 6) -> None:
 def ship(made: Exported, bundle: Path) -> Path:
     """A sealed fp32 bundle: its outputs for a row do not depend on the rows beside it."""
     assemble_bundle(
-        bundle, made.candidates / "fp32" / "model.onnx", made.tokens, made.checkpoint,
-        problem=PROBLEM, labels=LABELS, recipe="fp32", calibration=Calibration(), threads=1,
-    )  # fmt: skip
+        bundle,
+        made.candidates / "fp32" / "model.onnx",
+        made.tokens,
+        made.checkpoint,
+        problem=PROBLEM,
+        labels=LABELS,
+        recipe="fp32",
+        calibration=Calibration(),
+        threads=1,
+    )
     seal_bundle(bundle, {})
     return bundle

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for tests, from whatever binaries the machine has."""
+"""A real PostgreSQL server for tests, run from the machine's binaries."""
 
 from __future__ import annotations
 
@@ -20,72 +20,63 @@ from typing import Any
 import pytest
 from servers import free_port
 
-SETTINGS = (
-    "fsync=off",
-    "synchronous_commit=off",
-    "full_page_writes=off",
-    "listen_addresses=127.0.0.1",
-)
+DURABILITY = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+SETTINGS = (*DURABILITY, "listen_addresses=127.0.0.1")
 ROLE = "ratchet"
 NUMBERS = count(1)
+NO_BINARIES = (
+    "no PostgreSQL binaries: not under /usr/lib/postgresql, by pg_config, or on PATH "
+    "(Debian: apt install postgresql)"
+)
 
 
 @dataclass(frozen=True)
 class Postgres:
-    """A running server; whoever is on this machine may connect, nobody else can."""
+    """A running server; it accepts anyone on this machine, and nobody else."""
 
     binaries: Path
     port: int
 
     def make_database(self) -> str:
-        """A new database's address without its scheme, which names the driver: `postgresql+psycopg2://` + it."""
+        """Create a database; returns its address without the scheme, which names the driver.
+
+        The full address is `postgresql+psycopg2://` and the returned text.
+        """
         name = f"test_{next(NUMBERS)}"
-        command = [
-            str(self.binaries / "createdb"),
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-            "-U",
-            ROLE,
-            name,
-        ]
+        address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", ROLE]
+        command = [str(self.binaries / "createdb"), *address, name]
         subprocess.run(command, check=True, capture_output=True)
         return f"{ROLE}@127.0.0.1:{self.port}/{name}"
 
 
 def find_binaries() -> Path | None:
-    """The directory of the newest PostgreSQL's `initdb` and `postgres`."""
-    found = [*Path("/usr/lib/postgresql").glob("*/bin")]
+    """The directory of the newest PostgreSQL's `initdb`, `postgres` and `createdb`."""
+    directories = [*Path("/usr/lib/postgresql").glob("*/bin")]
     if config := shutil.which("pg_config"):
-        found.append(
-            Path(
-                subprocess.run(
-                    [config, "--bindir"], check=True, capture_output=True, text=True
-                ).stdout.strip()
-            )
-        )
-    if on_path := shutil.which("initdb"):
-        found.append(Path(on_path).resolve().parent)
-    whole = [
-        place
-        for place in found
-        if all((place / name).is_file() for name in ("initdb", "postgres", "createdb"))
+        directories.append(Path(_output(config, "--bindir").strip()))
+    if initdb := shutil.which("initdb"):
+        directories.append(Path(initdb).resolve().parent)
+    complete = [
+        directory
+        for directory in directories
+        if all((directory / name).is_file() for name in ("initdb", "postgres", "createdb"))
     ]
-    return max(whole, key=_major, default=None)
+    return max(complete, key=_major, default=None)
 
 
 def _major(binaries: Path) -> int:
-    told = subprocess.run(
-        [binaries / "postgres", "--version"], check=True, capture_output=True, text=True
-    ).stdout
-    found = re.search(r"\d+", told)
-    assert found, told
-    return int(found[0])
+    version = _output(binaries / "postgres", "--version")
+    number = re.search(r"\d+", version)
+    assert number, version
+    return int(number[0])
+
+
+def _output(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def _ordinary_user() -> pwd.struct_passwd | None:
-    """Whom to run the server as: PostgreSQL refuses root. None: as who we are."""
+    """The user to run the server as, because PostgreSQL refuses root; None for the current one."""
     if os.geteuid() != 0:
         return None
     known = {user.pw_name: user for user in pwd.getpwall()}
@@ -97,9 +88,7 @@ def postgres() -> Iterator[Postgres]:
     """One server for the whole session."""
     binaries = find_binaries()
     if binaries is None:
-        pytest.skip(
-            "no PostgreSQL binaries: not under /usr/lib/postgresql, by pg_config, or on PATH (Debian: apt install postgresql)"
-        )
+        pytest.skip(NO_BINARIES)
     with running(binaries) as server:
         yield server
 
@@ -108,40 +97,21 @@ def postgres() -> Iterator[Postgres]:
 def running(binaries: Path) -> Iterator[Postgres]:
     """A server in a directory of its own."""
     user = _ordinary_user()
-    # not in pytest's directory: that is closed to the ordinary user, and too long a path for a socket
+    # not in pytest's directory: the ordinary user cannot read it, and a socket's path must be short
     home = Path(tempfile.mkdtemp(prefix="ratchet-pg-"))
     identity: dict[str, Any] = {"cwd": home}
     if user is not None:
         os.chown(home, user.pw_uid, user.pw_gid)
         identity |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     try:
-        initdb = [
-            binaries / "initdb",
-            "-D",
-            home / "data",
-            "-U",
-            ROLE,
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "--no-sync",
-        ]
+        options = ["-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        initdb = [binaries / "initdb", "-D", home / "data", *options]
         subprocess.run(initdb, check=True, capture_output=True, **identity)
         port = free_port()
         settings = [part for setting in SETTINGS for part in ("-c", setting)]
         with (home / "log").open("wb") as log:
-            command = [
-                binaries / "postgres",
-                "-D",
-                home / "data",
-                "-p",
-                str(port),
-                "-k",
-                home,
-                *settings,
-            ]
+            address = ["-p", str(port), "-k", home]
+            command = [binaries / "postgres", "-D", home / "data", *address, *settings]
             process = subprocess.Popen(
                 command, stdout=log, stderr=log, start_new_session=True, **identity
             )
@@ -149,7 +119,7 @@ def running(binaries: Path) -> Iterator[Postgres]:
             _wait(binaries, port, process, home / "log")
             yield Postgres(binaries, port)
         finally:
-            process.send_signal(signal.SIGINT)  # its fast shutdown: clients are cut off
+            process.send_signal(signal.SIGINT)  # fast shutdown: it disconnects its clients
             process.wait(timeout=20)
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -1,4 +1,7 @@
-"""Benchmarks: what they write stays when another is run, and ratios are of one round. That they run, `make bench QUICK=--quick` shows."""
+"""Benchmarks: a run keeps the others' sections, and ratios compare within a round.
+
+`make bench QUICK=--quick` shows that the benchmarks themselves run.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as everything
-from benchmarks.sections import Section, ratios
+from benchmarks.sections import BenchmarkSection, ratios
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,13 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_each_runs_alone_and_quick(name: str) -> None:
     module = import_module(f"benchmarks.{name}")
     assert list(inspect.signature(module.measure).parameters) == ["quick"]
-    done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "--quick" in done.stdout
 
 
@@ -40,13 +38,12 @@ def test_a_section_takes_its_place_and_the_others_stay(
     monkeypatch.setattr(everything, "HERE", tmp_path)
     monkeypatch.setattr(everything, "RESULTS", tmp_path / "RESULTS.md")
     first, second = everything.NAMES[:2]
-    everything.keep(second, Section("Second", ("a", "b"), [("1", "2")]))
-    everything.keep(
-        first, Section("First", ("a",), [("x",)], ["A note."], {"x": 1.0, "y": 2.0}, "rows/s")
-    )
-    everything.keep(second, Section("Second", ("a", "b"), [("3", "4")]))
+    bars = {"x": 1.0, "y": 2.0}
+    everything.keep(second, BenchmarkSection("Second", ("a", "b"), [("1", "2")]))
+    everything.keep(first, BenchmarkSection("First", ("a",), [("x",)], ["A note."], bars, "rows/s"))
+    everything.keep(second, BenchmarkSection("Second", ("a", "b"), [("3", "4")]))
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "OTHER")
-    everything.keep(second, Section("Second", ("a", "b"), [("5", "6")]))
+    everything.keep(second, BenchmarkSection("Second", ("a", "b"), [("5", "6")]))
     text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert text.index("| 3 | 4 |") < text.index("| 5 | 6 |")  # another kind of machine
     assert text.index("## First") < text.index("## Second")
