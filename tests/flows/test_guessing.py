@@ -1,4 +1,4 @@
-"""`ratchet init` takes data for what it is, and each file for the split that its name tells, or asks."""
+"""`ratchet init` recognizes the problem type, the columns and the splits of files, or asks."""
 
 from __future__ import annotations
 
@@ -26,15 +26,32 @@ ODD = [i % 3 for i in range(60)]
 @pytest.mark.parametrize(
     ("address", "split"),
     [
-        ("train.csv", "train"), ("reviews-training.tsv", "train"), ("data/train-00000-of-00003.parquet", "train"),
-        ("dev.csv", "validation"), ("val_set.jsonl", "validation"), ("x/valid.csv.gz", "validation"), ("validation.csv", "validation"),
-        ("test.csv", "test"), ("my_eval.csv", "test"), ("test/part-0.parquet", "test"), ("hf://a/b@c/data/test-*.parquet", "test"),
-        ("imdb.test.csv", "test"), ("data.v2.dev.csv", "validation"), ("reviewsTrain.csv", "train"), ("TEST.csv", "test"),
-        ("trainset.csv", "train"), ("devset.tsv", "validation"), ("test/csv/data.csv", "test"),
-        ("reviews.csv", None), ("train_test.csv", None), ("latest.csv", None), ("contest.csv", None), ("values.csv", None),
+        ("train.csv", "train"),
+        ("reviews-training.tsv", "train"),
+        ("data/train-00000-of-00003.parquet", "train"),
+        ("dev.csv", "validation"),
+        ("val_set.jsonl", "validation"),
+        ("x/valid.csv.gz", "validation"),
+        ("validation.csv", "validation"),
+        ("test.csv", "test"),
+        ("my_eval.csv", "test"),
+        ("test/part-0.parquet", "test"),
+        ("hf://a/b@c/data/test-*.parquet", "test"),
+        ("imdb.test.csv", "test"),
+        ("data.v2.dev.csv", "validation"),
+        ("reviewsTrain.csv", "train"),
+        ("TEST.csv", "test"),
+        ("trainset.csv", "train"),
+        ("devset.tsv", "validation"),
+        ("test/csv/data.csv", "test"),
+        ("reviews.csv", None),
+        ("train_test.csv", None),
+        ("latest.csv", None),
+        ("contest.csv", None),
+        ("values.csv", None),
         ("test/train.csv", "train"),
     ],
-)  # fmt: skip
+)
 def test_names_tell_splits(address: str, split: str | None) -> None:
     assert split_of(address) == split
 
@@ -77,19 +94,14 @@ def test_no_order_of_files_makes_one_another_split(
     pattern: str, order: tuple[str, ...], tmp_path: Path
 ) -> None:
     files = [str(tmp_path / pattern.format(name)) for name in order]
+    names = {"train": "train", "validation": "dev", "test": "test"}
     try:
-        found = urls(files, tmp_path)
+        sources = urls(files, tmp_path)
     except ParamsError:
-        assert (
-            pattern == "{}/train/x.csv"
-        )  # all are called train by the nearest folder: refused, not guessed
+        # the nearest folder calls them all train: refused, not guessed
+        assert pattern == "{}/train/x.csv"
         return
-    assert found == [
-        (split, pattern.format(name))
-        for split, name in zip(
-            ("train", "validation", "test"), ("train", "dev", "test"), strict=True
-        )
-    ]
+    assert sources == [(split, pattern.format(name)) for split, name in names.items()]
 
 
 @pytest.mark.parametrize(
@@ -149,23 +161,15 @@ def test_folders_of_splits_are_read_as_they_are_laid_out(
     for file in files:
         (tmp_path / "set" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / file).touch()
-    found = urls([str(tmp_path / "set")], tmp_path)
-    assert found == list(
-        zip(("train", "validation", "test"), [f"set/{name}" for name in expected], strict=True)
-    )
+    splits, wanted = ("train", "validation", "test"), [f"set/{name}" for name in expected]
+    assert urls([str(tmp_path / "set")], tmp_path) == list(zip(splits, wanted, strict=True))
 
 
 def test_folders_of_several_sets_are_told(tmp_path: Path) -> None:
-    for file in (
-        "en/train.csv",
-        "en/dev.csv",
-        "en/test.csv",
-        "de/train.csv",
-        "de/dev.csv",
-        "de/test.csv",
-    ):
-        (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).touch()
+    for folder in ("en", "de"):
+        (tmp_path / folder).mkdir()
+        for split in ("train", "dev", "test"):
+            (tmp_path / folder / f"{split}.csv").touch()
     with pytest.raises(DataError, match="several folders hold splits: de, en"):
         data_sources([str(tmp_path)], tmp_path)
 
@@ -216,21 +220,16 @@ COMBINED = ["a", "b", "a;b", "", "b;c"]
 def test_columns_are_taken_for_what_they_hold(
     columns: dict[str, list[Any]], problem: str, found: dict[str, Any]
 ) -> None:
-    assert guess(
-        unfolded({"id": list(map(str, range(60))), "text": ROWS["text"], **columns}), None, {}
-    ).columns == {
-        "text": "text",
-        **found,
-    }
-    assert guess(unfolded({"text": ROWS["text"], **columns}), None, {}).problem == problem
+    rows = {"text": ROWS["text"], **columns}
+    with_ids = {"id": list(map(str, range(60))), **rows}
+    assert guess(unfolded(with_ids), None, {}).columns == {"text": "text", **found}
+    assert guess(unfolded(rows), None, {}).problem == problem
 
 
 def test_contents_in_parts_are_texts() -> None:
     parts = [[{"type": "text", "text": text}] for text in ROWS["text"]]
-    assert guess(unfolded({"body": parts, "label": ODD}), None, {}).columns == {
-        "text": "body",
-        "label": "label",
-    }
+    columns = guess(unfolded({"body": parts, "label": ODD}), None, {}).columns
+    assert columns == {"text": "body", "label": "label"}
 
 
 def test_masked_lm_is_no_guess_where_a_column_may_hold_labels() -> None:
@@ -257,34 +256,35 @@ def test_questions_and_answers_are_chat(columns: tuple[str, ...], found: tuple[s
 
 
 def test_a_prompt_of_turns_goes_with_its_answer() -> None:
-    asked = [[{"role": "user", "content": text}] for text in ROWS["text"]]
-    answered = [[{"role": "assistant", "content": text}] for text in ROWS["label"]]
-    assert guess({"prompt": asked, "completion": answered}, None, {}).columns == {
-        "messages": ("prompt", "completion")
-    }
-    assert guess({"prompt": asked, "messages": answered}, None, {}).columns == {
-        "messages": "messages"
-    }
-    assert guess({"id": ODD, "talk": asked}, None, {}).columns == {"messages": "talk"}
+    prompts = [[{"role": "user", "content": text}] for text in ROWS["text"]]
+    answers = [[{"role": "assistant", "content": text}] for text in ROWS["label"]]
+
+    def messages(**columns: Any) -> Any:
+        return guess(columns, None, {}).columns
+
+    both = messages(prompt=prompts, completion=answers)
+    assert both == {"messages": ("prompt", "completion")}
+    assert messages(prompt=prompts, messages=answers) == {"messages": "messages"}
+    assert messages(id=ODD, talk=prompts) == {"messages": "talk"}
 
 
 @pytest.mark.parametrize(
     "beside",
     [
-        [f"2024-05-{i % 28 + 1:02} 10:{i:02}:00+00:00" for i in range(60)], [f"{i % 28 + 1}.5.2024" for i in range(60)],
-        [f"Fri Jan {i % 28 + 1:02} 10:00:00 +0000 2016" for i in range(60)], [f"https://example.org/a/{i}?b=c" for i in range(60)],
+        [f"2024-05-{i % 28 + 1:02} 10:{i:02}:00+00:00" for i in range(60)],
+        [f"{i % 28 + 1}.5.2024" for i in range(60)],
+        [f"Fri Jan {i % 28 + 1:02} 10:00:00 +0000 2016" for i in range(60)],
+        [f"https://example.org/a/{i}?b=c" for i in range(60)],
         [f"Anna {i}" for i in range(60)],
     ],
     ids=["a time", "a date", "a date in words", "an address", "an author"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("name", ["created", "note"])
 def test_what_stands_beside_a_text_does_not_make_a_pair_of_it(beside: list[str], name: str) -> None:
     rows = {"id": ODD, name: beside, "text": ROWS["text"], "sentiment": ROWS["label"]}
-    found = guess(rows, None, {})
-    assert (found.problem, found.columns) == (
-        "text-classification",
-        {"text": "text", "label": "sentiment"},
-    )
+    guessed = guess(rows, None, {})
+    assert guessed.problem == "text-classification"
+    assert guessed.columns == {"text": "text", "label": "sentiment"}
 
 
 def test_an_id_is_never_a_text() -> None:
@@ -299,16 +299,12 @@ def test_an_id_is_never_a_text() -> None:
 @pytest.mark.parametrize("scheme", ["iob1", "iob2"])
 def test_the_scheme_of_tags_is_told_by_the_rows(scheme: str) -> None:
     rows = tagged_rows(60)
-    tags = (
-        [[tag.replace("B-", "I-") for tag in some] for some in rows["tags"]]
-        if scheme == "iob1"
-        else rows["tags"]
-    )
-    found = guess({"tokens": rows["tokens"], "tags": tags}, None, {})
-    assert (found.problem, dict(found.reading)) == (
-        "token-classification",
-        {"tag_scheme": "iob1"} if scheme == "iob1" else {},
-    )
+    tags, reading = rows["tags"], {}
+    if scheme == "iob1":
+        tags = [[tag.replace("B-", "I-") for tag in row] for row in tags]
+        reading = {"tag_scheme": "iob1"}
+    guessed = guess({"tokens": rows["tokens"], "tags": tags}, None, {})
+    assert (guessed.problem, dict(guessed.reading)) == ("token-classification", reading)
 
 
 def test_a_word_a_row_is_told() -> None:
@@ -321,7 +317,7 @@ def test_a_word_a_row_is_told() -> None:
     ("header", "is_row"),
     [
         (("text", "label"), False),
-        (("text", "neutral"), False),  # a column named as a value, beside a known name
+        (("text", "neutral"), False),  # a column named like a value, beside a known name
         (("review", "body"), False),
         ((ROWS["text"][0], "neutral"), True),
         (("1", "0"), True),
@@ -342,26 +338,18 @@ def test_init_writes_what_it_found_and_notes_what_to_look_at(
 ) -> None:
     labels = [f"{label.title()} " if i % 3 else label for i, label in enumerate(ROWS["label"])]
     write_csv(tmp_path / "a.csv", {"text": ROWS["text"], "label": labels})
+    data, base = [str(tmp_path / "a.csv")], str(base_dir)
     for merge in (False, True):
-        request = Request(
-            tmp_path / str(merge),
-            None,
-            [str(tmp_path / "a.csv")],
-            {},
-            None,
-            str(base_dir),
-            merge_labels=merge,
-        )
+        root = tmp_path / str(merge)
+        request = Request(root, None, data, {}, None, base, merge_labels=merge)
         made = make_workspace(request, guess_problem(request))
         assert (len(made.labels), len(made.notes)) == ((3, 0) if merge else (6, 2))
-        params = Workspace(tmp_path / str(merge)).params()
+        params = Workspace(root).params()
         assert (list(params.labels), params.ingest.merge_labels) == (made.labels, merge)
     assert "'Negative ', 'negative'" in make_notes(tmp_path, base_dir)
     tags = {"text": ROWS["text"], "labels": [COMBINED[i % 5] for i in range(60)]}
     write_csv(tmp_path / "b.csv", tags)
-    request = Request(
-        tmp_path / "several", None, [str(tmp_path / "b.csv")], {}, None, str(base_dir)
-    )
+    request = Request(tmp_path / "several", None, [str(tmp_path / "b.csv")], {}, None, base)
     assert make_workspace(request, guess_problem(request)).labels == ["a", "b", "c"]
     assert Workspace(tmp_path / "several").params().ingest.label_separator == ";"
 
@@ -381,21 +369,10 @@ def test_numbers_of_tags_become_a_workspace_with_their_names(
         for i, (tokens, tags) in enumerate(zip(rows["tokens"], numbers, strict=True))
     )
     (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    request = Request(
-        tmp_path / "w",
-        None,
-        [str(tmp_path / "a.jsonl")],
-        {},
-        None,
-        str(base_dir),
-        tags=tuple(names),
-    )
+    data, base = [str(tmp_path / "a.jsonl")], str(base_dir)
+    request = Request(tmp_path / "w", None, data, {}, None, base, tags=tuple(names))
     made = make_workspace(request, guess_problem(request))
     assert (made.problem, made.labels) == ("token-classification", ["LOC", "PER"])
+    without_names = Request(tmp_path / "v", None, data, {}, None, base)
     with pytest.raises(ParamsError, match="holds tag numbers"):
-        make_workspace(
-            no_names := Request(
-                tmp_path / "v", None, [str(tmp_path / "a.jsonl")], {}, None, str(base_dir)
-            ),
-            guess_problem(no_names),
-        )
+        make_workspace(without_names, guess_problem(without_names))

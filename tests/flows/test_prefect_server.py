@@ -1,4 +1,7 @@
-"""With a Prefect server: every stage is a task run with its true times, state, logs and progress; a run's name says what it is."""
+"""What a Prefect server shows: every stage as a task run, with its times, state, logs and progress.
+
+Flow runs are named by what they do.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ from tasks.core.progress import silent
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[httpx.Client]:
-    """Of the API; other tests run flows on it at the same time."""
+    """A client of the API; other tests run flows on the same server."""
     with httpx.Client(base_url=prefect_server(), timeout=60) as client:
         yield client
 
 
-def found(server: httpx.Client, what: str, **filters: Any) -> list[dict[str, Any]]:
-    return list(server.post(f"/{what}/filter", json=filters).raise_for_status().json())
+def query(server: httpx.Client, collection: str, **filters: Any) -> list[dict[str, Any]]:
+    return list(server.post(f"/{collection}/filter", json=filters).raise_for_status().json())
 
 
 def of_run(flow_run: dict[str, Any]) -> dict[str, Any]:
@@ -40,15 +43,15 @@ def of_run(flow_run: dict[str, Any]) -> dict[str, Any]:
 
 
 def flow_runs_of(server: httpx.Client, workspace: Path) -> dict[str, dict[str, Any]]:
-    """Runs of a workspace, by name."""
-    runs = found(server, "flow_runs", sort="START_TIME_DESC")
+    """Flow runs of a workspace, by name."""
+    runs = query(server, "flow_runs", sort="START_TIME_DESC")
     return {
         run["name"]: run for run in runs if run["parameters"].get("workspace") == str(workspace)
     }
 
 
 def eventually(look: Callable[[], Any]) -> Any:
-    """What `look` returns once it is true: the server takes in task runs and logs after the fact, when it comes to it."""
+    """What `look` returns once it is true: the server stores task runs and logs with a delay."""
     for _ in range(200):
         if value := look():
             return value
@@ -57,33 +60,23 @@ def eventually(look: Callable[[], Any]) -> Any:
 
 
 def task_runs_of(server: httpx.Client, flow_run: dict[str, Any]) -> list[dict[str, Any]]:
-    """In the order of their time, once the last has ended."""
+    """Task runs in chronological order, once the last has ended."""
 
     def look() -> list[dict[str, Any]]:
-        runs = found(
-            server, "task_runs", sort="EXPECTED_START_TIME_ASC", flow_runs=of_run(flow_run)
-        )
-        return (
-            runs
-            if runs and all(run["end_time"] for run in runs) and runs[-1]["name"] == "register"
-            else []
-        )
+        order = "EXPECTED_START_TIME_ASC"
+        runs = query(server, "task_runs", sort=order, flow_runs=of_run(flow_run))
+        have_ended = all(run["end_time"] for run in runs)
+        return runs if runs and have_ended and runs[-1]["name"] == "register" else []
 
     return list(eventually(look))
 
 
 def logs_of(server: httpx.Client, flow_run: dict[str, Any]) -> list[dict[str, Any]]:
     def look() -> list[dict[str, Any]]:
-        logs = found(
-            server, "logs", sort="TIMESTAMP_ASC", logs={"flow_run_id": {"any_": [flow_run["id"]]}}
-        )
-        return (
-            logs
-            if any(
-                "Finished in state" in log["message"] and log["task_run_id"] is None for log in logs
-            )
-            else []
-        )
+        run_filter = {"flow_run_id": {"any_": [flow_run["id"]]}}
+        logs = query(server, "logs", sort="TIMESTAMP_ASC", logs=run_filter)
+        of_flow = [log["message"] for log in logs if log["task_run_id"] is None]
+        return logs if any("Finished in state" in message for message in of_flow) else []
 
     return list(eventually(look))
 
@@ -97,31 +90,26 @@ def seconds(run: dict[str, Any]) -> float:
 
 
 def test_a_training_is_shown_as_it_happened(trained: Path, server: httpx.Client) -> None:
-    result = ratchet_json(
-        trained, "train", "-S", "finetune.epochs=3", "-S", "validate.min_length=2"
-    )
+    overrides = ("-S", "finetune.epochs=3", "-S", "validate.min_length=2")
+    result = ratchet_json(trained, "train", *overrides)
     outcomes = {stage["name"]: stage for stage in result["stages"]}
     (flow_run,) = flow_runs_of(server, trained).values()
     assert flow_run["name"] == "train tiny v2"
     tasks = task_runs_of(server, flow_run)
     assert [run["name"] for run in tasks] == [*STAGES, "register"]
 
-    assert {run["name"]: run["state"]["name"].lower() for run in tasks[:-1]} == {
-        name: stage["state"] for name, stage in outcomes.items()
-    }
+    shown_states = {run["name"]: run["state"]["name"].lower() for run in tasks[:-1]}
+    assert shown_states == {name: stage["state"] for name, stage in outcomes.items()}
     assert outcomes["ingest"]["state"] == "cached"
     assert outcomes["finetune"]["state"] == "ran"
 
-    edges = [
-        flow_run["start_time"],
-        *(run[edge] for run in tasks for edge in ("start_time", "end_time")),
-        flow_run["end_time"],
-    ]
-    assert [moment(edge) for edge in edges] == sorted(
-        moment(edge) for edge in edges
-    )  # within the flow, one after the other
+    # within the flow, one after the other
+    of_tasks = [run[edge] for run in tasks for edge in ("start_time", "end_time")]
+    edges = [moment(text) for text in (flow_run["start_time"], *of_tasks, flow_run["end_time"])]
+    assert edges == sorted(edges)
     for run in tasks[:-1]:
-        assert 0 <= seconds(run) - outcomes[run["name"]]["seconds"] < 5  # the rest is Prefect's
+        # the rest is Prefect's overhead
+        assert 0 <= seconds(run) - outcomes[run["name"]]["seconds"] < 5
     assert seconds(flow_run) <= result["wall_s"]
     assert sum(stage["seconds"] for stage in result["stages"]) <= seconds(flow_run)
 
@@ -139,26 +127,16 @@ def test_a_training_is_shown_as_it_happened(trained: Path, server: httpx.Client)
         logger == "register" and "tiny version 2 registered" in message for logger, message in logs
     )
 
+    run_filter = {"flow_run_id": of_run(flow_run)["id"]}
     artifacts = {
-        artifact["key"]: artifact
-        for artifact in found(
-            server, "artifacts", artifacts={"flow_run_id": of_run(flow_run)["id"]}
-        )
+        artifact["key"]: artifact for artifact in query(server, "artifacts", artifacts=run_filter)
     }
-    progress = {
-        artifact["task_run_id"]: artifact["data"]
-        for key, artifact in artifacts.items()
-        if key != "train"
-    }
+    summary = artifacts.pop("train")["data"]
+    progress = {artifact["task_run_id"]: artifact["data"] for artifact in artifacts.values()}
     assert progress == {run["id"]: 100 for run in tasks if f"progress-{run['name']}" in artifacts}
-    assert all(
-        outcomes[key.removeprefix("progress-")]["state"] == "ran"
-        for key in artifacts
-        if key != "train"
-    )
-    summary = artifacts["train"]["data"]
+    assert all(outcomes[key.removeprefix("progress-")]["state"] == "ran" for key in artifacts)
     assert f"`{trained}/reports/report.html`" in summary
-    assert "](" not in summary  # no page of a server: no link
+    assert "](" not in summary  # no server serves a page: no link
 
 
 @pytest.mark.parametrize(("ends_well", "at_last"), [(True, 100), (False, 50)])
@@ -168,11 +146,9 @@ def test_progress_of_a_long_stage_is_an_artifact_of_its_task_run(
     monkeypatch.setattr(run_page, "UPDATE_SECONDS", 0.05)
 
     def shown() -> list[tuple[Any, ...]]:
-        ours = {"id": {"any_": [str(task_run.get_id())]}}
-        return [
-            (one["type"], one["key"], one["data"])
-            for one in found(server, "artifacts", artifacts={"task_run_id": ours["id"]})
-        ]
+        run_filter = {"task_run_id": {"any_": [str(task_run.get_id())]}}
+        artifacts = query(server, "artifacts", artifacts=run_filter)
+        return [(artifact["type"], artifact["key"], artifact["data"]) for artifact in artifacts]
 
     @task(task_run_name="finetune")
     def work() -> list[tuple[Any, ...]]:
@@ -180,9 +156,8 @@ def test_progress_of_a_long_stage_is_an_artifact_of_its_task_run(
             report = listener.get()("finetune")
             for share in (0.25, 0.5):
                 report(1, {"progress": share, "loss": 0.1})
-                eventually(
-                    lambda share=share: shown() == [("progress", "progress-finetune", 100 * share)]
-                )
+                wanted = [("progress", "progress-finetune", 100 * share)]
+                eventually(lambda wanted=wanted: shown() == wanted)
             if not ends_well:
                 raise TrainingError("the loss became nan", "")
         return shown()
@@ -191,18 +166,17 @@ def test_progress_of_a_long_stage_is_an_artifact_of_its_task_run(
     def training() -> list[tuple[Any, ...]]:
         return work()
 
-    with temporary_settings(
-        {PREFECT_API_URL: prefect_server(), PREFECT_LOGGING_TO_API_ENABLED: False}
-    ):
+    settings = {PREFECT_API_URL: prefect_server(), PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(settings):
         assert training() == [("progress", "progress-finetune", at_last)]
     assert listener.get()("finetune") is silent
 
 
 def test_links_are_to_pages_that_a_server_serves() -> None:
     link = version_link("http://me:secret@tracking:5000/", "my reviews", 3, "abc")
-    assert (
-        link
-        == "[Version 3](http://tracking:5000/#/models/my%20reviews/versions/3) and [its run](http://tracking:5000/#/runs/abc)"
+    page = "http://tracking:5000/#"
+    assert link == (
+        f"[Version 3]({page}/models/my%20reviews/versions/3) and [its run]({page}/runs/abc)"
     )
     assert version_link("sqlite:////home/me/reviews/.ratchet/mlflow.db", "reviews", 3, "abc") == ""
 
@@ -224,8 +198,12 @@ def test_promotions_and_rollbacks_are_named_by_what_they_do(
     ratchet_json(trained, "rollback")
     ratchet_json(trained, "retrain")
     assert flow_runs_of(server, trained).keys() == {
-        "promote tiny v1", f"train tiny v{second}", f"promote tiny v{second}", "rollback tiny to v1", "retrain tiny",
-    }  # fmt: skip
+        "promote tiny v1",
+        f"train tiny v{second}",
+        f"promote tiny v{second}",
+        "rollback tiny to v1",
+        "retrain tiny",
+    }
 
 
 def test_a_users_mistake_fails_the_flow_in_one_message(trained: Path, server: httpx.Client) -> None:
@@ -233,6 +211,5 @@ def test_a_users_mistake_fails_the_flow_in_one_message(trained: Path, server: ht
     assert error["type"] == "DataError"
     (flow_run,) = flow_runs_of(server, trained).values()
     assert (flow_run["name"], flow_run["state"]["name"]) == ("train tiny", "Failed")
-    assert any(
-        error["message"].splitlines()[0][:60] in log["message"] for log in logs_of(server, flow_run)
-    )
+    start = error["message"].splitlines()[0][:60]
+    assert any(start in log["message"] for log in logs_of(server, flow_run))

@@ -1,4 +1,7 @@
-"""Schedules on a real Prefect server: runs start when they should, never two at once, a failure is told, a signal ends them."""
+"""Schedules on a real Prefect server.
+
+Runs start when they should and never two at once; failures are reported; a signal ends them.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ BUSY = "another `ratchet` run is using this workspace"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server that plans more than a year ahead, so that its runs cross both changes of the clocks whenever this is run."""
+    """A server that plans more than a year ahead, so that its runs cross both clock changes."""
     settings = {
         "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_SCHEDULED_TIME": "P372D",
         "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_RUNS": "60",
@@ -55,17 +58,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         running.start()
         running.wait("/api/health")
-        httpx.post(
-            f"{running.url}/api/work_pools/", json={"name": "machines", "type": "process"}
-        ).raise_for_status()
+        pool = {"name": "machines", "type": "process"}
+        httpx.post(f"{running.url}/api/work_pools/", json=pool).raise_for_status()
         yield f"{running.url}/api"
     finally:
         running.kill()
 
 
-def wait_for(found: Callable[[], Any]) -> Any:
-    """What `found` returns once it is true; the test's own timeout ends a wait in vain."""
-    while not (value := found()):
+def wait_for(look: Callable[[], Any]) -> Any:
+    """What `look` returns once it is true; the test's own timeout ends a wait in vain."""
+    while not (value := look()):
         time.sleep(0.25)
     return value
 
@@ -76,32 +78,32 @@ def name_of(root: Path) -> str:
 
 
 def runs(server: str, root: Path, *states: str) -> list[dict[str, Any]]:
-    """The deployment's runs in these states, in the order of their time."""
-    wanted = {
+    """The deployment's runs in these states, in chronological order."""
+    query = {
         "deployments": {"name": {"any_": [name_of(root)]}},
         "flow_runs": {"state": {"type": {"any_": states}}} if states else {},
         "sort": "EXPECTED_START_TIME_ASC",
     }
-    return list(httpx.post(f"{server}/flow_runs/filter", json=wanted).json())
+    return list(httpx.post(f"{server}/flow_runs/filter", json=query).json())
 
 
 def overlaps(server: str, root: Path) -> list[str]:
-    """Names of runs that began before the one before them had ended; one that was cancelled never began."""
-    found = runs(server, root, "COMPLETED", "FAILED", "CRASHED", "RUNNING")
-    began = sorted((run["start_time"], run["end_time"] or "never", run["name"]) for run in found)
+    """Names of runs that began before the previous one had ended; a cancelled run never began."""
+    started = runs(server, root, "COMPLETED", "FAILED", "CRASHED", "RUNNING")
+    began = sorted((run["start_time"], run["end_time"] or "never", run["name"]) for run in started)
     return [later[2] for earlier, later in pairwise(began) if later[0] < earlier[1]]
 
 
 def hear_interrupts() -> None:
-    """What a shell starts in the background ignores them, and so would its children."""
+    """Undo what a shell does to background processes: they and their children ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager
 def serving(root: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """`ratchet schedule` as a process that stays; it ends well when it is interrupted, and names no secret.
+    """Run `ratchet schedule`; it must exit with 0 on an interrupt, and log no secret.
 
-    The workspace has modules of the user's own, with names of ours: no run of a schedule loads them.
+    The workspace has the user's own modules with Ratchet's names, which no run may load.
     """
     add_own_modules(root)
     with (root / "served.log").open("w+") as log:
@@ -121,9 +123,9 @@ def serving(root: Path, *options: str, **environment: str) -> Iterator[subproces
             process.send_signal(signal.SIGINT)
             out, _ = process.communicate(timeout=60)
             log.seek(0)
-            told = log.read()
-        assert process.returncode == 0, told
-        assert "secret-token" not in told
+            logged = log.read()
+        assert process.returncode == 0, logged
+        assert "secret-token" not in logged
         assert json.loads(out)[0]["name"] == name_of(root)
 
 
@@ -132,39 +134,36 @@ def in_prefect(server: str, code: str) -> None:
 
 
 def emit(server: str, times: int) -> None:
-    one = "emit_event('data.updated', resource={'prefect.resource.id': f'data.{number}'})"
-    in_prefect(
-        server, f"from prefect.events import emit_event\nfor number in range({times}): {one}"
-    )
+    call = "emit_event('data.updated', resource={'prefect.resource.id': f'data.{number}'})"
+    loop = f"for number in range({times}): {call}"
+    in_prefect(server, f"from prefect.events import emit_event\n{loop}")
 
 
 def save_block(server: str, address: str) -> None:
-    block = f"CustomWebhookNotificationBlock(name='ops', url='{address}', json_data={{'to': 'ops', 'body': '{{{{body}}}}'}})"
-    in_prefect(
-        server,
-        f"from prefect.blocks.notifications import CustomWebhookNotificationBlock\n{block}.save('ops')",
+    body = {"to": "ops", "body": "{{body}}"}
+    code = (
+        "from prefect.blocks.notifications import CustomWebhookNotificationBlock as Block\n"
+        f"Block(name='ops', url='{address}', json_data={body}).save('ops')"
     )
+    in_prefect(server, code)
 
 
 def test_an_interval_starts_runs_one_at_a_time_and_only_a_failure_is_told(
     trained: Path, server: str
 ) -> None:
-    save_overrides(
-        trained / "params.yaml", ["notify.blocks=[slack-webhook/nobody, custom-webhook/ops]"]
-    )
+    blocks = "notify.blocks=[slack-webhook/nobody, custom-webhook/ops]"
+    save_overrides(trained / "params.yaml", [blocks])
+
+    def cancelled() -> list[dict[str, Any]]:
+        busy = runs(server, trained, "CANCELLED")
+        return [run for run in busy if BUSY in run["state"]["message"]]
+
     with webhook(200, 503) as (address, posted):
         save_block(server, address)
         with serving(trained, "--every", "4s", PREFECT_API_URL=server, RATCHET_WEBHOOK=address):
-            with FileLock(
-                trained / ".ratchet" / "lock"
-            ):  # as a command holds it that somebody runs by hand
-                met = wait_for(
-                    lambda: [
-                        run
-                        for run in runs(server, trained, "CANCELLED")
-                        if BUSY in run["state"]["message"]
-                    ]
-                )[0]
+            # a command that somebody runs by hand holds this lock
+            with FileLock(trained / ".ratchet" / "lock"):
+                met = wait_for(cancelled)[0]
             assert posted == []
             (trained / "reviews.csv").rename(trained / "away.csv")
             wait_for(lambda: len(posted) >= 3)
@@ -172,66 +171,56 @@ def test_an_interval_starts_runs_one_at_a_time_and_only_a_failure_is_told(
             (trained / "away.csv").rename(trained / "reviews.csv")
             completed = wait_for(lambda: runs(server, trained, "COMPLETED"))[0]
             by_the_server = wait_for(
-                lambda: [
-                    log["message"] for log in logs(server, failed) if "nobody" in log["message"]
-                ]
+                lambda: [message for message in messages(server, failed) if "nobody" in message]
             )
         assert overlaps(server, trained) == []
     served = (trained / "served.log").read_text()
-    assert (
-        "Traceback" not in served[: served.index("SourceError")].rpartition("Beginning flow run")[0]
-    )
+    before_failure = served[: served.index("SourceError")].rpartition("Beginning flow run")[0]
+    assert "Traceback" not in before_failure
     assert (met["name"], met["state"]["name"]) == ("retrain tiny", "Cancelled")
-    assert not any(
-        "Traceback" in log["message"] or "hook" in log["message"] for log in logs(server, met)
-    )
+    of_met = messages(server, met)
+    assert not any("Traceback" in message or "hook" in message for message in of_met)
     assert completed["auto_scheduled"]
     assert completed["parameters"] == {"workspace": str(trained)}
-    to_block, told, again = posted[:3]
-    assert told == again  # the first time the answer was 503
-    assert set(told) == {"text", "workspace", "flow_run", "url", "cause", "id"}
-    assert (told["workspace"], told["flow_run"]) == (str(trained), failed["name"])
-    assert told["url"] == f"{server.removesuffix('/api')}/runs/flow-run/{failed['id']}"
-    assert "reviews.csv" in told["cause"]
-    assert to_block == {"to": "ops", "body": told["text"]}
-    assert {told["cause"], told["url"]} <= set(told["text"].splitlines())
+    to_block, report, again = posted[:3]
+    assert report == again  # the first time the answer was 503
+    assert set(report) == {"text", "workspace", "flow_run", "url", "cause", "id"}
+    assert (report["workspace"], report["flow_run"]) == (str(trained), failed["name"])
+    assert report["url"] == f"{server.removesuffix('/api')}/runs/flow-run/{failed['id']}"
+    assert "reviews.csv" in report["cause"]
+    assert to_block == {"to": "ops", "body": report["text"]}
+    assert {report["cause"], report["url"]} <= set(report["text"].splitlines())
     assert "could not be reported" in by_the_server[0]
     assert "SourceError" in failed["state"]["message"]
     ratchet(trained, "schedule", "--remove", PREFECT_API_URL=server)
 
 
-def logs(server: str, flow_run: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(
-        httpx.post(
-            f"{server}/logs/filter", json={"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}}
-        ).json()
-    )
+def messages(server: str, flow_run: dict[str, Any]) -> list[str]:
+    """The log of a flow run."""
+    query = {"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}}
+    logs = httpx.post(f"{server}/logs/filter", json=query).json()
+    return [log["message"] for log in logs]
 
 
 def test_an_events_runs_wait_for_one_another_and_a_killed_one_is_told(
     trained: Path, server: str
 ) -> None:
-    on_server = {"PREFECT_API_URL": server}
+    on_server, event = {"PREFECT_API_URL": server}, ("--on-event", "data.updated")
     with (
         webhook() as (address, posted),
-        serving(
-            trained, "--on-event", "data.updated", **on_server, RATCHET_WEBHOOK=address
-        ) as process,
+        serving(trained, *event, **on_server, RATCHET_WEBHOOK=address) as process,
     ):
         wait_for(lambda: ratchet_json(trained, "schedule", "--list", **on_server))
         emit(server, 2)
-        assert len(wait_for(lambda: (found := runs(server, trained))[1:] and found)) == 2
+        wait_for(lambda: len(runs(server, trained)) >= 2)
+        assert len(runs(server, trained)) == 2
         wait_for(lambda: len(runs(server, trained, "COMPLETED")) == 2)
         assert overlaps(server, trained) == []
 
         with FileLock(trained / ".ratchet" / "lock"):
             emit(server, 1)
             waits = wait_for(lambda: runs(server, trained, "RUNNING"))[0]
-            wait_for(
-                lambda: any(
-                    "This run waits for it to end" in log["message"] for log in logs(server, waits)
-                )
-            )
+            wait_for(lambda: "This run waits for it to end" in "\n".join(messages(server, waits)))
         wait_for(lambda: len(runs(server, trained, "COMPLETED")) == 3)
 
         assert ratchet_json(trained, "schedule", "--pause", **on_server)[0]["paused"]
@@ -241,9 +230,9 @@ def test_an_events_runs_wait_for_one_another_and_a_killed_one_is_told(
         (running,) = wait_for(lambda: runs(server, trained, "RUNNING"))
         for child in psutil.Process(process.pid).children(recursive=True):
             child.kill()
-        told = wait_for(lambda: posted)[0]
-        assert told["flow_run"] == running["name"]
-        assert "crashed" in told["text"]
+        report = wait_for(lambda: posted)[0]
+        assert report["flow_run"] == running["name"]
+        assert "crashed" in report["text"]
         assert len(runs(server, trained)) == 4  # the event during the pause started none
     ratchet(trained, "schedule", "--remove", **on_server)
 
@@ -264,14 +253,11 @@ def test_one_signal_ends_a_schedule_and_its_run_and_keeps_what_was_made(
         assert running["name"] == "retrain tiny"
         error = ratchet_json(trained, "train", code=2, **on_server)["error"]
         assert BUSY in error["message"]
-        processes = [
-            psutil.Process(process.pid),
-            *psutil.Process(process.pid).children(recursive=True),
-        ]
-        for told in (
-            processes if ending == signal.SIGINT else processes[:1]
-        ):  # Ctrl-C goes to all that a terminal started
-            told.send_signal(ending)
+        parent = psutil.Process(process.pid)
+        processes = [parent, *parent.children(recursive=True)]
+        # Ctrl-C goes to all processes that a terminal started
+        for signalled in processes if ending == signal.SIGINT else processes[:1]:
+            signalled.send_signal(ending)
         assert process.wait(timeout=60) == 0
         assert psutil.wait_procs(processes, timeout=1)[1] == []
         assert posted == []
@@ -293,47 +279,41 @@ def test_cron_keeps_the_wall_clock_when_the_clocks_change_and_workspaces_do_not_
         (deployed,) = ratchet_json(root, "schedule", *options, **on_server)
         assert deployed["when"] == f"cron {cron} (Europe/Berlin)"
         assert deployed["work_pool"] == "machines"
-    at_three = [planned(one) for one in wait_for(lambda: all_planned(server, trained))]
-    assert {(one.hour, one.minute) for one in at_three} == {(3, 0)}
-    assert len({one.utcoffset() for one in at_three}) == 2
-    assert len({one.date() for one in at_three}) == len(at_three)
-    skipped = [planned(one) for one in wait_for(lambda: all_planned(server, other))]
-    odd = [one for one in skipped if (one.hour, one.minute) != (2, 30)]
-    assert odd  # half past two does not come on that night
-    assert {(one.hour, one.minute) for one in odd} <= {(1, 30), (3, 30)}
-    assert len({one.date() for one in skipped}) == len(
-        skipped
-    )  # and comes twice on another, when it is run once
+    at_three = [planned(run) for run in wait_for(lambda: all_planned(server, trained))]
+    assert {(start.hour, start.minute) for start in at_three} == {(3, 0)}
+    assert len({start.utcoffset() for start in at_three}) == 2
+    assert len({start.date() for start in at_three}) == len(at_three)
+    skipped = [planned(run) for run in wait_for(lambda: all_planned(server, other))]
+    odd = [start for start in skipped if (start.hour, start.minute) != (2, 30)]
+    assert odd  # one night has no half past two
+    assert {(start.hour, start.minute) for start in odd} <= {(1, 30), (3, 30)}
+    # another night has it twice, but the run starts once
+    assert len({start.date() for start in skipped}) == len(skipped)
 
     assert ratchet_json(trained, "schedule", "--pause", **on_server)[0]["next_run"] is None
     assert runs(server, trained, "SCHEDULED") == []
     assert not ratchet_json(other, "schedule", "--list", **on_server)[0]["paused"]
-    (again,) = ratchet_json(
-        trained, "schedule", "--every", "2d", "--work-pool", "machines", **on_server
-    )
-    assert (again["paused"], again["when"]) == (
-        True,
-        "every 2 days, 0:00:00",
-    )  # replaced, and paused as it was
+    every = ("--every", "2d", "--work-pool", "machines")
+    (again,) = ratchet_json(trained, "schedule", *every, **on_server)
+    # replaced, and still paused
+    assert (again["paused"], again["when"]) == (True, "every 2 days, 0:00:00")
     ratchet(trained, "schedule", "--resume", **on_server)
     assert wait_for(lambda: runs(server, trained, "SCHEDULED"))
     ratchet(trained, "schedule", "--remove", **on_server)
     assert ratchet_json(trained, "schedule", "--list", **on_server) == []
     assert runs(server, trained, "SCHEDULED") == []
-    assert (
-        "nothing is scheduled"
-        in ratchet_json(trained, "schedule", "--pause", code=2, **on_server)["error"]["message"]
-    )
+    error = ratchet_json(trained, "schedule", "--pause", code=2, **on_server)["error"]
+    assert "nothing is scheduled" in error["message"]
     assert len(ratchet_json(other, "schedule", "--list", **on_server)) == 1
     ratchet(other, "schedule", "--remove", **on_server)
 
 
 def all_planned(server: str, root: Path) -> list[dict[str, Any]]:
-    """The runs planned, once they reach a year ahead; with a wrong SQLAlchemy there are none."""
-    found = runs(server, root, "SCHEDULED")
-    return (
-        found if found and planned(found[-1]) > datetime.now(BERLIN) + timedelta(days=360) else []
-    )
+    """The planned runs, once they reach a year ahead; with a wrong SQLAlchemy there are none."""
+    scheduled, year_ahead = runs(server, root, "SCHEDULED"), timedelta(days=360)
+    if scheduled and planned(scheduled[-1]) > datetime.now(BERLIN) + year_ahead:
+        return scheduled
+    return []
 
 
 def planned(run: dict[str, Any]) -> datetime:
@@ -359,14 +339,9 @@ def planned(run: dict[str, Any]) -> datetime:
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(options: dict[str, str], says: str) -> None:
-    wanted: dict[str, str | None] = {
-        "cron": None,
-        "every": None,
-        "on_event": None,
-        "timezone": None,
-    }
+    unset: dict[str, str | None] = dict.fromkeys(("cron", "every", "on_event", "timezone"))
     with pytest.raises(ParamsError) as raised:
-        read_plan(**(wanted | options))
+        read_plan(**(unset | options))
     assert says in raised.value.message
     assert raised.value.remedy
 
@@ -378,11 +353,8 @@ def test_intervals_are_read(text: str, hours: float) -> None:
 
 def test_what_the_server_cannot_do_ends_in_one_message(trained: Path, server: str) -> None:
     def error(*arguments: str, **environment: str) -> dict[str, str]:
-        return dict(
-            ratchet_json(trained, "schedule", *arguments, code=2, server=False, **environment)[
-                "error"
-            ]
-        )
+        command = ("schedule", *arguments)
+        return dict(ratchet_json(trained, *command, code=2, server=False, **environment)["error"])
 
     every = ("--every", "6h")
     nowhere = error(*every, HOME=str(trained))

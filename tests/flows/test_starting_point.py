@@ -1,4 +1,7 @@
-"""Where a training starts: pinned by hash, moved only when a training has to run anyway, through the command line and real stores."""
+"""A training's starting point: pinned by hash, and moved only when a training has to run anyway.
+
+Through the command line, with real stores.
+"""
 
 from __future__ import annotations
 
@@ -36,22 +39,17 @@ FEWER_EPOCHS = ("-S", "finetune.epochs=1")
 
 @pytest.fixture(scope="module")
 def went_on(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Version 1 as champion, version 2 trained from it on more rows; copy it. MLflow's addresses still lead to the template's files."""
+    """Version 1 as champion, version 2 trained from it on more rows; copy it.
+
+    MLflow's artifact paths still lead to the template's files.
+    """
     root = copy_workspace(template, tmp_path_factory.mktemp("went_on") / "reviews")
     promote(root, 1)
     add_rows(root, 60)
-    told = ratchet(
-        root,
-        "train",
-        *CHAMPION,
-        *FEWER_EPOCHS,
-        "-S",
-        "finetune.replay_share=0.5",
-        "--save",
-        "--json",
-    )
-    assert "starts from tiny version 1 (champion)" in told.stderr
-    assert json.loads(told.stdout)["version"] == 2
+    overrides = (*CHAMPION, *FEWER_EPOCHS, "-S", "finetune.replay_share=0.5")
+    done = ratchet(root, "train", *overrides, "--save", "--json")
+    assert "starts from tiny version 1 (champion)" in done.stderr
+    assert json.loads(done.stdout)["version"] == 2
     return root
 
 
@@ -62,7 +60,7 @@ def workspace(went_on: Path, tmp_path: Path) -> Path:
 
 
 def promote(root: Path, version: int) -> None:
-    """Move the alias, as a promotion does."""
+    """Move the champion alias, as a promotion does."""
     workspace = Workspace(root)
     client, _ = connect(workspace.default_tracking_uri, workspace.store, "tiny")
     client.set_registered_model_alias("tiny", "champion", str(version))
@@ -78,6 +76,10 @@ def start_of(root: Path) -> Any:
 
 def checkpoint_sha(root: Path) -> str:
     return sha256_file(root / "models" / "checkpoint" / "model.safetensors")
+
+
+def pinned_checkpoint_sha(root: Path) -> str:
+    return sha256_file(root / "models" / "start" / "checkpoint" / "model.safetensors")
 
 
 def assert_nothing_to_do(root: Path, version: int, *arguments: str) -> None:
@@ -120,9 +122,8 @@ def test_new_rows_call_for_a_training_which_starts_from_the_champion_of_now(
 
 
 def test_a_training_from_the_base_pins_nothing(workspace: Path) -> None:
-    assert (
-        ratchet_json(workspace, "train", "-S", "finetune.start_from=base", "--save")["version"] == 3
-    )
+    result = ratchet_json(workspace, "train", "-S", "finetune.start_from=base", "--save")
+    assert result["version"] == 3
     assert start_of(workspace) is None
     assert not (workspace / "start.dvc").exists()
     assert not (workspace / "models" / "start").exists()
@@ -137,9 +138,7 @@ def test_dvc_alone_starts_from_what_was_pinned_last_and_the_flow_has_nothing_to_
     add_rows(workspace, 90)
     assert "Running stage 'finetune'" in run(workspace, "dvc", "repro").stdout
     start = start_of(workspace)
-    assert start["checkpoint_sha256"] == sha256_file(
-        workspace / "models" / "start" / "checkpoint" / "model.safetensors"
-    )
+    assert start["checkpoint_sha256"] == pinned_checkpoint_sha(workspace)
     assert states(ratchet_json(workspace, "train")) == dict.fromkeys(STAGES, "cached")
     assert start_of(workspace) == start
 
@@ -159,19 +158,17 @@ def test_git_and_dvc_bring_back_what_a_training_started_from(
     shutil.rmtree(clone / "models" / "start")
     shutil.rmtree(clone / ".dvc" / "cache")
     run(clone, "dvc", "fetch", *STAGES)
-    result = ratchet_json(clone, "train")  # its registry is empty: no champion is asked for
+    result = ratchet_json(clone, "train")  # its registry is empty: it looks up no champion
     assert states(result) == dict.fromkeys(STAGES, "cached")
-    assert start_of(clone)["checkpoint_sha256"] == sha256_file(
-        clone / "models" / "start" / "checkpoint" / "model.safetensors"
-    )
+    assert start_of(clone)["checkpoint_sha256"] == pinned_checkpoint_sha(clone)
 
 
 def test_without_a_champion_the_base_is_where_it_starts_and_a_lost_one_is_told(
     template: Path, tmp_path: Path
 ) -> None:
     workspace = copy_workspace(template, tmp_path / "reviews")
-    told = ratchet(workspace, "train", *CHAMPION, *FEWER_EPOCHS, "--json", "--save")
-    assert "starts from the base model: tiny has no champion yet" in told.stderr
+    done = ratchet(workspace, "train", *CHAMPION, *FEWER_EPOCHS, "--json", "--save")
+    assert "starts from the base model: tiny has no champion yet" in done.stderr
     assert start_of(workspace) is None
     assert not (workspace / "start.dvc").exists()
     promote(workspace, 2)
@@ -192,9 +189,8 @@ def test_a_champion_that_no_dvc_lock_describes_is_told(template: Path, tmp_path:
     workspace = Workspace(copy_workspace(template, tmp_path / "reviews"))
     client, experiment_id = connect(workspace.default_tracking_uri, workspace.store, "tiny")
     source = client.get_model_version("tiny", "1").source
-    client.create_model_version(
-        "tiny", source=source, run_id=client.create_run(experiment_id).info.run_id
-    )
+    run_id = client.create_run(experiment_id).info.run_id
+    client.create_model_version("tiny", source=source, run_id=run_id)
     promote(workspace.root, 2)
     values = workspace.values([CHAMPION[1]])
     with (
