@@ -96,8 +96,8 @@ def _leave_out_prefect() -> None:
 
     def train(workspace: Any, overrides: Any = (), *, force: bool = False) -> Any:
         with launch.workspace_lock(workspace), TrainingRun(workspace, overrides) as run:
-            if history := run.champion_history():
-                return history
+            if finished := run.finished_result():
+                return finished
             for stage in STAGES:
                 run.stage(stage.name)
             return run.result(run.register("none"))
@@ -109,7 +109,7 @@ def _leave_out_prefect() -> None:
         return Judgement(number, champion and champion.number, [], 1, {}, number)
 
     changes = {"judge_candidate": judge, "create_markdown_artifact": lambda *_, **__: None}
-    for name in ("promotion", "rolling_back", "carry_out"):
+    for name in ("promotion", "rollback_flow", "carry_out"):
         changes[name] = getattr(promotion, name).fn
     for name, value in changes.items():
         setattr(promotion, name, value)

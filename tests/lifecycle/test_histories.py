@@ -1,4 +1,7 @@
-"""Histories of paused and killed processes: a few of those that `python -m benchmarks robustness` plays a thousand of."""
+"""A few histories of paused and killed processes.
+
+`python -m benchmarks robustness` plays a thousand.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,10 @@ import json, sys
 from pathlib import Path
 from benchmarks.robustness.histories import Place
 from benchmarks.robustness.processes import with_signals, workers
+uri, store = sys.argv[1], Path(sys.argv[2])
 with workers() as team:
-    print(json.dumps([with_signals(team, Place(sys.argv[1], Path(sys.argv[2]), f"history-{seed}"), seed) for seed in range(3)]))
+    places = [Place(uri, store, f"history-{seed}") for seed in range(3)]
+    print(json.dumps([with_signals(team, place, seed) for seed, place in enumerate(places)]))
 """
 
 
@@ -46,9 +51,13 @@ def test_histories_of_stopped_and_killed_processes_on_postgresql_keep_every_rule
     uri = f"postgresql+psycopg2://{postgres.make_database()}"
     connect(uri, tmp_path, "first")
     done = subprocess.run(
-        [sys.executable, "-c", WITH_SIGNALS, uri, str(tmp_path)], cwd=Path(__file__).parents[2], env=clean_environment(),
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", WITH_SIGNALS, uri, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert json.loads(done.stdout) == [[], [], []]
 
 
@@ -62,16 +71,14 @@ def test_the_check_of_a_history_sees_what_it_is_for(registry: Place) -> None:
     ledger.move(Decision("promoted", 2, 1, "", id="key-2"))
     assert check(place, done) == []
     assert check(place, [*done, Wish("promote", 3, "key-3", ["done"])]) == ["moves"]  # lost
-    assert check(place, [*done, Wish("roll back", None, "key-2", ["refused"])]) == [
-        "moves"
-    ]  # made and denied
+    denied = Wish("roll back", None, "key-2", ["refused"])  # although it was made
+    assert check(place, [*done, denied]) == ["moves"]
     client.set_registered_model_alias("checked", CHAMPION, "1")
     assert check(place, done) == ["alias"]
     client.set_registered_model_alias("checked", CHAMPION, "2")
     ledger.move(Decision("promoted", 3, read_alias(client, "checked").version, "", id="key-3"))
     tag = "ratchet.decision.key-3"
-    text = client.get_model_version("checked", "3").tags[tag]
-    client.set_model_version_tag(
-        "checked", "3", tag, text.replace('"previous": 2', '"previous": 1')
-    )
+    decision = client.get_model_version("checked", "3").tags[tag]
+    stale = decision.replace('"previous": 2', '"previous": 1')
+    client.set_model_version_tag("checked", "3", tag, stale)
     assert check(place, done) == ["judged"]

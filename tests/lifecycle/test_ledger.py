@@ -1,4 +1,4 @@
-"""The ledger and the alias agree, whoever races and wherever a process dies."""
+"""The ledger and the alias agree, whatever races and wherever a process dies."""
 
 from __future__ import annotations
 
@@ -70,25 +70,20 @@ def test_moves_and_refusals_are_kept_in_order(
     ledger = open_ledger()
     assert ledger.decisions() == []
     ledger.move(promoted(1, None))
-    ledger.record(
-        Decision(
-            "refused",
-            2,
-            1,
-            "failed: parity",
-            gates=[{"name": "parity", "status": "failed", "reason": "…"}],
-        )
-    )
+    gate = {"name": "parity", "status": "failed", "reason": "…"}
+    ledger.record(Decision("refused", 2, 1, "failed: parity", gates=[gate]))
     ledger.move(promoted(3, 1))
-    found = open_ledger().decisions()
-    assert [(d.outcome, d.version, d.previous, d.move) for d in found] == [
-        ("promoted", 1, None, 1), ("refused", 2, 1, None), ("promoted", 3, 1, 2),
-    ]  # fmt: skip
-    assert found[1].gates[0]["status"] == "failed"
+    decisions = open_ledger().decisions()
+    assert [(d.outcome, d.version, d.previous, d.move) for d in decisions] == [
+        ("promoted", 1, None, 1),
+        ("refused", 2, 1, None),
+        ("promoted", 3, 1, 2),
+    ]
+    assert decisions[1].gates[0]["status"] == "failed"
     assert ledger.champion() == 3
-    assert all(d.who and d.time for d in found)
+    assert all(d.who and d.time for d in decisions)
     (tmp_path / "ledger.jsonl").unlink()  # another workspace has only the registry
-    assert open_ledger().decisions() == found
+    assert open_ledger().decisions() == decisions
 
 
 def test_a_line_torn_by_a_crash_loses_no_decision(
@@ -124,9 +119,9 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_champion_and_a_repeat_comp
     with killed_at(MlflowClient, step, when):
         open_ledger().move(promoted(2, 1))
     assert open_ledger().champion() in (1, 2)
-    found = open_ledger().decisions()  # whoever looks next completes what was claimed
+    decisions = open_ledger().decisions()  # the next reader completes a claimed move
     champion = open_ledger().champion()
-    assert champion == [d for d in found if d.move][-1].version
+    assert champion == [d for d in decisions if d.move][-1].version
     if champion == 1:
         open_ledger().move(promoted(2, 1))
     assert open_ledger().champion() == 2
@@ -134,7 +129,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_champion_and_a_repeat_comp
 
 
 class Paused:
-    """MLflow's client, whose next write of the alias waits: the rest happens first."""
+    """Make MLflow's next write of the alias call `meanwhile` first; `killed`: die after it."""
 
     def __init__(
         self, patch: pytest.MonkeyPatch, meanwhile: Callable[[], object], *, killed: bool
@@ -172,26 +167,24 @@ def test_a_paused_helper_does_not_undo_a_later_move(
     ledger = open_ledger()
     assert ledger.champion() == 3
     assert read_alias(ledger.client, NAME).version == 3
-    assert [(d.version, d.previous, d.move) for d in ledger.decisions()] == [
-        (1, None, 1),
-        (2, 1, 2),
-        (3, 2, 3),
-    ]
-    assert (
-        "put back to version 3" in capsys.readouterr().err
-    ) == killed  # only where it was put right by somebody else
+    moves_made = [(d.version, d.previous, d.move) for d in ledger.decisions()]
+    assert moves_made == [(1, None, 1), (2, 1, 2), (3, 2, 3)]
+    # printed only if another process had to repair the alias
+    assert ("put back to version 3" in capsys.readouterr().err) == killed
 
 
 def test_no_move_is_judged_against_what_a_paused_helper_wrote(
     open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crash_before_the_alias(open_ledger)
-    Paused(
-        monkeypatch, lambda: open_ledger().move(promoted(3, open_ledger().champion())), killed=True
-    )
+
+    def meanwhile() -> None:
+        open_ledger().move(promoted(3, open_ledger().champion()))
+
+    Paused(monkeypatch, meanwhile, killed=True)
     with pytest.raises(Killed):
         open_ledger().decisions()
-    assert read_alias(open_ledger().client, NAME).version == 2  # as it was written last
+    assert read_alias(open_ledger().client, NAME).version == 2  # the last write
     with pytest.raises(GateError, match="version 3 now"):
         open_ledger().move(promoted(1, 2))
     assert open_ledger().champion() == 3
@@ -213,11 +206,8 @@ def test_announcements_of_writes_are_taken_away(
     open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def announced() -> list[str]:
-        return [
-            key
-            for key in open_ledger().client.get_registered_model(NAME).tags
-            if key.startswith(WRITING)
-        ]
+        tags = open_ledger().client.get_registered_model(NAME).tags
+        return [key for key in tags if key.startswith(WRITING)]
 
     crash_before_the_alias(open_ledger)
     assert len(announced()) == 1
@@ -229,7 +219,7 @@ def test_announcements_of_writes_are_taken_away(
 def test_a_move_whose_claim_was_removed_for_good_is_not_made_twice(
     open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
-    """`mlflow gc` frees the claim's name while a promotion that has seen the champion before that move is paused."""
+    """`mlflow gc` frees the claim's name while a promotion that saw the old champion is paused."""
     open_ledger().move(promoted(1, None))
     slow = open_ledger()
     real = slow._claim
@@ -258,7 +248,7 @@ def test_the_same_decision_twice_is_one_move(open_ledger: Callable[[], Ledger]) 
 
 
 def crash_before_the_alias(open_ledger: Callable[[], Ledger]) -> None:
-    """Version 1 is champion; the move to version 2 is claimed, and its process killed."""
+    """Make version 1 champion; claim the move to version 2 and die before the alias moves."""
     from mlflow import MlflowClient
 
     open_ledger().move(promoted(1, None))
@@ -287,14 +277,17 @@ else:
 
 
 def race(uri: str, store: Path) -> list[str]:
-    """Two processes that promote different versions at the same time; what each says."""
+    """Promote versions 2 and 3 at the same time, in two processes; returns what each prints."""
+    environment = clean_environment() | {"PYTHONPATH": str(Path(__file__).parents[2])}
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", RACER, uri, str(version), str(store)],
-            env=clean_environment() | {"PYTHONPATH": str(Path(__file__).parents[2])}, stdout=subprocess.PIPE, text=True,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for version in (2, 3)
-    ]  # fmt: skip
+    ]
     while not all((store / f"ready-{version}").exists() for version in (2, 3)):
         assert all(racer.poll() is None for racer in racers)
         time.sleep(0.05)
@@ -305,9 +298,9 @@ def race(uri: str, store: Path) -> list[str]:
 def assert_one_wins(uri: str, store: Path) -> None:
     ledger = Ledger(connect(uri, store, NAME)[0], NAME, store / "ledger.jsonl")
     ledger.move(promoted(1, None))
-    said = race(uri, store)
-    assert sorted(said) == ["lost", "won"]
-    winner = (2, 3)[said.index("won")]
+    outcomes = race(uri, store)
+    assert sorted(outcomes) == ["lost", "won"]
+    winner = (2, 3)[outcomes.index("won")]
     assert ledger.champion() == winner
     assert [(d.version, d.move) for d in ledger.decisions()] == [(1, 1), (winner, 2)]
 
@@ -329,38 +322,34 @@ def test_the_claims_are_hidden_from_the_list_of_experiments(
 ) -> None:
     ledger = open_ledger()
     ledger.move(promoted(1, None))
-    assert {experiment.name for experiment in ledger.client.search_experiments()} == {
-        "Default",
-        NAME,
-    }
+    names = {experiment.name for experiment in ledger.client.search_experiments()}
+    assert names == {"Default", NAME}
     assert int(ledger.client.get_model_version_by_alias(NAME, CHAMPION).version) == 1
 
 
 def moves(*steps: tuple[str, int]) -> ChampionHistory:
-    return champion_history(
-        [
-            Decision(outcome, version, None, "", move=i)
-            for i, (outcome, version) in enumerate(steps, 1)
-        ]
-    )
+    decisions = [
+        Decision(outcome, version, None, "", move=number)
+        for number, (outcome, version) in enumerate(steps, 1)
+    ]
+    return champion_history(decisions)
 
 
 def test_a_rollback_goes_to_the_champion_before_not_to_the_number_before() -> None:
-    assert moves(("promoted", 1), ("promoted", 5), ("promoted", 3)).champions == [1, 5, 3]
-    once = moves(("promoted", 1), ("promoted", 5), ("promoted", 3), ("rolled back", 5))
+    three = (("promoted", 1), ("promoted", 5), ("promoted", 3))
+    assert moves(*three).champions == [1, 5, 3]
+    once = moves(*three, ("rolled back", 5))
     assert (once.champions, once.rolled_back) == ([1, 5], {3})
-    twice = moves(
-        ("promoted", 1), ("promoted", 5), ("promoted", 3), ("rolled back", 5), ("rolled back", 1)
-    )
+    twice = moves(*three, ("rolled back", 5), ("rolled back", 1))
     assert (twice.champions, twice.rolled_back) == ([1], {3, 5})
-    far = moves(("promoted", 1), ("promoted", 5), ("promoted", 3), ("rolled back", 1))
+    far = moves(*three, ("rolled back", 1))
     assert (far.champions, far.rolled_back) == ([1], {3, 5})
 
 
 def test_a_claim_that_the_client_had_to_send_twice_is_its_own(
     open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server made it and died before it said so; MLflow's client sends it again and is told that it is there."""
+    """The server made it and died before it answered; MLflow's client retries: it exists."""
     from mlflow import MlflowClient
 
     real = MlflowClient.create_experiment
@@ -376,9 +365,8 @@ def test_a_claim_that_the_client_had_to_send_twice_is_its_own(
 
 
 def test_a_champion_that_came_back_is_gone_back_from_one_step() -> None:
-    back = moves(
-        ("promoted", 1), ("promoted", 2), ("promoted", 1), ("promoted", 3), ("rolled back", 1)
-    )
+    three = (("promoted", 1), ("promoted", 2), ("promoted", 1))
+    back = moves(*three, ("promoted", 3), ("rolled back", 1))
     assert (back.champions, back.rolled_back) == ([1, 2, 1], {3})
 
 

@@ -1,4 +1,4 @@
-"""A workspace that was moved, copied or cloned works on the files of its new place, and never reads or writes the old one."""
+"""A moved, copied or cloned workspace works on its own files, and never touches the old ones."""
 
 from __future__ import annotations
 
@@ -22,35 +22,32 @@ TEXT = "a good lovely film"
 
 @pytest.fixture(scope="module")
 def two_versions(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Version 1 is champion, version 2 the challenger and what params.yaml asks for; move it no further than a copy."""
+    """Version 1 is champion, version 2 the challenger, from the present params.yaml; copy it."""
     root = copy_workspace(template, tmp_path_factory.mktemp("two") / "reviews")
     save_overrides(root / "params.yaml", ["finetune.epochs=5"])
     ratchet_json(root, "train")
-    assert (
-        ratchet_json(root, "promote", "1", "--force", "--reason", "to begin with")["champion"] == 1
-    )
+    result = ratchet_json(root, "promote", "1", "--force", "--reason", "to begin with")
+    assert result["champion"] == 1
     return root
 
 
 def contents(root: Path) -> dict[str, str]:
-    """All that a command could change, the server's and DVC's own notes aside."""
-    aside = (".dvc/tmp", ".git", ".ratchet/prefect")
-    names = {
+    """Hashes of all files that a command could change, without Prefect's and DVC's own."""
+    own = (".dvc/tmp", ".git", ".ratchet/prefect")
+    files = {
         file.relative_to(root).as_posix(): file
         for file in sorted(root.rglob("*"))
         if file.is_file() and not file.is_symlink()
     }
-    return {name: sha256_file(file) for name, file in names.items() if not name.startswith(aside)}
+    return {name: sha256_file(file) for name, file in files.items() if not name.startswith(own)}
 
 
 def use(root: Path) -> None:
-    """Everything that opens what was registered."""
+    """Run every command that opens registered versions."""
     status = ratchet_json(root, "status")
     assert {stage["state"] for stage in status["stages"]} == {"clean"}
-    assert {version["version"]: version["aliases"] for version in status["model"]["versions"]} == {
-        1: ["champion"],
-        2: ["challenger"],
-    }
+    aliases = {version["version"]: version["aliases"] for version in status["model"]["versions"]}
+    assert aliases == {1: ["champion"], 2: ["challenger"]}
     assert status["ledger_champion"] == 1
     trained = ratchet_json(root, "train")
     assert (states(trained), trained["version"]) == (dict.fromkeys(STAGES, "cached"), 2)
@@ -63,15 +60,16 @@ def use(root: Path) -> None:
 
 
 def addresses(root: Path) -> set[str]:
-    """Every address of a file in the workspace's own database."""
+    """The workspaces that file addresses in the workspace's own database lead to."""
     with closing(sqlite3.connect(root / ".ratchet" / "mlflow.db")) as connection:
         columns = connection.execute(
-            "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'"
+            "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c "
+            "WHERE m.type = 'table'"
         )
         values = [
             value
-            for t, c in columns.fetchall()
-            for (value,) in connection.execute(f'SELECT "{c}" FROM "{t}"')
+            for table, column in columns.fetchall()
+            for (value,) in connection.execute(f'SELECT "{column}" FROM "{table}"')
         ]
     return {
         value.partition(".ratchet")[0]
@@ -89,9 +87,8 @@ def test_a_moved_workspace_works_in_its_new_place(two_versions: Path, tmp_path: 
     assert not old.exists()
     assert addresses(new) == {f"{new.as_uri()}/"}
     mlflow.set_tracking_uri(f"sqlite:///{new}/.ratchet/mlflow.db")
-    assert (
-        len(mlflow.pyfunc.load_model("models:/tiny/1").predict(pd.DataFrame({"text": [TEXT]}))) == 1
-    )
+    model = mlflow.pyfunc.load_model("models:/tiny/1")
+    assert len(model.predict(pd.DataFrame({"text": [TEXT]}))) == 1
 
 
 def test_a_copy_and_what_it_was_copied_from_are_two_workspaces(
@@ -103,7 +100,7 @@ def test_a_copy_and_what_it_was_copied_from_are_two_workspaces(
     bundles = list((old / ".ratchet" / "mlartifacts").rglob("model.onnx"))
     assert len(bundles) == 2
     for file in bundles:
-        flip(file)  # whoever opened the old files would be told
+        flip(file)  # opening the old files would be an error
     before = contents(old)
     use(new)
     again = ratchet_json(new, "train", "-S", "tokenize.max_length=16")
@@ -145,7 +142,5 @@ def test_addresses_elsewhere_stay(two_versions: Path, tmp_path: Path) -> None:
     follow_move(database, root / ".ratchet", "tiny")
     for name, address in elsewhere.items():
         assert client.get_experiment_by_name(name).artifact_location == address
-    assert (
-        client.get_experiment_by_name("tiny").artifact_location
-        == f"{root.as_uri()}/.ratchet/mlartifacts"
-    )
+    moved = client.get_experiment_by_name("tiny").artifact_location
+    assert moved == f"{root.as_uri()}/.ratchet/mlartifacts"

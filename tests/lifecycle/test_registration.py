@@ -1,4 +1,4 @@
-"""Registration: one content key, one version, wherever an attempt was killed."""
+"""Registration: one version a content key, wherever an attempt was killed."""
 
 from __future__ import annotations
 
@@ -74,14 +74,12 @@ def test_the_same_key_twice_is_one_version(
     assert (again.version, again.created) == (1, False)
     other = register("e" * 64)
     assert other.version == 2
-    assert {int(v.version): v.aliases for v in versions(client, "tiny")} == {
-        1: [],
-        2: ["challenger"],
-    }
+    aliases = {int(v.version): v.aliases for v in versions(client, "tiny")}
+    assert aliases == {1: [], 2: ["challenger"]}
 
 
 @pytest.mark.parametrize(
-    ("when", "place"),
+    ("when", "function"),
     [
         ("after", "claim_run"),
         ("after", "_log_run"),
@@ -91,15 +89,15 @@ def test_the_same_key_twice_is_one_version(
     ],
 )
 def test_an_attempt_killed_half_way_is_completed_by_the_next(
-    register: Callable[..., Registered], client: Any, place: str, when: str
+    register: Callable[..., Registered], client: Any, function: str, when: str
 ) -> None:
-    with killed_at(registration, place, when):
+    with killed_at(registration, function, when):
         register()
     assert register().version == 1
     (version,) = versions(client, "tiny")
     assert version.aliases == ["challenger"]
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
-    assert [found.data.tags[CONTENT_KEY] for found in runs] == [KEY]
+    assert [run.data.tags[CONTENT_KEY] for run in runs] == [KEY]
     assert runs[0].info.status == "FINISHED"
 
 
@@ -107,15 +105,11 @@ def test_two_registrations_that_did_not_see_each_other_leave_the_first_version(
     register: Callable[..., Registered], client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = register()
-    monkeypatch.setattr(
-        registration, "find_version", lambda *_: None
-    )  # what a second machine saw, a moment earlier
+    # a second machine looked a moment earlier and found none
+    monkeypatch.setattr(registration, "find_version", lambda *_: None)
     second = register()
-    assert (second.version, second.created, second.mlflow_run_id) == (
-        first.version,
-        False,
-        first.mlflow_run_id,
-    )
+    assert not second.created
+    assert (second.version, second.mlflow_run_id) == (first.version, first.mlflow_run_id)
     assert [int(version.version) for version in versions(client, "tiny")] == [1]
 
 
@@ -123,28 +117,31 @@ def test_a_version_that_a_machine_left_which_died_is_removed_by_whoever_looks_ne
     register: Callable[..., Registered], client: Any, uri: str, tmp_path: Path
 ) -> None:
     first = register()
-    doubled = lambda: client.create_model_version(  # noqa: E731
-        "tiny", source="file:///elsewhere", tags={CONTENT_KEY: KEY}
-    )
-    doubled()  # a machine had looked before the first was there, and died before it kept one
-    assert (register().version, [int(v.version) for v in versions(client, "tiny")]) == (
-        first.version,
-        [first.version],
-    )
-    doubled()
+
+    def add_duplicate() -> None:
+        """A machine looked before the first existed, and died before it removed one."""
+        tags = {CONTENT_KEY: KEY}
+        client.create_model_version("tiny", source="file:///elsewhere", tags=tags)
+
+    def numbers() -> list[int]:
+        return [int(version.version) for version in versions(client, "tiny")]
+
+    add_duplicate()
+    assert register().version == first.version
+    assert numbers() == [first.version]
+    add_duplicate()
     experiment_id = client.get_experiment_by_name("tiny").experiment_id
-    said = KnownVersion(uri, tmp_path / "store", "tiny", KEY).ask(client, experiment_id, {})
-    assert (said or {})["version"] == first.version
-    assert [int(version.version) for version in versions(client, "tiny")] == [first.version]
+    known = KnownVersion(uri, tmp_path / "store", "tiny", KEY).ask(client, experiment_id, {})
+    assert (known or {})["version"] == first.version
+    assert numbers() == [first.version]
 
 
 def test_of_two_versions_of_a_key_the_one_that_was_decided_about_stays(
     register: Callable[..., Registered], client: Any
 ) -> None:
     first = register()
-    second = client.create_model_version(
-        "tiny", source="file:///elsewhere", tags={CONTENT_KEY: KEY}
-    )
+    tags = {CONTENT_KEY: KEY}
+    second = client.create_model_version("tiny", source="file:///elsewhere", tags=tags)
     client.set_registered_model_alias("tiny", "champion", second.version)
     assert keep_one_version(client, "tiny", KEY).version == second.version
     assert [version.aliases for version in versions(client, "tiny")] == [["champion"]]
@@ -152,50 +149,38 @@ def test_of_two_versions_of_a_key_the_one_that_was_decided_about_stays(
 
 
 def test_attempts_at_one_key_share_a_run(uri: str, tmp_path: Path) -> None:
-    """Two at once, one that was killed after it made a run, one whose run was deleted since."""
+    """Several at once, one that was killed after it made a run, one whose run was deleted."""
     client, experiment_id = connect(uri, tmp_path / "store", "tiny")
 
-    def left() -> list[str]:
-        return [
-            run.info.run_id
-            for run in client.search_runs([experiment_id], f"tags.`{CONTENT_KEY}` = '{KEY}'")
-        ]
+    def run_ids() -> list[str]:
+        runs = client.search_runs([experiment_id], f"tags.`{CONTENT_KEY}` = '{KEY}'")
+        return [run.info.run_id for run in runs]
+
+    def claim(_: object = None) -> Any:
+        return claim_run(client, experiment_id, KEY, "tiny").info
 
     with ThreadPoolExecutor(4) as threads:
-        claimed = {
-            run.info.run_id
-            for run in threads.map(
-                lambda _: claim_run(client, experiment_id, KEY, "tiny"), range(4)
-            )
-        }
-    assert list(claimed) == left()
+        claimed = {info.run_id for info in threads.map(claim, range(4))}
+    assert list(claimed) == run_ids()
     client.create_run(experiment_id, tags={CONTENT_KEY: KEY}, start_time=0)
-    assert [claim_run(client, experiment_id, KEY, "tiny").info.run_id] == list(claimed) == left()
-    client.delete_run(left()[0])
-    again = claim_run(client, experiment_id, KEY, "tiny").info
-    assert ([again.run_id], again.status) == (left(), "RUNNING")
+    assert [claim().run_id] == list(claimed) == run_ids()
+    client.delete_run(run_ids()[0])
+    again = claim()
+    assert ([again.run_id], again.status) == (run_ids(), "RUNNING")
     assert again.run_id not in claimed
-    assert {experiment.name for experiment in client.search_experiments()} == {
-        "Default",
-        "other",
-        "tiny",
-    }
+    names = {experiment.name for experiment in client.search_experiments()}
+    assert names == {"Default", "other", "tiny"}
 
 
 def test_the_run_holds_what_one_looks_for(register: Callable[..., Registered], client: Any) -> None:
     registered = register()
-    found = client.get_run(registered.mlflow_run_id)
-    assert found.data.params["finetune.learning_rate"] == "0.005"
-    assert {
-        "test_macro_f1",
-        "test_macro_f1_low",
-        "test_macro_f1_high",
-        "loss",
-        "validation_macro_f1",
-    } <= set(found.data.metrics)
+    run = client.get_run(registered.mlflow_run_id)
+    assert run.data.params["finetune.learning_rate"] == "0.005"
+    of_test = {"test_macro_f1", "test_macro_f1_low", "test_macro_f1_high"}
+    assert of_test | {"loss", "validation_macro_f1"} <= set(run.data.metrics)
     assert len(client.get_metric_history(registered.mlflow_run_id, "loss")) > 10
-    assert TAGS.items() <= found.data.tags.items()
-    (dataset,) = found.inputs.dataset_inputs
+    assert TAGS.items() <= run.data.tags.items()
+    (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.digest == "0123.dir"
     top = {artifact.path for artifact in client.list_artifacts(registered.mlflow_run_id)}
     assert {"reports", "params.yaml", "dvc.lock"} <= top
@@ -217,23 +202,19 @@ def test_the_model_has_a_signature_and_no_pickle(
         path.name for path in (tmp_path / "store" / "mlartifacts").rglob("*") if path.is_file()
     ]
     assert "model.onnx" in names
-    assert not [
-        name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".bin", ".joblib"))
-    ]
+    pickles = (".pkl", ".pickle", ".pt", ".bin", ".joblib")
+    assert not [name for name in names if name.endswith(pickles)]
 
 
 def test_first_uses_of_a_database_at_once_share_it(tmp_path: Path) -> None:
     uri, names = f"sqlite:///{tmp_path}/mlflow.db", ["one", "two", "three"]
     with ThreadPoolExecutor(len(names)) as threads:
-        made = dict(
-            zip(
-                names, threads.map(lambda name: connect(uri, tmp_path, name)[1], names), strict=True
-            )
-        )
+        ids = threads.map(lambda name: connect(uri, tmp_path, name)[1], names)
+        made = dict(zip(names, ids, strict=True))
     client, _ = connect(uri, tmp_path, "one")
-    assert {
-        experiment.name: experiment.experiment_id for experiment in client.search_experiments()
-    } == made | {"Default": "0"}
+    experiments = client.search_experiments()
+    stored = {experiment.name: experiment.experiment_id for experiment in experiments}
+    assert stored == made | {"Default": "0"}
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg2"])
@@ -253,11 +234,9 @@ def test_an_unreachable_registry_is_told_without_the_password(
 def test_a_row_that_another_machine_wrote_meanwhile_is_worth_a_retry_and_a_mistake_is_not(
     tmp_path: Path, request: pytest.FixtureRequest, scheme: str
 ) -> None:
-    uri = (
-        f"sqlite:///{tmp_path}/rows.db"
-        if scheme == "sqlite"
-        else f"{scheme}://{request.getfixturevalue('postgres').make_database()}"
-    )
+    uri = f"sqlite:///{tmp_path}/rows.db"
+    if scheme != "sqlite":
+        uri = f"{scheme}://{request.getfixturevalue('postgres').make_database()}"
     engine = create_engine(uri)
 
     def execute(statement: str) -> None:
@@ -284,16 +263,12 @@ def test_the_flow_notices_an_unreachable_registry_before_it_trains(
     template: Path, tmp_path: Path
 ) -> None:
     root = copy_workspace(template, tmp_path / "reviews")
-    error = ratchet_json(
-        root,
-        "train",
-        "-S",
-        "finetune.epochs=3",
-        code=2,
-        MLFLOW_TRACKING_URI="http://127.0.0.1:9",
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
-    )
-    assert error["error"]["type"] == "RegistryError"
+    unreachable = {
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    }
+    answer = ratchet_json(root, "train", "-S", "finetune.epochs=3", code=2, **unreachable)
+    assert answer["error"]["type"] == "RegistryError"
     assert not list((root / ".ratchet").glob("work/finetune/last"))
 
 
@@ -302,23 +277,23 @@ def test_what_stands_is_recalled_until_somebody_writes_to_the_registry(
 ) -> None:
     made = register()
     experiment_id = client.get_experiment_by_name("tiny").experiment_id
-    champion_history = KnownVersion(uri, tmp_path / "store", "tiny", KEY)
-    assert champion_history.recall() is None  # nobody asked yet
-    said = champion_history.ask(client, experiment_id, {})
-    assert said == {"version": made.version, "run_id": made.mlflow_run_id}
-    assert champion_history.recall() == said
+    known = KnownVersion(uri, tmp_path / "store", "tiny", KEY)
+    assert known.recall() is None  # nobody asked yet
+    answer = known.ask(client, experiment_id, {})
+    assert answer == {"version": made.version, "run_id": made.mlflow_run_id}
+    assert known.recall() == answer
     assert KnownVersion(uri, tmp_path / "store", "tiny", "e" * 64).recall() is None
     client.search_model_versions("name = 'tiny'")  # reading changes nothing
-    assert champion_history.recall() == said
+    assert known.recall() == answer
     client.delete_registered_model_alias("tiny", "challenger")
-    assert champion_history.recall() is None
-    assert champion_history.ask(client, experiment_id, {}) is None
+    assert known.recall() is None
+    assert known.ask(client, experiment_id, {}) is None
     register()
-    assert champion_history.recall() is None
-    assert champion_history.ask(client, experiment_id, {}) == champion_history.recall() == said
+    assert known.recall() is None
+    assert known.ask(client, experiment_id, {}) == known.recall() == answer
     client.delete_model_version("tiny", str(made.version))
-    assert champion_history.recall() is None
-    assert champion_history.ask(client, experiment_id, {}) is None
+    assert known.recall() is None
+    assert known.ask(client, experiment_id, {}) is None
 
 
 def test_a_registry_elsewhere_is_asked_every_time(tmp_path: Path) -> None:

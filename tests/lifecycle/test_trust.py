@@ -1,4 +1,4 @@
-"""A registered version is used as it was registered or not at all, whichever way it is opened."""
+"""A registered version is used exactly as registered or not at all, however it is opened."""
 
 from __future__ import annotations
 
@@ -38,13 +38,12 @@ def registry(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
 
 
 def remake(bundle: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    """Change the settings, and the manifest with them: the bundle is sound by itself."""
+    """Change the settings, and the manifest with them: the bundle is consistent in itself."""
     config, manifest = read_json(bundle / "config.json"), read_json(bundle / "manifest.json")
     edit(config["ratchet"])
     write_json(bundle / "config.json", config)
-    limits = Limits(
-        max_length=manifest["limits"]["max_length"], labels=tuple(manifest["limits"]["labels"])
-    )
+    max_length, labels = manifest["limits"]["max_length"], tuple(manifest["limits"]["labels"])
+    limits = Limits(max_length=max_length, labels=labels)
     write_manifest(bundle, recipe=manifest["recipe"], metrics=manifest["metrics"], limits=limits)
 
 
@@ -74,14 +73,12 @@ def test_a_bundle_made_anew_is_refused(registry: Registry, way: str) -> None:
         OPEN[way](registry)
 
 
-@pytest.mark.parametrize(
-    "way", [way for way in OPEN if way != "pyfunc"]
-)  # MLflow does not tell it which version it is
+# MLflow does not tell a pyfunc which version it is
+@pytest.mark.parametrize("way", [way for way in OPEN if way != "pyfunc"])
 def test_a_version_without_its_hash_is_refused(registry: Registry, way: str) -> None:
     registry.client.delete_model_version_tag(registry.name, "1", BUNDLE_SHA256)
-    with pytest.raises(
-        BundleError, match=r"tiny version 1: its tag ratchet\.bundle_sha256 is gone"
-    ):
+    gone = r"tiny version 1: its tag ratchet\.bundle_sha256 is gone"
+    with pytest.raises(BundleError, match=gone):
         OPEN[way](registry)
 
 
@@ -95,7 +92,7 @@ def test_a_pyfunc_takes_the_hash_that_it_is_given(registry: Registry) -> None:
 
 
 def test_a_scoring_process_opens_only_the_bundle_that_was_checked(registry: Registry) -> None:
-    """It is a process of its own: what was put in the bundle's place meanwhile is refused there."""
+    """It runs in a process of its own, which refuses a bundle that was replaced meanwhile."""
     root, params = registry.workspace.root, registry.workspace.params()
     info, file = registry.find("1").open(), root / "data" / "splits" / "test.parquet"
     rows = read_test_rows(file, params.problem, params.labels, ())
@@ -116,7 +113,7 @@ def test_a_bundle_whose_labels_have_an_older_form_is_compared_by_what_they_mean(
     check_labels(opened["older"], opened["newer"])
     assert set(known_labels(opened["older"])) == set(opened["newer"].labels)
     assert set(all_labels((), [*opened.values()])) == set(opened["newer"].labels)
-    assert opened["older"].labels[0] == "True"  # what it answers stays as it was
+    assert opened["older"].labels[0] == "True"  # its answers stay as they were
 
 
 def test_settings_that_would_take_the_machine_down_end_in_one_message(
@@ -127,10 +124,8 @@ def test_settings_that_would_take_the_machine_down_end_in_one_message(
     done = ratchet(trained, "predict", "--bundle", str(bundle), TEXT, "--json", code=2)
     error = json.loads(done.stdout)["error"]
     assert error["type"] == "BundleError"
-    assert (
-        "ratchet.threads: Input should be less than or equal to 256, found '10000'"
-        in error["message"]
-    )
+    wrong = "ratchet.threads: Input should be less than or equal to 256, found '10000'"
+    assert wrong in error["message"]
     assert "Traceback" not in done.stderr
 
 
