@@ -349,7 +349,7 @@ def test_a_rollback_goes_to_the_champion_before_not_to_the_number_before() -> No
 def test_a_claim_that_the_client_had_to_send_twice_is_its_own(
     open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server made it and died before it answered; MLflow's client retries: it exists."""
+    """The server made it and died before it answered; the client's retry finds that it exists."""
     from mlflow import MlflowClient
 
     real = MlflowClient.create_experiment

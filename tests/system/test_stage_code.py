@@ -1,4 +1,4 @@
-"""A stage's identity: what makes it stale, what does not, and who notices that somebody forgot to say which."""
+"""What makes a stage stale, what does not, and that a forgotten version is noticed."""
 
 from __future__ import annotations
 
@@ -53,22 +53,24 @@ def load_guard() -> ModuleType:
 def test_code_of_a_stage_changes_with_its_version_or_with_somebodys_word_that_results_do_not() -> (
     None
 ):
-    done = subprocess.run(
-        [sys.executable, ROOT / ".ci" / "stage_code.py"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, ROOT / ".ci" / "stage_code.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("What it is.", "What it was."), ("What it does.", "What it did."), ("# why", "# why not"), ("\n\n\n", "\n\n\n\n"),
-        ("wanted none below 0", "found less than 0"), ("at work on %d", "%d rows"), ("rows: int", "rows: int | None"), (" -> float", ""),
+        ("What it is.", "What it was."),
+        ("What it does.", "What it did."),
+        ("# why", "# why not"),
+        ("\n\n\n", "\n\n\n\n"),
+        ("wanted none below 0", "found less than 0"),
+        ("at work on %d", "%d rows"),
+        ("rows: int", "rows: int | None"),
+        (" -> float", ""),
     ],
-)  # fmt: skip
+)
 def test_what_changes_no_result_is_no_change(old: str, new: str) -> None:
     strip = load_guard().strip
     assert old in CODE
@@ -87,37 +89,31 @@ def test_what_can_change_a_result_is_a_change(old: str, new: str) -> None:
 def test_a_change_is_told_with_every_stage_that_reaches_it_until_its_version_is_raised() -> None:
     guard = load_guard()
     recorded = guard.current()
-    found = json.loads(json.dumps(recorded))
-    found["files"]["tasks/training/loop.py"] = "0"
-    reaching = [name for name in found["stages"] if name.startswith("finetune of ")]
+    changed = json.loads(json.dumps(recorded))
+    changed["files"]["tasks/training/loop.py"] = "0"
+    reaching = [name for name in changed["stages"] if name.startswith("finetune of ")]
     for name in reaching:
-        found["stages"][name][1] = "0"
-    assert guard.changes(recorded, found) == (["tasks/training/loop.py"], reaching)
+        changed["stages"][name][1] = "0"
+    assert guard.changes(recorded, changed) == (["tasks/training/loop.py"], reaching)
     for name in reaching[1:]:
-        found["stages"][name][0] = "2"
-    assert guard.changes(recorded, found)[1] == reaching[:1]
+        changed["stages"][name][0] = "2"
+    assert guard.changes(recorded, changed)[1] == reaching[:1]
 
 
 def test_dvc_yaml_names_versions_and_no_file_of_code() -> None:
     stages = read_yaml(ROOT / "dvc.yaml")["stages"]
-    assert not [
-        dep
-        for stage in stages.values()
-        for dep in stage.get("deps", [])
-        if dep.endswith((".py", ".j2"))
-    ]
-    assert {name: stage["cmd"] for name, stage in stages.items()} == {
-        name: f"ratchet stage {name} --code 1" for name in STAGES
-    }
+    deps = [dep for stage in stages.values() for dep in stage.get("deps", [])]
+    assert not [dep for dep in deps if dep.endswith((".py", ".j2"))]
+    commands = {name: stage["cmd"] for name, stage in stages.items()}
+    assert commands == {name: f"ratchet stage {name} --code 1" for name in STAGES}
 
 
 def test_a_raised_version_makes_its_stage_stale_and_no_other(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stale() -> list[str]:
-        with closing(
-            StageCache(Workspace(trained), Workspace(trained).values(), reading=True)
-        ) as cache:
+        workspace = Workspace(trained)
+        with closing(StageCache(workspace, workspace.values(), reading=True)) as cache:
             return [name for name, status in cache.statuses().items() if status != "clean"]
 
     assert stale() == []
@@ -134,13 +130,13 @@ def test_a_raised_version_makes_its_stage_stale_and_no_other(
 
 
 def as_earlier(root: Path, *, digests: bool) -> None:
-    """dvc.yaml and dvc.lock as a Ratchet had them that knew no versions: with digests of code, or with its files."""
+    """Make dvc.yaml and dvc.lock those of a Ratchet without stage versions.
+
+    digests  whether it named digests of the code, or the code's files
+    """
+    earlier_command = rf"python -m tasks \1{' --code 0123456789abcdef' * digests}"
     for file in (root / "dvc.yaml", root / "dvc.lock"):
-        text = re.sub(
-            r"ratchet stage (\w+) --code 1",
-            rf"python -m tasks \1{' --code 0123456789abcdef' * digests}",
-            file.read_text(),
-        )
+        text = re.sub(r"ratchet stage (\w+) --code 1", earlier_command, file.read_text())
         file.write_text(text)
     if not digests:
         lock = read_yaml(root / "dvc.lock")
@@ -172,11 +168,8 @@ def test_an_upgrade_trains_no_model_again(trained: Path, *, digests: bool) -> No
     assert "what an earlier Ratchet made is kept" in done.stdout + done.stderr
     after = ratchet_json(root, "train")
     assert set(states(after).values()) == {"cached"}
-    assert (after["version"], after["mlflow_run_id"]) == (
-        before["version"],
-        before["mlflow_run_id"],
-    )
-    assert after["content_key"] == before["content_key"]
+    for name in ("version", "mlflow_run_id", "content_key"):
+        assert after[name] == before[name]
     assert [version.version for version in client.search_model_versions("name = 'tiny'")] == [1]
     tags = client.get_model_version("tiny", "1").tags
     assert (tags[CONTENT_KEY], tags[EARLIER_KEY]) == (before["content_key"], "e" * 64)
@@ -186,14 +179,10 @@ def test_an_upgrade_trains_no_model_again(trained: Path, *, digests: bool) -> No
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file but what libraries keep for themselves."""
+    """Every file, without those that libraries keep for themselves."""
     own = (".dvc/tmp", ".ratchet")
-    files = [
-        file
-        for file in root.rglob("*")
-        if file.is_file() and not str(file.relative_to(root)).startswith(own)
-    ]
-    return {str(file.relative_to(root)): file.read_bytes() for file in files}
+    files = {str(file.relative_to(root)): file for file in root.rglob("*") if file.is_file()}
+    return {name: file.read_bytes() for name, file in files.items() if not name.startswith(own)}
 
 
 @pytest.mark.parametrize(
@@ -226,35 +215,31 @@ def test_the_users_own_tasks_and_flows_do_not_come_in_the_way(trained: Path) -> 
 
 def test_a_stage_of_another_version_says_so(trained: Path) -> None:
     done = run(trained, "ratchet", "stage", "split", "--code", "7", code=2)
-    assert done.stderr.startswith(
-        "split: dvc.yaml wants version 7 of split's code, this Ratchet has 1."
-    )
+    message = "split: dvc.yaml wants version 7 of split's code, this Ratchet has 1."
+    assert done.stderr.startswith(message)
 
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_editing_what_changes_no_result_leaves_every_stage_clean(
     template: Path, tmp_path: Path, *, inside: bool
 ) -> None:
-    """In a checkout's own workspace and in one made by `init`."""
+    """In a checkout's own workspace, and in one that `init` made."""
     checkout = tmp_path / "checkout"
-    files = subprocess.run(
-        ["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=True
-    ).stdout.split("\0")
-    for name in files:
+    command = ["git", "-C", ROOT, "ls-files", "-z"]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for name in listing.split("\0"):
         if name.startswith(("tasks/", "flows/", "applications/")):
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, checkout / name)
     root = checkout if inside else tmp_path / "reviews"
     shutil.copytree(template, root, symlinks=True, dirs_exist_ok=True)
-    for name in (
-        "tasks/reports/plots.py",
-        "tasks/training/loop.py",
-        "tasks/scoring/classes.py",
-        "flows/launch.py",
-    ):
-        (checkout / name).write_text(
-            (checkout / name).read_text() + "\n# a comment more\nCOLOUR = '#123456'\n"
-        )
-    script = "import sys; from flows.cli.main import main; sys.argv = ['ratchet', '-C', sys.argv[1], 'status', '--json']; main()"
+    edited = ("reports/plots.py", "training/loop.py", "scoring/classes.py")
+    for name in (*(f"tasks/{path}" for path in edited), "flows/launch.py"):
+        with (checkout / name).open("a") as file:
+            file.write("\n# one more comment\nCOLOUR = '#123456'\n")
+    script = (
+        "import sys; from flows.cli.main import main; "
+        "sys.argv = ['ratchet', '-C', sys.argv[1], 'status', '--json']; main()"
+    )
     done = run(checkout, sys.executable, "-c", script, str(root), PYTHONPATH=str(checkout))
     assert {stage["state"] for stage in json.loads(done.stdout)["stages"]} == {"clean"}
