@@ -134,10 +134,8 @@ def measure(tokens: str, method: str, epochs: float | None, seed: int) -> dict[s
         )
         facts = read_json(out / "training.json")
         model = load_checkpoint(problem.objective, out / "checkpoint", params.labels).to(device)
-    test, pad = (
-        read_features(Path(tokens) / "test.arrow"),
-        TokensInfo.read(Path(tokens)).pad_token_id,
-    )
+    test = read_features(Path(tokens) / "test.arrow")
+    pad = TokensInfo.read(Path(tokens)).pad_token_id
     outputs = predict_torch(model, problem.encoding, test, pad, device)
     references = problem.encoding.references(test)
     metrics = problem.scoring.metrics(outputs, references, params.labels)

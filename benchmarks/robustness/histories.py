@@ -50,8 +50,8 @@ def campaign(quick: bool) -> list[Tally]:
 
         with workers() as team:
             for seed in range(turns, turns + signals):
-                place = Place(uris[seed % len(uris)], Path(store), f"history-{seed}")
-                broken.append((seed, with_signals(team, place, seed)))
+                model = HistoryModel(uris[seed % len(uris)], Path(store), f"history-{seed}")
+                broken.append((seed, with_signals(team, model, seed)))
     what = (
         f"histories of {len(uris)} kinds of registry "
         f"({turns} interleaved by a seed, {signals} of stopped and killed processes)"
@@ -97,7 +97,7 @@ def _make(uris: Sequence[str], store: Path) -> None:
 def _interleaved(job: tuple[str, str, int]) -> tuple[int, list[str]]:
     uri, store, seed = job
     logging.disable(logging.INFO)
-    return seed, interleaved(Place(uri, Path(store), f"history-{seed}"), seed)
+    return seed, interleaved(HistoryModel(uri, Path(store), f"history-{seed}"), seed)
 
 
 @dataclass
@@ -114,7 +114,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Place:
+class HistoryModel:
     """One history's model in a registry."""
 
     uri: str
@@ -138,16 +138,16 @@ class Place:
         return Ledger(client, self.name, self.store / f"{self.name}-{who}.jsonl")
 
 
-def attempt(place: Place, wish: Wish, who: str, client: Any, experiment: str) -> str:
+def attempt(model: HistoryModel, wish: Wish, who: str, client: Any, experiment: str) -> str:
     """Attempt a wish as the commands would; returns 'done' or 'refused'."""
     from tasks.core.errors import GateError
     from tasks.lifecycle.decisions import Decision
     from tasks.lifecycle.ledger import champion_history
 
     if wish.kind == "register":
-        register(place, wish, client, experiment)
+        register(model, wish, client, experiment)
         return "done"
-    ledger = place.ledger(client, who)
+    ledger = model.ledger(client, who)
     decisions = ledger.decisions()
     # an earlier attempt recorded it before it was killed
     if any(decision.id == wish.key for decision in decisions):
@@ -174,7 +174,7 @@ def attempt(place: Place, wish: Wish, who: str, client: Any, experiment: str) ->
     return "done"
 
 
-def register(place: Place, wish: Wish, client: Any, experiment: str) -> None:
+def register(model: HistoryModel, wish: Wish, client: Any, experiment: str) -> None:
     """The steps of tasks.registration that touch the registry."""
     from tasks.lifecycle.registry import (
         CONTENT_KEY,
@@ -184,16 +184,16 @@ def register(place: Place, wish: Wish, client: Any, experiment: str) -> None:
         keep_one_version,
     )
 
-    version = find_version(client, place.name, wish.value, {})
+    version = find_version(client, model.name, wish.value, {})
     if version is None:
-        run = claim_run(client, experiment, wish.value, place.name).info.run_id
+        run = claim_run(client, experiment, wish.value, model.name).info.run_id
         client.create_model_version(
-            place.name,
-            source=(place.store / "new").as_uri(),
+            model.name,
+            source=(model.store / "new").as_uri(),
             run_id=run,
             tags={CONTENT_KEY: wish.value},
         )
-        version = keep_one_version(client, place.name, wish.value)
+        version = keep_one_version(client, model.name, wish.value)
     keep_one_run(client, experiment, wish.value, version.run_id)
 
 
@@ -207,7 +207,7 @@ def wishes(draw: random.Random, count: int) -> list[Wish]:
     return drawn
 
 
-def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
+def check(model: HistoryModel, wanted: Sequence[Wish]) -> list[str]:
     """The rules that a history broke, once every process has ended.
 
     Reading repairs what a killed process left undone, so the ledger and the runs are read first.
@@ -216,8 +216,8 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
     from tasks.lifecycle.ledger import champion_history
     from tasks.lifecycle.registry import CONTENT_KEY, find_version, keep_one_run, versions
 
-    client, experiment = place.connect()
-    decisions = place.ledger(client, "checker").decisions()
+    client, experiment = model.connect()
+    decisions = model.ledger(client, "checker").decisions()
     moves = sorted(
         (decision for decision in decisions if decision.move),
         key=lambda decision: decision.move or 0,
@@ -225,7 +225,7 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
     broken = []
     last = moves[-1].version if moves else None
     current = champion_history(decisions).champions[-1:]
-    if read_alias(client, place.name).version != last or current != ([last] if moves else []):
+    if read_alias(client, model.name).version != last or current != ([last] if moves else []):
         broken.append("alias")
     times = Counter(decision.id for decision in decisions)
     lost = [
@@ -241,13 +241,13 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
     if [move.previous for move in moves] != [None, *(move.version for move in moves)][: len(moves)]:
         broken.append("judged")
     for key in {wish.value for wish in wanted if wish.kind == "register"}:
-        version = find_version(client, place.name, key, {})
+        version = find_version(client, model.name, key, {})
         if version is not None:
             keep_one_run(client, experiment, key, version.run_id)
         runs = client.search_runs([experiment], f"tags.`{CONTENT_KEY}` = '{key}'")
         same_key = [
             version
-            for version in versions(client, place.name)
+            for version in versions(client, model.name)
             if version.tags.get(CONTENT_KEY) == key
         ]
         acknowledged = any(wish.value == key and "done" in wish.answers for wish in wanted)
@@ -260,26 +260,26 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
     return broken
 
 
-def interleaved(place: Place, seed: int) -> list[str]:
+def interleaved(model: HistoryModel, seed: int) -> list[str]:
     """Play the history of a seed; returns the rules that it broke."""
     draw = random.Random(seed)
-    place.make()
-    client, experiment = place.connect()
+    model.make()
+    client, experiment = model.connect()
     wanted = wishes(draw, draw.randint(2, 4))
 
     def work(wish: Wish, who: str, player: Any) -> None:
         wish.answers.append("")
-        wish.answers[-1] = attempt(place, wish, who, player, experiment)
+        wish.answers[-1] = attempt(model, wish, who, player, experiment)
 
     players = [
         Player(partial(work, wish, str(number % 3)), client) for number, wish in enumerate(wanted)
     ]
     readers = [
-        Player(lambda player: place.ledger(player, "reader").decisions(), client)
+        Player(lambda player: model.ledger(player, "reader").decisions(), client)
         for _ in range(draw.randint(0, 1))
     ]
     play([*players, *readers], draw, kills=True)
     again = [Player(partial(work, wish, "again"), client) for wish in wanted if "" in wish.answers]
     play(again, draw, kills=False)  # killed commands are repeated
     errors = [player.error for player in [*players, *readers, *again] if player.error]
-    return [*check(place, wanted), *["ended"] * bool(errors)]
+    return [*check(model, wanted), *["ended"] * bool(errors)]

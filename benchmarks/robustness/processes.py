@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from benchmarks.robustness.histories import Place, Wish, attempt, check, wishes
+from benchmarks.robustness.histories import HistoryModel, Wish, attempt, check, wishes
 
 PROCESSES = 4
 MOMENT_S = 0.02
@@ -31,11 +31,11 @@ class CampaignWorker:
         self.wish: Wish | None = None
         self.stopped = False
 
-    def ask(self, wish: Wish, place: Place, who: str) -> None:
+    def ask(self, wish: Wish, model: HistoryModel, who: str) -> None:
         """Have it attempt a wish; it answers through the pipe."""
         self.wish = wish
         wish.answers.append("")
-        self.pipe.send(("attempt", place, wish, who))
+        self.pipe.send(("attempt", model, wish, who))
 
     def signal(self, number: signal.Signals) -> None:
         """Stop, continue or kill it."""
@@ -52,15 +52,15 @@ class CampaignWorker:
 
 def _serve(pipe: Connection) -> None:
     while True:
-        what, place, *rest = pipe.recv()
+        what, model, *rest = pipe.recv()
         try:
             if what == "check":
-                pipe.send(check(place, rest[0]))
+                pipe.send(check(model, rest[0]))
             elif what == "make":
-                pipe.send(place.make())
+                pipe.send(model.make())
             else:
-                client, experiment = place.connect()
-                pipe.send(attempt(place, *rest, client, experiment))
+                client, experiment = model.connect()
+                pipe.send(attempt(model, *rest, client, experiment))
         except Exception as error:  # most often a database that was busy for too long
             pipe.send(f"error {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
@@ -80,20 +80,20 @@ def workers() -> Iterator[list[CampaignWorker]]:
             worker.close()
 
 
-def with_signals(team: list[CampaignWorker], place: Place, seed: int) -> list[str]:
+def with_signals(team: list[CampaignWorker], model: HistoryModel, seed: int) -> list[str]:
     """Play one history with signals; returns the rules that it broke."""
     draw = random.Random(seed)
-    _answer(team[0], ("make", place))
+    _answer(team[0], ("make", model))
     wanted = wishes(draw, draw.randint(4, 8))
-    errors = _play(team, place, list(wanted), draw, kills=True)
+    errors = _play(team, model, list(wanted), draw, kills=True)
     killed = [wish for wish in wanted if "done" not in wish.answers and wish.answers[-1] == ""]
-    errors += _play(team, place, killed, draw, kills=False)
-    return [*_answer(team[0], ("check", place, wanted)), *["ended"] * bool(errors)]
+    errors += _play(team, model, killed, draw, kills=False)
+    return [*_answer(team[0], ("check", model, wanted)), *["ended"] * bool(errors)]
 
 
 def _play(
     team: list[CampaignWorker],
-    place: Place,
+    model: HistoryModel,
     open_wishes: list[Wish],
     draw: random.Random,
     *,
@@ -104,7 +104,7 @@ def _play(
     while open_wishes or any(worker.wish for worker in team):
         for number, worker in enumerate(team):
             if worker.wish is None and open_wishes:
-                worker.ask(open_wishes.pop(0), place, str(number % 2))
+                worker.ask(open_wishes.pop(0), model, str(number % 2))
         for pipe in wait([worker.pipe for worker in team if worker.wish], timeout=MOMENT_S):
             worker = next(worker for worker in team if worker.pipe is pipe)
             assert worker.wish is not None

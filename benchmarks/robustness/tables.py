@@ -71,12 +71,9 @@ def campaign(quick: bool) -> list[Tally]:
     swapped = [
         failure for seed in range(count) for failure in _name_splits(random.Random(seed), seed)
     ]
-    what, must_not = (
-        "tables through ingest and validation",
-        "a row is lost or changed without a word",
-    )
+    what, wrong = "tables through ingest and validation", "a row is lost or changed without a word"
     return [
-        Tally(what, count, must_not, try_tables(range(count))),
+        Tally(what, count, wrong, try_tables(range(count))),
         Tally("splits told by names", count, "a file becomes another split", swapped),
     ]
 

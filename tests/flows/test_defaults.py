@@ -33,9 +33,8 @@ def test_a_head_gets_steps_to_learn_in_and_every_row_is_seen_three_times(rows: i
 
 
 def test_many_classes_get_a_faster_head() -> None:
-    few, many = (
-        finetune_values(TrainingSize(9_000, classes, usual_base=True), {}) for classes in (3, 77)
-    )
+    sizes = (TrainingSize(9_000, classes, usual_base=True) for classes in (3, 77))
+    few, many = (finetune_values(size, {}) for size in sizes)
     assert few["head_learning_rate"] < many["head_learning_rate"]
     assert few["learning_rate"] < few["head_learning_rate"]
 

@@ -175,9 +175,8 @@ def test_progress_of_a_long_stage_is_an_artifact_of_its_task_run(
 def test_links_are_to_pages_that_a_server_serves() -> None:
     link = version_link("http://me:secret@tracking:5000/", "my reviews", 3, "abc")
     page = "http://tracking:5000/#"
-    assert link == (
-        f"[Version 3]({page}/models/my%20reviews/versions/3) and [its run]({page}/runs/abc)"
-    )
+    model_page, logged_run = f"{page}/models/my%20reviews/versions/3", f"{page}/runs/abc"
+    assert link == f"[Version 3]({model_page}) and [its run]({logged_run})"
     assert version_link("sqlite:////home/me/reviews/.ratchet/mlflow.db", "reviews", 3, "abc") == ""
 
 

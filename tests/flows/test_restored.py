@@ -71,10 +71,8 @@ def test_a_damaged_copy_is_dropped_and_the_stage_runs_again(
     for file in damaged[what]:
         flip(file)
     assert runner().run("tokenize").state == "ran"
-    warning = (
-        "the copy of data/tokens in DVC's cache is damaged and was dropped; the stage runs again"
-    )
-    assert warning in caplog.text
+    damage = "the copy of data/tokens in DVC's cache is damaged and was dropped"
+    assert f"{damage}; the stage runs again" in caplog.text
     assert contents(tokens) == whole
     shutil.rmtree(tokens)
     assert runner().run("tokenize").state == "restored"  # the cache is whole again

@@ -180,9 +180,8 @@ def test_the_p_values_of_equal_samples_are_no_smaller_than_they_say() -> None:
     by_test: dict[str, list[float]] = {}
     for seed in range(200):
         draw = np.random.default_rng(seed)
-        first, second = (
-            [texts[i] for i in draw.integers(0, len(texts), count)] for count in (80, 60)
-        )
+        numbers = (draw.integers(0, len(texts), count) for count in (80, 60))
+        first, second = ([texts[number] for number in drawn] for drawn in numbers)
         for test in (
             length_test(first, second),
             vocabulary_test(first, second, draw),
