@@ -123,7 +123,7 @@ def draw(stem: str, section: BenchmarkSection) -> Path:
 
 
 def draw_bars(section: BenchmarkSection) -> Figure:
-    """One panel with a horizontal bar a variant."""
+    """One panel with a horizontal bar for each variant."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 0.6 + 0.45 * len(section.bars)), layout="constrained")
@@ -138,7 +138,7 @@ def draw_bars(section: BenchmarkSection) -> Figure:
 
 
 def draw_curves(section: BenchmarkSection) -> Figure:
-    """One panel a quantity, both scales logarithmic."""
+    """One panel for each quantity, both scales logarithmic."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5 * len(section.curves), 4), layout="constrained")

@@ -60,7 +60,7 @@ def use(root: Path) -> None:
 
 
 def addresses(root: Path) -> set[str]:
-    """The workspaces that file addresses in the workspace's own database lead to."""
+    """The workspaces that the file addresses in this workspace's own database lead to."""
     with closing(sqlite3.connect(root / ".ratchet" / "mlflow.db")) as connection:
         columns = connection.execute(
             "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c "

@@ -1,6 +1,6 @@
 """The README's commands work, those of docs/ exist, and links lead somewhere.
 
-The README's commands run unchanged, on tiny data and a tiny base model.
+The README's commands run as written, except for the learning rate, on tiny data and a tiny model.
 """
 
 from __future__ import annotations
