@@ -1,7 +1,7 @@
-"""Ingesting, validating, splitting and tokenizing many rows, beside tokenizing alone; and the memory it takes.
+"""Ingesting, validating, splitting and tokenizing many rows against tokenizing alone; peak memory.
 
-Tokenizing alone is what a user would run instead, transformers' fast tokenizer in bare batches; and, as a limit, the Rust code in it
-whose ids nobody reads.
+Tokenizing alone is what a user would run instead: transformers' fast tokenizer, called on batches.
+As a lower bound, its Rust code runs without anyone reading the ids.
 
 python -m benchmarks.data --quick      # 20,000 rows
 python -m benchmarks.data              # 1,000,000
@@ -28,7 +28,10 @@ ALONE = ("transformers", "rust")
 
 
 def measure(quick: bool) -> BenchmarkSection:
-    """A process for each stage and for each way to tokenize alone, in turns; seconds and peak memory of each."""
+    """Seconds and peak memory of each stage, and of each way to tokenize alone.
+
+    Each runs in a process of its own; they take turns.
+    """
     rows, rounds = (20_000, 1) if quick else (1_000_000, 3)
     with tempfile.TemporaryDirectory() as scratch:
         root = make_workspace(Path(scratch), rows)
@@ -38,25 +41,26 @@ def measure(quick: bool) -> BenchmarkSection:
             for _ in range(rounds)
         ]
     seconds = {name: [turn[name][0] for turn in turns] for name in turns[0]}
-    whole = [sum(turn[stage][0] for stage in STAGES) for turn in turns]
-    each = [
+    together = [sum(turn[stage][0] for stage in STAGES) for turn in turns]
+    by_stage = [
         f"{np.median(seconds[stage]):.1f} s, {max(turn[stage][1] for turn in turns):.0f} MB"
         for stage in STAGES
     ]
-    over = [f"{ratios(seconds[way], whole)}, {np.median(seconds[way]):.1f} s" for way in ALONE]
+    over = [f"{ratios(seconds[way], together)}, {np.median(seconds[way]):.1f} s" for way in ALONE]
     note = (
-        "Made-up sentences of 5 to 30 words, two classes, one CSV file; median seconds and the most memory. Tokenizing alone: "
-        "transformers' fast tokenizer, called with batches of 1,000 texts for their ids; its Rust code: without reading an id. "
+        "Made-up sentences of 5 to 30 words, two classes, one CSV file; "
+        "median seconds and the most memory. "
+        "Tokenizing alone: transformers' fast tokenizer, called with batches of 1,000 texts "
+        "for their ids; its Rust code: without reading an id. "
         "Wanted: 1.5x of tokenizing alone, at most 2 GB at any size."
     )
     header = ("rows", *STAGES, "together", "over tokenizing alone", "over its Rust code")
-    return BenchmarkSection(
-        "Data", header, [[f"{rows:,}", *each, f"{np.median(whole):.1f} s", *over]], [note]
-    )
+    row = [f"{rows:,}", *by_stage, f"{np.median(together):.1f} s", *over]
+    return BenchmarkSection("Data", header, [row], [note])
 
 
 def make_workspace(scratch: Path, rows: int) -> Path:
-    """A workspace whose CSV file has so many rows, no two of them alike."""
+    """A workspace whose CSV file has `rows` rows, no two alike."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv
@@ -73,32 +77,22 @@ def make_workspace(scratch: Path, rows: int) -> Path:
         for start in range(0, rows, BATCH):
             lengths = draw.integers(5, 31, min(BATCH, rows - start))
             ends = pa.array(np.concatenate(([0], np.cumsum(lengths))), pa.int32())
-            sentences = pc.binary_join(
-                pa.ListArray.from_arrays(
-                    ends, words.take(pa.array(draw.integers(0, len(words), lengths.sum())))
-                ),
-                " ",
-            )
-            file.write_table(
-                pa.table(
-                    [sentences, labels.take(pa.array(np.arange(len(lengths)) % 2))], schema=schema
-                )
-            )
+            drawn = words.take(pa.array(draw.integers(0, len(words), lengths.sum())))
+            sentences = pc.binary_join(pa.ListArray.from_arrays(ends, drawn), " ")
+            classes = labels.take(pa.array(np.arange(len(lengths)) % 2))
+            file.write_table(pa.table([sentences, classes], schema=schema))
     ratchet = Path(sys.executable).parent / "ratchet"
-    subprocess.run(
-        [ratchet, "init", "space", "--yes", "--data", "data.csv"],
-        cwd=scratch,
-        capture_output=True,
-        check=True,
-    )
+    command = [ratchet, "init", "space", "--yes", "--data", "data.csv"]
+    subprocess.run(command, cwd=scratch, capture_output=True, check=True)
     return scratch / "space"
 
 
-# a process is charged with the memory of the one that it was forked from, so a small one starts it
+# a forked process inherits its parent's peak memory, so a small process starts the measured one
 _WATCH = """
 import json, os, sys, time
+command = [sys.executable, *sys.argv[1:]]
 started = time.perf_counter()
-_, status, usage = os.wait4(os.posix_spawn(sys.executable, [sys.executable, *sys.argv[1:]], os.environ), 0)
+_, status, usage = os.wait4(os.posix_spawn(sys.executable, command, os.environ), 0)
 print(json.dumps([status, time.perf_counter() - started, usage.ru_maxrss]))
 """
 
@@ -107,13 +101,9 @@ def timed(root: Path, *arguments: str) -> tuple[float, float]:
     """(seconds, MB at the peak) of a Python process in the workspace."""
     code = Path(__file__).resolve().parent.parent
     watch = [sys.executable, "-c", _WATCH, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(code)}
     done = subprocess.run(
-        watch,
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(code)},
-        capture_output=True,
-        text=True,
-        check=True,
+        watch, cwd=root, env=environment, capture_output=True, text=True, check=True
     )
     status, seconds, peak = json.loads(done.stdout.splitlines()[-1])
     if status:
@@ -122,12 +112,14 @@ def timed(root: Path, *arguments: str) -> tuple[float, float]:
 
 
 def tokenize_alone(root: Path, way: str) -> None:
-    """What nobody can do without: the texts, already in memory, through the fast tokenizer; `way` is one of ALONE."""
+    """The work no pipeline can avoid: texts already in memory, through the fast tokenizer.
+
+    way  one of ALONE
+    """
     import pyarrow.parquet as pq
 
-    texts = pq.read_table(root / "data" / "raw" / "rows.parquet", columns=["text"])[
-        "text"
-    ].to_pylist()
+    rows = pq.read_table(root / "data" / "raw" / "rows.parquet", columns=["text"])
+    texts = rows["text"].to_pylist()
     directory = root / "data" / "tokens" / "tokenizer"
     if way == "rust":
         from tasks.encoding.token_files import load_tokenizer

@@ -1,6 +1,8 @@
-"""The second epoch with the lowest layers frozen, whose states are read from disk, beside the first, which computes them.
+"""Training with the lowest layers frozen: the second epoch against the first.
 
-python -m benchmarks.frozen            # the default workspace, four of six layers frozen
+The first epoch computes the frozen layers' hidden states; later epochs read them from disk.
+
+python -m benchmarks.frozen            # the default workspace; 2, 4 and 6 of six layers frozen
 python -m benchmarks.frozen --quick
 """
 
@@ -19,7 +21,7 @@ EPOCHS = 3
 
 
 def measure(quick: bool) -> BenchmarkSection:
-    """Steps' seconds by epoch, evaluations aside."""
+    """Seconds a step by epoch, evaluations left out."""
     import pyarrow as pa
 
     from benchmarks.material import default_workspace
@@ -38,20 +40,16 @@ def measure(quick: bool) -> BenchmarkSection:
         workspace = default_workspace(Path(scratch), "tokenize")
         tokens = workspace.root / "data" / "tokens"
         train = read_tokens(tokens / "train.arrow")
-        train = train.take(
-            pa.array(np.sort(np.random.default_rng(0).permutation(len(train))[:rows]))
-        )
+        drawn = np.sort(np.random.default_rng(0).permutation(len(train))[:rows])
+        train = train.take(pa.array(drawn))
         validation = {
             name: values[:32] for name, values in read_features(tokens / "validation.arrow").items()
         }
         for layers in counts:
-            params = workspace.params(
-                [f"finetune.freeze_layers={layers}", f"finetune.epochs={EPOCHS}"]
-            )
-            kind, base = (
-                load_problem(params.problem),
-                resolve_model(params.base_model, workspace.root, cache_dir()),
-            )
+            overrides = [f"finetune.freeze_layers={layers}", f"finetune.epochs={EPOCHS}"]
+            params = workspace.params(overrides)
+            problem = load_problem(params.problem)
+            base = resolve_model(params.base_model, workspace.root, cache_dir())
             ends: list[float] = []
 
             def report(step: int, metrics: Mapping[str, float], ends: list[float] = ends) -> None:
@@ -59,9 +57,9 @@ def measure(quick: bool) -> BenchmarkSection:
                     ends.append(time.perf_counter())
 
             setting = TrainingInputs(
-                kind.objective,
-                kind.encoding,
-                kind.scoring,
+                problem.objective,
+                problem.encoding,
+                problem.scoring,
                 params.labels,
                 train,
                 validation,
@@ -73,40 +71,29 @@ def measure(quick: bool) -> BenchmarkSection:
                 workspace.root / f"work{layers}",
             )
             setting.work.mkdir()
-            tuning = apply_method(
-                kind.objective.load_model(base, params.labels),
-                base,
-                params.finetune,
-                setting.total_steps,
-            )
+            model = problem.objective.load_model(base, params.labels)
+            tuning = apply_method(model, base, params.finetune, setting.total_steps)
             loop = Trainer(tuning, setting, report)
             loop.run()
             steps = np.diff(np.asarray(ends)).reshape(-1)
-            each = setting.steps_per_epoch
-            # the step after an evaluation holds its time, so the middle of an epoch's steps is what counts
+            count = setting.steps_per_epoch
+            # the step after an evaluation includes the evaluation's time; the median ignores it
             seconds = [
-                float(np.median(steps[epoch * each : (epoch + 1) * each - 1]))
+                float(np.median(steps[epoch * count : (epoch + 1) * count - 1]))
                 for epoch in range(EPOCHS)
             ]
-            size = (
-                loop.prefix.tokens * tuning.model.config.hidden_size * 4 / 1e6 if loop.prefix else 0
-            )
-            ratio = seconds[0] / seconds[1]
-            table.append(
-                [
-                    str(layers),
-                    *(f"{1000 * one:.0f}" for one in seconds),
-                    f"{ratio:.2f}x",
-                    f"{size:.0f} MB",
-                ]
-            )
-    note = f"{rows} rows of the default set, batches of 32; wanted: 1.5x. Median milliseconds of a step."
-    return BenchmarkSection(
-        "Frozen layers",
-        ("layers frozen of 6", "epoch 1", "epoch 2", "epoch 3", "epoch 1 over 2", "on disk"),
-        table,
-        [note],
+            tokens_on_disk = loop.prefix.tokens if loop.prefix else 0
+            megabytes = tokens_on_disk * tuning.model.config.hidden_size * 4 / 1e6
+            milliseconds = [f"{1000 * step:.0f}" for step in seconds]
+            ratio = f"{seconds[0] / seconds[1]:.2f}x"
+            table.append([str(layers), *milliseconds, ratio, f"{megabytes:.0f} MB"])
+    note = (
+        f"{rows} rows of the default set, batches of 32; wanted: 1.5x. "
+        "Median milliseconds of a step."
     )
+    epochs = [f"epoch {epoch + 1}" for epoch in range(EPOCHS)]
+    header = ("layers frozen of 6", *epochs, "epoch 1 over 2", "on disk")
+    return BenchmarkSection("Frozen layers", header, table, [note])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What ships beside what a user would run instead: texts in, labels out, in the order they come.
+"""The shipped bundle against what a user would run instead: texts in, labels out, in order.
 
 python -m benchmarks.inference         # the default workspace's bundle on its own test texts
 python -m benchmarks.inference --quick
@@ -27,7 +27,7 @@ Predict = Callable[[list[str]], Sequence[Any]]
 
 
 def measure(quick: bool) -> BenchmarkSection:
-    """Throughput of many texts, then each of some by itself."""
+    """Throughput on many texts, then the latency of single texts."""
     import pyarrow.parquet as pq
 
     from benchmarks.material import SHORT, default_workspace
@@ -36,46 +36,43 @@ def measure(quick: bool) -> BenchmarkSection:
     with tempfile.TemporaryDirectory() as scratch:
         workspace = default_workspace(Path(scratch), "verify", *SHORT)
         plain = export_plain(workspace.root)
-        texts = pq.read_table(
-            workspace.root / "data" / "splits" / "test.parquet", columns=["text"]
-        )["text"].to_pylist()[:many]
-        ship_distilled(workspace.root)
-        settings = {
-            name: {"root": str(workspace.root), "variant": name}
-            for name in (*BUNDLES, PIPELINE, DYNAMIC)
-        }
-        found = alternate(MODULE, settings, rounds, texts=texts, single=single)
+        root = workspace.root
+        test = pq.read_table(root / "data" / "splits" / "test.parquet", columns=["text"])
+        texts = test["text"].to_pylist()[:many]
+        ship_distilled(root)
+        variants = (*BUNDLES, PIPELINE, DYNAMIC)
+        settings = {name: {"root": str(root), "variant": name} for name in variants}
+        answers = alternate(MODULE, settings, rounds, texts=texts, single=single)
         sizes = {
-            **{
-                name: sum(file.stat().st_size for file in (workspace.root / place).iterdir())
-                for name, place in BUNDLES.items()
-            },
-            PIPELINE: (workspace.root / "models" / "checkpoint" / "model.safetensors")
-            .stat()
-            .st_size,
-            DYNAMIC: plain.stat().st_size,
+            name: sum(file.stat().st_size for file in (root / bundle).iterdir())
+            for name, bundle in BUNDLES.items()
         }
+        weights = root / "models" / "checkpoint" / "model.safetensors"
+        sizes |= {PIPELINE: weights.stat().st_size, DYNAMIC: plain.stat().st_size}
     throughput = {
-        name: [len(texts) / turn["seconds"] for turn in turns] for name, turns in found.items()
+        name: [len(texts) / turn["seconds"] for turn in turns] for name, turns in answers.items()
     }
-    at = {
-        name: {
-            q: [float(np.percentile(turn["alone"], q)) * 1e3 for turn in turns] for q in (50, 95)
-        }
-        for name, turns in found.items()
+    latency_ms = {
+        (name, q): [float(np.percentile(turn["alone"], q)) * 1e3 for turn in turns]
+        for name, turns in answers.items()
+        for q in (50, 95)
     }
     others = (PIPELINE, DYNAMIC)
     rows = [
         [
-            name, f"{np.median(throughput[name]):.0f}", *(ratios(throughput[other], throughput[name]) for other in others),
-            f"{np.median(at[name][50]):.1f} / {np.median(at[name][95]):.1f}",
-            *(ratios(at[name][q], at[PIPELINE][q]) for q in (50, 95)), f"{sizes[name] / 1e6:.1f}",
+            name,
+            f"{np.median(throughput[name]):.0f}",
+            *(ratios(throughput[other], throughput[name]) for other in others),
+            f"{np.median(latency_ms[name, 50]):.1f} / {np.median(latency_ms[name, 95]):.1f}",
+            *(ratios(latency_ms[name, q], latency_ms[PIPELINE, q]) for q in (50, 95)),
+            f"{sizes[name] / 1e6:.1f}",
         ]
-        for name in found
-    ]  # fmt: skip
+        for name in answers
+    ]
     note = (
-        f"{len(texts)} texts as they come, batches of {BATCH} for the others, tokenizing included; {single} texts one by one. Wanted of "
-        "what ships: 6x the pipeline's throughput, 2.5x that of quantize_dynamic, a seventh of PyTorch's latency, a sixth of its size."
+        f"{len(texts)} texts as they come, batches of {BATCH} for the others, tokenizing included; "
+        f"{single} texts one by one. Wanted of what ships: 6x the pipeline's throughput, "
+        "2.5x that of quantize_dynamic, a seventh of PyTorch's latency, a sixth of its size."
     )
     header = (
         "variant",
@@ -87,18 +84,15 @@ def measure(quick: bool) -> BenchmarkSection:
         "p95 over",
         "MB",
     )
-    return BenchmarkSection(
-        "Inference",
-        header,
-        rows,
-        [note],
-        {name: float(np.median(values)) for name, values in throughput.items()},
-        "texts/s",
-    )
+    bars = {name: float(np.median(by_round)) for name, by_round in throughput.items()}
+    return BenchmarkSection("Inference", header, rows, [note], bars, "texts/s")
 
 
 def ship_distilled(root: Path) -> None:
-    """The bundle of that recipe beside the other; its student learns from a few rows, for only its speed and size matter here."""
+    """Add the bundle of the distilled recipe to the workspace.
+
+    Its student learns from few rows: only its speed and size matter here.
+    """
     from benchmarks.material import keep_rows
     from tasks.core.progress import silent
     from tasks.params.workspace import Workspace
@@ -107,19 +101,15 @@ def ship_distilled(root: Path) -> None:
     workspace = Workspace(root)
     shutil.copytree(root / "models" / "bundle", root / "kept")
     keep_rows(root, 640)
+    params = workspace.params(["export.recipes=[int8-static-distilled]"])
     for name in ("export", "verify"):
-        run_stage(
-            find_stage(name),
-            workspace,
-            workspace.params(["export.recipes=[int8-static-distilled]"]),
-            silent,
-        )
+        run_stage(find_stage(name), workspace, params, silent)
     (root / "models" / "bundle").rename(root / BUNDLES[DISTILLED])
     (root / "kept").rename(root / BUNDLES[SHIPPED])
 
 
 def export_plain(root: Path) -> Path:
-    """The checkpoint's graph as it is traced, quantized with the defaults."""
+    """Trace the checkpoint and quantize the graph with onnxruntime's defaults."""
     import onnx
     from onnxruntime.quantization import quantize_dynamic
 
@@ -131,25 +121,24 @@ def export_plain(root: Path) -> Path:
     from tasks.training.methods.checkpoints import load_checkpoint
 
     params = Workspace(root).params()
-    kind, checkpoint = load_problem(params.problem), root / "models" / "checkpoint"
-    model = load_checkpoint(kind.objective, checkpoint, params.labels).eval()
-    example = kind.encoding.collate(
-        encode_rows(kind.encoding, load_tokenizer(checkpoint, 128), kind.decoding.example(), ()), 0
-    )
+    problem, checkpoint = load_problem(params.problem), root / "models" / "checkpoint"
+    model = load_checkpoint(problem.objective, checkpoint, params.labels).eval()
+    tokenizer = load_tokenizer(checkpoint, 128)
+    features = encode_rows(problem.encoding, tokenizer, problem.decoding.example(), ())
+    example = problem.encoding.collate(features, 0)
     onnx.save(trace_model(model, example, OUTPUT_NAME, 17), root / "plain-fp32.onnx")
     quantize_dynamic(root / "plain-fp32.onnx", root / "plain.onnx")
     return root / "plain.onnx"
 
 
 def serve(root: str, variant: str) -> None:
-    """A variant's own process."""
+    """Answer questions in one variant's own process."""
     from tasks.shipping.workers import answer_questions
 
-    predict = (
-        shipped(Path(root), BUNDLES[variant])
-        if variant in BUNDLES
-        else {PIPELINE: pipeline, DYNAMIC: dynamic}[variant](Path(root))
-    )
+    if variant in BUNDLES:
+        predict = shipped(Path(root), BUNDLES[variant])
+    else:
+        predict = {PIPELINE: pipeline, DYNAMIC: dynamic}[variant](Path(root))
 
     def turn(number: int, texts: list[str], single: int) -> dict[str, Any]:
         some = texts if number >= 0 else texts[:BATCH]
@@ -166,7 +155,7 @@ def serve(root: str, variant: str) -> None:
 
 
 def shipped(root: Path, bundle: str) -> Predict:
-    """A bundle, by the way that `ratchet predict` and the MLflow model go."""
+    """A bundle, loaded as `ratchet predict` and the MLflow model load it."""
     from tasks.inference.predictor import Predictor
     from tasks.params.workspace import Workspace
     from tasks.problems import load_problem
@@ -176,15 +165,16 @@ def shipped(root: Path, bundle: str) -> Predict:
 
 
 def pipeline(root: Path) -> Predict:
-    """transformers' own."""
-    from transformers import pipeline as make
+    """transformers' pipeline."""
+    from transformers import pipeline as make_pipeline
 
-    found = make("text-classification", model=str(root / "models" / "checkpoint"), device="cpu")
-    return lambda texts: found(texts, batch_size=BATCH, truncation=True, max_length=128)
+    checkpoint = str(root / "models" / "checkpoint")
+    classify = make_pipeline("text-classification", model=checkpoint, device="cpu")
+    return lambda texts: classify(texts, batch_size=BATCH, truncation=True, max_length=128)
 
 
 def dynamic(root: Path) -> Predict:
-    """onnxruntime with its defaults, batches padded to their longest."""
+    """onnxruntime with its defaults, batches padded to their longest text."""
     import onnxruntime
     from transformers import AutoTokenizer
 
@@ -192,7 +182,7 @@ def dynamic(root: Path) -> Predict:
     session = onnxruntime.InferenceSession(
         str(root / "plain.onnx"), providers=["CPUExecutionProvider"]
     )
-    names = [one.name for one in session.get_inputs()]
+    names = [graph_input.name for graph_input in session.get_inputs()]
 
     def predict(texts: list[str]) -> Sequence[Any]:
         outputs: list[Any] = []
@@ -204,11 +194,8 @@ def dynamic(root: Path) -> Predict:
                 max_length=128,
                 return_tensors="np",
             )
-            outputs.extend(
-                session.run(None, {name: batch[name].astype(np.int64) for name in names})[0].argmax(
-                    1
-                )
-            )
+            inputs = {name: batch[name].astype(np.int64) for name in names}
+            outputs.extend(session.run(None, inputs)[0].argmax(1))
         return outputs
 
     return predict

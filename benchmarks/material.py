@@ -1,4 +1,4 @@
-"""What benchmarks work on: the default workspace, or an example, in a scratch directory; and the training loop's own steps."""
+"""Workspaces in a scratch directory, and the training loop's steps, for the benchmarks."""
 
 from __future__ import annotations
 
@@ -15,38 +15,46 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 ROOT = Path(__file__).resolve().parent.parent
-# a bundle as it ships, without what only says how good it is
+# a bundle as it ships, with as little measuring of its quality as possible
 SHORT = (
-    "finetune.epochs=0.05", "evaluate.bootstrap_resamples=100", "evaluate.behaviour.rows=1", "evaluate.baseline=false",
-    "export.recipes=[int8-static]", "verify.timing_rows=32", "verify.max_metric_loss=1.0",
-)  # fmt: skip
+    "finetune.epochs=0.05",
+    "evaluate.bootstrap_resamples=100",
+    "evaluate.behaviour.rows=1",
+    "evaluate.baseline=false",
+    "export.recipes=[int8-static]",
+    "verify.timing_rows=32",
+    "verify.max_metric_loss=1.0",
+)
 
 
 def default_workspace(scratch: Path, last: str, *overrides: str, example: str = "") -> Workspace:
-    """Its stages run up to `last`, in this process; `example` names one of examples/ in its place."""
+    """The default workspace with its stages run up to `last`, in this process.
+
+    example  a directory of examples/ to use in place of the default workspace
+    """
     from tasks.core.progress import silent
     from tasks.params.schema import save_overrides
     from tasks.pipeline import STAGES, run_stage
 
     workspace = Workspace(scratch)
-    shutil.copyfile(
-        (ROOT / "examples" / example if example else ROOT) / "params.yaml", workspace.params_file
-    )
+    original = ROOT / "examples" / example if example else ROOT
+    shutil.copyfile(original / "params.yaml", workspace.params_file)
     save_overrides(workspace.params_file, overrides)
-    for stage in STAGES[: [stage.name for stage in STAGES].index(last) + 1]:
+    count = [stage.name for stage in STAGES].index(last) + 1
+    for stage in STAGES[:count]:
         run_stage(stage, workspace, workspace.params(), silent)
     return workspace
 
 
 def computes_bfloat16() -> bool:
-    """Whether the processor has products in bfloat16 (AMX); others would be slower in it."""
+    """Whether the processor has bfloat16 matrix products (AMX); without, bfloat16 is slower."""
     import torch
 
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def keep_rows(root: Path, rows: int) -> None:
-    """Leave so many of the workspace's tokenized training rows, drawn at random."""
+    """Keep `rows` of the workspace's tokenized training rows, drawn at random."""
     import pyarrow as pa
 
     from tasks.core.files import atomic_path
@@ -64,24 +72,25 @@ def keep_rows(root: Path, rows: int) -> None:
 
 
 def epoch_batches(root: Path, batch: int) -> list[np.ndarray]:
-    """The numbers of the tokenized rows of each batch of an epoch, as the training loop draws them."""
+    """Row indices of each batch of an epoch, as the training loop draws them."""
     from tasks.encoding.batching import training_batches
     from tasks.encoding.token_files import read_tokens, token_lengths
 
-    return training_batches(
-        token_lengths(read_tokens(root / "data" / "tokens" / "train.arrow")), batch, seed=0, epoch=0
-    )
+    lengths = token_lengths(read_tokens(root / "data" / "tokens" / "train.arrow"))
+    return training_batches(lengths, batch, seed=0, epoch=0)
 
 
 def some_batches(batches: Sequence[np.ndarray], count: int, seed: int) -> list[np.ndarray]:
-    """Drawn without repeats."""
-    return [
-        batches[number] for number in np.random.default_rng(seed).permutation(len(batches))[:count]
-    ]
+    """`count` of the batches, drawn without repeats."""
+    order = np.random.default_rng(seed).permutation(len(batches))
+    return [batches[index] for index in order[:count]]
 
 
 def training_steps(root: Path, *overrides: str) -> Callable[[Sequence[np.ndarray]], None]:
-    """What trains on batches of the workspace's tokenized rows, by number, and goes on from there when called again."""
+    """A function that trains on batches of row indices of the workspace's tokenized rows.
+
+    Each call continues from the state that the last one left.
+    """
     from tasks.core.progress import silent
     from tasks.data.sources.fetching import resolve_model
     from tasks.encoding.token_files import TokensInfo, read_features, read_tokens
@@ -92,21 +101,16 @@ def training_steps(root: Path, *overrides: str) -> Callable[[Sequence[np.ndarray
     from tasks.training.methods.registry import apply_method
 
     params = Workspace(root).params(overrides)
-    kind, base, tokens = (
-        load_problem(params.problem),
-        resolve_model(params.base_model, root, cache_dir()),
-        root / "data" / "tokens",
-    )
-    model = kind.objective.load_model(base, params.labels, params.finetune.dropout)
-    train, validation = (
-        read_tokens(tokens / "train.arrow"),
-        read_features(tokens / "validation.arrow"),
-    )
+    problem, tokens = load_problem(params.problem), root / "data" / "tokens"
+    base = resolve_model(params.base_model, root, cache_dir())
+    model = problem.objective.load_model(base, params.labels, params.finetune.dropout)
+    train = read_tokens(tokens / "train.arrow")
+    validation = read_features(tokens / "validation.arrow")
     pad = TokensInfo.read(tokens).pad_token_id
     setting = TrainingInputs(
-        kind.objective,
-        kind.encoding,
-        kind.scoring,
+        problem.objective,
+        problem.encoding,
+        problem.scoring,
         params.labels,
         train,
         validation,
@@ -128,10 +132,16 @@ def training_steps(root: Path, *overrides: str) -> Callable[[Sequence[np.ndarray
 
 
 def trainer_arguments(root: Path, **named: Any) -> TrainingArguments:
-    """transformers' defaults but for what is `named`: one epoch on the CPU, nothing said and nothing kept."""
+    """transformers' defaults except `named`: one epoch on the CPU, no logs and no checkpoints."""
     from transformers import TrainingArguments
 
     return TrainingArguments(
-        output_dir=str(root / "trainer"), num_train_epochs=1, report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
-        use_cpu=True, **named,
-    )  # fmt: skip
+        output_dir=str(root / "trainer"),
+        num_train_epochs=1,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+        **named,
+    )

@@ -1,4 +1,6 @@
-"""What the orchestration takes beside the stages, and a run with nothing to do beside `dvc repro`.
+"""Orchestration overhead: seconds outside the stages, and a run with nothing to do.
+
+The latter against `dvc repro`.
 
 python -m benchmarks.overhead          # a small workspace of its own, made by `ratchet init`
 python -m benchmarks.overhead --quick
@@ -24,23 +26,26 @@ from benchmarks.sections import BenchmarkSection, ratios, run_alone
 
 BIN = Path(sys.executable).parent
 SMALL = (
-    "finetune.epochs=1", "finetune.freeze_layers=5", "evaluate.bootstrap_resamples=100", "evaluate.behaviour.rows=5",
-    "verify.timing_rows=16", "verify.max_metric_loss=1.0", "export.calibration_rows=16", "export.recipes=[int8-dynamic]",
-)  # fmt: skip
+    "finetune.epochs=1",
+    "finetune.freeze_layers=5",
+    "evaluate.bootstrap_resamples=100",
+    "evaluate.behaviour.rows=5",
+    "verify.timing_rows=16",
+    "verify.max_metric_loss=1.0",
+    "export.calibration_rows=16",
+    "export.recipes=[int8-dynamic]",
+)
 
 
 def measure(quick: bool) -> BenchmarkSection:
-    """Cold, with a server up, and with nothing to do."""
-    rounds = 2 if quick else 7
+    """Runs without a Prefect server, with one up, and with nothing to do."""
+    rounds, runs = (2, 1) if quick else (7, 3)
     with tempfile.TemporaryDirectory() as scratch:
         root = make_workspace(Path(scratch))
         changes = iter(range(2, 100))
-        cold = [overhead(root, next(changes)) for _ in range(1 if quick else 3)]
+        cold = [overhead(root, next(changes)) for _ in range(runs)]
         with server(Path(scratch)) as address:
-            warm = [
-                overhead(root, next(changes), PREFECT_API_URL=address)
-                for _ in range(1 if quick else 3)
-            ]
+            warm = [overhead(root, next(changes), PREFECT_API_URL=address) for _ in range(runs)]
         command(root, "ratchet", "train")
         times: dict[str, list[float]] = {"ratchet": [], "dvc": []}
         for number in range(rounds):
@@ -61,25 +66,14 @@ def measure(quick: bool) -> BenchmarkSection:
 def make_workspace(scratch: Path) -> Path:
     """A git repository with a workspace of 600 made-up rows, trained once."""
     draw = np.random.default_rng(0)
-    words = [
-        "door",
-        "lamp",
-        "river",
-        "train",
-        "garden",
-        "paper",
-        "window",
-        "music",
-        "bread",
-        "stone",
-    ]
-    feeling = {"good": ["lovely", "great", "fine"], "bad": ["awful", "broken", "poor"]}
+    nouns = ["door", "lamp", "river", "train", "garden"]
+    nouns += ["paper", "window", "music", "bread", "stone"]
+    adjectives = {"good": ["lovely", "great", "fine"], "bad": ["awful", "broken", "poor"]}
     lines = ["text,label"]
     for number in range(600):
         label = ("good", "bad")[number % 2]
-        lines.append(
-            f"the {' '.join(draw.choice(words, 4))} {number} was {draw.choice(feeling[label])},{label}"
-        )
+        subject = " ".join(draw.choice(nouns, 4))
+        lines.append(f"the {subject} {number} was {draw.choice(adjectives[label])},{label}")
     (scratch / "data.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     command(scratch, "git", "init", "-q")
     command(scratch, "ratchet", "init", "space", "--yes", "--data", "data.csv")
@@ -92,35 +86,22 @@ def make_workspace(scratch: Path) -> Path:
 
 
 def overhead(root: Path, change: int, **environment: str) -> float:
-    """Seconds outside the stages of a run in which every stage has work to do."""
-    found = command(
-        root,
-        "ratchet",
-        "train",
-        "--force",
-        "--json",
-        "-S",
-        f"finetune.warmup_share=0.{change:02d}",
-        **environment,
-    )
-    return float(json.loads(found)["overhead_s"])
+    """Seconds outside the stages, of a run in which every stage has work to do."""
+    arguments = ("train", "--force", "--json", "-S", f"finetune.warmup_share=0.{change:02d}")
+    output = command(root, "ratchet", *arguments, **environment)
+    return float(json.loads(output)["overhead_s"])
 
 
 def command(root: Path, name: str, *arguments: str, **environment: str) -> str:
     """A command's standard output; its failure ends the benchmark."""
-    ours = {
+    variables = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("PREFECT_", "MLFLOW_"))
     }
-    path = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    variables |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | environment
     done = subprocess.run(
-        [name, *arguments],
-        cwd=root,
-        env=ours | path | environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        [name, *arguments], cwd=root, env=variables, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise SystemExit(f"{name} {' '.join(arguments)}: {done.stderr[-2000:]}")
@@ -129,21 +110,17 @@ def command(root: Path, name: str, *arguments: str, **environment: str) -> str:
 
 @contextmanager
 def server(scratch: Path) -> Iterator[str]:
-    """A Prefect server of its own."""
+    """Run a Prefect server; yields its address."""
     import httpx
     from tenacity import retry, stop_after_delay, wait_fixed
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = {"PREFECT_HOME": str(scratch / "prefect")}
+    environment = os.environ | {"PREFECT_HOME": str(scratch / "prefect")}
     command_line = [str(BIN / "prefect"), "server", "start", "--port", str(port)]
-    process: Any = subprocess.Popen(
-        command_line,
-        env=os.environ | settings,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process: Any = subprocess.Popen(command_line, env=environment, **silent)
     address = f"http://127.0.0.1:{port}/api"
 
     @retry(stop=stop_after_delay(120), wait=wait_fixed(0.5))

@@ -1,6 +1,6 @@
-"""What all benchmarks share: variants in processes of their own, asked in turns, and a section of RESULTS.md as the outcome.
+"""What all benchmarks share: variants in processes of their own, taking turns; result sections.
 
-Two noisy cores: only ratios within a round count, and of those the median with the lowest and highest beside it.
+On two noisy cores only ratios within a round count: their median, with the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class BenchmarkSection:
-    """A table and what is to be said of it.
+    """A section of RESULTS.md: a table, notes and a plot.
 
-    bars    drawn, in `unit`: label -> value
-    curves  drawn, a panel each: what it shows -> label -> points (x, y), both scales logarithmic
+    bars    label -> value, in `unit`
+    curves  quantity -> label -> points (x, y); one panel a quantity, both scales logarithmic
     """
 
     title: str
@@ -33,7 +33,7 @@ class BenchmarkSection:
     curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]] = field(default_factory=dict)
 
     def markdown(self) -> str:
-        """The section's text."""
+        """The section as Markdown, without its plot."""
         lines = [
             f"## {self.title}",
             "",
@@ -51,32 +51,38 @@ def _line(cells: Sequence[str]) -> str:
 def alternate(
     module: str, settings: Mapping[str, Mapping[str, Any]], rounds: int, **question: Any
 ) -> dict[str, list[dict[str, Any]]]:
-    """Each variant's answers, one a round: A B, then B A, one process a variant."""
+    """Each variant's answers, one a round: A B, then B A, with one process a variant."""
     from tasks.shipping.workers import Worker
 
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in settings}
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in settings}
     with ExitStack() as stack:
         workers = {name: Worker(module, setting) for name, setting in settings.items()}
         for worker in workers.values():
             stack.callback(worker.close)
         for worker in workers.values():
-            worker.ask(do="turn", number=-1, **question)  # what is made on first use
+            worker.ask(do="turn", number=-1, **question)  # warm-up
         for number in range(rounds):
             for name, worker in list(workers.items())[:: 1 if number % 2 else -1]:
-                found[name].append(worker.ask(do="turn", number=number, **question))
-    return found
+                answers[name].append(worker.ask(do="turn", number=number, **question))
+    return answers
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """'2.61x (2.40 to 2.75)': the median of theirs by ours, round by round, for times; the other way round for rates."""
-    found = np.asarray(theirs) / np.asarray(ours)
-    return f"{np.median(found):.2f}x ({found.min():.2f} to {found.max():.2f})"
+    """'2.61x (2.40 to 2.75)': median, lowest and highest of theirs / ours, round by round.
+
+    That is a speedup for times; swap the arguments for rates.
+    """
+    by_round = np.asarray(theirs) / np.asarray(ours)
+    return f"{np.median(by_round):.2f}x ({by_round.min():.2f} to {by_round.max():.2f})"
 
 
 def run_alone(
     doc: str, measure: Callable[[bool], BenchmarkSection], serve: Callable[..., None] | None = None
 ) -> None:
-    """The command line of one benchmark; a worker's process is started with its setting as JSON, and goes to `serve`."""
+    """The command line of one benchmark.
+
+    A worker process gets its setting as JSON, its only argument, and calls `serve` with it.
+    """
     from tasks.core.quiet import quiet_libraries
 
     if serve is not None and len(sys.argv) == 2 and sys.argv[1].startswith("{"):
@@ -86,9 +92,8 @@ def run_alone(
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="less of everything: whether it works at all"
-    )
-    given = parser.parse_args()
+    quick_help = "less of everything: whether it works at all"
+    parser.add_argument("--quick", action="store_true", help=quick_help)
+    arguments = parser.parse_args()
     quiet_libraries()
-    print(measure(given.quick).markdown())
+    print(measure(arguments.quick).markdown())

@@ -1,4 +1,6 @@
-"""Fine-tuning, rows a second: ours (batches of 32) beside transformers' Trainer, and beside the matrix products alone.
+"""Fine-tuning, in rows a second.
+
+Our loop (batches of 32) against transformers' Trainer, and against the matrix products alone.
 
 python -m benchmarks.training          # the default workspace's rows and base model
 python -m benchmarks.training --quick
@@ -20,36 +22,31 @@ from benchmarks.sections import BenchmarkSection, alternate, ratios, run_alone
 BATCH = 32
 OURS, FROZEN = "ours", "ours, embeddings frozen (the default workspace)"
 BFLOAT16 = "the same in bfloat16"  # finetune.precision: bf16
-DEFAULTS, DYNAMIC, PADDED = (
-    "Trainer's defaults, batches of 8",
-    "Trainer, batches of 32",
-    "Trainer, batches of 32 padded to 128",
-)
-PRODUCTS = "the layers' matrix products alone"  # the machine's limit: sgemm at the model's shapes, forward and backward
+DEFAULTS, DYNAMIC = "Trainer's defaults, batches of 8", "Trainer, batches of 32"
+PADDED = "Trainer, batches of 32 padded to 128"
+# the machine's limit: sgemm at the model's shapes, forward and backward
+PRODUCTS = "the layers' matrix products alone"
 MODULE = "benchmarks.training"
 
 
 def measure(quick: bool) -> BenchmarkSection:
-    """Steps of each variant in turns, on the same rows: some batches of an epoch of ours, which the Trainer's shuffle as it would."""
+    """Time a few training steps of each variant, in turns, on the same rows.
+
+    The rows are some batches of an epoch of ours; the Trainer shuffles them as it always does.
+    """
     from benchmarks.material import computes_bfloat16, default_workspace
 
     rounds, steps = (2, 4) if quick else (5, 8)
     with tempfile.TemporaryDirectory() as scratch:
         workspace = default_workspace(Path(scratch), "tokenize")
         common = {"root": str(workspace.root), "steps": steps}
-        variants = (
-            OURS,
-            FROZEN,
-            *([BFLOAT16] if computes_bfloat16() else []),
-            DEFAULTS,
-            DYNAMIC,
-            PADDED,
-            PRODUCTS,
-        )
-        found = alternate(MODULE, {name: common | {"variant": name} for name in variants}, rounds)
+        bfloat16 = [BFLOAT16] if computes_bfloat16() else []
+        variants = (OURS, FROZEN, *bfloat16, DEFAULTS, DYNAMIC, PADDED, PRODUCTS)
+        settings = {name: common | {"variant": name} for name in variants}
+        answers = alternate(MODULE, settings, rounds)
         tokens, flops = work_a_row(workspace.root)
     rates = {
-        name: [turn["rows"] / turn["seconds"] for turn in turns] for name, turns in found.items()
+        name: [turn["rows"] / turn["seconds"] for turn in turns] for name, turns in answers.items()
     }
     others = (DEFAULTS, DYNAMIC, PADDED, PRODUCTS)
     rows = [
@@ -61,8 +58,9 @@ def measure(quick: bool) -> BenchmarkSection:
         for name in rates
     ]
     note = (
-        f"A row has {tokens:.1f} tokens and takes {flops / 1e9:.2f} GFLOP, forward and backward; the products alone are done at "
-        f"{np.median(rates[PRODUCTS]) * flops / 1e9:.0f} GFLOP/s. Wanted: 2.5x, 6x and 0.75x of the products."
+        f"A row has {tokens:.1f} tokens and takes {flops / 1e9:.2f} GFLOP, forward and backward; "
+        f"the products alone are done at {np.median(rates[PRODUCTS]) * flops / 1e9:.0f} GFLOP/s. "
+        "Wanted: 2.5x, 6x and 0.75x of the products."
     )
     bars = {name: float(np.median(values)) for name, values in rates.items() if name != PRODUCTS}
     header = (
@@ -77,41 +75,48 @@ def measure(quick: bool) -> BenchmarkSection:
 
 
 def base_config(root: Path) -> Any:
-    """Of the workspace's base model."""
+    """The configuration of the workspace's base model."""
     from transformers import AutoConfig
 
     from tasks.data.sources.fetching import resolve_model
     from tasks.params.workspace import Workspace, cache_dir
 
-    return AutoConfig.from_pretrained(
-        resolve_model(Workspace(root).params().base_model, root, cache_dir())
-    )
+    base_model = Workspace(root).params().base_model
+    return AutoConfig.from_pretrained(resolve_model(base_model, root, cache_dir()))
 
 
 def work_a_row(root: Path) -> tuple[float, float]:
-    """(tokens of a training row, floating-point operations that its products take in the layers, forward and backward)."""
+    """(mean tokens of a training row, FLOPs of its matrix products in the layers).
+
+    The FLOPs count the forward and the backward pass.
+    """
     from tasks.encoding.token_files import read_tokens, token_lengths
 
-    config, tokens = (
-        base_config(root),
-        float(token_lengths(read_tokens(root / "data" / "tokens" / "train.arrow")).mean()),
-    )
+    config = base_config(root)
+    lengths = token_lengths(read_tokens(root / "data" / "tokens" / "train.arrow"))
+    tokens = float(lengths.mean())
     width, inner = config.hidden_size, config.intermediate_size
-    return tokens, 3 * config.num_hidden_layers * 2 * tokens * (
-        4 * width * width + 2 * width * inner
-    )
+    weights = config.num_hidden_layers * (4 * width * width + 2 * width * inner)
+    return tokens, 3 * 2 * tokens * weights
 
 
 def products(root: Path) -> Callable[[Sequence[np.ndarray]], None]:
-    """For each batch what no training can do without: of each linear layer the output, and the gradients of its input and weight."""
+    """The matrix products that no training can avoid, for each batch.
+
+    The output of each linear layer, and the gradients of its input and its weight.
+    """
     import torch
 
     config, tokens = base_config(root), round(BATCH * work_a_row(root)[0])
     width, inner = config.hidden_size, config.intermediate_size
     shapes = [(width, width)] * 4 + [(width, inner), (inner, width)]
     layer = [
-        (torch.randn(tokens, given), torch.randn(made, given), torch.randn(tokens, made))
-        for given, made in shapes
+        (
+            torch.randn(tokens, size_in),
+            torch.randn(size_out, size_in),
+            torch.randn(tokens, size_out),
+        )
+        for size_in, size_out in shapes
     ]
 
     def run(batches: Sequence[np.ndarray]) -> None:
@@ -125,24 +130,23 @@ def products(root: Path) -> Callable[[Sequence[np.ndarray]], None]:
 
 
 def serve(root: str, variant: str, steps: int) -> None:
-    """A variant's own process."""
+    """Answer questions in one variant's own process."""
     from benchmarks.material import epoch_batches, some_batches
     from tasks.shipping.workers import answer_questions
 
-    place = Path(root)
+    workspace = Path(root)
     frozen = "finetune.freeze_embeddings=true"
     makers = {
-        OURS: partial(ours, place, "finetune.freeze_embeddings=false"),
-        FROZEN: partial(ours, place, frozen),
-        BFLOAT16: partial(ours, place, frozen, "finetune.precision=bf16"),
-        PRODUCTS: partial(products, place),
+        OURS: partial(ours, workspace, "finetune.freeze_embeddings=false"),
+        FROZEN: partial(ours, workspace, frozen),
+        BFLOAT16: partial(ours, workspace, frozen, "finetune.precision=bf16"),
+        PRODUCTS: partial(products, workspace),
     }
-    train = makers.get(variant, partial(trainer, place, variant))()
-
-    every = epoch_batches(place, BATCH)
+    train = makers.get(variant, partial(trainer, workspace, variant))()
+    all_batches = epoch_batches(workspace, BATCH)
 
     def turn(number: int) -> dict[str, Any]:
-        batches = some_batches(every, 2 if number < 0 else steps, number + 1)
+        batches = some_batches(all_batches, 2 if number < 0 else steps, number + 1)
         started = time.perf_counter()
         train(batches)
         return {"rows": sum(map(len, batches)), "seconds": time.perf_counter() - started}
@@ -151,15 +155,22 @@ def serve(root: str, variant: str, steps: int) -> None:
 
 
 def ours(root: Path, *overrides: str) -> Callable[[Sequence[np.ndarray]], None]:
-    """The training loop's own steps."""
+    """The steps of our own training loop."""
     from benchmarks.material import training_steps
 
     return training_steps(root, "finetune.epochs=100", *overrides)
 
 
 def trainer(root: Path, variant: str) -> Callable[[Sequence[np.ndarray]], None]:
-    """transformers' Trainer as it comes, but for the size and padding of batches; rows are tokenized already."""
-    from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
+    """transformers' Trainer with its defaults, except for the size and padding of batches.
+
+    Its rows are already tokenized.
+    """
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+    )
     from transformers import Trainer as Loop
 
     from benchmarks.material import trainer_arguments
@@ -169,8 +180,6 @@ def trainer(root: Path, variant: str) -> Callable[[Sequence[np.ndarray]], None]:
 
     params = Workspace(root).params()
     base = resolve_model(params.base_model, root, cache_dir())
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=len(params.labels), use_safetensors=True

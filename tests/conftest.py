@@ -10,7 +10,8 @@ import pytest
 
 from tasks.core.quiet import quiet_libraries
 
-# before any library is imported, here and in the processes that tests start; tiny models gain nothing from threads
+# before any library is imported, here and in the processes that tests start; threads do not speed
+# up tiny models
 quiet_libraries()
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):  # a worker's: the run is its controller's
+    if not hasattr(config, "workerinput"):  # only the controller, not an xdist worker
         open_run()
 
 
@@ -41,14 +42,16 @@ def base_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def template(base_dir: Path) -> Path:
-    """A workspace in a git + DVC repository of its own, trained once through the command line; copy it, do not change it."""
+    """A workspace in its own git + DVC repository, trained once by `ratchet train`.
+
+    Copy it, do not change it.
+    """
 
     def make(directory: Path) -> None:
-        make_workspace(directory / "reviews", base_dir)
-        done = ratchet(directory / "reviews", "train", "--json")
-        (directory / "reviews" / ".ratchet" / "first.json").write_text(
-            done.stdout, encoding="utf-8"
-        )
+        root = directory / "reviews"
+        make_workspace(root, base_dir)
+        done = ratchet(root, "train", "--json")
+        (root / ".ratchet" / "first.json").write_text(done.stdout, encoding="utf-8")
 
     return made_once("template", make) / "reviews"
 
@@ -64,6 +67,5 @@ def exported(base_dir: Path) -> Exported:
     """A tiny trained model with its tokens and ONNX candidates; read only."""
     from exported import Exported, make_exported
 
-    return Exported.in_directory(
-        made_once("exported", lambda directory: make_exported(base_dir, directory))
-    )
+    directory = made_once("exported", lambda directory: make_exported(base_dir, directory))
+    return Exported.in_directory(directory)

@@ -1,4 +1,4 @@
-"""How the product takes what is broken: tables, deliveries, kills, pauses and tampering, and how often that went wrong.
+"""Robustness campaigns: broken tables, deliveries, kills, pauses and tampering; failures counted.
 
 python -m benchmarks robustness           # every campaign
 python -m benchmarks.robustness --quick   # a few inputs of each
@@ -14,11 +14,11 @@ from benchmarks.sections import BenchmarkSection
 
 # modules beside this one, each with campaign(quick) -> list[Tally]
 CAMPAIGNS: tuple[str, ...] = ("tables", "deliveries", "tampering", "histories", "kills")
-MOST_SHOWN = 5  # failures of each tally that are named
+MOST_SHOWN = 5  # failures of each tally that are listed
 
 
 def measure(quick: bool) -> BenchmarkSection:
-    """A line a tally; failures are named below the table."""
+    """Run every campaign: one row a tally, the first failures listed below the table."""
     tallies: list[Tally] = []
     for name in CAMPAIGNS:
         print(f"  {name} …", file=sys.stderr, flush=True)
@@ -27,12 +27,8 @@ def measure(quick: bool) -> BenchmarkSection:
         (tally.what, f"{tally.tried:,}", tally.must_not, str(len(tally.failures)))
         for tally in tallies
     ]
-    named = [
+    failures = [
         f"- {tally.what}: {failure}" for tally in tallies for failure in tally.failures[:MOST_SHOWN]
     ]
-    return BenchmarkSection(
-        "Robustness",
-        ("what was tried", "how many", "what must not happen", "how often it did"),
-        rows,
-        named,
-    )
+    header = ("what was tried", "how many", "what must not happen", "how often it did")
+    return BenchmarkSection("Robustness", header, rows, failures)

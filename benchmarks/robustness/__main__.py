@@ -1,4 +1,4 @@
-"""The command line of these campaigns alone."""
+"""Run the robustness campaigns alone."""
 
 from benchmarks.robustness import __doc__ as doc
 from benchmarks.robustness import measure

@@ -1,4 +1,4 @@
-"""Ways to change a file so that its size and time, where they can, stay."""
+"""Ways to change a file; its modification time stays, and its size where possible."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ Change = Callable[[bytes], bytes]
 
 
 def all_changes(flips: int) -> dict[str, Change]:
-    """By what they do: so many bits turned, one at a time, and coarser ones."""
+    """Changes by description: `flips` single bits flipped, one at a time, and coarser changes."""
 
     def turn(share: float, bit: int) -> Change:
         def change(content: bytes) -> bytes:
-            place = int(len(content) * share)
-            return (
-                content[:place]
-                + bytes(byte ^ 1 << bit for byte in content[place : place + 1])
-                + content[place + 1 :]
-            )
+            offset = int(len(content) * share)
+            flipped = bytes(byte ^ 1 << bit for byte in content[offset : offset + 1])
+            return content[:offset] + flipped + content[offset + 1 :]
 
         return change
+
+    def swap_halves(content: bytes) -> bytes:
+        middle = len(content) // 2
+        return content[middle:] + content[:middle]
 
     shares = np.random.default_rng(0).random(flips)
     turned = {
@@ -40,15 +41,16 @@ def all_changes(flips: int) -> dict[str, Change]:
         "half of it gone": lambda content: content[: len(content) // 2],
         "a byte more": lambda content: content + b"\n",
         "zeros": lambda content: bytes(len(content)),
-        "two halves swapped": lambda content: (
-            content[len(content) // 2 :] + content[: len(content) // 2]
-        ),
+        "two halves swapped": swap_halves,
         "empty": lambda _: b"",
     }
 
 
 def each_change(file: Path, changes: Mapping[str, Change]) -> Iterator[str]:
-    """The file changed in each way in turn, its time and mode kept; a change that leaves it as it is is left out."""
+    """Change the file in each way in turn and restore it; yields what was done.
+
+    Its time and mode stay. A change that leaves the content as it was is skipped.
+    """
     original, status = file.read_bytes(), file.stat()
     for how, change in changes.items():
         if (content := change(original)) != original:
@@ -70,7 +72,7 @@ def _put(file: Path, content: bytes, status: os.stat_result) -> None:
 
 @contextmanager
 def kept_whole(directory: Path) -> Iterator[None]:
-    """The directory's files as they are now, put back in the end."""
+    """Restore the directory's files on exit."""
     kept = {file: (file.read_bytes(), file.stat()) for file in directory.iterdir()}
     try:
         yield
@@ -86,5 +88,5 @@ def contents(path: Path) -> dict[str, str]:
 
 
 def remove(path: Path) -> None:
-    """Whatever it is, if it is there."""
+    """Remove a file or a directory, if it exists."""
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""Ways in which what a trained workspace keeps can be damaged, and what `ratchet train` has to make of each: repaired, or told."""
+"""Damages to the files of a trained workspace, and how `ratchet train` has to answer each.
+
+It repairs the damage, or tells the user in one message.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ def cut(path: Path) -> None:
 
 
 def torn(path: Path) -> None:
-    """Cut in the middle of a key, so that it is no YAML."""
+    """Cut the file in the middle of a key, so that it is no longer YAML."""
     content = path.read_bytes()
     _write(path, content[: content.rindex(b"md5", 0, len(content) // 2) + 2])
 
@@ -56,7 +59,7 @@ def a_directory(path: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.unlink()  # it may share its bytes with DVC's cache
+    path.unlink()  # it may be a hard link into DVC's cache
     path.write_bytes(content)
 
 
@@ -98,7 +101,7 @@ _TABLE: tuple[tuple[str, tuple[Damage, ...], Outcome], ...] = (
     ("reports", (a_file,), "told"),
     ("models", (a_file,), "told"),
 )
-# name -> path in the workspace, what happens to it, what `ratchet train` then has to do
+# name -> path in the workspace, damage, what `ratchet train` then has to do
 DAMAGES = {
     f"{path}: {damage.__name__}": (path, damage, outcome)
     for path, damages, outcome in _TABLE

@@ -1,4 +1,7 @@
-"""Processes that take turns at every call of MLflow's client, as a seeded draw says: each may be paused there for long, or killed."""
+"""Processes that take turns at every call of MLflow's client, in an order drawn from a seed.
+
+Each may be paused there for a long time, or killed.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ LONGEST_PAUSE = 60  # turns of the others
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing of ours catches it."""
+    """Stands for a kill: none of our code catches it."""
 
 
 class Player:
-    """One process: its calls wait for their turn."""
+    """One process, played by a thread: its calls wait for their turn."""
 
     def __init__(self, work: Callable[[Any], None], client: Any) -> None:
         self._work, self._client = work, client
@@ -29,13 +32,13 @@ class Player:
         self._thread.start()
 
     def step(self, *, kill: bool) -> None:
-        """Let it go on to its next call, or die where it is."""
+        """Let it continue to its next call, or kill it where it is."""
         self._killed = kill
         self._turn.release()
         self._done.acquire()
 
     def __getattr__(self, name: str) -> Any:
-        """MLflow's client: a turn before each call and one after it."""
+        """A method of MLflow's client that takes a turn before and after each call."""
         method = getattr(self._client, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
@@ -58,18 +61,18 @@ class Player:
             self._work(self)
         except Killed:
             pass
-        except BaseException as error:  # the campaign tells of it
+        except BaseException as error:  # the campaign reports it
             self.error = error
         self.ended = True
         self._done.release()
 
 
 def play(players: list[Player], draw: random.Random, *, kills: bool) -> None:
-    """All of them to their ends, one at a time."""
+    """Run all players to their ends, one at a time."""
     while running := [player for player in players if not player.ended]:
         for player in running:
             player.paused = max(0, player.paused - 1)
-        player = draw.choice([one for one in running if not one.paused] or running)
+        player = draw.choice([player for player in running if not player.paused] or running)
         player.step(kill=kills and draw.random() < KILL)
         if draw.random() < PAUSE:
             player.paused = draw.randrange(LONGEST_PAUSE)

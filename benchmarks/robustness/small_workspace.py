@@ -20,15 +20,22 @@ from tasks.training.networks.scratch_model import Shape, make_scratch_model
 WORDS = {"good": ("lovely", "superb", "bright"), "bad": ("awful", "broken", "dull")}
 ROWS = 300
 FAST = (
-    "finetune.epochs=1", "tokenize.max_length=32", "evaluate.bootstrap_resamples=100", "evaluate.behaviour.rows=1",
-    "verify.timing_rows=16", "verify.max_metric_loss=1.0", "export.calibration_rows=32", "export.recipes=[int8-dynamic]", "device=cpu",
+    "finetune.epochs=1",
+    "tokenize.max_length=32",
+    "evaluate.bootstrap_resamples=100",
+    "evaluate.behaviour.rows=1",
+    "verify.timing_rows=16",
+    "verify.max_metric_loss=1.0",
+    "export.calibration_rows=32",
+    "export.recipes=[int8-dynamic]",
+    "device=cpu",
     "validate.max_duplicate_share=1.0",
-)  # fmt: skip
+)
 
 
 @contextmanager
 def own_registry(root: Path) -> Iterator[None]:
-    """This workspace's own registry, whatever the environment names."""
+    """Use this workspace's own registry, whatever the environment says."""
     with mock.patch.dict(os.environ, {"MLFLOW_TRACKING_URI": Workspace(root).default_tracking_uri}):
         yield
 
@@ -47,20 +54,10 @@ def train_small_workspace(root: Path) -> Workspace:
     (root / "reviews.csv").write_text(
         "text,label\n" + "".join(f"{text},{label}\n" for text, label in texts), encoding="utf-8"
     )
-    make_scratch_model(
-        [text for text, _ in texts],
-        root / "base",
-        Shape(vocabulary=200, layers=2, width=32),
-        seed=0,
-    )
-    request = Request(
-        root,
-        "text-classification",
-        [str(root / "reviews.csv")],
-        {},
-        "tampering",
-        str(root / "base"),
-    )
+    shape = Shape(vocabulary=200, layers=2, width=32)
+    make_scratch_model([text for text, _ in texts], root / "base", shape, seed=0)
+    data, base = [str(root / "reviews.csv")], str(root / "base")
+    request = Request(root, "text-classification", data, {}, "tampering", base)
     make_workspace(request, guess_problem(request))
     save_overrides(root / "params.yaml", FAST)
     workspace = Workspace(root)

@@ -1,4 +1,7 @@
-"""Tables in every format, encoding and shape: each row is kept with the right values, or set aside with a reason."""
+"""Tables in every format, encoding and shape.
+
+Each row must be kept with the right values, or set aside with a reason.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +48,13 @@ NAMES = {
 
 @dataclass
 class Ingested:
-    """What came of one file: its rows, the reasons of those set aside by line, and what should have come.
+    """The outcome of ingesting one file, and the table it was made from.
 
-    form     for people: what the file was
-    broken   lines that are no rows
+    form    description of the file, for people
+    lines   line at which each of the table's rows begins
+    broken  lines that are no rows
+    rows    what ingest read
+    aside   line -> reason of each row that was set aside
     """
 
     form: str
@@ -60,84 +66,73 @@ class Ingested:
 
 
 def campaign(quick: bool) -> list[Tally]:
-    """Tables read, and splits named."""
+    """Tables read, and splits recognized by file names."""
     count = QUICK if quick else TABLES
     swapped = [
         failure for seed in range(count) for failure in _name_splits(random.Random(seed), seed)
     ]
+    what, wrong = "tables through ingest and validation", "a row is lost or changed without a word"
     return [
-        Tally(
-            "tables through ingest and validation",
-            count,
-            "a row is lost or changed without a word",
-            try_tables(range(count)),
-        ),
+        Tally(what, count, wrong, try_tables(range(count))),
         Tally("splits told by names", count, "a file becomes another split", swapped),
     ]
 
 
 def try_tables(seeds: Sequence[int]) -> list[str]:
-    """Ingest a table a seed, validate those of one problem together, and hold every row against what it was made of."""
+    """Ingest one table a seed, validate each problem's tables together, and check every row."""
     failures: list[str] = []
     by_problem: dict[str, list[Ingested]] = {}
     for seed in seeds:
         try:
-            one = _ingest(seed)
-        except Exception as error:  # whatever comes is counted
+            file = _ingest(seed)
+        except Exception as error:  # any exception counts as a failure
             failures.append(f"seed {seed}: {type(error).__name__}: {error}")
         else:
-            by_problem.setdefault(one.table.problem, []).append(one)
-    for problem, tried in by_problem.items():
-        kept = _validate(problem, tried)
-        failures += [
-            failure for one, rows in zip(tried, kept, strict=True) for failure in _judge(one, rows)
-        ]
+            by_problem.setdefault(file.table.problem, []).append(file)
+    for problem, files in by_problem.items():
+        for file, kept in zip(files, _validate(problem, files), strict=True):
+            failures += _judge(file, kept)
     return failures
 
 
 def make_table(draw: random.Random) -> Table:
-    """A table of one of the shapes."""
-    written = draw.choice(("list", "json", "python"))
-    return draw.choice((
-        lambda: sources.classified(draw, draw.choice(("str", "int", "float", "bool", "mixed")), draw.random() < 0.4),
-        lambda: sources.several(draw, draw.choice(("list", "json", "python", "|", ";", ",", "flags"))),
-        lambda: sources.talked(draw, draw.choice(("plain", "parts", "sharegpt", "text", "columns"))),
-        lambda: sources.tagged(draw, draw.choice(SCHEMES), draw.choice(("spans", written))),
-    ))()  # fmt: skip
+    """A table of a random problem and shape."""
+    notation = draw.choice(("list", "json", "python"))
+    storages = ("str", "int", "float", "bool", "mixed")
+    label_forms = ("list", "json", "python", "|", ";", ",", "flags")
+    shapes = ("plain", "parts", "sharegpt", "text", "columns")
+    makers = (
+        lambda: sources.classified(draw, draw.choice(storages), draw.random() < 0.4),
+        lambda: sources.several(draw, draw.choice(label_forms)),
+        lambda: sources.talked(draw, draw.choice(shapes)),
+        lambda: sources.tagged(draw, draw.choice(SCHEMES), draw.choice(("spans", notation))),
+    )
+    return draw.choice(makers)()
 
 
 def formats_of(table: Table) -> tuple[str, ...]:
     """The formats that can hold the table."""
-    mixed = (table.nested and table.problem in ("text-classification",)) or any(
-        row.wanted is None for row in table.rows
-    )
-    return tuple(
-        name
-        for name in FORMATS
-        if not (table.nested and name in ("csv", "tsv")) and not (name == "parquet" and mixed)
-    )
+    is_mixed = table.nested and table.problem == "text-classification"
+    has_broken_rows = any(row.wanted is None for row in table.rows)
+    excluded = {"csv", "tsv"} if table.nested else set()
+    if is_mixed or has_broken_rows:
+        excluded.add("parquet")
+    return tuple(name for name in FORMATS if name not in excluded)
 
 
 def _ingest(seed: int) -> Ingested:
     draw = random.Random(seed)
     table = make_table(draw)
-    kind, encoding, line_end = (
-        draw.choice(formats_of(table)),
-        draw.choice(ENCODINGS),
-        draw.choice(("\n", "\r\n")),
-    )
+    file_format = draw.choice(formats_of(table))
+    encoding, line_end = draw.choice(ENCODINGS), draw.choice(("\n", "\r\n"))
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / f"rows.{kind}"
+        path, broken = Path(scratch) / f"rows.{file_format}", []
         lines = sources.write(path, [row.source for row in table.rows], encoding, line_end)
-        broken = (
-            sources.add_broken_lines(draw, path, encoding, line_end)
-            if kind in ("csv", "tsv") and draw.random() < 0.5
-            else []
-        )
+        if file_format in ("csv", "tsv") and draw.random() < 0.5:
+            broken = sources.add_broken_lines(draw, path, encoding, line_end)
         rows, aside = ingested(Path(scratch), path, table, encoding)
-    return Ingested(
-        f"seed {seed} ({table.problem}, {kind}, {encoding})", table, lines, broken, rows, aside
-    )
+    form = f"seed {seed} ({table.problem}, {file_format}, {encoding})"
+    return Ingested(form, table, lines, broken, rows, aside)
 
 
 def ingested(
@@ -155,74 +150,72 @@ def ingested(
         report=silent,
     )
     entries = read_jsonl(root / "raw" / "quarantine.jsonl")
-    return pq.read_table(root / "raw" / "rows.parquet"), {
-        entry["line"]: entry["reason"] for entry in entries
-    }
+    aside = {entry["line"]: entry["reason"] for entry in entries}
+    return pq.read_table(root / "raw" / "rows.parquet"), aside
 
 
-def _validate(problem: str, tried: Sequence[Ingested]) -> list[dict[int, dict[str, Any]]]:
-    """line -> row of each file after validation, whose reasons go to the file's own; it judges single rows alone."""
-    kind = load_problem(problem)
-    files = pa.array(
-        [str(number) for number, one in enumerate(tried) for _ in range(len(one.rows))]
-    )
-    rows = pa.concat_tables([one.rows for one in tried])
+def _validate(problem: str, files: Sequence[Ingested]) -> list[dict[int, dict[str, Any]]]:
+    """line -> row of each file after validation; adds the reasons to each file's `aside`.
+
+    Only checks of single rows are on.
+    """
+    parts = load_problem(problem)
+    numbers = [str(number) for number, file in enumerate(files) for _ in range(len(file.rows))]
+    rows = pa.concat_tables([file.rows for file in files])
     rows = rows.set_column(0, "row", pa.array(range(len(rows)), pa.int64()))
-    rows = rows.set_column(rows.column_names.index("_file"), "_file", files)
-    labels = (
-        sorted(
-            {label for label in pc.unique(flat(rows[kind.rows.label_column])).to_pylist() if label}
-        )
-        if kind.rows.label_column
-        else []
-    )
-    known = {"duplicates"} | {
-        check.name for check in kind.rows.expectations(ValidateParams(), labels)
-    }
-    validate = ValidateParams.model_validate(
-        {"min_rows": 1, "actions": {name: "off" for name in OF_THE_WHOLE if name in known}}
-    )
+    rows = rows.set_column(rows.column_names.index("_file"), "_file", pa.array(numbers))
+    labels: list[str] = []
+    if parts.rows.label_column:
+        values = pc.unique(flat(rows[parts.rows.label_column])).to_pylist()
+        labels = sorted({label for label in values if label})
+    checks = {check.name for check in parts.rows.expectations(ValidateParams(), labels)}
+    off = [name for name in OF_THE_WHOLE if name in checks | {"duplicates"}]
+    validate = ValidateParams.model_validate({"min_rows": 1, "actions": dict.fromkeys(off, "off")})
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         (root / "raw").mkdir()
         pq.write_table(rows, root / "raw" / "rows.parquet")
         Account(len(rows), len(rows)).write(root / "raw")
         validate_rows(
-            root / "raw", root / "valid", root / "report.json", root / "docs",
-            problem=problem, labels=tuple(labels), validate=validate, report=silent,
-        )  # fmt: skip
+            root / "raw",
+            root / "valid",
+            root / "report.json",
+            root / "docs",
+            problem=problem,
+            labels=tuple(labels),
+            validate=validate,
+            report=silent,
+        )
         for entry in read_jsonl(root / "valid" / "quarantine.jsonl"):
-            tried[int(entry["file"])].aside[entry["line"]] = entry["reason"]
-        kept: list[dict[int, dict[str, Any]]] = [{} for _ in tried]
+            files[int(entry["file"])].aside[entry["line"]] = entry["reason"]
+        kept: list[dict[int, dict[str, Any]]] = [{} for _ in files]
         for row in pq.read_table(root / "valid" / "rows.parquet").to_pylist():
             kept[int(row["_file"])][row["_line"]] = row
     return kept
 
 
-def _judge(one: Ingested, kept: dict[int, dict[str, Any]]) -> Iterator[str]:
-    aside = dict(one.aside)
-    for line, row in zip(one.lines, one.table.rows, strict=True):
+def _judge(file: Ingested, kept: dict[int, dict[str, Any]]) -> Iterator[str]:
+    aside = dict(file.aside)
+    for line, row in zip(file.lines, file.table.rows, strict=True):
         if wrong := _wrong(row, kept.pop(line, None), aside.pop(line, None)):
-            yield f"{one.form}, line {line}: {wrong}"
-    for line in one.broken:
+            yield f"{file.form}, line {line}: {wrong}"
+    for line in file.broken:
         if not aside.pop(line, None):
-            yield f"{one.form}: line {line}, which is no row, was not set aside"
+            yield f"{file.form}: line {line}, which is no row, was not set aside"
     if kept or aside:
-        yield f"{one.form}: rows that no source has: {[*kept, *aside]}"
+        yield f"{file.form}: rows that no source has: {[*kept, *aside]}"
 
 
 def _wrong(row: Row, kept: dict[str, Any] | None, reason: str | None) -> str:
-    """What is wrong with what became of a row; '' where it is right."""
+    """What is wrong with a row's outcome; '' if nothing is."""
     if row.wanted is None:
-        return (
-            ""
-            if kept is None and reason
-            else f"wanted to be set aside with a reason, came {kept or 'nothing'}"
-        )
+        if kept is None and reason:
+            return ""
+        return f"wanted to be set aside with a reason, came {kept or 'nothing'}"
     if kept is None:
         return f"wanted {row.wanted}, set aside: {reason}"
-    found = {name: kept[name] for name in row.wanted}
-    return "" if found == row.wanted else f"wanted {row.wanted}, came {found}"
+    values = {name: kept[name] for name in row.wanted}
+    return "" if values == row.wanted else f"wanted {row.wanted}, came {values}"
 
 
 def _name_splits(draw: random.Random, seed: int) -> Iterator[str]:
@@ -230,7 +223,7 @@ def _name_splits(draw: random.Random, seed: int) -> Iterator[str]:
         split: f"{draw.choice(('', 'reviews_', 'data/', 'my-'))}{draw.choice(names)}.csv"
         for split, names in NAMES.items()
     }
-    given = draw.sample(sorted(named.values()), 3)
-    found = {source["split"]: source["url"] for source in data_sources(given, Path.cwd())}
-    if found != named:
-        yield f"seed {seed}: {given} became {found}"
+    files = draw.sample(sorted(named.values()), 3)
+    splits = {source["split"]: source["url"] for source in data_sources(files, Path.cwd())}
+    if splits != named:
+        yield f"seed {seed}: {files} became {splits}"

@@ -1,4 +1,4 @@
-"""What one campaign tried, and what went wrong in it."""
+"""What one campaign tried, and what went wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Tally:
     what      what was tried, such as 'tables read'
     tried     how many
     must_not  what must never happen, such as 'a row lost without a word'
-    failures  one line each time it happened: the input, what came, what should have come
+    failures  one line a failure: the input, the outcome, the expected outcome
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""A registered version gives the same answers wherever it is used: docs/elsewhere.md, as it stands."""
+"""A registered version gives the same answers wherever it is used: docs/elsewhere.md's code."""
 
 from __future__ import annotations
 
@@ -37,9 +37,8 @@ def expected(workspace: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def tracking(workspace: Path) -> dict[str, str]:
-    return clean_environment() | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{workspace}/.ratchet/mlflow.db"
-    }
+    uri = f"sqlite:///{workspace}/.ratchet/mlflow.db"
+    return clean_environment() | {"MLFLOW_TRACKING_URI": uri}
 
 
 @pytest.fixture
@@ -68,21 +67,19 @@ def test_mlflow_serves_it(
     try:
         server.wait("/health")
         rows = [{"text": text} for text in TEXTS]
-        asked = httpx.post(
-            f"{server.url}/invocations", json={"dataframe_records": rows}, timeout=60
-        )
-        answers = asked.json()["predictions"]
+        body = {"dataframe_records": rows}
+        response = httpx.post(f"{server.url}/invocations", json=body, timeout=60)
+        answers = response.json()["predictions"]
     finally:
         server.kill()
-    assert [row["predicted_label"] for row in answers] == [
-        row["predicted_label"] for row in expected
-    ]
+    labels = [row["predicted_label"] for row in expected]
+    assert [row["predicted_label"] for row in answers] == labels
 
 
 def test_onnxruntime_and_tokenizers_are_enough(
     tracking: dict[str, str], expected: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """The page's script, in a process that cannot import Ratchet, nor torch, nor transformers."""
+    """The page's script, in a process that cannot import Ratchet, torch or transformers."""
     download = [sys.executable, "-m", "mlflow", "artifacts", "download", "--artifact-uri", URI]
     subprocess.run(
         [*download, "--dst-path", tmp_path / "exported"], env=tracking, check=True, timeout=280
@@ -103,10 +100,14 @@ def test_rows_go_through_a_pipe(workspace: Path, expected: list[dict[str, Any]])
     rows = "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(TEXTS))
     done = subprocess.run(
         ["ratchet", "-C", workspace, "predict", "--input", "-", "--output", "-"],
-        input=rows, capture_output=True, text=True, env=clean_environment(), timeout=280, check=True,
-    )  # fmt: skip
+        input=rows,
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=280,
+        check=True,
+    )
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["id"] for row in answers] == [0, 1, 2]
-    assert [row["predicted_label"] for row in answers] == [
-        row["predicted_label"] for row in expected
-    ]
+    labels = [row["predicted_label"] for row in expected]
+    assert [row["predicted_label"] for row in answers] == labels

@@ -1,4 +1,4 @@
-"""Predictions stand beside a user's columns, which stay as they are: names, values, types and order."""
+"""Predictions are added to a user's columns, which keep their names, values, types and order."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ def test_a_csv_keeps_its_columns_in_every_format(predictor: Predictor, tmp_path:
     with source.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([header, *rows])
     wanted = [dict(zip(header, row, strict=True)) for row in rows]
-    labels = [one.prediction["label"] for one in predict_rows(predictor, source, "predicted_")]
+    predicted = predict_rows(predictor, source, "predicted_")
+    labels = [row.prediction["label"] for row in predicted]
     assert labels == ["positive", "negative"]
     for ending in ("csv", "jsonl", "parquet"):
         assert predict_file(predictor, source, tmp_path / f"out.{ending}") == 2
-    found = read_csv(tmp_path / "out.csv")
-    assert list(found[0]) == header + PREDICTED
+    csv_rows = read_csv(tmp_path / "out.csv")
+    assert list(csv_rows[0]) == header + PREDICTED
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.column_names == header + PREDICTED
     lines = read_jsonl(tmp_path / "out.jsonl")
     assert list(lines[0]) == [*header, "predicted_label", "predicted_score", "predicted_scores"]
-    for some in (found, table.to_pylist(), lines):
-        assert [{name: row[name] for name in header} for row in some] == wanted
-        assert [row["predicted_label"] for row in some] == labels
-        assert [float(row["predicted_score"]) for row in some] == pytest.approx(
-            [row["predicted_score"] for row in lines]
-        )
+    scores = [row["predicted_score"] for row in lines]
+    for written in (csv_rows, table.to_pylist(), lines):
+        assert [{name: row[name] for name in header} for row in written] == wanted
+        assert [row["predicted_label"] for row in written] == labels
+        assert [float(row["predicted_score"]) for row in written] == pytest.approx(scores)
     assert table.select(PREDICTED).to_pylist() == [flat(named_of(row)) for row in lines]
 
 
@@ -85,69 +85,47 @@ def test_a_parquet_file_keeps_its_types(predictor: Predictor, tmp_path: Path) ->
     ).replace_schema_metadata({"pandas": '{"index_columns": []}'})
     pq.write_table(table, tmp_path / "new.parquet")
     predict_file(predictor, tmp_path / "new.parquet", tmp_path / "out.parquet")
-    found = pq.read_table(tmp_path / "out.parquet")
-    assert found.column_names == table.column_names + PREDICTED
-    assert found.select(table.column_names).schema.equals(
-        pq.read_table(tmp_path / "new.parquet").schema, check_metadata=True
-    )
-    assert (
-        found.select(table.column_names).drop_columns("score").equals(table.drop_columns("score"))
-    )
-    assert found["score"].to_pylist()[0] == table["score"].to_pylist()[0]
+    output = pq.read_table(tmp_path / "out.parquet")
+    assert output.column_names == table.column_names + PREDICTED
+    kept = output.select(table.column_names)
+    source_schema = pq.read_table(tmp_path / "new.parquet").schema
+    assert kept.schema.equals(source_schema, check_metadata=True)
+    assert kept.drop_columns("score").equals(table.drop_columns("score"))
+    assert kept["score"].to_pylist()[0] == table["score"].to_pylist()[0]
     predict_file(predictor, tmp_path / "new.parquet", tmp_path / "out.csv")
     first, second = read_csv(tmp_path / "out.csv")
     assert list(first) == table.column_names + PREDICTED
-    assert (first["label"], first["price"], json.loads(first["scores"]), first["flags"]) == (
-        "3",
-        "1.10",
-        {"a": 1, "b": ["x|y", "z"]},
-        "x|y",
-    )
+    assert (first["label"], first["price"], first["flags"]) == ("3", "1.10", "x|y")
+    assert json.loads(first["scores"]) == {"a": 1, "b": ["x|y", "z"]}
     assert (second["label"], second["text"], second["scores"]) == ("", "", "")
 
 
 def test_jsonl_keeps_values_of_mixed_types(predictor: Predictor, tmp_path: Path) -> None:
+    large = 12345678901234567890123
     rows: list[dict[str, Any]] = [
-        {
-            "label": 1,
-            "text": "a good film",
-            "score": "1",
-            "Label": {"a": 1},
-            "n": 12345678901234567890123,
-        },
+        {"label": 1, "text": "a good film", "score": "1", "Label": {"a": 1}, "n": large},
         {"text": 5, "label": "1", "more": [1, "x", None], "score": 1.0},
         {"text": None, "label": None, "_raw": True},
     ]
     source = tmp_path / "new.jsonl"
     source.write_text("".join(json.dumps(row) + "\n\n" for row in rows), encoding="utf-8")
     assert predict_file(predictor, source, tmp_path / "out.jsonl") == 3
-    found = read_jsonl(tmp_path / "out.jsonl")
-    assert [
+    written = read_jsonl(tmp_path / "out.jsonl")
+    own_values = [
         {name: value for name, value in row.items() if not name.startswith("predicted_")}
-        for row in found
-    ] == rows
-    assert [list(row)[: len(own)] for row, own in zip(found, rows, strict=True)] == [
-        list(row) for row in rows
+        for row in written
     ]
-    assert [
-        one.plain("predicted_") for one in predict_rows(predictor, source, "predicted_")
-    ] == found
-    source.write_text(
-        source.read_text(encoding="utf-8").replace("12345678901234567890123", "1234567890"),
-        encoding="utf-8",
-    )
+    assert own_values == rows
+    for row, own in zip(written, rows, strict=True):
+        assert list(row)[: len(own)] == list(own)
+    predicted = predict_rows(predictor, source, "predicted_")
+    assert [row.plain("predicted_") for row in predicted] == written
+    small = source.read_text(encoding="utf-8").replace(str(large), "1234567890")
+    source.write_text(small, encoding="utf-8")
     predict_file(predictor, source, tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
-    assert set(table.column_names) == {
-        "label",
-        "text",
-        "score",
-        "Label",
-        "n",
-        "more",
-        "_raw",
-        *PREDICTED,
-    }
+    columns = {"label", "text", "score", "Label", "n", "more", "_raw"}
+    assert set(table.column_names) == columns | set(PREDICTED)
     assert table["text"].to_pylist() == ["a good film", "5", None]
 
 
@@ -168,10 +146,8 @@ def test_no_digit_of_a_large_number_is_lost(predictor: Predictor, tmp_path: Path
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_bytes_are_written_as_base64(predictor: Predictor, ending: str, tmp_path: Path) -> None:
-    pq.write_table(
-        pa.table({"text": ["a good film"], "raw": pa.array([b"\xff\x00"], pa.binary())}),
-        tmp_path / "new.parquet",
-    )
+    table = pa.table({"text": ["a good film"], "raw": pa.array([b"\xff\x00"], pa.binary())})
+    pq.write_table(table, tmp_path / "new.parquet")
     predict_file(predictor, tmp_path / "new.parquet", tmp_path / f"out.{ending}")
     assert "/wA=" in (tmp_path / f"out.{ending}").read_text(encoding="utf-8")
 
@@ -194,34 +170,21 @@ def test_rows_of_several_batches_and_no_rows_at_all(
     predictor: Predictor, ending: str, tmp_path: Path
 ) -> None:
     texts = tiny_rows(BATCH_ROWS + 5)["text"]
-    for name, some in (("many", texts), ("none", [])):
-        pq.write_table(
-            pa.table(
-                {"n": pa.array(range(len(some)), pa.int32()), "text": pa.array(some, pa.string())}
-            ),
-            tmp_path / f"{name}.parquet",
-        )
-        assert predict_file(
-            predictor, tmp_path / f"{name}.parquet", tmp_path / f"{name}-out.{ending}"
-        ) == len(some)
+    columns, numbers = ["n", "text", *PREDICTED], list(range(BATCH_ROWS + 5))
+    for name, column in (("many", texts), ("none", [])):
+        n, text = pa.array(range(len(column)), pa.int32()), pa.array(column, pa.string())
+        source, target = tmp_path / f"{name}.parquet", tmp_path / f"{name}-out.{ending}"
+        pq.write_table(pa.table({"n": n, "text": text}), source)
+        assert predict_file(predictor, source, target) == len(column)
     (tmp_path / "none.csv").write_text("n,text\n")
     assert predict_file(predictor, tmp_path / "none.csv", tmp_path / f"csv-out.{ending}") == 0
     if ending == "parquet":
-        assert pq.read_table(tmp_path / "many-out.parquet")["n"].to_pylist() == list(
-            range(BATCH_ROWS + 5)
-        )
-        assert pq.read_table(tmp_path / "none-out.parquet").column_names == [
-            "n",
-            "text",
-            *PREDICTED,
-        ]
+        assert pq.read_table(tmp_path / "many-out.parquet")["n"].to_pylist() == numbers
+        assert pq.read_table(tmp_path / "none-out.parquet").column_names == columns
     if ending == "csv":
-        assert [int(row["n"]) for row in read_csv(tmp_path / "many-out.csv")] == list(
-            range(BATCH_ROWS + 5)
-        )
-        assert (tmp_path / "csv-out.csv").read_text().replace('"', "").strip() == ",".join(
-            ["n", "text", *PREDICTED]
-        )
+        assert [int(row["n"]) for row in read_csv(tmp_path / "many-out.csv")] == numbers
+        header = (tmp_path / "csv-out.csv").read_text().replace('"', "").strip()
+        assert header == ",".join(columns)
 
 
 @pytest.mark.parametrize(
@@ -254,27 +217,17 @@ def test_a_damaged_parquet_file_is_told_and_nothing_is_written(
 
 
 def test_texts_are_answered_by_the_same_names(predictor: Predictor) -> None:
-    (found,) = predict_texts(predictor, ["a good film"])
-    assert isinstance(found, Predicted)
-    assert list(found.plain("predicted_")) == [
-        "text",
-        "predicted_label",
-        "predicted_score",
-        "predicted_scores",
-    ]
-    assert list(found.plain("v2_"))[1:] == ["v2_label", "v2_score", "v2_scores"]
+    (answer,) = predict_texts(predictor, ["a good film"])
+    assert isinstance(answer, Predicted)
+    names = ["predicted_label", "predicted_score", "predicted_scores"]
+    assert list(answer.plain("predicted_")) == ["text", *names]
+    assert list(answer.plain("v2_"))[1:] == ["v2_label", "v2_score", "v2_scores"]
 
 
 @pytest.mark.parametrize("name", problem_names())
 def test_no_problems_predictions_have_a_name_of_its_columns(name: str) -> None:
     problem = load_problem(name)
-    example = problem.decoding.prediction_example(LABELS) or {
-        "label": "a",
-        "score": 0.5,
-        "scores": {"a": 0.5},
-    }
-    assert not {*flat(named(example)), *named(example)} & {
-        *problem.rows.columns,
-        *problem.rows.derived,
-        *problem.decoding.example(),
-    }
+    usual = {"label": "a", "score": 0.5, "scores": {"a": 0.5}}
+    example = problem.decoding.prediction_example(LABELS) or usual
+    own = {*problem.rows.columns, *problem.rows.derived, *problem.decoding.example()}
+    assert not {*flat(named(example)), *named(example)} & own

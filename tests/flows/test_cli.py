@@ -1,4 +1,4 @@
-"""The command line: one clear message and exit code 2 for a user's mistake, JSON alone where JSON was asked for."""
+"""The command line: one clear message and exit code 2 for a user's mistake; only JSON by --json."""
 
 from __future__ import annotations
 
@@ -48,9 +48,8 @@ def test_the_version_is_the_installed_one(tmp_path: Path) -> None:
 
 
 def test_wrong_params_are_all_told(workspace: Path) -> None:
-    error = error_of(
-        workspace, "train", "-S", "finetune.epoch=3", "-S", "split.test=2", "-S", "seed=x"
-    )
+    wrong = ("-S", "finetune.epoch=3", "-S", "split.test=2", "-S", "seed=x")
+    error = error_of(workspace, "train", *wrong)
     assert error["type"] == "ParamsError"
     for part in ("finetune.epoch: unknown key", "Did you mean 'epochs'", "split.test", "seed"):
         assert part in error["message"]
@@ -102,14 +101,12 @@ def test_a_mistake_ends_in_one_message(
 
 
 def test_a_wrong_option_names_its_commands_help(workspace: Path) -> None:
-    assert (
-        error_of(workspace, "promote", "--no-such-option")["remedy"]
-        == "See `ratchet promote --help`."
-    )
+    error = error_of(workspace, "promote", "--no-such-option")
+    assert error["remedy"] == "See `ratchet promote --help`."
 
 
 def test_nothing_registered_is_told_as_such(workspace: Path) -> None:
-    """Not as a fault of `challenger`, which nobody typed."""
+    """The message does not blame `challenger`, which nobody typed."""
     for command in ("promote", "compare"):
         error = error_of(workspace, command)
         assert "challenger" not in error["message"]
@@ -117,14 +114,9 @@ def test_nothing_registered_is_told_as_such(workspace: Path) -> None:
 
 
 def test_an_offline_hub_id_says_what_to_do(workspace: Path) -> None:
-    arguments = (
-        "train",
-        "-S",
-        "base_model.path=owner/model",
-        "-S",
-        "base_model.revision=" + "c0ffee" * 6,
-    )
-    done = ratchet(workspace, *arguments, "--json", code=2, HF_ENDPOINT="http://127.0.0.1:9")
+    revision = "base_model.revision=" + "c0ffee" * 6
+    arguments = ("train", "-S", "base_model.path=owner/model", "-S", revision, "--json")
+    done = ratchet(workspace, *arguments, code=2, HF_ENDPOINT="http://127.0.0.1:9")
     assert "owner/model" in json.loads(done.stdout)["error"]["message"]
 
 
@@ -154,20 +146,17 @@ def test_status_of_a_new_workspace_makes_nothing(workspace: Path) -> None:
 
 
 def test_the_directory_option_works_on_both_sides(workspace: Path, tmp_path: Path) -> None:
-    assert ratchet_json(tmp_path, "-C", str(workspace), "status") == ratchet_json(
-        tmp_path, "status", "-C", str(workspace)
-    )
+    directory = ("-C", str(workspace))
+    status = ratchet_json(tmp_path, *directory, "status")
+    assert status == ratchet_json(tmp_path, "status", *directory)
 
 
 def test_init_guesses_nothing_it_was_told(tmp_path: Path) -> None:
-    rows = tiny_rows(60)
-    write_csv(
-        tmp_path / "data.csv",
-        {"id": [str(i) for i in range(60)], "sentence": rows["text"], "mood": rows["label"]},
-    )
-    made = ratchet_json(
-        tmp_path, "init", "moods", "--data", "data.csv", "--text", "sentence", "--label", "mood"
-    )
+    rows, ids = tiny_rows(60), [str(i) for i in range(60)]
+    table = {"id": ids, "sentence": rows["text"], "mood": rows["label"]}
+    write_csv(tmp_path / "data.csv", table)
+    columns = ("--text", "sentence", "--label", "mood")
+    made = ratchet_json(tmp_path, "init", "moods", "--data", "data.csv", *columns)
     assert made["rows"] == 60
     assert made["labels"] == ["negative", "neutral", "positive"]
     params = Workspace(tmp_path / "moods").params()
@@ -179,26 +168,17 @@ def test_init_guesses_nothing_it_was_told(tmp_path: Path) -> None:
 
 
 def test_init_says_what_it_takes_the_data_for(tmp_path: Path) -> None:
-    rows = tiny_rows(60)
-    write_csv(
-        tmp_path / "data.csv",
-        {"id": [str(i) for i in range(60)], "mood": rows["label"], "sentence": rows["text"]},
-    )
+    rows, ids = tiny_rows(60), [str(i) for i in range(60)]
+    table = {"id": ids, "mood": rows["label"], "sentence": rows["text"]}
+    write_csv(tmp_path / "data.csv", table)
     refused = ratchet(tmp_path, "init", "moods", "--data", "data.csv", code=2).stderr
     assert "text-classification (text: sentence, label: mood)" in refused
     made = ratchet_json(tmp_path, "init", "moods", "--data", "data.csv", "--yes")
-    assert (made["problem"], made["columns"]) == (
-        "text-classification",
-        {"text": "sentence", "label": "mood"},
-    )
-    write_csv(
-        tmp_path / "odd.csv",
-        {"a": [str(i) for i in range(60)], "b": [str(i / 7) for i in range(60)]},
-    )
-    assert (
-        "fit no problem type"
-        in ratchet(tmp_path, "init", "odd", "--data", "odd.csv", "--yes", code=2).stderr
-    )
+    assert made["problem"] == "text-classification"
+    assert made["columns"] == {"text": "sentence", "label": "mood"}
+    write_csv(tmp_path / "odd.csv", {"a": ids, "b": [str(i / 7) for i in range(60)]})
+    refused = ratchet(tmp_path, "init", "odd", "--data", "odd.csv", "--yes", code=2).stderr
+    assert "fit no problem type" in refused
 
 
 @pytest.mark.parametrize("layout", ["directory", "three files"])
@@ -206,17 +186,12 @@ def test_init_takes_splits_as_they_are(tmp_path: Path, layout: str) -> None:
     for seed, split in enumerate(("train", "validation", "test")):
         write_csv(tmp_path / "sets" / f"{split}.csv", tiny_rows(50, seed))
     files = [str(tmp_path / "sets" / f"{split}.csv") for split in ("test", "train", "validation")]
-    data = (
-        ["--data", str(tmp_path / "sets")]
-        if layout == "directory"
-        else [word for file in files for word in ("--data", file)]
-    )
+    paths = [str(tmp_path / "sets")] if layout == "directory" else files
+    data = [word for path in paths for word in ("--data", path)]
     ratchet(tmp_path, "init", "ws", "--yes", *data)
-    sources = {
-        source.split: Path(source.url).name
-        for source in Workspace(tmp_path / "ws").params().ingest.sources
-    }
-    assert sources == {"train": "train.csv", "validation": "validation.csv", "test": "test.csv"}
+    sources = Workspace(tmp_path / "ws").params().ingest.sources
+    names = {source.split: Path(source.url).name for source in sources}
+    assert names == {"train": "train.csv", "validation": "validation.csv", "test": "test.csv"}
 
 
 def test_init_without_git_makes_a_dvc_repository(tmp_path: Path) -> None:
@@ -227,39 +202,21 @@ def test_init_without_git_makes_a_dvc_repository(tmp_path: Path) -> None:
 
 
 def test_help_is_quick_to_import() -> None:
-    command = [
-        sys.executable,
-        "-X",
-        "importtime",
-        "-c",
-        "from flows.cli.main import main; main()",
-        "--help",
-    ]
+    code = "from flows.cli.main import main; main()"
+    command = [sys.executable, "-X", "importtime", "-c", code, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "Usage" in done.stdout
-    heavy = [
-        name
-        for name in ("torch", "prefect", "mlflow", "pandas", "duckdb", "pyarrow")
-        if f" {name}\n" in done.stderr
-    ]
-    assert heavy == []
+    heavy = ("torch", "prefect", "mlflow", "pandas", "duckdb", "pyarrow")
+    assert [name for name in heavy if f" {name}\n" in done.stderr] == []
 
 
 def test_the_template_of_params_is_complete_and_commented(workspace: Path) -> None:
     text = (workspace / "params.yaml").read_text(encoding="utf-8")
     values = Workspace(workspace).values()
-    assert set(values) >= {
-        "ingest",
-        "validate",
-        "split",
-        "tokenize",
-        "finetune",
-        "evaluate",
-        "export",
-        "verify",
-    }
+    sections = {"validate", "split", "tokenize", "finetune", "evaluate", "export", "verify"}
+    assert set(values) >= {"ingest", *sections}
     full = Workspace(workspace).params().model_dump(by_alias=True)
-    for section in ("validate", "split", "tokenize", "finetune", "evaluate", "export", "verify"):
+    for section in sections:
         assert set(values[section]) == set(full[section]), section
     assert text.count("#") > 30
     assert FAST

@@ -1,4 +1,7 @@
-"""What `ratchet init` writes for the training: enough steps for the rows there are, rates for the classes and the base model."""
+"""Training parameters that `ratchet init` writes.
+
+Enough steps for the number of rows; learning rates by the classes and the base model.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,14 @@ def test_a_head_gets_steps_to_learn_in_and_every_row_is_seen_three_times(rows: i
     values = finetune_values(TrainingSize(rows, 2, usual_base=True), {})
     assert steps(rows, values) >= MIN_STEPS
     assert values["epochs"] >= 3
-    assert values["epochs"] == 3 or steps(rows, values) < MIN_STEPS + math.ceil(
-        rows / values["batch_size"]
-    )  # and no more than that
+    # and not one epoch more than that
+    steps_an_epoch = math.ceil(rows / values["batch_size"])
+    assert values["epochs"] == 3 or steps(rows, values) < MIN_STEPS + steps_an_epoch
 
 
 def test_many_classes_get_a_faster_head() -> None:
-    few, many = (
-        finetune_values(TrainingSize(9_000, classes, usual_base=True), {}) for classes in (3, 77)
-    )
+    sizes = (TrainingSize(9_000, classes, usual_base=True) for classes in (3, 77))
+    few, many = (finetune_values(size, {}) for size in sizes)
     assert few["head_learning_rate"] < many["head_learning_rate"]
     assert few["learning_rate"] < few["head_learning_rate"]
 
@@ -40,9 +42,8 @@ def test_many_classes_get_a_faster_head() -> None:
 def test_a_base_model_of_another_size_is_not_trained_at_the_small_ones_rate() -> None:
     size = TrainingSize(9_000, 3, usual_base=False)
     assert finetune_values(size, {})["learning_rate"] == 5e-5
-    assert (
-        finetune_values(size, {"method": "lora", "learning_rate": 2e-4})["learning_rate"] == 2e-4
-    )  # trains few weights
+    lora = {"method": "lora", "learning_rate": 2e-4}  # it trains few weights
+    assert finetune_values(size, lora)["learning_rate"] == 2e-4
 
 
 @pytest.mark.parametrize("name", problem_names())
@@ -55,18 +56,13 @@ def test_a_problems_own_values_win_and_all_are_valid(name: str) -> None:
 
 def test_init_writes_them_with_the_rows_they_rest_on(base_dir: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "reviews.csv", tiny_rows(100))
-    ratchet(
-        tmp_path, "init", "one", "--yes", "--data", "reviews.csv", "--base-model", str(base_dir)
-    )
-    assert (
-        read_yaml(tmp_path / "one" / "params.yaml")["finetune"]["epochs"] == 60
-    )  # 80 rows to train on, 5 steps an epoch
-    assert "80 training rows: 5 steps per epoch" in (tmp_path / "one" / "params.yaml").read_text(
-        encoding="utf-8"
-    )
+    base = ("--base-model", str(base_dir))
+    ratchet(tmp_path, "init", "one", "--yes", "--data", "reviews.csv", *base)
+    params = tmp_path / "one" / "params.yaml"
+    assert read_yaml(params)["finetune"]["epochs"] == 60
+    assert "80 training rows: 5 steps per epoch" in params.read_text(encoding="utf-8")
     for split, count in (("train", 60), ("validation", 20), ("test", 20)):
         write_csv(tmp_path / "splits" / f"{split}.csv", tiny_rows(count, seed=count + len(split)))
-    ratchet(tmp_path, "init", "two", "--yes", "--data", "splits", "--base-model", str(base_dir))
-    assert "60 training rows: 4 steps per epoch" in (tmp_path / "two" / "params.yaml").read_text(
-        encoding="utf-8"
-    )
+    ratchet(tmp_path, "init", "two", "--yes", "--data", "splits", *base)
+    params = tmp_path / "two" / "params.yaml"
+    assert "60 training rows: 4 steps per epoch" in params.read_text(encoding="utf-8")

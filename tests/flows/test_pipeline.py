@@ -1,4 +1,4 @@
-"""The stage table: stages, dvc.yaml, code and modules tell one story."""
+"""The stage table agrees with dvc.yaml, the stages' functions and the modules."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ def test_a_stale_dvc_yaml_fails_the_check(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_a_stages_function_takes_what_the_table_gives_it(stage: Stage) -> None:
     parameters = set(inspect.signature(stage.load()).parameters)
-    given = {*stage.deps, *stage.outs, *stage.params, "report", *(["start"] if stage.start else [])}
-    assert given <= parameters
-    assert parameters - given <= {"root", "cache", "work"}
+    start = ["start"] if stage.start else []
+    arguments = {*stage.deps, *stage.outs, *stage.params, "report", *start}
+    assert arguments <= parameters
+    assert parameters - arguments <= {"root", "cache", "work"}
 
 
 def test_every_stage_reads_sections_that_params_yaml_has() -> None:
@@ -61,17 +62,14 @@ def test_ls_tasks_shows_the_steps_and_nothing_else() -> None:
 
 def test_nobody_knows_both_dvc_and_prefect_and_no_task_knows_either() -> None:
     def users(library: str) -> set[str]:
-        lines = (f"import {library}", f"from {library}")
+        imports = (f"import {library}", f"from {library}")
+
+        def uses(path: Path) -> bool:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            return any(line.strip().startswith(imports) for line in lines)
+
         files = [path for folder in ("flows", "tasks") for path in (ROOT / folder).rglob("*.py")]
-        using = [
-            path
-            for path in files
-            if any(
-                line.strip().startswith(lines)
-                for line in path.read_text(encoding="utf-8").splitlines()
-            )
-        ]
-        return {path.relative_to(ROOT).as_posix() for path in using}
+        return {path.relative_to(ROOT).as_posix() for path in files if uses(path)}
 
     assert users("dvc") == {
         "flows/engine/stage_cache.py",
@@ -94,7 +92,6 @@ def test_help_and_imports_are_light() -> None:
         "import sys, flows, flows.cli.main, flows.launch, flows.printing.runs; "
         f"print(*(name for name in {heavy} if name in sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

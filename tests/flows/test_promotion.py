@@ -1,4 +1,7 @@
-"""Compare, promote, roll back: through the command line, with a real registry; whatever goes wrong, the alias stays."""
+"""Compare, promote and roll back through the command line, with a real registry.
+
+Whatever goes wrong, the alias stays.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +38,8 @@ def two_versions(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A workspace with two registered versions and no champion; copy it, do not change it."""
     root = copy_workspace(template, tmp_path_factory.mktemp("two") / "reviews")
     ratchet(root, "train", "-S", "finetune.epochs=5")
-    save_overrides(
-        root / "params.yaml",
-        [
-            "promotion.min_slice_rows=5",
-            "promotion.resamples=1000",
-            "promotion.max_latency_ratio=null",
-        ],
-    )
+    quick = ["promotion.min_slice_rows=5", "promotion.resamples=1000"]
+    save_overrides(root / "params.yaml", [*quick, "promotion.max_latency_ratio=null"])
     return root
 
 
@@ -63,17 +60,16 @@ def client_of(root: Path) -> Any:
 
 
 def champion_of(root: Path) -> int | None:
-    return next(
-        (int(v.version) for v in versions(client_of(root), "tiny") if "champion" in v.aliases), None
-    )
+    registered = versions(client_of(root), "tiny")
+    return next((int(v.version) for v in registered if "champion" in v.aliases), None)
 
 
 def bundle_of(root: Path, version: int) -> Path:
     from tasks.lifecycle.registry import download_bundle
 
     client = client_of(root)
-    (found,) = [v for v in versions(client, "tiny") if int(v.version) == version]
-    return download_bundle(client, found, root / "downloads")
+    (registered,) = [v for v in versions(client, "tiny") if int(v.version) == version]
+    return download_bundle(client, registered, root / "downloads")
 
 
 def error_of(root: Path, *arguments: str, **environment: Any) -> dict[str, str]:
@@ -86,34 +82,35 @@ def error_of(root: Path, *arguments: str, **environment: Any) -> dict[str, str]:
 
 
 def test_a_comparison_is_the_same_here_and_in_mlflow(with_champion: Path, tmp_path: Path) -> None:
-    found = ratchet_json(with_champion, "compare", "--html", str(tmp_path / "page.html"))
-    assert [model["version"] for model in found["models"]] == [2, 1]
-    assert found["params"] == {"finetune.epochs": ["5", "6"]}
-    assert found["metrics"]["accuracy"]["value"] == pytest.approx(
-        found["models"][0]["metrics"]["accuracy"]["value"]
-        - found["models"][1]["metrics"]["accuracy"]["value"]
+    comparison = ratchet_json(with_champion, "compare", "--html", str(tmp_path / "page.html"))
+    assert [model["version"] for model in comparison["models"]] == [2, 1]
+    assert comparison["params"] == {"finetune.epochs": ["5", "6"]}
+    first, second = (model["metrics"] for model in comparison["models"])
+    assert comparison["metrics"]["accuracy"]["value"] == pytest.approx(
+        first["accuracy"]["value"] - second["accuracy"]["value"]
     )
-    assert {part["column"] for part in found["slices"]} == {"label", "length (characters)"}
-    assert (
-        sum(part["rows"] for part in found["slices"] if part["column"] == "label")
-        == found["test"]["rows"]
-    )
-    assert "neither model was trained on them" in found["notes"][0]
+    slices = comparison["slices"]
+    assert {part["column"] for part in slices} == {"label", "length (characters)"}
+    rows = sum(part["rows"] for part in slices if part["column"] == "label")
+    assert rows == comparison["test"]["rows"]
+    assert "neither model was trained on them" in comparison["notes"][0]
     client = client_of(with_champion)
-    for model in found["models"]:
-        logged = client.get_run(
-            client.get_model_version("tiny", str(model["version"])).run_id
-        ).data.metrics
+
+    def logged_metrics(version: str) -> dict[str, float]:
+        run_id = client.get_model_version("tiny", version).run_id
+        metrics: dict[str, float] = client.get_run(run_id).data.metrics
+        return metrics
+
+    for model in comparison["models"]:
+        logged = logged_metrics(str(model["version"]))
         for name, interval in model["metrics"].items():
             assert logged[f"compare_{name}"] == pytest.approx(interval["value"])
         assert logged["compare_latency_ms_p95"] == pytest.approx(model["latency_ms_p95"])
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "McNemar" in page
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
-    # the numbers that are registered are those of the same rows
-    assert found["models"][1]["metrics"]["macro_f1"]["value"] == pytest.approx(
-        client.get_run(client.get_model_version("tiny", "1").run_id).data.metrics["test_macro_f1"]
-    )
+    # the registered metrics were measured on the same rows
+    assert second["macro_f1"]["value"] == pytest.approx(logged_metrics("1")["test_macro_f1"])
 
 
 def test_shares_that_nobody_wrote_down_were_the_usual_ones() -> None:
@@ -124,11 +121,11 @@ def test_shares_that_nobody_wrote_down_were_the_usual_ones() -> None:
 
 def test_a_foreign_bundle_is_compared_with_a_warning(with_champion: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle_of(with_champion, 1), tmp_path / "foreign")
-    found = ratchet_json(with_champion, "compare", str(tmp_path / "foreign"), "1")
-    assert "may have been trained on these rows" in found["notes"][0]
-    assert found["agreement"] == 1
-    assert found["mcnemar"]["p_value"] == 1
-    assert {difference["value"] for difference in found["metrics"].values()} == {0}
+    comparison = ratchet_json(with_champion, "compare", str(tmp_path / "foreign"), "1")
+    assert "may have been trained on these rows" in comparison["notes"][0]
+    assert comparison["agreement"] == 1
+    assert comparison["mcnemar"]["p_value"] == 1
+    assert {difference["value"] for difference in comparison["metrics"].values()} == {0}
 
 
 def test_a_refusal_leaves_the_alias_and_is_written_down(with_champion: Path) -> None:
@@ -141,9 +138,8 @@ def test_a_refusal_leaves_the_alias_and_is_written_down(with_champion: Path) -> 
     assert (last["outcome"], last["version"], last["previous"]) == ("refused", 2, 1)
     gates = {gate["name"]: gate for gate in last["gates"]}
     assert gates["minimum value"]["status"] == "failed"
-    assert (
-        "on no DVC remote yet" in gates["lineage"]["reason"]
-    )  # version 2 lies here, trained with `-S`
+    # version 2 exists only here, and was trained with `-S`
+    assert "on no DVC remote yet" in gates["lineage"]["reason"]
 
     assert error_of(with_champion, "promote", "--force")["type"] == "ParamsError"
     forced = ratchet_json(with_champion, "promote", "--force", "--reason", "the old one is broken")
@@ -156,10 +152,8 @@ def test_a_refusal_leaves_the_alias_and_is_written_down(with_champion: Path) -> 
 
 
 def test_a_rollback_goes_back_and_what_was_rolled_back_stays_away(with_champion: Path) -> None:
-    assert (
-        ratchet_json(with_champion, "promote", "2", "--force", "--reason", "as told")["champion"]
-        == 2
-    )
+    forced = ratchet_json(with_champion, "promote", "2", "--force", "--reason", "as told")
+    assert forced["champion"] == 2
     back = ratchet_json(with_champion, "rollback", "--reason", "customers complain")
     assert (back["state"], back["champion"]) == ("rolled back", 1)
     assert champion_of(with_champion) == 1
@@ -184,7 +178,7 @@ def change_a_byte(root: Path) -> None:
 
 
 def swap_whole_bundle(root: Path) -> None:
-    """Every file fits its manifest, but it is not what was registered."""
+    """Every file fits its manifest, but the bundle is not the registered one."""
     target = bundle_of(root, 2)
     shutil.rmtree(target)
     shutil.copytree(bundle_of(root, 1), target)
@@ -200,9 +194,9 @@ def edit_config(root: Path, **changes: Any) -> None:
         "bytes": (directory / "config.json").stat().st_size,
     }
     write_json(directory / "manifest.json", manifest)
-    client_of(root).set_model_version_tag(
-        "tiny", "2", BUNDLE_SHA256, sha256_file(directory / "manifest.json")
-    )  # as if registered so
+    # as if it was registered with this configuration
+    sha256 = sha256_file(directory / "manifest.json")
+    client_of(root).set_model_version_tag("tiny", "2", BUNDLE_SHA256, sha256)
 
 
 def empty_test_rows(root: Path) -> None:
@@ -210,7 +204,7 @@ def empty_test_rows(root: Path) -> None:
 
     file = root / "data" / "splits" / "test.parquet"
     table = pq.read_table(file)
-    file.unlink()  # a link into DVC's cache, perhaps
+    file.unlink()  # it may be a hard link into DVC's cache
     pq.write_table(table.slice(0, 0), file)
 
 
@@ -252,9 +246,8 @@ def test_what_is_not_there_is_told(workspace: Path) -> None:
     missing = error_of(workspace, "promote", "7")
     assert "'7' is not a version" in missing["message"]
     assert "version 1, version 2" in missing["message"]
-    assert (
-        "Did you mean 'challenger'" in error_of(workspace, "compare", "chalenger", "1")["message"]
-    )
+    misspelt = error_of(workspace, "compare", "chalenger", "1")
+    assert "Did you mean 'challenger'" in misspelt["message"]
     assert "ever promoted" in error_of(workspace, "rollback")["message"]
     assert "no promotion is waiting" in error_of(workspace, "approve")["message"]
     unreachable = {
@@ -271,28 +264,24 @@ def with_server() -> dict[str, str]:
 
 def test_an_alias_that_was_moved_by_hand_is_told_and_put_back(with_champion: Path) -> None:
     client_of(with_champion).delete_registered_model_alias("tiny", "champion")
-    assert (
-        "according to the ledger it is version 1" in error_of(with_champion, "promote")["message"]
-    )
-    assert "somebody moved the alias by hand" in " ".join(
-        ratchet(with_champion, "status").stdout.split()
-    )
+    error = error_of(with_champion, "promote")
+    assert "according to the ledger it is version 1" in error["message"]
+    shown = " ".join(ratchet(with_champion, "status").stdout.split())
+    assert "somebody moved the alias by hand" in shown
     assert ratchet_json(with_champion, "rollback")["champion"] == 1
     assert champion_of(with_champion) == 1
 
 
 def test_a_page_does_not_replace_a_directory(with_champion: Path) -> None:
-    assert (
-        error_of(with_champion, "compare", "1", "2", "--html", "reports")["type"] == "ParamsError"
-    )
+    error = error_of(with_champion, "compare", "1", "2", "--html", "reports")
+    assert error["type"] == "ParamsError"
     assert (with_champion / "reports" / "metrics.json").is_file()
 
 
 def test_a_prefect_server_that_is_away_is_told(with_champion: Path) -> None:
     away = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
-    assert (
-        "only champion so far" in error_of(with_champion, "rollback", **away)["message"]
-    )  # told without a server
+    # this error needs no server
+    assert "only champion so far" in error_of(with_champion, "rollback", **away)["message"]
     ratchet_json(with_champion, "promote", "2", "--force", "--reason", "to have one to go back to")
     for command in ("promote", "rollback", "approve", "retrain"):
         assert "cannot be reached" in error_of(with_champion, command, **away)["message"]
@@ -317,22 +306,18 @@ def test_a_manual_promotion_waits_for_a_persons_word(
         ["promotion.approval=manual", "promotion.margin=0.9", "promotion.max_slice_fall=1"],
     )
     log = tmp_path / "promote.log"
+    command = ["ratchet", "promote"]
     with log.open("w") as file:
         process = subprocess.Popen(
-            ["ratchet", "promote"],
-            cwd=with_champion,
-            env=with_server(),
-            stdout=file,
-            stderr=subprocess.STDOUT,
+            command, cwd=with_champion, env=with_server(), stdout=file, stderr=subprocess.STDOUT
         )
     try:
         wait_for(lambda: "Waiting up to" in log.read_text() or process.poll() is not None)
         assert champion_of(with_champion) == 1
-        answered = [0]
 
-        def answer_it() -> bool:  # it says that it waits a moment before it does
-            answered[0] = killed_as_it_answers(with_champion, "approve", *answer, code=None)
-            return answered[0] == KILLED
+        # the command prints that it waits a moment before it does
+        def answer_it() -> bool:
+            return killed_as_it_answers(with_champion, "approve", *answer, code=None) == KILLED
 
         wait_for(answer_it)
         process.wait(timeout=120)
@@ -342,19 +327,16 @@ def test_a_manual_promotion_waits_for_a_persons_word(
     last = ratchet_json(with_champion, "history")[-1]
     assert last["outcome"] == ("promoted" if champion == 2 else "refused")
     assert answer[-1] in last["reason"]
-    repeated = ratchet_json(
-        with_champion, "approve", *answer
-    )  # it says what it did, and no other promotion is answered
+    # the repeat prints what the killed command did, and answers no other promotion
+    repeated = ratchet_json(with_champion, "approve", *answer)
     assert repeated["state"] == ("approved" if champion == 2 else "refused")
     assert "no promotion is waiting" in error_of(with_champion, "approve", *answer)["message"]
 
 
 def test_nobodys_answer_is_no(with_champion: Path) -> None:
     easy = ["promotion.margin=0.9", "promotion.max_slice_fall=1"]
-    save_overrides(
-        with_champion / "params.yaml",
-        ["promotion.approval=manual", "promotion.approval_hours=0.001", *easy],
-    )
+    manual = ["promotion.approval=manual", "promotion.approval_hours=0.001"]
+    save_overrides(with_champion / "params.yaml", [*manual, *easy])
     refused = json.loads(ratchet(with_champion, "promote", "--json", code=2).stdout)
     assert "nobody answered" in refused["decision"]["reason"]
     assert champion_of(with_champion) == 1
@@ -375,17 +357,20 @@ def test_a_move_killed_at_any_moment_is_made_once_by_repeats(
     before = ratchet_json(with_champion, "history")
     for seconds in (3.0, 5.0, 6.0, 7.0):
         process = subprocess.Popen(
-            ["ratchet", *command], cwd=with_champion, env=with_server(),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            ["ratchet", *command],
+            cwd=with_champion,
+            env=with_server(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         time.sleep(seconds)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert champion_of(with_champion) in (1, 2)
     result = ratchet_json(with_champion, *command)
     assert result["champion"] == champion_of(with_champion) == champion
-    found = ratchet_json(with_champion, "history")
-    assert found[: len(before)] == before  # nothing lost
-    assert [d["version"] for d in found[len(before) :] if d["move"]] == [
-        champion
-    ]  # made once, however often it was tried
+    after = ratchet_json(with_champion, "history")
+    assert after[: len(before)] == before  # nothing lost
+    # made once, however often it was tried
+    assert [d["version"] for d in after[len(before) :] if d["move"]] == [champion]

@@ -1,4 +1,7 @@
-"""What DVC says is there, is: a damaged copy in its cache is dropped and made anew, bytes that changed under the same time are seen."""
+"""A damaged copy in DVC's cache is dropped and made again.
+
+Bytes that changed under the same size and modification time are noticed.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,16 @@ OTHER = ("tokenize.max_length=16",)
 
 @pytest.fixture
 def runner(trained: Path) -> Iterator[Callable[..., StageRunner]]:
-    """Makes a runner of the trained workspace, with overrides."""
-    made: list[StageRunner] = []
+    """A function that makes a runner of the trained workspace, with overrides."""
+    runners: list[StageRunner] = []
 
     def make(*overrides: str, **options: Any) -> StageRunner:
-        made.append(StageRunner(Workspace(trained), overrides, lambda stage: silent, **options))
-        return made[-1]
+        runners.append(StageRunner(Workspace(trained), overrides, lambda stage: silent, **options))
+        return runners[-1]
 
     yield make
-    for one in made:
-        one.close()
+    for stage_runner in runners:
+        stage_runner.close()
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -44,7 +47,7 @@ def contents(directory: Path) -> dict[str, str]:
 
 
 def locked(root: Path, stage: str, out: str) -> str:
-    """The hash of an out, as dvc.lock has it."""
+    """The hash of an out in dvc.lock."""
     stages = YAML(typ="safe").load((root / "dvc.lock").read_text())["stages"]
     return str(next(entry["md5"] for entry in stages[stage]["outs"] if entry["path"] == out))
 
@@ -63,19 +66,13 @@ def test_a_damaged_copy_is_dropped_and_the_stage_runs_again(
         entry["relpath"]: cached(trained, entry["md5"])
         for entry in YAML(typ="safe").load(listing.read_text())
     }
-    damaged = {
-        "list": [listing],
-        "file": [objects["train.arrow"]],
-        "every file": [*objects.values()],
-    }[what]
+    damaged = {"list": [listing], "file": [objects["train.arrow"]], "every file": objects.values()}
     shutil.rmtree(tokens)
-    for file in damaged:
+    for file in damaged[what]:
         flip(file)
     assert runner().run("tokenize").state == "ran"
-    assert (
-        "the copy of data/tokens in DVC's cache is damaged and was dropped; the stage runs again"
-        in caplog.text
-    )
+    damage = "the copy of data/tokens in DVC's cache is damaged and was dropped"
+    assert f"{damage}; the stage runs again" in caplog.text
     assert contents(tokens) == whole
     shutil.rmtree(tokens)
     assert runner().run("tokenize").state == "restored"  # the cache is whole again
@@ -87,10 +84,12 @@ def test_a_run_cache_entry_that_names_another_result_is_dropped(
 ) -> None:
     tokens = trained / "data" / "tokens"
     whole, right = contents(tokens), locked(trained, "tokenize", "data/tokens")
+    out = f"path: data/tokens\n  hash: md5\n  md5: {right}"
     entry = next(
-        file for file in (trained / ".dvc" / "cache" / "runs").rglob("*")
-        if file.is_file() and f"path: data/tokens\n  hash: md5\n  md5: {right}" in file.read_text().partition("outs:")[2]
-    )  # fmt: skip
+        file
+        for file in (trained / ".dvc" / "cache" / "runs").rglob("*")
+        if file.is_file() and out in file.read_text().partition("outs:")[2]
+    )
     assert runner(*OTHER).run("tokenize").state == "ran"
     wrong = locked(trained, "tokenize", "data/tokens")
     assert contents(tokens) != whole
@@ -143,10 +142,8 @@ def test_a_pinned_source_that_changed_under_the_same_size_and_time_stops_the_tra
     pin = f"ingest.sources.0.sha256={sha256_file(trained / 'reviews.csv')}"
     with closing(runner(pin)) as training:
         assert training.run("ingest").state == "ran"
-    rewrite(
-        trained / "reviews.csv",
-        (trained / "reviews.csv").read_bytes().replace(b"positive", b"negative"),
-    )
+    source = trained / "reviews.csv"
+    rewrite(source, source.read_bytes().replace(b"positive", b"negative"))
     with closing(runner(pin)) as training:
         training.read_inputs()
         with pytest.raises(SourceError, match="differs from the pinned one"):

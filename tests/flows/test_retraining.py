@@ -1,4 +1,4 @@
-"""Retraining: idle while nothing has changed; new rows lead to a version, a judgement and a ledger entry that says why."""
+"""Retraining: idle while nothing has changed; new rows lead to a version, judged and recorded."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_new_rows_call_for_training_and_nothing_else_does(trained: Path) -> None
     ratchet(trained, "promote", "1")
     idle = ratchet_json(trained, "retrain")
     assert idle["state"] == "idle"
-    assert {trigger["name"]: trigger["fired"] for trigger in idle["triggers"]} == {
-        "new_data": False, "drift": False, "performance": False, "age": False, "unjudged": False,
-    }  # fmt: skip
+    fired = {trigger["name"]: trigger["fired"] for trigger in idle["triggers"]}
+    names = ("new_data", "drift", "performance", "age", "unjudged")
+    assert fired == dict.fromkeys(names, False)
     assert all(trigger["reason"] for trigger in idle["triggers"])
     assert len(ratchet_json(trained, "status")["model"]["versions"]) == 1
 
@@ -56,12 +56,10 @@ def test_new_rows_call_for_training_and_nothing_else_does(trained: Path) -> None
 
 
 def test_a_cause_that_new_training_cannot_answer_makes_no_version(trained: Path) -> None:
-    """The champion is old, but data, params and code are what they were: the same model would come of it."""
+    """The champion is old, but the same data, parameters and code would give the same model."""
     ratchet(trained, "promote", "1")
-    save_overrides(
-        trained / "params.yaml",
-        ["retrain.age.enabled=true", "retrain.age.max_days=1.0e-9", "promotion.max_looks=1"],
-    )
+    age = ["retrain.age.enabled=true", "retrain.age.max_days=1.0e-9"]
+    save_overrides(trained / "params.yaml", [*age, "promotion.max_looks=1"])
     done = ratchet_json(trained, "retrain")
     assert (done["state"], done["version"], done["promotion"]) == ("cached", 1, None)
     assert [trigger["name"] for trigger in done["triggers"] if trigger["fired"]] == ["age"]

@@ -1,4 +1,4 @@
-"""`ratchet ui` serves MLflow's own pages of the workspace's registry, and ends with Ctrl-C."""
+"""`ratchet ui` serves MLflow's own pages for the workspace's registry, and ends on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_the_pages_show_the_workspaces_registry(workspace: Path, tmp_path: Path)
     server.start()
     try:
         server.wait("/health")
-        found = httpx.get(f"{server.url}/api/2.0/mlflow/registered-models/search").json()
-        assert [model["name"] for model in found["registered_models"]] == [MODEL]
+        page = httpx.get(f"{server.url}/api/2.0/mlflow/registered-models/search").json()
+        assert [model["name"] for model in page["registered_models"]] == [MODEL]
         assert httpx.get(server.url).status_code == 200
         assert server.interrupt() == 130
         assert "Traceback" not in (tmp_path / "ui.log").read_text(encoding="utf-8")
@@ -39,7 +39,6 @@ def test_the_pages_show_the_workspaces_registry(workspace: Path, tmp_path: Path)
 
 
 def test_a_server_that_is_named_is_told_without_its_password(workspace: Path) -> None:
-    told = ratchet(
-        workspace, "ui", MLFLOW_TRACKING_URI="http://me:secret@mlflow.example:5000"
-    ).stdout
-    assert told == "MLflow UI: http://mlflow.example:5000\n"
+    address = "http://me:secret@mlflow.example:5000"
+    done = ratchet(workspace, "ui", MLFLOW_TRACKING_URI=address)
+    assert done.stdout == "MLflow UI: http://mlflow.example:5000\n"

@@ -1,4 +1,4 @@
-"""The gates err as seldom as they say, over simulated models whose true accuracy is known."""
+"""The gates err no more often than they claim, on simulated models of known true accuracy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def test_equal_models_are_called_better_no_more_often_than_the_significance() ->
 
 
 def test_retrying_on_the_same_rows_does_not_raise_the_rate() -> None:
-    assert claims_better(PAIRS // 4, seed=1, looks=20) <= PARAMS.significance + 2 * np.sqrt(
-        0.05 * 0.95 / (PAIRS // 4)
-    )
+    pairs = PAIRS // 4
+    standard_error = np.sqrt(0.05 * 0.95 / pairs)
+    assert claims_better(pairs, seed=1, looks=20) <= PARAMS.significance + 2 * standard_error
 
 
 def test_a_model_that_is_truly_worse_by_the_margin_seldom_passes() -> None:
@@ -29,7 +29,7 @@ def test_a_model_that_is_truly_worse_by_the_margin_seldom_passes() -> None:
 @pytest.mark.parametrize("rows", [20, 50, 200, 800])
 @pytest.mark.parametrize("look", [1, 10])
 def test_few_rows_do_not_let_worse_models_through(rows: int, look: int) -> None:
-    """Of a model that is never alone right, and wrong on a margin's worth of rows."""
+    """The challenger is wrong on a margin's worth of rows and never right alone."""
     assert lets_through_subset(PAIRS // 2, seed=4, rows=rows, look=look) <= PARAMS.significance
 
 

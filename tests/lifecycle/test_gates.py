@@ -1,4 +1,4 @@
-"""Each gate passes what it should, fails what it should, and says when it does not apply."""
+"""Each gate passes and fails what it should, and says when it does not apply."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def difference(value: float, error: float = 0.004) -> Difference:
 def part(
     value: float, p: float, name: str = "domain=tweets", rows: int = 500, judged: bool = True
 ) -> dict[str, Any]:
-    column, _, of = name.partition("=")
+    column, _, slice_value = name.partition("=")
     return {
         "column": column,
-        "value": of,
+        "value": slice_value,
         "rows": rows,
         "judged": judged,
         "difference": asdict(difference(value)),
@@ -33,12 +33,18 @@ def part(
 
 
 def model(**changes: Any) -> ModelEvidence:
-    """What is known of a good model; `changes` replace what was measured, or a whole report."""
+    """Evidence on a good model; `changes` replace measured values or whole reports."""
     measured = {
-        "metrics": {"macro_f1": {"value": 0.8, "low": 0.78, "high": 0.82}, "ece": {"value": 0.03, "low": 0.02, "high": 0.05}},
-        "latency_ms_p95": 4.0, "latency_ms_p95_range": [3.8, 4.4], "throughput": 300.0, "throughput_range": [280.0, 310.0],
+        "metrics": {
+            "macro_f1": {"value": 0.8, "low": 0.78, "high": 0.82},
+            "ece": {"value": 0.03, "low": 0.02, "high": 0.05},
+        },
+        "latency_ms_p95": 4.0,
+        "latency_ms_p95_range": [3.8, 4.4],
+        "throughput": 300.0,
+        "throughput_range": [280.0, 310.0],
         "size_bytes": 23_000_000,
-    }  # fmt: skip
+    }
     behaviour = {
         "name": "one typo",
         "kind": "invariance",
@@ -51,22 +57,37 @@ def model(**changes: Any) -> ModelEvidence:
         "name": "TF-IDF",
         "difference": {"metric": "macro_f1", "value": 0.1, "low": 0.08, "high": 0.12},
     }
+    check = {"name": "null_text", "action": "error", "success": True}
     reports = {
-        "validation": {"checks": [{"name": "null_text", "action": "error", "success": True}], "rows_in": 10, "rows_out": 10},
-        "verification": {"shipped": "fp32", "candidates": [{"recipe": "fp32", "agreement": 0.99}], "rows": {"validation": 1000}},
+        "validation": {"checks": [check], "rows_in": 10, "rows_out": 10},
+        "verification": {
+            "shipped": "fp32",
+            "candidates": [{"recipe": "fp32", "agreement": 0.99}],
+            "rows": {"validation": 1000},
+        },
         "evaluation": {"behaviour": [behaviour], "baseline": plain},
-    }  # fmt: skip
+    }
     reports |= {name: changes.pop(name) for name in list(changes) if name in reports}
     return ModelEvidence(measured | changes, reports)
 
 
 def evidence(**changes: Any) -> Evidence:
-    """Of a challenger that passes everything, beside a champion that it equals."""
-    known = Evidence(
-        metric="macro_f1", challenger=model(), champion=model(), comparison=comparison(), chance=None, only_answer="",
-        high_water=None, mark_gone="", rows=2000, look=1, lineage=(), rolled_back=False,
-    )  # fmt: skip
-    return replace(known, **changes)
+    """Evidence on a challenger that passes every gate and equals the champion."""
+    usual = Evidence(
+        metric="macro_f1",
+        challenger=model(),
+        champion=model(),
+        comparison=comparison(),
+        chance=None,
+        only_answer="",
+        high_water=None,
+        mark_gone="",
+        rows=2000,
+        look=1,
+        lineage=(),
+        rolled_back=False,
+    )
+    return replace(usual, **changes)
 
 
 def against(
@@ -92,13 +113,8 @@ def behaved(
 
 def plain(value: float, low: float, high: float) -> dict[str, Any]:
     """An evaluation report with this difference to the plain method."""
-    return {
-        "behaviour": [],
-        "baseline": {
-            "name": "TF-IDF",
-            "difference": {"metric": "macro_f1", "value": value, "low": low, "high": high},
-        },
-    }
+    difference = {"metric": "macro_f1", "value": value, "low": low, "high": high}
+    return {"behaviour": [], "baseline": {"name": "TF-IDF", "difference": difference}}
 
 
 def comparison(
@@ -113,9 +129,13 @@ def comparison(
     }
 
 
-def verdict(name: str, found: Evidence, **params: Any) -> Gate:
-    (gate,) = [gate for gate in judge(found, PromotionParams(**params)) if gate.name == name]
+def verdict(name: str, evidence: Evidence, **params: Any) -> Gate:
+    (gate,) = [gate for gate in judge(evidence, PromotionParams(**params)) if gate.name == name]
     return gate
+
+
+def status(name: str, evidence: Evidence, **params: Any) -> str:
+    return verdict(name, evidence, **params).status
 
 
 def ece(value: float, low: float, high: float) -> dict[str, Any]:
@@ -180,52 +200,54 @@ def test_the_gate_fails_what_it_should_and_nothing_else_does(
 
 def test_the_first_version_must_pass_what_is_asked_of_it_alone() -> None:
     alone = {**ALONE, "chance": against(0.3)}
-    status = {
-        gate.name: gate.status for gate in judge(evidence(**alone), PromotionParams(min_value=0.7))
+    gates = judge(evidence(**alone), PromotionParams(min_value=0.7))
+    assert {gate.name for gate in gates if gate.status == "not applicable"} == {
+        "non-inferiority",
+        "improvement",
+        "high-water mark",
+        "forgetting",
+        "latency",
+        "latency ratio",
+        "throughput",
+        "size",
     }
-    assert {name for name, found in status.items() if found == "not applicable"} == {
-        "non-inferiority", "improvement", "high-water mark", "forgetting", "latency", "latency ratio", "throughput", "size",
-    }  # fmt: skip
-    assert verdict("minimum value", evidence(**alone), min_value=0.9).status == "failed"
+    assert status("minimum value", evidence(**alone), min_value=0.9) == "failed"
 
 
 def test_equal_metrics_are_not_the_lack_of_a_champion() -> None:
-    assert verdict("non-inferiority", evidence(comparison=comparison(0.0))).status == "passed"
-    assert (
-        verdict("improvement", evidence(comparison=comparison(0.0)), min_improvement=0.0).status
-        == "failed"
-    )
+    equal = evidence(comparison=comparison(0.0))
+    assert status("non-inferiority", equal) == "passed"
+    assert status("improvement", equal, min_improvement=0.0) == "failed"
 
 
 def test_a_fall_of_a_slice_must_be_both_large_and_more_than_chance() -> None:
     for value, p in ((-0.2, 0.3), (-0.02, 0.0001)):
-        assert (
-            verdict("forgetting", evidence(comparison=comparison(slices=(part(value, p),)))).status
-            == "passed"
-        )
-    small = part(-0.5, 0.0001, rows=5, judged=False)
-    assert (
-        verdict("forgetting", evidence(comparison=comparison(slices=(small,)))).status == "passed"
-    )
+        fallen = comparison(slices=(part(value, p),))
+        assert status("forgetting", evidence(comparison=fallen)) == "passed"
+    small = comparison(slices=(part(-0.5, 0.0001, rows=5, judged=False),))
+    assert status("forgetting", evidence(comparison=small)) == "passed"
 
 
 def test_a_later_look_asks_for_more_evidence() -> None:
     close = evidence(comparison=comparison(-0.008))
-    assert verdict("non-inferiority", close).status == "passed"
+    assert status("non-inferiority", close) == "passed"
     late = verdict("non-inferiority", replace(close, look=12))
     assert late.status == "failed"
     assert late.numbers["level"] == pytest.approx(level_of_look(0.05, 12))
     better = evidence(comparison=comparison(0.01))
-    assert verdict("improvement", better, min_improvement=0.0).status == "passed"
-    assert verdict("improvement", replace(better, look=12), min_improvement=0.0).status == "failed"
+    assert status("improvement", better, min_improvement=0.0) == "passed"
+    assert status("improvement", replace(better, look=12), min_improvement=0.0) == "failed"
 
 
-@pytest.mark.parametrize(("rows", "status"), [(20, "failed"), (100, "failed"), (2000, "passed")])
-def test_agreement_on_few_rows_shows_nothing(rows: int, status: str) -> None:
-    """The bootstrap sees no error where no row is discordant; few rows could not have shown a loss of the margin."""
+@pytest.mark.parametrize(("rows", "expected"), [(20, "failed"), (100, "failed"), (2000, "passed")])
+def test_agreement_on_few_rows_shows_nothing(rows: int, expected: str) -> None:
+    """Without discordant rows the bootstrap's error is 0.
+
+    Still, few rows could not have shown a loss of the margin.
+    """
     same = comparison(apart=0)
     same["metrics"]["macro_f1"] = asdict(difference(0.0, error=0.0))
-    assert verdict("non-inferiority", evidence(comparison=same, rows=rows)).status == status
+    assert status("non-inferiority", evidence(comparison=same, rows=rows)) == expected
 
 
 @pytest.mark.parametrize(
@@ -238,8 +260,8 @@ def test_agreement_on_few_rows_shows_nothing(rows: int, status: str) -> None:
     ],
 )
 def test_a_report_that_is_not_there_lets_nothing_through(name: str, report: str) -> None:
-    there = {key: value for key, value in model().reports.items() if key != report}
-    assert verdict(name, evidence(challenger=replace(model(), reports=there))).status == "failed"
+    others = {key: value for key, value in model().reports.items() if key != report}
+    assert status(name, evidence(challenger=replace(model(), reports=others))) == "failed"
 
 
 def test_a_mark_that_is_gone_is_said_to_be() -> None:
@@ -248,28 +270,52 @@ def test_a_mark_that_is_gone_is_said_to_be() -> None:
 
 
 def test_unclear_lineage_warns_unless_it_is_asked_for() -> None:
-    assert verdict("lineage", evidence(lineage=("no remote has the data",))).status == "warned"
+    assert status("lineage", evidence(lineage=("no remote has the data",))) == "warned"
 
 
 LIMITS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
-    # gate, params, a challenger whose point is beyond the limit and its interval is not, one whose interval is
-    ("calibration", {"max_ece": 0.1}, {"metrics": ece(0.111, 0.078, 0.209)}, {"metrics": ece(0.15, 0.11, 0.2)}),
-    ("latency", {"max_latency_ms_p95": 5.0}, {"latency_ms_p95": 5.4, "latency_ms_p95_range": [4.9, 9.0]},
-     {"latency_ms_p95": 5.4, "latency_ms_p95_range": [5.1, 9.0]}),
-    ("throughput", {"min_throughput": 300.0}, {"throughput": 290.0, "throughput_range": [270.0, 301.0]},
-     {"throughput": 290.0, "throughput_range": [270.0, 299.0]}),
-    ("plain method", {}, {"evaluation": plain(-0.03, -0.08, 0.01)}, {"evaluation": plain(-0.03, -0.05, -0.01)}),
+    # gate, params, then two challengers whose value is beyond the limit: with an interval that
+    # reaches back to the limit, and with one that does not
+    (
+        "calibration",
+        {"max_ece": 0.1},
+        {"metrics": ece(0.111, 0.078, 0.209)},
+        {"metrics": ece(0.15, 0.11, 0.2)},
+    ),
+    (
+        "latency",
+        {"max_latency_ms_p95": 5.0},
+        {"latency_ms_p95": 5.4, "latency_ms_p95_range": [4.9, 9.0]},
+        {"latency_ms_p95": 5.4, "latency_ms_p95_range": [5.1, 9.0]},
+    ),
+    (
+        "throughput",
+        {"min_throughput": 300.0},
+        {"throughput": 290.0, "throughput_range": [270.0, 301.0]},
+        {"throughput": 290.0, "throughput_range": [270.0, 299.0]},
+    ),
+    (
+        "plain method",
+        {},
+        {"evaluation": plain(-0.03, -0.08, 0.01)},
+        {"evaluation": plain(-0.03, -0.05, -0.01)},
+    ),
     ("behaviour", {}, {"evaluation": behaved(5, 7)}, {"evaluation": behaved(2, 7)}),
-    ("behaviour", {}, {"evaluation": behaved(4, 10, "minimum-functionality")}, {"evaluation": behaved(0, 10, "minimum-functionality")}),
-]  # fmt: skip
+    (
+        "behaviour",
+        {},
+        {"evaluation": behaved(4, 10, "minimum-functionality")},
+        {"evaluation": behaved(0, 10, "minimum-functionality")},
+    ),
+]
 
 
 @pytest.mark.parametrize(("name", "params", "unsure", "sure"), LIMITS)
 def test_a_limit_is_broken_by_an_interval_never_by_a_point(
     name: str, params: dict[str, Any], unsure: dict[str, Any], sure: dict[str, Any]
 ) -> None:
-    assert verdict(name, evidence(challenger=model(**unsure)), **params).status == "passed"
-    assert verdict(name, evidence(challenger=model(**sure)), **params).status == "failed"
+    assert status(name, evidence(challenger=model(**unsure)), **params) == "passed"
+    assert status(name, evidence(challenger=model(**sure)), **params) == "failed"
 
 
 @pytest.mark.parametrize(("name", "params", "unsure", "sure"), LIMITS)
@@ -277,28 +323,25 @@ def test_what_the_champion_fails_by_as_much_holds_back_no_better_challenger(
     name: str, params: dict[str, Any], unsure: dict[str, Any], sure: dict[str, Any]
 ) -> None:
     better = evidence(challenger=model(**sure), champion=model(**sure), comparison=comparison(0.03))
-    assert verdict(name, better, **params).status == "warned"
-    assert (
-        verdict(name, replace(better, comparison=comparison(0.003)), **params).status == "failed"
-    )  # not shown to be better
-    assert (
-        verdict(name, replace(better, champion=model()), **params).status == "failed"
-    )  # the champion keeps to the limit
+    assert status(name, better, **params) == "warned"
+    not_shown_to_be_better = replace(better, comparison=comparison(0.003))
+    assert status(name, not_shown_to_be_better, **params) == "failed"
+    champion_within_the_limit = replace(better, champion=model())
+    assert status(name, champion_within_the_limit, **params) == "failed"
 
 
 def test_the_first_champion_of_the_stock_tweets_is_refused() -> None:
-    """495 rows, one class to everything: macro F1 0.395, TF-IDF 0.754, the difference's interval excludes 0."""
-    constant = behaved(250, 250, one_answer=True) | {
-        "baseline": plain(-0.359, -0.45, -0.27)["baseline"]
-    }
-    found = evidence(
+    """495 rows, the same class for all: macro F1 0.395, TF-IDF 0.754; the interval excludes 0."""
+    baseline = plain(-0.359, -0.45, -0.27)["baseline"]
+    constant = behaved(250, 250, one_answer=True) | {"baseline": baseline}
+    first = evidence(
         **ALONE,
         chance=against(0.0, 0.01, 0),
         only_answer="'positive'",
         challenger=model(evaluation=constant),
         rows=98,
     )
-    gates = {gate.name: gate for gate in judge(found, PromotionParams())}
+    gates = {gate.name: gate for gate in judge(first, PromotionParams())}
     assert {name for name, gate in gates.items() if gate.status == "failed"} == {
         "more than one answer",
         "better than chance",
@@ -311,31 +354,22 @@ def test_its_better_second_version_is_let_through() -> None:
     """Macro F1 0.560, +0.165 (p 0.005), calibration error 0.111 on 98 rows: 0.078 to 0.209."""
     second = model(metrics=ece(0.111, 0.078, 0.209), evaluation=plain(-0.194, -0.3, -0.08))
     champion = model(evaluation=plain(-0.359, -0.45, -0.27))
-    found = evidence(challenger=second, champion=champion, comparison=comparison(0.165), rows=98)
-    found.comparison["metrics"]["macro_f1"] = asdict(difference(0.165, 0.057))  # type: ignore[index]
-    gates = {gate.name: gate.status for gate in judge(found, PromotionParams())}
+    better = comparison(0.165)
+    better["metrics"]["macro_f1"] = asdict(difference(0.165, 0.057))
+    known = evidence(challenger=second, champion=champion, comparison=better, rows=98)
+    gates = {gate.name: gate.status for gate in judge(known, PromotionParams())}
     assert gates["plain method"] == "warned"
     assert gates["calibration"] == gates["non-inferiority"] == "passed"
     assert "failed" not in gates.values()
 
 
 def test_behaviour_that_a_constant_passes_counts_for_nothing() -> None:
-    void, real = (
-        behaved(250, 250, one_answer=True)["behaviour"],
-        behaved(2, 10, "minimum-functionality", name="plain praise")["behaviour"],
-    )
-    both = {"behaviour": [*void, *real], "baseline": None}
-    gate = verdict(
-        "behaviour",
-        evidence(challenger=model(evaluation=both)),
-        min_pass_rates={"minimum_functionality": 0.9},
-    )
+    void = behaved(250, 250, one_answer=True)["behaviour"]
+    real = behaved(2, 10, "minimum-functionality", name="plain praise")["behaviour"]
+    both = model(evaluation={"behaviour": [*void, *real], "baseline": None})
+    pass_rates = {"minimum_functionality": 0.9}
+    gate = verdict("behaviour", evidence(challenger=both), min_pass_rates=pass_rates)
     assert gate.status == "failed"
     assert gate.numbers["not_counted"] == ["invariance"]
-    assert (
-        verdict(
-            "behaviour",
-            evidence(challenger=model(evaluation={"behaviour": void, "baseline": None})),
-        ).status
-        == "not applicable"
-    )
+    only_void = model(evaluation={"behaviour": void, "baseline": None})
+    assert status("behaviour", evidence(challenger=only_void)) == "not applicable"

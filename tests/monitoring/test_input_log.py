@@ -1,3 +1,5 @@
+"""The log of prediction inputs: what is written, what is read back, and what is no log."""
+
 from __future__ import annotations
 
 import json
@@ -28,8 +30,9 @@ WRITER = """
 import sys
 from pathlib import Path
 from tasks.monitoring.input_log import log_inputs
+log, name = Path(sys.argv[1]), sys.argv[2]
 for call in range(40):
-    log_inputs(Path(sys.argv[1]), [{"text": f"{sys.argv[2]} {call} {row}"} for row in range(25)], "1")
+    log_inputs(log, [{"text": f"{name} {call} {row}"} for row in range(25)], "1")
 """
 
 
@@ -39,9 +42,8 @@ def texts_in(path: Path) -> list[str]:
 
 def test_what_is_logged_is_read_back(tmp_path: Path) -> None:
     before = datetime.now(UTC)
-    file = log_inputs(
-        tmp_path / "log", [{"text": text, "label": "positive", "score": 0.5} for text in ODD], "7"
-    )
+    rows = [{"text": text, "label": "positive", "score": 0.5} for text in ODD]
+    file = log_inputs(tmp_path / "log", rows, "7")
     assert texts_in(file) == texts_in(tmp_path / "log") == ODD
     for row in read_jsonl(file):
         assert set(row) == {"text", "label", "score", "time", "version"}
@@ -62,12 +64,10 @@ def test_two_writers_and_a_reader_at_once_lose_no_row(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", WRITER, str(log), name]) for name in ("a", "b")
     ]
     while any(writer.poll() is None for writer in writers):
-        found = texts_in(log)
-        assert len(found) % 25 == 0
+        assert len(texts_in(log)) % 25 == 0
     assert [writer.returncode for writer in writers] == [0, 0]
-    assert Counter(texts_in(log)) == Counter(
-        f"{name} {call} {row}" for name in "ab" for call in range(40) for row in range(25)
-    )
+    written = [f"{name} {call} {row}" for name in "ab" for call in range(40) for row in range(25)]
+    assert Counter(texts_in(log)) == Counter(written)
     assert len(list(log.iterdir())) == 80
 
 
@@ -125,13 +125,8 @@ def test_a_large_file_is_logged_in_parts_with_its_inputs_alone(
 ) -> None:
     predictor = Predictor(ship(exported, tmp_path / "bundle"), load_problem(PROBLEM))
     count = BATCH_ROWS + 100
-    write_csv(
-        tmp_path / "new.csv",
-        {
-            "id": [str(i) for i in range(count)],
-            "text": [*ODD[2:], *tiny_rows(count - len(ODD) + 2)["text"]],
-        },
-    )
+    texts = [*ODD[2:], *tiny_rows(count - len(ODD) + 2)["text"]]
+    write_csv(tmp_path / "new.csv", {"id": [str(i) for i in range(count)], "text": texts})
     (tmp_path / "params.yaml").write_bytes((template / "params.yaml").read_bytes())
     log = make_log(Workspace(tmp_path), predictor, "3")
     assert predict_file(predictor, tmp_path / "new.csv", tmp_path / "out.jsonl", log=log) == count
@@ -139,9 +134,9 @@ def test_a_large_file_is_logged_in_parts_with_its_inputs_alone(
     logged = [row for file in files for row in read_jsonl(file)]
     assert len(files) == 2
     assert set(logged[0]) == {"text", "label", "score", "time", "version"}
-    wanted = read_jsonl(tmp_path / "out.jsonl")
+    predicted = read_jsonl(tmp_path / "out.jsonl")
     assert [(row["text"], row["label"], row["score"]) for row in logged] == [
-        (row["text"], row["predicted_label"], row["predicted_score"]) for row in wanted
+        (row["text"], row["predicted_label"], row["predicted_score"]) for row in predicted
     ]
 
 
@@ -155,26 +150,11 @@ def test_predict_logs_only_when_asked_to(trained: Path, tmp_path: Path) -> None:
         (row["text"], row["predicted_label"], "1") for row in predicted
     ]
     write_csv(tmp_path / "new.csv", {"text": ["a lamp", ""]})
-    ratchet(
-        trained,
-        "predict",
-        "--log",
-        "--input",
-        str(tmp_path / "new.csv"),
-        "--output",
-        str(tmp_path / "out.csv"),
-    )
+    files = ("--input", str(tmp_path / "new.csv"), "--output", str(tmp_path / "out.csv"))
+    ratchet(trained, "predict", "--log", *files)
     ratchet(trained, "predict", "--log", "--bundle", "models/bundle", "a door")
     assert texts_in(inputs) == ["a good film", "a bad film", "a lamp", "", "a door"]
-    done = ratchet(
-        tmp_path,
-        "predict",
-        "--log",
-        "--bundle",
-        str(trained / "models" / "bundle"),
-        "a door",
-        "--json",
-        code=2,
-    )
+    bundle = ("--bundle", str(trained / "models" / "bundle"))
+    done = ratchet(tmp_path, "predict", "--log", *bundle, "a door", "--json", code=2)
     error = json.loads(done.stdout)["error"]
     assert (error["type"], "-C DIR" in error["remedy"]) == ("WorkspaceError", True)

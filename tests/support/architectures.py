@@ -1,4 +1,4 @@
-"""Tiny models of architectures that call their parts by different names, each with a classification head's configuration."""
+"""Tiny models of architectures that name their parts differently."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from tiny import make_tokenizer
 WIDTH, LAYERS, VOCABULARY = 32, 2, 200
 
 
-def _bert(kind: str, **options: Any) -> Any:
+def _bert(model_type: str, **options: Any) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.for_model(
-        kind, vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=66, pad_token_id=0, **options,
-    )  # fmt: skip
+        model_type,
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=66,
+        pad_token_id=0,
+        **options,
+    )
 
 
 def _distilbert() -> Any:
@@ -58,14 +65,19 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
 }
 # the last linear module of a layer's feed-forward part
 FEED_FORWARD = {
-    "bert": "output.dense", "roberta": "output.dense", "electra": "output.dense", "mpnet": "output.dense", "distilbert": "ffn.lin2",
-    "gpt2": "mlp.c_proj", "llama": "mlp.down_proj",
-}  # fmt: skip
+    "bert": "output.dense",
+    "roberta": "output.dense",
+    "electra": "output.dense",
+    "mpnet": "output.dense",
+    "distilbert": "ffn.lin2",
+    "gpt2": "mlp.c_proj",
+    "llama": "mlp.down_proj",
+}
 LEFT_TO_RIGHT = {"gpt2", "llama"}
 
 
 def body_dir(name: str) -> Path:
-    """The directory of a body without a head, and its tokenizer, made once a test run."""
+    """Directory of a model without a head, and its tokenizer; made once a test run."""
 
     def make(directory: Path) -> None:
         import torch

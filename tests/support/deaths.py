@@ -1,4 +1,4 @@
-"""Kills in this process: a call that ends everything, before it did its work or after."""
+"""Simulated kills in this process: a call that never returns, before its work or after it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import pytest
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing of ours catches it."""
+    """Stands for a kill: none of our code catches it."""
 
 
 @contextmanager
 def killed_at(owner: Any, name: str, when: str) -> Iterator[None]:
-    """What is run meanwhile has to die in a function of a module, or in a method of a class, `before` or `after` its work."""
+    """The body must die in a function of a module, or a method of a class, named `name`.
+
+    when  'before' or 'after' the function's work
+    """
     real = getattr(owner, name)
 
     def killed(*arguments: Any, **named: Any) -> None:

@@ -1,4 +1,7 @@
-"""A fault at the nth write, flush or rename of a process: a kill before or after it, or the system's refusal."""
+"""A fault at the nth write, flush or rename of a process.
+
+A kill before or after it, or an error of the operating system.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,34 @@ from typing import Any
 NAME = "RATCHET_TEST_FAULT"
 KILLED = 9
 WRITERS = (
-    "set_registered_model_alias", "set_registered_model_tag", "delete_registered_model_tag", "set_model_version_tag",
-    "delete_model_version_tag", "create_experiment", "delete_experiment", "create_run", "set_terminated", "delete_run", "log_batch",
-    "create_registered_model", "create_model_version", "delete_model_version", "log_artifact", "set_tag",
-)  # fmt: skip
+    "create_experiment",
+    "create_model_version",
+    "create_registered_model",
+    "create_run",
+    "delete_experiment",
+    "delete_model_version",
+    "delete_model_version_tag",
+    "delete_registered_model_tag",
+    "delete_run",
+    "log_artifact",
+    "log_batch",
+    "set_model_version_tag",
+    "set_registered_model_alias",
+    "set_registered_model_tag",
+    "set_tag",
+    "set_terminated",
+)
 
 
-def arm(told: str) -> None:
-    """Count and, at the nth, fail: fsync, rename, opening a file to write in the workspace, and MLflow's writes."""
-    counter, number, fault = told.split(":")
+def arm(setting: str) -> None:
+    """Count this process's events, and fail at the nth.
+
+    Events are fsync, rename, opening a file of the workspace to write, and MLflow's writes.
+
+    setting  'COUNTER:NUMBER:FAULT': a file that gets a byte an event, n, and 'kill',
+             'killed-after' or an errno's name; n is 0 for no fault
+    """
+    counter, number, fault = setting.split(":")
     root = str(Path.cwd())
     left = [int(number)]
 
@@ -43,8 +65,9 @@ def arm(told: str) -> None:
         return lambda *arguments, **named: event(call, *arguments, **named)
 
     def opened(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
-        ours = isinstance(file, str | Path) and str(Path(file).absolute()).startswith(root)
-        if ours and set(mode) & set("wax+"):
+        is_path = isinstance(file, str | Path)
+        in_workspace = is_path and str(Path(file).absolute()).startswith(root)
+        if in_workspace and set(mode) & set("wax+"):
             return event(real_open, file, mode, *arguments, **named)
         return real_open(file, mode, *arguments, **named)
 

@@ -1,8 +1,10 @@
-"""How often the first champion's gates err, by simulation: `python tests/support/floor_simulation.py` prints the rates of docs/gates.md.
+"""Error rates of the first champion's gates, by simulation.
 
-Rows have two classes, the rarer one 35% of them. A perfect model knows each row's true probability, so it is calibrated and right on
-80%; a worse one gives a share of the rows the answer of another row. What is simulated is what the gates read: outputs on the test
-rows, the run's paired interval against the plain method, the interval of the calibration error, behavioural tests' counts.
+`python tests/support/floor_simulation.py` prints the rates of docs/gates.md. Rows have two classes,
+the rarer one 35% of them. A perfect model knows each row's true probability, so it is calibrated
+and right on 80%; a worse one answers a share of the rows with another row's output. The simulation
+provides all that the gates read: outputs on the test rows, the run's paired interval against the
+plain method, the interval of the calibration error, behavioural tests' counts.
 """
 
 from __future__ import annotations
@@ -26,13 +28,18 @@ from tasks.scoring.statistics.paired import Difference
 
 KIND = load_problem("text-classification")
 LABELS = ("negative", "positive")
-SHAPE = (
-    0.55,
-    1.02,
-)  # of the beta distribution of a row's true probability: mean 0.35, the better class right on 80%
+# beta distribution of a row's true probability: mean 0.35, the likelier class is right on 80%
+SHAPE = (0.55, 1.02)
 RESAMPLES = 500
 SIZES = (100, 500, 2000)
 PARAMS = PromotionParams()
+COSTS: Mapping[str, Any] = {
+    "latency_ms_p95": 1.0,
+    "latency_ms_p95_range": [1.0, 1.0],
+    "throughput": 1.0,
+    "throughput_range": [1.0, 1.0],
+    "size_bytes": 1,
+}
 
 
 def draw_rows(draw: np.random.Generator, rows: int) -> tuple[Floats, npt.NDArray[np.int64]]:
@@ -43,7 +50,7 @@ def draw_rows(draw: np.random.Generator, rows: int) -> tuple[Floats, npt.NDArray
 
 
 def spoil(draw: np.random.Generator, outputs: Floats, share: float) -> Floats:
-    """The outputs with those of a share of the rows dealt among them."""
+    """The outputs, with those of a share of the rows shuffled among these rows."""
     chosen = draw.random(len(outputs)) < share
     spoilt = outputs.copy()
     spoilt[chosen] = deal(outputs[chosen], draw.permutation(int(chosen.sum())))
@@ -58,12 +65,9 @@ def first_champion(
     tested: int,
     seed: int,
 ) -> list[Gate]:
-    """What every gate says of a first version."""
+    """Every gate's verdict on a first version."""
     resampling = Resampling(RESAMPLES, seed=seed)
-    measured = {
-        "metrics": metric_intervals(KIND.scoring, outputs, references, LABELS, resampling),
-        "latency_ms_p95": 1.0, "latency_ms_p95_range": [1.0, 1.0], "throughput": 1.0, "throughput_range": [1.0, 1.0], "size_bytes": 1,
-    }  # fmt: skip
+    metrics = metric_intervals(KIND.scoring, outputs, references, LABELS, resampling)
     interval = difference_interval(KIND.scoring, (outputs, plain), references, LABELS, resampling)
     behaviour = {
         "name": "one typo",
@@ -72,6 +76,7 @@ def first_champion(
         "passed": passed,
         "pass_rate": passed / tested,
     }
+    baseline = {"name": "plain", "difference": {"metric": KIND.scoring.metric, **interval}}
     reports: Mapping[str, Any] = {
         "validation": {"checks": [], "rows_in": 1, "rows_out": 1},
         "verification": {
@@ -79,47 +84,39 @@ def first_champion(
             "candidates": [{"recipe": "fp32", "agreement": 1.0}],
             "rows": {"validation": len(outputs)},
         },
-        "evaluation": {
-            "behaviour": [behaviour],
-            "baseline": {
-                "name": "plain",
-                "difference": {"metric": KIND.scoring.metric, **interval},
-            },
-        },
+        "evaluation": {"behaviour": [behaviour], "baseline": baseline},
     }
     chance = difference_to_chance(
         KIND.scoring, KIND.scoring.metric, outputs, references, LABELS, resampling
     )
-    said = only_answer(KIND.scoring, KIND.decoding, outputs, {"text": [""] * len(outputs)}, LABELS)
-    model = ModelEvidence(measured, reports)
-    return judge(
-        Evidence(
-            KIND.scoring.metric,
-            model,
-            None,
-            None,
-            chance,
-            said,
-            None,
-            "",
-            len(outputs),
-            1,
-            (),
-            rolled_back=False,
-        ),
-        PARAMS,
+    rows = {"text": [""] * len(outputs)}
+    evidence = Evidence(
+        metric=KIND.scoring.metric,
+        challenger=ModelEvidence({"metrics": metrics, **COSTS}, reports),
+        champion=None,
+        comparison=None,
+        chance=chance,
+        only_answer=only_answer(KIND.scoring, KIND.decoding, outputs, rows, LABELS),
+        high_water=None,
+        mark_gone="",
+        rows=len(outputs),
+        look=1,
+        lineage=(),
+        rolled_back=False,
     )
+    return judge(evidence, PARAMS)
 
 
 def refusals(kind: str, rows: int, times: int, seed: int) -> dict[str, float]:
-    """Share of simulated versions that each gate fails, and that any does ('refused').
+    """Share of simulated versions that each gate fails, and that any gate fails ('refused').
 
-    kind  constant, guess, good (plain is 5 points worse), equal (to plain), 5 or 10 points worse than plain, overconfident (logits 3x)
+    kind  constant, guess, good (plain is 5 points worse), equal (to plain),
+          5 or 10 points worse (than plain), overconfident (logits 3x)
     """
     draw, counts = np.random.default_rng(seed), {"refused": 0}
     for number in range(times):
         perfect, references = draw_rows(draw, rows)
-        # 36% of the rows dealt cost 10 points of accuracy
+        # shuffling 36% of the rows costs 10 points of accuracy
         ours, plain = {
             "constant": (np.asarray([[1, 0]] * rows, np.float32), perfect),
             "guess": (deal(perfect, draw.permutation(rows)), deal(perfect, draw.permutation(rows))),
@@ -129,9 +126,8 @@ def refusals(kind: str, rows: int, times: int, seed: int) -> dict[str, float]:
             "10 points worse": (spoil(draw, perfect, 0.36), perfect),
             "overconfident": (3 * perfect, spoil(draw, perfect, 0.18)),
         }[kind]
-        gates = first_champion(
-            ours, plain, references, passed=int(draw.binomial(rows, 0.85)), tested=rows, seed=number
-        )
+        passed = int(draw.binomial(rows, 0.85))
+        gates = first_champion(ours, plain, references, passed=passed, tested=rows, seed=number)
         failed = [gate.name for gate in gates if gate.status == "failed"]
         counts["refused"] += bool(failed)
         for name in failed:
@@ -140,73 +136,64 @@ def refusals(kind: str, rows: int, times: int, seed: int) -> dict[str, float]:
 
 
 def excused(rows: int, times: int, seed: int) -> float:
-    """Share of challengers that are truly 10 points better, as overconfident as the champion, and held back by the calibration gate."""
+    """Share of challengers that the calibration gate holds back.
+
+    They are truly 10 points better, and as overconfident as the champion.
+    """
     draw, held = np.random.default_rng(seed), 0
     for number in range(times):
         perfect, references = draw_rows(draw, rows)
         pair = (3 * perfect, 3 * spoil(draw, perfect, 0.36))
         resampling = Resampling(RESAMPLES, seed=number)
-        found = difference_interval(KIND.scoring, pair, references, LABELS, resampling)
-        models = [
-            ModelEvidence(
-                {"metrics": metric_intervals(KIND.scoring, outputs, references, LABELS, resampling), "latency_ms_p95": 1.0,
-                 "latency_ms_p95_range": [1.0, 1.0], "throughput": 1.0, "throughput_range": [1.0, 1.0], "size_bytes": 1}, {},
-            )
+        interval = difference_interval(KIND.scoring, pair, references, LABELS, resampling)
+        value, low, high = interval["value"], interval["low"], interval["high"]
+        difference = Difference(0.0, 0.0, value, low, high, 0.0, (high - low) / 3.92)
+        challenger, champion = (
+            metric_intervals(KIND.scoring, outputs, references, LABELS, resampling)
             for outputs in pair
-        ]  # fmt: skip
-        error = (found["high"] - found["low"]) / 3.92
-        difference = Difference(0.0, 0.0, found["value"], found["low"], found["high"], 0.0, error)
+        )
         comparison = {
-            "metrics": {KIND.scoring.metric: asdict(difference)}, "mcnemar": {"only_first": 0, "only_second": 0}, "slices": [],
-            "latency_p95_ratio": 1.0, "latency_p95_ratio_range": [1.0, 1.0],
-        }  # fmt: skip
-        shown = Evidence(
-            KIND.scoring.metric,
-            models[0],
-            models[1],
-            comparison,
-            None,
-            "",
-            None,
-            "",
-            rows,
-            1,
-            (),
+            "metrics": {KIND.scoring.metric: asdict(difference)},
+            "mcnemar": {"only_first": 0, "only_second": 0},
+            "slices": [],
+            "latency_p95_ratio": 1.0,
+            "latency_p95_ratio_range": [1.0, 1.0],
+        }
+        evidence = Evidence(
+            metric=KIND.scoring.metric,
+            challenger=ModelEvidence({"metrics": challenger, **COSTS}, {}),
+            champion=ModelEvidence({"metrics": champion, **COSTS}, {}),
+            comparison=comparison,
+            chance=None,
+            only_answer="",
+            high_water=None,
+            mark_gone="",
+            rows=rows,
+            look=1,
+            lineage=(),
             rolled_back=False,
         )
-        held += (
-            next(gate for gate in judge(shown, PARAMS) if gate.name == "calibration").status
-            == "failed"
-        )
+        gate = next(gate for gate in judge(evidence, PARAMS) if gate.name == "calibration")
+        held += gate.status == "failed"
     return held / times
 
 
 def main() -> None:
     """Print the rates as the table of docs/gates.md."""
-    print(
-        f"| first version | {' | '.join(f'{rows:,} test rows' for rows in SIZES)} |\n|---|{'---|' * len(SIZES)}"
-    )
-    for kind in (
-        "constant",
-        "guess",
-        "10 points worse",
-        "5 points worse",
-        "equal",
-        "good",
-        "overconfident",
-    ):
+    print(f"| first version | {' | '.join(f'{rows:,} test rows' for rows in SIZES)} |")
+    print(f"|---|{'---|' * len(SIZES)}")
+    worse = ("constant", "guess", "10 points worse", "5 points worse")
+    for kind in (*worse, "equal", "good", "overconfident"):
         cells = []
         for rows in SIZES:
-            found = refusals(kind, rows, 200, seed=rows)
-            why = ", ".join(
-                f"{name} {rate:.1%}" for name, rate in sorted(found.items()) if name != "refused"
-            )
-            cells.append(f"{found['refused']:.1%}" + (f" ({why})" if why else ""))
+            rates = refusals(kind, rows, 200, seed=rows)
+            refused = rates.pop("refused")
+            why = ", ".join(f"{gate} {rate:.1%}" for gate, rate in sorted(rates.items()))
+            cells.append(f"{refused:.1%}" + (f" ({why})" if why else ""))
         print(f"| {kind} | {' | '.join(cells)} |", flush=True)
     cells = [f"{excused(rows, 200, seed=rows):.1%}" for rows in SIZES]
-    print(
-        f"| 10 points better, as overconfident as the champion, held back | {' | '.join(cells)} |"
-    )
+    kind = "10 points better, as overconfident as the champion, held back"
+    print(f"| {kind} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""`ratchet` in processes of their own, forked from one that has imported the large libraries: most of a command's time is imports.
+"""`ratchet` in processes forked from one that has imported the large libraries.
 
-A fork runs what the installed command runs, `flows.cli.main.main`, with an environment, a directory, streams and an exit of its own.
-Only the imports are shared, so tests of what a fresh process does (the README's commands, kills, a full disk) start the command itself.
+Most of a command's time is imports. A fork runs what the installed command runs,
+`flows.cli.main.main`, with its own environment, directory, streams and exit code. Only the imports
+are shared, so tests of what a fresh process does (the README's commands, kills, a full disk) start
+the command itself.
 """
 
 from __future__ import annotations
@@ -19,12 +21,28 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-# none reads addresses or starts a Python thread when it is imported; Prefect reads its settings then, and so stays out
+# None reads addresses or starts a Python thread when it is imported. Prefect is not among them: it
+# reads its settings on import.
 LARGE = (
-    "accelerate", "duckdb", "dvc.repo", "dvc.scm", "fastapi", "great_expectations", "matplotlib.figure", "mlflow.pyfunc",
-    "mlflow.store.tracking.sqlalchemy_store", "onnx", "onnxscript", "pandas", "pyarrow.parquet", "scipy.stats", "sklearn.metrics",
-    "torch.onnx", "transformers.models.bert.modeling_bert", "typer",
-)  # fmt: skip
+    "accelerate",
+    "duckdb",
+    "dvc.repo",
+    "dvc.scm",
+    "fastapi",
+    "great_expectations",
+    "matplotlib.figure",
+    "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "onnx",
+    "onnxscript",
+    "pandas",
+    "pyarrow.parquet",
+    "scipy.stats",
+    "sklearn.metrics",
+    "torch.onnx",
+    "transformers.models.bert.modeling_bert",
+    "typer",
+)
 
 
 def fork_ratchet(
@@ -45,27 +63,28 @@ def fork_ratchet(
             server.stdin.flush()
             pid = int(server.stdout.readline())
             code = int(server.stdout.readline())
-        except BaseException:  # the test's timeout, most likely: the next test gets a new server
+        except BaseException:  # most likely the test's timeout; the next test gets a new server
             _server.cache_clear()
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
             server.kill()
             raise
-        return subprocess.CompletedProcess(
-            ("ratchet", *arguments), code, out.read_text(), err.read_text()
-        )
+        command = ("ratchet", *arguments)
+        return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
 
 
 @cache
 def _server() -> Any:
-    """It ends with this process, whose end closes its standard input."""
-    return subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    """The process that forks; it ends when this one does, which closes its standard input."""
+    command = [sys.executable, __file__]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def serve() -> dict[str, Any]:
-    """Fork for each request on standard input, tell the process's id and exit code; return the request in the fork."""
+    """Fork for each request on standard input, and print the fork's process id and exit code.
+
+    Returns only in the fork: its request.
+    """
     while line := os.read(0, 1 << 20):
         assert line.endswith(b"\n")
         if (pid := os.fork()) == 0:
@@ -76,7 +95,7 @@ def serve() -> dict[str, Any]:
 
 
 def become(request: dict[str, Any]) -> None:
-    """Take on the request's environment, directory, streams and arguments."""
+    """Adopt the request's environment, directory, streams and arguments."""
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["directory"])
@@ -89,7 +108,7 @@ if __name__ == "__main__":
     for module in LARGE:
         import_module(module)
     assert threading.active_count() == 1, "a fork would lose the others"
-    gc.freeze()  # or every fork would go through, and so copy, all of it
+    gc.freeze()  # else a collection in a fork would touch, and so copy, every page
     become(serve())
     from faults import NAME, arm
 

@@ -1,7 +1,9 @@
-"""How often the gates err, by simulation: `python tests/support/gate_simulation.py` prints the rates that docs/gates.md shows.
+"""Error rates of the gates, by simulation.
 
-A simulated model is right or wrong on each test row. Rows differ in difficulty and models share it, as real ones do, so that two
-models of the same true accuracy agree on most rows and are exchangeable: whatever the gates make of the difference is chance.
+`python tests/support/gate_simulation.py` prints the rates of docs/gates.md. A simulated model is
+right or wrong on each test row. Rows differ in difficulty, which all models share, as real ones do:
+two models of the same true accuracy agree on most rows and are exchangeable, so any verdict on
+their difference is due to chance.
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ PARAMS = PromotionParams()
 
 
 def draw_rows(draw: np.random.Generator, rows: int = ROWS) -> npt.NDArray[np.float64]:
-    """Difficulty of each row: the chance that a model of the usual accuracy gets it right."""
+    """Difficulty of each row: the probability that a model of accuracy ACCURACY is right."""
     return draw.beta(1.6, 0.4, rows)  # mean 0.8, most rows easy, some close to hopeless
 
 
 def draw_model(
     draw: np.random.Generator, difficulty: npt.NDArray[np.float64], worse: float = 0.0
 ) -> Bools:
-    """Which rows a model gets right, its true accuracy `worse` below the usual."""
+    """Which rows a model gets right whose true accuracy is `worse` below ACCURACY."""
     right: Bools = draw.random(len(difficulty)) < difficulty * (1 - worse / ACCURACY)
     return right
 
@@ -41,27 +43,44 @@ def draw_model(
 def evidence(
     difference: Difference, look: int = 1, high_water: Difference | None = None, rows: int = ROWS
 ) -> Evidence:
-    """What the gates are shown of a simulated challenger: nothing but its difference to the champion and to the mark."""
+    """Evidence on a simulated challenger: only its difference to the champion and to the mark."""
     measured: dict[str, Any] = {
-        "metrics": {}, "latency_ms_p95": 1.0, "latency_ms_p95_range": [1.0, 1.0], "throughput": 1.0, "throughput_range": [1.0, 1.0],
+        "metrics": {},
+        "latency_ms_p95": 1.0,
+        "latency_ms_p95_range": [1.0, 1.0],
+        "throughput": 1.0,
+        "throughput_range": [1.0, 1.0],
         "size_bytes": 1,
-    }  # fmt: skip
+    }
     model = ModelEvidence(measured, {})
-    # the models are apart on more rows than the least that the difference takes; the bootstrap's error knows how many
-    apart = {"only_first": 0, "only_second": 0}
-    comparison = {
-        "metrics": {"accuracy": asdict(difference)}, "slices": [], "latency_p95_ratio": 1.0, "latency_p95_ratio_range": [1.0, 1.0],
-        "mcnemar": apart,
-    }  # fmt: skip
     mark = None if high_water is None else PairedDifference("the mark", high_water, 0)
+    comparison = {
+        "metrics": {"accuracy": asdict(difference)},
+        "slices": [],
+        "latency_p95_ratio": 1.0,
+        "latency_p95_ratio_range": [1.0, 1.0],
+        # a lower bound: the models disagree on more rows, as the bootstrap's error shows
+        "mcnemar": {"only_first": 0, "only_second": 0},
+    }
     return Evidence(
-        "accuracy", model, model, comparison, None, "", mark, "", rows, look, (), rolled_back=False
+        metric="accuracy",
+        challenger=model,
+        champion=model,
+        comparison=comparison,
+        chance=None,
+        only_answer="",
+        high_water=mark,
+        mark_gone="",
+        rows=rows,
+        look=look,
+        lineage=(),
+        rolled_back=False,
     )
 
 
-def verdicts(shown: Evidence, params: PromotionParams = PARAMS) -> dict[str, str]:
+def verdicts(evidence: Evidence, params: PromotionParams = PARAMS) -> dict[str, str]:
     """Gate -> verdict."""
-    return {gate.name: gate.status for gate in judge(shown, params)}
+    return {gate.name: gate.status for gate in judge(evidence, params)}
 
 
 def difference_of(first: Bools, second: Bools, seed: int) -> Difference:
@@ -69,45 +88,51 @@ def difference_of(first: Bools, second: Bools, seed: int) -> Difference:
 
 
 def claims_better(pairs: int, seed: int, looks: int = 1) -> float:
-    """Share of series of `looks` equal challengers, judged by the same rows, in which the gates call any of them better."""
+    """Share of series of equal challengers in which the gates call any of them better.
+
+    looks  challengers of a series; the same rows judge them all
+    """
     draw, params, claims = np.random.default_rng(seed), PromotionParams(min_improvement=0.0), 0
     for pair in range(pairs):
         difficulty = draw_rows(draw)
         champion = draw_model(draw, difficulty)
-        found = [difference_of(draw_model(draw, difficulty), champion, pair) for _ in range(looks)]
+        differences = [
+            difference_of(draw_model(draw, difficulty), champion, pair) for _ in range(looks)
+        ]
         claims += any(
-            verdicts(evidence(d, look), params)["improvement"] == "passed"
-            for look, d in enumerate(found, 1)
+            verdicts(evidence(difference, look), params)["improvement"] == "passed"
+            for look, difference in enumerate(differences, 1)
         )
     return claims / pairs
 
 
 def lets_through(pairs: int, seed: int, worse: float) -> float:
-    """Share of challengers, truly worse by `worse`, that non-inferiority lets through at the first look."""
+    """Share of challengers, truly worse by `worse`, that pass non-inferiority at the first look."""
     draw, through = np.random.default_rng(seed), 0
     for pair in range(pairs):
         difficulty = draw_rows(draw)
         champion, challenger = draw_model(draw, difficulty), draw_model(draw, difficulty, worse)
-        through += (
-            verdicts(evidence(difference_of(challenger, champion, pair)))["non-inferiority"]
-            == "passed"
-        )
+        difference = difference_of(challenger, champion, pair)
+        through += verdicts(evidence(difference))["non-inferiority"] == "passed"
     return through / pairs
 
 
 def lets_through_subset(pairs: int, seed: int, rows: int, look: int) -> float:
-    """Share let through of challengers that lose a margin's worth of rows and win none: the hardest case of few rows."""
+    """Share of challengers that pass non-inferiority though they lose a margin's worth of rows.
+
+    They win no row: the hardest case for few rows.
+    """
     draw, through = np.random.default_rng(seed), 0
     for pair in range(pairs):
         champion = np.ones(rows, bool)
         challenger = draw.random(rows) >= PARAMS.margin
-        found = difference_of(challenger, champion, pair)
-        through += verdicts(evidence(found, look, rows=rows))["non-inferiority"] == "passed"
+        difference = difference_of(challenger, champion, pair)
+        through += verdicts(evidence(difference, look, rows=rows))["non-inferiority"] == "passed"
     return through / pairs
 
 
 def drift(nights: int, seed: int, *, high_water: bool, rows: int = 8000) -> float:
-    """True accuracy that the champion has lost after nights of challengers that are each half a point worse than it."""
+    """True accuracy lost after nights of challengers, each half a point worse than the champion."""
     draw = np.random.default_rng(seed)
     difficulty = draw_rows(draw, rows)
     lost = 0.0
@@ -115,9 +140,10 @@ def drift(nights: int, seed: int, *, high_water: bool, rows: int = 8000) -> floa
     for night in range(nights):
         challenger = draw_model(draw, difficulty, lost + 0.005)
         to_mark = difference_of(challenger, mark, night) if high_water else None
-        # every night its own fresh level: what is shown here is the mark's doing, not that of the spent significance
-        found = verdicts(evidence(difference_of(challenger, champion, night), 1, to_mark))
-        if found["non-inferiority"] == "passed" and found["high-water mark"] != "failed":
+        # every night is a first look: this shows the mark's effect, not that of spent significance
+        difference = difference_of(challenger, champion, night)
+        gates = verdicts(evidence(difference, 1, to_mark))
+        if gates["non-inferiority"] == "passed" and gates["high-water mark"] != "failed":
             champion, lost = challenger, lost + 0.005
             mark = max(mark, champion, key=np.mean)
     return lost
@@ -127,21 +153,18 @@ def main() -> None:
     """Print the rates."""
     level, margin = PARAMS.significance, PARAMS.margin
     print(f"{ROWS} test rows, accuracy {ACCURACY}, significance {level:g}, margin {margin:g}")
-    print(
-        f"equal models called better, one look, 1000 pairs:          {claims_better(1000, 0):.1%}"
-    )
+    rate = claims_better(1000, 0)
+    print(f"equal models called better, one look, 1000 pairs:          {rate:.1%}")
     series = [claims_better(1000, seed, looks=20) for seed in range(1, 5)]
     print(f"equal models called better, any of 20 looks, 4000 series:  {np.mean(series):.1%}")
     for worse in (0.0, 0.005, 0.01, 0.02, 0.03):
-        print(
-            f"let through by non-inferiority, truly {worse:.1%} worse:          {lets_through(1000, 2, worse):.1%}"
-        )
+        rate = lets_through(1000, 2, worse)
+        print(f"let through by non-inferiority, truly {worse:.1%} worse:          {rate:.1%}")
     for high_water in (False, True):
         lost = [drift(100, seed, high_water=high_water) for seed in range(10)]
+        spread = f"{np.mean(lost):.3f} ± {np.std(lost, ddof=1):.3f}"
         words = "with" if high_water else "without"
-        print(
-            f"lost after 100 nights {words:>7} the high-water mark, 10 runs:   {np.mean(lost):.3f} ± {np.std(lost, ddof=1):.3f}"
-        )
+        print(f"lost after 100 nights {words:>7} the high-water mark, 10 runs:   {spread}")
 
 
 if __name__ == "__main__":

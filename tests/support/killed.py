@@ -1,4 +1,4 @@
-"""A worker's module whose process is killed from outside, as the kernel does where memory is short."""
+"""A worker module whose process dies by SIGKILL, as when the kernel runs out of memory."""
 
 import os
 import signal

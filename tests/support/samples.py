@@ -1,4 +1,4 @@
-"""One small sample of labelled rows for each problem type; a new type is tested from the day it is in here."""
+"""One small sample of labelled rows a problem type; a type added here is tested from then on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Rows = dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows with all columns of the problem, derived ones too; some of their texts are longer than 16 tokens.
+    """Rows with all of the problem's columns, derived ones too; some texts exceed 16 tokens.
 
     base  makes a tiny base model's directory; samples that share it share the model
     """
@@ -35,7 +35,7 @@ class Sample:
 
 
 def _multi_label(count: int) -> Rows:
-    """Rows of two sentences' labels together; some have none."""
+    """Rows of two sentences with the labels of both; some have no label."""
     first, second = tiny_rows(count), tiny_rows(count, seed=1)
     pairs = zip(first["label"], second["label"], strict=True)
     labels = [[] if row % 7 == 0 else list(dict.fromkeys(pair)) for row, pair in enumerate(pairs)]
@@ -46,7 +46,7 @@ def _multi_label(count: int) -> Rows:
 
 
 def _pairs(count: int) -> Rows:
-    """Questions of two rows each."""
+    """Pairs of texts; every two rows share the first."""
     first, second = tiny_rows(count // 2, seed=2), tiny_rows(count)
     return {
         "text_a": [text for text in first["text"] for _ in range(2)],
@@ -56,7 +56,7 @@ def _pairs(count: int) -> Rows:
 
 
 def _scored_pairs(count: int) -> Rows:
-    """The same with a score, by the second text's class."""
+    """The same with a score for a label: 1 if the second text is positive."""
     rows = _pairs(count)
     scores = [float(label == "positive") for label in rows.pop("label")]
     return rows | {"score": scores, "query": rows["text_a"]}

@@ -1,4 +1,4 @@
-"""Real servers for tests: started on a free port of this machine, waited for, stopped with all they started."""
+"""Real servers for tests, on a free port of this machine; stopped with all that they started."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def hear_interrupts() -> None:
 
 
 class Server:
-    """A server process and its children; `url` is its address. Started anew, it is at the same address."""
+    """A server process and its children; `url` is its address, also after a restart."""
 
     def __init__(
         self, command: list[str], port: int, log: Path, environment: Mapping[str, str] | None = None
@@ -42,7 +42,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; the caller waits."""
+        """Start it, without waiting until it answers."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True,
@@ -63,13 +63,13 @@ class Server:
         raise AssertionError(f"{self._command[0]} does not answer\n{self._log.read_text()}")
 
     def interrupt(self) -> int:
-        """What Ctrl-C does, to it and all that it started; its exit code."""
+        """Interrupt it and all that it started, as Ctrl-C does; returns its exit code."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGINT)
         return self._process.wait(timeout=60)
 
     def kill(self) -> None:
-        """Kill it and what it started: tests keep nothing of it, and a crash is what a server must stand anyway."""
+        """Kill it and all that it started: tests keep none of its files."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -77,48 +77,41 @@ class Server:
 
 
 def prefect_server(home: Path, **environment: str) -> Server:
-    """A Prefect server, not started; its API is under /api."""
-    quiet = {
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    return Server(
-        ["prefect", "server", "start", "--no-ui"],
-        free_port(),
-        home / "server.log",
-        quiet | environment,
-    )
+    """A Prefect server, not started yet; its API is under /api."""
+    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    variables = {"PREFECT_HOME": str(home)} | quiet | environment
+    command = ["prefect", "server", "start", "--no-ui"]
+    return Server(command, free_port(), home / "server.log", variables)
 
 
 def mlflow_server(home: Path, database: str) -> Server:
-    """An MLflow server, not started; artifacts go through it to a directory of its own."""
-    command = [
-        "mlflow",
-        "server",
-        "--workers",
-        "1",
-        "--backend-store-uri",
-        database,
-        "--artifacts-destination",
-        (home / "files").as_uri(),
-    ]
+    """An MLflow server, not started yet; it proxies artifacts to a directory of its own."""
+    files = (home / "files").as_uri()
+    stores = ["--backend-store-uri", database, "--artifacts-destination", files]
+    command = ["mlflow", "server", "--workers", "1", *stores]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return Server(command, free_port(), home / "server.log", quiet)
 
 
 def task_states(api: str, flow_run_id: str | None = None) -> dict[str, str]:
-    """State of the newest run of each task, of that flow run or of any, by a Prefect API's address."""
-    wanted = {} if flow_run_id is None else {"flow_runs": {"id": {"any_": [flow_run_id]}}}
-    found = httpx.post(
-        f"{api}/task_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC", **wanted}
-    ).json()
-    return {run["name"].rsplit("-", 1)[0]: run["state"]["name"] for run in found}
+    """State of each task's newest run.
+
+    api          a Prefect API's address
+    flow_run_id  the flow run whose tasks count; None for all
+    """
+    query: dict[str, Any] = {"sort": "EXPECTED_START_TIME_ASC"}
+    if flow_run_id is not None:
+        query["flow_runs"] = {"id": {"any_": [flow_run_id]}}
+    runs = httpx.post(f"{api}/task_runs/filter", json=query).json()
+    return {run["name"].rsplit("-", 1)[0]: run["state"]["name"] for run in runs}
 
 
 @contextmanager
 def webhook(*answers: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Address of an HTTP server and the JSON it was posted; it gives `answers` in turn, and 200 when they are used up."""
+    """(address of an HTTP server, JSON posted to it).
+
+    answers  the status codes that it answers in turn; 200 after them
+    """
     posted: list[dict[str, Any]] = []
     waiting = list(answers)
 

@@ -1,4 +1,4 @@
-"""What a whole test run makes once, however many processes (pytest-xdist's workers) run its tests."""
+"""What a test run makes only once, however many processes (pytest-xdist's workers) run tests."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ from filelock import FileLock
 
 NAME = "RATCHET_TEST_RUN"
 RUNS_PROCESS = "RATCHET_TEST_RUN_PROCESS"
-# runs "$@" until it ends or the process $0 does; then ends all of its session
+# runs "$@" until it or the process $0 ends; then kills its whole session
 WHILE_IT_LIVES = '"$@" & while kill -0 "$0" && kill -0 $!; do sleep 1; done 2>/dev/null; kill -9 0'
-STARTED: list[
-    subprocess.Popen[bytes]
-] = []  # referred to until this process ends, or Python warns of them
+# kept until this process ends: Python warns when a running process is garbage collected
+STARTED: list[subprocess.Popen[bytes]] = []
 
 
 def open_run() -> None:
-    """Before the first worker starts: a directory for all of them, whose address they inherit."""
+    """Before the first worker starts: make a directory for all of them; they inherit its path."""
     os.environ[NAME] = tempfile.mkdtemp(prefix="ratchet-tests-")
     os.environ[RUNS_PROCESS] = str(os.getpid())
 
 
 def close_run() -> None:
-    """After the last test, also of a run that was interrupted: what was started is stopped, what was made is removed."""
+    """After the last test, or an interrupt: stop all that was started and remove the directory."""
     directory = Path(os.environ.pop(NAME))
     for pid in directory.glob("*/pid"):
         with suppress(ProcessLookupError):
@@ -42,20 +41,23 @@ def close_run() -> None:
 
 
 def made_once(name: str, make: Callable[[Path], object]) -> Path:
-    """A directory that the first to ask for it fills; whoever asks meanwhile waits. Read only from then on."""
-    place = Path(os.environ[NAME], name)
-    made = place.with_suffix(".made")
-    with FileLock(place.with_suffix(".lock")):
+    """A directory that the first caller fills while others wait; read only from then on."""
+    directory = Path(os.environ[NAME], name)
+    made = directory.with_suffix(".made")
+    with FileLock(directory.with_suffix(".lock")):
         if not made.exists():
-            shutil.rmtree(place, ignore_errors=True)  # of an attempt that failed
-            place.mkdir()
-            make(place)
+            shutil.rmtree(directory, ignore_errors=True)  # left by an attempt that failed
+            directory.mkdir()
+            make(directory)
             made.touch()
-    return place
+    return directory
 
 
 def prefect_server() -> str:
-    """The API address of the run's Prefect server, started by the first who asks: an ephemeral one costs each command 10 s."""
+    """The API address of the test run's Prefect server, which the first caller starts.
+
+    An ephemeral server would cost each command 10 s.
+    """
     return (made_once("prefect", _start_prefect_server) / "url").read_text()
 
 
@@ -70,20 +72,11 @@ def _start_prefect_server(home: Path) -> None:
         for name, value in os.environ.items()
         if not name.startswith(("PREFECT_", "COV"))
     }
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--no-ui",
-    ]
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "prefect", "server", "start", *address, "--no-ui"]
     with (home / "log").open("wb") as log:
-        # in a session of its own: Ctrl-C interrupts the tests first, then `close_run` stops the server; a killed run leaves none either
+        # In a session of its own: Ctrl-C interrupts the tests first, then `close_run` stops the
+        # server. The shell stops it when the run is killed.
         guarded = ["sh", "-c", WHILE_IT_LIVES, os.environ[RUNS_PROCESS], *command]
         server = subprocess.Popen(
             guarded, env=inherited | settings, stdout=log, stderr=log, start_new_session=True

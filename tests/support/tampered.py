@@ -1,4 +1,4 @@
-"""Files changed so that neither their size nor their time tells."""
+"""Files changed so that neither their size nor their modification time shows it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def flip(file: Path, at: float = 0.5) -> None:
-    """Turn one bit of a file, at that share of its length; size and modification time stay."""
+    """Flip one bit of a file, `at` this share of its length; size and modification time stay."""
     content = bytearray(file.read_bytes())
     content[min(int(len(content) * at), len(content) - 1)] ^= 1
     rewrite(file, bytes(content))
 
 
 def rewrite(file: Path, content: bytes) -> None:
-    """Write other bytes in place; the modification time stays, and of as many bytes the size."""
+    """Overwrite a file in place; its modification time stays."""
     status = file.stat()
     file.chmod(0o644)
     with file.open("r+b") as opened:

@@ -1,4 +1,4 @@
-"""Real but tiny: a base model, a tokenizer and rows, made on the spot in a second."""
+"""A real but tiny base model, tokenizer and rows, made in a second."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ POSITIVE = "good lovely superb bright".split()
 NEGATIVE = "bad awful broken dull".split()
 NEUTRAL = "table paper number square".split()
 FILLER = (
-    "the a this that room film book phone soup train hotel shirt lamp song chair game door river city garden was is seems looked felt "
-    "very quite rather really and but with for near after before old new small large first second our their one two three"
+    "the a this that room film book phone soup train hotel shirt lamp song chair game door river "
+    "city garden was is seems looked felt very quite rather really and but with for near after "
+    "before old new small large first second our their one two three"
 ).split()
 LABELS = ("negative", "neutral", "positive")
 
 
 def tiny_rows(count: int, seed: int = 0) -> dict[str, list[str]]:
-    """Distinct sentences whose label a word gives away: learnable in seconds. Columns text, label, domain."""
+    """Distinct sentences, each with two words that give its label away: learnable in seconds.
+
+    Columns text, label, domain.
+    """
     draw = random.Random(seed)
     rows: dict[str, list[str]] = {"text": [], "label": [], "domain": []}
     seen: set[str] = set()
@@ -36,23 +40,14 @@ def tiny_rows(count: int, seed: int = 0) -> dict[str, list[str]]:
 
 
 def make_tokenizer(directory: Path, max_length: int = 64) -> None:
-    """A WordPiece tokenizer with the words above and single letters, saved as Hugging Face does."""
+    """A WordPiece tokenizer of the words above and single letters, in Hugging Face's format."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    pieces = [
-        *special,
-        *POSITIVE,
-        *NEGATIVE,
-        *NEUTRAL,
-        *FILLER,
-        ".",
-        ",",
-        *letters,
-        *(f"##{c}" for c in letters),
-    ]
+    words = [*POSITIVE, *NEGATIVE, *NEUTRAL, *FILLER, ".", ","]
+    pieces = [*special, *words, *letters, *(f"##{c}" for c in letters)]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
@@ -65,8 +60,12 @@ def make_tokenizer(directory: Path, max_length: int = 64) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=max_length,
-        pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
-    ).save_pretrained(directory)  # fmt: skip
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    ).save_pretrained(directory)
 
 
 def make_base(directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Tiny dialogues, and causal models with a byte-level tokenizer: one with a chat template, one without."""
+"""Tiny dialogues, and causal models with a byte-level tokenizer, with and without a template."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 from tiny import FILLER, NEGATIVE, NEUTRAL, POSITIVE, tiny_rows
 
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 ANSWERS = {"positive": "good lovely", "negative": "bad awful", "neutral": "square number"}
@@ -18,7 +20,7 @@ Turns = list[dict[str, str]]
 
 
 def turns(*texts: str, system: str = "") -> Turns:
-    """The user and the assistant speak in turns, the user first."""
+    """Turns of the user and the assistant, the user first."""
     spoken = [
         {"role": ("user", "assistant")[number % 2], "content": text}
         for number, text in enumerate(texts)
@@ -27,24 +29,25 @@ def turns(*texts: str, system: str = "") -> Turns:
 
 
 def chat_rows(count: int) -> dict[str, list[Any]]:
-    """Dialogues of one or two exchanges, some with a system turn; the answer tells what the question felt like."""
-    found, draw = tiny_rows(2 * count), random.Random(0)
+    """Dialogues of one or two exchanges, some with a system turn.
+
+    The answers state the sentiment of the question.
+    """
+    rows, draw = tiny_rows(2 * count), random.Random(0)
     pairs = [
         (text, f"it was {ANSWERS[label]}.")
-        for text, label in zip(found["text"], found["label"], strict=True)
+        for text, label in zip(rows["text"], rows["label"], strict=True)
     ]
     messages = []
     for row in range(count):
-        said = [*pairs[2 * row], *(pairs[2 * row + 1] if row % 3 == 0 else ())]
-        messages.append(turns(*said, system="be quite small." if draw.random() < 0.3 else ""))
-    return {
-        "messages": messages,
-        "text": ["\n".join(turn["content"] for turn in one) for one in messages],
-    }
+        texts = [*pairs[2 * row], *(pairs[2 * row + 1] if row % 3 == 0 else ())]
+        messages.append(turns(*texts, system="be quite small." if draw.random() < 0.3 else ""))
+    joined = ["\n".join(turn["content"] for turn in dialogue) for dialogue in messages]
+    return {"messages": messages, "text": joined}
 
 
 def make_chat_tokenizer(directory: Path, template: str | None) -> int:
-    """Byte-level BPE, as GPT-2 has it, on the words of the tiny rows; returns how many tokens there are."""
+    """Byte-level BPE, like GPT-2's, trained on the words of the tiny rows; returns its size."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -52,15 +55,8 @@ def make_chat_tokenizer(directory: Path, template: str | None) -> int:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    words = " ".join(
-        [
-            *FILLER,
-            *POSITIVE,
-            *NEGATIVE,
-            *NEUTRAL,
-            "system user assistant it be System User Assistant",
-        ]
-    )
+    roles = "system user assistant it be System User Assistant"
+    words = " ".join([*FILLER, *POSITIVE, *NEGATIVE, *NEUTRAL, roles])
     trainer = trainers.BpeTrainer(
         vocab_size=500,
         special_tokens=special,
@@ -68,25 +64,36 @@ def make_chat_tokenizer(directory: Path, template: str | None) -> int:
         show_progress=False,
     )
     tokenizer.train_from_iterator([words, " " + words], trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>" if template else "<|endoftext|>"
-    )
+    end = "<|im_end|>" if template else "<|endoftext|>"
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end)
     fast.chat_template = template
     fast.save_pretrained(directory)
     return int(tokenizer.get_vocab_size())
 
 
 def make_chat_base(directory: Path) -> Path:
-    """A 2-layer, 32-wide Llama with tied embeddings and no biases; its tokenizer has a chat template, and no token that pads."""
+    """A 2-layer, 32-wide Llama with tied embeddings and no biases.
+
+    Its tokenizer has a chat template, but no padding token.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     size = make_chat_tokenizer(directory, CHATML)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=size, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64,
-        max_position_embeddings=128, tie_word_embeddings=True, initializer_range=0.2, bos_token_id=None, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=2,
+    )
     LlamaForCausalLM(config).save_pretrained(directory)
     return directory
 

@@ -1,4 +1,4 @@
-"""Sentences with entities, made on the spot: words of the tiny vocabulary, and names that its letters spell."""
+"""Made-up sentences with entities: words of the tiny vocabulary, and names it spells by letter."""
 
 from __future__ import annotations
 
@@ -15,27 +15,25 @@ NAMES = {
 
 
 def tagged_rows(count: int, seed: int = 0) -> dict[str, list[Any]]:
-    """Columns tokens, tags, text, entities, domain; a row in five has no entity, some are longer than 64 tokens."""
+    """Columns tokens, tags, text, entities, domain.
+
+    One row in five has no entity; some exceed 64 tokens.
+    """
     draw = random.Random(seed)
-    rows: dict[str, list[Any]] = {
-        "tokens": [],
-        "tags": [],
-        "text": [],
-        "entities": [],
-        "domain": [],
-    }
+    columns = ("tokens", "tags", "text", "entities", "domain")
+    rows: dict[str, list[Any]] = {column: [] for column in columns}
     seen: set[str] = set()
     while len(rows["text"]) < count:
         words = draw.choices(FILLER, k=draw.randint(4, 14))
         spans = [
-            (draw.choice(NAMES[kind]).split(), kind)
-            for kind in draw.choices(TYPES, k=draw.randint(1, 3))
+            (draw.choice(NAMES[entity]).split(), entity)
+            for entity in draw.choices(TYPES, k=draw.randint(1, 3))
         ]
         tokens, tags = list(words), ["O"] * len(words)
-        for name, kind in spans if draw.random() < 0.8 else []:
-            # a word before each: two entities do not touch
+        for name, entity in spans if draw.random() < 0.8 else []:
+            # a word before each, so that no two entities touch
             tokens += [draw.choice(("near", "with", "for")), *name]
-            tags += ["O", f"B-{kind}", *[f"I-{kind}"] * (len(name) - 1)]
+            tags += ["O", f"B-{entity}", *[f"I-{entity}"] * (len(name) - 1)]
         text = " ".join(tokens)
         if text not in seen:
             seen.add(text)

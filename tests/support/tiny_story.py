@@ -1,4 +1,4 @@
-"""`ratchet` with a tiny story in place of the demo's own, as a process of its own: tiny_story.py BASE MIN_VALUE COMMAND..."""
+"""`ratchet` with a tiny story in place of the demo's: tiny_story.py BASE MIN_VALUE COMMAND..."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ TEST, VALIDATION, FIRST, ALL = 300, 100, 120, 1000
 
 
 def tell_tiny(base: Path, min_value: str) -> None:
-    """Let the demo tell of tiny rows; with a `min_value` above 1 no model is good enough."""
+    """Run the demo on tiny rows; with a `min_value` above 1 no model is good enough."""
     rows = tiny_rows(ALL)
+    pass_rates = "{invariance: null, directional: null, minimum_functionality: null}"
     settings = [(setting, "a test") for setting in FAST]
     settings += [
         ("labels=[negative, neutral, positive]", "a misspelt label is among the rows on purpose"),
@@ -24,15 +25,9 @@ def tell_tiny(base: Path, min_value: str) -> None:
         ("evaluate.baseline=false", "time"),
         ("evaluate.behaviour.rows=20", "time"),
         ("export.recipes=[]", "time"),
-        (
-            "promotion.max_ece=null",
-            "the first model has seen too little to know how sure it may be",
-        ),
+        ("promotion.max_ece=null", "the first model has seen too few rows to be calibrated"),
         ("promotion.max_latency_ratio=null", "the model takes no time that could be measured"),
-        (
-            "promotion.min_pass_rates={invariance: null, directional: null, minimum_functionality: null}",
-            "it knows no such words",
-        ),
+        (f"promotion.min_pass_rates={pass_rates}", "it knows no such words"),
         (f"promotion.min_value={min_value}", "a test"),
     ]
     pairs = list(zip(rows["text"], rows["label"], strict=True))

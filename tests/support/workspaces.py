@@ -1,4 +1,4 @@
-"""Real workspaces for tests: a git and DVC repository, tiny data, a tiny base model, the real command line."""
+"""Real workspaces for tests: git, DVC and the real command line; tiny data and base model."""
 
 from __future__ import annotations
 
@@ -15,24 +15,22 @@ from forked import fork_ratchet
 from shared import prefect_server
 from tiny import tiny_rows
 
-STAGES = [
-    "ingest",
-    "validate",
-    "split",
-    "tokenize",
-    "finetune",
-    "evaluate",
-    "export",
-    "verify",
-    "report",
-]
+DATA_STAGES = ["ingest", "validate", "split", "tokenize"]
+STAGES = [*DATA_STAGES, "finetune", "evaluate", "export", "verify", "report"]
 ROWS = 400
 FAST = (
-    "finetune.epochs=6", "finetune.learning_rate=0.005", "finetune.head_learning_rate=null", "finetune.batch_size=16",
+    "finetune.epochs=6",
+    "finetune.learning_rate=0.005",
+    "finetune.head_learning_rate=null",
+    "finetune.batch_size=16",
     "tokenize.max_length=32",
-    "evaluate.bootstrap_resamples=100", "verify.timing_rows=16", "verify.max_metric_loss=0.05", "export.calibration_rows=32",
-    "export.recipes=[int8-dynamic]", "device=cpu",
-)  # fmt: skip
+    "evaluate.bootstrap_resamples=100",
+    "verify.timing_rows=16",
+    "verify.max_metric_loss=0.05",
+    "export.calibration_rows=32",
+    "export.recipes=[int8-dynamic]",
+    "device=cpu",
+)
 
 
 def write_csv(path: Path, rows: dict[str, list[str]]) -> None:
@@ -44,16 +42,14 @@ def write_csv(path: Path, rows: dict[str, list[str]]) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without addresses of anybody's servers, so that a test uses its own stores."""
-    ours = {
+    """This process's environment without the addresses of servers: a test uses its own stores."""
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PREFECT_", "MLFLOW_", "DVC_"))
     }
-    return ours | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "COLUMNS": "160",
-    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return inherited | {"PATH": path, "COLUMNS": "160"}
 
 
 def run(
@@ -83,14 +79,15 @@ def checked(
 def ratchet(
     directory: Path, *arguments: str, code: int | None = 0, server: bool = True, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """The command; with the test run's Prefect server, or from scratch and without one, as somebody new to it has it."""
+    """Run `ratchet` with the test run's Prefect server.
+
+    server  False: in a fresh process and without a server, as a new user runs it
+    """
     if not server:
         return run(directory, "ratchet", *arguments, code=code, **environment)
     environment = {"PREFECT_API_URL": prefect_server()} | environment
-    if environment.keys() <= {
-        "PREFECT_API_URL",
-        "MLFLOW_TRACKING_URI",
-    }:  # others may be read as libraries are imported
+    # libraries may read other variables on import, which a fork would miss
+    if environment.keys() <= {"PREFECT_API_URL", "MLFLOW_TRACKING_URI"}:
         return checked(fork_ratchet(directory, arguments, clean_environment() | environment), code)
     return run(directory, "ratchet", *arguments, code=code, **environment)
 
@@ -98,9 +95,8 @@ def ratchet(
 def ratchet_json(
     directory: Path, *arguments: str, code: int = 0, server: bool = True, **environment: str
 ) -> Any:
-    return json.loads(
-        ratchet(directory, *arguments, "--json", code=code, server=server, **environment).stdout
-    )
+    done = ratchet(directory, *arguments, "--json", code=code, server=server, **environment)
+    return json.loads(done.stdout)
 
 
 KILLED = 9
@@ -115,48 +111,25 @@ main()
 
 
 def killed_as_it_answers(root: Path, *arguments: str, code: int | None = KILLED) -> int:
-    """A command whose effect is done and which dies before it says so; its exit code."""
-    return run(
-        root,
-        sys.executable,
-        "-c",
-        KILLED_AS_IT_ANSWERS,
-        *arguments,
-        code=code,
-        PREFECT_API_URL=prefect_server(),
-    ).returncode
+    """The exit code of a command that takes effect but dies before it prints its result."""
+    command = (sys.executable, "-c", KILLED_AS_IT_ANSWERS, *arguments)
+    return run(root, *command, code=code, PREFECT_API_URL=prefect_server()).returncode
 
 
 def git(directory: Path, *arguments: str) -> str:
-    identity = (
-        "-c",
-        "user.name=Test",
-        "-c",
-        "user.email=test@example.org",
-        "-c",
-        "commit.gpgsign=false",
-    )
-    return run(directory, "git", *identity, *arguments).stdout.strip()
+    settings = ("user.name=Test", "user.email=test@example.org", "commit.gpgsign=false")
+    options = [part for setting in settings for part in ("-c", setting)]
+    return run(directory, "git", *options, *arguments).stdout.strip()
 
 
 def make_workspace(root: Path, base: Path, rows: int = ROWS) -> None:
-    """`ratchet init` on a CSV file in a new git repository, values set for speed, all committed."""
+    """`ratchet init` on a CSV file in a new git repository, with FAST parameters; all committed."""
     root.mkdir(parents=True)
     git(root, "init", "-q", "-b", "main")
     write_csv(root / "reviews.csv", tiny_rows(rows))
     shutil.copytree(base, root / "base")
-    ratchet(
-        root,
-        "init",
-        ".",
-        "--yes",
-        "--data",
-        "reviews.csv",
-        "--base-model",
-        "base",
-        "--model-name",
-        "tiny",
-    )
+    names = ("--data", "reviews.csv", "--base-model", "base", "--model-name", "tiny")
+    ratchet(root, "init", ".", "--yes", *names)
     from tasks.params.schema import save_overrides
 
     save_overrides(root / "params.yaml", FAST)
@@ -166,7 +139,7 @@ def make_workspace(root: Path, base: Path, rows: int = ROWS) -> None:
 
 
 def add_own_modules(root: Path) -> None:
-    """Modules of the user's own, of the same names as Ratchet's, that must never be imported."""
+    """Add modules of the user's own with Ratchet's names, which must never be imported."""
     (root / "tasks.py").write_text('raise SystemExit("my own tasks")\n', encoding="utf-8")
     for package in ("flows", "models", "serving", "applications"):
         (root / package).mkdir(exist_ok=True)
@@ -175,11 +148,11 @@ def add_own_modules(root: Path) -> None:
 
 
 def copy_workspace(template: Path, root: Path) -> Path:
-    """A copy with its stores, which shares nothing with the template."""
+    """Copy a workspace with its stores; the copy shares nothing with the template."""
     shutil.copytree(template, root, symlinks=True)
     return root
 
 
 def states(result: dict[str, Any]) -> dict[str, str]:
-    """How each stage came to be clean, of `ratchet train --json`."""
+    """Stage -> its state, from the result of `ratchet train --json`."""
     return {stage["name"]: stage["state"] for stage in result["stages"]}

@@ -1,4 +1,7 @@
-"""Bad data through the whole command: it either trains, with the bad rows set aside, or says in one message what to do."""
+"""Bad data through the whole command.
+
+It either trains, with the bad rows set aside, or says in one message what to do.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def empty(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workspace(empty: Path) -> Workspace:
-    """A workspace whose reviews.csv the test writes; nothing is made yet."""
+    """A workspace whose reviews.csv the test writes; no stage has run yet."""
     run(empty, "rm", "-rf", "data", "reports", "models", ".ratchet")
     return Workspace(empty)
 
@@ -53,7 +56,7 @@ def make_data(workspace: Workspace) -> None:
 
 
 def kept_and_set_aside(workspace: Workspace) -> tuple[int, int]:
-    """(rows that can be trained on, rows set aside on the way with a reason)."""
+    """(rows to train on, rows set aside with a reason)."""
     data = workspace.root / "data"
     aside = [
         row
@@ -68,7 +71,9 @@ GOOD = as_csv(tiny_rows(150))
 EXTRA = {
     "a megabyte of text": "good " * 200_000 + ",positive,films\n",
     "emoji and right-to-left": "a good film 🙂👨‍👩‍👧 פילם טוב فيلم جيد‏,positive,films\n",
-    "embedded line breaks and quotes": '"a ""good"" film,\r\nreally\n\nquite superb",positive,films\n',
+    "embedded line breaks and quotes": (
+        '"a ""good"" film,\r\nreally\n\nquite superb",positive,films\n'
+    ),
     "a NUL byte": "a good\0film,positive,films\n",
     "too few fields": "a good film\n",
     "too many fields": "a good film,positive,films,and,more\n",
@@ -89,7 +94,7 @@ def test_one_bad_row_is_kept_or_set_aside_and_the_rest_goes_on(
     make_data(workspace)
     kept, aside = kept_and_set_aside(workspace)
     assert kept + aside == 151
-    assert kept >= 148  # neither it nor its neighbours are lost in numbers
+    assert kept >= 148  # at most the bad row and two neighbours are set aside
 
 
 @pytest.mark.parametrize(
@@ -109,10 +114,9 @@ def test_other_ways_to_write_a_file_give_the_same_rows(
     make_data(workspace)
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(
-        workspace.root / "data" / "raw" / "rows.parquet", columns=["text", "label"]
-    ).to_pydict()
-    assert rows == {name: tiny_rows(150)[name] for name in ("text", "label")}, note
+    file, columns = workspace.root / "data" / "raw" / "rows.parquet", ["text", "label"]
+    rows = pq.read_table(file, columns=columns).to_pydict()
+    assert rows == {name: tiny_rows(150)[name] for name in columns}, note
 
 
 def one_class(rows: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -156,9 +160,8 @@ def test_a_file_that_will_not_do_is_told_and_leaves_nothing_half_written(
 
 
 def test_the_command_says_it_in_one_message(workspace: Workspace) -> None:
-    (workspace.root / "reviews.csv").write_text(
-        as_csv(tiny_rows(150) | {"label": ["postive"] * 150}), encoding="utf-8"
-    )
+    misspelt = tiny_rows(150) | {"label": ["postive"] * 150}
+    (workspace.root / "reviews.csv").write_text(as_csv(misspelt), encoding="utf-8")
     done = ratchet(workspace.root, "train", code=2, server=False)
     assert "Traceback" not in done.stderr
     assert "postive" in done.stderr
@@ -168,30 +171,25 @@ def test_the_command_says_it_in_one_message(workspace: Workspace) -> None:
 
 
 def test_losses_are_told_from_the_sources_to_the_gate(workspace: Workspace) -> None:
-    """Of 400 rows 120 have an unquoted comma: init says so, train stops, what it proposes trains, and everything counts from 400."""
+    """120 of 400 rows have an unquoted comma.
+
+    init says so, train stops, the command that it proposes trains, and all counts start at 400.
+    """
     root = workspace.root
     lines = as_csv(tiny_rows(280)).splitlines(keepends=True)
-    for place in range(120):
-        lines.insert(2 * place + 1, "a good, lovely film,positive,films\n")
+    for number in range(120):
+        lines.insert(2 * number + 1, "a good, lovely film,positive,films\n")
     (root / "reviews.csv").write_text("".join(lines), encoding="utf-8")
-    made = ratchet(
-        root.parent,
-        "init",
-        "again",
-        "--yes",
-        "--data",
-        str(root / "reviews.csv"),
-        "--base-model",
-        str(root / "base"),
-    ).stdout
-    reason = "120: 4 fields, the header has 3 (reviews.csv line 2, reviews.csv line 4, reviews.csv line 6, ...)"
+    data = ("--data", str(root / "reviews.csv"), "--base-model", str(root / "base"))
+    made = ratchet(root.parent, "init", "again", "--yes", *data).stdout
+    examples = "reviews.csv line 2, reviews.csv line 4, reviews.csv line 6, ..."
+    reason = f"120: 4 fields, the header has 3 ({examples})"
     held = "Rows: the sources hold 400; 120 were set aside, 280 are left:"
     assert held in made
     assert "reviews.csv line 2" in made
     stopped = ratchet(root, "train", code=2).stderr
-    assert all(
-        part in stopped for part in (held, reason, "ingest.max_quarantined_share allows 1.00%")
-    )
+    for part in (held, reason, "ingest.max_quarantined_share allows 1.00%"):
+        assert part in stopped
     status = ratchet_json(root, "status")["rows"]
     assert (status["held"], status["set_aside"]) == (400, 120)
     assert [len(read_jsonl(root / file)) for file in status["files"]] == [120]
@@ -200,17 +198,13 @@ def test_losses_are_told_from_the_sources_to_the_gate(workspace: Workspace) -> N
     trained = ratchet(root, *command[1].split(" ")).stdout
     assert "Rows: the sources hold 400;" in trained
     assert reason in trained
-    found = ratchet_json(root, *command[1].split(" "))
+    result = ratchet_json(root, *command[1].split(" "))
     split = read_json(root / "data" / "splits" / "split.json")
-    assert (found["state"], found["rows"]["held"], found["rows"]["used"]) == (
-        "cached",
-        400,
-        split["rows_out"],
-    )
-    assert found["rows"]["losses"][0]["rows"] == 120
-    assert "4 fields, the header has 3" in (root / "reports" / "report.html").read_text(
-        encoding="utf-8"
-    )
+    assert result["state"] == "cached"
+    assert (result["rows"]["held"], result["rows"]["used"]) == (400, split["rows_out"])
+    assert result["rows"]["losses"][0]["rows"] == 120
+    page = (root / "reports" / "report.html").read_text(encoding="utf-8")
+    assert "4 fields, the header has 3" in page
     gates = ratchet_json(root, "promote")["decision"]["gates"]
     (data,) = [gate for gate in gates if gate["name"] == "data validation"]
     assert data["reason"].startswith("280 of 400 rows passed")
@@ -222,32 +216,31 @@ def test_losses_are_told_from_the_sources_to_the_gate(workspace: Workspace) -> N
 def train_with_little_room(
     root: Path, most_kilobytes: int, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """`ratchet train` where no file may grow past a size: what a full disk does, at another write for each size."""
+    """`ratchet train` with a limit on the size of files: like a full disk, at different writes."""
     limit = most_kilobytes * 1024
     return subprocess.run(
-        ["ratchet", "train", "--json"], cwd=root, env=clean_environment() | environment,
-        capture_output=True, text=True, timeout=250, check=False,
+        ["ratchet", "train", "--json"],
+        cwd=root,
+        env=clean_environment() | environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    )
 
 
 def test_a_full_disk_loses_nothing(trained: Path) -> None:
-    before = {
-        path: path.read_bytes()
-        for path in (trained / "models" / "bundle").rglob("*")
-        if path.is_file()
-    }
+    bundle = trained / "models" / "bundle"
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
     with (trained / "reviews.csv").open("a", encoding="utf-8") as file:
         file.write("a film that was very good and quite superb for us,positive,films\n")
     status = ratchet_json(trained, "status")
     stages = {stage["name"]: stage["state"] for stage in status["stages"]}
     assert (stages["ingest"], stages["validate"]) == ("stale", "clean")
     (first,) = status["model"]["versions"]
-    for most_kilobytes, server in (
-        (8, {}),
-        (150, {}),
-        (150, {"PREFECT_API_URL": prefect_server()}),
-    ):
+    running = {"PREFECT_API_URL": prefect_server()}
+    for most_kilobytes, server in ((8, {}), (150, {}), (150, running)):
         done = train_with_little_room(trained, most_kilobytes, **server)
         assert done.returncode == 2, done.stderr
         assert json.loads(done.stdout)["error"]["type"] in ("StorageError", "RegistryError")
@@ -255,12 +248,12 @@ def test_a_full_disk_loses_nothing(trained: Path) -> None:
         assert {path: path.read_bytes() for path in before} == before
     again = ratchet_json(trained, "train")
     assert (again["state"], again["version"]) == ("trained", 2)
-    assert again["content_key"] != first["content_key"]  # a row more is other data
+    assert again["content_key"] != first["content_key"]  # the data has one more row
 
 
 @pytest.mark.parametrize("command", ["promote", "rollback"])
 def test_a_workspace_without_versions_is_told_at_once(workspace: Workspace, command: str) -> None:
-    """It has no store yet, in which a Prefect server of its own could start."""
+    """It has no store yet in which its own Prefect server could start."""
     done = ratchet(workspace.root, command, code=2, server=False)
     assert "no version is registered" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,7 @@
-"""What a workspace keeps, damaged: `ratchet train` repairs it, or tells in one message; never a traceback, never another model."""
+"""Damaged files of a workspace: `ratchet train` repairs them, or fails with one message.
+
+There is never a traceback, and never another model.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ from tasks.core.files import read_json, read_table, sha256_file
 
 @pytest.fixture(scope="module")
 def pristine(template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(a workspace with nothing to do, a copy of its files): MLflow's addresses hold for the place of the first."""
+    """(a workspace with nothing to do, a copy of its files); MLflow's paths lead to the first."""
     root = copy_workspace(template, tmp_path_factory.mktemp("damaged") / "reviews")
     assert ratchet_json(root, "train")["state"] == "cached"
     return root, Path(shutil.copytree(root, root.parent / "pristine", symlinks=True))
 
 
-# one damage a file, of another kind each time: `python -m benchmarks robustness` has them all
+# one damage a file, of varying kind; `python -m benchmarks robustness` tries them all
 _PATHS = {
     path: [name for name, (of, *_) in DAMAGES.items() if of == path]
     for path in dict.fromkeys(path for path, *_ in DAMAGES.values())
@@ -40,9 +43,8 @@ def test_what_is_damaged_is_repaired_or_told(pristine: tuple[Path, Path], name: 
     shutil.copytree(kept, root, symlinks=True)
     path, damage, outcome = DAMAGES[name]
     damage(root / path)
-    done = fork_ratchet(
-        root, ("train", "--json"), clean_environment() | {"PREFECT_API_URL": prefect_server()}
-    )
+    environment = clean_environment() | {"PREFECT_API_URL": prefect_server()}
+    done = fork_ratchet(root, ("train", "--json"), environment)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == {"repaired": 0, "told": 2}[outcome], done.stdout + done.stderr
     if outcome == "told":
@@ -63,24 +65,25 @@ def test_the_table_of_damages_is_whole() -> None:
 
 def test_reading_says_which_file_is_damaged_and_how(tmp_path: Path) -> None:
     file = tmp_path / "kept.json"
-    for content, says in (
+    for damaged, says in (
         (b"{", "not valid JSON"),
         (b"\xff", "not valid JSON"),
         (b"[1]", "found list"),
         (b"[" * 100_000, "nested"),
     ):
-        file.write_bytes(content)
+        file.write_bytes(damaged)
         with pytest.raises(DamagedError, match=says) as caught:
             read_json(file)
         assert str(file) in caught.value.message
     file.write_text('{"a": {"b": 1}}')
-    found = read_json(file)
-    assert found == {"a": {"b": 1}}
-    assert "c" not in found
-    assert found["a"].get("c") is None
+    content = read_json(file)
+    assert content == {"a": {"b": 1}}
+    assert "c" not in content
+    assert content["a"].get("c") is None
     with pytest.raises(DamagedError, match="there is no 'c'"):
-        found["a"]["c"]
-    assert Environment(autoescape=True).from_string("{{ a.c or 'none' }}").render(found) == "none"
+        content["a"]["c"]
+    template = Environment(autoescape=True).from_string("{{ a.c or 'none' }}")
+    assert template.render(content) == "none"
     with pytest.raises(DamagedError, match="Parquet"):
         read_table(file)
     with pytest.raises(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""The demo's story end to end on a tiny model: every step does what it says, and one that does not is owned up to."""
+"""The demo end to end on a tiny model: every step does what it says, or the demo says so."""
 
 from __future__ import annotations
 
@@ -31,31 +31,28 @@ def demo(
     directory: Path, base: Path, min_value: str, *arguments: str, code: int
 ) -> subprocess.CompletedProcess[str]:
     command = (sys.executable, SCRIPT, str(base), min_value, "demo", *arguments)
-    return run(
-        directory, *command, code=code, PREFECT_API_URL=prefect_server(), TMPDIR=str(directory)
-    )
+    environment = {"PREFECT_API_URL": prefect_server(), "TMPDIR": str(directory)}
+    return run(directory, *command, code=code, **environment)
 
 
 def test_every_step_comes_out_as_told(base_dir: Path, tmp_path: Path) -> None:
-    told = json.loads(demo(tmp_path, base_dir, "null", "--keep", "kept", "--json", code=0).stdout)
-    steps: list[dict[str, Any]] = told["steps"]
+    done = demo(tmp_path, base_dir, "null", "--keep", "kept", "--json", code=0)
+    story = json.loads(done.stdout)
+    steps: list[dict[str, Any]] = story["steps"]
     assert [step["title"] for step in steps] == TITLES
     assert all(step["held"] for step in steps)
-    assert told["held"]
+    assert story["held"]
     bad, first, shuffled, better, back, no_op, ledger = (step["facts"] for step in steps)
 
-    assert (bad["rows"], bad["kept"], len(bad["quarantined"])) == (
-        tiny_story.FIRST + len(BAD_LINES),
-        tiny_story.FIRST,
-        len(BAD_LINES),
-    )
+    good_rows, bad_rows = tiny_story.FIRST, len(BAD_LINES)
+    assert (bad["rows"], bad["kept"]) == (good_rows + bad_rows, good_rows)
+    assert len(bad["quarantined"]) == bad_rows
     assert all(entry["reason"] for entry in bad["quarantined"])
     assert (first["outcome"], first["champion"]) == ("promoted", 1)
     assert (shuffled["outcome"], shuffled["version"], shuffled["champion"]) == ("refused", 2, 1)
     assert shuffled["numbers"]["p_value"] < shuffled["numbers"]["level"]
-    assert (
-        shuffled["gates"]["high-water mark"] == "not applicable"
-    )  # the champion is the best so far: it is not scored twice
+    # the champion is the best so far, and is not scored twice
+    assert shuffled["gates"]["high-water mark"] == "not applicable"
     assert (better["outcome"], better["champion"]) == ("promoted", 3)
     low, high = better["numbers"]["interval"]
     assert 0 < low < better["numbers"]["difference"] < high
@@ -64,19 +61,15 @@ def test_every_step_comes_out_as_told(base_dir: Path, tmp_path: Path) -> None:
 
     outcomes = [(decision["outcome"], decision["version"]) for decision in ledger["decisions"]]
     assert outcomes == [("promoted", 1), ("refused", 2), ("promoted", 3), ("rolled back", 1)]
-    # what it left behind is a workspace like any other, and agrees
+    # the kept directory is a workspace like any other, and agrees
     kept = tmp_path / "kept"
-    assert [decision["id"] for decision in ratchet_json(kept, "history")] == [
-        decision["id"] for decision in ledger["decisions"]
-    ]
-    aliases = {
-        version["version"]: version["aliases"]
-        for version in ratchet_json(kept, "status")["model"]["versions"]
-    }
+    ids = [decision["id"] for decision in ledger["decisions"]]
+    assert [decision["id"] for decision in ratchet_json(kept, "history")] == ids
+    versions = ratchet_json(kept, "status")["model"]["versions"]
+    aliases = {version["version"]: version["aliases"] for version in versions}
     assert aliases == {1: ["champion"], 2: [], 3: ["challenger"]}
-    assert "labels=[negative, neutral, positive]: a misspelt label" in (
-        kept / "params.yaml"
-    ).read_text(encoding="utf-8")
+    params = (kept / "params.yaml").read_text(encoding="utf-8")
+    assert "labels=[negative, neutral, positive]: a misspelt label" in params
 
 
 def test_a_step_that_comes_out_otherwise_ends_the_story_with_code_1(
@@ -103,7 +96,8 @@ def test_shuffling_moves_labels_and_nothing_else() -> None:
     shuffled = shuffle_labels(rows, 0)
     assert [text for text, _ in shuffled] == [text for text, _ in rows]
     assert sorted(label for _, label in shuffled) == sorted(label for _, label in rows)
-    assert 25 < sum(one == other for one, other in zip(rows, shuffled, strict=True)) < 75
+    unchanged = sum(old == new for old, new in zip(rows, shuffled, strict=True))
+    assert 25 < unchanged < 75
 
 
 @pytest.mark.parametrize("count", [3, 7, 8, 100])
@@ -118,12 +112,9 @@ def test_a_cut_base_has_the_lowest_layers_as_they_were(base_dir: Path, tmp_path:
     from safetensors.numpy import load_file
 
     cut_base(base_dir, tmp_path / "cut", 1)
-    whole, cut = (
-        load_file(base_dir / "model.safetensors"),
-        load_file(tmp_path / "cut" / "model.safetensors"),
-    )
+    whole = load_file(base_dir / "model.safetensors")
+    cut = load_file(tmp_path / "cut" / "model.safetensors")
     assert all((whole[name] == values).all() for name, values in cut.items())
     assert {name for name in whole if "layer.1." in name} == set(whole) - set(cut)
-    assert (tmp_path / "cut" / "tokenizer.json").read_bytes() == (
-        base_dir / "tokenizer.json"
-    ).read_bytes()
+    tokenizers = (directory / "tokenizer.json" for directory in (base_dir, tmp_path / "cut"))
+    assert len({tokenizer.read_bytes() for tokenizer in tokenizers}) == 1

@@ -1,4 +1,4 @@
-"""deploy/: what can be checked of it without a Docker engine."""
+"""deploy/, as far as it can be checked without a Docker engine."""
 
 from __future__ import annotations
 
@@ -20,51 +20,40 @@ def services() -> dict[str, Any]:
 
 
 def test_the_compose_file_follows_the_compose_specification() -> None:
-    command = [
-        str(Path(sys.executable).parent / "check-jsonschema"),
-        "--builtin-schema",
-        "vendor.compose-spec",
-        str(COMPOSE),
-    ]
+    checker = str(Path(sys.executable).parent / "check-jsonschema")
+    command = [checker, "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_image_is_pinned() -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
     images = {service["image"] for service in services().values()}
-    images |= set(
-        re.findall(r"^FROM (\S+)", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE)
-    )
+    images |= set(re.findall(r"^FROM (\S+)", dockerfile, flags=re.MULTILINE))
     assert len(images) == 4
     for image in images:
         assert re.fullmatch(r"[\w./-]+:\d[\w.-]+", image), image
 
 
 def test_the_readme_explains_every_variable_and_secrets_have_no_default() -> None:
-    found = VARIABLES.findall(COMPOSE.read_text())
+    variables = VARIABLES.findall(COMPOSE.read_text())
     explained = re.findall(r"`(\w+)`", (DEPLOY / "README.md").read_text())
-    assert {name for name, _ in found} <= set(explained)
-    asked_for = {name for name, default in found if default.startswith(":?")}
-    assert asked_for == {
-        "POSTGRES_PASSWORD",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "WORKSPACE",
-    }
-    assert {name for name, default in found if default.startswith(":-")} == {
-        "BIND_ADDRESS",
-        "PUBLIC_HOST",
-    }
+    assert {name for name, _ in variables} <= set(explained)
+    required = {name for name, default in variables if default.startswith(":?")}
+    keys = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    assert required == {"POSTGRES_PASSWORD", *keys, "WORKSPACE"}
+    with_default = {name for name, default in variables if default.startswith(":-")}
+    assert with_default == {"BIND_ADDRESS", "PUBLIC_HOST"}
 
 
 def test_a_service_waits_until_what_it_needs_is_healthy_or_done() -> None:
     known = services()
-    found = {
+    dependencies = {
         (needed, condition["condition"], "healthcheck" in known[needed])
         for service in known.values()
         for needed, condition in service.get("depends_on", {}).items()
     }
-    assert found == {
+    assert dependencies == {
         ("postgres", "service_healthy", True),
         ("s3", "service_healthy", True),
         ("buckets", "service_completed_successfully", False),

@@ -1,4 +1,4 @@
-"""The main job through the command line, on a tiny model and real stores."""
+"""Training and prediction through the command line, on a tiny model and real stores."""
 
 from __future__ import annotations
 
@@ -27,26 +27,19 @@ def test_train_says_what_ships_why_and_what_to_know(template: Path) -> None:
 
     first = json.loads((template / ".ratchet" / "first.json").read_text())
     verified = json.loads((template / "reports" / "verification.json").read_text())
+    evaluated = json.loads((template / "reports" / "evaluation.json").read_text())
     ships = first["ships"]
     assert ships["recipe"] == first["recipe"] == verified["shipped"]
     assert ships["why"] == verified["reason"]
-    assert first["notes"] == [
-        *json.loads((template / "reports" / "evaluation.json").read_text())["notes"],
-        *verified["notes"],
-    ]
-    assert [one["recipe"] for one in ships["candidates"]] == ["fp32", "int8-dynamic"]
-    assert [one["recipe"] for one in ships["candidates"] if one["verdict"] == "ships"] == [
-        ships["recipe"]
-    ]
-    assert all(
-        one["reason"] and one["verdict"] in ("ships", "passed", "rejected")
-        for one in ships["candidates"]
-    )
-    fields = TrainResult.__dataclass_fields__
-    result = TrainResult(
-        **{name: first[name] for name in fields}
-        | {"notes": ["The temperature ended at its bound."]}
-    )
+    assert first["notes"] == [*evaluated["notes"], *verified["notes"]]
+    assert [candidate["recipe"] for candidate in ships["candidates"]] == ["fp32", "int8-dynamic"]
+    by_verdict: dict[str, list[str]] = {"ships": [], "passed": [], "rejected": []}
+    for candidate in ships["candidates"]:
+        assert candidate["reason"]
+        by_verdict[candidate["verdict"]].append(candidate["recipe"])
+    assert by_verdict["ships"] == [ships["recipe"]]
+    values = {name: first[name] for name in TrainResult.__dataclass_fields__}
+    result = TrainResult(**values | {"notes": ["The temperature ended at its bound."]})
     with console.capture() as captured:
         print_training(Workspace(template), result, 1.0, 0.5)
     assert f"Ships: {verified['reason']}" in captured.get()
@@ -89,42 +82,33 @@ def test_status_says_what_there_is(trained: Path) -> None:
     assert {stage["state"] for stage in status["stages"]} == {"clean"}
     (version,) = status["model"]["versions"]
     assert version["aliases"] == ["challenger"]
-    assert version["metrics"]["macro_f1"] == pytest.approx(
-        json.loads((trained / "reports" / "metrics.json").read_text())["macro_f1"]
-    )
+    metrics = json.loads((trained / "reports" / "metrics.json").read_text())
+    assert version["metrics"]["macro_f1"] == pytest.approx(metrics["macro_f1"])
     assert len(version["content_key"]) == 64
     run(trained, "rm", "-rf", "models/bundle")
-    assert {stage["name"]: stage["state"] for stage in ratchet_json(trained, "status")["stages"]}[
-        "verify"
-    ] == "missing"
+    assert states(ratchet_json(trained, "status"))["verify"] == "missing"
     assert "1" in ratchet(trained, "status").stdout
 
 
 def test_predictions_of_the_registered_version(trained: Path) -> None:
-    good, bad = ratchet_json(trained, "predict", "a good and lovely film", "a bad, broken phone")
+    text = "a good and lovely film"
+    good, bad = ratchet_json(trained, "predict", text, "a bad, broken phone")
     assert (good["predicted_label"], bad["predicted_label"]) == ("positive", "negative")
-    assert good["text"] == "a good and lovely film"
+    assert good["text"] == text
     assert sum(good["predicted_scores"].values()) == pytest.approx(1)
     assert good["predicted_score"] == max(good["predicted_scores"].values())
-    # one text each: a dynamic recipe's last digits depend on the texts beside it
-    alone = ratchet_json(trained, "predict", "--alias", "challenger", "a good and lovely film")
-    assert (
-        ratchet_json(trained, "predict", "--bundle", "models/bundle", "a good and lovely film")
-        == alone
-    )
+    # one text each: a dynamic recipe's last digits depend on the other texts of the batch
+    alone = ratchet_json(trained, "predict", "--alias", "challenger", text)
+    assert ratchet_json(trained, "predict", "--bundle", "models/bundle", text) == alone
     assert alone[0]["predicted_scores"] == pytest.approx(good["predicted_scores"], abs=0.01)
 
 
 def test_the_registered_model_loads_without_the_workspace(trained: Path, tmp_path: Path) -> None:
     script = (
         "import mlflow, pandas as pd; model = mlflow.pyfunc.load_model('models:/tiny@challenger');"
-        "print(model.predict(pd.DataFrame({'text': ['a good and lovely film']}))['predicted_label'][0])"
+        "rows = pd.DataFrame({'text': ['a good and lovely film']});"
+        "print(model.predict(rows)['predicted_label'][0])"
     )
-    done = run(
-        tmp_path,
-        "python",
-        "-c",
-        script,
-        MLFLOW_TRACKING_URI=f"sqlite:///{trained}/.ratchet/mlflow.db",
-    )
+    uri = f"sqlite:///{trained}/.ratchet/mlflow.db"
+    done = run(tmp_path, "python", "-c", script, MLFLOW_TRACKING_URI=uri)
     assert done.stdout.split()[-1] == "positive"

@@ -1,4 +1,7 @@
-"""The README's commands are run as they stand, only what would take minutes is made small; those of docs/ exist; links lead somewhere."""
+"""The README's commands work, those of docs/ exist, and links lead somewhere.
+
+The README's commands run as written, except for the learning rate, on tiny data and a tiny model.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ COMMANDS = [
     if line.strip()
 ]
 
-# so little data shows little: the gates are asked for less, not for nothing
+# little data is weak evidence: the gates ask for less, but not for nothing
 EASY = (
     "promotion.max_ece=0.9",
     "promotion.min_pass_rates={invariance: 0.3, directional: 0.3, minimum_functionality: null}",
@@ -37,13 +40,10 @@ def test_the_readme_has_commands() -> None:
     assert {command[0] for command in COMMANDS} == {"make", "ratchet"}
 
 
-@pytest.mark.parametrize(
-    "target",
-    sorted(
-        {command[1] for command in COMMANDS if command[0] == "make"}
-        | {"lint", "docs-check", "clean"}
-    ),
-)
+TARGETS = {command[1] for command in COMMANDS if command[0] == "make"}
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS | {"lint", "docs-check", "clean"}))
 def test_make_knows_its_targets(target: str) -> None:
     run(ROOT, "make", "--dry-run", target)
 
@@ -53,9 +53,8 @@ def test_the_commands_work_in_their_order(base_dir: Path, tmp_path: Path) -> Non
     write_csv(tmp_path / "new.csv", {"text": ["a good and lovely film", "a bad, broken phone"]})
     done = []
     for command in (command for command in COMMANDS if command[0] == "ratchet"):
-        arguments = [
-            word.replace("3e-5", "3e-3") for word in command[1:]
-        ]  # at 3e-5 the tiny model learns nothing, and is refused
+        # at 3e-5 the tiny model learns nothing, and is refused
+        arguments = [word.replace("3e-5", "3e-3") for word in command[1:]]
         if arguments[0] == "init":
             done.append(ratchet(tmp_path, *arguments, "--base-model", str(base_dir)).stdout)
             save_overrides(tmp_path / "reviews" / "params.yaml", (*FAST, *EASY))
@@ -78,13 +77,11 @@ def page_name(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_what_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for name in re.findall(
-        r"`((?:tasks|tests|flows|applications|benchmarks|examples)/[\w./]+)`", text
-    ):
+    folders = "tasks|tests|flows|applications|benchmarks|examples"
+    for name in re.findall(rf"`((?:{folders})/[\w./]+)`", text):
         assert (ROOT / name).exists(), name
-    for target in re.findall(
-        r"\]\((?!https?:)([^)]+)\)", re.sub(r"```.*?```", "", text, flags=re.S)
-    ):
+    prose = re.sub(r"```.*?```", "", text, flags=re.S)
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", prose):
         name, _, anchor = target.partition("#")
         file = (page.parent / name).resolve() if name else page
         assert file.exists(), target
@@ -92,14 +89,14 @@ def test_what_a_page_names_is_there(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Those of its headings, as GitHub makes them."""
+    """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_the_commands_of_a_page_are_ones_that_exist(page: Path) -> None:
-    """Each `ratchet …` of a block, options included; what they do is for other tests."""
+    """Every `ratchet …` of a code block is parsed, options included, but not run."""
     from typer.main import get_command
 
     import flows.cli.main  # noqa: F401, the commands join the app
@@ -116,9 +113,8 @@ def test_the_commands_of_a_page_are_ones_that_exist(page: Path) -> None:
             if words[:1] != ["ratchet"]:
                 continue
             context = root.make_context("ratchet", words[1:])
-            name, command, rest = root.resolve_command(
-                context, [*context._protected_args, *context.args]
-            )  # typer's own name for them
+            arguments = [*context._protected_args, *context.args]  # typer's own name for them
+            name, command, rest = root.resolve_command(context, arguments)
             assert command is not None, line
             command.make_context(name, rest, parent=context)
 
@@ -130,10 +126,9 @@ def test_the_references_are_what_the_schema_and_the_commands_say() -> None:
 def test_the_stage_table_is_complete() -> None:
     from tasks.pipeline import STAGES
 
+    page = (ROOT / "docs" / "stages.md").read_text(encoding="utf-8")
     for stage in STAGES:
-        assert re.search(
-            rf"^\| {stage.name} \|", (ROOT / "docs" / "stages.md").read_text(encoding="utf-8"), re.M
-        ), stage.name
+        assert re.search(rf"^\| {stage.name} \|", page, re.M), stage.name
 
 
 def test_nothing_is_left_to_fill_in() -> None:

@@ -1,4 +1,4 @@
-"""With a team's stores: MLflow and Prefect on PostgreSQL, MLflow behind its server, DVC with a second remote."""
+"""A team's stores: MLflow's and Prefect's servers on PostgreSQL, DVC with a second remote."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tasks.core.files import sha256_file
 from tasks.lifecycle.registry import CONTENT_KEY
 
 CACHED = dict.fromkeys(STAGES, "cached")
-# bit for bit, on machines of one type; the rest says how long things took
+# identical bytes on machines of one type; the other outs hold durations
 REPRODUCIBLE = {
     "data/raw",
     "data/valid",
@@ -76,7 +76,10 @@ def stores(
 
 @pytest.fixture(scope="module")
 def shared(template: Path, stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained workspace whose model the team's MLflow holds as version 1, and nothing of it its own disk; copy it, do not change it."""
+    """A trained workspace whose model is version 1 in the team's MLflow.
+
+    It has no registry or artifacts of its own. Copy it, do not change it.
+    """
     root = copied(template, tmp_path_factory.mktemp("shared"))
     result = ratchet_json(root, "train", **stores.environment)
     assert (states(result), result["version"]) == (CACHED, 1)
@@ -85,8 +88,8 @@ def shared(template: Path, stores: Stores, tmp_path_factory: pytest.TempPathFact
     return root
 
 
-def copied(workspace: Path, place: Path) -> Path:
-    return shutil.copytree(workspace, place / "reviews", symlinks=True)
+def copied(workspace: Path, parent: Path) -> Path:
+    return shutil.copytree(workspace, parent / "reviews", symlinks=True)
 
 
 def start_training(root: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -101,38 +104,33 @@ def start_training(root: Path, *arguments: str, **environment: str) -> subproces
 
 
 def versions(server: Server) -> dict[int, dict[str, str]]:
-    """Tags of each version that the MLflow server holds."""
-    found = httpx.get(
-        f"{server.url}/api/2.0/mlflow/model-versions/search", params={"filter": "name = 'tiny'"}
-    ).json()
+    """Tags of each version on the MLflow server."""
+    url = f"{server.url}/api/2.0/mlflow/model-versions/search"
+    answer = httpx.get(url, params={"filter": "name = 'tiny'"}).json()
     return {
         int(version["version"]): {tag["key"]: tag["value"] for tag in version["tags"]}
-        for version in found["model_versions"]
+        for version in answer["model_versions"]
     }
 
 
 def test_two_machines_that_register_one_model_at_once_on_postgresql_make_one_version(
     template: Path, stores: Stores, postgres: Postgres, tmp_path: Path
 ) -> None:
-    environment = stores.environment | {
-        "MLFLOW_TRACKING_URI": f"postgresql+psycopg2://{postgres.make_database()}"
-    }
+    uri = f"postgresql+psycopg2://{postgres.make_database()}"
+    environment = stores.environment | {"MLFLOW_TRACKING_URI": uri}
     roots = [copied(template, tmp_path / name) for name in ("one", "other")]
-    assert (
-        ratchet_json(roots[0], "status", **environment)["model"]["versions"] == []
-    )  # this makes MLflow's tables
-    told = [
-        process.communicate(timeout=200)
-        for process in [start_training(root, **environment) for root in roots]
-    ]
-    results = [json.loads(out) for out, _ in told]
-    assert [result.get("error") for result in results] == [None, None], told
+    status = ratchet_json(roots[0], "status", **environment)  # this makes MLflow's tables
+    assert status["model"]["versions"] == []
+    processes = [start_training(root, **environment) for root in roots]
+    outputs = [process.communicate(timeout=200) for process in processes]
+    results = [json.loads(out) for out, _ in outputs]
+    assert [result.get("error") for result in results] == [None, None], outputs
     assert len({(result["version"], result["content_key"]) for result in results}) == 1
     again = ratchet_json(roots[1], "train", **environment)
     assert (again["state"], again["version"]) == ("cached", results[0]["version"])
     (version,) = ratchet_json(roots[0], "status", **environment)["model"]["versions"]
     assert (version["version"], version["aliases"]) == (results[0]["version"], ["challenger"])
-    # the direct way leaves artifacts on the disk of the machine that made the version
+    # without MLflow's server, artifacts stay on the disk of the machine that made the version
     maker = roots[[result["state"] for result in results].index("trained")]
     assert ratchet_json(maker, "predict", "a good day", **environment)[0]["predicted_label"]
 
@@ -142,15 +140,11 @@ def test_the_bundle_comes_through_the_server_where_the_disk_has_none(
 ) -> None:
     root = copied(shared, tmp_path)
     shutil.rmtree(root / "models")
-    said = ratchet_json(
-        root, "predict", "a good day", "--alias", "challenger", **stores.environment
-    )
+    command = ("predict", "a good day", "--alias", "challenger")
+    answer = ratchet_json(root, *command, **stores.environment)
     (copy,) = (root / ".ratchet" / "downloads").glob("*/bundle/model.onnx")
     flip(copy)  # a damaged copy is downloaded again
-    assert (
-        ratchet_json(root, "predict", "a good day", "--alias", "challenger", **stores.environment)
-        == said
-    )
+    assert ratchet_json(root, *command, **stores.environment) == answer
 
 
 @pytest.mark.usefixtures("shared")
@@ -158,12 +152,12 @@ def test_a_version_names_its_prefect_run_on_postgresql_which_says_how_each_stage
     stores: Stores,
 ) -> None:
     flow_run_id = versions(stores.mlflow)[1]["prefect.flow_run_id"]
-    for _ in range(40):  # the client sends states after the fact
-        found = task_states(stores.environment["PREFECT_API_URL"], flow_run_id)
-        if len(found) > len(STAGES):
+    for _ in range(40):  # Prefect's client sends states with a delay
+        shown = task_states(stores.environment["PREFECT_API_URL"], flow_run_id)
+        if len(shown) > len(STAGES):
             break
         time.sleep(0.25)
-    assert found == dict.fromkeys(STAGES, "Cached") | {"register": "Completed"}
+    assert shown == dict.fromkeys(STAGES, "Cached") | {"register": "Completed"}
 
 
 def test_a_server_killed_while_it_registers_costs_one_message_and_a_repeat(
@@ -171,9 +165,8 @@ def test_a_server_killed_while_it_registers_costs_one_message_and_a_repeat(
 ) -> None:
     root = copied(shared, tmp_path)
     overrides = ("-S", "evaluate.min_slice_rows=5")  # another content key
-    environment = stores.environment | {
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"
-    }  # a test does not wait a restart out
+    # the test does not wait for a restart
+    environment = stores.environment | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
     before = versions(stores.mlflow)
     process = start_training(root, *overrides, **environment)
     wait_for_a_new_row(stores.mlflow_database, "logged_models")  # the model is being logged
@@ -188,9 +181,9 @@ def test_a_server_killed_while_it_registers_costs_one_message_and_a_repeat(
     stores.mlflow.wait("/health")
     result = ratchet_json(root, "train", *overrides, **environment)
     after = versions(stores.mlflow)
-    assert [
-        number for number, tags in after.items() if tags[CONTENT_KEY] == result["content_key"]
-    ] == [result["version"]]
+    content_key = result["content_key"]
+    same_key = [number for number, tags in after.items() if tags[CONTENT_KEY] == content_key]
+    assert same_key == [result["version"]]
     assert after.keys() - before.keys() == {result["version"]}
 
 
@@ -229,12 +222,10 @@ def test_a_clone_pulls_everything_from_a_second_remote_and_reproduces_the_model(
     assert states(again) == dict.fromkeys(STAGES, "ran")
     assert again["content_key"] == cached["content_key"]
     assert versions(stores.mlflow) == before
-    # what `dvc diff` prints for people: the outs that differ from the commit's dvc.lock
-    differing = {
-        out["path"].rstrip("/")
-        for out in json.loads(run(clone, "dvc", "diff", "--json").stdout)["modified"]
-    }
+    # the outs that differ from the commit's dvc.lock
+    modified = json.loads(run(clone, "dvc", "diff", "--json").stdout)["modified"]
+    differing = {out["path"].rstrip("/") for out in modified}
     assert not differing & REPRODUCIBLE
-    assert "reports/training.json" in differing  # it holds seconds: the comparison is a real one
+    assert "reports/training.json" in differing  # it holds seconds: the stage did run again
     weights = "models/checkpoint/model.safetensors"
     assert sha256_file(clone / weights) == sha256_file(root / weights)
