@@ -1,4 +1,4 @@
-"""What `ratchet init` takes a file for is what ingest can read of it, whatever its format; labels are never ignored or printed."""
+"""What `ratchet init` guesses of a file, in any format, ingest can read; labels never get lost."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ SEVERAL, ONE = "multi-label-classification", "text-classification"
 
 
 def cycle(values: list[Any]) -> list[Any]:
-    """As many as there are texts."""
+    """Repeat the values until there is one for each text."""
     return [values[i % len(values)] for i in range(len(TEXT))]
 
 
 def write(path: Path, columns: dict[str, list[Any]]) -> Path:
-    rows = [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
+    records = zip(*columns.values(), strict=True)
+    rows = [dict(zip(columns, record, strict=True)) for record in records]
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
     elif path.suffix == ".jsonl":
@@ -51,26 +50,14 @@ def guessed(path: Path) -> Guess:
 
 
 def taken(path: Path, **settings: Any) -> tuple[Guess, list[dict[str, Any]], set[str]]:
-    """(guess, rows, reasons of those set aside) of a file that is read as it is guessed."""
-    found, root = guessed(path), path.parent
-    ingest = IngestParams.model_validate(
-        {
-            "sources": [{"url": str(path)}],
-            "columns": dict(found.columns),
-            **found.reading,
-            **settings,
-        }
-    )
-    read_sources(
-        root / "raw",
-        problem=found.problem,
-        ingest=ingest,
-        root=root,
-        cache=root / "cache",
-        report=silent,
-    )
-    aside = {entry["reason"] for entry in read_jsonl(root / "raw" / "quarantine.jsonl")}
-    return found, pq.read_table(root / "raw" / "rows.parquet").to_pylist(), aside
+    """Read a file as `ratchet init` guesses; (guess, rows, reasons of quarantined records)."""
+    guess, root = guessed(path), path.parent
+    raw, cache = root / "raw", root / "cache"
+    values = {"sources": [{"url": str(path)}], "columns": dict(guess.columns)}
+    ingest = IngestParams.model_validate({**values, **guess.reading, **settings})
+    read_sources(raw, problem=guess.problem, ingest=ingest, root=root, cache=cache, report=silent)
+    aside = {entry["reason"] for entry in read_jsonl(raw / "quarantine.jsonl")}
+    return guess, pq.read_table(raw / "rows.parquet").to_pylist(), aside
 
 
 # --- several labels ---
@@ -83,16 +70,13 @@ def taken(path: Path, **settings: Any) -> tuple[Guess, list[dict[str, Any]], set
 def test_lists_of_plain_values_are_several_labels_in_every_format(
     name: str, values: list[Any], tmp_path: Path
 ) -> None:
-    found, rows, aside = taken(write(tmp_path / name, {"text": TEXT, "topics": cycle(values)}))
-    wanted = [
-        [str(item).lower() if isinstance(item, bool) else str(item) for item in value]
-        for value in values
+    guess, rows, aside = taken(write(tmp_path / name, {"text": TEXT, "topics": cycle(values)}))
+    names = {False: "false", True: "true"}
+    expected = [
+        [names[item] if isinstance(item, bool) else str(item) for item in value] for value in values
     ]
-    assert (found.problem, [row["labels"] for row in rows], aside) == (
-        SEVERAL,
-        cycle(wanted),
-        set(),
-    )
+    assert (guess.problem, aside) == (SEVERAL, set())
+    assert [row["labels"] for row in rows] == cycle(expected)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +92,8 @@ def test_lists_that_cannot_be_read_do_not_hide_the_labels(
     bad: str, says: str, tmp_path: Path
 ) -> None:
     for values in (["['x']"] * 59 + [bad], cycle(["['x']", "['y', 'x']", bad])):
-        found, rows, aside = taken(write(tmp_path / "a.csv", {"text": TEXT, "topics": values}))
-        assert (found.problem, len(rows)) == (SEVERAL, len(TEXT) - values.count(bad))
+        guess, rows, aside = taken(write(tmp_path / "a.csv", {"text": TEXT, "topics": values}))
+        assert (guess.problem, len(rows)) == (SEVERAL, len(TEXT) - values.count(bad))
         assert len(aside) == 1
         assert says in aside.pop()
 
@@ -131,30 +115,23 @@ def test_labels_in_objects_are_refused_not_ignored(values: list[Any], tmp_path: 
 def test_measurements_in_lists_are_no_labels(tmp_path: Path) -> None:
     vectors = [[i / 7, i / 3] for i in range(60)]
     boxes = [[i, 2 * i, 3 * i] for i in range(60)]
-    assert (
-        guessed(
-            write(tmp_path / "a.parquet", {"text": TEXT, "vector": vectors, "box": boxes})
-        ).problem
-        == "masked-lm"
-    )
+    path = write(tmp_path / "a.parquet", {"text": TEXT, "vector": vectors, "box": boxes})
+    assert guessed(path).problem == "masked-lm"
 
 
 @pytest.mark.parametrize(
     "values", [["{'x', 'y'}", "('x',)", "['y']", "set()"], ["('x', 'y')", "{'x'}", "('y',)", "()"]]
 )
 def test_sets_and_tuples_are_read_as_lists(values: list[str], tmp_path: Path) -> None:
-    found, rows, aside = taken(write(tmp_path / "a.csv", {"text": TEXT, "topics": cycle(values)}))
-    assert (found.problem, [row["labels"] for row in rows], aside) == (
-        SEVERAL,
-        cycle([["x", "y"], ["x"], ["y"], []]),
-        set(),
-    )
+    guess, rows, aside = taken(write(tmp_path / "a.csv", {"text": TEXT, "topics": cycle(values)}))
+    assert (guess.problem, aside) == (SEVERAL, set())
+    assert [row["labels"] for row in rows] == cycle([["x", "y"], ["x"], ["y"], []])
 
 
 def test_labels_in_brackets_are_no_lists(tmp_path: Path) -> None:
     for labels in (["[POS]", "[NEG]"], ["(18, 25]", "(25, 40]"], ["(other)", "(none)"]):
-        found, rows, _ = taken(write(tmp_path / "a.csv", {"text": TEXT, "age": cycle(labels)}))
-        assert (found.problem, [row["label"] for row in rows]) == (ONE, cycle(labels))
+        guess, rows, _ = taken(write(tmp_path / "a.csv", {"text": TEXT, "age": cycle(labels)}))
+        assert (guess.problem, [row["label"] for row in rows]) == (ONE, cycle(labels))
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
@@ -164,25 +141,21 @@ def test_labels_in_brackets_are_no_lists(tmp_path: Path) -> None:
 def test_flags_of_which_some_are_missing_are_still_several_labels(
     name: str, values: list[Any], tmp_path: Path
 ) -> None:
-    columns = {
-        "text": TEXT,
-        "toxic": cycle(values),
-        "rude": cycle([values[0], *[value for value in values[1:] if value is not None]]),
-    }
-    found, rows, aside = taken(write(tmp_path / name, columns))
-    assert (found.problem, found.columns["labels"]) == (SEVERAL, ("toxic", "rude"))
+    known = [value for value in values if value is not None]
+    columns = {"text": TEXT, "toxic": cycle(values), "rude": cycle(known)}
+    guess, rows, aside = taken(write(tmp_path / name, columns))
+    assert (guess.problem, guess.columns["labels"]) == (SEVERAL, ("toxic", "rude"))
     assert len(rows) == 40
-    assert aside == {
-        "toxic: missing, which is neither 0 nor 1; `ingest.query` can say what it means"
-    }
+    reason = "toxic: missing, which is neither 0 nor 1; `ingest.query` can say what it means"
+    assert aside == {reason}
     assert rows[0]["labels"] == ["toxic", "rude"]
 
 
 # --- entities ---
 
 ENTITIES = tagged_rows(60)
-KINDS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
-NUMBERED = [[KINDS.index(tag) for tag in tags] for tags in ENTITIES["tags"]]
+TAGS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+NUMBERED = [[TAGS.index(tag) for tag in tags] for tags in ENTITIES["tags"]]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
@@ -190,18 +163,15 @@ NUMBERED = [[KINDS.index(tag) for tag in tags] for tags in ENTITIES["tags"]]
 def test_numbers_of_tags_ask_for_names_in_every_format(
     name: str, number: type, tmp_path: Path
 ) -> None:
-    tags = [[number(tag) for tag in some] for some in NUMBERED]
+    tags = [[number(tag) for tag in row] for row in NUMBERED]
     path = write(tmp_path / name, {"tokens": ENTITIES["tokens"], "ner_tags": tags})
     with pytest.raises((ParamsError, DataError)) as error:
         taken(path)
     assert "init --tags" in str(error.value)
-    found, rows, aside = taken(path, tag_names=KINDS)
-    assert (found.problem, [row["tags"] for row in rows], aside) == (
-        "token-classification",
-        ENTITIES["tags"],
-        set(),
-    )
-    _, rows, aside = taken(path, tag_names=KINDS[:3])
+    guess, rows, aside = taken(path, tag_names=TAGS)
+    assert (guess.problem, aside) == ("token-classification", set())
+    assert [row["tags"] for row in rows] == ENTITIES["tags"]
+    _, rows, aside = taken(path, tag_names=TAGS[:3])
     assert all("PER" not in str(row["tags"]) for row in rows)
     assert "tag numbers that `ingest.tag_names` does not name" in aside.pop()
 
@@ -211,20 +181,16 @@ def test_numbers_of_tags_ask_for_names_in_every_format(
 def test_tags_in_one_text_are_read_where_they_fit_the_words(
     between: str, as_list: bool, tmp_path: Path
 ) -> None:
-    words = ENTITIES["tokens"] if as_list else [" ".join(some) for some in ENTITIES["tokens"]]
-    tags = [between.join(some) for some in ENTITIES["tags"]]
-    found, rows, aside = taken(write(tmp_path / "a.csv", {"sentence": words, "tags": tags}))
-    assert (found.problem, [row["tags"] for row in rows], aside) == (
-        "token-classification",
-        ENTITIES["tags"],
-        set(),
-    )
+    words = ENTITIES["tokens"] if as_list else [" ".join(tokens) for tokens in ENTITIES["tokens"]]
+    tags = [between.join(row) for row in ENTITIES["tags"]]
+    guess, rows, aside = taken(write(tmp_path / "a.csv", {"sentence": words, "tags": tags}))
+    assert (guess.problem, aside) == ("token-classification", set())
+    assert [row["tags"] for row in rows] == ENTITIES["tags"]
     assert [row["tokens"] for row in rows] == ENTITIES["tokens"]
-    short = [*tags[:-1], between.join(["O", "B-PER"] * 20)]
-    _, rows, aside = taken(write(tmp_path / "b.csv", {"sentence": words, "tags": short}))
-    assert as_list or aside == {
-        "sentence: tags without a list of words: 40 tags, 14 words separated by blanks"
-    }
+    misfit = [*tags[:-1], between.join(["O", "B-PER"] * 20)]
+    _, rows, aside = taken(write(tmp_path / "b.csv", {"sentence": words, "tags": misfit}))
+    reason = "sentence: tags without a list of words: 40 tags, 14 words separated by blanks"
+    assert as_list or aside == {reason}
 
 
 def test_words_a_row_are_no_sentences_of_one_word(tmp_path: Path) -> None:
@@ -248,18 +214,18 @@ def annotated(kind: str, **more: Any) -> list[dict[str, Any]]:
 
 def test_what_label_studio_exports_is_spans_only_where_it_is(tmp_path: Path) -> None:
     data = [{"text": text} for text in TEXT]
+    choices = {"data": data, "annotations": [annotated("choices")] * 60}
     with pytest.raises(ParamsError, match="choices: classes of whole texts, not spans"):
-        guessed(
-            write(tmp_path / "a.jsonl", {"data": data, "annotations": [annotated("choices")] * 60})
-        )
-    some = [
+        guessed(write(tmp_path / "a.jsonl", choices))
+    annotations = [
         *[annotated("labels")] * 57,
         annotated("choices"),
         annotated("labels", was_cancelled=True),
         [{"id": 1, "result": []}],
     ]
-    found, rows, aside = taken(write(tmp_path / "b.jsonl", {"data": data, "annotations": some}))
-    assert (found.problem, len(rows), rows[-1]["entities"]) == ("token-classification", 58, [])
+    mixed = {"data": data, "annotations": annotations}
+    guess, rows, aside = taken(write(tmp_path / "b.jsonl", mixed))
+    assert (guess.problem, len(rows), rows[-1]["entities"]) == ("token-classification", 58, [])
     assert aside == {
         "data.text: an annotation of type choices, which is not a span",
         "data.text: the annotator skipped the text",
@@ -269,15 +235,13 @@ def test_what_label_studio_exports_is_spans_only_where_it_is(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv"])
 @pytest.mark.parametrize("kind", ["spans", "label"])
 def test_rows_that_an_annotator_let_go_are_set_aside(name: str, kind: str, tmp_path: Path) -> None:
-    held: list[Any] = (
-        [[{"start": 0, "end": 1, "label": "PER"}]] * 60 if kind == "spans" else cycle(["x", "y"])
-    )
-    columns = {
+    spans = [{"start": 0, "end": 1, "label": "PER"}]
+    columns: dict[str, list[Any]] = {
         "text": TEXT,
         "_task_hash": list(range(60)),
-        kind: held,
+        kind: [spans] * 60 if kind == "spans" else cycle(["x", "y"]),
         "answer": cycle(["accept", "accept", "reject", "ignore"]),
     }
-    found, rows, aside = taken(write(tmp_path / name, columns))
-    assert (found.problem, len(rows)) == ("token-classification" if kind == "spans" else ONE, 30)
+    guess, rows, aside = taken(write(tmp_path / name, columns))
+    assert (guess.problem, len(rows)) == ("token-classification" if kind == "spans" else ONE, 30)
     assert aside == {"the annotator's answer is reject", "the annotator's answer is ignore"}

@@ -173,10 +173,7 @@ def test_its_loss_falls_when_outputs_get_better(problem: Problem, sample: Sample
     losses = []
     for _ in range(15):
         loss = next(iter(problem.objective.losses.values()))(
-            model(**inputs)[OUTPUT_NAME],
-            references,
-            label_smoothing=0.0,
-            class_weights=None,
+            model(**inputs)[OUTPUT_NAME], references, label_smoothing=0.0, class_weights=None
         )
         optimizer.zero_grad()
         loss.backward()

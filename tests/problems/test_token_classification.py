@@ -597,10 +597,7 @@ def test_predictions_print_and_are_written(trained_tagger: Path) -> None:
     assert found["text"] == text
     assert [
         (one["type"], text[one["start"] : one["end"]]) for one in found["predicted_entities"]
-    ] == [
-        ("LOC", "Paris"),
-        ("PER", "Anna Berg"),
-    ]
+    ] == [("LOC", "Paris"), ("PER", "Anna Berg")]
     line = ratchet(trained_tagger, "predict", text).stdout
     assert "Paris [LOC" in line
     (trained_tagger / "new.jsonl").write_text(

@@ -8,12 +8,7 @@ from floor_simulation import LABELS, draw_rows, refusals
 
 from tasks.problems import load_problem
 from tasks.scoring.statistics.bootstrap import Resampling
-from tasks.scoring.statistics.chance import (
-    deal,
-    difference_to_chance,
-    is_constant,
-    only_answer,
-)
+from tasks.scoring.statistics.chance import deal, difference_to_chance, is_constant, only_answer
 
 CLASSES = load_problem("text-classification")
 RESAMPLING = Resampling(300, seed=1)

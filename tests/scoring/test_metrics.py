@@ -175,11 +175,7 @@ def test_a_difference_is_zero_against_itself_and_paired_against_others() -> None
     resampling = Resampling(300, 0.95, 0)
     assert difference_interval(
         PROBLEM.scoring, (outputs, outputs), references, LABELS, resampling
-    ) == {
-        "value": 0,
-        "low": 0,
-        "high": 0,
-    }
+    ) == {"value": 0, "low": 0, "high": 0}
     worse = outputs.copy()
     worse[:40] = -worse[:40]
     found = difference_interval(PROBLEM.scoring, (outputs, worse), references, LABELS, resampling)
