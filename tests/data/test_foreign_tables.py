@@ -1,4 +1,7 @@
-"""What `ratchet init` guesses of a file, in any format, ingest can read; labels never get lost."""
+"""Ingest can read what `ratchet init` guesses of a file, in any format.
+
+Labels are never ignored, and never taken as the text of a printed list.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words, their sub-words, and long rows as overlapping windows: nothing is lost, and merging gives what one long pass would."""
+"""Words, sub-words and overlapping windows: nothing is lost, and merging equals one long pass."""
 
 from __future__ import annotations
 
@@ -57,11 +57,13 @@ def test_given_words_lie_where_they_are_joined() -> None:
 
 
 def byte_level() -> Tokenizer:
-    """As GPT-2 and RoBERTa read: blanks belong to the word after them, and a sign may be several tokens."""
+    """Byte-level BPE as in GPT-2 and RoBERTa.
+
+    A blank belongs to the word after it, and one character may be several tokens.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {
-        piece: number for number, piece in enumerate(["<s>", "</s>", *alphabet, "an", "er", "Ġa"])
-    }
+    pieces = ["<s>", "</s>", *alphabet, "an", "er", "Ġa"]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.BPE(vocabulary, [("a", "n"), ("e", "r"), ("Ġ", "a")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -71,40 +73,29 @@ def byte_level() -> Tokenizer:
     return tokenizer
 
 
-@pytest.mark.parametrize("kind", ["word pieces", "bytes"])
-def test_every_word_is_stood_for_by_its_first_token(base_dir: Path, kind: str) -> None:
-    tokenizer = load_tokenizer(base_dir) if kind == "word pieces" else byte_level()
-    words = [
-        "the",
-        "\U0001f468\u200d\U0001f469",
-        "Berger",
-        "\u200b",
-        "",
-        "an",
-        "\ue001",
-        "Ötzi",
-        ".",
-    ]
+@pytest.mark.parametrize("algorithm", ["word pieces", "bytes"])
+def test_every_word_is_stood_for_by_its_first_token(base_dir: Path, algorithm: str) -> None:
+    tokenizer = load_tokenizer(base_dir) if algorithm == "word pieces" else byte_level()
+    words = ["the", "\U0001f468\u200d\U0001f469", "Berger", "\u200b", ""]
+    words += ["an", "\ue001", "Ötzi", "."]
     text, spans = join_words(words)
     _, offsets = sub_words(tokenizer.encode(text))
-    found, places = align(range(len(offsets)), offsets, spans, unknown=-1)
-    assert [token for token in found if token >= 0] == list(range(len(offsets)))
-    assert places == sorted(set(places))
-    for (start, end), place in zip(spans, places, strict=True):
-        mine = [
-            token for token, (first, last) in enumerate(offsets) if first < end and last > start
-        ]
-        assert found[place] == (mine[0] if mine else -1)
-    assert found[places[4]] == -1  # the empty word
+    tokens, positions = align(range(len(offsets)), offsets, spans, unknown=-1)
+    assert [token for token in tokens if token >= 0] == list(range(len(offsets)))
+    assert positions == sorted(set(positions))
+    for (start, end), position in zip(spans, positions, strict=True):
+        of_word = [i for i, (first, last) in enumerate(offsets) if first < end and last > start]
+        assert tokens[position] == (of_word[0] if of_word else -1)
+    assert tokens[positions[words.index("")]] == -1
 
 
 def test_what_the_tokenizer_does_not_see_is_unknown(base_dir: Path) -> None:
     tokenizer = load_tokenizer(base_dir)
-    features = encode_rows(
-        PROBLEM.encoding, tokenizer, {"tokens": [["the", "\u200b", "film"]]}, TYPES
-    )
-    (ids,), (places,) = features["input_ids"], features["words"]
-    assert [tokenizer.id_to_token(ids[place]) for place in places] == ["the", "[UNK]", "film"]
+    rows = {"tokens": [["the", "\u200b", "film"]]}
+    features = encode_rows(PROBLEM.encoding, tokenizer, rows, TYPES)
+    (ids,), (positions,) = features["input_ids"], features["words"]
+    tokens = [tokenizer.id_to_token(ids[position]) for position in positions]
+    assert tokens == ["the", "[UNK]", "film"]
 
 
 def test_a_cut_text_has_all_its_sub_words(base_dir: Path) -> None:
@@ -112,10 +103,8 @@ def test_a_cut_text_has_all_its_sub_words(base_dir: Path) -> None:
     whole = sub_words(load_tokenizer(base_dir).encode(text))
     assert sub_words(load_tokenizer(base_dir, 16).encode(text)) == whole
     tokenizer = load_tokenizer(base_dir, 16)
-    assert special_tokens(tokenizer) == (
-        [tokenizer.token_to_id("[CLS]")],
-        [tokenizer.token_to_id("[SEP]")],
-    )
+    before, after = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    assert special_tokens(tokenizer) == ([before], [after])
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -124,9 +113,8 @@ def test_windows_cover_everything_and_overlap(seed: int) -> None:
     capacity = draw.randint(4, 30)
     borders = [0]
     for _ in range(draw.randint(0, 60)):
-        borders.append(
-            borders[-1] + draw.randint(1, capacity if draw.random() < 0.2 else min(3, capacity))
-        )
+        longest = capacity if draw.random() < 0.2 else min(3, capacity)
+        borders.append(borders[-1] + draw.randint(1, longest))
     overlap = int(OVERLAP * capacity)
     windows = cut_windows(borders, capacity, overlap)
     assert windows[0][0] == 0
@@ -136,12 +124,10 @@ def test_windows_cover_everything_and_overlap(seed: int) -> None:
     for (first, end), (begin, last) in pairwise(windows):
         assert first < begin <= end < last
         nearest = max(border for border in borders if border <= max(end - overlap, 0))
-        reaching = min(
-            border
-            for border in borders
-            if border >= min(border for border in borders if border > end) - capacity
-        )
-        assert begin <= max(nearest, reaching)  # it shares what it can
+        # the next window must reach beyond this one's end
+        next_border = min(border for border in borders if border > end)
+        reaching = min(border for border in borders if border >= next_border - capacity)
+        assert begin <= max(nearest, reaching)
     assert len(windows) <= max(1, len(borders) - 1)
 
 
@@ -149,27 +135,26 @@ def test_each_word_is_taken_where_it_has_most_room() -> None:
     frame = Frame(8, [90], [91])
     row = make_windows(list(range(20)), list(range(20)), frame)
     assert not row.cut
-    assert [row.input_ids[place] for place in row.words] == list(range(20))
+    assert [row.input_ids[position] for position in row.words] == list(range(20))
     windows = split_windows([row.input_ids], [row.windows])
     ends = np.cumsum(row.windows)
-    for word, place in enumerate(row.words):
-        number = int(np.searchsorted(ends, place, "right"))
-        rooms = [
-            min(w.index(word) if w[1] else 99, len(w) - 1 - w.index(word) if w[-2] != 19 else 99)
-            for w in windows
-            if word in w[1:-1]
-        ]
-        mine = windows[number]
-        assert min(
-            mine.index(word) if mine[1] else 99,
-            len(mine) - 1 - mine.index(word) if mine[-2] != 19 else 99,
-        ) == max(rooms)
+
+    def room(word: int, window: list[int]) -> int:
+        """Tokens to the nearer edge of the window; the edges of the row do not count."""
+        before = window.index(word) if window[1] else 99
+        after = len(window) - 1 - window.index(word) if window[-2] != 19 else 99
+        return min(before, after)
+
+    for word, position in enumerate(row.words):
+        chosen = windows[int(np.searchsorted(ends, position, "right"))]
+        rooms = [room(word, window) for window in windows if word in window[1:-1]]
+        assert room(word, chosen) == max(rooms)
 
 
 def test_a_word_longer_than_a_window_loses_its_end_and_nothing_else() -> None:
     row = make_windows([1, *[2] * 30, 3], [0, 1, 31], Frame(8, [90], [91]))
     assert row.cut
-    assert [row.input_ids[place] for place in row.words] == [1, 2, 3]
+    assert [row.input_ids[position] for position in row.words] == [1, 2, 3]
     assert max(row.windows) <= 10
 
 
@@ -180,19 +165,17 @@ def features_of(
 
 
 def long_rows() -> dict[str, list[object]]:
-    short = tagged_rows(60)
-    joined = {
-        name: [
-            list(chain.from_iterable(short[name][start : start + size]))
-            for start, size in ((0, 1), (1, 9), (10, 2), (12, 20))
-        ]
+    """Rows of 1, 9, 2 and 20 sentences, and a row without words."""
+    sentences = tagged_rows(60)
+    slices = [slice(0, 1), slice(1, 10), slice(10, 12), slice(12, 32)]
+    return {
+        name: [*(list(chain.from_iterable(sentences[name][rows])) for rows in slices), []]
         for name in ("tokens", "tags")
     }
-    return {name: [*values, []] for name, values in joined.items()}
 
 
 def one_hot(features: dict[str, list[object]], width: int = 200) -> np.ndarray:
-    """A model that looks at each token alone."""
+    """Outputs of a model in which each depends on its own token only."""
     return np.eye(width, dtype=np.float32)[collate_windows(features, 0)["input_ids"]]
 
 
@@ -207,7 +190,8 @@ def test_merged_windows_are_one_long_pass_where_context_does_not_matter(
     assert max(max(windows) for windows in parts["windows"]) <= length
     assert not any(parts["truncated"])
     merged, long = (merge_windows(one_hot(features), features) for features in (parts, whole))
-    np.testing.assert_array_equal(merged[:-1], long[:-1])  # the last row has no words
+    # the last row has no words
+    np.testing.assert_array_equal(merged[:-1], long[:-1])
     assert np.isfinite(merged[-1, 0]).all()
     counts = np.isfinite(merged[..., 0]).sum(1).tolist()
     assert counts == [*map(len, rows["tokens"][:-1]), 1]
@@ -227,13 +211,12 @@ def test_each_word_is_trained_on_once_and_other_tokens_never(base_dir: Path) -> 
     features = features_of(base_dir, long_rows(), 16)
     references = window_references(features)
     assert references.shape == collate_windows(features, 0)["input_ids"].shape
-    assert sorted(references[references >= 0].tolist()) == sorted(
-        tag for tags in features["references"] for tag in tags
-    )
+    expected = sorted(chain.from_iterable(features["references"]))
+    assert sorted(references[references >= 0].tolist()) == expected
 
 
 def test_a_text_alone_gives_the_same_features_as_its_words(base_dir: Path) -> None:
     rows = tagged_rows(20)
-    given = features_of(base_dir, {"tokens": rows["tokens"]}, 16)
-    assert features_of(base_dir, {"text": rows["text"]}, 16) == given
+    from_words = features_of(base_dir, {"tokens": rows["tokens"]}, 16)
+    assert features_of(base_dir, {"text": rows["text"]}, 16) == from_words
     assert words_of({"text": rows["text"]}) == words_of({"tokens": rows["tokens"]})

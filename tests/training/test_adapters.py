@@ -1,4 +1,4 @@
-"""Adapter-only checkpoints, going on from a champion, and memory that runs out: through the whole fine-tuning stage."""
+"""The fine-tuning stage: adapters, continuing from a champion, running out of memory."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ SIZES = {"rank": 4, "virtual_tokens": 4, "bottleneck": 8}
 def tokens() -> Path:
     def make(directory: Path) -> None:
         make_tokens(directory / "tokens")
-        replace(TokensInfo.read(directory / "tokens"), max_length=32).write(
-            directory / "tokens"
-        )  # leaves places for virtual tokens
+        # the base model has 64 positions; this leaves room for virtual tokens
+        info = replace(TokensInfo.read(directory / "tokens"), max_length=32)
+        info.write(directory / "tokens")
 
     return made_once("adapter-tokens", make) / "tokens"
 
@@ -49,14 +49,26 @@ def tokens() -> Path:
 def run(
     base: Path, tokens: Path, out: Path, start: Path | None = None, **params: Any
 ) -> dict[str, Any]:
-    given = {"epochs": 0.3, "learning_rate": 1e-2, "sizes": SIZES, "dropout": 0.0, **params}
+    """Fine-tune into `out`; return the training report."""
+    defaults = {"epochs": 0.3, "learning_rate": 1e-2, "sizes": SIZES, "dropout": 0.0}
     finetune_model(
-        tokens, out / "checkpoint", out / "training.json", start=start, problem=PROBLEM.name, labels=LABELS,
-        base_model=BaseModelParams(path=str(base)), finetune=FinetuneParams.model_validate(given), seed=7, device="cpu",
-        root=out, cache=out, work=out / "work", report=silent,
-    )  # fmt: skip
-    found: dict[str, Any] = read_json(out / "training.json")
-    return found
+        tokens,
+        out / "checkpoint",
+        out / "training.json",
+        start=start,
+        problem=PROBLEM.name,
+        labels=LABELS,
+        base_model=BaseModelParams(path=str(base)),
+        finetune=FinetuneParams.model_validate({**defaults, **params}),
+        seed=7,
+        device="cpu",
+        root=out,
+        cache=out,
+        work=out / "work",
+        report=silent,
+    )
+    facts: dict[str, Any] = read_json(out / "training.json")
+    return facts
 
 
 def outputs(checkpoint: Path, tokens: Path) -> Any:
@@ -69,23 +81,16 @@ def test_an_adapter_is_small_and_goes_on_where_it_stopped(
 ) -> None:
     facts = run(base_dir, tokens, tmp_path / "first", method="lora")
     adapter = tmp_path / "first" / "checkpoint" / ADAPTER
-    assert (adapter / WEIGHTS).stat().st_size < (base_dir / "model.safetensors").stat().st_size / 3
-    assert read_json(adapter / "adapter.json")["base_sha256"] == sha256_file(
-        base_dir / "model.safetensors"
-    )
+    base_weights = base_dir / "model.safetensors"
+    assert (adapter / WEIGHTS).stat().st_size < base_weights.stat().st_size / 3
+    assert read_json(adapter / "adapter.json")["base_sha256"] == sha256_file(base_weights)
     assert facts["method"] == "lora"
     assert facts["trained_parameters"] < facts["parameters"] / 3
     assert facts["seconds_per_epoch"] > 0
     assert facts["peak_memory_mb"] > 10
-    # a learning rate of next to nothing: what comes out is what went in
-    run(
-        base_dir,
-        tokens,
-        tmp_path / "again",
-        method="lora",
-        adapter=str(adapter),
-        learning_rate=1e-12,
-    )
+    # with a learning rate of almost zero, the outputs stay the same
+    params = {"method": "lora", "adapter": str(adapter), "learning_rate": 1e-12}
+    run(base_dir, tokens, tmp_path / "again", **params)
     first, again = (outputs(tmp_path / name / "checkpoint", tokens) for name in ("first", "again"))
     assert abs(first - again).max() < 1e-4
 
@@ -104,27 +109,22 @@ def test_an_adapter_on_another_base_is_an_error(
     with pytest.raises(ParamsError, match="made on another base model") as caught:
         run(other, tokens, tmp_path / "second", method="lora", adapter=adapter)
     assert "base_model" in caught.value.remedy
-    for params, says in (
-        ({"method": "rslora"}, "method: 'lora', not 'rslora'"),
-        ({"sizes": SIZES | {"rank": 2}}, "sizes.rank: 4, not 2"),
-    ):
-        with pytest.raises(ParamsError, match=says):
-            run(
-                base_dir,
-                tokens,
-                tmp_path / "third",
-                adapter=adapter,
-                **{"method": "lora", **params},
-            )
+    cases: dict[str, dict[str, Any]] = {
+        "method: 'lora', not 'rslora'": {"method": "rslora"},
+        "sizes.rank: 4, not 2": {"method": "lora", "sizes": SIZES | {"rank": 2}},
+    }
+    for message, params in cases.items():
+        with pytest.raises(ParamsError, match=message):
+            run(base_dir, tokens, tmp_path / "third", adapter=adapter, **params)
     with pytest.raises(SourceError, match=r"adapter\.json"):
         run(base_dir, tokens, tmp_path / "fourth", method="lora", adapter=str(tmp_path))
 
 
 def test_full_fine_tuning_makes_no_adapter(base_dir: Path, tokens: Path, tmp_path: Path) -> None:
     run(base_dir, tokens, tmp_path, epochs=0.1)
-    made = {file.name for file in (tmp_path / "checkpoint").iterdir()}
+    files = {file.name for file in (tmp_path / "checkpoint").iterdir()}
     tokenizer = {file.name for file in (tokens / "tokenizer").iterdir()}
-    assert made == {"config.json", "model.safetensors"} | tokenizer
+    assert files == {"config.json", "model.safetensors"} | tokenizer
 
 
 @pytest.mark.parametrize(
@@ -137,26 +137,13 @@ def test_a_champion_is_gone_on_from_with_what_could_not_be_merged(
     start = tmp_path / "start"
     shutil.copytree(tmp_path / "first" / "checkpoint", start / "checkpoint")
     shutil.copytree(tokens, start / "tokens")
-    facts = run(
-        base_dir,
-        tokens,
-        tmp_path / "next",
-        start,
-        method=method,
-        start_from="champion",
-        learning_rate=1e-12,
-        epochs=0.1,
-    )
-    assert facts["start"]["checkpoint_sha256"] == sha256_file(
-        start / "checkpoint" / "model.safetensors"
-    )
-    assert (
-        abs(
-            outputs(start / "checkpoint", tokens)
-            - outputs(tmp_path / "next" / "checkpoint", tokens)
-        ).max()
-        < 1e-4
-    )
+    params = {"start_from": "champion", "learning_rate": 1e-12, "epochs": 0.1}
+    facts = run(base_dir, tokens, tmp_path / "next", start, method=method, **params)
+    start_sha256 = sha256_file(start / "checkpoint" / "model.safetensors")
+    assert facts["start"]["checkpoint_sha256"] == start_sha256
+    before = outputs(start / "checkpoint", tokens)
+    after = outputs(tmp_path / "next" / "checkpoint", tokens)
+    assert abs(before - after).max() < 1e-4
     pinned = read_json(tmp_path / "next" / "checkpoint" / ADAPTER / "adapter.json")["base_sha256"]
     assert pinned == facts["start"]["checkpoint_sha256"]
     if method != "lora":
@@ -168,20 +155,12 @@ def test_gradient_checkpointing_changes_nothing_but_memory(
     base_dir: Path, tokens: Path, tmp_path: Path
 ) -> None:
     for method in ("full", "lora", "prefix-tuning"):
-        plain, saving = (
-            run(
-                base_dir,
-                tokens,
-                tmp_path / f"{method}-{on}",
-                method=method,
-                freeze_embeddings=True,
-                gradient_checkpointing=on,
-            )
-            for on in (False, True)
-        )
-        assert [point["loss"] for point in plain["curve"]] == pytest.approx(
-            [point["loss"] for point in saving["curve"]], rel=1e-4
-        )
+        losses = []
+        for on in (False, True):
+            params = {"freeze_embeddings": True, "gradient_checkpointing": on}
+            facts = run(base_dir, tokens, tmp_path / f"{method}-{on}", method=method, **params)
+            losses.append([point["loss"] for point in facts["curve"]])
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_adalora_ends_with_its_budget(base_dir: Path, tokens: Path, tmp_path: Path) -> None:
@@ -189,57 +168,60 @@ def test_adalora_ends_with_its_budget(base_dir: Path, tokens: Path, tmp_path: Pa
 
     run(base_dir, tokens, tmp_path, method="adalora", epochs=1)
     weights = load_file(tmp_path / "checkpoint" / ADAPTER / WEIGHTS)
-    left = [int((weight != 0).sum()) for name, weight in weights.items() if "lora_E" in name]
-    assert sum(left) == 4 * len(left)
-    assert sum(weight.numel() for name, weight in weights.items() if "lora_E" in name) == 6 * len(
-        left
-    )
+    singular_values = [weight for name, weight in weights.items() if "lora_E" in name]
+    assert sum(int((values != 0).sum()) for values in singular_values) == 4 * len(singular_values)
+    assert sum(values.numel() for values in singular_values) == 6 * len(singular_values)
 
 
 def narrow(model: Any, rows: int) -> Any:
-    """A model whose machine has memory for so many rows at a time, and says so in torch's words."""
+    """Make a training step on more rows fail with torch's out-of-memory error."""
     forward = model.forward
+    message = (
+        "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: "
+        "you tried to allocate 9 bytes."
+    )
 
     def within_memory(input_ids: torch.Tensor, **inputs: torch.Tensor) -> Any:
         if model.training and len(input_ids) > rows:
-            torch.rand(1)  # what was drawn before the failure must not count
-            raise RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
-            )
+            torch.rand(1)  # numbers drawn before the failure must not matter
+            raise RuntimeError(message)
         return forward(input_ids=input_ids, **inputs)
 
     model.forward = within_memory
     return model
 
 
+def inputs_of(tokens: Path, rows: int, finetune: FinetuneParams, work: Path) -> TrainingInputs:
+    import pyarrow as pa
+
+    return TrainingInputs(
+        PROBLEM.objective,
+        PROBLEM.encoding,
+        PROBLEM.scoring,
+        LABELS,
+        train=pa.table(read_features(tokens / "train.arrow")).slice(0, rows),
+        validation=read_features(tokens / "test.arrow"),
+        pad_token_id=0,
+        params=finetune,
+        class_weights=None,
+        seed=7,
+        device="cpu",
+        work=work,
+    )
+
+
 def narrow_run(
     base: Path, tokens: Path, work: Path, rows: int, stop_after: int | None = None, **params: Any
 ) -> tuple[Trainer, Path]:
-    import pyarrow as pa
+    """Train with memory for `rows` rows; a stopped run is resumed. (trainer, best weights)"""
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         if stop_after is not None and step >= stop_after and "loss" in metrics:
             raise KeyboardInterrupt
 
-    train = pa.table(read_features(tokens / "train.arrow")).slice(0, 64)
-    validation = read_features(tokens / "test.arrow")
-    finetune = FinetuneParams.model_validate(
-        {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.1, **params}
-    )
-    setting = TrainingInputs(
-        PROBLEM.objective,
-        PROBLEM.encoding,
-        PROBLEM.scoring,
-        LABELS,
-        train,
-        validation,
-        0,
-        finetune,
-        None,
-        7,
-        "cpu",
-        work,
-    )
+    defaults = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.1}
+    finetune = FinetuneParams.model_validate({**defaults, **params})
+    setting = inputs_of(tokens, 64, finetune, work)
     prepare_work_dir(work, "same inputs")
     seed_everything(7)
     model = PROBLEM.objective.load_model(base, LABELS, 0.1)
@@ -282,29 +264,9 @@ def test_other_errors_are_not_taken_for_want_of_memory(
 ) -> None:
     model = PROBLEM.objective.load_model(base_dir, LABELS)
     model.classifier = torch.nn.Linear(7, 3)
+    setting = inputs_of(tokens, 16, FinetuneParams(), tmp_path / "work")
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        run_with(model, tokens, tmp_path / "work")
-
-
-def run_with(model: Any, tokens: Path, work: Path) -> None:
-    import pyarrow as pa
-
-    train = pa.table(read_features(tokens / "train.arrow")).slice(0, 16)
-    setting = TrainingInputs(
-        PROBLEM.objective,
-        PROBLEM.encoding,
-        PROBLEM.scoring,
-        LABELS,
-        train,
-        read_features(tokens / "test.arrow"),
-        0,
-        FinetuneParams(),
-        None,
-        7,
-        "cpu",
-        work,
-    )
-    Trainer(Tuning(model), setting, silent).run()
+        Trainer(Tuning(model), setting, silent).run()
 
 
 def test_weights_of_another_method_are_not_taken(

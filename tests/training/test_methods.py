@@ -1,4 +1,4 @@
-"""The laws of fine-tuning methods: what each changes, that merging keeps the outputs, that an adapter belongs to its base."""
+"""Fine-tuning methods: the weights each changes, merging that keeps outputs, virtual tokens."""
 
 from __future__ import annotations
 
@@ -45,13 +45,12 @@ def params(method: Method, **values: Any) -> FinetuneParams:
 def tuned(method: Method, architecture: str = "bert", **values: Any) -> Tuning:
     seed_everything(0)
     base = body_dir(architecture)
-    return apply_method(
-        PROBLEM.objective.load_model(base, LABELS, 0.0), base, params(method, **values), 10
-    )
+    model = PROBLEM.objective.load_model(base, LABELS, 0.0)
+    return apply_method(model, base, params(method, **values), 10)
 
 
 def shaken(tuning: Tuning) -> Tuning:
-    """As if it had been trained: every weight that is trained has moved."""
+    """Change every trainable weight at random, as training would."""
     with torch.no_grad():
         for parameter in trained_parameters(tuning.model).values():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -60,8 +59,12 @@ def shaken(tuning: Tuning) -> Tuning:
 
 def logits(model: Any, batch: dict[str, torch.Tensor] = BATCH) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = model.eval()(**batch)["logits"]
-    return found
+        output: torch.Tensor = model.eval()(**batch)["logits"]
+    return output
+
+
+def logits_of(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    return logits(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -69,10 +72,9 @@ def test_the_parts_of_any_architecture_are_found(architecture: str) -> None:
     model = PROBLEM.objective.load_model(body_dir(architecture), LABELS)
     names = list(linear_modules(model))
     assert len(layer_stack(model)) == LAYERS
-    assert [
-        name for name in feed_forward_outputs(model) if name.endswith(FEED_FORWARD[architecture])
-    ] == feed_forward_outputs(model)
-    assert len(feed_forward_outputs(model)) == LAYERS
+    feed_forward = feed_forward_outputs(model)
+    assert all(name.endswith(FEED_FORWARD[architecture]) for name in feed_forward)
+    assert len(feed_forward) == LAYERS
     assert len(names) >= 4 * LAYERS
     assert all(name.startswith(model.base_model_prefix) for name in names)
     assert is_causal(model) == (architecture in LEFT_TO_RIGHT)
@@ -88,40 +90,31 @@ def test_a_checkpoint_computes_what_was_trained(
             tuned(method, architecture)
         return
     tuning = shaken(tuned(method, architecture))
-    wanted = logits(tuning.model)
-    alone = logits(tuning.model, {name: values[1:, :4] for name, values in BATCH.items()})
-    torch.testing.assert_close(alone, wanted[1:], atol=1e-5, rtol=0)  # padding changes nothing
+    expected = logits(tuning.model)
+    unpadded = logits(tuning.model, {name: values[1:, :4] for name, values in BATCH.items()})
+    torch.testing.assert_close(unpadded, expected[1:], atol=1e-5, rtol=0)
     save_checkpoint(tuning, tmp_path)
-    torch.testing.assert_close(
-        logits(load_checkpoint(PROBLEM.objective, tmp_path, LABELS)), wanted, atol=1e-5, rtol=0
-    )
+    loaded = load_checkpoint(PROBLEM.objective, tmp_path, LABELS)
+    torch.testing.assert_close(logits(loaded), expected, atol=1e-5, rtol=0)
     assert (tmp_path / ADDITIONS).exists() == (method in UNMERGED)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_only_what_the_method_names_changes(method: Method, tmp_path: Path) -> None:
     seed_everything(0)
-    before = {
-        name: weight.clone()
-        for name, weight in PROBLEM.objective.load_model(body_dir("bert"), LABELS)
-        .state_dict()
-        .items()
-    }
+    model = PROBLEM.objective.load_model(body_dir("bert"), LABELS)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
     tuning = tuned(method)
     optimizer = torch.optim.SGD(trained_parameters(tuning.model).values(), 1.0)
-    for _ in range(2):  # LoRA's first step moves one of its factors alone
-        torch.nn.functional.cross_entropy(
-            tuning.model(**BATCH)["logits"], torch.tensor([0, 1])
-        ).backward()
+    for _ in range(2):  # LoRA's first step moves only one of its factors
+        output = tuning.model(**BATCH)["logits"]
+        torch.nn.functional.cross_entropy(output, torch.tensor([0, 1])).backward()
         optimizer.step()
         optimizer.zero_grad()
     save_checkpoint(tuning, tmp_path)
     after = PROBLEM.objective.load_model(tmp_path, LABELS).state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    linear = {
-        f"{name}.weight"
-        for name in linear_modules(PROBLEM.objective.load_model(body_dir("bert"), LABELS))
-    }
+    linear = {f"{name}.weight" for name in linear_modules(model)}
     head = {"classifier.weight", "classifier.bias"}
     biases = {name for name in before if name.endswith("bias")}
     if method == "full":
@@ -141,13 +134,11 @@ def test_frozen_freezes_what_is_said_else_all_but_the_head() -> None:
         return set(trained_parameters(tuned("frozen", **values).model))
 
     everything = set(trained_parameters(tuned("full").model))
+    above_embeddings = {name for name in everything if "embeddings" not in name}
+    above_first_layer = {name for name in above_embeddings if "layer.0." not in name}
     assert trained() == trained(freeze_layers="all") == {"classifier.weight", "classifier.bias"}
-    assert trained(freeze_embeddings=True) == {
-        name for name in everything if "embeddings" not in name
-    }
-    assert trained(freeze_layers=1) == {
-        name for name in everything if "embeddings" not in name and "layer.0." not in name
-    }
+    assert trained(freeze_embeddings=True) == above_embeddings
+    assert trained(freeze_layers=1) == above_first_layer
     with pytest.raises(ParamsError, match="has 2"):
         trained(freeze_layers=3)
 
@@ -159,15 +150,10 @@ def test_frozen_embeddings_get_no_gradients_whatever_the_method() -> None:
 
 
 def test_learning_rates_fall_from_layer_to_layer_and_the_head_has_its_own() -> None:
-    tuning = tuned(
-        "full", learning_rate=1e-3, layer_decay=0.5, head_learning_rate=1e-2, weight_decay=0.1
-    )
-    groups = parameter_groups(
-        tuning,
-        params(
-            "full", learning_rate=1e-3, layer_decay=0.5, head_learning_rate=1e-2, weight_decay=0.1
-        ),
-    )
+    values = {"learning_rate": 1e-3, "layer_decay": 0.5, "head_learning_rate": 1e-2}
+    values["weight_decay"] = 0.1
+    tuning = tuned("full", **values)
+    groups = parameter_groups(tuning, params("full", **values))
     names = {id(parameter): name for name, parameter in tuning.model.named_parameters()}
     rates = {
         names[id(parameter)]: (group["lr"], group["weight_decay"])
@@ -177,14 +163,11 @@ def test_learning_rates_fall_from_layer_to_layer_and_the_head_has_its_own() -> N
     assert set(rates) == set(names.values())
     assert rates["classifier.weight"] == (1e-2, 0.1)
     assert rates["classifier.bias"] == (1e-2, 0.0)
-    assert (
-        rates["bert.pooler.dense.weight"]
-        == rates["bert.encoder.layer.1.output.dense.weight"]
-        == (1e-3, 0.1)
-    )
+    assert rates["bert.pooler.dense.weight"] == (1e-3, 0.1)
+    assert rates["bert.encoder.layer.1.output.dense.weight"] == (1e-3, 0.1)
     assert rates["bert.encoder.layer.0.output.dense.bias"] == (5e-4, 0.0)
     assert rates["bert.embeddings.word_embeddings.weight"] == (2.5e-4, 0.1)
-    assert groups[0]["lr"] == 1e-3  # the one that curves show
+    assert groups[0]["lr"] == 1e-3  # the learning rate that the curves show
 
 
 def test_layers_decay_for_adapters_too() -> None:
@@ -198,10 +181,8 @@ def test_layers_decay_for_adapters_too() -> None:
 
 def test_named_target_modules_alone_are_changed() -> None:
     tuning = tuned("lora", sizes=SIZES | {"target_modules": ["query", "value"]})
-    assert {name.split(".")[-4] for name in trained_parameters(tuning.model) if "lora" in name} == {
-        "query",
-        "value",
-    }
+    adapters = [name for name in trained_parameters(tuning.model) if "lora" in name]
+    assert {name.split(".")[-4] for name in adapters} == {"query", "value"}
     with pytest.raises(ParamsError, match="Did you mean 'query'") as caught:
         tuned("lora", sizes=SIZES | {"target_modules": ["quary"]})
     assert "dense" in caught.value.remedy
@@ -210,15 +191,17 @@ def test_named_target_modules_alone_are_changed() -> None:
 def test_a_language_models_own_head_is_not_trained() -> None:
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    for architecture, kind in (
-        ("gpt2", AutoModelForCausalLM),
-        ("llama", AutoModelForCausalLM),
-        ("bert", AutoModelForMaskedLM),
-    ):
-        whole = kind.from_config(ARCHITECTURES[architecture]())
-        stored = body_dir(f"{architecture}")
-        whole.save_pretrained(copy := stored.parent / f"whole-{architecture}")
-        tuning = apply_method(kind.from_pretrained(copy), copy, params("lora"), 10)
+    model_classes = {
+        "gpt2": AutoModelForCausalLM,
+        "llama": AutoModelForCausalLM,
+        "bert": AutoModelForMaskedLM,
+    }
+    for architecture, model_class in model_classes.items():
+        whole = model_class.from_config(ARCHITECTURES[architecture]())
+        directory = body_dir(architecture).parent / f"whole-{architecture}"
+        whole.save_pretrained(directory)
+        model = model_class.from_pretrained(directory)
+        tuning = apply_method(model, directory, params("lora"), 10)
         assert all("lora" in name for name in trained_parameters(tuning.model))
 
 
@@ -226,12 +209,8 @@ def test_a_head_that_the_base_has_not_is_trained_also_where_its_output_is_the_em
     from transformers import AutoModelForMaskedLM
 
     base = body_dir("bert")
-    tuning = apply_method(
-        AutoModelForMaskedLM.from_pretrained(base, attn_implementation="eager"),
-        base,
-        params("lora"),
-        10,
-    )
+    model = AutoModelForMaskedLM.from_pretrained(base, attn_implementation="eager")
+    tuning = apply_method(model, base, params("lora"), 10)
     head = {name for name in trained_parameters(tuning.model) if "lora" not in name}
     assert "cls.predictions.transform.dense.weight" in head
     assert not [name for name in head if "embeddings" in name]
@@ -245,27 +224,20 @@ def test_virtual_tokens_leave_no_places_in_the_outputs() -> None:
         encoder = AutoModelForTokenClassification.from_pretrained(base, num_labels=5)
         decoder = AutoModelForCausalLM.from_config(ARCHITECTURES["llama"]())
         for model in (encoder, decoder):
-            found = logits(apply_method(model, base, params(method), 10).model)
-            assert found.shape[:2] == BATCH["input_ids"].shape
+            output = logits(apply_method(model, base, params(method), 10).model)
+            assert output.shape[:2] == BATCH["input_ids"].shape
 
 
 def test_a_decoder_with_virtual_tokens_still_reads_left_to_right() -> None:
     from transformers import AutoModelForCausalLM
 
-    tuning = apply_method(
-        AutoModelForCausalLM.from_config(ARCHITECTURES["llama"]()),
-        body_dir("llama"),
-        params("prefix-tuning"),
-        10,
-    )
+    base = AutoModelForCausalLM.from_config(ARCHITECTURES["llama"]())
+    model = apply_method(base, body_dir("llama"), params("prefix-tuning"), 10).model
     ids = BATCH["input_ids"][:1]
-    other = torch.cat((ids[:, :-1], ids[:, -1:] + 1), 1)
-    one, two = (
-        logits(tuning.model, {"input_ids": given, "attention_mask": torch.ones_like(given)})
-        for given in (ids, other)
-    )
-    torch.testing.assert_close(one[:, :-1], two[:, :-1])
-    assert not torch.allclose(one[:, -1], two[:, -1])
+    other_end = torch.cat((ids[:, :-1], ids[:, -1:] + 1), 1)
+    first, second = logits_of(model, ids), logits_of(model, other_end)
+    torch.testing.assert_close(first[:, :-1], second[:, :-1])
+    assert not torch.allclose(first[:, -1], second[:, -1])
 
 
 @pytest.mark.parametrize("method", ["prefix-tuning", "prompt-tuning", "p-tuning"])
@@ -282,18 +254,15 @@ def test_a_decoder_with_virtual_tokens_goes_on_from_a_cache(
         whole = model(input_ids=ids, use_cache=True)
         past = model(input_ids=ids[:, :2], use_cache=True).past_key_values
         assert past.layers[0].keys.shape[2] == 2
-        found = model(
-            input_ids=ids[:, 2:],
-            past_key_values=past,
-            attention_mask=torch.ones_like(ids),
-            use_cache=True,
+        mask = torch.ones_like(ids)
+        rest = model(
+            input_ids=ids[:, 2:], past_key_values=past, attention_mask=mask, use_cache=True
         )
-    torch.testing.assert_close(found.logits, whole.logits[:, 2:])
-    for layer, wanted in zip(
-        found.past_key_values.layers, whole.past_key_values.layers, strict=True
-    ):
-        torch.testing.assert_close(layer.keys, wanted.keys)
-        torch.testing.assert_close(layer.values, wanted.values)
+    torch.testing.assert_close(rest.logits, whole.logits[:, 2:])
+    layers = zip(rest.past_key_values.layers, whole.past_key_values.layers, strict=True)
+    for layer, expected in layers:
+        torch.testing.assert_close(layer.keys, expected.keys)
+        torch.testing.assert_close(layer.values, expected.values)
 
 
 @pytest.mark.parametrize("architecture", sorted(LEFT_TO_RIGHT))
@@ -301,33 +270,17 @@ def test_a_decoder_with_virtual_tokens_writes_what_it_would_read(architecture: s
     from transformers import AutoModelForCausalLM
 
     base = AutoModelForCausalLM.from_config(ARCHITECTURES[architecture]())
-    model = shaken(
-        apply_method(base, body_dir(architecture), params("prefix-tuning"), 10)
-    ).model.eval()
+    tuning = apply_method(base, body_dir(architecture), params("prefix-tuning"), 10)
+    model = shaken(tuning).model.eval()
     prompt, padded = torch.tensor([[17, 28, 39]]), torch.tensor([[0, 0, 17, 28, 39]])
-    written = model.generate(
-        prompt,
-        max_new_tokens=5,
-        min_new_tokens=5,
-        do_sample=False,
-        pad_token_id=0,
-        eos_token_id=199,
-    )[0, 3:]
-    beside = model.generate(
-        padded,
-        attention_mask=(padded != 0).long(),
-        max_new_tokens=5,
-        min_new_tokens=5,
-        do_sample=False,
-        pad_token_id=0,
-        eos_token_id=199,
-    )[0, 5:]
-    for token, other in zip(written, beside, strict=True):
-        found = logits(model, {"input_ids": prompt, "attention_mask": torch.ones_like(prompt)})[
-            0, -1
-        ]
-        found[199] = -torch.inf
-        assert token == other == found.argmax()
+    greedy = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+    greedy |= {"pad_token_id": 0, "eos_token_id": 199}
+    written = model.generate(prompt, **greedy)[0, 3:]
+    written_padded = model.generate(padded, attention_mask=(padded != 0).long(), **greedy)[0, 5:]
+    for token, token_padded in zip(written, written_padded, strict=True):
+        scores = logits_of(model, prompt)[0, -1]
+        scores[199] = -torch.inf
+        assert token == token_padded == scores.argmax()
         prompt = torch.cat((prompt, token[None, None]), 1)
 
 
@@ -336,19 +289,15 @@ def test_virtual_tokens_stand_in_front_of_every_sequence_packed_into_a_row() -> 
 
     base = AutoModelForCausalLM.from_config(ARCHITECTURES["llama"]())
     model = shaken(apply_method(base, body_dir("llama"), params("prefix-tuning"), 10)).model
-    one, two = torch.tensor([[2, 17, 28, 3]]), torch.tensor([[2, 52, 3]])
-    alone = [
-        logits(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-        for ids in (one, two)
-    ]
+    sequences = [torch.tensor([[2, 17, 28, 3]]), torch.tensor([[2, 52, 3]])]
+    alone = [logits_of(model, ids) for ids in sequences]
     seen = torch.block_diag(torch.ones(4, 4).tril(), torch.ones(3, 3).tril()).bool()
-    mask = torch.where(seen, torch.tensor(0.0), torch.tensor(-1e9))[None, None]
-    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2]])
-    packed = logits(
-        model,
-        {"input_ids": torch.cat((one, two), 1), "attention_mask": mask, "position_ids": positions},
-    )
-    torch.testing.assert_close(packed, torch.cat(alone, 1))
+    batch = {
+        "input_ids": torch.cat(sequences, 1),
+        "attention_mask": torch.where(seen, torch.tensor(0.0), torch.tensor(-1e9))[None, None],
+        "position_ids": torch.tensor([[0, 1, 2, 3, 0, 1, 2]]),
+    }
+    torch.testing.assert_close(logits(model, batch), torch.cat(alone, 1))
 
 
 def test_nothing_to_train_is_a_users_mistake() -> None:
