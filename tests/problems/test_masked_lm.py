@@ -1,4 +1,4 @@
-"""Masked language modelling: masks that can be trusted, a checkpoint that is a base for others, and `ratchet adapt`."""
+"""Masked language modelling: masks, metrics, models from scratch, and `ratchet adapt`."""
 
 from __future__ import annotations
 
@@ -36,12 +36,8 @@ from tasks.training.networks.scratch_model import (
 PROBLEM = load_problem("masked-lm")
 VOCABULARY = Vocabulary(4, 200, frozenset(range(5)))
 TEXTS = tiny_rows(60)["text"]
-CHINESE = [
-    "房间很干净，服务也好。",
-    "位置不好，房间太小。",
-    "早餐很好，位置也很好。",
-    "服务太差，房间不干净。",
-]
+CHINESE = ["房间很干净，服务也好。", "位置不好，房间太小。"]
+CHINESE += ["早餐很好，位置也很好。", "服务太差，房间不干净。"]
 
 
 def long_row(tokens: int) -> list[int]:
@@ -63,23 +59,20 @@ def test_masks_for_judging_rest_on_the_tokens_alone(base_dir: Path) -> None:
 
 
 def test_masks_have_the_shares_of_bert() -> None:
-    given, places, right = mask_row(long_row(20_000), VOCABULARY)
-    assert len(places) == round(SHARE * 20_000)
-    changed = np.asarray([given[place] for place in places])
-    assert (changed == VOCABULARY.mask).mean() == pytest.approx(HIDDEN, abs=0.03)
-    assert (changed == np.asarray(right)).mean() == pytest.approx(1 - HIDDEN - OTHER, abs=0.03)
-    assert [token for place, token in enumerate(given) if place not in set(places)] == [
-        token for place, token in enumerate(long_row(20_000)) if place not in set(places)
-    ]
+    row = long_row(20_000)
+    masked, positions, right = mask_row(row, VOCABULARY)
+    assert len(positions) == round(SHARE * 20_000)
+    chosen = np.asarray(masked)[positions]
+    assert (chosen == VOCABULARY.mask).mean() == pytest.approx(HIDDEN, abs=0.03)
+    assert (chosen == np.asarray(right)).mean() == pytest.approx(1 - HIDDEN - OTHER, abs=0.03)
+    others = np.setdiff1d(np.arange(len(row)), positions)
+    np.testing.assert_array_equal(np.asarray(masked)[others], np.asarray(row)[others])
 
 
 def test_a_short_text_has_a_mask_and_special_tokens_never_are() -> None:
     assert mask_row([2, 17, 3], VOCABULARY)[1:] == ([1], [17])
-    assert mask_row([2, 1, 3], VOCABULARY) == (
-        [2, 1, 3],
-        [0],
-        [IGNORE_INDEX],
-    )  # unknown characters alone: nothing is hidden
+    # a row of unknown characters has nothing to mask
+    assert mask_row([2, 1, 3], VOCABULARY) == ([2, 1, 3], [0], [IGNORE_INDEX])
 
 
 def test_a_text_that_asks_is_left_as_it_is(base_dir: Path) -> None:
@@ -102,71 +95,63 @@ def test_training_draws_new_masks_each_time_and_the_same_from_the_same_state(
         np.testing.assert_array_equal(ours, theirs)
     assert not np.array_equal(first[1], second[1])
     ids = unmasked(features)
-    for row, (given, references) in enumerate(zip(*first, strict=True)):
+    for row, (inputs, references) in enumerate(zip(*first, strict=True)):
         masked = np.flatnonzero(references != IGNORE_INDEX)
         assert len(masked)
-        assert references[masked].tolist() == [ids[row][place] for place in masked]
-        assert all(features["maskable"][row][place] for place in masked)
-        kept = [place for place in range(len(ids[row])) if place not in masked]
-        assert given[kept].tolist() == [ids[row][place] for place in kept]
+        assert references[masked].tolist() == [ids[row][position] for position in masked]
+        assert all(features["maskable"][row][position] for position in masked)
+        kept = [position for position in range(len(ids[row])) if position not in masked]
+        assert inputs[kept].tolist() == [ids[row][position] for position in kept]
 
 
 def test_training_masks_have_the_shares_of_bert() -> None:
     ids = [long_row(4000) for _ in range(4)]
     rows = [mask_row(row, VOCABULARY) for row in ids]
     features = {
-        "input_ids": [given for given, _, _ in rows],
-        "places": [places for _, places, _ in rows],
+        "input_ids": [inputs for inputs, _, _ in rows],
+        "places": [positions for _, positions, _ in rows],
         "references": [right for _, _, right in rows],
         "maskable": [[int(token > 4) for token in row] for row in ids],
         "vocabulary": [[4, 200]] * 4,
     }
     seed_everything(0)
-    given, references = draw_masks(features, 0)
+    inputs, references = draw_masks(features, 0)
     masked = references != IGNORE_INDEX
+    unchanged = inputs[masked] == references[masked]
     assert masked.mean() == pytest.approx(SHARE, abs=0.01)
-    assert (given[masked] == 4).mean() == pytest.approx(HIDDEN, abs=0.03)
-    assert (given[masked] == references[masked]).mean() == pytest.approx(
-        1 - HIDDEN - OTHER, abs=0.03
-    )
+    assert (inputs[masked] == 4).mean() == pytest.approx(HIDDEN, abs=0.03)
+    assert unchanged.mean() == pytest.approx(1 - HIDDEN - OTHER, abs=0.03)
 
 
 def test_a_tokenizer_without_a_mask_is_told() -> None:
+    renamed = train_tokenizer(["a b"], 50).to_str().replace("[MASK]", "[GUESS]")
     with pytest.raises(SourceError, match="no mask token"):
-        Vocabulary.of(
-            Tokenizer.from_str(train_tokenizer(["a b"], 50).to_str().replace("[MASK]", "[GUESS]"))
-        )
+        Vocabulary.of(Tokenizer.from_str(renamed))
 
 
 # --- metrics ---
 
 
 def judged(base: Path) -> tuple[Any, Any, Any, dict[str, list[Any]]]:
-    """(logits, outputs, references, features) of a model that is nobody's."""
+    """(random logits, outputs, references, features)."""
     features = features_of(base, TEXTS)
-    batch = PROBLEM.encoding.collate(features, 0)
-    logits = (
-        np.random.default_rng(0).normal(size=(*batch["input_ids"].shape, 200)).astype(np.float32)
-        * 3
-    )
+    shape = PROBLEM.encoding.collate(features, 0)["input_ids"].shape
+    logits = np.random.default_rng(0).normal(size=(*shape, 200)).astype(np.float32) * 3
     return logits, reduce_masked(logits, features), PROBLEM.encoding.references(features), features
 
 
 def test_metrics_are_those_of_the_logits(base_dir: Path) -> None:
     logits, outputs, references, features = judged(base_dir)
     losses, hits = [], []
-    for row, (places, right) in enumerate(
-        zip(features["places"], features["references"], strict=True)
-    ):
-        at = torch.from_numpy(logits[row, places])
-        losses += torch.nn.functional.cross_entropy(
-            at, torch.tensor(right), reduction="none"
-        ).tolist()
-        hits += (at.argmax(-1) == torch.tensor(right)).tolist()
-    found = PROBLEM.scoring.metrics(outputs, references, ())
-    assert found["log_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
-    assert found["perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
-    assert found["masked_accuracy"] == pytest.approx(np.mean(hits))
+    masks = zip(features["places"], features["references"], strict=True)
+    for row, (positions, tokens) in enumerate(masks):
+        masked, right = torch.from_numpy(logits[row, positions]), torch.tensor(tokens)
+        losses += torch.nn.functional.cross_entropy(masked, right, reduction="none").tolist()
+        hits += (masked.argmax(-1) == right).tolist()
+    metrics = PROBLEM.scoring.metrics(outputs, references, ())
+    assert metrics["log_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert metrics["perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
+    assert metrics["masked_accuracy"] == pytest.approx(np.mean(hits))
     details = PROBLEM.scoring.details(outputs, references, ())
     assert details["tokens"] == len(losses) == sum(details["losses"]["counts"])
     assert PROBLEM.figures({"details": details})
@@ -189,15 +174,12 @@ def test_a_row_is_right_if_half_of_its_hidden_tokens_are(base_dir: Path) -> None
 
 
 def test_a_question_is_answered_with_the_likeliest_tokens(base_dir: Path) -> None:
-    features = features_of(base_dir, ["a [MASK] film", "a film", ""])
+    texts = ["a [MASK] film", "a film", ""]
     logits = np.zeros((3, 5, 200), np.float32)
     logits[0, 2, [7, 9]] = 9, 8
-    question, text, nothing = PROBLEM.decoding.decode(
-        reduce_masked(logits, features),
-        {"text": ["a [MASK] film", "a film", ""]},
-        (),
-        Calibration(),
-    )
+    outputs = reduce_masked(logits, features_of(base_dir, texts))
+    predictions = PROBLEM.decoding.decode(outputs, {"text": texts}, (), Calibration())
+    question, text, nothing = predictions
     assert question["perplexity"] is None
     assert [fill["token"] for fill in question["fills"][:2]] == [7, 9]
     assert len(question["fills"]) == GUESSES
@@ -205,10 +187,8 @@ def test_a_question_is_answered_with_the_likeliest_tokens(base_dir: Path) -> Non
     assert text["perplexity"] == pytest.approx(200)
     assert text["fills"] == []
     assert nothing == {"perplexity": None, "fills": []}
-    assert [PROBLEM.decoding.describe(one) for one in (text, nothing)] == [
-        "perplexity 200.0",
-        "nothing to guess",
-    ]
+    assert PROBLEM.decoding.describe(text) == "perplexity 200.0"
+    assert PROBLEM.decoding.describe(nothing) == "nothing to guess"
 
 
 def test_there_is_nothing_to_learn_from_unknown_characters_alone(base_dir: Path) -> None:
@@ -225,10 +205,9 @@ def test_there_is_nothing_to_learn_from_unknown_characters_alone(base_dir: Path)
 
 def test_what_needs_labels_is_refused() -> None:
     behaviour = {"minimum_functionality": [{"name": "x", "label": "y", "texts": ["a"]}]}
+    evaluate = EvaluateParams.model_validate({"behaviour": behaviour})
     with pytest.raises(ParamsError, match="no labels"):
-        PROBLEM.scoring.behaviour_tests(
-            {"text": TEXTS}, (), EvaluateParams.model_validate({"behaviour": behaviour}), 0
-        )
+        PROBLEM.scoring.behaviour_tests({"text": TEXTS}, (), evaluate, 0)
     with pytest.raises(ParamsError, match="no classes"):
         PROBLEM.objective.class_weights(np.zeros((1, 1)), (), "balanced")
 
@@ -249,9 +228,8 @@ def test_a_model_from_scratch_is_small_and_the_same_again(tmp_path: Path) -> Non
     for name in ("one", "two"):
         make_scratch_model(TEXTS, tmp_path / name, shape, seed=7)
     assert torch.equal(torch.get_rng_state(), before)
-    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (
-        tmp_path / "two" / "model.safetensors"
-    ).read_bytes()
+    first, second = (tmp_path / name / "model.safetensors" for name in ("one", "two"))
+    assert first.read_bytes() == second.read_bytes()
     model = PROBLEM.objective.load_model(tmp_path / "one", ())
     assert (model.config.num_hidden_layers, model.config.hidden_size) == (2, 48)
     assert model.config.vocab_size == load_tokenizer(tmp_path / "one").get_vocab_size() <= 120
@@ -262,28 +240,20 @@ def test_a_model_from_scratch_is_small_and_the_same_again(tmp_path: Path) -> Non
 # --- the whole way ---
 
 
+def options(*overrides: str) -> list[str]:
+    """`-S` options with the settings of a fast run, and more."""
+    return [word for override in (*FAST, *overrides) for word in ("-S", override)]
+
+
 @pytest.fixture(scope="module")
 def adapted(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`ratchet adapt` on a tiny base, in one command."""
     root = tmp_path_factory.mktemp("adapt")
     write_csv(root / "texts.csv", {"sentence": tiny_rows(300)["text"]})
-    fast = [
-        word
-        for value in (*FAST, "finetune.epochs=4", "verify.max_metric_loss=0.3")
-        for word in ("-S", value)
-    ]
-    done = ratchet_json(
-        root,
-        "adapt",
-        "adapted",
-        "--data",
-        "texts.csv",
-        "--text",
-        "sentence",
-        "--base-model",
-        str(base_dir),
-        *fast,
-    )
+    command = ["adapt", "adapted", "--data", "texts.csv", "--text", "sentence"]
+    command += ["--base-model", str(base_dir)]
+    command += options("finetune.epochs=4", "verify.max_metric_loss=0.3")
+    done = ratchet_json(root, *command)
     assert done["state"] == "trained"
     assert done["base_model"] == "path: ../adapted/models/checkpoint"
     return root / "adapted"
@@ -293,22 +263,17 @@ def test_adapting_lowers_the_perplexity(adapted: Path) -> None:
     evaluations = read_json(adapted / "reports" / "training.json")["evaluations"]
     assert evaluations[-1]["perplexity"] < evaluations[0]["perplexity"]
     assert read_json(adapted / "reports" / "metrics.json")["perplexity"] < 150  # of 200 tokens
-    assert (
-        Workspace(adapted).params().finetune.learning_rate == 0.005
-    )  # what was set is written down
+    # the overrides are written to params.yaml
+    assert Workspace(adapted).params().finetune.learning_rate == 0.005
 
 
 def test_the_same_command_again_changes_nothing(adapted: Path) -> None:
-    assert (
-        ratchet_json(
-            adapted.parent, "adapt", "adapted", "--data", "texts.csv", "--text", "sentence"
-        )["state"]
-        == "cached"
-    )
-    error = json.loads(
-        ratchet(adapted.parent, "adapt", "adapted", "--data", "other.csv", "--json", code=2).stdout
-    )["error"]
-    assert error["message"].endswith("and data ../texts.csv.")
+    root = adapted.parent
+    command = ("adapt", "adapted", "--data")
+    assert ratchet_json(root, *command, "texts.csv", "--text", "sentence")["state"] == "cached"
+    refused = ratchet(root, *command, "other.csv", "--json", code=2)
+    message = json.loads(refused.stdout)["error"]["message"]
+    assert message.endswith("and data ../texts.csv.")
 
 
 def test_it_answers_and_scores(adapted: Path) -> None:
@@ -324,56 +289,32 @@ def test_its_checkpoint_is_another_workspaces_base(adapted: Path) -> None:
     root = adapted.parent
     write_csv(root / "labelled.csv", tiny_rows(240))
     checkpoint = "adapted/models/checkpoint"
-    ratchet(
-        root,
-        "init",
-        "another",
-        "--data",
-        "labelled.csv",
-        "--problem",
-        "text-classification",
-        "--base-model",
-        checkpoint,
-    )
-    assert 'path: "../adapted/models/checkpoint"' in (root / "another" / "params.yaml").read_text(
-        encoding="utf-8"
-    )
-    save_overrides(root / "another" / "params.yaml", FAST)
+    command = ["init", "another", "--data", "labelled.csv", "--problem", "text-classification"]
+    ratchet(root, *command, "--base-model", checkpoint)
+    params = root / "another" / "params.yaml"
+    assert 'path: "../adapted/models/checkpoint"' in params.read_text(encoding="utf-8")
+    save_overrides(params, FAST)
     done = ratchet_json(root / "another", "train")
     assert done["state"] == "trained"
     assert done["metrics"]["accuracy"] > 0.5
-    model, start = (
-        load_problem(name).objective.load_model(root / checkpoint, labels)
-        for name, labels in (("text-classification", ("a", "b")), ("masked-lm", ()))
-    )
+    classifier = load_problem("text-classification")
+    model = classifier.objective.load_model(root / checkpoint, ("a", "b"))
+    start = PROBLEM.objective.load_model(root / checkpoint, ())
     assert torch.equal(model.get_input_embeddings().weight, start.get_input_embeddings().weight)
 
 
 def test_from_scratch_it_makes_its_own_base(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
-    write_csv(
-        tmp_path / "reviews.csv",
-        {
-            "text": [
-                "".join(draw.choice(list("房间很干净服务也好位置不太小早餐差"), 12)) + "。"
-                for _ in range(150)
-            ]
-        },
-    )
-    fast = [
-        word
-        for value in (*FAST, "finetune.epochs=1", "verify.max_metric_loss=1")
-        for word in ("-S", value)
-    ]
-    shape = ("--vocabulary", "200", "--layers", "1", "--width", "32")
-    out = ratchet(
-        tmp_path, "adapt", "zh", "--data", "reviews.csv", "--from-scratch", *shape, *fast
-    ).stdout
-    assert "path: ../zh/models/checkpoint" in out
+    characters = list("房间很干净服务也好位置不太小早餐差")
+    texts = ["".join(draw.choice(characters, 12)) + "。" for _ in range(150)]
+    write_csv(tmp_path / "reviews.csv", {"text": texts})
+    command = ["adapt", "zh", "--data", "reviews.csv", "--from-scratch"]
+    command += ["--vocabulary", "200", "--layers", "1", "--width", "32"]
+    command += options("finetune.epochs=1", "verify.max_metric_loss=1")
+    assert "path: ../zh/models/checkpoint" in ratchet(tmp_path, *command).stdout
     assert (tmp_path / "zh" / "base" / "tokenizer.json").is_file()
     assert (tmp_path / "zh" / "models" / "checkpoint" / "tokenizer.json").is_file()
     params = Workspace(tmp_path / "zh").params()
     assert (params.base_model.path, params.base_model.sha256) == ("./base", None)
-    assert (
-        params.finetune.epochs == 1
-    )  # a value that was asked for, not that for models from scratch
+    # the override, not the default for models from scratch
+    assert params.finetune.epochs == 1

@@ -89,7 +89,7 @@ def test_an_adapter_is_small_and_goes_on_where_it_stopped(
     assert facts["seconds_per_epoch"] > 0
     assert facts["peak_memory_mb"] > 10
     # with a learning rate of almost zero, the outputs stay the same
-    params = {"method": "lora", "adapter": str(adapter), "learning_rate": 1e-12}
+    params: dict[str, Any] = {"method": "lora", "adapter": str(adapter), "learning_rate": 1e-12}
     run(base_dir, tokens, tmp_path / "again", **params)
     first, again = (outputs(tmp_path / name / "checkpoint", tokens) for name in ("first", "again"))
     assert abs(first - again).max() < 1e-4
@@ -137,7 +137,7 @@ def test_a_champion_is_gone_on_from_with_what_could_not_be_merged(
     start = tmp_path / "start"
     shutil.copytree(tmp_path / "first" / "checkpoint", start / "checkpoint")
     shutil.copytree(tokens, start / "tokens")
-    params = {"start_from": "champion", "learning_rate": 1e-12, "epochs": 0.1}
+    params: dict[str, Any] = {"start_from": "champion", "learning_rate": 1e-12, "epochs": 0.1}
     facts = run(base_dir, tokens, tmp_path / "next", start, method=method, **params)
     start_sha256 = sha256_file(start / "checkpoint" / "model.safetensors")
     assert facts["start"]["checkpoint_sha256"] == start_sha256
@@ -157,7 +157,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(
     for method in ("full", "lora", "prefix-tuning"):
         losses = []
         for on in (False, True):
-            params = {"freeze_embeddings": True, "gradient_checkpointing": on}
+            params: dict[str, Any] = {"freeze_embeddings": True, "gradient_checkpointing": on}
             facts = run(base_dir, tokens, tmp_path / f"{method}-{on}", method=method, **params)
             losses.append([point["loss"] for point in facts["curve"]])
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)

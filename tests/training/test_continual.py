@@ -39,7 +39,7 @@ class Killed(BaseException):
 
 
 def write_tokens(directory: Path, labels: Sequence[str], train_rows: int) -> Path:
-    """Tokens of ROWS with a known label; trained on the first `train_rows`, validated on the last."""
+    """Tokens of the rows with a known label: the first `train_rows`, the last 100 to validate."""
     make_tokenizer(directory / "tokenizer")
     tokenizer = load_tokenizer(directory / "tokenizer", 32)
     counts = {}

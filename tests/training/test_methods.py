@@ -150,8 +150,8 @@ def test_frozen_embeddings_get_no_gradients_whatever_the_method() -> None:
 
 
 def test_learning_rates_fall_from_layer_to_layer_and_the_head_has_its_own() -> None:
-    values = {"learning_rate": 1e-3, "layer_decay": 0.5, "head_learning_rate": 1e-2}
-    values["weight_decay"] = 0.1
+    values: dict[str, Any] = {"learning_rate": 1e-3, "layer_decay": 0.5, "weight_decay": 0.1}
+    values["head_learning_rate"] = 1e-2
     tuning = tuned("full", **values)
     groups = parameter_groups(tuning, params("full", **values))
     names = {id(parameter): name for name, parameter in tuning.model.named_parameters()}
@@ -191,7 +191,7 @@ def test_named_target_modules_alone_are_changed() -> None:
 def test_a_language_models_own_head_is_not_trained() -> None:
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    model_classes = {
+    model_classes: dict[str, Any] = {
         "gpt2": AutoModelForCausalLM,
         "llama": AutoModelForCausalLM,
         "bert": AutoModelForMaskedLM,
