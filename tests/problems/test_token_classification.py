@@ -1,4 +1,4 @@
-"""Named entities: metrics as seqeval has them, spans with their characters, bad rows told apart, and the whole way through."""
+"""Named entities: metrics equal to seqeval's, spans, data checks, and the whole pipeline."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from tasks.scoring.statistics.bootstrap import Resampling, metric_intervals
 from tasks.validation import validate_rows
 
 PROBLEM = load_problem("token-classification")
-KINDS = ("LOC", "MISC", "PER")
-NAMES = tag_names(KINDS)
+ENTITY_TYPES = ("LOC", "MISC", "PER")
+NAMES = tag_names(ENTITY_TYPES)
 SCORES = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
 
 
 def random_tags(draw: random.Random, rows: int, *, valid: bool) -> list[list[str]]:
-    """Tags of many rows; where they need not be valid, an I- may follow anything."""
-    found = []
+    """Tags of many rows; if not `valid`, an I- may follow any tag."""
+    drawn = []
     for _ in range(rows):
         tags: list[str] = []
         for _ in range(draw.randint(1, 12)):
@@ -54,8 +54,8 @@ def random_tags(draw: random.Random, rows: int, *, valid: bool) -> list[list[str
             if valid and tag.startswith("I-") and (tags[-1][2:] if tags else "") != tag[2:]:
                 tag = "O"
             tags.append(tag)
-        found.append(tags)
-    return found
+        drawn.append(tags)
+    return drawn
 
 
 def numbers(tags: list[list[str]]) -> Any:
@@ -64,27 +64,34 @@ def numbers(tags: list[list[str]]) -> Any:
 
 def outputs_of(tags: list[list[str]], names: list[str] = NAMES, height: float = 5.0) -> Any:
     """Outputs whose likeliest tags are these; NaN past a row's words."""
-    found = np.full((len(tags), max(map(len, tags)), len(names)), np.nan, np.float32)
-    for row, one in enumerate(tags):
-        found[row, : len(one)] = np.eye(len(names))[[names.index(tag) for tag in one]] * height
-    return found
+    outputs = np.full((len(tags), max(map(len, tags)), len(names)), np.nan, np.float32)
+    for row, row_tags in enumerate(tags):
+        numbers = [names.index(tag) for tag in row_tags]
+        outputs[row, : len(row_tags)] = np.eye(len(names))[numbers] * height
+    return outputs
 
 
 def repaired(tags: list[str]) -> list[str]:
-    """An I- that continues nothing begins a span."""
-    found: list[str] = []
+    """Turn an I- that continues no span into a B-."""
+    valid: list[str] = []
     for tag in tags:
-        found.append(
-            f"B-{tag[2:]}"
-            if tag.startswith("I-") and (found[-1][2:] if found else "") != tag[2:]
-            else tag
-        )
-    return found
+        before = valid[-1] if valid else ""
+        orphaned = tag.startswith("I-") and before[2:] != tag[2:]
+        valid.append(f"B-{tag[2:]}" if orphaned else tag)
+    return valid
+
+
+def decode(outputs: Any, rows: dict[str, list[Any]], temperature: float = 1.0) -> Any:
+    """Predictions for the entity types."""
+    calibration = Calibration(temperature=temperature)
+    return PROBLEM.decoding.decode(outputs, rows, ENTITY_TYPES, calibration)
 
 
 def test_tags_and_types_are_told_from_each_other() -> None:
     assert NAMES == ["O", "B-LOC", "I-LOC", "B-MISC", "I-MISC", "B-PER", "I-PER"]
-    assert PROBLEM.objective.labels_of(PROBLEM.decoding.output_labels(KINDS)) == list(KINDS)
+    assert PROBLEM.objective.labels_of(PROBLEM.decoding.output_labels(ENTITY_TYPES)) == list(
+        ENTITY_TYPES
+    )
 
 
 def test_spans_are_those_of_conlleval() -> None:
@@ -104,27 +111,23 @@ def test_spans_are_those_of_conlleval() -> None:
 def test_metrics_are_those_of_seqeval(seed: int) -> None:
     draw = random.Random(seed)
     wanted = random_tags(draw, 40, valid=True)
-    # near the truth, or hardly anything would match; and with violations, which seqeval reads as conlleval does
+    # mostly right, or hardly any span would match; invalid tags are read as seqeval reads them
     found = [[tag if draw.random() < 0.7 else draw.choice(NAMES) for tag in row] for row in wanted]
-    mine = PROBLEM.scoring.metrics(outputs_of(found), numbers(wanted), KINDS)
+    valid = list(map(repaired, found))
+    outputs, references = outputs_of(found), numbers(wanted)
+    metrics = PROBLEM.scoring.metrics(outputs, references, ENTITY_TYPES)
     for name, score in SCORES.items():
-        assert mine[name] == pytest.approx(score(wanted, found, zero_division=0))
-        strict = score(
-            wanted, list(map(repaired, found)), mode="strict", scheme=IOB2, zero_division=0
-        )
-        assert mine[name] == pytest.approx(strict)
-    assert mine["macro_f1"] == pytest.approx(
-        f1_score(wanted, found, average="macro", zero_division=0)
-    )
-    for kind, entry in zip(
-        KINDS,
-        PROBLEM.scoring.details(outputs_of(found), numbers(wanted), KINDS)["per_class"],
-        strict=True,
-    ):
-        every = f1_score(wanted, found, average=None, zero_division=0)
-        present = sorted({tag[2:] for row in [*wanted, *found] for tag in row if tag != "O"})
-        assert entry["label"] == kind
-        assert entry["f1"] == pytest.approx(every[present.index(kind)] if kind in present else 0.0)
+        assert metrics[name] == pytest.approx(score(wanted, found, zero_division=0))
+        strict = score(wanted, valid, mode="strict", scheme=IOB2, zero_division=0)
+        assert metrics[name] == pytest.approx(strict)
+    macro_f1 = f1_score(wanted, found, average="macro", zero_division=0)
+    assert metrics["macro_f1"] == pytest.approx(macro_f1)
+    present = sorted({tag[2:] for row in [*wanted, *found] for tag in row if tag != "O"})
+    f1s = dict(zip(present, f1_score(wanted, found, average=None, zero_division=0), strict=True))
+    per_class = PROBLEM.scoring.details(outputs, references, ENTITY_TYPES)["per_class"]
+    assert [entry["label"] for entry in per_class] == list(ENTITY_TYPES)
+    for entry in per_class:
+        assert entry["f1"] == pytest.approx(f1s.get(entry["label"], 0.0))
 
 
 def test_a_thousand_resamples_are_the_metrics_of_the_resampled_rows() -> None:
@@ -132,23 +135,17 @@ def test_a_thousand_resamples_are_the_metrics_of_the_resampled_rows() -> None:
     wanted, found = (random_tags(draw, 60, valid=valid) for valid in (True, False))
     found = [(row + ["O"] * 12)[: len(other)] for row, other in zip(found, wanted, strict=True)]
     outputs, references = outputs_of(found), numbers(wanted)
-    intervals = metric_intervals(
-        PROBLEM.scoring, outputs, references, KINDS, Resampling(1000, seed=3)
-    )
+
+    def intervals_of(outputs: Any, references: Any) -> Any:
+        resampling = Resampling(1000, seed=3)
+        return metric_intervals(PROBLEM.scoring, outputs, references, ENTITY_TYPES, resampling)
+
+    intervals = intervals_of(outputs, references)
     assert set(intervals) == set(PROBLEM.scoring.metric_signs)
     for interval in intervals.values():
         assert interval["low"] <= interval["value"] <= interval["high"]
-    shuffled = np.random.default_rng(0).permutation(60)
-    assert (
-        metric_intervals(
-            PROBLEM.scoring,
-            outputs[shuffled],
-            references[shuffled],
-            KINDS,
-            Resampling(1000, seed=3),
-        )
-        == intervals
-    )
+    order = np.random.default_rng(0).permutation(60)
+    assert intervals_of(outputs[order], references[order]) == intervals
 
 
 def test_details_say_what_kind_of_error_each_is() -> None:
@@ -162,31 +159,19 @@ def test_details_say_what_kind_of_error_each_is() -> None:
         ["O", "O", "O", "O", "B-LOC"],
         ["B-LOC", "I-LOC", "O", "B-LOC"],
     ]
-    details = PROBLEM.scoring.details(outputs_of(found), numbers(wanted), KINDS)
-    names = [
-        "label",
-        "exact",
-        "other type",
-        "too short",
-        "too long",
-        "shifted",
-        "missed",
-        "made up",
-    ]
-    assert details["errors"] == [
-        dict(zip(names, row, strict=True))
-        for row in (
-            ["LOC", 0, 1, 1, 1, 0, 0, 1],
-            ["MISC", 0, 0, 1, 0, 0, 0, 0],
-            ["PER", 1, 0, 0, 0, 0, 1, 0],
-        )
-    ]
-    assert details["confusion"][0][2] == 1  # a LOC of the same words taken for a PER
-    assert {"actual": "LOC", "predicted": "PER", "entities": 1} in details["confusions"]
-    assert (
-        sum(entry["entities"] for entry in details["confusions"] if entry["predicted"] == NOTHING)
-        == 4
+    details = PROBLEM.scoring.details(outputs_of(found), numbers(wanted), ENTITY_TYPES)
+    names = ["label", "exact", "other type", "too short", "too long", "shifted", "missed"]
+    names += ["made up"]
+    errors = (
+        ["LOC", 0, 1, 1, 1, 0, 0, 1],
+        ["MISC", 0, 0, 1, 0, 0, 0, 0],
+        ["PER", 1, 0, 0, 0, 0, 1, 0],
     )
+    assert details["errors"] == [dict(zip(names, row, strict=True)) for row in errors]
+    assert details["confusion"][0][2] == 1  # a LOC whose words are predicted as a PER
+    confusions = details["confusions"]
+    assert {"actual": "LOC", "predicted": "PER", "entities": 1} in confusions
+    assert sum(entry["entities"] for entry in confusions if entry["predicted"] == NOTHING) == 4
     figures = PROBLEM.figures({"details": details})
     assert set(figures) == {"Entities by type", "Types of exact spans", "Reliability of words"}
 
@@ -194,70 +179,56 @@ def test_details_say_what_kind_of_error_each_is() -> None:
 def test_a_row_is_right_if_all_its_entities_are_and_no_other_is() -> None:
     wanted = [["B-PER", "I-PER"], ["O", "O"], ["O", "O"], ["B-LOC", "O"]]
     found = [["I-PER", "I-PER"], ["O", "O"], ["O", "B-PER"], ["B-LOC", "I-LOC"]]
-    assert PROBLEM.scoring.correct(outputs_of(found), numbers(wanted)).tolist() == [
-        True,
-        True,
-        False,
-        False,
-    ]
+    right = PROBLEM.scoring.correct(outputs_of(found), numbers(wanted))
+    assert right.tolist() == [True, True, False, False]
 
 
 def test_predictions_are_spans_of_the_text_as_it_was_given() -> None:
     text = "  \U0001f355 Anna  Berg\tsaw Paris!"
     tags = [["O", "B-PER", "I-PER", "O", "I-LOC", "O"]]
-    (prediction,) = PROBLEM.decoding.decode(
-        outputs_of(tags), {"text": [text]}, KINDS, Calibration()
-    )
-    assert [(one["type"], one["text"]) for one in prediction["entities"]] == [
+    (prediction,) = decode(outputs_of(tags), {"text": [text]})
+    entities = prediction["entities"]
+    assert [(entity["type"], entity["text"]) for entity in entities] == [
         ("PER", "Anna  Berg"),
         ("LOC", "Paris"),
     ]
-    assert all(text[one["start"] : one["end"]] == one["text"] for one in prediction["entities"])
+    assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in entities)
     assert PROBLEM.decoding.predicted_labels(prediction) == ["LOC", "PER"]
     assert PROBLEM.decoding.describe(prediction).startswith("Anna  Berg [PER 0.9")
     words = ["Anna", "", "Berg"]
-    (prediction,) = PROBLEM.decoding.decode(
-        outputs_of([["B-PER", "O", "B-PER"]]), {"tokens": [words]}, KINDS, Calibration()
-    )
-    assert [join_words(words)[0][one["start"] : one["end"]] for one in prediction["entities"]] == [
-        "Anna",
-        "Berg",
-    ]
+    (prediction,) = decode(outputs_of([["B-PER", "O", "B-PER"]]), {"tokens": [words]})
+    joined, _ = join_words(words)
+    spans = [joined[entity["start"] : entity["end"]] for entity in prediction["entities"]]
+    assert spans == ["Anna", "Berg"]
 
 
 def test_a_score_is_that_of_the_least_certain_word() -> None:
     outputs = outputs_of([["B-PER", "I-PER"]])
     outputs[0, 1] /= 5
-    (prediction,) = PROBLEM.decoding.decode(
-        outputs, {"tokens": [["Anna", "Berg"]]}, KINDS, Calibration(temperature=2.0)
-    )
-    assert prediction["entities"][0]["score"] == pytest.approx(
-        float(torch.softmax(torch.from_numpy(outputs[0, 1]) / 2, 0).max())
-    )
+    (prediction,) = decode(outputs, {"tokens": [["Anna", "Berg"]]}, temperature=2.0)
+    probabilities = torch.softmax(torch.from_numpy(outputs[0, 1]) / 2, 0)
+    assert prediction["entities"][0]["score"] == pytest.approx(float(probabilities.max()))
 
 
 def test_a_text_without_words_has_no_entity(base_dir: Path) -> None:
-    features = encode_rows(
-        PROBLEM.encoding, load_tokenizer(base_dir, 16), {"text": ["", "the film"]}, KINDS
-    )
+    rows: dict[str, list[Any]] = {"text": ["", "the film"]}
+    features = encode_rows(PROBLEM.encoding, load_tokenizer(base_dir, 16), rows, ENTITY_TYPES)
     assert list(map(len, features["words"])) == [1, 2]
-    outputs = outputs_of([["B-PER"], ["B-PER", "O"]])
-    predictions = PROBLEM.decoding.decode(outputs, {"text": ["", "the film"]}, KINDS, Calibration())
-    assert [len(one["entities"]) for one in predictions] == [0, 1]
+    predictions = decode(outputs_of([["B-PER"], ["B-PER", "O"]]), rows)
+    assert [len(prediction["entities"]) for prediction in predictions] == [0, 1]
 
 
 def test_a_grown_label_set_changes_no_prediction() -> None:
     wanted = random_tags(random.Random(2), 10, valid=True)
-    old = [kind for kind in KINDS if kind != "MISC"]
+    old = [entity_type for entity_type in ENTITY_TYPES if entity_type != "MISC"]
     known = [[tag if tag[2:] != "MISC" else "O" for tag in row] for row in wanted]
     outputs = outputs_of(known, tag_names(old))
-    aligned = PROBLEM.scoring.align_labels(outputs, old, KINDS)
+    aligned = PROBLEM.scoring.align_labels(outputs, old, ENTITY_TYPES)
     assert aligned.shape == (*outputs.shape[:2], len(NAMES))
     np.testing.assert_array_equal(np.isnan(aligned[..., 0]), np.isnan(outputs[..., 0]))
-    assert PROBLEM.scoring.agreement(aligned, outputs_of(known)) == (
-        1.0,
-        pytest.approx(0, abs=0.05),
-    )
+    agreement, difference = PROBLEM.scoring.agreement(aligned, outputs_of(known))
+    assert agreement == 1.0
+    assert difference == pytest.approx(0, abs=0.05)
 
 
 def test_agreement_holds_rows_of_any_width_against_each_other() -> None:
@@ -272,55 +243,46 @@ def test_a_temperature_is_fitted_on_words() -> None:
     draw = random.Random(5)
     found = [[tag if draw.random() < 0.8 else draw.choice(NAMES) for tag in row] for row in wanted]
     outputs, references = outputs_of(found, height=20.0), numbers(wanted)
-    calibration = PROBLEM.scoring.fit_calibration(outputs, references, KINDS, None)
+    calibration = PROBLEM.scoring.fit_calibration(outputs, references, ENTITY_TYPES, None)
     assert calibration.temperature > 2
-    before, after = (
-        PROBLEM.scoring.metrics(some, references, KINDS)
-        for some in (outputs, calibration.apply(outputs))
-    )
+    before = PROBLEM.scoring.metrics(outputs, references, ENTITY_TYPES)
+    after = PROBLEM.scoring.metrics(calibration.apply(outputs), references, ENTITY_TYPES)
     assert after["log_loss"] < before["log_loss"]
     assert after["f1"] == before["f1"]
 
 
 def test_weights_are_of_tags() -> None:
     references = numbers([["O"] * 6 + ["B-PER", "I-PER"], ["B-LOC", "O"]])
-    weights = PROBLEM.objective.class_weights(references, KINDS, "balanced")
+    weights = PROBLEM.objective.class_weights(references, ENTITY_TYPES, "balanced")
     assert weights is not None
     assert weights[NAMES.index("O")] < weights[NAMES.index("B-PER")]
-    assert PROBLEM.objective.class_weights(references, KINDS, "none") is None
-    given = {name: float(number) for number, name in enumerate(NAMES, 1)}
-    assert PROBLEM.objective.class_weights(references, KINDS, given).tolist() == list(
-        given.values()
-    )  # type: ignore[union-attr]
+    assert PROBLEM.objective.class_weights(references, ENTITY_TYPES, "none") is None
+    by_tag = {name: float(number) for number, name in enumerate(NAMES, 1)}
+    weights = PROBLEM.objective.class_weights(references, ENTITY_TYPES, by_tag)
+    assert weights is not None
+    assert weights.tolist() == list(by_tag.values())
     with pytest.raises(ParamsError, match="the tags are"):
-        PROBLEM.objective.class_weights(references, KINDS, {"PER": 2.0})
+        PROBLEM.objective.class_weights(references, ENTITY_TYPES, {"PER": 2.0})
 
 
 def test_the_list_of_entities_finds_the_longest_and_the_most_frequent() -> None:
     train = [["New", "York", "Times"], ["New", "York"], ["York"], ["York"], ["York"]]
     tags = [["B-MISC", "I-MISC", "I-MISC"], ["B-LOC", "I-LOC"], ["B-PER"], ["B-LOC"], ["B-LOC"]]
     test = [["the", "New", "York", "Times", "York"], ["New", "York"], ["new"]]
-    found = gazetteer(train, numbers(tags), test, len(NAMES))
-    assert find_spans(np.where(np.isnan(found[..., 0]), -1, found.argmax(-1))).by_row(3) == [
-        [(1, 4, 1), (4, 5, 0)],
-        [(0, 2, 0)],
-        [],
-    ]
-    np.testing.assert_allclose(np.nansum(np.exp(found), -1)[0], 1, rtol=1e-5)
+    outputs = gazetteer(train, numbers(tags), test, len(NAMES))
+    spans = find_spans(np.where(np.isnan(outputs[..., 0]), -1, outputs.argmax(-1)))
+    assert spans.by_row(3) == [[(1, 4, 1), (4, 5, 0)], [(0, 2, 0)], []]
+    np.testing.assert_allclose(np.nansum(np.exp(outputs), -1)[0], 1, rtol=1e-5)
 
 
 def test_behavioural_tests_change_what_they_say(base_dir: Path) -> None:
     rows = tagged_rows(60)
-    params = EvaluateParams.model_validate(
-        {"behaviour": {
-            "rows": 20,
-            "minimum_functionality": [{"name": "plain", "label": "PER", "texts": ["Anna Berg is here."]}],
-            "directional": [{"name": "more", "label": "LOC", "expect": "not_lower", "append": " near Paris"}],
-        }}
-    )  # fmt: skip
-    tests = {
-        test.name: test for test in PROBLEM.scoring.behaviour_tests(rows, TYPES, params, seed=0)
-    }
+    plain = {"name": "plain", "label": "PER", "texts": ["Anna Berg is here."]}
+    more = {"name": "more", "label": "LOC", "expect": "not_lower", "append": " near Paris"}
+    behaviour = {"rows": 20, "minimum_functionality": [plain], "directional": [more]}
+    params = EvaluateParams.model_validate({"behaviour": behaviour})
+    made = PROBLEM.scoring.behaviour_tests(rows, TYPES, params, seed=0)
+    tests = {test.name: test for test in made}
     assert list(tests) == [
         "another entity of the type",
         "lower case",
@@ -335,58 +297,52 @@ def test_behavioural_tests_change_what_they_say(base_dir: Path) -> None:
         for after, before in zip(test.rows["tokens"], test.against["tokens"], strict=True):
             assert len(after) == len(before)
             assert after != before
-    tags = {" ".join(words): one for words, one in zip(rows["tokens"], rows["tags"], strict=True)}
+    texts = [" ".join(words) for words in rows["tokens"]]
+    tags = dict(zip(texts, rows["tags"], strict=True))
     typo = tests["a typo outside of entities"]
     assert typo.against is not None
     for after, before in zip(typo.rows["tokens"], typo.against["tokens"], strict=True):
-        (place,) = [place for place in range(len(after)) if after[place] != before[place]]
-        assert tags[" ".join(before)][place] == "O"
-    found = tests["words found in the text"]
-    same = outputs_of([["O"] * len(words) for words in found.against["tokens"]], tag_names(TYPES))  # type: ignore[index]
-    assert found.passes(same, same).all()
+        (changed,) = [i for i in range(len(after)) if after[i] != before[i]]
+        assert tags[" ".join(before)][changed] == "O"
+    words_only = tests["words found in the text"]
+    assert words_only.against is not None
+    no_entity = [["O"] * len(words) for words in words_only.against["tokens"]]
+    same = outputs_of(no_entity, tag_names(TYPES))
+    assert words_only.passes(same, same).all()
     other = same.copy()
     other[0, 0] = [0, 9, 0, 0, 0]
-    assert found.passes(other, same).tolist() == [False, *[True] * 19]
-    wrong = EvaluateParams.model_validate(
-        {"behaviour": {"minimum_functionality": [{"name": "x", "label": "PRE", "texts": ["a"]}]}}
-    )
+    assert words_only.passes(other, same).tolist() == [False, *[True] * 19]
+    unknown = {"minimum_functionality": [{"name": "x", "label": "PRE", "texts": ["a"]}]}
+    wrong = EvaluateParams.model_validate({"behaviour": unknown})
     with pytest.raises(ParamsError, match="'PRE' is not a label"):
         PROBLEM.scoring.behaviour_tests(rows, TYPES, wrong, seed=0)
 
 
 def test_a_replaced_entity_has_to_be_found_if_the_one_before_was() -> None:
     before = outputs_of([["B-PER", "O", "O"]] * 4 + [["O", "O", "O"]])
-    after = outputs_of(
-        [
-            ["B-PER", "O", "O"],
-            ["O", "O", "O"],
-            ["B-LOC", "O", "O"],
-            ["B-PER", "O", "B-LOC"],
-            ["B-PER", "O", "O"],
-        ]
-    )
-    person = (0, 1, KINDS.index("PER"))
-    assert still_found(after, before, replaced=[person] * 5).tolist() == [
-        True,
-        False,
-        False,
-        False,
-        True,
+    tags = [
+        ["B-PER", "O", "O"],
+        ["O", "O", "O"],
+        ["B-LOC", "O", "O"],
+        ["B-PER", "O", "B-LOC"],
+        ["B-PER", "O", "O"],
     ]
+    person = (0, 1, ENTITY_TYPES.index("PER"))
+    passed = still_found(outputs_of(tags), before, replaced=[person] * 5)
+    assert passed.tolist() == [True, False, False, False, True]
 
 
 def test_words_stay_what_they_were_if_half_of_their_entities_do() -> None:
     before = outputs_of([["B-PER", "B-LOC", "O"]] * 3 + [["O", "O", "O"]] * 2)
-    after = outputs_of(
-        [
-            ["O", "B-LOC", "O"],
-            ["B-PER", "B-PER", "O"],
-            ["B-PER", "B-LOC", "B-LOC"],
-            ["O", "O", "O"],
-            ["B-PER", "O", "O"],
-        ]
-    )
-    assert mostly_found(after, before).tolist() == [True, False, True, True, False]
+    tags = [
+        ["O", "B-LOC", "O"],
+        ["B-PER", "B-PER", "O"],
+        ["B-PER", "B-LOC", "B-LOC"],
+        ["O", "O", "O"],
+        ["B-PER", "O", "O"],
+    ]
+    passed = mostly_found(outputs_of(tags), before)
+    assert passed.tolist() == [True, False, True, True, False]
 
 
 def test_columns_are_known_by_what_they_hold() -> None:
@@ -408,13 +364,19 @@ def write_rows(
     path: Path, rows: dict[str, list[Any]], extra: list[dict[str, Any]] | None = None
 ) -> Path:
     entries = [
-        {"tokens": a, "ner_tags": b, "section": c}
-        for a, b, c in zip(rows["tokens"], rows["tags"], rows["domain"], strict=True)
+        {"tokens": tokens, "ner_tags": tags, "section": section}
+        for tokens, tags, section in zip(rows["tokens"], rows["tags"], rows["domain"], strict=True)
     ]
-    path.write_text(
-        "".join(json.dumps(entry) + "\n" for entry in [*entries, *(extra or [])]), encoding="utf-8"
-    )
+    entries += extra or []
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
     return path
+
+
+def ingest(root: Path, source: Path, **values: Any) -> Path:
+    raw, name = root / "raw", PROBLEM.name
+    params = IngestParams.model_validate({"sources": [{"url": str(source)}], **values})
+    read_sources(raw, problem=name, ingest=params, root=root, cache=root, report=silent)
+    return raw
 
 
 BAD = {
@@ -430,46 +392,35 @@ BAD = {
 def validated(
     tmp_path: Path, extra: list[dict[str, Any]], labels: tuple[str, ...] = TYPES, **values: Any
 ) -> Path:
+    """Ingest and validate 60 good rows and some more; return the directory of the valid rows."""
     source = write_rows(tmp_path / "rows.jsonl", tagged_rows(60), extra)
-    ingest = IngestParams.model_validate(
-        {"sources": [{"url": str(source)}], "columns": {"tokens": "tokens", "tags": "ner_tags"}}
-    )
-    read_sources(
-        tmp_path / "raw",
+    raw = ingest(tmp_path, source, columns={"tokens": "tokens", "tags": "ner_tags"})
+    validate_rows(
+        raw,
+        tmp_path / "valid",
+        tmp_path / "validation.json",
+        tmp_path / "docs",
         problem=PROBLEM.name,
-        ingest=ingest,
-        root=tmp_path,
-        cache=tmp_path,
+        labels=labels,
+        validate=ValidateParams.model_validate(values),
         report=silent,
     )
-    validate_rows(
-        tmp_path / "raw", tmp_path / "valid", tmp_path / "validation.json", tmp_path / "docs",
-        problem=PROBLEM.name, labels=labels, validate=ValidateParams.model_validate(values), report=silent,
-    )  # fmt: skip
     return tmp_path / "valid"
 
 
 def test_bad_rows_are_set_aside_each_with_its_reason(tmp_path: Path) -> None:
-    # a signs' escape, and one row that is no list beside all those that are
     text = {"tokens": "Anna is here", "ner_tags": ["O", "O"]}
-    valid = validated(
-        tmp_path, [*BAD.values(), text, {"tokens": ["£\"'\\", "Anna"], "ner_tags": ["O", "B-PER"]}]
-    )
+    escapes = {"tokens": ["£\"'\\", "Anna"], "ner_tags": ["O", "B-PER"]}
+    valid = validated(tmp_path, [*BAD.values(), text, escapes])
     [unread] = read_jsonl(tmp_path / "raw" / "quarantine.jsonl")
-    assert (unread["line"], unread["reason"]) == (
-        67,
-        "tokens: tags without a list of words: 2 tags, 3 words separated by blanks",
-    )
+    reason = "tokens: tags without a list of words: 2 tags, 3 words separated by blanks"
+    assert (unread["line"], unread["reason"]) == (67, reason)
     aside = {entry["line"]: entry for entry in read_jsonl(valid / "quarantine.jsonl")}
     assert sorted(aside) == list(range(61, 61 + len(BAD)))
-    for line, (name, _) in enumerate(BAD.items(), 61):
-        check = next(
-            check
-            for check in read_json(tmp_path / "validation.json")["checks"]
-            if check["name"] == name
-        )
-        assert check["unexpected"] >= 1, name
-        assert check["message"].split(": ")[-1] in aside[line]["reason"], name
+    checks = {check["name"]: check for check in read_json(tmp_path / "validation.json")["checks"]}
+    for line, name in enumerate(BAD, 61):
+        assert checks[name]["unexpected"] >= 1, name
+        assert checks[name]["message"].split(": ")[-1] in aside[line]["reason"], name
     kept = pq.read_table(valid / "rows.parquet").to_pylist()
     assert len(kept) == 61
     assert kept[-1]["tokens"] == ["£\"'\\", "Anna"]
@@ -488,22 +439,20 @@ def test_a_type_without_rows_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_a_rare_type_stops_the_run(tmp_path: Path) -> None:
+    rare = [{"tokens": ["Ida"], "ner_tags": ["B-ORG"]}]
     with pytest.raises(DataError, match="rows_per_class: 1 of 61 rows"):
-        validated(
-            tmp_path, [{"tokens": ["Ida"], "ner_tags": ["B-ORG"]}], labels=("LOC", "ORG", "PER")
-        )
+        validated(tmp_path, rare, labels=("LOC", "ORG", "PER"))
 
 
 def test_rows_that_cannot_be_numbered_are_told(base_dir: Path) -> None:
     rows = {"tokens": [["a"], ["b", "c"]], "tags": [["B-PRE"], ["O"]]}
-    with pytest.raises(
-        DataError, match=r"row 1 has 'B-PRE'. Did you mean 'B-PER'\? row 2 has 2 words and 1 tags"
-    ):
+    message = r"row 1 has 'B-PRE'. Did you mean 'B-PER'\? row 2 has 2 words and 1 tags"
+    with pytest.raises(DataError, match=message):
         encode_rows(PROBLEM.encoding, load_tokenizer(base_dir), rows, TYPES)
 
 
 @pytest.mark.parametrize(
-    ("tags", "found"),
+    ("tags", "expected"),
     [
         (["B-PER", "I-PER", "O"], None),
         (["O", "I-PER"], "I-PER at word 2"),
@@ -511,31 +460,19 @@ def test_rows_that_cannot_be_numbered_are_told(base_dir: Path) -> None:
         (["I-LOC"], "I-LOC at word 1"),
     ],
 )
-def test_an_orphan_is_named_with_its_place(tags: list[str], found: str | None) -> None:
-    assert orphan(tags) == found
+def test_an_orphan_is_named_with_its_place(tags: list[str], expected: str | None) -> None:
+    assert orphan(tags) == expected
 
 
 def test_tags_are_read_from_json_in_a_csv_cell(tmp_path: Path) -> None:
     rows = tagged_rows(3)
-    lines = [
-        "tokens,tags",
-        *(
-            f'"{json.dumps(a)}","{json.dumps(b)}"'.replace('"[', "\0").replace(']"', "\1")
-            for a, b in zip(rows["tokens"], rows["tags"], strict=True)
-        ),
-    ]
-    quoted = [line.replace('"', '""').replace("\0", '"[').replace("\1", ']"') for line in lines]
-    (tmp_path / "rows.csv").write_text("\n".join(quoted) + "\n", encoding="utf-8")
-    ingest = IngestParams.model_validate({"sources": [{"url": str(tmp_path / "rows.csv")}]})
-    read_sources(
-        tmp_path / "raw",
-        problem=PROBLEM.name,
-        ingest=ingest,
-        root=tmp_path,
-        cache=tmp_path,
-        report=silent,
-    )
-    table = pq.read_table(tmp_path / "raw" / "rows.parquet")
+    source = tmp_path / "rows.csv"
+    with source.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer.writerow(["tokens", "tags"])
+        for tokens, tags in zip(rows["tokens"], rows["tags"], strict=True):
+            writer.writerow([json.dumps(tokens), json.dumps(tags)])
+    table = pq.read_table(ingest(tmp_path, source) / "rows.parquet")
     assert table["tokens"].to_pylist() == rows["tokens"]
     assert table["tags"].to_pylist() == rows["tags"]
     assert pa.types.is_list(table.schema.field("entities").type)
@@ -549,26 +486,12 @@ def trained_tagger(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A workspace made and trained through the command line; some rows are several windows long."""
     root = tmp_path_factory.mktemp("ner")
     write_rows(root / "rows.jsonl", tagged_rows(400))
-    arguments = (
-        "--problem",
-        "token-classification",
-        "--data",
-        "rows.jsonl",
-        "--base-model",
-        str(base_dir),
-    )
-    made = ratchet_json(root, "init", "names", *arguments)
+    command = ["init", "names", "--problem", "token-classification", "--data", "rows.jsonl"]
+    made = ratchet_json(root, *command, "--base-model", str(base_dir))
     assert made["labels"] == ["LOC", "PER"]
-    save_overrides(
-        root / "names" / "params.yaml",
-        (
-            *FAST,
-            "finetune.epochs=14",
-            "tokenize.max_length=24",
-            "ingest.keep=[section]",
-            "evaluate.slices=[section]",
-        ),
-    )
+    overrides = ["finetune.epochs=14", "tokenize.max_length=24"]
+    overrides += ["ingest.keep=[section]", "evaluate.slices=[section]"]
+    save_overrides(root / "names" / "params.yaml", (*FAST, *overrides))
     first = ratchet_json(root / "names", "train")
     assert first["state"] == "trained"
     assert first["metrics"]["f1"] > 0.8
@@ -581,11 +504,8 @@ def test_the_whole_way_from_rows_to_a_registered_tagger(trained_tagger: Path) ->
     assert "early_stopping_metric: f1" in params
     evaluation = read_json(trained_tagger / "reports" / "evaluation.json")
     assert evaluation["baseline"]["name"] == PROBLEM.scoring.baseline_name
-    assert {part["column"] for part in evaluation["slices"]} == {
-        "section",
-        "entities",
-        "length (tokens)",
-    }
+    columns = {part["column"] for part in evaluation["slices"]}
+    assert columns == {"section", "entities", "length (tokens)"}
     assert all(test["pass_rate"] > 0.5 for test in evaluation["behaviour"])
     page = (trained_tagger / "reports" / "report.html").read_text(encoding="utf-8")
     assert "Entities by type" in page
@@ -593,35 +513,36 @@ def test_the_whole_way_from_rows_to_a_registered_tagger(trained_tagger: Path) ->
 
 def test_predictions_print_and_are_written(trained_tagger: Path) -> None:
     text = "the film was near Paris with Anna Berg"
-    (found,) = ratchet_json(trained_tagger, "predict", text)
-    assert found["text"] == text
-    assert [
-        (one["type"], text[one["start"] : one["end"]]) for one in found["predicted_entities"]
-    ] == [("LOC", "Paris"), ("PER", "Anna Berg")]
+    (row,) = ratchet_json(trained_tagger, "predict", text)
+    assert row["text"] == text
+    entities = [
+        (entity["type"], text[entity["start"] : entity["end"]])
+        for entity in row["predicted_entities"]
+    ]
+    assert entities == [("LOC", "Paris"), ("PER", "Anna Berg")]
     line = ratchet(trained_tagger, "predict", text).stdout
     assert "Paris [LOC" in line
-    (trained_tagger / "new.jsonl").write_text(
-        json.dumps({"text": "a quiet room", "id": 1})
-        + "\n"
-        + json.dumps({"text": text, "id": 2})
-        + "\n"
-    )
+    records = [{"text": "a quiet room", "id": 1}, {"text": text, "id": 2}]
+    lines = [json.dumps(record) + "\n" for record in records]
+    (trained_tagger / "new.jsonl").write_text("".join(lines))
     for ending in ("csv", "jsonl", "parquet"):
         ratchet(trained_tagger, "predict", "--input", "new.jsonl", "--output", f"out.{ending}")
     rows = pq.read_table(trained_tagger / "out.parquet").to_pylist()
     assert [len(row["predicted_entities"]) for row in rows] == [0, 2]
     assert rows == read_jsonl(trained_tagger / "out.jsonl")
     with (trained_tagger / "out.csv").open(encoding="utf-8", newline="") as file:
-        assert [json.loads(row["predicted_entities"] or "[]") for row in csv.DictReader(file)] == [
-            row["predicted_entities"] for row in rows
-        ]
+        cells = [row["predicted_entities"] for row in csv.DictReader(file)]
+    assert [json.loads(cell or "[]") for cell in cells] == [
+        row["predicted_entities"] for row in rows
+    ]
 
 
 def test_a_long_text_is_read_to_its_end(trained_tagger: Path) -> None:
     text = "the film was very old and the room was near Paris with Anna Berg " * 8
-    (found,) = ratchet_json(trained_tagger, "predict", text.strip())
-    assert max(one["end"] for one in found["predicted_entities"]) > len(text) - 5
-    assert len(found["predicted_entities"]) >= 12
+    (row,) = ratchet_json(trained_tagger, "predict", text.strip())
+    entities = row["predicted_entities"]
+    assert max(entity["end"] for entity in entities) > len(text) - 5
+    assert len(entities) >= 12
 
 
 def test_it_is_promoted_served_and_compared(trained_tagger: Path, tmp_path: Path) -> None:
@@ -635,18 +556,16 @@ def test_it_is_promoted_served_and_compared(trained_tagger: Path, tmp_path: Path
     compared = ratchet_json(trained_tagger, "compare", "1", "1")
     assert compared["metric"] == "f1"
     assert compared["agreement"] == 1.0
-    script = (
-        "import mlflow, pandas as pd; model = mlflow.pyfunc.load_model('models:/names@champion');"
-        "print(model.metadata.get_output_schema());"
-        "found = model.predict(pd.DataFrame({'text': ['the film was near Paris with Anna Berg']}));"
-        "print([one['text'] for one in found['predicted_entities'][0]])"
-    )
-    done = run(
-        tmp_path,
-        "python",
-        "-c",
-        script,
-        MLFLOW_TRACKING_URI=f"sqlite:///{trained_tagger}/.ratchet/mlflow.db",
-    )
+    script = """
+import mlflow
+import pandas as pd
+
+model = mlflow.pyfunc.load_model("models:/names@champion")
+print(model.metadata.get_output_schema())
+rows = model.predict(pd.DataFrame({"text": ["the film was near Paris with Anna Berg"]}))
+print([entity["text"] for entity in rows["predicted_entities"][0]])
+"""
+    uri = f"sqlite:///{trained_tagger}/.ratchet/mlflow.db"
+    done = run(tmp_path, "python", "-c", script, MLFLOW_TRACKING_URI=uri)
     assert done.stdout.splitlines()[-1] == "['Paris', 'Anna Berg']"
     assert "start" in done.stdout
