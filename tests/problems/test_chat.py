@@ -413,7 +413,8 @@ def test_the_report_holds_the_base_models_answers_beside_its_own(trained: Path) 
     for model in (verified["checkpoint"], *verified["candidates"]):
         assert model["tokens_per_second"] > 0
     fp32, *others = verified["candidates"]
-    assert fp32["speedup"] == {"value": 1, "low": 1, "high": 1}  # the reference of the others
+    # six rounds of writing are enough for an interval
+    assert fp32["speedup"] == {"value": 1, "low": 1, "high": 1}
     for speedup in [candidate["speedup"] for candidate in others]:
         assert 0 < speedup["low"] <= speedup["value"] <= speedup["high"]
     assert "Answers" in (trained / "reports" / "report.html").read_text(encoding="utf-8")

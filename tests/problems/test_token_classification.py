@@ -468,7 +468,7 @@ def test_tags_are_read_from_json_in_a_csv_cell(tmp_path: Path) -> None:
     rows = tagged_rows(3)
     source = tmp_path / "rows.csv"
     with source.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["tokens", "tags"])
         for tokens, tags in zip(rows["tokens"], rows["tags"], strict=True):
             writer.writerow([json.dumps(tokens), json.dumps(tags)])
