@@ -21,34 +21,59 @@ from tasks.inference.predictor import Predictor
 from tasks.problems import load_problem, problem_names
 from tasks.shipping.bundle_writer import assemble_bundle, seal_bundle
 
-ROWS = {
-    "text": [*tiny_rows(50, seed=3)["text"], "", "good " * 5000, "🙂 שלום\u2028", "a\x00b", "[SEP]"]
-}
+ODD_TEXTS = ["", "good " * 5000, "🙂 שלום\u2028", "a\x00b", "[SEP]"]
+ROWS = {"text": [*tiny_rows(50, seed=3)["text"], *ODD_TEXTS]}
 LIMITS = Limits(max_length=MAX_LENGTH, labels=LABELS)
-REPAIRS_IN_VAIN = ("missing", "altered", "truncated")
 
 
 @pytest.fixture(scope="module")
 def shipped(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the static recipe; read only."""
+    """A bundle of the static recipe; tests must not change it."""
     bundle = tmp_path_factory.mktemp("shipped") / "bundle"
     assemble_bundle(
-        bundle, exported.candidates / "int8-static" / "model.onnx", exported.tokens, exported.checkpoint,
-        problem=PROBLEM, labels=LABELS, recipe="int8-static", calibration=Calibration(1.5), threads=1,
-    )  # fmt: skip
+        bundle,
+        exported.candidates / "int8-static" / "model.onnx",
+        exported.tokens,
+        exported.checkpoint,
+        problem=PROBLEM,
+        labels=LABELS,
+        recipe="int8-static",
+        calibration=Calibration(1.5),
+        threads=1,
+    )
     seal_bundle(bundle, {"macro_f1": 0.9})
     return bundle
 
 
 @pytest.fixture
 def bundle(shipped: Path, tmp_path: Path) -> Path:
-    """A bundle of the test's own."""
+    """A copy that the test may change."""
     return Path(shutil.copytree(shipped, tmp_path / "bundle"))
 
 
 @pytest.fixture(scope="module")
 def predictor(shipped: Path) -> Predictor:
     return Predictor(shipped, load_problem(PROBLEM))
+
+
+def edit_json(file: Path, edit: Callable[[dict], object]) -> None:
+    value = json.loads(file.read_text())
+    edit(value)
+    file.write_text(json.dumps(value))
+
+
+def edit_settings(bundle: Path, change: dict) -> None:
+    edit_json(bundle / "config.json", lambda config: config["ratchet"].update(change))
+
+
+def write_new_manifest(bundle: Path) -> None:
+    write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
+
+
+def flip_bit(file: Path, position: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1
+    file.write_bytes(content)
 
 
 def test_a_bundle_says_what_it_is(shipped: Path) -> None:
@@ -71,7 +96,7 @@ def test_config_is_plain_hugging_face(shipped: Path) -> None:
 def test_no_file_of_a_bundle_is_a_pickle(shipped: Path) -> None:
     for file in shipped.rglob("*"):
         start = file.read_bytes()[:2]
-        assert start != b"PK", "a zip, as torch saves pickles in"
+        assert start != b"PK", "a zip, in which torch saves pickles"
         assert start[:1] != b"\x80", "a pickle's first byte"
         assert file.suffix in {".onnx", ".json", ".txt", ".model"}
 
@@ -79,21 +104,17 @@ def test_no_file_of_a_bundle_is_a_pickle(shipped: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json"]
 )
-@pytest.mark.parametrize("harm", REPAIRS_IN_VAIN)
+@pytest.mark.parametrize("harm", ["missing", "altered", "truncated"])
 def test_a_file_that_was_touched_is_refused_by_name(bundle: Path, name: str, harm: str) -> None:
-    content = (bundle / name).read_bytes()
-    middle = len(content) // 2
+    file = bundle / name
     if harm == "missing":
-        (bundle / name).unlink()
+        file.unlink()
     elif harm == "altered":
-        (bundle / name).write_bytes(
-            content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        )
+        flip_bit(file, file.stat().st_size // 2)
     else:
-        (bundle / name).write_bytes(content[:-1])
-    with pytest.raises(
-        BundleError, match=f"{name}: {'missing' if harm == 'missing' else 'altered, found sha256'}"
-    ):
+        file.write_bytes(file.read_bytes()[:-1])
+    reason = "missing" if harm == "missing" else "altered, found sha256"
+    with pytest.raises(BundleError, match=f"{name}: {reason}"):
         open_bundle(bundle)
     with pytest.raises(BundleError):
         Predictor(bundle, load_problem(PROBLEM))
@@ -110,9 +131,8 @@ def test_a_file_that_is_not_listed_is_refused(bundle: Path, name: str) -> None:
 def test_all_that_is_wrong_is_said_at_once(bundle: Path) -> None:
     (bundle / "config.json").unlink()
     (bundle / "extra").write_text("")
-    with pytest.raises(
-        BundleError, match=r"2 of its files.*\n.*config.json: missing.*\n.*extra: not in"
-    ):
+    message = r"2 of its files.*\n.*config.json: missing.*\n.*extra: not in"
+    with pytest.raises(BundleError, match=message):
         open_bundle(bundle)
 
 
@@ -137,10 +157,8 @@ def test_a_bundle_reached_through_a_link_is_fine(shipped: Path, tmp_path: Path) 
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/../../secret", "..\\secret", ""])
 def test_paths_that_leave_the_directory_are_refused(bundle: Path, name: str) -> None:
     (bundle.parent / "secret").write_text("")
-    edit_json(
-        bundle / "manifest.json",
-        lambda manifest: manifest["files"].update({name: {"sha256": "0" * 64, "bytes": 0}}),
-    )
+    entry = {name: {"sha256": "0" * 64, "bytes": 0}}
+    edit_json(bundle / "manifest.json", lambda manifest: manifest["files"].update(entry))
     with pytest.raises(BundleError, match="leaves the directory"):
         open_bundle(bundle)
 
@@ -163,32 +181,42 @@ def test_a_manifest_that_is_none_is_refused(bundle: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "says"),
+    ("change", "says"),
     [
-        ({"temperature": 0}, "temperature"), ({"temperature": "1"}, "temperature"), ({"temperature": 1e9}, "temperature"),
-        ({"temperature": True}, "temperature"), ({"max_length": 0}, "max_length"), ({"max_length": 10**9}, "max_length"),
-        ({"max_length": 1.5}, "max_length"), ({"threads": 10_000}, "threads"), ({"threads": -1}, "threads"),
-        ({"pad_token_id": -1}, "pad_token_id"), ({"pad_token_id": 2**40}, "pad_token_id"),
-        ({"bias": [1e300]}, "bias"), ({"bias": "x"}, "bias"), ({"labels": None}, "labels"), ({"labels": ["x" * 2000]}, "labels"),
-        ({"output_name": ""}, "output_name"), ({"problem": 3}, "problem"), ({"surprise": 1}, "surprise: unknown key"),
+        ({"temperature": 0}, "temperature"),
+        ({"temperature": "1"}, "temperature"),
+        ({"temperature": 1e9}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"max_length": 0}, "max_length"),
+        ({"max_length": 10**9}, "max_length"),
+        ({"max_length": 1.5}, "max_length"),
+        ({"threads": 10_000}, "threads"),
+        ({"threads": -1}, "threads"),
+        ({"pad_token_id": -1}, "pad_token_id"),
+        ({"pad_token_id": 2**40}, "pad_token_id"),
+        ({"bias": [1e300]}, "bias"),
+        ({"bias": "x"}, "bias"),
+        ({"labels": None}, "labels"),
+        ({"labels": ["x" * 2000]}, "labels"),
+        ({"output_name": ""}, "output_name"),
+        ({"problem": 3}, "problem"),
+        ({"surprise": 1}, "surprise: unknown key"),
     ],
-)  # fmt: skip
-def test_settings_out_of_bounds_are_refused_by_name(bundle: Path, key: dict, says: str) -> None:
-    edit_json(bundle / "config.json", lambda config: config["ratchet"].update(key))
-    write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
-    with pytest.raises(
-        BundleError, match=rf"config.json: 1 of its values cannot be used:\n  ratchet\.{says}"
-    ):
+)
+def test_settings_out_of_bounds_are_refused_by_name(bundle: Path, change: dict, says: str) -> None:
+    edit_settings(bundle, change)
+    write_new_manifest(bundle)
+    message = rf"config.json: 1 of its values cannot be used:\n  ratchet\.{says}"
+    with pytest.raises(BundleError, match=message):
         open_bundle(bundle)
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
 def test_numbers_that_are_none_are_refused(bundle: Path, value: str) -> None:
-    text = (bundle / "config.json").read_text()
-    (bundle / "config.json").write_text(
-        text.replace('"temperature": 1.5', f'"temperature": {value}')
-    )
-    write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
+    config = bundle / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace('"temperature": 1.5', f'"temperature": {value}'))
+    write_new_manifest(bundle)
     with pytest.raises(BundleError, match=r"config\.json: 1 of its values cannot be used"):
         open_bundle(bundle)
 
@@ -196,19 +224,22 @@ def test_numbers_that_are_none_are_refused(bundle: Path, value: str) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"format": 2}, "format"), ({"recipe": ""}, "recipe"), ({"metrics": {"f1": "0.9"}}, "metrics.f1"),
-        ({"limits": {"max_length": 0, "labels": []}}, "limits.max_length"), ({"limits": {}}, "limits.max_length"),
-        ({"extra": 1}, "extra: unknown key"), ({"files": []}, "files"),
+        ({"format": 2}, "format"),
+        ({"recipe": ""}, "recipe"),
+        ({"metrics": {"f1": "0.9"}}, "metrics.f1"),
+        ({"limits": {"max_length": 0, "labels": []}}, "limits.max_length"),
+        ({"limits": {}}, "limits.max_length"),
+        ({"extra": 1}, "extra: unknown key"),
+        ({"files": []}, "files"),
         ({"files": {"model.onnx": {"sha256": "x", "bytes": 1}}}, "files.model.onnx.sha256"),
         ({"files": {"model.onnx": {"sha256": "0" * 64, "bytes": -1}}}, "files.model.onnx.bytes"),
         ({"files": {f"{n}": {"sha256": "0" * 64, "bytes": 1} for n in range(2000)}}, "files"),
     ],
-)  # fmt: skip
+)
 def test_a_manifest_out_of_bounds_is_refused_by_name(bundle: Path, change: dict, says: str) -> None:
     edit_json(bundle / "manifest.json", lambda manifest: manifest.update(change))
-    with pytest.raises(
-        BundleError, match=rf"manifest.json: \d+ of its values cannot be used:\n  {says}"
-    ):
+    message = rf"manifest.json: \d+ of its values cannot be used:\n  {says}"
+    with pytest.raises(BundleError, match=message):
         open_bundle(bundle)
 
 
@@ -221,7 +252,7 @@ def test_a_manifest_out_of_bounds_is_refused_by_name(bundle: Path, change: dict,
 def test_json_that_nobody_wrote_is_refused(bundle: Path, name: str, text: str) -> None:
     (bundle / name).write_text(text, encoding="latin-1")
     if name == "config.json":
-        write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
+        write_new_manifest(bundle)
     with pytest.raises(BundleError):
         open_bundle(bundle)
 
@@ -229,18 +260,15 @@ def test_json_that_nobody_wrote_is_refused(bundle: Path, name: str, text: str) -
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (
-            {"labels": ["negative", "positive"]},
-            "config.json has labels for 2 outputs, the model has 3",
-        ),
+        ({"labels": list(LABELS[:2])}, "config.json has labels for 2 outputs, the model has 3"),
         ({"bias": [0.0, 1.0]}, "config.json has 2 biases, the model has 3 outputs"),
         ({"output_name": "loss"}, "the model has no output 'loss'"),
         ({"pad_token_id": 100_000}, "the tokenizer has no token 100000"),
     ],
 )
 def test_files_that_do_not_belong_together_are_told(bundle: Path, change: dict, says: str) -> None:
-    edit_json(bundle / "config.json", lambda config: config["ratchet"].update(change))
-    write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
+    edit_settings(bundle, change)
+    write_new_manifest(bundle)
     with pytest.raises(BundleError, match=says):
         Predictor(bundle, load_problem(PROBLEM))
 
@@ -249,42 +277,35 @@ def test_files_that_do_not_belong_together_are_told(bundle: Path, change: dict, 
 @pytest.mark.parametrize("content", [b"", b"junk", b"{}"])
 def test_a_model_or_tokenizer_that_is_none_is_told(bundle: Path, name: str, content: bytes) -> None:
     (bundle / name).write_bytes(content)
-    write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
-    with pytest.raises(
-        BundleError, match=r"onnxruntime cannot run its model|its tokenizer\.json cannot be read"
-    ):
+    write_new_manifest(bundle)
+    message = r"onnxruntime cannot run its model|its tokenizer\.json cannot be read"
+    with pytest.raises(BundleError, match=message):
         Predictor(bundle, load_problem(PROBLEM))
 
 
 def test_a_bundle_gets_no_more_threads_than_there_are_cores(bundle: Path) -> None:
-    edit_json(bundle / "config.json", lambda config: config["ratchet"].update({"threads": 256}))
-    write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
+    edit_settings(bundle, {"threads": 256})
+    write_new_manifest(bundle)
     assert Predictor(bundle, load_problem(PROBLEM)).model.threads <= (os.cpu_count() or 1)
 
 
 def test_a_manifest_made_anew_is_not_the_registered_one(bundle: Path) -> None:
     registered = open_bundle(bundle).sha256
-    assert (
-        open_bundle(bundle, registered=registered).sha256
-        == registered
-        == sha256_file(bundle / "manifest.json")
-    )
-    edit_json(
-        bundle / "config.json",
-        lambda config: config["ratchet"].update({"labels": list(LABELS)[::-1]}),
-    )
+    assert registered == sha256_file(bundle / "manifest.json")
+    assert open_bundle(bundle, registered=registered).sha256 == registered
+    edit_settings(bundle, {"labels": list(LABELS)[::-1]})
     write_manifest(bundle, recipe="int8-static", metrics={"macro_f1": 0.9}, limits=LIMITS)
-    assert open_bundle(bundle).labels == LABELS[::-1]  # by itself it is sound
+    # on its own, the changed bundle is valid
+    assert open_bundle(bundle).labels == LABELS[::-1]
     with pytest.raises(BundleError, match="is not the bundle that was registered"):
         open_bundle(bundle, registered=registered)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
 def test_what_is_used_was_hashed_as_it_was_read(bundle: Path, name: str) -> None:
-    """A file that is replaced between the check and its use is refused, not used."""
+    """A file that is replaced between the check and its use is refused."""
     info = open_bundle(bundle)
-    content = (bundle / name).read_bytes()
-    (bundle / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    flip_bit(bundle / name, -1)
     with pytest.raises(BundleError, match=f"{name}: altered"):
         Predictor(info, load_problem(PROBLEM))
 
@@ -305,13 +326,10 @@ def test_what_is_no_plain_file_is_refused_and_not_waited_for(bundle: Path, name:
 
 
 def test_a_bundle_of_an_unknown_problem_is_refused(bundle: Path) -> None:
-    edit_json(
-        bundle / "config.json", lambda config: config["ratchet"].update({"problem": "mind-reading"})
-    )
-    write_manifest(bundle, recipe="fp32", metrics={}, limits=LIMITS)
-    with pytest.raises(
-        BundleError, match=r"unknown problem type 'mind-reading', known: .*text-classification"
-    ):
+    edit_settings(bundle, {"problem": "mind-reading"})
+    write_new_manifest(bundle)
+    message = r"unknown problem type 'mind-reading', known: .*text-classification"
+    with pytest.raises(BundleError, match=message):
         open_bundle(bundle, problem_names())
     with pytest.raises(BundleError, match="mind-reading"):
         Predictor(bundle, load_problem(PROBLEM))
@@ -341,30 +359,28 @@ def test_no_rows_give_no_predictions(predictor: Predictor) -> None:
 
 
 def test_labels_are_not_needed_to_predict_and_unknown_ones_do_no_harm(predictor: Predictor) -> None:
-    rows = {"text": ["good room", "bad room"], "label": ["wonderful", "horrid"]}
-    np.testing.assert_array_equal(
-        predictor.outputs(rows), predictor.outputs({"text": rows["text"]})
-    )
+    rows = {"text": ["good room", "bad room"]}
+    outputs = predictor.outputs({**rows, "label": ["wonderful", "horrid"]})
+    np.testing.assert_array_equal(outputs, predictor.outputs(rows))
 
 
 def test_predictions_are_scaled_by_the_bundle_s_temperature(predictor: Predictor) -> None:
-    problem = load_problem(PROBLEM)
-    wanted = problem.decoding.decode(predictor.outputs(ROWS), ROWS, LABELS, Calibration(1.5))
-    assert predictor.predict(ROWS) == wanted
-    assert wanted != problem.decoding.decode(predictor.outputs(ROWS), ROWS, LABELS, Calibration())
+    decoding, outputs = load_problem(PROBLEM).decoding, predictor.outputs(ROWS)
+    scaled = decoding.decode(outputs, ROWS, LABELS, Calibration(1.5))
+    assert predictor.predict(ROWS) == scaled
+    assert scaled != decoding.decode(outputs, ROWS, LABELS, Calibration())
 
 
 def test_predicting_imports_neither_torch_nor_transformers(shipped: Path) -> None:
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom tasks.inference.predictor import Predictor\nfrom tasks.problems import load_problem\n"
-        f"print(Predictor(Path({str(shipped)!r}), load_problem({PROBLEM!r})).predict({{'text': ['good room']}})[0]['label'])\n"
-        "assert not {'torch', 'transformers', 'mlflow', 'onnx'} & set(sys.modules)"
-    )
+    code = f"""\
+import sys
+from pathlib import Path
+from tasks.inference.predictor import Predictor
+from tasks.problems import load_problem
+
+predictor = Predictor(Path({str(shipped)!r}), load_problem({PROBLEM!r}))
+print(predictor.predict({{"text": ["good room"]}})[0]["label"])
+assert not {{"torch", "transformers", "mlflow", "onnx"}} & set(sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stderr, done.stdout.strip()) == ("", "positive")
-
-
-def edit_json(file: Path, edit: Callable[[dict], object]) -> None:
-    value = json.loads(file.read_text())
-    edit(value)
-    file.write_text(json.dumps(value))

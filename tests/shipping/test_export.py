@@ -21,7 +21,6 @@ from tasks.problems import Problem, load_problem
 from tasks.training.networks.torch_outputs import predict_torch
 
 PAD = 0
-
 RECIPES = load_problem(PROBLEM).defaults.recipes
 
 
@@ -35,11 +34,14 @@ def validation(exported: Exported) -> dict[str, list]:
     return read_features(exported.tokens / "validation.arrow")
 
 
+def outputs_of(problem: Problem, checkpoint: Path, features: dict[str, list]) -> np.ndarray:
+    model = problem.objective.load_model(checkpoint, LABELS)
+    return predict_torch(model, problem.encoding, features, PAD)
+
+
 @pytest.fixture(scope="module")
 def torch_outputs(exported: Exported, problem: Problem, validation: dict[str, list]) -> np.ndarray:
-    return predict_torch(
-        problem.objective.load_model(exported.checkpoint, LABELS), problem.encoding, validation, PAD
-    )
+    return outputs_of(problem, exported.checkpoint, validation)
 
 
 def candidate(exported: Exported, recipe: str) -> OnnxModel:
@@ -49,24 +51,30 @@ def candidate(exported: Exported, recipe: str) -> OnnxModel:
 def run_export(
     exported: Exported, candidates: Path, recipes: tuple[str, ...], checkpoint: Path | None = None
 ) -> list[dict]:
+    """Export; return the entries of `export.json`."""
     export_candidates(
-        exported.tokens, checkpoint or exported.checkpoint, candidates,
-        problem=PROBLEM, labels=LABELS, export=ExportParams(recipes=recipes, calibration_rows=16), seed=0, report=silent,
-    )  # fmt: skip
+        exported.tokens,
+        checkpoint or exported.checkpoint,
+        candidates,
+        problem=PROBLEM,
+        labels=LABELS,
+        export=ExportParams(recipes=recipes, calibration_rows=16),
+        seed=0,
+        report=silent,
+    )
     return json.loads((candidates / "export.json").read_text())["recipes"]
 
 
 def test_every_recipe_is_built_and_written_down(exported: Exported) -> None:
-    written = json.loads((exported.candidates / "export.json").read_text())["recipes"]
-    assert [entry["recipe"] for entry in written] == ["fp32", *RECIPES]
-    assert [entry["failure"] for entry in written] == [""] * len(written)
-    assert sorted(file.name for file in exported.candidates.iterdir()) == sorted(
-        ["export.json", "fp32", *RECIPES]
-    )
-    for entry in written:
-        assert (
-            entry["bytes"] == (exported.candidates / entry["recipe"] / "model.onnx").stat().st_size
-        )
+    candidates = exported.candidates
+    entries = json.loads((candidates / "export.json").read_text())["recipes"]
+    assert [entry["recipe"] for entry in entries] == ["fp32", *RECIPES]
+    assert [entry["failure"] for entry in entries] == [""] * len(entries)
+    names = sorted(file.name for file in candidates.iterdir())
+    assert names == sorted(["export.json", "fp32", *RECIPES])
+    for entry in entries:
+        model = candidates / entry["recipe"] / "model.onnx"
+        assert entry["bytes"] == model.stat().st_size
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 33])
@@ -75,17 +83,11 @@ def test_fp32_computes_what_torch_computes_at_every_shape(
     exported: Exported, problem: Problem, rows: int, length: int
 ) -> None:
     draw = np.random.default_rng(rows * length)
-    features = {
-        "input_ids": [
-            draw.integers(5, 90, size=draw.integers(1, length + 1)).tolist() for _ in range(rows)
-        ]
-    }
-    features["input_ids"][0] = draw.integers(5, 90, size=length).tolist()
-    wanted = predict_torch(
-        problem.objective.load_model(exported.checkpoint, LABELS), problem.encoding, features, PAD
-    )
-    found = candidate(exported, "fp32").run(problem.encoding.collate(features, PAD))
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    sizes = [*draw.integers(1, length + 1, size=rows - 1), length]
+    features = {"input_ids": [draw.integers(5, 90, size=size).tolist() for size in sizes]}
+    expected = outputs_of(problem, exported.checkpoint, features)
+    outputs = candidate(exported, "fp32").run(problem.encoding.collate(features, PAD))
+    np.testing.assert_allclose(outputs, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("recipe", ["fp32", "int8-static", "int8-static-sensitive-fp32"])
@@ -104,35 +106,26 @@ def test_int8_agrees_with_torch_on_99_percent_of_rows(
     torch_outputs: np.ndarray,
     recipe: str,
 ) -> None:
+    right = torch_outputs.argmax(-1) == problem.encoding.references(validation)
+    assert right.mean() > 0.9, "an untrained model would agree by chance"
     outputs = candidate(exported, recipe).outputs(validation, problem.encoding, PAD)
     agreement, _ = problem.scoring.agreement(outputs, torch_outputs)
-    assert (torch_outputs.argmax(-1) == problem.encoding.references(validation)).mean() > 0.9, (
-        "an untrained model would agree by chance"
-    )
     assert agreement >= 0.99
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_int8_graphs_hold_their_weights_in_int8(exported: Exported, recipe: str) -> None:
-    graph = onnx.load(exported.candidates / recipe / "model.onnx").graph
-    floats = {
-        tensor.name: int(np.prod(tensor.dims))
-        for tensor in graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT
-    }
-    wide = [name for name, size in floats.items() if size >= 4096]
-    assert not wide or "sensitive" in recipe
-    assert any(
-        tensor.data_type == onnx.TensorProto.INT8 and list(tensor.dims) == [200, 32]
-        for tensor in graph.initializer
-    ), "embeddings"
+    weights = onnx.load(exported.candidates / recipe / "model.onnx").graph.initializer
+    floats = [weight for weight in weights if weight.data_type == onnx.TensorProto.FLOAT]
+    large = [weight.name for weight in floats if np.prod(weight.dims) >= 4096]
+    assert not large or "sensitive" in recipe
+    int8 = [weight for weight in weights if weight.data_type == onnx.TensorProto.INT8]
+    assert any(list(weight.dims) == [200, 32] for weight in int8), "embeddings"
 
 
 def test_static_is_in_qdq_form_with_fixed_ranges(exported: Exported) -> None:
-    operators = {
-        node.op_type
-        for node in onnx.load(exported.candidates / "int8-static" / "model.onnx").graph.node
-    }
+    graph = onnx.load(exported.candidates / "int8-static" / "model.onnx").graph
+    operators = {node.op_type for node in graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= operators
     assert "DynamicQuantizeLinear" not in operators
 
@@ -166,12 +159,10 @@ def test_a_recipe_that_fails_is_reported_and_stops_nothing(
         raise RuntimeError("no kernel for this\nand a long trace")
 
     monkeypatch.setitem(export_module.RECIPES, "int8-dynamic", fail)
-    found = {
-        entry["recipe"]: entry
-        for entry in run_export(exported, tmp_path / "candidates", ("int8-dynamic", "int8-static"))
-    }
-    assert found["int8-dynamic"]["failure"] == "RuntimeError: no kernel for this"
-    assert found["int8-static"]["failure"] == ""
+    entries = run_export(exported, tmp_path / "candidates", ("int8-dynamic", "int8-static"))
+    failures = {entry["recipe"]: entry["failure"] for entry in entries}
+    assert failures["int8-dynamic"] == "RuntimeError: no kernel for this"
+    assert failures["int8-static"] == ""
     assert not (tmp_path / "candidates" / "int8-dynamic" / "model.onnx").exists()
 
 
@@ -191,12 +182,10 @@ def test_a_graph_that_computes_something_else_is_refused(
 ) -> None:
     def disturb(material: export_module.Material, target: Path) -> None:
         model = material.fused
-        bias = next(
-            tensor for tensor in model.graph.initializer if tensor.name.endswith("classifier.bias")
-        )
-        bias.CopyFrom(
-            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.01, bias.name)
-        )
+        weights = model.graph.initializer
+        bias = next(weight for weight in weights if weight.name.endswith("classifier.bias"))
+        changed = onnx.numpy_helper.to_array(bias) + 0.01
+        bias.CopyFrom(onnx.numpy_helper.from_array(changed, bias.name))
         target.parent.mkdir(parents=True)
         onnx.save(model, target)
 
@@ -209,21 +198,17 @@ def test_a_graph_that_computes_something_else_is_refused(
 def test_other_architectures_export_too(
     exported: Exported, tmp_path: Path, problem: Problem, architecture: str
 ) -> None:
-    checkpoint = tmp_path / "checkpoint"
+    checkpoint, candidates = tmp_path / "checkpoint", tmp_path / "candidates"
     make_other(architecture, checkpoint)
-    written = run_export(
-        exported, tmp_path / "candidates", ("int8-static", "int8-dynamic-per-channel"), checkpoint
-    )
-    assert [entry["failure"] for entry in written] == ["", "", ""]
+    recipes = ("int8-static", "int8-dynamic-per-channel")
+    entries = run_export(exported, candidates, recipes, checkpoint)
+    assert [entry["failure"] for entry in entries] == ["", "", ""]
     features = read_features(exported.tokens / "validation.arrow")
-    wanted = predict_torch(
-        problem.objective.load_model(checkpoint, LABELS), problem.encoding, features, PAD
-    )
-    for entry in written:
-        model = OnnxModel(tmp_path / "candidates" / entry["recipe"] / "model.onnx", "logits")
-        np.testing.assert_allclose(
-            model.outputs(features, problem.encoding, PAD), wanted, atol=0.05
-        )
+    expected = outputs_of(problem, checkpoint, features)
+    for recipe in ("fp32", *recipes):
+        model = OnnxModel(candidates / recipe / "model.onnx", "logits")
+        outputs = model.outputs(features, problem.encoding, PAD)
+        np.testing.assert_allclose(outputs, expected, atol=0.05)
 
 
 def make_other(architecture: str, directory: Path) -> None:
@@ -236,43 +221,26 @@ def make_other(architecture: str, directory: Path) -> None:
     )
 
     torch.manual_seed(0)
-    size = {"vocab_size": 200, "max_position_embeddings": 80, "num_labels": len(LABELS)}
+    common = {"vocab_size": 200, "max_position_embeddings": 80, "num_labels": len(LABELS)}
+    distilbert_sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, **common}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, **common}
+    sizes["intermediate_size"] = 64
     config = {
-        "distilbert": lambda: DistilBertConfig(
-            dim=32, n_layers=2, n_heads=4, hidden_dim=64, **size
-        ),
-        "roberta": lambda: RobertaConfig(
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=64,
-            pad_token_id=PAD,
-            **size,
-        ),
-        "albert": lambda: AlbertConfig(
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=64,
-            embedding_size=16,
-            **size,
-        ),
+        "distilbert": lambda: DistilBertConfig(**distilbert_sizes),
+        "roberta": lambda: RobertaConfig(pad_token_id=PAD, **sizes),
+        "albert": lambda: AlbertConfig(embedding_size=16, **sizes),
     }[architecture]()
-    AutoModelForSequenceClassification.from_config(
-        config, attn_implementation="eager"
-    ).save_pretrained(directory)
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+    model.save_pretrained(directory)
 
 
 def test_tokens_of_real_rows_reach_every_candidate(exported: Exported, problem: Problem) -> None:
     tokenizer = load_tokenizer(exported.tokens / "tokenizer", MAX_LENGTH)
-    features = encode_rows(
-        problem.encoding, tokenizer, {"text": tiny_rows(5, seed=9)["text"]}, LABELS
-    )
+    rows = {"text": tiny_rows(5, seed=9)["text"]}
+    features = encode_rows(problem.encoding, tokenizer, rows, LABELS)
     for recipe in ("fp32", *RECIPES):
-        assert candidate(exported, recipe).outputs(features, problem.encoding, PAD).shape == (
-            5,
-            len(LABELS),
-        )
+        outputs = candidate(exported, recipe).outputs(features, problem.encoding, PAD)
+        assert outputs.shape == (5, len(LABELS))
 
 
 def test_nothing_is_printed(
