@@ -137,10 +137,10 @@ def test_lists_of_labels_in_batches_are_judged_as_all_at_once(
         runs[name] = Run(tmp_path / name, rows, known, 5, "multi-label-classification", **params)
     assert runs["parts"].report == runs["whole"].report
     assert runs["parts"].aside == runs["whole"].aside
-    counts = {label: sum(label in (some or ()) for some in lists) for label in known}
+    counts = {label: sum(label in (labels or ()) for labels in lists) for label in known}
     few = {label for label, count in counts.items() if count < 40}
     assert few
-    expected = sum(any(label in few for label in some) for some in lists if some)
+    expected = sum(any(label in few for label in labels) for labels in lists if labels)
     assert runs["whole"].check("rows_per_class")["unexpected"] == expected
 
 

@@ -210,9 +210,11 @@ def test_words_a_row_are_no_sentences_of_one_word(tmp_path: Path) -> None:
         )
 
 
-def annotated(kind: str, **more: Any) -> list[dict[str, Any]]:
-    value = {"choices": ["x"]} if kind == "choices" else {"start": 0, "end": 1, "labels": ["PER"]}
-    return [{"id": 1, "result": [{"type": kind, "value": value}], **more}]
+def annotated(result_type: str, **more: Any) -> list[dict[str, Any]]:
+    """Annotations of one text as Label Studio exports them."""
+    span = {"start": 0, "end": 1, "labels": ["PER"]}
+    value = {"choices": ["x"]} if result_type == "choices" else span
+    return [{"id": 1, "result": [{"type": result_type, "value": value}], **more}]
 
 
 def test_what_label_studio_exports_is_spans_only_where_it_is(tmp_path: Path) -> None:
@@ -236,15 +238,17 @@ def test_what_label_studio_exports_is_spans_only_where_it_is(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv"])
-@pytest.mark.parametrize("kind", ["spans", "label"])
-def test_rows_that_an_annotator_let_go_are_set_aside(name: str, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("column", "problem"), [("spans", "token-classification"), ("label", ONE)])
+def test_rows_that_an_annotator_let_go_are_set_aside(
+    name: str, column: str, problem: str, tmp_path: Path
+) -> None:
     spans = [{"start": 0, "end": 1, "label": "PER"}]
     columns: dict[str, list[Any]] = {
         "text": TEXT,
         "_task_hash": list(range(60)),
-        kind: [spans] * 60 if kind == "spans" else cycle(["x", "y"]),
+        column: [spans] * 60 if column == "spans" else cycle(["x", "y"]),
         "answer": cycle(["accept", "accept", "reject", "ignore"]),
     }
     guess, rows, aside = taken(write(tmp_path / name, columns))
-    assert (guess.problem, len(rows)) == ("token-classification" if kind == "spans" else ONE, 30)
+    assert (guess.problem, len(rows)) == (problem, 30)
     assert aside == {"the annotator's answer is reject", "the annotator's answer is ignore"}

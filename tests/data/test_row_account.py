@@ -87,9 +87,9 @@ def test_rows_held_are_rows_used_and_rows_set_aside(
     for i, name in enumerate(names):
         records = good(120, seed=10 * seed + i)
         for _ in range(draw.randint(0, 30)):
-            kind = draw.choice([*ODD])
-            counts[kind] += 1
-            records.insert(draw.randint(0, len(records)), draw.choice(ODD[kind]))
+            outcome = draw.choice([*ODD])
+            counts[outcome] += 1
+            records.insert(draw.randint(0, len(records)), draw.choice(ODD[outcome]))
         write(tmp_path / name, records)
         held += len(records)
     prepare(tmp_path, names, splits=splits, max_quarantined_share=1)

@@ -1,4 +1,4 @@
-"""Validation: what is set aside, what stops the run, and that no row is lost."""
+"""Validation: quarantined rows, checks that stop the run, and that no row is lost."""
 
 from __future__ import annotations
 

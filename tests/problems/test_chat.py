@@ -39,7 +39,7 @@ from tasks.scoring.tokens import reduce_answers
 from tasks.validation import validate_rows
 
 PROBLEM = load_problem("chat")
-SAID = (
+UTTERANCES = (
     "the film was good.",
     "it was good lovely.",
     "the door was bad.",
@@ -47,7 +47,7 @@ SAID = (
     "a table.",
     "square number.",
 )
-LONG = turns(*SAID, system="small.")
+LONG = turns(*UTTERANCES, system="small.")
 
 
 def base() -> Path:
@@ -135,7 +135,12 @@ def test_the_reference_of_a_token_stands_where_it_is_predicted() -> None:
 @pytest.mark.parametrize("make", [make_chat_base, make_plain_base])
 def test_packing_changes_neither_loss_nor_gradients(make: Any) -> None:
     directory = made_once(make.__name__, make)
-    messages = [*chat_rows(9)["messages"], turns("a", "b"), turns(*SAID * 2), turns("the", "of")]
+    messages = [
+        *chat_rows(9)["messages"],
+        turns("a", "b"),
+        turns(*UTTERANCES * 2),
+        turns("the", "of"),
+    ]
     features = encode_rows(PROBLEM.encoding, tokenizer(64, directory), {"messages": messages}, ())
     packed, packed_references = PROBLEM.encoding.training_batch(features, 0)
     assert len(packed["input_ids"]) < len(messages)
@@ -462,5 +467,5 @@ def test_it_talks_remembers_and_forgets(trained: Path) -> None:
 
 
 def test_a_model_that_does_not_talk_and_answers_without_room_are_told(trained: Path) -> None:
-    told = ratchet(trained, "chat", "--alias", "challenger", "--max-new-tokens", "48", code=2)
-    assert "Give a number from 1 to 47" in told.stderr
+    refused = ratchet(trained, "chat", "--alias", "challenger", "--max-new-tokens", "48", code=2)
+    assert "Give a number from 1 to 47" in refused.stderr

@@ -110,20 +110,23 @@ def test_spans_are_those_of_conlleval() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_metrics_are_those_of_seqeval(seed: int) -> None:
     draw = random.Random(seed)
-    wanted = random_tags(draw, 40, valid=True)
+    expected = random_tags(draw, 40, valid=True)
     # mostly right, or hardly any span would match; invalid tags are read as seqeval reads them
-    found = [[tag if draw.random() < 0.7 else draw.choice(NAMES) for tag in row] for row in wanted]
-    valid = list(map(repaired, found))
-    outputs, references = outputs_of(found), numbers(wanted)
+    predicted = [
+        [tag if draw.random() < 0.7 else draw.choice(NAMES) for tag in row] for row in expected
+    ]
+    valid = list(map(repaired, predicted))
+    outputs, references = outputs_of(predicted), numbers(expected)
     metrics = PROBLEM.scoring.metrics(outputs, references, ENTITY_TYPES)
     for name, score in SCORES.items():
-        assert metrics[name] == pytest.approx(score(wanted, found, zero_division=0))
-        strict = score(wanted, valid, mode="strict", scheme=IOB2, zero_division=0)
+        assert metrics[name] == pytest.approx(score(expected, predicted, zero_division=0))
+        strict = score(expected, valid, mode="strict", scheme=IOB2, zero_division=0)
         assert metrics[name] == pytest.approx(strict)
-    macro_f1 = f1_score(wanted, found, average="macro", zero_division=0)
+    macro_f1 = f1_score(expected, predicted, average="macro", zero_division=0)
     assert metrics["macro_f1"] == pytest.approx(macro_f1)
-    present = sorted({tag[2:] for row in [*wanted, *found] for tag in row if tag != "O"})
-    f1s = dict(zip(present, f1_score(wanted, found, average=None, zero_division=0), strict=True))
+    present = sorted({tag[2:] for row in [*expected, *predicted] for tag in row if tag != "O"})
+    by_type = f1_score(expected, predicted, average=None, zero_division=0)
+    f1s = dict(zip(present, by_type, strict=True))
     per_class = PROBLEM.scoring.details(outputs, references, ENTITY_TYPES)["per_class"]
     assert [entry["label"] for entry in per_class] == list(ENTITY_TYPES)
     for entry in per_class:
@@ -132,9 +135,11 @@ def test_metrics_are_those_of_seqeval(seed: int) -> None:
 
 def test_a_thousand_resamples_are_the_metrics_of_the_resampled_rows() -> None:
     draw = random.Random(1)
-    wanted, found = (random_tags(draw, 60, valid=valid) for valid in (True, False))
-    found = [(row + ["O"] * 12)[: len(other)] for row, other in zip(found, wanted, strict=True)]
-    outputs, references = outputs_of(found), numbers(wanted)
+    expected, predicted = (random_tags(draw, 60, valid=valid) for valid in (True, False))
+    predicted = [
+        (row + ["O"] * 12)[: len(other)] for row, other in zip(predicted, expected, strict=True)
+    ]
+    outputs, references = outputs_of(predicted), numbers(expected)
 
     def intervals_of(outputs: Any, references: Any) -> Any:
         resampling = Resampling(1000, seed=3)
@@ -149,17 +154,17 @@ def test_a_thousand_resamples_are_the_metrics_of_the_resampled_rows() -> None:
 
 
 def test_details_say_what_kind_of_error_each_is() -> None:
-    wanted = [
+    expected = [
         ["B-PER", "I-PER", "O", "B-LOC", "O", "B-MISC", "I-MISC"],
         ["B-PER", "I-PER", "I-PER", "O", "O"],
         ["B-LOC", "O", "B-LOC", "I-LOC"],
     ]
-    found = [
+    predicted = [
         ["B-PER", "I-PER", "O", "B-PER", "O", "B-MISC", "O"],
         ["O", "O", "O", "O", "B-LOC"],
         ["B-LOC", "I-LOC", "O", "B-LOC"],
     ]
-    details = PROBLEM.scoring.details(outputs_of(found), numbers(wanted), ENTITY_TYPES)
+    details = PROBLEM.scoring.details(outputs_of(predicted), numbers(expected), ENTITY_TYPES)
     names = ["label", "exact", "other type", "too short", "too long", "shifted", "missed"]
     names += ["made up"]
     errors = (
@@ -177,9 +182,9 @@ def test_details_say_what_kind_of_error_each_is() -> None:
 
 
 def test_a_row_is_right_if_all_its_entities_are_and_no_other_is() -> None:
-    wanted = [["B-PER", "I-PER"], ["O", "O"], ["O", "O"], ["B-LOC", "O"]]
-    found = [["I-PER", "I-PER"], ["O", "O"], ["O", "B-PER"], ["B-LOC", "I-LOC"]]
-    right = PROBLEM.scoring.correct(outputs_of(found), numbers(wanted))
+    expected = [["B-PER", "I-PER"], ["O", "O"], ["O", "O"], ["B-LOC", "O"]]
+    predicted = [["I-PER", "I-PER"], ["O", "O"], ["O", "B-PER"], ["B-LOC", "I-LOC"]]
+    right = PROBLEM.scoring.correct(outputs_of(predicted), numbers(expected))
     assert right.tolist() == [True, True, False, False]
 
 
@@ -219,9 +224,9 @@ def test_a_text_without_words_has_no_entity(base_dir: Path) -> None:
 
 
 def test_a_grown_label_set_changes_no_prediction() -> None:
-    wanted = random_tags(random.Random(2), 10, valid=True)
+    expected = random_tags(random.Random(2), 10, valid=True)
     old = [entity_type for entity_type in ENTITY_TYPES if entity_type != "MISC"]
-    known = [[tag if tag[2:] != "MISC" else "O" for tag in row] for row in wanted]
+    known = [[tag if tag[2:] != "MISC" else "O" for tag in row] for row in expected]
     outputs = outputs_of(known, tag_names(old))
     aligned = PROBLEM.scoring.align_labels(outputs, old, ENTITY_TYPES)
     assert aligned.shape == (*outputs.shape[:2], len(NAMES))
@@ -239,10 +244,12 @@ def test_agreement_holds_rows_of_any_width_against_each_other() -> None:
 
 
 def test_a_temperature_is_fitted_on_words() -> None:
-    wanted = random_tags(random.Random(4), 60, valid=True)
+    expected = random_tags(random.Random(4), 60, valid=True)
     draw = random.Random(5)
-    found = [[tag if draw.random() < 0.8 else draw.choice(NAMES) for tag in row] for row in wanted]
-    outputs, references = outputs_of(found, height=20.0), numbers(wanted)
+    predicted = [
+        [tag if draw.random() < 0.8 else draw.choice(NAMES) for tag in row] for row in expected
+    ]
+    outputs, references = outputs_of(predicted, height=20.0), numbers(expected)
     calibration = PROBLEM.scoring.fit_calibration(outputs, references, ENTITY_TYPES, None)
     assert calibration.temperature > 2
     before = PROBLEM.scoring.metrics(outputs, references, ENTITY_TYPES)

@@ -1,4 +1,4 @@
-"""What a model must beat before it may be the first champion."""
+"""The chance level that a model must beat to become the first champion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A smaller model that learns from a fine-tuned one, and its embeddings in 4 bits."""
+"""Distillation: a student with fewer layers and 4-bit embeddings learns from a fine-tuned model."""
 
 from __future__ import annotations
 
