@@ -168,11 +168,11 @@ def test_it_is_the_same_twice_and_for_any_order_of_rows(
     for name, interval in evaluation["metrics"].items():
         assert shuffled["metrics"][name] == pytest.approx(interval, abs=1e-5)
 
-    def slices(found: Any) -> list[tuple[Any, ...]]:
-        return [(part["column"], part["value"], part["rows"]) for part in found["slices"]]
+    def slices(report: Any) -> list[tuple[Any, ...]]:
+        return [(part["column"], part["value"], part["rows"]) for part in report["slices"]]
 
-    def passed(found: Any) -> list[tuple[Any, ...]]:
-        return [(test["name"], test["passed"]) for test in found["behaviour"]]
+    def passed(report: Any) -> list[tuple[Any, ...]]:
+        return [(test["name"], test["passed"]) for test in report["behaviour"]]
 
     assert slices(shuffled) == slices(evaluation)
     assert passed(shuffled) == passed(evaluation)

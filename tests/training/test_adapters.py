@@ -174,7 +174,7 @@ def test_adalora_ends_with_its_budget(base_dir: Path, tokens: Path, tmp_path: Pa
 
 
 def narrow(model: Any, rows: int) -> Any:
-    """Make a training step on more rows fail with torch's out-of-memory error."""
+    """Make training on more than `rows` rows at a time fail with torch's out-of-memory error."""
     forward = model.forward
     message = (
         "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: "

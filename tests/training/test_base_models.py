@@ -116,7 +116,7 @@ def test_a_head_and_a_pooler_may_be_missing(base: Path, problem: str) -> None:
 def test_a_pooler_that_is_there_is_taken_or_told(
     base: Path, names: dict[str, str | None], message: str
 ) -> None:
-    """names  parameter of the pooler -> the module it is moved to; None: it is removed"""
+    """`names` maps parameters of the pooler to the modules they move to; None: it is removed."""
 
     def edit(weights: Tensors) -> None:
         for parameter, module in names.items():
