@@ -17,7 +17,7 @@ def test_results_come_in_order_and_no_more_items_are_taken_than_are_under_way() 
             yield number
 
     def slow_first(number: int) -> int:
-        time.sleep(0.01 if number % 2 == 0 else 0)  # the later of two is done first
+        time.sleep(0.01 if number % 2 == 0 else 0)  # of each two, the second finishes first
         return number
 
     results = []

@@ -1,4 +1,4 @@
-"""Files are whole or absent."""
+"""Atomic writes: a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_place_of_a_directory_that_is_replaced_is_never_empty(tmp_path: Path
 def test_whatever_stood_there_is_replaced_and_all_of_it_flushed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, exchanges: bool
 ) -> None:
-    """Every file, the directories that name them and the one that they come to lie in reach the disk before `replace` returns."""
+    """`replace` flushes every file, the directories inside and the one that holds the target."""
     flushed: list[int] = []
     real = os.fsync
 
@@ -82,24 +82,24 @@ def test_whatever_stood_there_is_replaced_and_all_of_it_flushed(
         flushed.append(os.fstat(handle).st_ino)
         real(handle)
 
-    def make(kind: str, place: Path) -> Path:
-        if kind == "file":
-            place.write_text(place.name)
-        elif kind == "directory":
-            (place / "inner").mkdir(parents=True)
-            (place / "inner" / "leaf").write_text(place.name)
-        return place
+    def make(file_type: str, path: Path) -> Path:
+        if file_type == "file":
+            path.write_text(path.name)
+        elif file_type == "directory":
+            (path / "inner").mkdir(parents=True)
+            (path / "inner" / "leaf").write_text(path.name)
+        return path
 
     if not exchanges:
         monkeypatch.setattr("tasks.core.files._exchange", lambda *_: False)
     target, fresh = make(old, tmp_path / "target"), make(new, tmp_path / "fresh")
     inside = [fresh] if new == "file" else [fresh, fresh / "inner", fresh / "inner" / "leaf"]
-    wanted = {path.stat().st_ino for path in (*inside, tmp_path)}
+    expected = {path.stat().st_ino for path in (*inside, tmp_path)}
     monkeypatch.setattr(os, "fsync", fsync)
     replace(fresh, target)
     assert (target if new == "file" else target / "inner" / "leaf").read_text() == "fresh"
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
-    assert wanted <= set(flushed)
+    assert expected <= set(flushed)
     assert flushed[-1] == tmp_path.stat().st_ino
 
 
@@ -132,7 +132,5 @@ def test_a_refusal_is_found_inside_a_librarys_own_error() -> None:
     wrapped = RuntimeError("could not serialize")
     wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
     assert "model.safetensors" in str(as_storage_error(wrapped))
-    assert (
-        as_storage_error(RuntimeError("(sqlite3.OperationalError) database or disk is full"))
-        is not None
-    )
+    sqlite = RuntimeError("(sqlite3.OperationalError) database or disk is full")
+    assert as_storage_error(sqlite) is not None

@@ -1,4 +1,4 @@
-"""A GGUF file as a base model: converted once, and the same model."""
+"""A GGUF file as a base model: converted once, into a model of the same logits."""
 
 from __future__ import annotations
 
@@ -22,10 +22,16 @@ from tasks.problems import load_problem
 
 PROBLEM = load_problem("chat")
 NAMES = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-}  # fmt: skip
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
 
 
 def base() -> Path:
@@ -33,7 +39,10 @@ def base() -> Path:
 
 
 def write_gguf(file: Path, without: tuple[str, ...] = ("lm_head.weight",)) -> Any:
-    """The tiny Llama as llama.cpp's converter writes one, in float32; returns the model. Its output layer is the embedding's."""
+    """Write the tiny Llama as llama.cpp's converter does, in float32; return the model.
+
+    Its output layer is tied to the embedding, so the file has no `lm_head.weight`.
+    """
     import gguf
 
     model = PROBLEM.objective.load_model(base(), ()).eval()
@@ -75,23 +84,20 @@ def _name(name: str) -> str:
 
 
 def _permuted(name: str, tensor: torch.Tensor, config: Any) -> torch.Tensor:
-    """llama.cpp turns other pairs of a head's numbers than Hugging Face."""
+    """Reorder q and k for llama.cpp's RoPE, which pairs other dimensions than Hugging Face's."""
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     for part, count in heads.items():
         if part in name:
-            return (
-                tensor.reshape(count, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
-            )
+            halves = tensor.reshape(count, 2, -1, tensor.shape[1])
+            return halves.transpose(1, 2).reshape(tensor.shape)
     return tensor
 
 
 def test_a_weight_that_a_gguf_file_lacks_is_told(tmp_path: Path) -> None:
     lost = "model.layers.1.mlp.down_proj.weight"
     write_gguf(tmp_path / "tiny.gguf", ("lm_head.weight", lost))
-    with pytest.raises(
-        SourceError,
-        match=rf"tiny\.gguf: 1 of the \d+ weights of LlamaForCausalLM are not in its files: {lost}",
-    ):
+    message = rf"1 of the \d+ weights of LlamaForCausalLM are not in its files: {lost}"
+    with pytest.raises(SourceError, match=rf"tiny\.gguf: {message}"):
         resolve_model(BaseModelParams(path="./tiny.gguf"), tmp_path, tmp_path / "cache")
 
 
@@ -115,28 +121,25 @@ def test_a_gguf_file_becomes_the_model_that_it_was(tmp_path: Path) -> None:
     converted = PROBLEM.objective.load_model(directory, ()).eval()
     rows = {"messages": PROBLEM.decoding.example()["messages"]}
     ours, theirs = (
-        encode_rows(PROBLEM.encoding, load_tokenizer(place), rows, ())["input_ids"]
-        for place in (base(), directory)
+        encode_rows(PROBLEM.encoding, load_tokenizer(model_dir), rows, ())["input_ids"]
+        for model_dir in (base(), directory)
     )
     assert ours == theirs
+    input_ids = torch.tensor(ours[:1])
     with torch.inference_mode():
-        wanted, found = (
-            one(input_ids=torch.tensor(ours[:1]))["logits"] for one in (model, converted)
-        )
-    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+        expected = model(input_ids=input_ids)["logits"]
+        logits = converted(input_ids=input_ids)["logits"]
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_what_is_no_gguf_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"nothing of the kind" * 100)
-    with pytest.raises(SourceError, match=r"bad\.gguf: cannot be read as GGUF"):
-        resolve_model(BaseModelParams(path="./bad.gguf"), tmp_path, tmp_path / "cache")
-    with pytest.raises(SourceError, match="no such file"):
-        resolve_model(BaseModelParams(path="./none.gguf"), tmp_path, tmp_path / "cache")
-    with pytest.raises(SourceError, match="sha256"):
-        resolve_model(
-            BaseModelParams(path="./bad.gguf", sha256="0" * 64), tmp_path, tmp_path / "cache"
-        )
-    with pytest.raises(SourceError, match="cannot be loaded from https://"):
-        resolve_model(
-            BaseModelParams(path="https://example.org/x.gguf"), tmp_path, tmp_path / "cache"
-        )
+    cases = {
+        r"bad\.gguf: cannot be read as GGUF": {"path": "./bad.gguf"},
+        "no such file": {"path": "./none.gguf"},
+        "sha256": {"path": "./bad.gguf", "sha256": "0" * 64},
+        "cannot be loaded from https://": {"path": "https://example.org/x.gguf"},
+    }
+    for message, values in cases.items():
+        with pytest.raises(SourceError, match=message):
+            resolve_model(BaseModelParams.model_validate(values), tmp_path, tmp_path / "cache")

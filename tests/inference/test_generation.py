@@ -1,4 +1,4 @@
-"""Generation: a graph that goes on from what it has read says what the checkpoint says."""
+"""Generation with a key-value cache: the exported graph generates what the checkpoint does."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from shared import made_once
 from tiny_chat import chat_rows, make_chat_base, make_plain_base
 from transformers import GenerationConfig
 
+from tasks.core.arrays import Features
 from tasks.core.ragged import stack_rows
 from tasks.encoding.dialogue_encoding import DialogueEncoder
 from tasks.encoding.encoder import OUTPUT_NAME, encode_rows
@@ -35,19 +36,16 @@ def base(name: str) -> Path:
     return made_once(BASES[name].__name__, BASES[name])
 
 
+def features_of(name: str, dialogues: int) -> Features:
+    rows = {"messages": chat_rows(dialogues)["messages"]}
+    return encode_rows(PROBLEM.encoding, load_tokenizer(base(name), LENGTH), rows, ())
+
+
 def graph_file(name: str) -> Path:
     def make(directory: Path) -> None:
-        features = encode_rows(
-            PROBLEM.encoding,
-            load_tokenizer(base(name), LENGTH),
-            {"messages": chat_rows(2)["messages"]},
-            (),
-        )
         model = PROBLEM.objective.load_model(base(name), ()).eval()
-        onnx.save(
-            trace_causal(model, PROBLEM.encoding.collate(features, 0), OUTPUT_NAME, 17),
-            directory / "model.onnx",
-        )
+        example = PROBLEM.encoding.collate(features_of(name, 2), 0)
+        onnx.save(trace_causal(model, example, OUTPUT_NAME, 17), directory / "model.onnx")
 
     return made_once(f"traced-{name}", make) / "model.onnx"
 
@@ -70,13 +68,10 @@ def test_greedy_tokens_are_those_of_the_checkpoint(name: str) -> None:
         config = GenerationConfig(
             max_new_tokens=20, do_sample=False, eos_token_id=sorted(ours.ends), pad_token_id=0
         )
-        found = model.generate(
-            torch.tensor([ids]),
-            generation_config=config,
-            attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
-        )
-        wanted = found[0, len(ids) :].tolist()
-        assert list(ours.tokens(ids)) == [token for token in wanted if token not in ours.ends]
+        mask = torch.ones(1, len(ids), dtype=torch.int64)
+        output = model.generate(torch.tensor([ids]), generation_config=config, attention_mask=mask)
+        expected = output[0, len(ids) :].tolist()
+        assert list(ours.tokens(ids)) == [token for token in expected if token not in ours.ends]
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -86,15 +81,12 @@ def test_reading_on_is_reading_the_whole(name: str) -> None:
     ids: list[int] = []
     for more in (1, 7, 1, 1, 20, 3):
         ids = [*ids, *draw.integers(5, 200, more).tolist()]
-        whole = model.run(
-            {"input_ids": np.asarray([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
-        )[0, -1]
-        np.testing.assert_allclose(reader.read(ids), whole, atol=1e-4)
-    other = [*ids[:9], 17, 18]  # a dialogue that was begun anew
-    np.testing.assert_allclose(reader.read(other), CachedDecoder(model).read(other), atol=1e-4)
-    np.testing.assert_allclose(
-        reader.read(other), CachedDecoder(model).read(other), atol=1e-4
-    )  # nothing new
+        mask = np.ones((1, len(ids)), np.int64)
+        whole = model.run({"input_ids": np.asarray([ids]), "attention_mask": mask})
+        np.testing.assert_allclose(reader.read(ids), whole[0, -1], atol=1e-4)
+    other = [*ids[:9], 17, 18]
+    for _ in range(2):  # a dialogue with the same beginning, then the same dialogue again
+        np.testing.assert_allclose(reader.read(other), CachedDecoder(model).read(other), atol=1e-4)
     assert next(iter(reader.cache.values())).shape[2] == len(other)
 
 
@@ -103,26 +95,26 @@ def test_an_answer_in_pieces_is_the_answer() -> None:
     for messages in chat_rows(6)["messages"]:
         pieces = list(ours.answer(messages[:-1]))
         tokens = list(ours.tokens(ours.encoder.encode(messages[:-1]).input_ids))
-        said = ours.tokenizer.decode(tokens)
-        assert said.lstrip().startswith("".join(pieces))  # half a character at the end is not shown
+        text = ours.tokenizer.decode(tokens)
+        # the bytes of an incomplete last character are not shown
+        assert text.lstrip().startswith("".join(pieces))
 
 
 def test_sampling_keeps_to_the_likeliest_and_to_its_seed() -> None:
-    logits = np.log(np.asarray([0.05, 0.5, 0.3, 0.15], np.float32))
+    probabilities = [0.05, 0.5, 0.3, 0.15]
+    logits = np.log(np.asarray(probabilities, np.float32))
     draw = np.random.default_rng(0)
-    assert choose_token(logits, Sampling(1), draw) == 1
-    found = [choose_token(logits, Sampling(1, 1.0, 0.79), draw) for _ in range(300)]
-    assert set(found) == {1, 2}
-    found = [choose_token(logits, Sampling(1, 1.0), draw) for _ in range(4000)]
-    np.testing.assert_allclose(
-        np.bincount(found, minlength=4) / 4000, [0.05, 0.5, 0.3, 0.15], atol=0.03
-    )
-    assert {choose_token(logits, Sampling(1, 1.0, 0.0), draw) for _ in range(20)} == {1}
-    ids = (
-        DialogueEncoder(load_tokenizer(base("llama"), LENGTH))
-        .encode(SAMPLES["chat"].rows["messages"][0][:1])
-        .input_ids
-    )
+
+    def tokens(count: int, sampling: Sampling) -> list[int]:
+        return [choose_token(logits, sampling, draw) for _ in range(count)]
+
+    assert tokens(1, Sampling(1)) == [1]
+    assert set(tokens(300, Sampling(1, 1.0, 0.79))) == {1, 2}
+    shares = np.bincount(tokens(4000, Sampling(1, 1.0)), minlength=4) / 4000
+    np.testing.assert_allclose(shares, probabilities, atol=0.03)
+    assert set(tokens(20, Sampling(1, 1.0, 0.0))) == {1}
+    question = SAMPLES["chat"].rows["messages"][0][:1]
+    ids = DialogueEncoder(load_tokenizer(base("llama"), LENGTH)).encode(question).input_ids
     first, again, other = (
         list(speaker("llama", Sampling(12, 1.5, 1.0, seed)).tokens(ids)) for seed in (1, 1, 2)
     )
@@ -136,24 +128,17 @@ def test_quantized_weights_say_nearly_the_same_whatever_they_are_batched_with(
 ) -> None:
     exact = traced(name)
     quantize_weights(onnx.load(graph_file(name)), tmp_path / "model.onnx", bits=bits)
-    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node)
-    assert kinds["MatMulNBits"] >= 4 * 2 + 1  # products of two layers, and the output layer
+    operators = Counter(node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node)
+    assert operators["MatMulNBits"] >= 4 * 2 + 1  # products of two layers, and the output layer
     model = OnnxModel(tmp_path / "model.onnx", OUTPUT_NAME, 1)
-    features = encode_rows(
-        PROBLEM.encoding,
-        load_tokenizer(base(name), LENGTH),
-        {"messages": chat_rows(12)["messages"]},
-        (),
-    )
+    features = features_of(name, 12)
     outputs = model.outputs(features, PROBLEM.encoding, 0)
     _, moved = PROBLEM.scoring.agreement(outputs, exact.outputs(features, PROBLEM.encoding, 0))
     assert moved < allowed
-    alone = [
-        model.outputs(
-            {key: values[row : row + 1] for key, values in features.items()}, PROBLEM.encoding, 0
-        )[0]
-        for row in range(12)
-    ]
+    alone = []
+    for row in range(12):
+        single = {key: values[row : row + 1] for key, values in features.items()}
+        alone.append(model.outputs(single, PROBLEM.encoding, 0)[0])
     assert PROBLEM.scoring.agreement(stack_rows(alone), outputs)[1] < 1e-4
 
 

@@ -1,4 +1,4 @@
-"""params.yaml: every mistake is named, at once, with what was wanted."""
+"""params.yaml: every mistake is reported at once, with what was wanted."""
 
 from __future__ import annotations
 
@@ -20,18 +20,15 @@ MINIMAL: dict[str, Any] = {
 
 
 def test_every_mistake_is_reported_at_once() -> None:
-    values = apply_overrides(
-        MINIMAL,
-        [
-            "finetune.learning_rat=1",
-            "finetune.epochs=-1",
-            "tokenize.max_length=lots",
-            "model_name=a b",
-            "split.test=0.95",
-        ],
-    )
+    overrides = [
+        "finetune.learning_rat=1",
+        "finetune.epochs=-1",
+        "tokenize.max_length=lots",
+        "model_name=a b",
+        "split.test=0.95",
+    ]
     with pytest.raises(ParamsError) as caught:
-        parse(values)
+        parse(apply_overrides(MINIMAL, overrides))
     message = caught.value.message
     assert "5 values are wrong" in message
     for part in (
@@ -47,9 +44,8 @@ def test_every_mistake_is_reported_at_once() -> None:
 
 @pytest.mark.parametrize("key", ["verify.min_speedup", "verify.budget_seconds"])
 def test_a_key_of_an_earlier_version_says_what_became_of_it(key: str) -> None:
-    with pytest.raises(
-        ParamsError, match=f"{key}: no longer a setting: .* ships, however fast; delete the line"
-    ):
+    message = f"{key}: no longer a setting: .* ships, however fast; delete the line"
+    with pytest.raises(ParamsError, match=message):
         parse(apply_overrides(MINIMAL, [f"{key}=1"]))
 
 
@@ -61,12 +57,8 @@ def test_a_missing_key_is_named() -> None:
 def test_a_hub_id_must_be_pinned() -> None:
     with pytest.raises(ParamsError, match="revision"):
         parse(MINIMAL | {"base_model": {"path": "bert-base-uncased"}})
-    assert (
-        parse(
-            MINIMAL | {"base_model": {"path": "bert-base-uncased", "revision": "86b5e09"}}
-        ).base_model.revision
-        == "86b5e09"
-    )
+    pinned = {"path": "bert-base-uncased", "revision": "86b5e09"}
+    assert parse(MINIMAL | {"base_model": pinned}).base_model.revision == "86b5e09"
 
 
 def test_splits_are_named_by_all_sources_or_by_none() -> None:
@@ -82,9 +74,8 @@ def test_params_are_frozen() -> None:
 
 
 def test_an_override_is_read_as_yaml_and_leaves_the_values_alone() -> None:
-    changed = apply_overrides(
-        MINIMAL, ["finetune.learning_rate=3e-5", "ingest.sources.0.format=csv", "labels=[x, y]"]
-    )
+    overrides = ["finetune.learning_rate=3e-5", "ingest.sources.0.format=csv", "labels=[x, y]"]
+    changed = apply_overrides(MINIMAL, overrides)
     assert changed["finetune"] == {"learning_rate": 3e-5}
     assert changed["ingest"]["sources"][0] == {"url": "rows.csv", "format": "csv"}
     assert changed["labels"] == ["x", "y"]
@@ -102,24 +93,20 @@ def test_a_wrong_override_is_a_users_mistake(override: str) -> None:
 
 def test_saving_an_override_keeps_comments_and_order(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
-    file.write_text(
-        "# top\nseed: 42  # the seed\nfinetune:\n  epochs: 1  # times\n  learning_rate: 5.0e-5\n",
-        encoding="utf-8",
-    )
+    text = "# top\nseed: 42  # the seed\nfinetune:\n  epochs: 1  # times\n  learning_rate: 5.0e-5\n"
+    file.write_text(text, encoding="utf-8")
     save_overrides(file, ["finetune.epochs=3"])
-    assert (
-        file.read_text(encoding="utf-8")
-        == "# top\nseed: 42  # the seed\nfinetune:\n  epochs: 3  # times\n  learning_rate: 5.0e-5\n"
-    )
+    assert file.read_text(encoding="utf-8") == text.replace("epochs: 1", "epochs: 3")
 
 
 def test_saving_an_override_changes_one_line_of_a_fresh_file(tmp_path: Path) -> None:
-    """What `ratchet init` writes has nulls with comments, quoted labels and lists."""
+    """Files of `ratchet init` have nulls with comments, quoted labels and lists."""
+    file = tmp_path / "params.yaml"
     before = (Path(__file__).parents[2] / "examples/spam/params.yaml").read_text(encoding="utf-8")
     before = before.replace("labels:", "unused: null  # with a comment\nlabels:", 1)
-    (tmp_path / "params.yaml").write_text(before, encoding="utf-8")
-    save_overrides(tmp_path / "params.yaml", ["model_name=other"])
-    after = (tmp_path / "params.yaml").read_text(encoding="utf-8")
+    file.write_text(before, encoding="utf-8")
+    save_overrides(file, ["model_name=other"])
+    after = file.read_text(encoding="utf-8")
     changed = set(after.splitlines()) ^ set(before.splitlines())
     assert len(changed) == 2
     assert all(line.startswith("model_name: ") for line in changed)

@@ -1,4 +1,4 @@
-"""Answers before and after training: what is written depends on the question alone, and the metrics are those of their libraries."""
+"""Generated answers: independent of the batch, and scored with standard metrics."""
 
 from __future__ import annotations
 
@@ -50,9 +50,8 @@ def test_the_metrics_of_the_references_themselves_are_perfect() -> None:
 
 def test_repetition_and_variety_are_counted() -> None:
     said = answer_metrics(["a b c d a b c d", "e f g h"], ["x", "x"])
-    assert said["repetition"] == pytest.approx(
-        (1 / 5 + 0) / 2
-    )  # one of five runs of four words was said before
+    # one of the five 4-grams of the first answer repeats an earlier one
+    assert said["repetition"] == pytest.approx((1 / 5 + 0) / 2)
     assert said["distinct_1"] == pytest.approx(8 / 12)
     assert said["distinct_2"] == pytest.approx(7 / 10)
     nothing = answer_metrics(["", ""], ["x", "x"])
@@ -64,19 +63,14 @@ def test_only_answered_rows_are_asked_and_the_prompts_are_ones_own() -> None:
     model = PROBLEM.objective.load_model(base, ()).eval()
     unanswered = [{"role": "user", "content": "a question alone"}]
     rows = {"messages": [unanswered, *chat_rows(5)["messages"]]}
-    evaluate = EvaluateParams(
-        generation=GenerationParams(rows=3, max_new_tokens=8, prompts=("good?",))
-    )
-    found = PROBLEM.scoring.compare_answers(
-        {"after": model}, load_tokenizer(base, ROOM), rows, evaluate
-    )
-    assert found is not None
-    assert (found["rows"], found["max_new_tokens"]) == (3, 8)
-    assert [example["reference"] for example in found["examples"]] == [
-        row[-1]["content"] for row in rows["messages"][1:4]
-    ]
-    assert [example["prompt"] for example in found["prompts"]] == ["good?"]
-    none = compare_answers(
-        {"after": model}, load_tokenizer(base, ROOM), [], GenerationParams(prompts=())
-    )
+    generation = GenerationParams(rows=3, max_new_tokens=8, prompts=("good?",))
+    evaluate = EvaluateParams(generation=generation)
+    models, tokenizer = {"after": model}, load_tokenizer(base, ROOM)
+    compared = PROBLEM.scoring.compare_answers(models, tokenizer, rows, evaluate)
+    assert compared is not None
+    assert (compared["rows"], compared["max_new_tokens"]) == (3, 8)
+    references = [example["reference"] for example in compared["examples"]]
+    assert references == [row[-1]["content"] for row in rows["messages"][1:4]]
+    assert [example["prompt"] for example in compared["prompts"]] == ["good?"]
+    none = compare_answers(models, tokenizer, [], GenerationParams(prompts=()))
     assert (none["metrics"], none["examples"], none["prompts"]) == ({}, [], [])

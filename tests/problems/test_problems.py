@@ -1,4 +1,4 @@
-"""The contract of problem types: every file in tasks/problems is held to it on the day it lands."""
+"""The contract that every problem type in tasks/problems must meet."""
 
 from __future__ import annotations
 
@@ -46,12 +46,9 @@ def sample(problem: Problem) -> Sample:
 
 
 def encoded(problem: Problem, sample: Sample, length: int = 32, rows: Any = None) -> Features:
-    return encode_rows(
-        problem.encoding,
-        load_tokenizer(sample.base_dir(), length),
-        sample.rows if rows is None else rows,
-        sample.labels,
-    )
+    tokenizer = load_tokenizer(sample.base_dir(), length)
+    rows = sample.rows if rows is None else rows
+    return encode_rows(problem.encoding, tokenizer, rows, sample.labels)
 
 
 def fresh_model(problem: Problem, sample: Sample) -> Any:
@@ -75,17 +72,14 @@ def test_it_says_what_it_is(problem: Problem) -> None:
 
 
 def test_it_knows_its_own_columns_in_foreign_rows(problem: Problem, sample: Sample) -> None:
-    found = problem.rows.guess_columns(
-        {name: sample.rows[name] for name in problem.rows.columns}
-        | {"other": list(range(len(sample)))}
-    )
-    assert found == {name: name for name in problem.rows.columns}
+    columns = {name: sample.rows[name] for name in problem.rows.columns}
+    guessed = problem.rows.guess_columns(columns | {"other": list(range(len(sample)))})
+    assert guessed == {name: name for name in problem.rows.columns}
 
 
 def test_its_labels_can_be_told_from_its_outputs_names(problem: Problem, sample: Sample) -> None:
-    assert list(problem.objective.labels_of(problem.decoding.output_labels(sample.labels))) == list(
-        sample.labels
-    )
+    names = problem.decoding.output_labels(sample.labels)
+    assert list(problem.objective.labels_of(names)) == list(sample.labels)
 
 
 def test_its_expectations_name_themselves_once(problem: Problem, sample: Sample) -> None:
@@ -98,17 +92,12 @@ def test_rows_become_outputs_and_outputs_become_predictions(
     problem: Problem, sample: Sample
 ) -> None:
     features, labels, count = encoded(problem, sample, 16), sample.labels, len(sample)
-    assert (
-        len(features["input_ids"])
-        == len(features["truncated"])
-        == len(problem.encoding.references(features))
-        == count
-    )
+    references = problem.encoding.references(features)
+    assert len(features["input_ids"]) == len(features["truncated"]) == len(references) == count
     outputs = predict_torch(fresh_model(problem, sample), problem.encoding, features, pad(sample))
     assert len(outputs) == count
     assert outputs.dtype == np.float32
 
-    references = problem.encoding.references(features)
     metrics = problem.scoring.metrics(outputs, references, labels)
     assert set(metrics) == set(problem.scoring.metric_signs)
     assert all(np.isfinite(value) for value in metrics.values())
@@ -120,35 +109,28 @@ def test_rows_become_outputs_and_outputs_become_predictions(
     predictions = problem.decoding.decode(outputs, sample.rows, labels, calibration)
     assert len(predictions) == count
     json.dumps(predictions, allow_nan=False)
-    assert {
-        label for one in predictions for label in problem.decoding.predicted_labels(one)
-    } <= set(labels)
+    for prediction in predictions:
+        assert set(problem.decoding.predicted_labels(prediction)) <= set(labels)
 
 
 def test_resampled_metrics_are_the_metrics_of_the_resamples(
     problem: Problem, sample: Sample
 ) -> None:
-    features = encoded(problem, sample)
-    outputs, references = (
-        predict_torch(fresh_model(problem, sample), problem.encoding, features, pad(sample)),
-        problem.encoding.references(features),
-    )
-    draw, clusters = np.random.default_rng(0), problem.scoring.clusters(references)
+    features, count, scoring = encoded(problem, sample), len(sample), problem.scoring
+    references = problem.encoding.references(features)
+    outputs = predict_torch(fresh_model(problem, sample), problem.encoding, features, pad(sample))
+    draw, clusters = np.random.default_rng(0), scoring.clusters(references)
     if clusters is None:
-        weights = draw.multinomial(
-            len(sample), np.full(len(sample), 1 / len(sample)), size=5
-        ).astype(np.float64)
-    else:  # once at most: a cluster repeated would be one larger cluster to `metrics`
-        weights = draw.integers(0, 2, size=(5, int(clusters.max()) + 1)).astype(np.float64)[
-            :, clusters
-        ]
-    found = problem.scoring.resampled_metrics(outputs, references, sample.labels)(Draws(weights))
+        weights = draw.multinomial(count, np.full(count, 1 / count), size=5)
+    else:  # each at most once: `metrics` would take a repeated cluster for one larger cluster
+        weights = draw.integers(0, 2, size=(5, int(clusters.max()) + 1))[:, clusters]
+    draws = Draws(weights.astype(np.float64))
+    resampled = scoring.resampled_metrics(outputs, references, sample.labels)(draws)
     for resample, weight in enumerate(weights):
-        rows = np.repeat(np.arange(len(sample)), weight.astype(int))
-        wanted = problem.scoring.metrics(outputs[rows], references[rows], sample.labels)
-        assert {name: values[resample] for name, values in found.items()} == pytest.approx(
-            wanted, abs=1e-5
-        )
+        rows = np.repeat(np.arange(count), weight)
+        expected = scoring.metrics(outputs[rows], references[rows], sample.labels)
+        metrics = {name: values[resample] for name, values in resampled.items()}
+        assert metrics == pytest.approx(expected, abs=1e-5)
 
 
 def test_inputs_alone_can_be_encoded(problem: Problem, sample: Sample) -> None:
@@ -162,22 +144,24 @@ def test_padding_never_changes_outputs(problem: Problem, sample: Sample) -> None
     assert largest_difference(together, alone) < 1e-4
 
 
+def training_tensors(
+    problem: Problem, sample: Sample
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """(inputs, references) of a training batch."""
+    batch, references = problem.encoding.training_batch(encoded(problem, sample, 16), pad(sample))
+    inputs = {name: torch.from_numpy(values) for name, values in batch.items()}
+    return inputs, torch.from_numpy(references)
+
+
 def test_its_loss_falls_when_outputs_get_better(problem: Problem, sample: Sample) -> None:
     model = fresh_model(problem, sample)
-    batch, wanted = problem.encoding.training_batch(encoded(problem, sample, 16), pad(sample))
-    inputs, references = (
-        {name: torch.from_numpy(values) for name, values in batch.items()},
-        torch.from_numpy(wanted),
-    )
+    inputs, references = training_tensors(problem, sample)
+    loss_function = next(iter(problem.objective.losses.values()))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     losses = []
     for _ in range(15):
-        loss = next(iter(problem.objective.losses.values()))(
-            model(**inputs)[OUTPUT_NAME],
-            references,
-            label_smoothing=0.0,
-            class_weights=None,
-        )
+        outputs = model(**inputs)[OUTPUT_NAME]
+        loss = loss_function(outputs, references, label_smoothing=0.0, class_weights=None)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -189,43 +173,32 @@ def test_leaving_out_outputs_that_are_not_needed_changes_neither_loss_nor_gradie
     problem: Problem, sample: Sample
 ) -> None:
     model = fresh_model(problem, sample).eval()
-    batch, wanted = problem.encoding.training_batch(encoded(problem, sample, 16), pad(sample))
-    inputs, references = (
-        {name: torch.from_numpy(values) for name, values in batch.items()},
-        torch.from_numpy(wanted),
-    )
-    found = []
-    for needed in (nullcontext(), problem.objective.skip_unused_outputs(model, references)):
-        with needed:
+    inputs, references = training_tensors(problem, sample)
+    loss_function = next(iter(problem.objective.losses.values()))
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    results = []
+    for context in (nullcontext(), problem.objective.skip_unused_outputs(model, references)):
+        with context:
             outputs = model(**inputs)[OUTPUT_NAME]
-        loss = next(iter(problem.objective.losses.values()))(
-            outputs, references, label_smoothing=0.1, class_weights=None
-        )
-        gradients = torch.autograd.grad(
-            loss, [one for one in model.parameters() if one.requires_grad], allow_unused=True
-        )
-        found.append(
-            (loss.detach(), [torch.zeros(()) if one is None else one for one in gradients])
-        )
-    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
-    assert (
-        model(**inputs)[OUTPUT_NAME].shape[:1] == next(iter(inputs.values())).shape[:1]
-    )  # as it was again
+        loss = loss_function(outputs, references, label_smoothing=0.1, class_weights=None)
+        gradients = torch.autograd.grad(loss, trainable, allow_unused=True)
+        filled = [torch.zeros(()) if gradient is None else gradient for gradient in gradients]
+        results.append((loss.detach(), filled))
+    torch.testing.assert_close(*results, atol=1e-6, rtol=1e-4)
+    # outside the context, the model computes all outputs again
+    assert model(**inputs)[OUTPUT_NAME].shape[:1] == next(iter(inputs.values())).shape[:1]
 
 
 def test_its_behaviour_tests_can_be_judged(problem: Problem, sample: Sample) -> None:
     model = fresh_model(problem, sample)
 
-    def outputs(given: Any) -> Any:
-        return predict_torch(
-            model, problem.encoding, encoded(problem, sample, rows=given), pad(sample)
-        )
+    def outputs(rows: Any) -> Any:
+        features = encoded(problem, sample, rows=rows)
+        return predict_torch(model, problem.encoding, features, pad(sample))
 
-    for test in problem.scoring.behaviour_tests(
-        sample.rows, sample.labels, EvaluateParams(), seed=0
-    ):
-        passed = test.passes(
-            outputs(test.rows), None if test.against is None else outputs(test.against)
-        )
+    params = EvaluateParams()
+    for test in problem.scoring.behaviour_tests(sample.rows, sample.labels, params, seed=0):
+        against = None if test.against is None else outputs(test.against)
+        passed = test.passes(outputs(test.rows), against)
         assert passed.dtype == bool
         assert len(passed) == len(next(iter(test.rows.values())))

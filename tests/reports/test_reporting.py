@@ -13,6 +13,7 @@ from tiny import LABELS
 from tasks.core.files import write_json
 from tasks.core.progress import silent
 from tasks.data.quality.row_account import Account, Loss
+from tasks.data.tables.loaded import SPLITS
 from tasks.encoding.token_files import TokensInfo
 from tasks.problems import load_problem
 from tasks.reporting import write_report
@@ -29,25 +30,111 @@ LOSSES = (
 
 
 def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
-    """What the stages before leave, as small as it gets but complete."""
+    """Small but complete reports of the earlier stages."""
     draw = np.random.default_rng(0)
     references = draw.integers(0, len(labels), 400)
     outputs = draw.normal(size=(400, len(labels))).astype(np.float32)
     outputs[np.arange(400), references] += 2
-    metrics = metric_intervals(
-        PROBLEM.scoring, outputs, references, labels, Resampling(100, 0.95, 0)
-    )
-    values = {name: found["value"] for name, found in metrics.items()}
+    resampling = Resampling(100, 0.95, 0)
+    metrics = metric_intervals(PROBLEM.scoring, outputs, references, labels, resampling)
     details = PROBLEM.scoring.details(outputs, references, labels)
     scaled = PROBLEM.scoring.details(outputs / np.float32(0.5), references, labels)
+    return {
+        "validation": validation_report(),
+        "split": split_report(labels),
+        "training": training_report(metrics),
+        "evaluation": evaluation_report(labels, metrics, details, scaled["reliability"]),
+        "verification": verification_report(metrics),
+    }
+
+
+def validation_report() -> dict[str, Any]:
+    check = {"name": "blank_text", "action": "quarantine", "success": False, "message": EVIL}
+    domain = {"distinct": 2, "nulls": 0, "top": {EVIL: 3, "b": 2}}
+    return {
+        "rows_in": 510,
+        "rows_out": 500,
+        "quarantined": 10,
+        "off": [],
+        "checks": [{**check, "judged": 510, "unexpected": 10}],
+        "profile": {"rows": 500, "columns": {"domain": domain}},
+    }
+
+
+def split_report(labels: tuple[str, ...]) -> dict[str, Any]:
+    counts = {label: {"rows": 7 + i, "share": 0.1} for i, label in enumerate(labels)}
+    return {
+        "quarantined": 2,
+        "warnings": [EVIL],
+        "splits": {name: {"rows": 100, "share": 1 / 3, "asked": None} for name in SPLITS},
+        "classes": {label: {"all": count} for label, count in counts.items()},
+    }
+
+
+def training_report(metrics: dict[str, dict[str, float]]) -> dict[str, Any]:
+    values = {name: interval["value"] for name, interval in metrics.items()}
+    return {
+        "curve": [
+            {"step": step, "epoch": step / 10, "loss": 1 / step, "learning_rate": 1e-4}
+            for step in range(1, 11)
+        ],
+        "evaluations": [{"step": 10, "epoch": 1.0, **values}],
+        "best_step": 10,
+        "stopped_early": False,
+        "steps": 10,
+        "device": "cpu",
+        "parameters": 1000,
+        "trained_parameters": 900,
+    }
+
+
+def evaluation_report(
+    labels: tuple[str, ...], metrics: dict[str, Any], details: Any, reliability: Any
+) -> dict[str, Any]:
     example = {
         "before": {"text": EVIL},
         "after": {"text": EVIL.upper()},
         "prediction_before": {"label": labels[0]},
         "prediction_after": {"label": EVIL},
     }
+    test = {"name": EVIL, "kind": "invariance", "rows": 10, "passed": 9, "pass_rate": 0.9}
+    accuracy = {"accuracy": metrics["accuracy"]}
+    gain = {"metric": "macro_f1", "value": 0.1, "low": 0.05, "high": 0.15}
+    return {
+        "rows": 400,
+        "confidence": 0.95,
+        "metrics": metrics,
+        "temperature": 0.5,
+        "details": details,
+        "calibration_notes": ["The temperature ended at its bound", EVIL],
+        "calibrated": {
+            "log_loss": {"before": 0.5, "after": 0.4},
+            "details": {"reliability": reliability},
+        },
+        "slices": [
+            {"column": column, "value": value, "rows": rows, "judged": rows > 10, "metrics": shown}
+            for column, value, rows, shown in [
+                ("domain", EVIL, 390, metrics),
+                ("domain", "small", 10, {}),
+                ("label", labels[0], 90, accuracy),
+            ]
+        ],
+        "behaviour": [{**test, "one_answer": False, "examples": [example]}],
+        "notes": ["98 test rows: intervals are wide."],
+        "baseline": {"name": "plain", "metrics": metrics, "difference": gain},
+        "answers": {
+            "rows": 1,
+            "max_new_tokens": 8,
+            "metrics": {"before": {"chrf": 10.5}, "after": {"chrf": 20.5}},
+            "prompts": [{"prompt": EVIL, "before": EVIL, "after": EVIL}],
+            "examples": [],
+        },
+    }
+
+
+def verification_report(metrics: dict[str, Any]) -> dict[str, Any]:
     speed = {"latency_ms_p50": 4.0, "latency_ms_p95": 5.0, "throughput": 180.0}
-    recipe = {
+    measured = {
         "metric": 0.7,
         "metric_loss": 0.001,
         "agreement": 0.99,
@@ -56,77 +143,56 @@ def findings(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
         "speedup": {"value": 1.7, "low": 1.5, "high": 1.9},
         **speed,
     }
-    nothing = dict.fromkeys(recipe)
-    gain = {"metric": "macro_f1", "value": 0.1, "low": 0.05, "high": 0.15}
+    unmeasured = dict.fromkeys(measured)
+    later = {"recipe": "later", "verdict": "not examined", "reason": "int8 comes first"}
     return {
-        "validation": {
-            "rows_in": 510, "rows_out": 500, "quarantined": 10, "off": [],
-            "checks": [{"name": "blank_text", "action": "quarantine", "success": False, "message": EVIL, "judged": 510, "unexpected": 10}],
-            "profile": {"rows": 500, "columns": {"domain": {"distinct": 2, "nulls": 0, "top": {EVIL: 3, "b": 2}}}},
-        },
-        "split": {
-            "quarantined": 2, "warnings": [EVIL],
-            "splits": {name: {"rows": 100, "share": 1 / 3, "asked": None} for name in ("train", "validation", "test")},
-            "classes": {label: {"all": {"rows": 7 + i, "share": 0.1}} for i, label in enumerate(labels)},
-        },
-        "training": {
-            "curve": [{"step": step, "epoch": step / 10, "loss": 1 / step, "learning_rate": 1e-4} for step in range(1, 11)],
-            "evaluations": [{"step": 10, "epoch": 1.0, **values}],
-            "best_step": 10, "stopped_early": False, "steps": 10, "device": "cpu", "parameters": 1000, "trained_parameters": 900,
-        },
-        "evaluation": {
-            "rows": 400, "confidence": 0.95, "metrics": metrics, "temperature": 0.5, "details": details,
-            "calibration_notes": ["The temperature ended at its bound", EVIL],
-            "calibrated": {"log_loss": {"before": 0.5, "after": 0.4}, "details": {"reliability": scaled["reliability"]}},
-            "slices": [
-                {"column": "domain", "value": EVIL, "rows": 390, "judged": True, "metrics": metrics},
-                {"column": "domain", "value": "small", "rows": 10, "judged": False, "metrics": {}},
-                {"column": "label", "value": labels[0], "rows": 90, "judged": True, "metrics": {"accuracy": metrics["accuracy"]}},
-            ],
-            "behaviour": [
-                {"name": EVIL, "kind": "invariance", "rows": 10, "passed": 9, "pass_rate": 0.9, "one_answer": False, "examples": [example]}
-            ],
-            "notes": ["98 test rows: intervals are wide."],
-            "baseline": {"name": "plain", "metrics": metrics, "difference": gain},
-            "answers": {
-                "rows": 1, "max_new_tokens": 8, "metrics": {"before": {"chrf": 10.5}, "after": {"chrf": 20.5}},
-                "prompts": [{"prompt": EVIL, "before": EVIL, "after": EVIL}], "examples": [],
-            },
-        },
-        "verification": {
-            "checkpoint": {"metric": 0.701, "size_bytes": 91e6, **speed}, "metric": "macro_f1", "shipped": "int8",
-            "reason": "int8 is accurate enough.", "notes": [EVIL, "slower than fp32"], "test_metrics": metrics,
-            "candidates": [
-                {"recipe": "int8", "verdict": "ships", "reason": "accurate enough", **recipe},
-                {"recipe": "broken", "verdict": "failed", "reason": EVIL, **nothing},
-                {"recipe": "later", "verdict": "not examined", "reason": "int8 comes first", **nothing},
-            ],
-        },
-    }  # fmt: skip
+        "checkpoint": {"metric": 0.701, "size_bytes": 91e6, **speed},
+        "metric": "macro_f1",
+        "shipped": "int8",
+        "reason": "int8 is accurate enough.",
+        "notes": [EVIL, "slower than fp32"],
+        "test_metrics": metrics,
+        "candidates": [
+            {"recipe": "int8", "verdict": "ships", "reason": "accurate enough", **measured},
+            {"recipe": "broken", "verdict": "failed", "reason": EVIL, **unmeasured},
+            {**later, **unmeasured},
+        ],
+    }
 
 
-def write_page(root: Path, found: dict[str, Any], labels: tuple[str, ...] = LABELS) -> str:
+def write_page(root: Path, reports: dict[str, Any], labels: tuple[str, ...] = LABELS) -> str:
+    """Write the reports and the page; return the page."""
     root.mkdir(exist_ok=True)
+    splits, tokens, page = root / "splits", root / "tokens", root / "report.html"
     for name in ("validation", "training", "evaluation", "verification"):
-        write_json(root / f"{name}.json", found[name])
-    write_json(root / "splits" / "split.json", found["split"])
-    Account(630, 630, LOSSES, Loss("ingest", "mended words", 7), "too many").write(root / "splits")
-    TokensInfo(16, 0, {"train": 3}, {"train": 0.1}).write(root / "tokens")
+        write_json(root / f"{name}.json", reports[name])
+    write_json(splits / "split.json", reports["split"])
+    Account(630, 630, LOSSES, Loss("ingest", "mended words", 7), "too many").write(splits)
+    TokensInfo(16, 0, {"train": 3}, {"train": 0.1}).write(tokens)
     table = pa.table({"input_ids": pa.array([[1, 2], [1] * 16, [3]], pa.list_(pa.int32()))})
     with (
-        pa.OSFile(str(root / "tokens" / "train.arrow"), "wb") as file,
+        pa.OSFile(str(tokens / "train.arrow"), "wb") as file,
         pa.ipc.new_file(file, table.schema) as writer,
     ):
         writer.write_table(table)
     write_report(
-        root / "validation.json", root / "splits", root / "tokens", root / "training.json", root / "evaluation.json",
-        root / "verification.json", root / "report.html", problem=PROBLEM.name, labels=labels, model_name="reviews", report=silent,
-    )  # fmt: skip
-    return (root / "report.html").read_text(encoding="utf-8")
+        root / "validation.json",
+        splits,
+        tokens,
+        root / "training.json",
+        root / "evaluation.json",
+        root / "verification.json",
+        page,
+        problem=PROBLEM.name,
+        labels=labels,
+        model_name="reviews",
+        report=silent,
+    )
+    return page.read_text(encoding="utf-8")
 
 
 class Page(HTMLParser):
-    """Collects what a browser would see of the page's elements."""
+    """Tags, links, alternative texts and unclosed elements of the page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -179,8 +245,8 @@ def test_every_plot_says_in_words_what_it_shows(text: str) -> None:
 
 
 def test_it_shows_what_shipped_with_its_intervals(text: str) -> None:
-    found = findings()["verification"]["test_metrics"]["macro_f1"]
-    assert f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})" in text
+    macro_f1 = findings()["verification"]["test_metrics"]["macro_f1"]
+    assert f"{macro_f1['value']:.3f} ({macro_f1['low']:.3f}–{macro_f1['high']:.3f})" in text
     for part in (
         "int8 is accurate enough.",
         "slower than fp32",
@@ -214,21 +280,21 @@ def test_the_same_findings_make_the_same_bytes(text: str, tmp_path: Path) -> Non
 
 
 def test_parts_that_may_be_absent_may_be_absent(tmp_path: Path) -> None:
-    found = findings()
-    found["evaluation"] |= {"baseline": None, "slices": [], "behaviour": [], "answers": None}
-    found["training"] |= {"curve": [], "evaluations": []}
-    found["validation"] = {"rows_in": 5}
-    del found["split"]["classes"]
-    page = Page(write_page(tmp_path / "sparse", found))
+    reports = findings()
+    reports["evaluation"] |= {"baseline": None, "slices": [], "behaviour": [], "answers": None}
+    reports["training"] |= {"curve": [], "evaluations": []}
+    reports["validation"] = {"rows_in": 5}
+    del reports["split"]["classes"]
+    page = Page(write_page(tmp_path / "sparse", reports))
     assert page.tags.count("svg") == 4
     assert page.open == []
 
 
 def test_parts_that_must_be_there_must_be_there(tmp_path: Path) -> None:
-    found = findings()
-    del found["verification"]["shipped"]
+    reports = findings()
+    del reports["verification"]["shipped"]
     with pytest.raises(LookupError, match="shipped"):
-        write_page(tmp_path / "wrong", found)
+        write_page(tmp_path / "wrong", reports)
 
 
 def test_many_labels_fit(tmp_path: Path) -> None:
@@ -249,13 +315,10 @@ def test_a_confusion_matrix_of_any_size_can_be_drawn(count: int) -> None:
 
 
 def test_slices_beyond_the_room_show_the_lowest() -> None:
+    intervals = [{"value": i / 99, "low": 0, "high": 1} for i in range(90)]
     parts = [
-        {
-            "value": f"v{i:02}",
-            "rows": 9,
-            "metrics": {"accuracy": {"value": i / 99, "low": 0, "high": 1}},
-        }
-        for i in range(90)
+        {"value": f"v{i:02}", "rows": 9, "metrics": {"accuracy": interval}}
+        for i, interval in enumerate(intervals)
     ]
     svg = to_svg(slices_figure("column", parts, "accuracy", None))
     assert "lowest 25 of 90" in svg

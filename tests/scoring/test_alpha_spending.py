@@ -1,4 +1,4 @@
-"""Looks at the same test rows: counted by overlap, and their levels never add up to more than the significance."""
+"""Alpha spending: looks at the same test rows together stay within the significance."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ def test_overlap_is_the_share_of_present_rows_that_judged_before(rows: int) -> N
         (np.concatenate([old, new]), old, 0.5),
         (old, np.concatenate([old, new]), 1),
     ):
-        assert overlap(sketch_rows(present), sketch_rows(past)) == pytest.approx(
-            share, abs=tolerance
-        )
+        estimate = overlap(sketch_rows(present), sketch_rows(past))
+        assert estimate == pytest.approx(share, abs=tolerance)
 
 
 def test_each_judgement_by_the_same_rows_is_one_look_more() -> None:

@@ -37,27 +37,27 @@ OWN = {
 
 
 def write_data(root: Path, rows: dict[str, dict[str, list[str]]]) -> None:
-    """`splits` and `tokens` as the stages before write them."""
-    make_tokenizer(root / "tokens" / "tokenizer", max_length=32)
-    tokenizer = load_tokenizer(root / "tokens" / "tokenizer", 32)
-    (root / "splits").mkdir()
+    """`splits` and `tokens` as the split and tokenize stages write them."""
+    splits, tokens = root / "splits", root / "tokens"
+    make_tokenizer(tokens / "tokenizer", max_length=32)
+    tokenizer = load_tokenizer(tokens / "tokenizer", 32)
+    splits.mkdir()
     for split, columns in rows.items():
         numbers = list(range(len(columns["text"])))
-        pq.write_table(pa.table({"row": numbers, **columns}), root / "splits" / f"{split}.parquet")
-        table = pa.table(
-            {"row": numbers, **encode_rows(PROBLEM.encoding, tokenizer, columns, LABELS)}
-        )
+        pq.write_table(pa.table({"row": numbers, **columns}), splits / f"{split}.parquet")
+        features = encode_rows(PROBLEM.encoding, tokenizer, columns, LABELS)
+        table = pa.table({"row": numbers, **features})
         with (
-            pa.OSFile(str(root / "tokens" / f"{split}.arrow"), "wb") as file,
+            pa.OSFile(str(tokens / f"{split}.arrow"), "wb") as file,
             pa.ipc.new_file(file, table.schema) as writer,
         ):
             writer.write_table(table)
     counts = {split: len(columns["text"]) for split, columns in rows.items()}
-    TokensInfo(32, 0, counts, dict.fromkeys(counts, 0.0)).write(root / "tokens")
+    TokensInfo(32, 0, counts, dict.fromkeys(counts, 0.0)).write(tokens)
 
 
 def write_checkpoint(root: Path, base: Path, bias: Sequence[float] | None = None) -> None:
-    """A model of random weights; with a `bias` that large it says one label always."""
+    """A model of random weights; a large `bias` makes it always predict the same label."""
     seed_everything(0)
     model = PROBLEM.objective.load_model(base, LABELS)
     if bias is not None:
@@ -68,23 +68,29 @@ def write_checkpoint(root: Path, base: Path, bias: Sequence[float] | None = None
 
 def evaluate(root: Path, **params: Any) -> Any:
     evaluate_checkpoint(
-        root / "splits", root / "tokens", root / "checkpoint", root / "evaluation.json",
-        problem=PROBLEM.name, labels=LABELS, out_of_scope=None, base_model=BaseModelParams(path="./unread"),
-        evaluate=EvaluateParams.model_validate({**QUICK, **params}), seed=1, device="cpu", root=root, cache=root, report=silent,
-    )  # fmt: skip
+        root / "splits",
+        root / "tokens",
+        root / "checkpoint",
+        root / "evaluation.json",
+        problem=PROBLEM.name,
+        labels=LABELS,
+        out_of_scope=None,
+        base_model=BaseModelParams(path="./unread"),
+        evaluate=EvaluateParams.model_validate({**QUICK, **params}),
+        seed=1,
+        device="cpu",
+        root=root,
+        cache=root,
+        report=silent,
+    )
     return read_json(root / "evaluation.json")
 
 
 @pytest.fixture(scope="module")
 def workspace(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("evaluation")
-    write_data(
-        root,
-        {
-            split: tiny_rows(90 if split == "train" else 60, seed)
-            for seed, split in enumerate(SPLITS)
-        },
-    )
+    counts = {"train": 90, "validation": 60, "test": 60}
+    write_data(root, {split: tiny_rows(counts[split], i) for i, split in enumerate(SPLITS)})
     write_checkpoint(root, base_dir)
     return root
 
@@ -96,18 +102,15 @@ def evaluation(workspace: Path) -> Any:
 
 def test_it_holds_everything(evaluation: Any) -> None:
     assert set(evaluation) == {
-        "split", "rows", "metric", "confidence", "metrics", "validation_metrics", "temperature", "bias", "details", "calibrated", "slices",
-        "validation_thresholds", "behaviour", "baseline", "answers", "notes", "calibration_notes",
+        "split", "rows", "metric", "confidence", "metrics", "validation_metrics", "temperature",
+        "bias", "details", "calibrated", "slices", "validation_thresholds", "behaviour",
+        "baseline", "answers", "notes", "calibration_notes",
     }  # fmt: skip
     assert evaluation["rows"] == 60
-    assert (
-        set(evaluation["metrics"])
-        == set(evaluation["validation_metrics"])
-        == set(PROBLEM.scoring.metric_signs)
-    )
-    assert all(
-        found["low"] <= found["value"] <= found["high"] for found in evaluation["metrics"].values()
-    )
+    assert set(evaluation["metrics"]) == set(PROBLEM.scoring.metric_signs)
+    assert set(evaluation["validation_metrics"]) == set(PROBLEM.scoring.metric_signs)
+    for interval in evaluation["metrics"].values():
+        assert interval["low"] <= interval["value"] <= interval["high"]
     assert set(evaluation["calibrated"]) == {"log_loss", "ece", "details"}
     assert set(evaluation["calibrated"]["details"]) <= {"reliability"}
     json.dumps(evaluation, allow_nan=False)
@@ -134,11 +137,8 @@ def test_every_row_is_in_one_slice_of_each_column(evaluation: Any) -> None:
 
 def test_behaviour_keeps_what_failed(evaluation: Any) -> None:
     tests = {test["name"]: test for test in evaluation["behaviour"]}
-    assert {test["kind"] for test in tests.values()} == {
-        "invariance",
-        "directional",
-        "minimum-functionality",
-    }
+    kinds = {test["kind"] for test in tests.values()}
+    assert kinds == {"invariance", "directional", "minimum-functionality"}
     assert tests["plain praise"]["rows"] == 2
     assert tests["adding praise"]["rows"] == 30
     for test in tests.values():
@@ -157,28 +157,26 @@ def test_it_is_the_same_twice_and_for_any_order_of_rows(
     workspace: Path, evaluation: Any, base_dir: Path, tmp_path: Path
 ) -> None:
     assert evaluate(workspace, behaviour=OWN) == evaluation
+    files = {split: workspace / "splits" / f"{split}.parquet" for split in SPLITS}
     rows = {
-        split: pq.read_table(workspace / "splits" / f"{split}.parquet")
-        .drop_columns("row")
-        .to_pydict()
-        for split in SPLITS
+        split: pq.read_table(file).drop_columns("row").to_pydict() for split, file in files.items()
     }
     order = np.random.default_rng(0).permutation(60)
     rows["test"] = {name: [values[i] for i in order] for name, values in rows["test"].items()}
     write_data(tmp_path, rows)
     write_checkpoint(tmp_path, base_dir)
     shuffled = evaluate(tmp_path, behaviour=OWN)
-    for name, found in evaluation["metrics"].items():
-        assert shuffled["metrics"][name] == pytest.approx(found, abs=1e-5)
-    for one, other in zip(evaluation["slices"], shuffled["slices"], strict=True):
-        assert (one["column"], one["value"], one["rows"]) == (
-            other["column"],
-            other["value"],
-            other["rows"],
-        )
-    assert [(test["name"], test["passed"]) for test in shuffled["behaviour"]] == [
-        (test["name"], test["passed"]) for test in evaluation["behaviour"]
-    ]
+    for name, interval in evaluation["metrics"].items():
+        assert shuffled["metrics"][name] == pytest.approx(interval, abs=1e-5)
+
+    def slices(report: Any) -> list[tuple[Any, ...]]:
+        return [(part["column"], part["value"], part["rows"]) for part in report["slices"]]
+
+    def passed(report: Any) -> list[tuple[Any, ...]]:
+        return [(test["name"], test["passed"]) for test in report["behaviour"]]
+
+    assert slices(shuffled) == slices(evaluation)
+    assert passed(shuffled) == passed(evaluation)
 
 
 def test_a_model_that_always_says_the_same_is_invariant(
@@ -186,10 +184,10 @@ def test_a_model_that_always_says_the_same_is_invariant(
 ) -> None:
     write_data(tmp_path, {split: tiny_rows(40, seed) for seed, split in enumerate(SPLITS)})
     write_checkpoint(tmp_path, base_dir, bias=[0, 0, 100])
-    found = evaluate(tmp_path, baseline=False, behaviour=OWN)
-    assert {test["pass_rate"] for test in found["behaviour"]} == {1.0}
-    assert found["baseline"] is None
-    assert found["metrics"]["mcc"] == {"value": 0, "low": 0, "high": 0}
+    evaluation = evaluate(tmp_path, baseline=False, behaviour=OWN)
+    assert {test["pass_rate"] for test in evaluation["behaviour"]} == {1.0}
+    assert evaluation["baseline"] is None
+    assert evaluation["metrics"]["mcc"] == {"value": 0, "low": 0, "high": 0}
 
 
 def test_weights_that_are_not_numbers_stop_it(
@@ -203,9 +201,8 @@ def test_weights_that_are_not_numbers_stop_it(
 
 
 def test_unknown_slice_columns_are_all_named(workspace: Path) -> None:
-    with pytest.raises(
-        ParamsError, match=r"no column 'domian'. Did you mean 'domain'\? no column 'x'"
-    ) as caught:
+    message = r"no column 'domian'. Did you mean 'domain'\? no column 'x'"
+    with pytest.raises(ParamsError, match=message) as caught:
         evaluate(workspace, slices=["domian", "x"])
     assert "ingest.keep" in caught.value.remedy
 
@@ -217,10 +214,8 @@ def test_unknown_labels_of_behavioural_tests_are_all_named(workspace: Path) -> N
     }
     with pytest.raises(ParamsError) as caught:
         evaluate(workspace, behaviour=wrong)
-    assert (
-        "minimum_functionality.0.label: 'postive' is not a label. Did you mean 'positive'?"
-        in caught.value.message
-    )
+    praise = "minimum_functionality.0.label: 'postive' is not a label. Did you mean 'positive'?"
+    assert praise in caught.value.message
     assert "directional.0.label: 'neutrl'" in caught.value.message
 
 
@@ -244,9 +239,12 @@ def test_unknown_labels_of_behavioural_tests_are_all_named(workspace: Path) -> N
 )
 def test_a_wrong_behaviour_section_says_where(behaviour: dict[str, Any], says: str) -> None:
     values = {
-        "problem": "text-classification", "model_name": "m", "base_model": {"path": "./base"}, "ingest": {"sources": [{"url": "a.csv"}]},
+        "problem": "text-classification",
+        "model_name": "m",
+        "base_model": {"path": "./base"},
+        "ingest": {"sources": [{"url": "a.csv"}]},
         "evaluate": {"behaviour": behaviour},
-    }  # fmt: skip
+    }
     with pytest.raises(ParamsError, match="1 value is wrong") as caught:
         parse(values)
     assert says in caught.value.message
@@ -254,11 +252,8 @@ def test_a_wrong_behaviour_section_says_where(behaviour: dict[str, Any], says: s
 
 def test_slices_hold_missing_values_and_many_values() -> None:
     parts = slice_rows("source", ["a", None, "b", float("nan"), "a"])
-    assert [(part.value, list(part.rows)) for part in parts] == [
-        ("(none)", [1, 3]),
-        ("a", [0, 4]),
-        ("b", [2]),
-    ]
+    rows = {part.value: list(part.rows) for part in parts}
+    assert list(rows.items()) == [("(none)", [1, 3]), ("a", [0, 4]), ("b", [2])]
     many = slice_rows("id", [f"{i:04}" for i in range(1000)])
     assert len(many) == MAX_VALUES + 1
     assert many[-1].value == "(800 other values)"

@@ -1,4 +1,4 @@
-"""What a base model must hold: no weight of its body is ever drawn at random, shards are as good as one file, pins are of bytes."""
+"""Loading base models: complete bodies only, shards like a single file, pins of every byte."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sharded(base: Path, tmp_path: Path) -> Path:
-    """The same model in several files."""
+    """The same model, sharded."""
     from transformers import BertModel
 
     directory = tmp_path / "sharded"
@@ -58,22 +58,14 @@ def edit_weights(directory: Path, edit: Callable[[Tensors], object]) -> None:
 def test_each_missing_weight_of_a_body_is_told(name: str, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(body_dir(name), tmp_path / "base"))
     whole = load_file(directory / "model.safetensors")
-    names = [key for key in sorted(whole) if "pooler" not in key]  # that one a base may lack
+    names = [key for key in sorted(whole) if "pooler" not in key]  # a base may lack the pooler
     assert len(names) > 15
-    for lost in (
-        names[0],
-        names[len(names) // 2],
-        names[-1],
-        *[key for key in names if "norm" in key.lower()][:1],
-    ):
-        save_file(
-            {key: value for key, value in whole.items() if key != lost},
-            directory / "model.safetensors",
-            {"format": "pt"},
-        )
-        with pytest.raises(
-            SourceError, match=rf"1 of the \d+ weights .* are not in its files: [\w.]*{lost}\."
-        ):
+    norms = [key for key in names if "norm" in key.lower()]
+    for lost in (names[0], names[len(names) // 2], names[-1], *norms[:1]):
+        weights = {key: value for key, value in whole.items() if key != lost}
+        save_file(weights, directory / "model.safetensors", {"format": "pt"})
+        message = rf"1 of the \d+ weights .* are not in its files: [\w.]*{lost}\."
+        with pytest.raises(SourceError, match=message):
             PROBLEM.objective.load_model(directory, LABELS)
 
 
@@ -85,78 +77,64 @@ def test_renamed_weights_are_told_by_both_names(base: Path) -> None:
     edit_weights(base, rename)
     with pytest.raises(SourceError) as error:
         PROBLEM.objective.load_model(base, LABELS)
-    said = error.value.message
-    assert (
-        f"{base}: 16 of the 39 weights of BertForSequenceClassification are not in its files: "
-        "bert.encoder.layer.1." in said
-    )
-    assert "They hold 16 unknown ones: encoder.block.1." in said
+    message = error.value.message
+    missing = "16 of the 39 weights of BertForSequenceClassification are not in its files"
+    assert f"{base}: {missing}: bert.encoder.layer.1." in message
+    assert "They hold 16 unknown ones: encoder.block.1." in message
 
 
 def test_weights_of_other_shapes_than_the_configuration_says_are_told(base: Path) -> None:
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
-    with pytest.raises(
-        SourceError, match=r"6 of its weights do not have the shapes .*: \S+ \[64\], wanted \[48\]"
-    ):
+    message = r"6 of its weights do not have the shapes .*: \S+ \[64\], wanted \[48\]"
+    with pytest.raises(SourceError, match=message):
         PROBLEM.objective.load_model(base, LABELS)
 
 
 @pytest.mark.parametrize("problem", ["text-classification", "token-classification", "masked-lm"])
 def test_a_head_and_a_pooler_may_be_missing(base: Path, problem: str) -> None:
-    edit_weights(
-        base, lambda weights: [weights.pop(key) for key in list(weights) if "pooler" in key]
-    )
-    kind = load_problem(problem)
-    model = kind.objective.load_model(base, LABELS)
+    def drop_pooler(weights: Tensors) -> None:
+        for key in [key for key in weights if "pooler" in key]:
+            del weights[key]
+
+    edit_weights(base, drop_pooler)
+    model = load_problem(problem).objective.load_model(base, LABELS)
     stored = load_file(base / "model.safetensors")
     loaded = dict(model.base_model.named_parameters())
     assert all(torch.equal(loaded[name], value) for name, value in stored.items())
 
 
 @pytest.mark.parametrize(
-    ("edit", "says"),
+    ("names", "message"),
     [
-        (
-            lambda weights: weights.pop("pooler.dense.bias"),
-            r"1 of the \d+ weights .* bert\.pooler\.dense\.bias\.",
-        ),
-        (
-            lambda weights: weights.update(
-                {"pooling.dense.weight": weights.pop("pooler.dense.weight")}
-            ),
-            r"are not in its files: .*pooler\.dense\.weight",
-        ),
-        (
-            lambda weights: weights.update(
-                {
-                    key.replace("pooler", "pool"): weights.pop(key)
-                    for key in list(weights)
-                    if "pooler" in key
-                }
-            ),
-            r"They hold 2 unknown ones: pool\.dense\.bias",
-        ),
+        ({"bias": None}, r"1 of the \d+ weights .* bert\.pooler\.dense\.bias\."),
+        ({"weight": "pooling"}, r"are not in its files: .*pooler\.dense\.weight"),
+        ({"weight": "pool", "bias": "pool"}, r"They hold 2 unknown ones: pool\.dense\.bias"),
     ],
     ids=["a part missing", "a part renamed", "renamed"],
 )
 def test_a_pooler_that_is_there_is_taken_or_told(
-    base: Path, edit: Callable[[Tensors], object], says: str
+    base: Path, names: dict[str, str | None], message: str
 ) -> None:
+    """`names` maps parameters of the pooler to the modules they move to; None: it is removed."""
+
+    def edit(weights: Tensors) -> None:
+        for parameter, module in names.items():
+            weight = weights.pop(f"pooler.dense.{parameter}")
+            if module:
+                weights[f"{module}.dense.{parameter}"] = weight
+
     edit_weights(base, edit)
-    with pytest.raises(SourceError, match=says):
+    with pytest.raises(SourceError, match=message):
         PROBLEM.objective.load_model(base, LABELS)
 
 
 def test_layers_that_the_configuration_leaves_out_are_told(base: Path) -> None:
     config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(
-        json.dumps(config | {"num_hidden_layers": config["num_hidden_layers"] - 1})
-    )
-    with pytest.raises(
-        SourceError,
-        match=r"hold 16 weights that its config.json has no place for: encoder\.layer\.1\.",
-    ):
+    config["num_hidden_layers"] -= 1
+    (base / "config.json").write_text(json.dumps(config))
+    message = r"hold 16 weights that its config.json has no place for: encoder\.layer\.1\."
+    with pytest.raises(SourceError, match=message):
         PROBLEM.objective.load_model(base, LABELS)
 
 
@@ -171,10 +149,8 @@ def test_files_that_say_they_hold_a_head_must_hold_it(base: Path, tmp_path: Path
 def test_a_head_for_other_labels_is_drawn_anew(base: Path, tmp_path: Path) -> None:
     PROBLEM.objective.load_model(base, ("ham", "spam")).save_pretrained(tmp_path / "two")
     model = PROBLEM.objective.load_model(tmp_path / "two", LABELS)
-    assert set(untrained_parameters(model, tmp_path / "two")) == {
-        "classifier.weight",
-        "classifier.bias",
-    }
+    head = {"classifier.weight", "classifier.bias"}
+    assert set(untrained_parameters(model, tmp_path / "two")) == head
     same = PROBLEM.objective.load_model(tmp_path / "two", ("ham", "spam"))
     assert untrained_parameters(same, tmp_path / "two") == {}
 
@@ -182,10 +158,13 @@ def test_a_head_for_other_labels_is_drawn_anew(base: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("config.json", b""), ("config.json", b"[]"), ("config.json", b'{"model_type": "nope"}'),
-        ("model.safetensors", b""), ("model.safetensors", b"\xff" * 99),
+        ("config.json", b""),
+        ("config.json", b"[]"),
+        ("config.json", b'{"model_type": "nope"}'),
+        ("model.safetensors", b""),
+        ("model.safetensors", b"\xff" * 99),
     ],
-)  # fmt: skip
+)
 def test_files_that_are_no_model_are_told(base: Path, name: str, content: bytes) -> None:
     (base / name).write_bytes(content)
     with pytest.raises(SourceError, match="cannot be read as a model"):
@@ -198,24 +177,18 @@ def test_shards_are_the_model_that_one_file_is(
     tokens: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    one, several = (
-        PROBLEM.objective.load_model(directory, LABELS) for directory in (base, sharded)
-    )
-    for name, parameter in one.base_model.named_parameters():
+    single = PROBLEM.objective.load_model(base, LABELS)
+    several = PROBLEM.objective.load_model(sharded, LABELS)
+    for name, parameter in single.base_model.named_parameters():
         assert torch.equal(parameter, dict(several.base_model.named_parameters())[name])
-    assert set(untrained_parameters(several, sharded)) == set(untrained_parameters(one, base))
-    facts = {
-        directory.name: run(directory, tokens, tmp_path / "out" / directory.name)
-        for directory in (base, sharded)
-    }
-    made = [
-        sha256_file(tmp_path / "out" / name / "checkpoint" / "model.safetensors") for name in facts
-    ]
-    assert made[0] == made[1]
+    assert set(untrained_parameters(several, sharded)) == set(untrained_parameters(single, base))
+    out = tmp_path / "out"
+    facts = {model.name: run(model, tokens, out / model.name) for model in (base, sharded)}
+    trained = [out / name / "checkpoint" / "model.safetensors" for name in facts]
+    assert sha256_file(trained[0]) == sha256_file(trained[1])
     assert facts["base"]["base_sha256"] == sha256_file(base / "model.safetensors")
-    printed = subprocess.run(
-        ["sh", "-c", "sha256sum model-*.safetensors | sha256sum"], cwd=sharded, capture_output=True, check=True
-    )  # fmt: skip
+    command = ["sh", "-c", "sha256sum model-*.safetensors | sha256sum"]
+    printed = subprocess.run(command, cwd=sharded, capture_output=True, check=True)
     assert facts["sharded"]["base_sha256"] == printed.stdout.split()[0].decode()
     assert facts["sharded"]["base_files"] == other_sha256(sharded)
     assert "model.safetensors.index.json" in facts["sharded"]["base_files"]
@@ -226,9 +199,8 @@ def test_shards_are_pinned_and_told_when_one_is_missing(sharded: Path, tmp_path:
     assert resolve_model(pin, tmp_path, tmp_path) == sharded
     shard = sorted(sharded.glob("model-*.safetensors"))[1]
     flip(shard, 0.9)
-    with pytest.raises(
-        SourceError, match=r"model-\*\.safetensors: its sha256 differs from the pinned one"
-    ):
+    message = r"model-\*\.safetensors: its sha256 differs from the pinned one"
+    with pytest.raises(SourceError, match=message):
         resolve_model(pin, tmp_path, tmp_path)
     shard.unlink()
     with pytest.raises(SourceError, match=f"it has no {shard.name}"):
@@ -247,9 +219,8 @@ def test_shards_are_pinned_and_told_when_one_is_missing(sharded: Path, tmp_path:
 )
 def test_an_index_that_is_none_is_told(sharded: Path, index: str, tmp_path: Path) -> None:
     (sharded / "model.safetensors.index.json").write_text(index)
-    with pytest.raises(
-        SourceError, match=r"model\.safetensors\.index\.json: wanted a `weight_map`"
-    ):
+    message = r"model\.safetensors\.index\.json: wanted a `weight_map`"
+    with pytest.raises(SourceError, match=message):
         resolve_model(BaseModelParams(path=str(sharded)), tmp_path, tmp_path)
 
 
@@ -259,24 +230,21 @@ def test_a_pin_is_of_every_byte_of_every_file(base: Path, tmp_path: Path) -> Non
     assert sorted(file.name for file in base.iterdir()) == files
     assert resolve_model(pin, tmp_path, tmp_path) == base
     for name in files:
-        for at in (0.0, 0.3, 0.99):
-            flip(base / name, at)  # neither its size nor its time tells
-            with pytest.raises(
-                SourceError, match=f"{name}: its sha256 differs from the pinned one"
-            ):
+        differs = f"{name}: its sha256 differs from the pinned one"
+        for position in (0.0, 0.3, 0.99):
+            flip(base / name, position)  # its size and time stay the same
+            with pytest.raises(SourceError, match=differs):
                 resolve_model(pin, tmp_path, tmp_path)
-            flip(base / name, at)
+            flip(base / name, position)
             assert resolve_model(pin, tmp_path, tmp_path) == base
     (base / "added_tokens.json").write_text("{}")
-    with pytest.raises(
-        SourceError, match=r"not the pinned files: added_tokens\.json is not pinned"
-    ):
+    added = r"not the pinned files: added_tokens\.json is not pinned"
+    with pytest.raises(SourceError, match=added):
         resolve_model(pin, tmp_path, tmp_path)
     (base / "added_tokens.json").unlink()
     (base / "tokenizer_config.json").unlink()
-    with pytest.raises(
-        SourceError, match=r"not the pinned files: tokenizer_config\.json is missing"
-    ):
+    missing = r"not the pinned files: tokenizer_config\.json is missing"
+    with pytest.raises(SourceError, match=missing):
         resolve_model(pin, tmp_path, tmp_path)
 
 
@@ -284,10 +252,5 @@ def test_the_usual_base_model_s_pins_name_all_its_files() -> None:
     files: Any = PROBLEM.defaults.base_model["files"]
     params = BaseModelParams.model_validate(PROBLEM.defaults.base_model)
     assert params.files == files
-    assert set(files) == {
-        "config.json",
-        "special_tokens_map.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "vocab.txt",
-    }
+    tokenizer = {"special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
+    assert set(files) == {"config.json"} | tokenizer

@@ -1,4 +1,4 @@
-"""Going on from the champion: what it knows is kept, what is new is learnt, and nothing of it depends on luck or order."""
+"""Continued training from the champion: old labels are kept, new ones learnt, reproducibly."""
 
 from __future__ import annotations
 
@@ -36,24 +36,20 @@ ROWS = tiny_rows(420)
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing of ours catches it."""
+    """Stands for a kill: no `except Exception` catches it."""
 
 
 def write_tokens(directory: Path, labels: Sequence[str], train_rows: int) -> Path:
-    """Tokens of the rows whose label is known, in the first `train_rows` and the last 100 of ROWS."""
+    """Tokens of the rows with a known label: the first `train_rows`, the last 100 to validate."""
     make_tokenizer(directory / "tokenizer")
     tokenizer = load_tokenizer(directory / "tokenizer", 32)
     counts = {}
     for split, start, end in (("train", 0, train_rows), ("validation", 320, 420)):
         chosen = [row for row in range(start, end) if ROWS["label"][row] in labels]
         columns = {name: [values[row] for row in chosen] for name, values in ROWS.items()}
-        table = pa.table(
-            {"row": chosen, **encode_rows(PROBLEM.encoding, tokenizer, columns, labels)}
-        )
-        position = table.column_names.index("input_ids")
-        table = table.set_column(
-            position, "input_ids", table["input_ids"].cast(pa.list_(pa.int32()))
-        )
+        features = encode_rows(PROBLEM.encoding, tokenizer, columns, labels)
+        ids = pa.array(features["input_ids"], pa.list_(pa.int32()))
+        table = pa.table({"row": chosen, **features, "input_ids": ids})
         with (
             pa.OSFile(str(directory / f"{split}.arrow"), "wb") as file,
             pa.ipc.new_file(file, table.schema) as writer,
@@ -78,39 +74,42 @@ def run_finetune(
             raise Killed
 
     out.mkdir(parents=True, exist_ok=True)
+    defaults = {"epochs": 3, "learning_rate": 5e-3, "batch_size": 16, "dropout": 0.1}
     finetune_model(
-        tokens, out / "checkpoint", out / "training.json",
-        start=start, problem=PROBLEM.name, labels=tuple(labels), base_model=BaseModelParams(path=str(base)),
-        finetune=FinetuneParams.model_validate({"epochs": 3, "learning_rate": 5e-3, "batch_size": 16, "dropout": 0.1, **params}),
-        seed=7, device="cpu", root=out, cache=out, work=out / "work", report=report if kill_at < math.inf else silent,
-    )  # fmt: skip
+        tokens,
+        out / "checkpoint",
+        out / "training.json",
+        start=start,
+        problem=PROBLEM.name,
+        labels=tuple(labels),
+        base_model=BaseModelParams(path=str(base)),
+        finetune=FinetuneParams.model_validate({**defaults, **params}),
+        seed=7,
+        device="cpu",
+        root=out,
+        cache=out,
+        work=out / "work",
+        report=report if kill_at < math.inf else silent,
+    )
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A champion of two labels and 200 rows, and 320 rows of three labels to go on with."""
+    """A champion trained on 200 rows of two labels, and 320 rows of three labels."""
 
     base: Path
     start: Path
     tokens: Path
 
     def finetune(self, out: Path, **params: Any) -> dict[str, Any]:
-        run_finetune(
-            self.base, self.tokens, out, self.start, LABELS, {"start_from": "champion", **params}
-        )
+        params["start_from"] = "champion"
+        run_finetune(self.base, self.tokens, out, self.start, LABELS, params)
         return dict(read_json(out / "training.json"))
 
     def kill(self, out: Path, step: int, start: Path | None, **params: Any) -> None:
+        params["start_from"] = "champion"
         with pytest.raises(Killed):
-            run_finetune(
-                self.base,
-                self.tokens,
-                out,
-                start,
-                LABELS,
-                {"start_from": "champion", **params},
-                step,
-            )
+            run_finetune(self.base, self.tokens, out, start, LABELS, params, step)
 
 
 @pytest.fixture(scope="module")
@@ -140,18 +139,15 @@ def test_old_labels_keep_their_weights_and_new_ones_are_drawn(bench: Bench) -> N
         carried = carry_over(model, old)
         assert carried.kept == ("negative", "positive")
         assert (carried.added, carried.dropped) == (("neutral",), ())
-    rows = [model.classifier.weight.detach() for model in models]
-    for label in OLD_LABELS:
-        assert torch.equal(
-            rows[0][LABELS.index(label)], old.classifier.weight[OLD_LABELS.index(label)]
-        )
-    assert torch.equal(rows[0][LABELS.index("neutral")], fresh[LABELS.index("neutral")])
-    assert torch.equal(rows[0], rows[1])
-    assert not torch.equal(rows[0][LABELS.index("neutral")], rows[2][LABELS.index("neutral")])
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(models[0].bert.parameters(), old.bert.parameters(), strict=True)
-    )
+    first, same_seed, other_seed = (model.classifier.weight.detach() for model in models)
+    for row, label in enumerate(OLD_LABELS):
+        assert torch.equal(first[LABELS.index(label)], old.classifier.weight[row])
+    added = LABELS.index("neutral")
+    assert torch.equal(first[added], fresh[added])
+    assert torch.equal(first, same_seed)
+    assert not torch.equal(first[added], other_seed[added])
+    bodies = zip(models[0].bert.parameters(), old.bert.parameters(), strict=True)
+    assert all(torch.equal(weight, old_weight) for weight, old_weight in bodies)
 
 
 def test_another_order_of_the_labels_predicts_the_same(bench: Bench) -> None:
@@ -159,10 +155,9 @@ def test_another_order_of_the_labels_predicts_the_same(bench: Bench) -> None:
     model = loaded(bench.base, OLD_LABELS[::-1])
     carry_over(model, old)
     features = read_features(bench.start / "tokens" / "validation.arrow")
-    theirs, ours = (
-        predict_torch(each.eval(), PROBLEM.encoding, features, 0) for each in (old, model)
-    )
-    np.testing.assert_allclose(ours, theirs[:, ::-1], atol=1e-6)
+    expected = predict_torch(old.eval(), PROBLEM.encoding, features, 0)[:, ::-1]
+    outputs = predict_torch(model.eval(), PROBLEM.encoding, features, 0)
+    np.testing.assert_allclose(outputs, expected, atol=1e-6)
 
 
 def test_labels_of_an_older_checkpoint_are_those_that_mean_the_same(bench: Bench) -> None:
@@ -173,9 +168,8 @@ def test_labels_of_an_older_checkpoint_are_those_that_mean_the_same(bench: Bench
 
 
 def test_a_label_that_is_gone_is_dropped_and_told(bench: Bench) -> None:
-    carried = carry_over(
-        loaded(bench.base, ("neutral", "positive")), loaded(bench.start / "checkpoint", OLD_LABELS)
-    )
+    model = loaded(bench.base, ("neutral", "positive"))
+    carried = carry_over(model, loaded(bench.start / "checkpoint", OLD_LABELS))
     assert carried.kept == ("positive",)
     assert carried.dropped == ("negative",)
 
@@ -203,21 +197,19 @@ def test_a_checkpoint_without_labels_is_gone_on_from_too(base_dir: Path, tmp_pat
 def test_heads_of_other_architectures_are_extended_too(architecture: str) -> None:
     import transformers
 
-    config = getattr(transformers, f"{architecture}Config")
-    kind = getattr(transformers, f"{architecture}ForSequenceClassification")
-    small = {
-        "vocab_size": 50,
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"vocab_size": 50, "intermediate_size": 32}
     if architecture == "DistilBert":
-        small = {"vocab_size": 50, "dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}
-    old = kind(config(**small, id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}))
-    new = kind(
-        config(**small, id2label={0: "b", 1: "c", 2: "a"}, label2id={"b": 0, "c": 1, "a": 2})
-    )
+        sizes = {"vocab_size": 50, "dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}
+
+    def make(labels: str) -> Any:
+        names = dict(enumerate(labels))
+        numbers = {name: number for number, name in names.items()}
+        config = getattr(transformers, f"{architecture}Config")
+        model_class = getattr(transformers, f"{architecture}ForSequenceClassification")
+        return model_class(config(**sizes, id2label=names, label2id=numbers))
+
+    old, new = make("ab"), make("bca")
     assert carry_over(new, old).added == ("c",)
     axes = label_axes(new)
     assert len(axes) == 2
@@ -234,9 +226,8 @@ def test_another_architecture_than_the_bases_is_refused(
     from transformers import BertConfig, BertModel
 
     (name,) = change
-    BertModel(
-        BertConfig(**{**BertConfig.from_pretrained(bench.base).to_dict(), **change})
-    ).save_pretrained(tmp_path)
+    config = BertConfig(**{**BertConfig.from_pretrained(bench.base).to_dict(), **change})
+    BertModel(config).save_pretrained(tmp_path)
     with pytest.raises(ParamsError, match=f"{name}: .*, not {change[name]}") as caught:
         carry_over(loaded(tmp_path, LABELS), loaded(bench.start / "checkpoint", OLD_LABELS))
     assert "start_from" in caught.value.remedy
@@ -250,17 +241,13 @@ def test_the_stage_trains_on_what_replay_leaves_and_says_where_it_started(
 ) -> None:
     known = len(read_tokens(bench.start / "tokens" / "train.arrow"))
     every = len(read_tokens(bench.tokens / "train.arrow"))
+    start_sha256 = sha256_file(bench.start / "checkpoint" / "model.safetensors")
+    labels = {"kept": ["negative", "positive"], "added": ["neutral"], "dropped": []}
     steps = {}
     for share in (0.0, 0.5, 1.0):
         facts = bench.finetune(tmp_path / str(share), replay_share=share, epochs=1)
-        assert facts["start"]["checkpoint_sha256"] == sha256_file(
-            bench.start / "checkpoint" / "model.safetensors"
-        )
-        assert facts["start"]["labels"] == {
-            "kept": ["negative", "positive"],
-            "added": ["neutral"],
-            "dropped": [],
-        }
+        assert facts["start"]["checkpoint_sha256"] == start_sha256
+        assert facts["start"]["labels"] == labels
         rows = facts["start"]["rows"]
         assert (rows["new"], rows["replayed"] + rows["left_out"]) == (every - known, known)
         assert rows["replayed"] == pytest.approx(share * known, abs=1)
@@ -305,16 +292,12 @@ def test_another_start_or_share_never_resumes(bench: Bench, tmp_path: Path) -> N
     other = tmp_path / "start"
     shutil.copytree(bench.start, other)
     config = json.loads((other / "checkpoint" / "config.json").read_text())
-    config["id2label"] = {"0": "negative", "1": "positive"}  # the same weights mean something else
+    # the same weights, with other meanings
+    config["id2label"] = {"0": "negative", "1": "positive"}
     (other / "checkpoint" / "config.json").write_text(json.dumps(config))
-    found = [
-        identity(bench.start),
-        identity(bench.start, replay_share=0.5),
-        identity(None),
-        identity(other),
-    ]
-    assert len(set(found)) == 4
-    assert identity(bench.start) == found[0]
+    first, half = identity(bench.start), identity(bench.start, replay_share=0.5)
+    assert len({first, half, identity(None), identity(other)}) == 4
+    assert identity(bench.start) == first
 
 
 def test_another_tokenizer_than_the_bases_is_refused(bench: Bench, tmp_path: Path) -> None:
@@ -325,7 +308,6 @@ def test_another_tokenizer_than_the_bases_is_refused(bench: Bench, tmp_path: Pat
     words = tokenizer["model"]["vocab"]
     words["good"], words["bad"] = words["bad"], words["good"]
     file.write_text(json.dumps(tokenizer))
+    params = {"start_from": "champion"}
     with pytest.raises(ParamsError, match="tokenizer"):
-        run_finetune(
-            bench.base, bench.tokens, tmp_path / "out", start, LABELS, {"start_from": "champion"}
-        )
+        run_finetune(bench.base, bench.tokens, tmp_path / "out", start, LABELS, params)

@@ -1,4 +1,7 @@
-"""Every problem type with every method: it trains, resumes, merges, exports and predicts, or is refused with a reason."""
+"""Every problem type with every method.
+
+Each pair trains, resumes, merges, exports and predicts, or is refused with a reason.
+"""
 
 from __future__ import annotations
 
@@ -34,16 +37,16 @@ METHODS: tuple[Method, ...] = get_args(Method)
 COMBINATIONS = [(problem, method) for problem in problem_names() for method in METHODS]
 SIZES = {"rank": 2, "virtual_tokens": 3, "bottleneck": 4}
 STEPS = 4
-# what the sample's base model refuses, beside what the problem type itself does and qlora without a card
+# pairs that the sample's base model refuses; qlora is refused without a CUDA device
 REFUSED_BY_BASE = {("chat", "bitfit"): "has no biases"}
 
 
 class Killed(BaseException):
-    """What a kill looks like from within."""
+    """Stands for a kill: no `except Exception` catches it."""
 
 
 def refusal(problem: str, method: Method) -> str:
-    """The reason that is expected, or nothing."""
+    """The expected reason of a refusal; empty: the pair works."""
     if method == "qlora":
         return "needs a CUDA device"
     return REFUSED_BY_BASE.get((problem, method), "")
@@ -52,38 +55,59 @@ def refusal(problem: str, method: Method) -> str:
 @cache
 def tokens_of(problem: str) -> Path:
     def make(directory: Path) -> None:
-        sample, kind = SAMPLES[problem], load_problem(problem)
-        (directory / "splits").mkdir()
+        sample, problem_type = SAMPLES[problem], load_problem(problem)
+        known = (*problem_type.rows.columns, *problem_type.rows.derived)
+        columns = {name: sample.rows[name] for name in known if name in sample.rows}
+        rows = pa.table({"row": range(len(sample)), **columns})
+        splits = directory / "splits"
+        splits.mkdir()
         for split in ("train", "validation", "test"):
-            columns = {
-                name: sample.rows[name]
-                for name in (*kind.rows.columns, *kind.rows.derived)
-                if name in sample.rows
-            }
-            pq.write_table(
-                pa.table({"row": range(len(sample)), **columns}),
-                directory / "splits" / f"{split}.parquet",
-            )
+            pq.write_table(rows, splits / f"{split}.parquet")
         tokenize_splits(
-            directory / "splits", directory / "tokens", problem=problem, labels=sample.labels, tokenize=TokenizeParams(max_length=32),
-            base_model=BaseModelParams(path=str(sample.base_dir())), root=directory, cache=directory, report=silent,
-        )  # fmt: skip
+            splits,
+            directory / "tokens",
+            problem=problem,
+            labels=sample.labels,
+            tokenize=TokenizeParams(max_length=32),
+            base_model=BaseModelParams(path=str(sample.base_dir())),
+            root=directory,
+            cache=directory,
+            report=silent,
+        )
 
     return made_once(f"matrix-{problem}", make) / "tokens"
 
 
 def train(problem: str, method: Method, out: Path, report: Report = silent) -> None:
-    sample, kind = SAMPLES[problem], load_problem(problem)
-    params = FinetuneParams.model_validate({
-        "method": method, "sizes": SIZES, "epochs": 1, "batch_size": len(sample) // STEPS, "learning_rate": 1e-2,
-        "early_stopping_metric": kind.scoring.metric, "evaluations_per_epoch": 1, "freeze_layers": 1 if method == "frozen" else 0,
-    })  # fmt: skip
-    check_method(problem, kind.objective.losses, params, "cpu")
+    sample, problem_type = SAMPLES[problem], load_problem(problem)
+    values = {
+        "method": method,
+        "sizes": SIZES,
+        "epochs": 1,
+        "batch_size": len(sample) // STEPS,
+        "learning_rate": 1e-2,
+        "early_stopping_metric": problem_type.scoring.metric,
+        "evaluations_per_epoch": 1,
+        "freeze_layers": 1 if method == "frozen" else 0,
+    }
+    params = FinetuneParams.model_validate(values)
+    check_method(problem, problem_type.objective.losses, params, "cpu")
     finetune_model(
-        tokens_of(problem), out / "checkpoint", out / "training.json", start=None, problem=problem, labels=sample.labels,
-        base_model=BaseModelParams(path=str(sample.base_dir())), finetune=params, seed=7, device="cpu", root=out, cache=out,
-        work=out / "work", report=report,
-    )  # fmt: skip
+        tokens_of(problem),
+        out / "checkpoint",
+        out / "training.json",
+        start=None,
+        problem=problem,
+        labels=sample.labels,
+        base_model=BaseModelParams(path=str(sample.base_dir())),
+        finetune=params,
+        seed=7,
+        device="cpu",
+        root=out,
+        cache=out,
+        work=out / "work",
+        report=report,
+    )
 
 
 def killed_after_two_steps(step: int, metrics: Mapping[str, float]) -> None:
@@ -101,48 +125,44 @@ def test_it_trains_resumes_merges_exports_and_predicts_or_is_refused(
             train(problem, method, tmp_path)
         assert not (tmp_path / "checkpoint").exists()
         return
-    kind, sample, tokens = load_problem(problem), SAMPLES[problem], tokens_of(problem)
+    problem_type, sample, tokens = load_problem(problem), SAMPLES[problem], tokens_of(problem)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     train(problem, method, whole)
     with pytest.raises(Killed):
         train(problem, method, resumed, killed_after_two_steps)
     train(problem, method, resumed)
-    files = [file.relative_to(whole) for file in (whole / "checkpoint").rglob("*.safetensors")]
-    assert {file: sha256_file(whole / file) for file in files} == {
-        file: sha256_file(resumed / file) for file in files
-    }
+    for file in (whole / "checkpoint").rglob("*.safetensors"):
+        assert sha256_file(file) == sha256_file(resumed / file.relative_to(whole))
     facts = read_json(whole / "training.json")
     assert facts["steps"] == STEPS
     assert 0 < facts["trained_parameters"] <= facts["parameters"]
 
-    export = ExportParams(recipes=())  # fp32, which is held against the checkpoint
+    checkpoint, candidates, labels = whole / "checkpoint", tmp_path / "candidates", sample.labels
     export_candidates(
         tokens,
-        whole / "checkpoint",
-        tmp_path / "candidates",
+        checkpoint,
+        candidates,
         problem=problem,
-        labels=sample.labels,
-        export=export,
+        labels=labels,
+        export=ExportParams(recipes=()),  # fp32 alone
         seed=0,
         report=silent,
     )
+    encoding, scoring = problem_type.encoding, problem_type.scoring
     features, pad = read_features(tokens / "validation.arrow"), TokensInfo.read(tokens).pad_token_id
-    outputs = OnnxModel(tmp_path / "candidates" / "fp32" / "model.onnx", OUTPUT_NAME).outputs(
-        features, kind.encoding, pad
-    )
-    model = load_checkpoint(kind.objective, whole / "checkpoint", sample.labels)
-    assert largest_difference(outputs, predict_torch(model, kind.encoding, features, pad)) < 1e-4
-    references = kind.encoding.references(features)
-    calibration = kind.scoring.fit_calibration(outputs, references, sample.labels, None)
-    assert len(kind.decoding.decode(outputs, sample.rows, sample.labels, calibration)) == len(
-        sample
-    )
+    exported = OnnxModel(candidates / "fp32" / "model.onnx", OUTPUT_NAME)
+    outputs = exported.outputs(features, encoding, pad)
+    model = load_checkpoint(problem_type.objective, checkpoint, labels)
+    assert largest_difference(outputs, predict_torch(model, encoding, features, pad)) < 1e-4
+    calibration = scoring.fit_calibration(outputs, encoding.references(features), labels, None)
+    predictions = problem_type.decoding.decode(outputs, sample.rows, labels, calibration)
+    assert len(predictions) == len(sample)
 
 
 def test_every_combination_is_covered() -> None:
     refused = [pair for pair in COMBINATIONS if refusal(*pair)]
     problems = len(problem_names())
     assert len(COMBINATIONS) == 13 * problems
-    # qlora of each, and what is said above
+    # qlora for every problem type, and the pairs above
     assert len(refused) == problems + len(REFUSED_BY_BASE.keys() & set(COMBINATIONS))
     assert {problem for problem, _ in COMBINATIONS} == set(SAMPLES)

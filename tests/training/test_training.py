@@ -1,4 +1,4 @@
-"""The training loop: resumable at any point with the same result, honest, and clear when it diverges."""
+"""The training loop: a killed run resumes to the same result, and divergence is an error."""
 
 from __future__ import annotations
 
@@ -40,31 +40,27 @@ def setting(
         columns = tiny_rows(rows, seed)
         if shuffle_labels:
             columns["label"] = list(np.random.default_rng(seed).permutation(columns["label"]))
-        tables.append(
-            pa.table(
-                {"row": range(rows), **encode_rows(PROBLEM.encoding, tokenizer, columns, LABELS)}
-            )
-        )
+        features = encode_rows(PROBLEM.encoding, tokenizer, columns, LABELS)
+        tables.append(pa.table({"row": range(rows), **features}))
     defaults = {"epochs": 5, "learning_rate": 5e-3, "batch_size": 16, "dropout": 0.1}
-    finetune = FinetuneParams.model_validate(defaults | params)
     return TrainingInputs(
         PROBLEM.objective,
         PROBLEM.encoding,
         PROBLEM.scoring,
         LABELS,
-        tables[0],
-        tables[1].to_pydict(),
-        0,
-        finetune,
-        None,
-        7,
-        "cpu",
-        work,
+        train=tables[0],
+        validation=tables[1].to_pydict(),
+        pad_token_id=0,
+        params=FinetuneParams.model_validate(defaults | params),
+        class_weights=None,
+        seed=7,
+        device="cpu",
+        work=work,
     )
 
 
 def train(
-    given: TrainingInputs, base: Path, stop_after: int | None = None, frozen: int = 0
+    inputs: TrainingInputs, base: Path, stop_after: int | None = None, frozen: int = 0
 ) -> TrainingState:
     class Killed(BaseException):
         pass
@@ -73,12 +69,12 @@ def train(
         if stop_after is not None and step >= stop_after:
             raise Killed
 
-    prepare_work_dir(given.work, "same inputs")
-    seed_everything(given.seed)
-    model = PROBLEM.objective.load_model(base, LABELS, given.params.dropout)
+    prepare_work_dir(inputs.work, "same inputs")
+    seed_everything(inputs.seed)
+    model = PROBLEM.objective.load_model(base, LABELS, inputs.params.dropout)
     freeze(model, embeddings=False, layers=frozen)
     try:
-        return Trainer(Tuning(model), given, report).run()
+        return Trainer(Tuning(model), inputs, report).run()
     except Killed:
         return TrainingState()
 
@@ -87,9 +83,9 @@ def train(
 def uninterrupted(
     base_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, TrainingState]:
-    given = setting(base_dir, tmp_path_factory.mktemp("whole") / "work")
-    progress = train(given, base_dir)
-    return sha256_file(given.work / BEST), progress
+    inputs = setting(base_dir, tmp_path_factory.mktemp("whole") / "work")
+    progress = train(inputs, base_dir)
+    return sha256_file(inputs.work / BEST), progress
 
 
 def test_it_learns(uninterrupted: tuple[str, TrainingState]) -> None:
@@ -103,12 +99,12 @@ def test_it_learns(uninterrupted: tuple[str, TrainingState]) -> None:
 def test_a_run_killed_anywhere_ends_like_one_that_was_not(
     base_dir: Path, tmp_path: Path, uninterrupted: tuple[str, TrainingState], kills: tuple[int, ...]
 ) -> None:
-    given = setting(base_dir, tmp_path / "work")
+    inputs = setting(base_dir, tmp_path / "work")
     for step in kills:
-        train(given, base_dir, stop_after=step)
-    progress = train(given, base_dir)
+        train(inputs, base_dir, stop_after=step)
+    progress = train(inputs, base_dir)
     weights, whole = uninterrupted
-    assert sha256_file(given.work / BEST) == weights
+    assert sha256_file(inputs.work / BEST) == weights
     assert progress == whole
 
 
@@ -128,23 +124,17 @@ def test_bfloat16_learns_too_and_the_same_each_time(
 
 
 def test_a_processor_computes_in_full_precision_unless_told() -> None:
-    assert [in_bfloat16(wanted, "cpu") for wanted in ("auto", "fp32", "bf16")] == [
-        False,
-        False,
-        True,
-    ]
+    in_half = [in_bfloat16(precision, "cpu") for precision in ("auto", "fp32", "bf16")]
+    assert in_half == [False, False, True]
 
 
 def test_a_completed_run_is_not_redone(base_dir: Path, tmp_path: Path) -> None:
-    given = setting(base_dir, tmp_path / "work", epochs=1)
-    first = train(given, base_dir)
+    inputs = setting(base_dir, tmp_path / "work", epochs=1)
+    first = train(inputs, base_dir)
     steps: list[int] = []
-    seed_everything(given.seed)
-    again = Trainer(
-        Tuning(PROBLEM.objective.load_model(base_dir, LABELS)),
-        given,
-        lambda step, metrics: steps.append(step),
-    ).run()
+    seed_everything(inputs.seed)
+    tuning = Tuning(PROBLEM.objective.load_model(base_dir, LABELS))
+    again = Trainer(tuning, inputs, lambda step, metrics: steps.append(step)).run()
     assert steps == []
     assert again == first
 
@@ -159,38 +149,36 @@ def test_other_inputs_never_resume(tmp_path: Path) -> None:
 
 
 def test_shuffled_labels_score_at_chance(base_dir: Path, tmp_path: Path) -> None:
-    given = setting(base_dir, tmp_path / "work", rows=240, shuffle_labels=True, epochs=3)
-    assert train(given, base_dir).evaluations[-1]["accuracy"] < 0.45
+    inputs = setting(base_dir, tmp_path / "work", rows=240, shuffle_labels=True, epochs=3)
+    assert train(inputs, base_dir).evaluations[-1]["accuracy"] < 0.45
 
 
 def test_accumulated_parts_make_the_same_step(base_dir: Path, tmp_path: Path) -> None:
     losses = []
-    for accumulation in (1, 4):
-        given = setting(
-            base_dir, tmp_path / str(accumulation), epochs=1, dropout=0.0, accumulation=accumulation
-        )
-        losses.append([point["loss"] for point in train(given, base_dir).curve])
+    for parts in (1, 4):
+        work = tmp_path / str(parts)
+        inputs = setting(base_dir, work, epochs=1, dropout=0.0, accumulation=parts)
+        losses.append([point["loss"] for point in train(inputs, base_dir).curve])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_a_loss_that_diverges_stops_with_a_remedy(base_dir: Path, tmp_path: Path) -> None:
-    given = setting(base_dir, tmp_path / "work")
+    inputs = setting(base_dir, tmp_path / "work")
     seed_everything(0)
     model = PROBLEM.objective.load_model(base_dir, LABELS)
     next(model.parameters()).data[:] = float("nan")
-    prepare_work_dir(given.work, "x")
+    prepare_work_dir(inputs.work, "x")
     with pytest.raises(TrainingError, match="nan at step 1") as caught:
-        Trainer(Tuning(model), given, silent).run()
+        Trainer(Tuning(model), inputs, silent).run()
     assert "learning_rate" in caught.value.remedy
 
 
 def test_early_stopping_keeps_the_best(base_dir: Path, tmp_path: Path) -> None:
-    given = setting(
-        base_dir, tmp_path / "work", epochs=50, early_stopping_patience=2, evaluations_per_epoch=1
-    )
-    progress = train(given, base_dir)
+    work = tmp_path / "work"
+    inputs = setting(base_dir, work, epochs=50, early_stopping_patience=2, evaluations_per_epoch=1)
+    progress = train(inputs, base_dir)
     assert progress.stopped_early
-    scores = {int(found["step"]): found["macro_f1"] for found in progress.evaluations}
+    scores = {int(scored["step"]): scored["macro_f1"] for scored in progress.evaluations}
     assert scores[progress.best_step] == max(scores.values()) == progress.best_score
     assert len([step for step in scores if step > progress.best_step]) == 2
 
@@ -211,11 +199,8 @@ def test_all_that_works_below_a_frozen_layer_is_frozen_with_it(tmp_path: Path) -
         freeze(model, embeddings=True, layers=0)
         freeze(model, embeddings=False, layers=1)
         assert frozen_depth(model) == 1
-        assert not any(
-            parameter.requires_grad
-            for name, parameter in model.named_parameters()
-            if ".wpe." in name
-        )
+        trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+        assert not any(".wpe." in name for name in trained)
         model.requires_grad_(True)
         assert frozen_depth(model) == 0
 
@@ -224,15 +209,15 @@ def test_all_that_works_below_a_frozen_layer_is_frozen_with_it(tmp_path: Path) -
 def test_frozen_layers_read_from_disk_learn_as_frozen_layers_that_are_computed(
     base_dir: Path, tmp_path: Path, layers: int
 ) -> None:
-    found = {}
+    losses = {}
     for megabytes in (0, 100):
-        given = setting(base_dir, tmp_path / str(megabytes), frozen_cache_mb=megabytes)
-        progress = train(given, base_dir, frozen=layers)
-        found[megabytes] = [point["loss"] for point in progress.curve]
-        assert (given.work / FROZEN / "index.npz").is_file() == bool(megabytes)
-    epoch = len(found[0]) // 5
-    assert found[100][:epoch] == found[0][:epoch]
-    np.testing.assert_allclose(found[100], found[0], rtol=1e-3)
+        inputs = setting(base_dir, tmp_path / str(megabytes), frozen_cache_mb=megabytes)
+        progress = train(inputs, base_dir, frozen=layers)
+        losses[megabytes] = [point["loss"] for point in progress.curve]
+        assert (inputs.work / FROZEN / "index.npz").is_file() == bool(megabytes)
+    epoch = len(losses[0]) // 5
+    assert losses[100][:epoch] == losses[0][:epoch]
+    np.testing.assert_allclose(losses[100], losses[0], rtol=1e-3)
 
 
 @pytest.mark.parametrize("stop_after", [5, 17, 40])
@@ -250,15 +235,13 @@ def test_a_killed_run_with_frozen_layers_ends_like_one_that_was_not(
 def test_frozen_layers_take_no_more_disk_than_they_may(
     base_dir: Path, tmp_path: Path, rows: int, fits: bool
 ) -> None:
-    given = setting(
-        base_dir, tmp_path / "work", rows=rows, frozen_cache_mb=1, epochs=2, batch_size=64
-    )
-    tokens = sum(map(len, given.train["input_ids"].to_pylist()))
-    assert (
-        tokens * PROBLEM.objective.load_model(base_dir, LABELS).config.hidden_size * 4 <= 1e6
-    ) == fits
-    train(given, base_dir, frozen=1)
-    assert (given.work / FROZEN).exists() == fits
+    work = tmp_path / "work"
+    inputs = setting(base_dir, work, rows=rows, frozen_cache_mb=1, epochs=2, batch_size=64)
+    tokens = sum(map(len, inputs.train["input_ids"].to_pylist()))
+    width = PROBLEM.objective.load_model(base_dir, LABELS).config.hidden_size
+    assert (tokens * width * 4 <= 1e6) == fits
+    train(inputs, base_dir, frozen=1)
+    assert (inputs.work / FROZEN).exists() == fits
 
 
 def test_every_row_is_in_one_batch_and_batches_are_of_one_length() -> None:
