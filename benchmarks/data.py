@@ -82,7 +82,7 @@ def make_workspace(scratch: Path, rows: int) -> Path:
             classes = labels.take(pa.array(np.arange(len(lengths)) % 2))
             file.write_table(pa.table([sentences, classes], schema=schema))
     ratchet = Path(sys.executable).parent / "ratchet"
-    command = [ratchet, "init", "space", "--yes", "--data", "data.csv"]
+    command: list[str | Path] = [ratchet, "init", "space", "--yes", "--data", "data.csv"]
     subprocess.run(command, cwd=scratch, capture_output=True, check=True)
     return scratch / "space"
 

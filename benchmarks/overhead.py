@@ -119,8 +119,9 @@ def server(scratch: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     environment = os.environ | {"PREFECT_HOME": str(scratch / "prefect")}
     command_line = [str(BIN / "prefect"), "server", "start", "--port", str(port)]
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process: Any = subprocess.Popen(command_line, env=environment, **silent)
+    process: Any = subprocess.Popen(
+        command_line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     address = f"http://127.0.0.1:{port}/api"
 
     @retry(stop=stop_after_delay(120), wait=wait_fixed(0.5))

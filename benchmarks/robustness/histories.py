@@ -48,7 +48,7 @@ def campaign(quick: bool) -> list[Tally]:
 
         with workers() as team:
             for seed in range(turns, turns + signals):
-                place = Place(uris[seed % len(uris)], Path(store), f"history-{seed}")
+                place = HistoryModel(uris[seed % len(uris)], Path(store), f"history-{seed}")
                 broken.append((seed, with_signals(team, place, seed)))
     said = f"histories of {len(uris)} kinds of registry ({turns} interleaved by a seed, {signals} of stopped and killed processes)"
     return [
@@ -96,7 +96,7 @@ def _make(uris: Sequence[str], store: Path) -> None:
 def _interleaved(job: tuple[str, str, int]) -> tuple[int, list[str]]:
     uri, store, seed = job
     logging.disable(logging.INFO)
-    return seed, interleaved(Place(uri, Path(store), f"history-{seed}"), seed)
+    return seed, interleaved(HistoryModel(uri, Path(store), f"history-{seed}"), seed)
 
 
 @dataclass
@@ -113,7 +113,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Place:
+class HistoryModel:
     """One history's model in a registry."""
 
     uri: str
@@ -137,7 +137,7 @@ class Place:
         return Ledger(client, self.name, self.store / f"{self.name}-{who}.jsonl")
 
 
-def attempt(place: Place, wish: Wish, who: str, client: Any, experiment: str) -> str:
+def attempt(place: HistoryModel, wish: Wish, who: str, client: Any, experiment: str) -> str:
     """Try to bring a wish about, as the commands do; 'done' or 'refused'."""
     from tasks.core.errors import GateError
     from tasks.lifecycle.decisions import Decision
@@ -174,7 +174,7 @@ def attempt(place: Place, wish: Wish, who: str, client: Any, experiment: str) ->
     return "done"
 
 
-def register(place: Place, wish: Wish, client: Any, experiment: str) -> None:
+def register(place: HistoryModel, wish: Wish, client: Any, experiment: str) -> None:
     """The steps of tasks.registration that touch the registry."""
     from tasks.lifecycle.registry import (
         CONTENT_KEY,
@@ -208,7 +208,7 @@ def wishes(draw: random.Random, count: int) -> list[Wish]:
     return found
 
 
-def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
+def check(place: HistoryModel, wanted: Sequence[Wish]) -> list[str]:
     """The rules that a history broke, once every process has ended; each is tried to be put right by those who look first."""
     from tasks.lifecycle.alias import read_alias
     from tasks.lifecycle.ledger import champion_history
@@ -264,7 +264,7 @@ def check(place: Place, wanted: Sequence[Wish]) -> list[str]:
     return broken
 
 
-def interleaved(place: Place, seed: int) -> list[str]:
+def interleaved(place: HistoryModel, seed: int) -> list[str]:
     """The rules that the history of a seed broke."""
     draw = random.Random(seed)
     place.make()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from benchmarks.robustness.histories import Place, Wish, attempt, check, wishes
+from benchmarks.robustness.histories import HistoryModel, Wish, attempt, check, wishes
 
 PROCESSES = 4
 MOMENT_S = 0.02
@@ -30,7 +30,7 @@ class CampaignWorker:
         self.wish: Wish | None = None
         self.stopped = False
 
-    def ask(self, wish: Wish, place: Place, who: str) -> None:
+    def ask(self, wish: Wish, place: HistoryModel, who: str) -> None:
         """Have it attempt a wish; the answer comes through the pipe."""
         self.wish = wish
         wish.answers.append("")
@@ -79,7 +79,7 @@ def workers() -> Iterator[list[CampaignWorker]]:
             worker.close()
 
 
-def with_signals(team: list[CampaignWorker], place: Place, seed: int) -> list[str]:
+def with_signals(team: list[CampaignWorker], place: HistoryModel, seed: int) -> list[str]:
     """The rules that one history broke."""
     draw = random.Random(seed)
     _answer(team[0], ("make", place))
@@ -97,7 +97,7 @@ def with_signals(team: list[CampaignWorker], place: Place, seed: int) -> list[st
 
 def _play(
     team: list[CampaignWorker],
-    place: Place,
+    place: HistoryModel,
     open_wishes: list[Wish],
     draw: random.Random,
     *,

@@ -276,7 +276,8 @@ def test_every_similar_pair_is_found(
         return any(jaccard(sets[i], sets[j]) >= similarity for j in np.flatnonzero(~seekers))
 
     matches = searched.find(seekers, ~seekers)
-    assert [match.text for match in matches] == [*filter(has_partner, np.flatnonzero(seekers))]
+    expected = [i for i in np.flatnonzero(seekers).tolist() if has_partner(i)]
+    assert [match.text for match in matches] == expected
     assert all(match.partner is not None and not seekers[match.partner] for match in matches)
 
 
