@@ -45,7 +45,7 @@ TARGETS = {command[1] for command in COMMANDS if command[0] == "make"}
 
 @pytest.mark.parametrize("target", sorted(TARGETS | {"lint", "docs-check", "clean"}))
 def test_make_knows_its_targets(target: str) -> None:
-    run(ROOT, "make", "--dry-run", target)
+    assert run(ROOT, "make", "--dry-run", target).stdout.strip()
 
 
 def test_the_commands_work_in_their_order(base_dir: Path, tmp_path: Path) -> None:
