@@ -377,7 +377,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "base/pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(SourceError, match="wanted safetensors"):
         resolve_model(BaseModelParams(path="./base"), tmp_path, tmp_path / "cache")
-    with pytest.raises(SourceError, match="no directory"):
+    with pytest.raises(SourceError, match="does not exist"):
         resolve_model(BaseModelParams(path="./bass"), tmp_path, tmp_path / "cache")
 
 
