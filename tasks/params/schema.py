@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.files import atomic_path
@@ -294,22 +295,29 @@ def set_value(values: Any, override: str) -> None:
         ) from None
 
 
+class _NullRepresenter(RoundTripRepresenter):
+    """Writes `null`; a class of its own, because DVC's writer shares ruamel's."""
+
+    def represent_null(self, _: None) -> Any:
+        """Spell it out, as the template of `ratchet init` does."""
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_NullRepresenter.add_representer(type(None), _NullRepresenter.represent_null)
+
+
 def save_overrides(path: Path, overrides: Sequence[str]) -> None:
     """Write the overrides into params.yaml; every other line stays as it is."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)  # as the template of `ratchet init` has them
-    yaml.representer.add_representer(type(None), _represent_null)
+    yaml.Representer = _NullRepresenter
     document = yaml.load(path.read_text(encoding="utf-8"))
     for override in overrides:
         set_value(document, override)
     with atomic_path(path) as new, new.open("w", encoding="utf-8") as file:
         yaml.dump(document, file)
-
-
-def _represent_null(representer: Any, _: None) -> Any:
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def parse(values: Mapping[str, Any], origin: str = "params.yaml") -> Params:
