@@ -20,6 +20,7 @@ from tasks.encoding.dialogues import ASSISTANT, SYSTEM, USER, as_turns
 from tasks.encoding.packing import pack_inputs, pack_values, plan_rows
 from tasks.encoding.padding import pad_features, pad_rows
 from tasks.encoding.windows import IGNORE_INDEX
+from tasks.problems.parts.absent import no_token_names
 from tasks.problems.parts.rows import Rows, SourceColumns
 from tasks.problems.parts.tokens import INFERENCE_TOKENS, TokenObjective, TokenScorer, loss_figure
 from tasks.problems.problem import InitDefaults, Problem
@@ -141,8 +142,7 @@ class ChatDecoder:
         known = [tokens[np.nan_to_num(tokens).any(-1), LIKELIHOOD] for tokens in outputs]
         return [{"perplexity": perplexity(likelihood), "answer": None} for likelihood in known]
 
-    def name_tokens(self, prediction: dict[str, Any], tokenizer: Tokenizer) -> None:
-        """Predictions have no token ids."""
+    name_tokens = staticmethod(no_token_names)
 
     def prompts(self, rows: Columns) -> list[Sequence[Turn]]:
         dialogues = map(as_turns, rows["messages"])

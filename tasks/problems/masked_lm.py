@@ -16,6 +16,7 @@ from tasks.data.tables.column_guesses import low_cardinality, texts
 from tasks.encoding.masking import Vocabulary, draw_masks, mask_row
 from tasks.encoding.padding import encode_texts, pad_features, pad_rows
 from tasks.encoding.windows import IGNORE_INDEX
+from tasks.problems.parts.absent import no_prompts
 from tasks.problems.parts.rows import Rows
 from tasks.problems.parts.tokens import INFERENCE_TOKENS, TokenObjective, TokenScorer, loss_figure
 from tasks.problems.problem import InitDefaults, Problem
@@ -24,7 +25,6 @@ from tasks.scoring.tokens import GUESSES, LIKELIHOOD, perplexity, reduce_masked
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tasks.encoding.dialogues import Turn
     from tasks.inference.calibration import Calibration
 
 
@@ -111,8 +111,7 @@ class MaskedDecoder:
         for fill in prediction["fills"]:
             fill["token"] = tokenizer.decode([fill["token"]], skip_special_tokens=False).strip()
 
-    def prompts(self, rows: Columns) -> list[Sequence[Turn]]:
-        return []
+    prompts = staticmethod(no_prompts)
 
     def predicted_labels(self, prediction: Mapping[str, Any]) -> list[str]:
         return []

@@ -13,12 +13,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tasks.core.arrays import Array, Bools, Columns, Floats, Indices
+from tasks.core.arrays import Array, Bools, Columns, Floats
 from tasks.data.quality.checks import LABEL_UNKNOWN, Check
 from tasks.data.row_format import Guessed
 from tasks.data.tables.column_guesses import LABEL_NAMES, flags, label_lists, separated, texts
 from tasks.data.tables.readings import Reading, one_column, read_flags, read_labels, read_text
 from tasks.inference.calibration import Calibration
+from tasks.problems.parts.absent import (
+    no_answers,
+    no_clusters,
+    no_optional_parts,
+    no_prompts,
+    no_token_names,
+)
 from tasks.problems.parts.class_behaviour import ClassBehaviour
 from tasks.problems.parts.classes import (
     UNLEARNT,
@@ -47,11 +54,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
     from matplotlib.figure import Figure
-    from tokenizers import Tokenizer
     from torch import nn
     from transformers import PreTrainedModel
 
-    from tasks.encoding.dialogues import Turn
     from tasks.params.reading import ReadingParams
     from tasks.params.schema import EvaluateParams, ValidateParams
     from tasks.scoring.behaviour import BehaviourTest
@@ -215,8 +220,7 @@ class LabelSetScorer:
     ) -> Resampled:
         return resampled_multi_label_metrics(outputs, references)
 
-    def clusters(self, references: Array) -> Indices | None:
-        return None
+    clusters = staticmethod(no_clusters)
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return multi_label_details(outputs, references, labels)
@@ -274,14 +278,7 @@ class LabelSetScorer:
     ) -> list[BehaviourTest]:
         return self.behaviour.tests(rows, labels, evaluate, seed)
 
-    def compare_answers(
-        self,
-        models: Mapping[str, PreTrainedModel],
-        tokenizer: Tokenizer,
-        rows: Columns,
-        evaluate: EvaluateParams,
-    ) -> dict[str, Any] | None:
-        return None
+    compare_answers = staticmethod(no_answers)
 
 
 class LabelSetDecoder:
@@ -307,11 +304,8 @@ class LabelSetDecoder:
             for given, scores in zip(decisions, probabilities, strict=True)
         ]
 
-    def name_tokens(self, prediction: dict[str, Any], tokenizer: Tokenizer) -> None:
-        """Predictions have no token ids."""
-
-    def prompts(self, rows: Columns) -> list[Sequence[Turn]]:
-        return []
+    name_tokens = staticmethod(no_token_names)
+    prompts = staticmethod(no_prompts)
 
     def predicted_labels(self, prediction: Mapping[str, Any]) -> list[str]:
         labels: list[str] = prediction["labels"]
@@ -323,8 +317,7 @@ class LabelSetDecoder:
             ", ".join(f"{label} {scores[label]:.3f}" for label in prediction["labels"]) or "(none)"
         )
 
-    def prediction_example(self, labels: Sequence[str]) -> dict[str, Any] | None:
-        return None
+    prediction_example = staticmethod(no_optional_parts)
 
     def example(self) -> dict[str, list[Any]]:
         return {"text": ["The room was clean and the staff were kind.", "It broke after two days."]}

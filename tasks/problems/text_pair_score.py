@@ -17,16 +17,23 @@ from tasks.core.arrays import Array, Bools, Columns, Floats, Indices
 from tasks.data.quality.checks import Check
 from tasks.data.row_format import Guessed
 from tasks.data.tables.column_guesses import scores, text_pair
+from tasks.problems.parts.absent import (
+    as_they_are,
+    check_no_label_tests,
+    metrics_once,
+    no_answers,
+    no_calibration,
+    no_calibration_loss,
+    no_class_weights,
+    no_labels,
+    no_optional_parts,
+    no_prompts,
+    no_threshold_details,
+    no_token_names,
+)
 from tasks.problems.parts.classes import all_outputs, load_classifier, start_as_drawn
 from tasks.problems.parts.rows import Rows
 from tasks.problems.parts.texts import TextEncoder
-from tasks.problems.parts.unlabelled import (
-    check_no_label_tests,
-    metrics_once,
-    no_calibration,
-    no_class_weights,
-    no_labels,
-)
 from tasks.problems.problem import InitDefaults, Problem
 from tasks.scoring.behaviour import BehaviourTest, invariance_rows
 from tasks.scoring.pairs import (
@@ -43,10 +50,8 @@ from tasks.scoring.pairs import (
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
-    from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.encoding.dialogues import Turn
     from tasks.inference.calibration import Calibration
     from tasks.params.schema import EvaluateParams, ValidateParams
     from tasks.scoring.statistics.draws import Resampled
@@ -180,20 +185,9 @@ class ScoreScorer:
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return score_details(outputs[:, 0], references)
 
-    def threshold_details(
-        self,
-        outputs: Floats,
-        references: Array,
-        labels: Sequence[str],
-        calibration: Calibration,
-        out_of_scope: str | None,
-    ) -> dict[str, Any]:
-        return {}
-
+    threshold_details = staticmethod(no_threshold_details)
     fit_calibration = staticmethod(no_calibration)
-
-    def calibration_loss(self, outputs: Floats, references: Array) -> float | None:
-        return None
+    calibration_loss = staticmethod(no_calibration_loss)
 
     def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
         """(share of neighbouring rows in the same order, largest difference over the range)."""
@@ -206,8 +200,7 @@ class ScoreScorer:
         """Rows on the right side of most rows that they are compared with."""
         return ranked_right(outputs[:, 0], references)
 
-    def align_labels(self, outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
-        return outputs
+    align_labels = staticmethod(as_they_are)
 
     def baseline(
         self, train: Columns, test: Columns, labels: Sequence[str], seed: int
@@ -227,14 +220,7 @@ class ScoreScorer:
             for altered in invariance_rows(rows, TEXTS, names, count, seed)
         ]
 
-    def compare_answers(
-        self,
-        models: Mapping[str, PreTrainedModel],
-        tokenizer: Tokenizer,
-        rows: Columns,
-        evaluate: EvaluateParams,
-    ) -> dict[str, Any] | None:
-        return None
+    compare_answers = staticmethod(no_answers)
 
 
 def _is_stable(outputs: Floats, before: Floats | None) -> Bools:
@@ -258,11 +244,8 @@ class ScoreDecoder:
     ) -> list[dict[str, Any]]:
         return [{"score": float(score)} for score in calibration.apply(outputs)[:, 0]]
 
-    def name_tokens(self, prediction: dict[str, Any], tokenizer: Tokenizer) -> None:
-        """Predictions have no token ids."""
-
-    def prompts(self, rows: Columns) -> list[Sequence[Turn]]:
-        return []
+    name_tokens = staticmethod(no_token_names)
+    prompts = staticmethod(no_prompts)
 
     def predicted_labels(self, prediction: Mapping[str, Any]) -> list[str]:
         return []
@@ -270,8 +253,7 @@ class ScoreDecoder:
     def describe(self, prediction: Mapping[str, Any]) -> str:
         return f"{prediction['score']:8.3f}"
 
-    def prediction_example(self, labels: Sequence[str]) -> dict[str, Any] | None:
-        return None
+    prediction_example = staticmethod(no_optional_parts)
 
     def example(self) -> dict[str, list[Any]]:
         return {

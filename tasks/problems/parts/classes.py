@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tasks.core.arrays import Array, Bools, Columns, Doubles, Floats, Indices
+from tasks.core.arrays import Array, Bools, Columns, Doubles, Floats
 from tasks.inference.calibration import Calibration
+from tasks.problems.parts.absent import (
+    no_answers,
+    no_clusters,
+    no_optional_parts,
+    no_prompts,
+    no_token_names,
+)
 from tasks.problems.parts.class_behaviour import ClassBehaviour
 from tasks.problems.parts.texts import TextEncoder
 from tasks.problems.problem import InitDefaults, Problem
@@ -29,12 +36,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
     from matplotlib.figure import Figure
-    from tokenizers import Tokenizer
     from torch import nn
     from transformers import PreTrainedModel
 
     from tasks.data.row_format import RowFormat
-    from tasks.encoding.dialogues import Turn
     from tasks.params.schema import EvaluateParams
     from tasks.scoring.behaviour import BehaviourTest
     from tasks.scoring.statistics.draws import Resampled
@@ -167,8 +172,7 @@ class ClassScorer:
     ) -> Resampled:
         return resampled_classification_metrics(outputs, references)
 
-    def clusters(self, references: Array) -> Indices | None:
-        return None
+    clusters = staticmethod(no_clusters)
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return classification_details(outputs, references, labels)
@@ -231,14 +235,7 @@ class ClassScorer:
     ) -> list[BehaviourTest]:
         return self.behaviour.tests(rows, labels, evaluate, seed)
 
-    def compare_answers(
-        self,
-        models: Mapping[str, PreTrainedModel],
-        tokenizer: Tokenizer,
-        rows: Columns,
-        evaluate: EvaluateParams,
-    ) -> dict[str, Any] | None:
-        return None
+    compare_answers = staticmethod(no_answers)
 
 
 def class_agreement(
@@ -277,11 +274,8 @@ class ClassDecoder:
             predictions.append({"label": best, "score": scores[best], "scores": scores})
         return predictions
 
-    def name_tokens(self, prediction: dict[str, Any], tokenizer: Tokenizer) -> None:
-        """Predictions have no token ids."""
-
-    def prompts(self, rows: Columns) -> list[Sequence[Turn]]:
-        return []
+    name_tokens = staticmethod(no_token_names)
+    prompts = staticmethod(no_prompts)
 
     def predicted_labels(self, prediction: Mapping[str, Any]) -> list[str]:
         return [prediction["label"]]
@@ -289,8 +283,7 @@ class ClassDecoder:
     def describe(self, prediction: Mapping[str, Any]) -> str:
         return f"{prediction['label']:<12} {prediction['score']:.3f}"
 
-    def prediction_example(self, labels: Sequence[str]) -> dict[str, Any] | None:
-        return None
+    prediction_example = staticmethod(no_optional_parts)
 
     def example(self) -> dict[str, list[Any]]:
         return {column: list(values) for column, values in self.inputs.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tasks.core.arrays import Array, Bools, Columns, Floats, Indices
+from tasks.core.arrays import Array, Bools, Columns, Floats
 from tasks.core.ragged import pad_to_common_shape
 from tasks.encoding.padding import pad_rows
 from tasks.encoding.spans import find_spans, tag_ids, tag_names, types_of
@@ -18,6 +18,14 @@ from tasks.encoding.windows import IGNORE_INDEX
 from tasks.encoding.words import join_words, words_of
 from tasks.inference.calibration import Calibration
 from tasks.params.evaluation import check_behaviour
+from tasks.problems.parts.absent import (
+    metrics_once,
+    no_answers,
+    no_clusters,
+    no_prompts,
+    no_threshold_details,
+    no_token_names,
+)
 from tasks.problems.parts.classes import (
     UNLEARNT,
     all_outputs,
@@ -25,7 +33,6 @@ from tasks.problems.parts.classes import (
     softmax,
     start_as_drawn,
 )
-from tasks.problems.parts.unlabelled import metrics_once
 from tasks.scoring.behaviour import BehaviourTest, spread
 from tasks.scoring.classes import fit_temperature, log_loss
 from tasks.scoring.span_behaviour import (
@@ -51,10 +58,8 @@ from tasks.training.class_weights import weigh_classes
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
-    from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.encoding.dialogues import Turn
     from tasks.params.schema import EvaluateParams
     from tasks.scoring.statistics.draws import Resampled
     from tasks.training.objective import Loss
@@ -138,21 +143,12 @@ class EntityScorer:
     ) -> Resampled:
         return partial(span_metrics, count_rows(outputs, references))
 
-    def clusters(self, references: Array) -> Indices | None:
-        return None
+    clusters = staticmethod(no_clusters)
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return span_details(outputs, references, labels)
 
-    def threshold_details(
-        self,
-        outputs: Floats,
-        references: Array,
-        labels: Sequence[str],
-        calibration: Calibration,
-        out_of_scope: str | None,
-    ) -> dict[str, Any]:
-        return {}
+    threshold_details = staticmethod(no_threshold_details)
 
     def fit_calibration(
         self, outputs: Floats, references: Array, labels: Sequence[str], out_of_scope: str | None
@@ -223,14 +219,7 @@ class EntityScorer:
             tests.append(BehaviourTest(cases.name, "minimum-functionality", written, passes))
         return tests
 
-    def compare_answers(
-        self,
-        models: Mapping[str, PreTrainedModel],
-        tokenizer: Tokenizer,
-        rows: Columns,
-        evaluate: EvaluateParams,
-    ) -> dict[str, Any] | None:
-        return None
+    compare_answers = staticmethod(no_answers)
 
 
 def _tags_as_array(rows: Columns, labels: Sequence[str]) -> Array:
@@ -293,11 +282,8 @@ class EntityDecoder:
             )
         ]
 
-    def name_tokens(self, prediction: dict[str, Any], tokenizer: Tokenizer) -> None:
-        """Predictions have no token ids."""
-
-    def prompts(self, rows: Columns) -> list[Sequence[Turn]]:
-        return []
+    name_tokens = staticmethod(no_token_names)
+    prompts = staticmethod(no_prompts)
 
     def predicted_labels(self, prediction: Mapping[str, Any]) -> list[str]:
         return sorted({entity["type"] for entity in prediction["entities"]})

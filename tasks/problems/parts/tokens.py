@@ -9,16 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tasks.core.arrays import Array, Bools, Columns, Floats, Indices
+from tasks.core.arrays import Array, Bools, Columns, Floats
 from tasks.encoding.windows import IGNORE_INDEX
-from tasks.problems.parts.classes import start_as_drawn
-from tasks.problems.parts.unlabelled import (
+from tasks.problems.parts.absent import (
+    as_they_are,
     check_no_label_tests,
     metrics_once,
     no_calibration,
+    no_calibration_loss,
     no_class_weights,
+    no_clusters,
     no_labels,
+    no_threshold_details,
 )
+from tasks.problems.parts.classes import start_as_drawn
 from tasks.scoring.tokens import (
     logits_only_at,
     loss_details,
@@ -35,7 +39,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-    from tasks.inference.calibration import Calibration
     from tasks.params.schema import EvaluateParams
     from tasks.scoring.behaviour import BehaviourTest
     from tasks.scoring.statistics.draws import Resampled
@@ -112,26 +115,14 @@ class TokenScorer:
         of = token_metrics(outputs, references)
         return lambda draws: dict(zip(self.metric_signs, of(draws), strict=True))
 
-    def clusters(self, references: Array) -> Indices | None:
-        return None
+    clusters = staticmethod(no_clusters)
 
     def details(self, outputs: Floats, references: Array, labels: Sequence[str]) -> dict[str, Any]:
         return loss_details(outputs, references)
 
-    def threshold_details(
-        self,
-        outputs: Floats,
-        references: Array,
-        labels: Sequence[str],
-        calibration: Calibration,
-        out_of_scope: str | None,
-    ) -> dict[str, Any]:
-        return {}
-
+    threshold_details = staticmethod(no_threshold_details)
     fit_calibration = staticmethod(no_calibration)
-
-    def calibration_loss(self, outputs: Floats, references: Array) -> float | None:
-        return None
+    calibration_loss = staticmethod(no_calibration_loss)
 
     def agreement(self, outputs: Floats, others: Floats) -> tuple[float, float]:
         return token_agreement(outputs, others)
@@ -139,8 +130,7 @@ class TokenScorer:
     def correct(self, outputs: Floats, references: Array) -> Bools:
         return mostly_right(outputs, references)
 
-    def align_labels(self, outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
-        return outputs
+    align_labels = staticmethod(as_they_are)
 
     def baseline(
         self, train: Columns, test: Columns, labels: Sequence[str], seed: int

@@ -1,17 +1,71 @@
-"""What types without classes share: nothing to weigh, to calibrate or to align."""
+"""What a type does not have, said once: each part of a type lists what is absent from it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tasks.core.arrays import Array, Floats
+from tasks.core.arrays import Array, Columns, Floats, Indices
 from tasks.core.errors import ParamsError
 from tasks.inference.calibration import Calibration
 from tasks.scoring.statistics.draws import Draws, Resampled
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+    from tasks.encoding.dialogues import Turn
     from tasks.params.schema import EvaluateParams
+
+
+def no_clusters(references: Array) -> Indices | None:
+    """Each row is drawn alone."""
+    return None
+
+
+def no_threshold_details(
+    outputs: Floats,
+    references: Array,
+    labels: Sequence[str],
+    calibration: Calibration,
+    out_of_scope: str | None,
+) -> dict[str, Any]:
+    """Decisions without tuned thresholds."""
+    return {}
+
+
+def no_calibration_loss(outputs: Floats, references: Array) -> float | None:
+    """No temperature is fitted."""
+    return None
+
+
+def no_answers(
+    models: Mapping[str, PreTrainedModel],
+    tokenizer: Tokenizer,
+    rows: Columns,
+    evaluate: EvaluateParams,
+) -> dict[str, Any] | None:
+    """The model generates nothing."""
+    return None
+
+
+def as_they_are(outputs: Floats, labels: Sequence[str], wanted: Sequence[str]) -> Floats:
+    """Outputs that do not depend on labels."""
+    return outputs
+
+
+def no_token_names(prediction: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """Predictions have no token ids."""
+
+
+def no_prompts(rows: Columns) -> list[Sequence[Turn]]:
+    """No row asks for an answer."""
+    return []
+
+
+def no_optional_parts(labels: Sequence[str]) -> dict[str, Any] | None:
+    """Every prediction has all parts."""
+    return None
 
 
 def no_labels(output_labels: Sequence[str]) -> Sequence[str]:
