@@ -20,7 +20,7 @@ from tasks.inference.bundle import REMEDY
 from tasks.inference.cache_names import PAST, PRESENT
 
 if TYPE_CHECKING:
-    from tasks.core.arrays import Features, Floats
+    from tasks.core.arrays import Columns, Features, Floats
     from tasks.encoding.encoder import Collator
 
 BATCH_TOKENS = 1024  # padded tokens per batch: larger batches leave the CPU cache and gain nothing
@@ -162,8 +162,8 @@ class OnnxModel:
             ) from error
 
 
-def take_rows(features: Features, rows: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
-    """Features of the given rows, in the given order."""
+def take_rows(features: Columns, rows: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+    """Columns or features of the given rows, in the given order."""
     return {name: [values[row] for row in rows] for name, values in features.items()}
 
 

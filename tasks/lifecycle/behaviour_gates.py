@@ -13,6 +13,7 @@ import numpy as np
 
 from tasks.core.ragged import stack_rows
 from tasks.inference.calibration import Calibration
+from tasks.inference.session import take_rows
 from tasks.scoring.statistics.chance import is_constant
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def judge_behaviour(
     }
 
     def brief(outputs: Floats, rows: Columns, failed: Array) -> list[dict[str, Any]]:
-        predictions = decode(outputs[failed], _take(rows, failed)) if len(failed) else []
+        predictions = decode(outputs[failed], take_rows(rows, failed)) if len(failed) else []
         return [_brief(decoder, prediction) for prediction in predictions]
 
     return [
@@ -91,10 +92,6 @@ def _judge(
     ]
     rates = {"rows": len(passed), "passed": int(passed.sum()), "pass_rate": float(passed.mean())}
     return {"name": test.name, "kind": test.kind, **rates, "examples": examples}
-
-
-def _take(rows: Columns, indices: Array) -> Columns:
-    return {name: [values[index] for index in indices] for name, values in rows.items()}
 
 
 def _row(rows: Columns, row: int) -> dict[str, Any]:
