@@ -57,7 +57,7 @@ class FinetuneParams(Section):
     early_stopping_patience: Annotated[int, Field(ge=0)] = 0
     # on the validation split; selects the checkpoint to keep; None: the problem's main metric
     early_stopping_metric: str | None = None
-    checkpoints_per_epoch: Positive = 4  # from which a killed run resumes
+    checkpoints_per_epoch: Positive = 4  # at most; a killed run resumes from the last
     freeze_embeddings: bool = False  # whether the embeddings stay as they are
     # number of bottom layers, and with them the embeddings; all: everything but the head
     freeze_layers: Annotated[int, Field(ge=0)] | Literal["all"] = 0

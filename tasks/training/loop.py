@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     import torch
 
 
+# a large model's checkpoints would take a third of a short training
+MAX_CHECKPOINT_SHARE = 0.05  # of the training time
 CURVE_POINTS = 200  # points of the learning curve over the whole run
 # in the run's directory
 BEST = "best/trained.safetensors"  # trained weights at the best evaluation
@@ -76,6 +79,8 @@ class Trainer:
         weights = inputs.class_weights
         losses = inputs.objective.losses
         self.loss = losses[params.loss or next(iter(losses))]
+        self.last_checkpoint = 0.0  # end of the last one, in monotonic seconds
+        self.checkpoint_seconds = 0.0  # that it took
         self.class_weights = (
             None if weights is None else torch.from_numpy(weights).to(self.accelerator.device)
         )
@@ -93,7 +98,8 @@ class Trainer:
             is_last = step == self.total_steps
             if is_last or step % evaluate_every == 0:
                 self._evaluate()
-            if is_last or step % save_every == 0 or self.progress.stopped_early:
+            is_due = step % save_every == 0 and self._can_afford_checkpoint()
+            if is_last or self.progress.stopped_early or is_due:
                 self._save()
             if self.progress.stopped_early:
                 break
@@ -272,9 +278,15 @@ class Trainer:
             reported[f"validation_{metric}"] = value
         self.report(progress.step, reported)
 
+    def _can_afford_checkpoint(self) -> bool:
+        """Whether checkpoints stay below their share of the training time."""
+        training_seconds = time.monotonic() - self.last_checkpoint
+        return self.checkpoint_seconds <= MAX_CHECKPOINT_SHARE * training_seconds
+
     def _save(self) -> None:
         import torch
 
+        started = time.monotonic()
         if self.prefix:
             self.prefix.save()
         with atomic_path(self.inputs.work / LAST) as new:
@@ -288,6 +300,8 @@ class Trainer:
             torch.save(state, new / "state.pt")
             best_score = str(self.progress.best_score)  # JSON has no -inf
             write_json(new / "progress.json", asdict(self.progress) | {"best_score": best_score})
+        self.last_checkpoint = time.monotonic()
+        self.checkpoint_seconds = self.last_checkpoint - started
 
     def _resume(self) -> None:
         import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import load_tokenizer
 from tasks.params.finetuning import FinetuneParams
 from tasks.problems import load_problem
+from tasks.training import loop
 from tasks.training.inputs import TrainingInputs, TrainingState
 from tasks.training.loop import BEST, FROZEN, Trainer, prepare_work_dir
 from tasks.training.methods.tuning import Tuning
@@ -106,6 +108,23 @@ def test_a_run_killed_anywhere_ends_like_one_that_was_not(
     weights, whole = uninterrupted
     assert sha256_file(inputs.work / BEST) == weights
     assert progress == whole
+
+
+def test_checkpoints_take_a_small_share_of_the_time_and_change_nothing(
+    base_dir: Path,
+    tmp_path: Path,
+    uninterrupted: tuple[str, TrainingState],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = itertools.count()  # a checkpoint takes as long as three steps
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
+    checkpoints: list[object] = []
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda *args: (checkpoints.append(args), save(*args)))
+    inputs = setting(base_dir, tmp_path / "work")
+    train(inputs, base_dir)
+    assert len(checkpoints) == 2  # of twenty: one at the start, for tiny runs, and one at the end
+    assert sha256_file(inputs.work / BEST) == uninterrupted[0]
 
 
 def test_bfloat16_learns_too_and_the_same_each_time(
