@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from tasks.core.errors import ParamsError, TrainingError, did_you_mean
-from tasks.core.files import read_table, write_json
+from tasks.core.files import read_table
 from tasks.core.progress import Report
 from tasks.core.ragged import is_finite, stack_rows
 from tasks.core.seeds import seed_everything
@@ -26,15 +26,17 @@ from tasks.inference.calibration import Calibration
 from tasks.lifecycle.behaviour_gates import judge_behaviour, row_sets
 from tasks.params.schema import BaseModelParams, EvaluateParams
 from tasks.problems import load_problem
+from tasks.reports.stage_reports import (
+    BaselineReport,
+    EvaluationReport,
+    Interval,
+    MetricDifference,
+    SliceReport,
+)
 from tasks.scoring.calibration_notes import calibration_notes
 from tasks.scoring.model_notes import model_notes
 from tasks.scoring.slices import Slice, slice_rows
-from tasks.scoring.statistics.bootstrap import (
-    Interval,
-    Resampling,
-    difference_interval,
-    metric_intervals,
-)
+from tasks.scoring.statistics.bootstrap import Resampling, difference_interval, metric_intervals
 from tasks.scoring.statistics.chance import only_answer
 from tasks.training.methods.checkpoints import load_checkpoint
 from tasks.training.networks.device import pick_device
@@ -51,8 +53,9 @@ LENGTH = "length (tokens)"
 
 @dataclass(frozen=True)
 class SplitOutputs:
-    """Raw outputs of a split's rows, and what is right."""
+    """Raw outputs of a split's rows, their features, and what is right."""
 
+    features: Features
     outputs: Floats
     references: Array
 
@@ -79,6 +82,15 @@ class ScoredTest:
         )
 
 
+@dataclass(frozen=True)
+class Details:
+    """What an evaluation shows beside its metrics; see EvaluationReport."""
+
+    details: dict[str, Any]
+    validation_thresholds: dict[str, Any]
+    calibrated: dict[str, Any]
+
+
 def evaluate_checkpoint(
     splits: Path,
     tokens: Path,
@@ -96,7 +108,7 @@ def evaluate_checkpoint(
     cache: Path,
     report: Report,
 ) -> None:
-    """Write the evaluation of the checkpoint on the test split as JSON.
+    """Write an EvaluationReport of the checkpoint on the test split.
 
     Raises ParamsError for a missing slice column, TrainingError if outputs are not finite.
     """
@@ -106,91 +118,84 @@ def evaluate_checkpoint(
     test = read_table(splits / "test.parquet").to_pydict()
     # before the model runs, so that mistakes in params.yaml surface early
     tests = scorer.behaviour_tests(test, labels, evaluate, seed)
-    device = pick_device(device)
-
-    def predictor_of(network: PreTrainedModel) -> TorchPredictor:
-        return TorchPredictor(problem_type.encoding, labels, tokens, network, device)
-
+    predictor_of = partial(
+        TorchPredictor, problem_type.encoding, labels, tokens, pick_device(device)
+    )
     predictor = predictor_of(load_checkpoint(problem_type.objective, checkpoint, labels))
     base = None
     if evaluate.baseline and scorer.baseline_is_base:
         base_dir = resolve_model(base_model, root, cache)
         base = predictor_of(_load_base(problem_type, labels, base_dir, seed))
 
-    validation = read_features(tokens / "validation.arrow")
-    validation_outputs = predictor.outputs(validation, report, (0.0, 0.35))
-    features = read_features(tokens / "test.arrow")
-    outputs = predictor.outputs(features, report, (0.35, 0.7))
+    on_validation = predictor.outputs_of_split("validation", report, (0.0, 0.35))
+    on_test = predictor.outputs_of_split("test", report, (0.35, 0.7))
     altered = predictor.outputs_of_rows(
         [rows for test in tests for rows in row_sets(test)], report, (0.7, 0.85)
     )
-
-    references = problem_type.encoding.references
-    on_validation = SplitOutputs(validation_outputs, references(validation))
-    on_test = SplitOutputs(outputs, references(features))
     calibration = scorer.fit_calibration(
         on_validation.outputs, on_validation.references, labels, out_of_scope
     )
     resampling = Resampling(evaluate.bootstrap_resamples, evaluate.confidence, seed)
     scored = ScoredTest(
-        problem_type, labels, resampling, calibration.decide(outputs), on_test.references
+        problem_type, labels, resampling, calibration.decide(on_test.outputs), on_test.references
     )
-    evaluation = _score(scored, on_validation, on_test, calibration, out_of_scope)
+    metrics = scored.intervals()
+    details = _details(scored, on_validation, on_test, calibration, out_of_scope)
     report(2, {"progress": 0.87})
-    slices = _slices(problem_type, test, features, evaluate.slices, labels)
-    evaluation["slices"] = [judge_slice(scored, group, evaluate.min_slice_rows) for group in slices]
+    slices = _slices(problem_type, test, on_test.features, evaluate.slices, labels)
+    judged_slices = [judge_slice(scored, group, evaluate.min_slice_rows) for group in slices]
     decode = partial(problem_type.decoding.decode, labels=labels, calibration=calibration)
-    evaluation["behaviour"] = judge_behaviour(
-        scorer, problem_type.decoding, decode, tests, altered, calibration
-    )
+    behaviour = judge_behaviour(scorer, problem_type.decoding, decode, tests, altered, calibration)
     report(3, {"progress": 0.93})
     baseline = None
     if base is not None:
-        baseline = base.outputs(features, report, (0.93, 0.96))
+        baseline = compare_baseline(scored, base.outputs(on_test.features, report, (0.93, 0.96)))
     elif evaluate.baseline:
         columns = [*problem_type.rows.columns, *problem_type.rows.derived]
         train = read_table(splits / "train.parquet", columns).to_pydict()
-        baseline = scorer.baseline(train, test, labels, seed)
-    evaluation["baseline"] = None if baseline is None else compare_baseline(scored, baseline)
+        outputs = scorer.baseline(train, test, labels, seed)
+        baseline = None if outputs is None else compare_baseline(scored, outputs)
     answer = only_answer(scorer, problem_type.decoding, scored.outputs, test, labels)
-    evaluation["notes"] = model_notes(evaluation, answer)
     models = {**({"before": base.model} if base else {}), "after": predictor.model}
-    evaluation["answers"] = scorer.compare_answers(models, predictor.tokenizer, test, evaluate)
-    write_json(evaluation_report, evaluation)
+    EvaluationReport(
+        split="test",
+        rows=len(on_test.outputs),
+        metric=scorer.metric,
+        confidence=evaluate.confidence,
+        metrics=metrics,
+        validation_metrics=scorer.metrics(
+            calibration.decide(on_validation.outputs), on_validation.references, labels
+        ),
+        **asdict(calibration),
+        **vars(details),
+        calibration_notes=calibration_notes(
+            scorer, on_test.outputs, on_test.references, calibration
+        ),
+        slices=judged_slices,
+        behaviour=behaviour,
+        baseline=baseline,
+        notes=model_notes(scorer.metric, metrics, len(on_test.outputs), baseline, answer),
+        answers=scorer.compare_answers(models, predictor.tokenizer, test, evaluate),
+    ).write(evaluation_report)
     report(4, {"progress": 1.0})
 
 
-def _score(
+def _details(
     scored: ScoredTest,
     validation: SplitOutputs,
     test: SplitOutputs,
     calibration: Calibration,
     out_of_scope: str | None,
-) -> dict[str, Any]:
-    """Metrics and details of the outputs, as trained and calibrated."""
+) -> Details:
+    """Details of the outputs, as trained and calibrated."""
     scorer, labels = scored.problem.scoring, scored.labels
     thresholds, validation_thresholds = (
         scorer.threshold_details(split.outputs, split.references, labels, calibration, out_of_scope)
         for split in (test, validation)
     )
     details = scorer.details(scored.outputs, scored.references, labels) | thresholds
-    return {
-        "split": "test",
-        "rows": len(test.outputs),
-        "metric": scorer.metric,
-        "confidence": scored.resampling.confidence,
-        "metrics": scored.intervals(),
-        "validation_metrics": scorer.metrics(
-            calibration.decide(validation.outputs), validation.references, labels
-        ),
-        **asdict(calibration),
-        "details": details,
-        "validation_thresholds": validation_thresholds,
-        "calibrated": calibrate_outputs(
-            scored, test.outputs, calibration, details, set(thresholds)
-        ),
-        "calibration_notes": calibration_notes(scorer, test.outputs, test.references, calibration),
-    }
+    calibrated = calibrate_outputs(scored, test.outputs, calibration, details, set(thresholds))
+    return Details(details, validation_thresholds, calibrated)
 
 
 class TorchPredictor:
@@ -201,11 +206,11 @@ class TorchPredictor:
         encoder: Encoder,
         labels: Sequence[str],
         tokens: Path,
-        model: PreTrainedModel,
         device: str,
+        model: PreTrainedModel,
     ) -> None:
         info = TokensInfo.read(tokens)
-        self.encoder, self.labels, self.device = encoder, labels, device
+        self.encoder, self.labels, self.tokens, self.device = encoder, labels, tokens, device
         self.pad_token_id = info.pad_token_id
         self.tokenizer = load_tokenizer(tokens / "tokenizer", info.max_length)
         self.model = model.to(device).eval()  # type: ignore[arg-type]  # decorator hides self
@@ -232,6 +237,14 @@ class TorchPredictor:
             )
         self.known.update(zip(_keys(features), outputs, strict=True))
         return outputs
+
+    def outputs_of_split(
+        self, split: str, report: Report, progress: tuple[float, float]
+    ) -> SplitOutputs:
+        """Outputs of a tokenized split."""
+        features = read_features(self.tokens / f"{split}.arrow")
+        outputs = self.outputs(features, report, progress)
+        return SplitOutputs(features, outputs, self.encoder.references(features))
 
     def outputs_of_rows(
         self, row_sets: Sequence[Columns], report: Report, progress: tuple[float, float]
@@ -306,39 +319,37 @@ def calibrate_outputs(
     }
 
 
-def judge_slice(scored: ScoredTest, group: Slice, min_rows: int) -> dict[str, Any]:
+def judge_slice(scored: ScoredTest, group: Slice, min_rows: int) -> SliceReport:
     """Metrics of one slice; a slice of fewer than `min_rows` rows is only counted."""
-    entry = {
-        "column": group.column,
-        "value": group.value,
-        "rows": len(group.rows),
-        "metrics": {},
-        "judged": len(group.rows) >= min_rows,
-    }
-    if entry["judged"]:
-        intervals = scored.intervals(group.rows)
+    judged, metrics = len(group.rows) >= min_rows, {}
+    if judged:
         by_label = group.column == scored.problem.rows.label_column
         names = scored.problem.scoring.label_metrics if by_label else None
-        entry["metrics"] = {
-            name: interval for name, interval in intervals.items() if names is None or name in names
+        metrics = {
+            name: interval
+            for name, interval in scored.intervals(group.rows).items()
+            if names is None or name in names
         }
-    return entry
+    return SliceReport(
+        column=group.column,
+        value=group.value,
+        rows=len(group.rows),
+        metrics=metrics,
+        judged=judged,
+    )
 
 
-def compare_baseline(scored: ScoredTest, outputs: Floats) -> dict[str, Any]:
+def compare_baseline(scored: ScoredTest, outputs: Floats) -> BaselineReport:
     """Metrics of the baseline's outputs, and the model's lead over it."""
-    problem = scored.problem
-    pair = (scored.outputs, outputs)
-    return {
-        "name": problem.scoring.baseline_name,
-        "metrics": scored.intervals(outputs=outputs),
-        "difference": {
-            "metric": problem.scoring.metric,
-            **difference_interval(
-                problem.scoring, pair, scored.references, scored.labels, scored.resampling
-            ),
-        },
-    }
+    scorer = scored.problem.scoring
+    difference = difference_interval(
+        scorer, (scored.outputs, outputs), scored.references, scored.labels, scored.resampling
+    )
+    return BaselineReport(
+        name=scorer.baseline_name,
+        metrics=scored.intervals(outputs=outputs),
+        difference=MetricDifference(metric=scorer.metric, **difference),
+    )
 
 
 def _slices(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import ParamsError, did_you_mean
-from tasks.core.files import sha256_file, sha256_json, write_json
+from tasks.core.files import sha256_file, sha256_json
 from tasks.core.memory import peak_memory_mb
 from tasks.core.progress import Report
 from tasks.core.seeds import seed_everything
@@ -19,21 +19,23 @@ from tasks.encoding.token_files import TokensInfo, load_tokenizer, read_features
 from tasks.params.finetuning import FinetuneParams
 from tasks.params.schema import BaseModelParams
 from tasks.problems import Problem, load_problem
+from tasks.reports.stage_reports import StartReport, TrainingReport
 from tasks.training.inputs import TrainingInputs, TrainingState
-from tasks.training.loop import BEST, Trainer, prepare_work_dir
+from tasks.training.loop import Trainer
 from tasks.training.methods.adapter_files import AdapterFacts, load_adapter, save_adapter
 from tasks.training.methods.checkpoints import ADAPTER, save_checkpoint, take_additions
 from tasks.training.methods.compatibility import check_positions
 from tasks.training.methods.registry import apply_method
+from tasks.training.methods.tuning import Tuning
 from tasks.training.networks.architecture import untrained_parameters
 from tasks.training.networks.device import pick_device
 from tasks.training.networks.label_transfer import carry_over, checkpoint_labels, output_labels
 from tasks.training.networks.weights import load_trained
 from tasks.training.replay import replayed_rows
+from tasks.training.resume_point import BEST, prepare_work_dir
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from torch import nn
     from transformers import PreTrainedModel
 
     from tasks.core.arrays import Floats
@@ -56,7 +58,7 @@ def finetune_model(
     work: Path,
     report: Report,
 ) -> None:
-    """Write the checkpoint with the tokenizer's files beside it, and the learning curves.
+    """Write the checkpoint with the tokenizer's files beside it, and a TrainingReport.
 
     training/methods/checkpoints.py describes the checkpoint.
     start   the `checkpoint` to continue from and the `tokens` it was trained on; None: base model
@@ -78,8 +80,7 @@ def finetune_model(
     _check_metric(problem_type, finetune.early_stopping_metric or problem_type.scoring.metric)
     seed_everything(seed)
     model = problem_type.objective.load_model(base, labels, finetune.dropout)
-    train = read_tokens(tokens / "train.arrow")
-    origin = None
+    train, origin = read_tokens(tokens / "train.arrow"), None
     if start is not None:
         _check_tokenizer(tokens, start)
         train, origin = _continue(model, train, start, problem_type, finetune, seed)
@@ -88,7 +89,6 @@ def finetune_model(
     if finetune.gradient_checkpointing:
         # reentrant checkpointing passes no gradients to layers above frozen embeddings
         model.activation_checkpointing_enable({"use_reentrant": False})
-    validation = read_features(tokens / "validation.arrow")
     weights = _class_weights(problem_type, train, labels, finetune)
     if start is None:
         problem_type.objective.start_head(untrained_parameters(model, base), train, weights)
@@ -98,7 +98,7 @@ def finetune_model(
         problem_type.scoring,
         labels,
         train,
-        validation,
+        read_features(tokens / "validation.arrow"),
         info.pad_token_id,
         finetune,
         weights,
@@ -106,36 +106,77 @@ def finetune_model(
         device,
         work,
     )
-    tuning = apply_method(model, base, finetune, inputs.total_steps)
-    trained_on = base_sha256 if origin is None else origin["checkpoint_sha256"]
+    trained_on = origin.checkpoint_sha256 if origin else base_sha256
     facts = AdapterFacts.of_run(trained_on, base_model.path, problem, labels, finetune)
+    tuning = apply_method(model, base, finetune, inputs.total_steps)
     if adapter:
         load_adapter(tuning.model, adapter, facts)
     if start is not None:
         take_additions(tuning, start / "checkpoint", facts)
-    counts = _parameter_counts(tuning.model)
+    run = _train(tuning, inputs, report)
+    _write_checkpoint(tuning, inputs, facts, tokens, checkpoint)
+    run.report(base_sha256, base_files, origin).write(training_report)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run of training, this process's seconds of it, and (all, trained) parameters."""
+
+    trainer: Trainer
+    progress: TrainingState
+    seconds: float
+    parameters: tuple[int, int]
+
+    def report(
+        self, base_sha256: str, base_files: dict[str, str], start: StartReport | None
+    ) -> TrainingReport:
+        """The run's report."""
+        progress, trainer, inputs = self.progress, self.trainer, self.trainer.inputs
+        epochs = (progress.step + 1 - trainer.first_step) / trainer.steps_per_epoch
+        return TrainingReport(
+            curve=progress.curve,
+            evaluations=progress.evaluations,
+            best_step=progress.best_step,
+            stopped_early=progress.stopped_early,
+            steps=progress.step,
+            total_steps=trainer.total_steps,
+            accumulation=progress.accumulation,
+            out_of_memory=progress.out_of_memory,
+            device=inputs.device,
+            base_sha256=base_sha256,
+            base_files=base_files,
+            start=start,
+            method=inputs.params.method,
+            seconds=round(self.seconds, 1),
+            seconds_per_epoch=round(self.seconds / epochs, 2) if epochs else None,
+            peak_memory_mb=peak_memory_mb(inputs.device),
+            parameters=self.parameters[0],
+            trained_parameters=self.parameters[1],
+        )
+
+
+def _train(tuning: Tuning, inputs: TrainingInputs, report: Report) -> FinishedRun:
+    sizes = [(weight.numel(), weight.requires_grad) for weight in tuning.model.parameters()]
+    parameters = (
+        sum(size for size, _ in sizes),
+        sum(size for size, is_trained in sizes if is_trained),
+    )
     trainer = Trainer(tuning, inputs, report)
     started = time.perf_counter()
     progress = trainer.run()
-    seconds = time.perf_counter() - started
+    return FinishedRun(trainer, progress, time.perf_counter() - started, parameters)
 
-    load_trained(tuning.model, work / BEST)
-    if finetune.adds:
+
+def _write_checkpoint(
+    tuning: Tuning, inputs: TrainingInputs, facts: AdapterFacts, tokens: Path, checkpoint: Path
+) -> None:
+    """Write the best weights, with the tokenizer's files beside them."""
+    load_trained(tuning.model, inputs.work / BEST)
+    if inputs.params.adds:
         save_adapter(tuning.model, checkpoint / ADAPTER, facts)
     save_checkpoint(tuning, checkpoint)
     # with a tokenizer the checkpoint can itself serve as a base model
     shutil.copytree(tokens / "tokenizer", checkpoint, dirs_exist_ok=True)
-    origins = {
-        "device": device,
-        "base_sha256": base_sha256,
-        "base_files": base_files,
-        "start": origin,
-        "method": finetune.method,
-    }
-    write_json(
-        training_report,
-        {**_curves(trainer, progress), **origins, **_costs(trainer, progress, seconds), **counts},
-    )
 
 
 def _contents(tokens: Path, start: Path | None, adapter: Path | None) -> dict[str, Any]:
@@ -155,37 +196,6 @@ def _class_weights(
         return None
     references = problem.encoding.references(train.select(["references"]).to_pydict())
     return problem.objective.class_weights(references, labels, finetune.class_weights)
-
-
-def _curves(trainer: Trainer, progress: TrainingState) -> dict[str, Any]:
-    return {
-        "curve": progress.curve,
-        "evaluations": progress.evaluations,
-        "best_step": progress.best_step,
-        "stopped_early": progress.stopped_early,
-        "steps": progress.step,
-        "total_steps": trainer.total_steps,
-        "accumulation": progress.accumulation,
-        "out_of_memory": progress.out_of_memory,
-    }
-
-
-def _costs(trainer: Trainer, progress: TrainingState, seconds: float) -> dict[str, float | None]:
-    """Time and memory of this process only: a resumed run did not train all epochs itself."""
-    epochs = (progress.step + 1 - trainer.first_step) / trainer.steps_per_epoch
-    return {
-        "seconds": round(seconds, 1),
-        "seconds_per_epoch": round(seconds / epochs, 2) if epochs else None,
-        "peak_memory_mb": peak_memory_mb(trainer.inputs.device),
-    }
-
-
-def _parameter_counts(model: nn.Module) -> dict[str, int]:
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return {
-        "parameters": sum(size for size, _ in sizes),
-        "trained_parameters": sum(size for size, trained in sizes if trained),
-    }
 
 
 def _hashes(directory: Path) -> list[str]:
@@ -220,8 +230,8 @@ def _continue(
     problem: Problem,
     finetune: FinetuneParams,
     seed: int,
-) -> tuple[pa.Table, dict[str, Any]]:
-    """Load the start's weights; (rows to train on, `start` entry of the training report)."""
+) -> tuple[pa.Table, StartReport]:
+    """Load the start's weights; (rows to train on, `start` of the training report)."""
     old_labels = problem.objective.labels_of(checkpoint_labels(start / "checkpoint"))
     carried = carry_over(
         model, problem.objective.load_model(start / "checkpoint", old_labels, finetune.dropout)
@@ -230,8 +240,8 @@ def _continue(
     renumbered = [new_labels.index(label) if label in new_labels else None for label in old_labels]
     old_train = read_tokens(start / "tokens" / "train.arrow")
     rows, counts = replayed_rows(train, old_train, renumbered, finetune.replay_share, seed)
-    return rows, {
-        "checkpoint_sha256": weights_sha256(start / "checkpoint"),
-        "labels": asdict(carried),
-        "rows": asdict(counts),
-    }
+    return rows, StartReport(
+        checkpoint_sha256=weights_sha256(start / "checkpoint"),
+        labels=asdict(carried),
+        rows=asdict(counts),
+    )

@@ -26,6 +26,7 @@ from tasks.lifecycle.registry import (
 )
 from tasks.params.schema import Params
 from tasks.problems import load_problem
+from tasks.reports.stage_reports import EvaluationReport, TrainingReport, VerificationReport
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -113,7 +114,7 @@ def _log_run(
     )
     metrics = [Metric(name, value, 0, 0) for name, value in _headline(root).items()]
     if "loss" not in logged.metrics:  # restored from the cache, so the curves were not logged live
-        metrics += _curves(read_json(root / "reports" / "training.json"))
+        metrics += _curves(TrainingReport.read(root / "reports" / "training.json"))
     for start in range(0, len(metrics), 1000):
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
     for path in ("reports", "params.yaml", "dvc.lock", "dvc.yaml"):
@@ -129,24 +130,25 @@ def _headline(root: Path) -> dict[str, float]:
         for name, value in read_json(root / "reports" / "metrics.json").items()
         if isinstance(value, int | float)
     }
-    for name, interval in read_json(root / "reports" / "verification.json")["test_metrics"].items():
+    verification = VerificationReport.read(root / "reports" / "verification.json")
+    for name, interval in verification.test_metrics.items():
         numbers |= {f"test_{name}_low": interval["low"], f"test_{name}_high": interval["high"]}
-    evaluation = read_json(root / "reports" / "evaluation.json")
-    if baseline := evaluation["baseline"]:
+    evaluation = EvaluationReport.read(root / "reports" / "evaluation.json")
+    if baseline := evaluation.baseline:
         numbers |= {
-            f"plain_{name}": interval["value"] for name, interval in baseline["metrics"].items()
+            f"plain_{name}": interval["value"] for name, interval in baseline.metrics.items()
         }
-    answers = evaluation["answers"] or {"metrics": {}}
+    answers = evaluation.answers or {"metrics": {}}
     for when, metrics in answers["metrics"].items():
         numbers |= {f"answers_{when}_{name}": value for name, value in metrics.items()}
     return numbers
 
 
-def _curves(training: Mapping[str, Any]) -> list[Any]:
+def _curves(training: TrainingReport) -> list[Any]:
     from mlflow.entities import Metric
 
-    points = [(point, "") for point in training["curve"]] + [
-        (point, "validation_") for point in training["evaluations"]
+    points = [(point, "") for point in training.curve] + [
+        (point, "validation_") for point in training.evaluations
     ]
     return [
         Metric(name if name == "epoch" else prefix + name, value, 0, int(point["step"]))

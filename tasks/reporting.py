@@ -15,6 +15,7 @@ from tasks.encoding.token_files import TokensInfo, read_tokens, token_lengths
 from tasks.problems import load_problem
 from tasks.reports.page import Plot, render_page
 from tasks.reports.plots import (
+    RecipePoint,
     counts_figure,
     learning_figure,
     lengths_figure,
@@ -22,6 +23,12 @@ from tasks.reports.plots import (
     recipes_figure,
     slices_figure,
     to_svg,
+)
+from tasks.reports.stage_reports import (
+    EvaluationReport,
+    TrainingReport,
+    ValidationReport,
+    VerificationReport,
 )
 
 if TYPE_CHECKING:
@@ -44,10 +51,10 @@ def write_report(
 ) -> None:
     """Write the page from the earlier stages' reports; equal reports give equal bytes."""
     problem_type = load_problem(problem)
-    validation, split = read_json(validation_report), read_json(splits / "split.json")
-    training, evaluation, verification = map(
-        read_json, (training_report, evaluation_report, verification_report)
-    )
+    split = read_json(splits / "split.json")
+    training = TrainingReport.read(training_report)
+    evaluation = EvaluationReport.read(evaluation_report)
+    verification = VerificationReport.read(verification_report)
     info = TokensInfo.read(tokens)
     report(1, {"progress": 0.2})
     lengths = token_lengths(read_tokens(tokens / "train.arrow"))
@@ -60,7 +67,7 @@ def write_report(
             "model_name": model_name,
             "problem": problem_type,
             "labels": labels,
-            "validation": validation,
+            "validation": ValidationReport.read(validation_report),
             "account": Account.read(splits).plain(),
             "split": split,
             "tokens": info,
@@ -81,9 +88,9 @@ def write_report(
     report(2, {"progress": 1.0})
 
 
-def learning_plots(training: Mapping[str, Any], problem: Problem) -> Iterator[Plot]:
+def learning_plots(training: TrainingReport, problem: Problem) -> Iterator[Plot]:
     """Loss and validation metric over the steps; nothing for a run that took no step."""
-    curve, evaluations = training["curve"], training["evaluations"]
+    curve, evaluations = training.curve, training.evaluations
     if curve and evaluations:
         first, last, metric = curve[0], curve[-1], problem.scoring.metric
         alt = (
@@ -94,44 +101,46 @@ def learning_plots(training: Mapping[str, Any], problem: Problem) -> Iterator[Pl
         yield Plot(alt, to_svg(learning_figure(curve, evaluations, metric)))
 
 
-def problem_plots(problem: Problem, evaluation: Mapping[str, Any]) -> Iterator[Plot]:
+def problem_plots(problem: Problem, evaluation: EvaluationReport) -> Iterator[Plot]:
     """Plots that the problem type draws of its evaluation details."""
     for title, figure in problem.figures(evaluation).items():
         alt = f"{title} of the test split; the tables hold its numbers."
         yield Plot(alt, to_svg(figure), title)
 
 
-def slice_plots(problem: Problem, evaluation: Mapping[str, Any]) -> Iterator[Plot]:
+def slice_plots(problem: Problem, evaluation: EvaluationReport) -> Iterator[Plot]:
     """One plot per column that has judged slices."""
-    judged = [entry for entry in evaluation["slices"] if entry["judged"]]
-    for column in dict.fromkeys(entry["column"] for entry in judged):
-        slices = [entry for entry in judged if entry["column"] == column]
-        measured = slices[0]["metrics"]
+    judged = [entry for entry in evaluation.slices if entry.judged]
+    for column in dict.fromkeys(entry.column for entry in judged):
+        slices = [entry for entry in judged if entry.column == column]
+        measured = slices[0].metrics
         metric = (
             problem.scoring.metric if problem.scoring.metric in measured else next(iter(measured))
         )
-        lowest = min(slices, key=lambda entry: entry["metrics"][metric]["value"])
+        lowest = min(slices, key=lambda entry: entry.metrics[metric]["value"])
         alt = (
-            f"{metric_title(metric)} by {column} with intervals; lowest is {lowest['value']} "
-            f"at {lowest['metrics'][metric]['value']:.3f}."
+            f"{metric_title(metric)} by {column} with intervals; lowest is {lowest.value} "
+            f"at {lowest.metrics[metric]['value']:.3f}."
         )
-        overall = evaluation["metrics"].get(metric)
+        overall = evaluation.metrics.get(metric)
         yield Plot(alt, to_svg(slices_figure(column, slices, metric, overall)))
 
 
-def recipe_plots(verification: Mapping[str, Any]) -> Iterator[Plot]:
+def recipe_plots(verification: VerificationReport) -> Iterator[Plot]:
     """Metric against latency, for PyTorch and every candidate that could be measured."""
-    measured = [
-        {"name": entry["recipe"], "ships": entry["recipe"] == verification["shipped"], **entry}
-        for entry in verification["candidates"]
-        if entry["metric"] is not None
+    checkpoint = verification.checkpoint
+    points = [
+        RecipePoint("PyTorch", checkpoint.metric, checkpoint.latency_ms_p50, checkpoint.size_bytes)
     ]
-    points = [{"name": "PyTorch", "ships": False, **verification["checkpoint"]}, *measured]
+    for entry in verification.candidates:
+        if entry.metric is None or entry.latency_ms_p50 is None or entry.size_bytes is None:
+            continue
+        measured = entry.metric, entry.latency_ms_p50, entry.size_bytes
+        points.append(RecipePoint(entry.recipe, *measured, entry.recipe == verification.shipped))
     spread = ", ".join(
-        f"{point['name']} {point['metric']:.3f} at {point['latency_ms_p50']:.1f} ms"
-        for point in points
+        f"{point.name} {point.metric:.3f} at {point.latency_ms_p50:.1f} ms" for point in points
     )
-    svg = to_svg(recipes_figure(points, verification["metric"]))
+    svg = to_svg(recipes_figure(points, verification.metric))
     yield Plot(f"Validation metric against latency: {spread}.", svg)
 
 

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.core.errors import DataError, ParamsError, did_you_mean
-from tasks.core.files import write_json, write_jsonl, write_text
+from tasks.core.files import write_jsonl, write_text
 from tasks.core.progress import Report
 from tasks.data.quality.checks import Check, general_checks, own_check
 from tasks.data.quality.data_docs import render_page
@@ -38,6 +37,7 @@ from tasks.data.tables.quarantine import say_place
 from tasks.data.tables.row_store import RowStore
 from tasks.params.schema import ValidateParams
 from tasks.problems import Problem, load_problem
+from tasks.reports.stage_reports import CheckReport, ValidationReport
 
 
 def validate_rows(
@@ -78,13 +78,18 @@ def validate_rows(
     off = sorted(name for name, action in validate.actions.items() if action == "off")
     entries = [describe(outcome, judged) for outcome in outcomes]
     columns = [*problem_type.rows.columns, *problem_type.rows.derived]
-    write_json(validation_report, {
-        "rows_in": len(rows), "rows_out": kept, "quarantined": len(rows) - kept,
-        "account": account.plain(), "checks": entries, "off": off,
-        "profile": profile(valid / "rows.parquet", texts, label, columns),
-    })  # fmt: skip
+    result = ValidationReport(
+        rows_in=len(rows),
+        rows_out=kept,
+        quarantined=len(rows) - kept,
+        account=account.plain(),
+        checks=entries,
+        off=off,
+        profile=profile(valid / "rows.parquet", texts, label, columns),
+    )
+    result.write(validation_report)
     write_text(data_docs / "index.html", render_page(outcomes, len(rows)))
-    _raise_failures(entries, judged, account, valid, validation_report)
+    _raise_failures(result.failed, judged, account, valid, validation_report)
     report(6, {"progress": 1.0, "rows": kept, "quarantined": len(rows) - kept})
 
 
@@ -135,21 +140,21 @@ def resolve_checks(
     return checks
 
 
-def describe(outcome: Outcome, judged: CheckedRows) -> dict[str, Any]:
+def describe(outcome: Outcome, judged: CheckedRows) -> CheckReport:
     """A check's entry in the report."""
     check, count = outcome.check, len(outcome.missed)
-    return {
-        "name": check.name,
-        "type": check.type,
-        "action": check.action,
-        "success": outcome.success,
-        "message": _message(outcome),
-        "judged": outcome.judged,
-        "unexpected": count,
-        "share": round(count / outcome.judged, 6),
-        "observed": outcome.observed,
-        "examples": judged.examples(outcome),
-    }
+    return CheckReport(
+        name=check.name,
+        type=check.type,
+        action=check.action,
+        success=outcome.success,
+        message=_message(outcome),
+        judged=outcome.judged,
+        unexpected=count,
+        share=round(count / outcome.judged, 6),
+        observed=outcome.observed,
+        examples=judged.examples(outcome),
+    )
 
 
 def _message(outcome: Outcome) -> str:
@@ -170,7 +175,7 @@ def _message(outcome: Outcome) -> str:
 
 
 def _raise_failures(
-    entries: Sequence[Mapping[str, Any]],
+    failed: Sequence[CheckReport],
     judged: CheckedRows,
     account: Account,
     valid: Path,
@@ -178,16 +183,16 @@ def _raise_failures(
 ) -> None:
     """Raise one DataError for all failures.
 
-    It lists what was quarantined and why, then the failed checks whose action is `error`, each
-    with its first rows.
+    It lists what was quarantined and why, then the failed checks, each with its first rows.
+
+    failed  those whose action is `error`
     """
-    failed = [entry for entry in entries if entry["action"] == "error" and not entry["success"]]
-    lines = [f"  {entry['name']}: {entry['message']}{_say_rows(entry, judged)}" for entry in failed]
+    lines = [f"  {check.name}: {check.message}{_say_rows(check, judged)}" for check in failed]
     if not account.used:
         lines.append(f"  no row is left: all {account.held} were set aside")
     if not lines:
         return
-    names = {entry["name"] for entry in failed}
+    names = {check.name for check in failed}
     write_jsonl(
         valid / "failed.jsonl",
         judged.missing([outcome for outcome in judged.outcomes if outcome.check.name in names]),
@@ -201,12 +206,12 @@ def _raise_failures(
     )
 
 
-def _say_rows(entry: Mapping[str, Any], judged: CheckedRows) -> str:
+def _say_rows(check: CheckReport, judged: CheckedRows) -> str:
     """First rows that fail a check, as ': 'neutrl' (a.csv line 3, a.csv line 9) Did you mean…'."""
-    outcome = next(outcome for outcome in judged.outcomes if outcome.check.name == entry["name"])
+    outcome = next(outcome for outcome in judged.outcomes if outcome.check.name == check.name)
     known = [str(value) for value in outcome.check.kwargs.get("value_set", ())]
     by_value: dict[str, list[str]] = {}
-    for example in entry["examples"]:  # of a list of labels, `found` is the unknown one
+    for example in check.examples:  # of a list of labels, `found` is the unknown one
         value = str(example["found"] if known else example["excerpt"])
         by_value.setdefault(value, []).append(say_place(example))
     phrases = []

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.core.arrays import Array, Features, Floats, Indices
+from tasks.core.arrays import Features, Floats, Indices
 from tasks.core.errors import ExportError
 from tasks.core.files import read_json, write_json
 from tasks.core.progress import Report
@@ -28,10 +28,17 @@ from tasks.core.ragged import stack_rows
 from tasks.data.sources.base_models import weight_files
 from tasks.encoding.encoder import OUTPUT_NAME
 from tasks.encoding.token_files import TokensInfo, read_features
+from tasks.inference.calibration import Calibration
 from tasks.inference.predictor import Predictor
 from tasks.inference.session import OnnxModel, physical_cores, take_rows
 from tasks.params.schema import VerifyParams
 from tasks.problems import Problem, load_problem
+from tasks.reports.stage_reports import (
+    CandidateReport,
+    CheckpointReport,
+    Interval,
+    VerificationReport,
+)
 from tasks.scoring.calibration_notes import calibration_notes
 from tasks.scoring.statistics.bootstrap import Resampling, metric_intervals
 from tasks.shipping.bundle_writer import assemble_bundle, seal_bundle
@@ -69,13 +76,19 @@ def verify_candidates(
     seed: int,
     report: Report,
 ) -> None:
-    """Write the bundle that ships, the report on all candidates, and the bundle's flat metrics.
+    """Write the bundle that ships, a VerificationReport, and the bundle's flat metrics.
 
     Raises ExportError if fp32 ONNX or PyTorch itself cannot be measured, or if a process is killed
     from outside.
     """
     problem_type = load_problem(problem)
+    scorer = problem_type.scoring
     references = problem_type.encoding.references(read_features(tokens / "validation.arrow"))
+
+    def calibrate(variant: Variant) -> Calibration:
+        assert variant.outputs is not None
+        return scorer.fit_calibration(variant.outputs, references, labels, out_of_scope)
+
     rows = _timing_rows(len(references), verify.timing_rows, seed)
     threads = verify.threads or physical_cores()
     setting = {
@@ -89,66 +102,55 @@ def verify_candidates(
     with Workbench("tasks.verification", setting, rows) as bench:
         bench.start([torch, *others[:2]])
         _examine_references(bench, torch, others[0])
-        assert torch.outputs is not None
-        thresholds = problem_type.scoring.fit_calibration(
-            torch.outputs, references, labels, out_of_scope
-        )
-        judge = RecipeJudge(
-            problem_type.scoring, references, labels, verify, rows, torch, thresholds
-        )
+        judge = RecipeJudge(scorer, references, labels, verify, rows, torch, calibrate(torch))
         judged = _judge_in_order(bench, judge, others, report)
         examined = [torch, *(variant for variant in others if variant.outputs is not None)]
         bench.time(
             examined, lambda share: report(len(others) + 1, {"progress": 0.6 + 0.35 * share})
         )
-    _add_speed(judged, others)
-    shipped, reason = choose_recipe(judged, problem_type.scoring.metric, verify)
+    judged = _with_speed(judged, others)
+    shipped, reason = choose_recipe(judged, scorer.metric, verify)
     chosen = next(variant for variant in others if variant.name == shipped)
-    assert chosen.outputs is not None
-    calibration = problem_type.scoring.fit_calibration(
-        chosen.outputs, references, labels, out_of_scope
-    )
+    calibration = calibrate(chosen)
     assemble_bundle(
         bundle, chosen.model, tokens, checkpoint,
         problem=problem, labels=labels, recipe=shipped,
         calibration=calibration, threads=verify.threads,
     )  # fmt: skip
-    outputs, test_references = _test_outputs(bundle, problem_type, tokens / "test.arrow")
-    test_metrics = metric_intervals(
-        problem_type.scoring,
-        calibration.apply(outputs),
-        test_references,
-        labels,
-        Resampling(seed=seed),
+    tested = _test_bundle(bundle, problem_type, tokens / "test.arrow", labels, calibration, seed)
+    seal_bundle(bundle, {name: interval["value"] for name, interval in tested.metrics.items()})
+    verification = VerificationReport(
+        checkpoint=CheckpointReport(
+            metric=judge.metric(torch), size_bytes=torch.size_bytes, **torch.speed().model_dump()
+        ),
+        metric=scorer.metric,
+        candidates=judged,
+        shipped=shipped,
+        reason=reason,
+        notes=[*tested.notes, *speed_notes(shipped, chosen.speedup_over(others[0]))],
+        **asdict(calibration),
+        test_metrics=tested.metrics,
+        rows={"validation": len(references), "test": tested.rows, "timing": torch.timings.rows},
+        threads=threads,
     )
-    seal_bundle(bundle, {name: interval["value"] for name, interval in test_metrics.items()})
-    notes = calibration_notes(problem_type.scoring, outputs, test_references, calibration)
-    rows_used = {"validation": len(references), "test": len(outputs), "timing": torch.timings.rows}
-    verification = {
-        "checkpoint": {
-            "metric": judge.metric(torch), "size_bytes": torch.size_bytes, **torch.speed(),
-        },
-        "metric": problem_type.scoring.metric,
-        "candidates": judged, "shipped": shipped, "reason": reason,
-        "notes": [*notes, *speed_notes(shipped, chosen.speedup_over(others[0]))],
-        **asdict(calibration), "test_metrics": test_metrics, "rows": rows_used, "threads": threads,
-    }  # fmt: skip
-    write_json(verification_report, verification)
+    verification.write(verification_report)
     write_json(metrics, _flat_metrics(verification))
 
 
-def _flat_metrics(verification: Mapping[str, Any]) -> dict[str, Any]:
+def _flat_metrics(verification: VerificationReport) -> dict[str, Any]:
     """The shipped bundle's metrics, one value per name, for `dvc metrics show`."""
-    recipe, test_metrics = verification["shipped"], verification["test_metrics"]
-    shipped = next(entry for entry in verification["candidates"] if entry["recipe"] == recipe)
+    shipped = verification.shipped_candidate
+    assert shipped.size_bytes is not None
+    assert shipped.speedup is not None
     names = ("latency_ms_p50", "latency_ms_p95", "throughput", "tokens_per_second")
+    speed = {name: getattr(shipped, name) for name in names}
     return {
-        **{name: interval["value"] for name, interval in test_metrics.items()},
-        "size_mb": round(shipped["size_bytes"] / 1e6, 3),
-        **{name: shipped[name] for name in names if name in shipped},
-        "speedup": shipped["speedup"]["value"],
-        "temperature": verification["temperature"],
-        "recipe": recipe,
+        **{name: interval["value"] for name, interval in verification.test_metrics.items()},
+        "size_mb": round(shipped.size_bytes / 1e6, 3),
+        **{name: value for name, value in speed.items() if value is not None},
+        "speedup": shipped.speedup["value"],
+        "temperature": verification.temperature,
+        "recipe": shipped.recipe,
     }
 
 
@@ -179,9 +181,9 @@ def _examine_references(bench: Workbench, *variants: Variant) -> None:
 
 def _judge_in_order(
     bench: Workbench, judge: RecipeJudge, variants: list[Variant], report: Report
-) -> list[dict[str, Any]]:
+) -> list[CandidateReport]:
     """Verdicts in order; recipes after the first that passes are examined only if `examine_all`."""
-    judged: list[dict[str, Any]] = []
+    judged: list[CandidateReport] = []
     for done, variant in enumerate(variants, 1):
         needed = judge.verify.examine_all or first_passing(judged) is None
         if needed and variant.outputs is None and not variant.failure:
@@ -191,17 +193,45 @@ def _judge_in_order(
     return judged
 
 
-def _add_speed(judged: list[dict[str, Any]], variants: list[Variant]) -> None:
+def _with_speed(
+    judged: Sequence[CandidateReport], variants: Sequence[Variant]
+) -> list[CandidateReport]:
+    """The entries with the speed of those that were examined."""
+    entries = []
     for entry, variant in zip(judged, variants, strict=True):
+        speed: dict[str, Any] = {}
         if variant.outputs is not None:
-            entry |= {**variant.speed(), "speedup": variant.speedup_over(variants[0]).as_dict()}
+            speedup = variant.speedup_over(variants[0]).as_dict()
+            speed = variant.speed().model_dump() | {"speedup": speedup}
+        entries.append(entry.model_copy(update=speed))
+    return entries
 
 
-def _test_outputs(bundle: Path, problem: Problem, test: Path) -> tuple[Floats, Array]:
-    """The finished bundle's outputs on the test rows, before calibration, and the references."""
+@dataclass(frozen=True)
+class TestedBundle:
+    """The finished bundle on the test split; `notes` are caveats about its calibration."""
+
+    rows: int
+    metrics: dict[str, Interval]
+    notes: list[str]
+
+
+def _test_bundle(
+    bundle: Path,
+    problem: Problem,
+    test: Path,
+    labels: tuple[str, ...],
+    calibration: Calibration,
+    seed: int,
+) -> TestedBundle:
     features = read_features(test)
-    return Predictor(bundle, problem).outputs_of_features(features), problem.encoding.references(
-        features
+    outputs = Predictor(bundle, problem).outputs_of_features(features)
+    references = problem.encoding.references(features)
+    calibrated, resampling = calibration.apply(outputs), Resampling(seed=seed)
+    return TestedBundle(
+        len(outputs),
+        metric_intervals(problem.scoring, calibrated, references, labels, resampling),
+        calibration_notes(problem.scoring, outputs, references, calibration),
     )
 
 

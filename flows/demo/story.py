@@ -18,6 +18,7 @@ from flows.demo.material import BAD_LINES, DemoSetup, shuffle_labels, write_rows
 from flows.engine.training_run import TrainResult
 from tasks.core.files import read_json, read_jsonl, write_text
 from tasks.params.workspace import Workspace
+from tasks.reports.stage_reports import VerificationReport
 from tasks.scoring.statistics.paired import format_p_value
 
 MODEL_NAME = "demo"
@@ -158,8 +159,8 @@ def bad_rows(tale: DemoRun) -> Step:
 def first_model(tale: DemoRun) -> Step:
     """The first version has no champion to beat, but must pass the gates on its own quality."""
     run, decision = tale.runs[-1], tale.promote()
-    verified = read_json(tale.workspace.root / "reports" / "verification.json")
-    metric = verified["test_metrics"]["macro_f1"]
+    verified = VerificationReport.read(tale.workspace.root / "reports" / "verification.json")
+    metric = verified.test_metrics["macro_f1"]
     text = [
         f"Version {run.version}, shipped as {run.recipe}: macro F1 {metric['value']:.4f} "
         f"on {tale.story.test} test rows "

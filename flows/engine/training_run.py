@@ -24,6 +24,7 @@ from tasks.data.quality.row_account import Account
 from tasks.inference.bundle import MANIFEST
 from tasks.params.workspace import Workspace
 from tasks.pipeline import STAGES, check_params
+from tasks.reports.stage_reports import EvaluationReport, TrainingReport, VerificationReport
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -200,9 +201,9 @@ class TrainingRun:
             for name, value in read_json(reports / "metrics.json").items()
             if isinstance(value, int | float)
         }
-        evaluation = read_json(reports / "evaluation.json")
+        evaluation = EvaluationReport.read(reports / "evaluation.json")
         outcomes = [self.outcomes[stage.name] for stage in STAGES]
-        verified = read_json(reports / "verification.json")
+        verified = VerificationReport.read(reports / "verification.json")
         cached = not registered.created and all(outcome.state == "cached" for outcome in outcomes)
         return TrainResult(
             state="cached" if cached else "trained",
@@ -210,16 +211,16 @@ class TrainingRun:
             version=registered.version,
             mlflow_run_id=registered.mlflow_run_id,
             content_key=registered.content_key,
-            recipe=str(verified["shipped"]),
+            recipe=verified.shipped,
             metrics=metrics,
-            plain=evaluation["baseline"],
+            plain=evaluation.baseline.model_dump() if evaluation.baseline else None,
             rows=Account.read(self.workspace.root / "data" / "splits").plain(),
-            notes=[*evaluation["notes"], *verified["notes"]],
+            notes=[*evaluation.notes, *verified.notes],
             stages=outcomes,
             ships={
-                "recipe": verified["shipped"],
-                "why": verified["reason"],
-                "candidates": verified["candidates"],
+                "recipe": verified.shipped,
+                "why": verified.reason,
+                "candidates": [entry.model_dump() for entry in verified.candidates],
             },
         )
 
@@ -300,7 +301,7 @@ class TrainingRun:
         state = git_state(self.workspace.root)
         reports = self.workspace.root / "reports"
         params = self._runner.params
-        training = read_json(reports / "training.json")
+        training = TrainingReport.read(reports / "training.json")
         tags: dict[str, Any] = {
             DATA_HASH: lineage.data_hash,
             STAGE_VERSIONS: ", ".join(
@@ -309,11 +310,11 @@ class TrainingRun:
             "ratchet.git_commit": state.commit or "none",
             "ratchet.git_dirty": str(state.dirty or bool(self.overrides)).lower(),
             "ratchet.base_model": params.base_model.path,
-            "ratchet.base_model_sha256": training["base_sha256"],
-            "ratchet.base_model_files_sha256": sha256_json(training["base_files"]),
-            "ratchet.start_sha256": (training["start"] or {}).get("checkpoint_sha256", "none"),
+            "ratchet.base_model_sha256": training.base_sha256,
+            "ratchet.base_model_files_sha256": sha256_json(training.base_files),
+            "ratchet.start_sha256": training.start.checkpoint_sha256 if training.start else "none",
             BUNDLE_SHA256: self._bundle_sha256(),
-            "ratchet.recipe": read_json(reports / "verification.json")["shipped"],
+            "ratchet.recipe": VerificationReport.read(reports / "verification.json").shipped,
             "ratchet.problem": params.problem,
             "ratchet.code_version": own_version(),
         }

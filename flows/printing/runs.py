@@ -12,9 +12,16 @@ from rich.table import Table
 from flows.engine.stage_notes import stage_notes
 from flows.engine.training_run import TrainResult
 from flows.workspaces.guessing import format_columns
-from tasks.core.files import read_json
 from tasks.data.quality.row_account import STAGE_ROWS, Account
 from tasks.params.workspace import Workspace
+from tasks.reports.stage_reports import (
+    BaselineReport,
+    CandidateReport,
+    CheckpointReport,
+    EvaluationReport,
+    Interval,
+    VerificationReport,
+)
 
 if TYPE_CHECKING:
     from flows.workspaces.creation import InitResult
@@ -42,11 +49,11 @@ def print_training(
         )
         _print_rows(result.rows, _quarantines(result.rows))
         return
-    verified = read_json(workspace.root / "reports" / "verification.json")
+    verified = VerificationReport.read(workspace.root / "reports" / "verification.json")
     console.print(f"\n[bold]{result.model} version {result.version}[/bold] (alias challenger)\n")
-    console.print(f"Ships: {verified['reason']}\n")
-    evaluation = read_json(workspace.root / "reports" / "evaluation.json")
-    console.print(_metrics_table(verified["test_metrics"], evaluation["baseline"]))
+    console.print(f"Ships: {verified.reason}\n")
+    evaluation = EvaluationReport.read(workspace.root / "reports" / "evaluation.json")
+    console.print(_metrics_table(verified.test_metrics, evaluation.baseline))
     for note in result.notes:
         console.print(f"[bold yellow]![/] {escape(note)}")
     console.print(_recipes_table(verified))
@@ -156,51 +163,50 @@ def print_workspace(made: InitResult) -> None:
     )
 
 
-def _metrics_table(metrics: dict[str, dict[str, float]], baseline: dict[str, Any] | None) -> Table:
-    columns = ["test metric", "value", "95% interval", *([baseline["name"]] if baseline else [])]
+def _metrics_table(metrics: dict[str, Interval], baseline: BaselineReport | None) -> Table:
+    columns = ["test metric", "value", "95% interval", *([baseline.name] if baseline else [])]
     table = Table(*columns, title="The shipped bundle on the test split", title_justify="left")
     for name, interval in metrics.items():
         cells = [f"{interval['value']:.4f}", f"{interval['low']:.4f} to {interval['high']:.4f}"]
         if baseline:
-            known = name in baseline["metrics"]
-            cells.append(f"{baseline['metrics'][name]['value']:.4f}" if known else "")
+            known = name in baseline.metrics
+            cells.append(f"{baseline.metrics[name]['value']:.4f}" if known else "")
         table.add_row(name, *cells)
     return table
 
 
-def _recipes_table(verified: dict[str, Any]) -> Table:
-    loss = f"{verified['metric']} loss"
-    generation = ["generation"] if "tokens_per_second" in verified["checkpoint"] else []
+def _recipes_table(verified: VerificationReport) -> Table:
+    torch, loss = verified.checkpoint, f"{verified.metric} loss"
+    generation = [] if torch.tokens_per_second is None else ["generation"]
     columns = ("recipe", loss, "agreement", "size", "batch 1 p50", "batch 32", *generation, "")
     table = Table(*columns, title="Recipes, measured on validation", title_justify="left")
-    torch = verified["checkpoint"]
-    table.add_row("PyTorch", "", "", _megabytes(torch["size_bytes"]), *_speed(torch), "")
-    for recipe in verified["candidates"]:
-        if recipe["metric"] is None:
-            table.add_row(recipe["recipe"], *[""] * (5 + len(generation)), recipe["verdict"])
+    table.add_row("PyTorch", "", "", _megabytes(torch.size_bytes), *_speed(torch), "")
+    for recipe in verified.candidates:
+        if recipe.metric is None:
+            table.add_row(recipe.recipe, *[""] * (5 + len(generation)), recipe.verdict)
             continue
         cells = (
-            f"{recipe['metric_loss']:+.4f}",
-            f"{recipe['agreement']:.1%}",
-            _megabytes(recipe["size_bytes"]),
+            f"{recipe.metric_loss:+.4f}",
+            f"{recipe.agreement:.1%}",
+            _megabytes(recipe.size_bytes or 0),
             *_speed(recipe),
         )
-        table.add_row(recipe["recipe"], *cells, recipe["verdict"])
+        table.add_row(recipe.recipe, *cells, recipe.verdict)
     return table
 
 
-def _speed(measured: dict[str, Any]) -> list[str]:
-    speed = [f"{measured['latency_ms_p50']:.1f} ms", f"{measured['throughput']:.0f} rows/s"]
-    if "tokens_per_second" in measured:
-        speed.append(f"{measured['tokens_per_second']:.1f} tokens/s")
+def _speed(measured: CheckpointReport | CandidateReport) -> list[str]:
+    speed = [f"{measured.latency_ms_p50:.1f} ms", f"{measured.throughput:.0f} rows/s"]
+    if measured.tokens_per_second is not None:
+        speed.append(f"{measured.tokens_per_second:.1f} tokens/s")
     return speed
 
 
-def _recipe_notes(verified: dict[str, Any]) -> list[str]:
+def _recipe_notes(verified: VerificationReport) -> list[str]:
     return [
-        f"{recipe['recipe']}: {recipe['reason']}"
-        for recipe in verified["candidates"]
-        if recipe["verdict"] not in ("ships", "passed")
+        f"{recipe.recipe}: {recipe.reason}"
+        for recipe in verified.candidates
+        if recipe.verdict not in ("ships", "passed")
     ]
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+# right after the scheme; a database's password may hold a slash
+_CREDENTIALS = re.compile(r"(?<=://)[^/@:]*(:[^@]*)?@")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 
 
@@ -39,8 +41,8 @@ def is_hub_id(path: str, root: Path | None = None) -> bool:
 
 
 def public_address(url: str) -> str:
-    """The URL without user, password, query and fragment, which may hold secrets."""
+    """The URL without what may be secret: user and password, and the query and fragment of http."""
     if scheme_of(url) not in ("http", "https"):
-        return url
+        return _CREDENTIALS.sub("", url, count=1)
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tasks.lifecycle.evidence import Evidence, Gate, ModelEvidence, shown_better
 from tasks.params.lifecycle import PromotionParams
@@ -101,27 +100,22 @@ def excuse(gate: Gate, why: str, evidence: Evidence, params: PromotionParams) ->
 
 def judge_data(evidence: Evidence) -> Gate:
     """Pass if the training data passed every check whose action is error."""
-    report = evidence.challenger.reports.get("validation")
+    report = evidence.challenger.reports.validation
     if report is None:
         return Gate("data validation", "failed", "the version's run has no validation report")
-    failed = [
-        check["name"]
-        for check in report["checks"]
-        if check["action"] == "error" and not check["success"]
-    ]
-    # reports of earlier releases have no account
-    account = report.get("account", {"held": report["rows_in"], "losses": []})
+    failed = [check.name for check in report.failed]
+    account = report.account or {"held": report.rows_in, "losses": []}
     numbers = {
         "held": account["held"],
-        "rows_in": report["rows_in"],
-        "rows_out": report["rows_out"],
+        "rows_in": report.rows_in,
+        "rows_out": report.rows_out,
         "failed": failed,
     }
     if failed:
         return Gate("data validation", "failed", f"failed checks: {', '.join(failed)}", numbers)
     losses = (f"; {loss['rows']} set aside: {loss['reason']}" for loss in account["losses"][:3])
     reason = (
-        f"{report['rows_out']} of {account['held']} rows passed {len(report['checks'])} checks"
+        f"{report.rows_out} of {account['held']} rows passed {len(report.checks)} checks"
         f"{''.join(losses)}"
     )
     return Gate("data validation", "passed", reason, numbers)
@@ -138,14 +132,14 @@ def judge_answers(evidence: Evidence) -> Gate:
 
 def judge_plain(evidence: Evidence, params: PromotionParams) -> Gate:
     """Fail if shown to be worse than the plain method, by the run's own paired interval."""
-    name, report = "plain method", evidence.challenger.reports.get("evaluation")
+    name, report = "plain method", evidence.challenger.reports.evaluation
     if report is None:
         return Gate(name, "failed", "the version's run has no evaluation report")
-    plain = report["baseline"]
+    plain = report.baseline
     if plain is None:
         reason = "its evaluation did not run the plain method (evaluate.baseline)"
         return Gate(name, "not applicable", reason)
-    difference = Measured.of(plain["difference"])
+    difference = plain.difference
     value, low, high = difference.value, difference.low, difference.high
     relation = "not shown to be worse"
     if high < 0:
@@ -153,16 +147,16 @@ def judge_plain(evidence: Evidence, params: PromotionParams) -> Gate:
     elif low > 0:
         relation = "shown to be better"
     reason = (
-        f"{plain['difference']['metric']} {value:+.4f} ({low:+.4f} to {high:+.4f}) "
-        f"against {plain['name']}: {relation}"
+        f"{difference.metric} {value:+.4f} ({low:+.4f} to {high:+.4f}) "
+        f"against {plain.name}: {relation}"
     )
     numbers = {"difference": value, "interval": [low, high]}
     gate = Gate(name, "failed" if high < 0 else "passed", reason, numbers)
-    champion = evidence.champion.reports.get("evaluation", {}) if evidence.champion else {}
-    baseline = champion.get("baseline")
-    if baseline is None or baseline["difference"]["value"] > value:
+    champion = evidence.champion.reports.evaluation if evidence.champion else None
+    baseline = champion.baseline if champion else None
+    if baseline is None or baseline.difference.value > value:
         return gate
-    why = f"the champion had {baseline['difference']['value']:+.4f}"
+    why = f"the champion had {baseline.difference.value:+.4f}"
     return excuse(gate, why, evidence, params)
 
 
@@ -171,48 +165,46 @@ def judge_behaviour(evidence: Evidence, params: PromotionParams) -> Gate:
 
     Binomial tests, Holm-corrected over all behavioural tests.
     """
-    report = evidence.challenger.reports.get("evaluation")
+    report = evidence.challenger.reports.evaluation
     if report is None:
         return Gate("behaviour", "failed", "the version's run has no evaluation report")
-    tests = report["behaviour"]
+    tests = report.behaviour
     if not tests:
         return Gate("behaviour", "not applicable", "its problem type has no behavioural tests")
-    varied = {test["kind"] for test in tests if not test.get("one_answer")}
-    counted = [test for test in tests if test["kind"] in varied]
+    varied = {test.kind for test in tests if not test.one_answer}
+    counted = [test for test in tests if test.kind in varied]
     if not counted:
         reason = "it gives one answer to all rows of the tests, so passing them shows nothing"
         return Gate("behaviour", "not applicable", reason)
-    minimums = [getattr(params.min_pass_rates, KINDS[test["kind"]]) for test in counted]
+    minimums = [getattr(params.min_pass_rates, KINDS[test.kind]) for test in counted]
     limited = [
         (test, minimum)
         for test, minimum in zip(counted, minimums, strict=True)
         if minimum is not None
     ]
-    p_values = holm(
-        [rate_p_value(test["passed"], test["rows"], minimum) for test, minimum in limited]
-    )
+    p_values = holm([rate_p_value(test.passed, test.rows, minimum) for test, minimum in limited])
     failed = [
         (test, minimum, p)
         for (test, minimum), p in zip(limited, p_values, strict=True)
         if p < params.significance
     ]
-    rates = {test["name"]: test["pass_rate"] for test in counted}
+    rates = {test.name: test.pass_rate for test in counted}
     lowest = min(rates, key=rates.__getitem__)
     failures = [
-        f"{test['name']} {test['pass_rate']:.1%} of {test['rows']}, "
+        f"{test.name} {test.pass_rate:.1%} of {test.rows}, "
         f"wanted {minimum:.0%}, p {format_p_value(p)}"
         for test, minimum, p in failed
     ]
     summary = f"{len(counted)} tests, lowest pass rate {rates[lowest]:.1%} ({lowest})"
     reason = "; ".join(failures) or summary
-    not_counted = sorted({test["kind"] for test in tests} - varied)
+    not_counted = sorted({test.kind for test in tests} - varied)
     if not_counted:
         kinds = " and ".join(not_counted)
         reason += f"; one answer to all rows of {kinds} tests, which count for nothing"
     numbers = {"pass_rates": rates, "not_counted": not_counted}
     gate = Gate("behaviour", "failed" if failed else "passed", reason, numbers)
     champions = _champions_rates(evidence)
-    if any(champions.get(test["name"], 1.0) > test["pass_rate"] for test, _, _ in failed):
+    if any(champions.get(test.name, 1.0) > test.pass_rate for test, _, _ in failed):
         return gate
     return excuse(gate, "the champion passes no more of them", evidence, params)
 
@@ -243,10 +235,10 @@ def judge_limits(evidence: Evidence, params: PromotionParams) -> dict[str, Gate]
 
 def judge_parity(evidence: Evidence, params: PromotionParams) -> Gate:
     """Fail if the shipped model is shown to agree too rarely with its checkpoint."""
-    report = evidence.challenger.reports.get("verification")
+    report = evidence.challenger.reports.verification
     if report is None and params.min_agreement is not None:
         return Gate("parity", "failed", "the version's run has no verification report")
-    shipped = report["shipped"] if report else "the shipped model"
+    shipped = report.shipped if report else "the shipped model"
     what = f"agreement of {shipped} with its checkpoint"
     limit = Limit("parity", what, params.min_agreement, _agreement, at_least=True)
     return limit.judge(evidence, params)
@@ -290,12 +282,11 @@ def _metric(model: ModelEvidence, name: str) -> Measured | None:
 
 
 def _agreement(model: ModelEvidence) -> Measured | None:
-    report: Any = model.reports.get("verification")
-    if report is None:
+    report = model.reports.verification
+    agreement = report.shipped_candidate.agreement if report else None
+    if report is None or agreement is None:
         return None
-    shipped = next(entry for entry in report["candidates"] if entry["recipe"] == report["shipped"])
-    agreement = shipped["agreement"]
-    return Measured(agreement, *rate_interval(agreement, report["rows"]["validation"]))
+    return Measured(agreement, *rate_interval(agreement, report.rows["validation"]))
 
 
 def _speed(model: ModelEvidence, name: str) -> Measured:
@@ -308,5 +299,5 @@ def _megabytes(model: ModelEvidence) -> Measured:
 
 
 def _champions_rates(evidence: Evidence) -> dict[str, float]:
-    report = evidence.champion.reports.get("evaluation") if evidence.champion else None
-    return {test["name"]: test["pass_rate"] for test in report["behaviour"]} if report else {}
+    report = evidence.champion.reports.evaluation if evidence.champion else None
+    return {test.name: test.pass_rate for test in report.behaviour} if report else {}

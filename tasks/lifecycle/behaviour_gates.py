@@ -14,6 +14,7 @@ import numpy as np
 from tasks.core.ragged import stack_rows
 from tasks.inference.calibration import Calibration
 from tasks.inference.session import take_rows
+from tasks.reports.stage_reports import BehaviourReport
 from tasks.scoring.statistics.chance import is_constant
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def judge_behaviour(
     tests: Sequence[BehaviourTest],
     outputs: Sequence[Floats],
     calibration: Calibration,
-) -> list[dict[str, Any]]:
+) -> list[BehaviourReport]:
     """Each test's pass rate, first failures, and whether its kind of test gets a single answer.
 
     decode   `decoder.decode` with all but the outputs and rows filled in
@@ -60,7 +61,7 @@ def judge_behaviour(
         return [_brief(decoder, prediction) for prediction in predictions]
 
     return [
-        {**_judge(test, test_outputs, calibration, brief), "one_answer": one_answer[test.kind]}
+        _judge(test, test_outputs, calibration, brief, one_answer[test.kind])
         for test, test_outputs in outputs_by_test
     ]
 
@@ -70,7 +71,8 @@ def _judge(
     outputs: Sequence[Floats],
     calibration: Calibration,
     brief: Callable[[Floats, Columns, Array], list[dict[str, Any]]],
-) -> dict[str, Any]:
+    one_answer: bool,
+) -> BehaviourReport:
     after, before = outputs[0], outputs[1] if test.against is not None else None
     passed = test.passes(
         calibration.decide(after), None if before is None else calibration.decide(before)
@@ -90,8 +92,15 @@ def _judge(
             failed, brief(after, test.rows, failed), predictions_before, strict=True
         )
     ]
-    rates = {"rows": len(passed), "passed": int(passed.sum()), "pass_rate": float(passed.mean())}
-    return {"name": test.name, "kind": test.kind, **rates, "examples": examples}
+    return BehaviourReport(
+        name=test.name,
+        kind=test.kind,
+        rows=len(passed),
+        passed=int(passed.sum()),
+        pass_rate=float(passed.mean()),
+        examples=examples,
+        one_answer=one_answer,
+    )
 
 
 def _row(rows: Columns, row: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tasks.params.lifecycle import PromotionParams
+from tasks.reports.stage_reports import EvaluationReport, ValidationReport, VerificationReport
 from tasks.scoring.statistics.alpha_spending import level_of_look
 from tasks.scoring.statistics.paired import (
     Difference,
@@ -29,15 +30,23 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class RunReports:
+    """A version's reports; None: its run has none."""
+
+    validation: ValidationReport | None = None
+    evaluation: EvaluationReport | None = None
+    verification: VerificationReport | None = None
+
+
+@dataclass(frozen=True)
 class ModelEvidence:
     """What is known of one model by itself.
 
     measured  result of tasks.comparison.describe_model on the present test rows
-    reports   its run's validation, evaluation and verification reports, as far as the run has them
     """
 
     measured: Mapping[str, Any]
-    reports: Mapping[str, Any]
+    reports: RunReports
 
 
 @dataclass(frozen=True)

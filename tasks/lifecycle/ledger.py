@@ -239,14 +239,20 @@ class Ledger:
 
 def open_ledger(client: MlflowClient, uri: str, store: Path, name: str) -> Ledger:
     """The ledger of a model in the registry at `uri`; the store keeps one copy per registry."""
-    digest = hashlib.sha256(public_address(uri).encode()).hexdigest()[:8]
-    own, by_address = (store / "ledger" / f"{name}{end}.jsonl" for end in ("", f"-{digest}"))
-    if uri != f"sqlite:///{store / 'mlflow.db'}":
-        return Ledger(client, name, by_address)
-    # earlier releases named this file by address too, and a moved workspace lost it
-    if by_address.is_file() and not own.exists():
-        by_address.rename(own)
-    return Ledger(client, name, own)
+    directory = store / "ledger"
+    by_address = directory / f"{name}-{_digest(public_address(uri))}.jsonl"
+    # earlier releases named these files by the address with its password, and that of the
+    # workspace's own registry by an address that changed when the workspace moved
+    earlier = directory / f"{name}-{_digest(uri)}.jsonl"
+    is_own = uri == f"sqlite:///{store / 'mlflow.db'}"
+    file = directory / f"{name}.jsonl" if is_own else by_address
+    if earlier.is_file() and not file.exists():
+        earlier.rename(file)
+    return Ledger(client, name, file)
+
+
+def _digest(address: str) -> str:
+    return hashlib.sha256(address.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import GateError, RegistryError, did_you_mean
-from tasks.core.files import read_json
+from tasks.lifecycle.evidence import RunReports
 from tasks.lifecycle.ledger import champion_history, open_ledger
 from tasks.lifecycle.registry import (
     CHAMPION,
@@ -22,6 +22,12 @@ from tasks.lifecycle.registry import (
     versions,
 )
 from tasks.params.workspace import Workspace
+from tasks.reports.stage_reports import (
+    EvaluationReport,
+    StageReport,
+    ValidationReport,
+    VerificationReport,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,9 +35,14 @@ if TYPE_CHECKING:
 
     from tasks.inference.bundle import BundleInfo
     from tasks.lifecycle.decisions import Decision
-    from tasks.lifecycle.ledger import Ledger
+    from tasks.lifecycle.evidence import RunReports
+from tasks.lifecycle.ledger import Ledger
 
-REPORTS = ("validation", "evaluation", "verification")
+REPORTS: Mapping[str, type[StageReport]] = {
+    "validation": ValidationReport,
+    "evaluation": EvaluationReport,
+    "verification": VerificationReport,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,20 +164,20 @@ class ModelRegistry:
             params = self.client.get_run(run_id_of(version)).data.params
         return {name: value for name, value in params.items() if name != PYFUNC_SHA256}
 
-    def reports(self, version: ModelVersion) -> dict[str, Any]:
-        """The reports in the version's run, by name; missing ones are left out."""
+    def reports(self, version: ModelVersion) -> RunReports:
+        """The reports in the version's run."""
         import tempfile
 
         with tempfile.TemporaryDirectory() as scratch, mlflow_errors(self.uri):
             artifacts = self.client.list_artifacts(run_id_of(version), "reports")
             present = {artifact.path for artifact in artifacts}
-            reports = {}
-            for name in REPORTS:
+            reports: dict[str, Any] = {}
+            for name, report in REPORTS.items():
                 path = f"reports/{name}.json"
                 if path in present:
                     file = self.client.download_artifacts(run_id_of(version), path, scratch)
-                    reports[name] = read_json(Path(file))
-            return reports
+                    reports[name] = report.read(Path(file))
+            return RunReports(**reports)
 
     def find_version(self, alias: str | None, version: int | None) -> Contestant:
         """The newest version with this alias and number (None: any); else RegistryError."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tasks.core.addresses import public_address
 from tasks.core.errors import BundleError, RegistryError
 from tasks.core.files import atomic_path
 from tasks.inference.bundle import open_bundle
@@ -59,18 +60,13 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         remedy = "Check MLFLOW_TRACKING_URI and that the server or database is up."
         if "disk image is malformed" in message or "file is not a database" in message:
             remedy = _DAMAGED_DATABASE
-        raise RegistryError(f"MLflow at {_without_password(uri)}: {reason}", remedy) from error
+        raise RegistryError(f"MLflow at {public_address(uri)}: {reason}", remedy) from error
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
@@ -89,7 +85,7 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
                 follow_move(database, store, experiment)
         elif not uri.startswith("http"):
             _reach_database(uri)
-        log.debug("MLflow at %s, experiment %s", _without_password(uri), experiment)
+        log.debug("MLflow at %s, experiment %s", public_address(uri), experiment)
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient(uri)
         existing = client.get_experiment_by_name(experiment)
@@ -148,7 +144,7 @@ def _reach_database(uri: str) -> None:
         create_engine(uri).connect().close()
     except ModuleNotFoundError as error:
         raise RegistryError(
-            f"MLflow at {_without_password(uri)}: the database's driver is not installed: {error}.",
+            f"MLflow at {public_address(uri)}: the database's driver is not installed: {error}.",
             "Install it; PostgreSQL's comes with the extra `postgres`.",
         ) from None
 

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
     from tasks.params.reading import ReadingParams
     from tasks.params.schema import EvaluateParams, ValidateParams
+    from tasks.reports.stage_reports import EvaluationReport
     from tasks.scoring.behaviour import BehaviourTest
     from tasks.scoring.statistics.draws import Resampled
     from tasks.training.objective import Loss
@@ -323,11 +324,11 @@ class LabelSetDecoder:
         return {"text": ["The room was clean and the staff were kind.", "It broke after two days."]}
 
 
-def figures(evaluation: Mapping[str, Any]) -> dict[str, Figure]:
+def figures(evaluation: EvaluationReport) -> dict[str, Figure]:
     """Scores of each label, and the out-of-scope label's curve where there is one."""
     from tasks.reports.plots import scores_figure
 
-    entries = evaluation["details"]["per_label"]
+    entries = evaluation.details["per_label"]
     has_rows = any(entry["support"] for entry in entries)
     return ({"Labels": scores_figure(entries)} if has_rows else {}) | out_of_scope_figures(
         evaluation

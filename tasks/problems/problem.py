@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tasks.data.row_format import RowFormat
     from tasks.encoding.encoder import Encoder
     from tasks.inference.decoder import Decoder
+    from tasks.reports.stage_reports import EvaluationReport
     from tasks.scoring.scorer import Scorer
     from tasks.training.objective import Objective
 
@@ -64,7 +65,7 @@ class Problem:
     objective: Objective
     scoring: Scorer
     decoding: Decoder
-    figures: Callable[[Mapping[str, Any]], dict[str, Figure]]
+    figures: Callable[[EvaluationReport], dict[str, Figure]]
     defaults: InitDefaults = field(default_factory=InitDefaults)
     stage_versions: Mapping[str, int] = field(default_factory=dict)
 

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from tasks.inference.calibration import Calibration
     from tasks.params.schema import EvaluateParams, ValidateParams
+    from tasks.reports.stage_reports import EvaluationReport
     from tasks.scoring.statistics.draws import Resampled
     from tasks.training.objective import Loss
 
@@ -262,11 +263,11 @@ class ScoreDecoder:
         }
 
 
-def figures(evaluation: Mapping[str, Any]) -> dict[str, Figure]:
+def figures(evaluation: EvaluationReport) -> dict[str, Figure]:
     """Errors of the scores, and ranks of each query's best row."""
     from tasks.reports.plots import histogram_figure
 
-    details = evaluation["details"]
+    details = evaluation.details
     plots = {
         "Errors of the score": histogram_figure(
             **details["errors"], measured="score predicted - given", counted="rows"

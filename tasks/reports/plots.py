@@ -6,6 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -15,6 +16,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+
+from tasks.reports.stage_reports import Interval, SliceReport
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -234,9 +237,9 @@ def learning_figure(
 @styled
 def slices_figure(
     column: str,
-    slices: Sequence[Mapping[str, Any]],
+    slices: Sequence[SliceReport],
     metric: str,
-    overall: Mapping[str, float] | None,
+    overall: Interval | None,
 ) -> Figure:
     """Each slice's metric with its interval, over that of the test split; the lowest MAX_BARS.
 
@@ -246,11 +249,10 @@ def slices_figure(
     shown = list(slices)
     title = f"{metric_title(metric)} by {shorten(column)}"
     if len(shown) > MAX_BARS:
-        shown = sorted(shown, key=lambda entry: entry["metrics"][metric]["value"])[:MAX_BARS]
+        shown = sorted(shown, key=lambda entry: entry.metrics[metric]["value"])[:MAX_BARS]
         title += f", lowest {MAX_BARS} of {len(slices)}"
-    values = np.asarray(
-        [[entry["metrics"][metric][key] for key in ("value", "low", "high")] for entry in shown]
-    )
+    intervals = [entry.metrics[metric] for entry in shown]
+    values = np.asarray([[found["value"], found["low"], found["high"]] for found in intervals])
     positions = np.arange(len(shown))
     figure = Figure(figsize=(4.3, 0.8 + 0.3 * len(shown)))
     axes = figure.subplots()
@@ -262,7 +264,7 @@ def slices_figure(
         values[:, 0], positions, xerr=spread,
         fmt="o", color=BLUE, markersize=5, capsize=3, linewidth=1.3,
     )  # fmt: skip
-    names = [f"{shorten(entry['value'])} ({entry['rows']:,})" for entry in shown]
+    names = [f"{shorten(entry.value)} ({entry.rows:,})" for entry in shown]
     axes.set_yticks(positions, names)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
@@ -270,19 +272,27 @@ def slices_figure(
     return figure
 
 
-@styled
-def recipes_figure(points: Sequence[Mapping[str, Any]], metric: str) -> Figure:
-    """Validation metric against the latency of one row; the shipped recipe's point is filled.
+@dataclass(frozen=True)
+class RecipePoint:
+    """A recipe in `recipes_figure`."""
 
-    points  {name, metric, latency_ms_p50, size_bytes, ships}
-    """
+    name: str
+    metric: float
+    latency_ms_p50: float
+    size_bytes: int
+    ships: bool = False
+
+
+@styled
+def recipes_figure(points: Sequence[RecipePoint], metric: str) -> Figure:
+    """Validation metric against the latency of one row; the shipped recipe's point is filled."""
     figure = Figure(figsize=(5.4, 3.4))
     axes = figure.subplots()
     for number, point in enumerate(points):
-        color, ships = mpl.colormaps["tab10"](number % 10), point["ships"]
-        label = f"{point['name']}, {point['size_bytes'] / 1e6:.0f} MB{' (ships)' if ships else ''}"
+        color, ships = mpl.colormaps["tab10"](number % 10), point.ships
+        label = f"{point.name}, {point.size_bytes / 1e6:.0f} MB{' (ships)' if ships else ''}"
         axes.scatter(
-            point["latency_ms_p50"], point["metric"], s=110 if ships else 55, label=label,
+            point.latency_ms_p50, point.metric, s=110 if ships else 55, label=label,
             marker="osD^vP*X"[number % 8], edgecolors=[color],
             facecolors=[color] if ships else "none", linewidths=1.8,
         )  # fmt: skip

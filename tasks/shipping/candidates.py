@@ -5,15 +5,16 @@ Accuracy alone decides, in the order of `export.recipes`: a busy machine changes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tasks.inference.calibration import Calibration
 from tasks.params.schema import VerifyParams
+from tasks.reports.stage_reports import CandidateReport, MeasuredSpeed
 from tasks.shipping.timing import Speedup, Timings
 
 if TYPE_CHECKING:
@@ -26,12 +27,6 @@ TORCH = "pytorch"
 # a candidate's verdict
 SHIPS, PASSED, REJECTED, FAILED = "ships", "passed", "rejected", "failed"
 NOT_EXAMINED = "not examined"
-
-# measured on validation against the checkpoint; the last, batches of 1 against larger batches
-QUALITY = (
-    "metric", "metric_loss", "agreement", "max_probability_difference", "max_batch_difference",
-)  # fmt: skip
-SPEED = ("latency_ms_p50", "latency_ms_p95", "throughput", "speedup")
 
 MAX_BATCH_DIFFERENCE = 0.01  # of a probability
 
@@ -49,12 +44,10 @@ class Variant:
     timings: Timings = field(default_factory=Timings)
     decoding: list[float] = field(default_factory=list)  # generation: tokens/s of each round
 
-    def speed(self) -> dict[str, float]:
+    def speed(self) -> MeasuredSpeed:
         """Latency and throughput, plus tokens per second for a model that generates."""
-        summary = self.timings.summary()
-        if self.decoding:
-            summary["tokens_per_second"] = round(float(np.median(self.decoding)), 2)
-        return summary
+        rate = round(float(np.median(self.decoding)), 2) if self.decoding else None
+        return MeasuredSpeed(**self.timings.summary(), tokens_per_second=rate)
 
     def speedup_over(self, other: Variant) -> Speedup:
         """How many times faster; by tokens per second for a model that generates."""
@@ -81,38 +74,37 @@ class RecipeJudge:
         outputs = self.thresholds.decide(variant.outputs)
         return self.scorer.metrics(outputs, self.references, self.labels)[self.scorer.metric]
 
-    def verdict(self, variant: Variant) -> dict[str, Any]:
+    def verdict(self, variant: Variant) -> CandidateReport:
         """A candidate's report entry without its speed; `reason` says why it did not pass."""
-        entry = {
-            "recipe": variant.name,
-            **dict.fromkeys(QUALITY),
-            "size_bytes": variant.size_bytes or None,
-            **dict.fromkeys(SPEED),
-        }
+        entry = CandidateReport(
+            recipe=variant.name,
+            size_bytes=variant.size_bytes or None,
+            verdict=NOT_EXAMINED,
+            reason=NOT_EXAMINED,
+        )
         if variant.failure:
-            return {**entry, "verdict": FAILED, "reason": f"failed: {variant.failure}"}
+            entry.verdict, entry.reason = FAILED, f"failed: {variant.failure}"
+            return entry
         if variant.outputs is None or variant.alone is None:
-            return {**entry, "verdict": NOT_EXAMINED, "reason": NOT_EXAMINED}
+            return entry
         assert self.torch.outputs is not None
         decide = self.thresholds.decide
-        metric = self.metric(variant)
-        loss = self.metric(self.torch) - metric
         outputs, alone = decide(variant.outputs), decide(variant.alone)
-        agreement, difference = self.scorer.agreement(outputs, decide(self.torch.outputs))
-        _, batch_difference = self.scorer.agreement(outputs[self.rows[: len(alone)]], alone)
-        values = (metric, loss, agreement, difference, batch_difference)
-        quality = dict(zip(QUALITY, values, strict=True))
-        shortcomings = self._shortcomings(quality)
-        return {
-            **entry,
-            **quality,
-            "verdict": REJECTED if shortcomings else PASSED,
-            "reason": "; ".join(shortcomings) or PASSED,
-        }
+        entry.metric = self.metric(variant)
+        entry.metric_loss = self.metric(self.torch) - entry.metric
+        entry.agreement, entry.max_probability_difference = self.scorer.agreement(
+            outputs, decide(self.torch.outputs)
+        )
+        _, entry.max_batch_difference = self.scorer.agreement(
+            outputs[self.rows[: len(alone)]], alone
+        )
+        shortcomings = self._shortcomings(entry.metric_loss, entry.max_batch_difference)
+        entry.verdict = REJECTED if shortcomings else PASSED
+        entry.reason = "; ".join(shortcomings) or PASSED
+        return entry
 
-    def _shortcomings(self, quality: Mapping[str, float]) -> list[str]:
+    def _shortcomings(self, loss: float, batch_difference: float) -> list[str]:
         shortcomings = []
-        loss, batch_difference = quality["metric_loss"], quality["max_batch_difference"]
         if not loss <= self.verify.max_metric_loss:  # also where it is NaN
             shortcomings.append(
                 f"loses {loss:.4f} of {self.scorer.metric} on validation, "
@@ -126,15 +118,15 @@ class RecipeJudge:
         return shortcomings
 
 
-def first_passing(judged: list[dict[str, Any]]) -> dict[str, Any] | None:
+def first_passing(judged: Sequence[CandidateReport]) -> CandidateReport | None:
     """The first recipe that passed; without one, fp32 ships."""
     return next(
-        (entry for entry in judged if entry["verdict"] == PASSED and entry["recipe"] != FP32), None
+        (entry for entry in judged if entry.verdict == PASSED and entry.recipe != FP32), None
     )
 
 
 def choose_recipe(
-    judged: list[dict[str, Any]], metric: str, verify: VerifyParams
+    judged: Sequence[CandidateReport], metric: str, verify: VerifyParams
 ) -> tuple[str, str]:
     """(recipe that ships, reason); writes the final verdict and reason into each candidate.
 
@@ -143,26 +135,27 @@ def choose_recipe(
     chosen = first_passing(judged)
     if chosen is None:
         tried = "; ".join(
-            f"{entry['recipe']}: {entry['reason']}" for entry in judged if entry["recipe"] != FP32
+            f"{entry.recipe}: {entry.reason}" for entry in judged if entry.recipe != FP32
         )
-        next(entry for entry in judged if entry["recipe"] == FP32)["verdict"] = SHIPS
+        next(entry for entry in judged if entry.recipe == FP32).verdict = SHIPS
         return FP32, f"fp32 ONNX ships, no recipe passed. {tried or 'No recipe was asked for.'}"
-    name = chosen["recipe"]
+    name = chosen.recipe
     for entry in judged:
-        if entry["verdict"] == NOT_EXAMINED:
-            entry["reason"] = (
+        if entry.verdict == NOT_EXAMINED:
+            entry.reason = (
                 f"not examined, {name} comes first in export.recipes and passed; "
                 "set verify.examine_all to measure it all the same"
             )
-        elif entry["verdict"] == PASSED and entry["recipe"] != FP32:
-            entry["reason"] = f"passed; {name} comes first in export.recipes"
-    chosen["verdict"] = SHIPS
-    chosen["reason"] = (
+        elif entry.verdict == PASSED and entry.recipe != FP32:
+            entry.reason = f"passed; {name} comes first in export.recipes"
+    assert chosen.metric_loss is not None
+    chosen.verdict = SHIPS
+    chosen.reason = (
         f"the first of export.recipes that is accurate enough: {metric} on validation "
-        f"{-chosen['metric_loss']:+.4f} against the checkpoint "
+        f"{-chosen.metric_loss:+.4f} against the checkpoint "
         f"(budget -{verify.max_metric_loss:g}), the same answers in any batch"
     )
-    return name, f"{name} is {chosen['reason']}."
+    return name, f"{name} is {chosen.reason}."
 
 
 def speed_notes(shipped: str, speedup: Speedup) -> list[str]:

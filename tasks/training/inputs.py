@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,3 +71,20 @@ class TrainingState:
     stopped_early: bool = False
     accumulation: int = 1
     out_of_memory: list[dict[str, int]] = field(default_factory=list)
+
+    def add_point(self, epoch: float, learning_rate: float) -> dict[str, float]:
+        """Add a point to the learning curve: the mean loss since the last; the point's values."""
+        mean_loss = sum(self.pending_losses) / len(self.pending_losses)
+        self.pending_losses.clear()
+        point = {"epoch": epoch, "loss": mean_loss, "learning_rate": learning_rate}
+        self.curve.append({"step": self.step, **point})
+        return point
+
+    def add_evaluation(self, epoch: float, metrics: Mapping[str, float], score: float) -> bool:
+        """Add an evaluation; whether its score (higher is better) is the best so far."""
+        self.evaluations.append({"step": self.step, "epoch": epoch, **metrics})
+        if score > self.best_score:
+            self.best_score, self.best_step, self.without_gain = score, self.step, 0
+            return True
+        self.without_gain += 1
+        return False

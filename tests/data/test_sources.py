@@ -235,6 +235,11 @@ def test_killed_download_leaves_nothing_in_place_and_the_next_run_goes_through(
 def test_public_address_hides_secrets() -> None:
     assert public_address("https://u:p@host:1/a/b.csv?sig=x#y") == "https://host:1/a/b.csv"
     assert public_address("data/a.csv") == "data/a.csv"
+    for password in ("p", "p/w", ""):
+        address = f"postgresql+psycopg2://me:{password}@host:5432/mlflow"
+        assert public_address(address) == "postgresql+psycopg2://host:5432/mlflow"
+    for harmless in ("hf://owner/name@main/a.csv", "sqlite:////home/a@b/x.db", "s3://bucket/a@b"):
+        assert public_address(harmless) == harmless
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+from made_reports import CHECK, baseline, behaviour, evaluation, validation, verification
 
-from tasks.lifecycle.evidence import Evidence, Gate, ModelEvidence
+from tasks.lifecycle.evidence import Evidence, Gate, ModelEvidence, RunReports
 from tasks.lifecycle.gates import judge
 from tasks.params.lifecycle import PromotionParams
+from tasks.reports.stage_reports import EvaluationReport
 from tasks.scoring.statistics.alpha_spending import level_of_look
 from tasks.scoring.statistics.paired import Difference, PairedDifference
 
@@ -45,30 +47,15 @@ def model(**changes: Any) -> ModelEvidence:
         "throughput_range": [280.0, 310.0],
         "size_bytes": 23_000_000,
     }
-    behaviour = {
-        "name": "one typo",
-        "kind": "invariance",
-        "rows": 250,
-        "passed": 225,
-        "pass_rate": 0.9,
-        "one_answer": False,
-    }
-    plain = {
-        "name": "TF-IDF",
-        "difference": {"metric": "macro_f1", "value": 0.1, "low": 0.08, "high": 0.12},
-    }
-    check = {"name": "null_text", "action": "error", "success": True}
-    reports = {
-        "validation": {"checks": [check], "rows_in": 10, "rows_out": 10},
-        "verification": {
-            "shipped": "fp32",
-            "candidates": [{"recipe": "fp32", "agreement": 0.99}],
-            "rows": {"validation": 1000},
-        },
-        "evaluation": {"behaviour": [behaviour], "baseline": plain},
+    reports: dict[str, Any] = {
+        "validation": validation(),
+        "verification": verification(0.99, 1000),
+        "evaluation": evaluation(
+            behaviour=[behaviour(225, 250)], baseline=baseline(0.1, 0.08, 0.12)
+        ),
     }
     reports |= {name: changes.pop(name) for name in list(changes) if name in reports}
-    return ModelEvidence(measured | changes, reports)
+    return ModelEvidence(measured | changes, RunReports(**reports))
 
 
 def evidence(**changes: Any) -> Evidence:
@@ -96,25 +83,14 @@ def against(
     return PairedDifference(other, difference(value, error), apart)
 
 
-def behaved(
-    passed: int, rows: int, kind: str = "invariance", one_answer: bool = False, name: str = "one"
-) -> dict[str, Any]:
+def behaved(passed: int, rows: int, kind: str = "invariance") -> EvaluationReport:
     """An evaluation report with one behavioural test."""
-    test = {
-        "name": name,
-        "kind": kind,
-        "rows": rows,
-        "passed": passed,
-        "pass_rate": passed / rows,
-        "one_answer": one_answer,
-    }
-    return {"behaviour": [test], "baseline": None}
+    return evaluation(behaviour=[behaviour(passed, rows, kind)])
 
 
-def plain(value: float, low: float, high: float) -> dict[str, Any]:
+def plain(value: float, low: float, high: float) -> EvaluationReport:
     """An evaluation report with this difference to the plain method."""
-    difference = {"metric": "macro_f1", "value": value, "low": low, "high": high}
-    return {"behaviour": [], "baseline": {"name": "TF-IDF", "difference": difference}}
+    return evaluation(baseline=baseline(value, low, high))
 
 
 def comparison(
@@ -142,11 +118,7 @@ def ece(value: float, low: float, high: float) -> dict[str, Any]:
     return {**model().measured["metrics"], "ece": {"value": value, "low": low, "high": high}}
 
 
-FAILED_CHECK = {
-    "checks": [{"name": "x", "action": "error", "success": False}],
-    "rows_in": 1,
-    "rows_out": 1,
-}
+FAILED_CHECK = validation(checks=[CHECK | {"success": False}])
 ALONE = {"comparison": None, "champion": None}
 FAILS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "data validation": [({"challenger": model(validation=FAILED_CHECK)}, {})],
@@ -260,8 +232,8 @@ def test_agreement_on_few_rows_shows_nothing(rows: int, expected: str) -> None:
     ],
 )
 def test_a_report_that_is_not_there_lets_nothing_through(name: str, report: str) -> None:
-    others = {key: value for key, value in model().reports.items() if key != report}
-    assert status(name, evidence(challenger=replace(model(), reports=others))) == "failed"
+    without = model(**{report: None})
+    assert status(name, evidence(challenger=without)) == "failed"
 
 
 def test_a_mark_that_is_gone_is_said_to_be() -> None:
@@ -332,8 +304,9 @@ def test_what_the_champion_fails_by_as_much_holds_back_no_better_challenger(
 
 def test_the_first_champion_of_the_stock_tweets_is_refused() -> None:
     """495 rows, the same class for all: macro F1 0.395, TF-IDF 0.754; the interval excludes 0."""
-    baseline = plain(-0.359, -0.45, -0.27)["baseline"]
-    constant = behaved(250, 250, one_answer=True) | {"baseline": baseline}
+    constant = evaluation(
+        behaviour=[behaviour(250, 250, one_answer=True)], baseline=baseline(-0.359, -0.45, -0.27)
+    )
     first = evidence(
         **ALONE,
         chance=against(0.0, 0.01, 0),
@@ -364,12 +337,12 @@ def test_its_better_second_version_is_let_through() -> None:
 
 
 def test_behaviour_that_a_constant_passes_counts_for_nothing() -> None:
-    void = behaved(250, 250, one_answer=True)["behaviour"]
-    real = behaved(2, 10, "minimum-functionality", name="plain praise")["behaviour"]
-    both = model(evaluation={"behaviour": [*void, *real], "baseline": None})
+    void = behaviour(250, 250, one_answer=True)
+    real = behaviour(2, 10, "minimum-functionality", name="plain praise")
+    both = model(evaluation=evaluation(behaviour=[void, real]))
     pass_rates = {"minimum_functionality": 0.9}
     gate = verdict("behaviour", evidence(challenger=both), min_pass_rates=pass_rates)
     assert gate.status == "failed"
     assert gate.numbers["not_counted"] == ["invariance"]
-    only_void = model(evaluation={"behaviour": void, "baseline": None})
+    only_void = model(evaluation=evaluation(behaviour=[void]))
     assert status("behaviour", evidence(challenger=only_void)) == "not applicable"

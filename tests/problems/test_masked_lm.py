@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_reports import evaluation
 from tiny import tiny_rows
 from tokenizers import Tokenizer
 from workspaces import FAST, ratchet, ratchet_json, write_csv
@@ -170,7 +171,7 @@ def test_metrics_are_those_of_the_logits(base_dir: Path) -> None:
     assert found["masked_accuracy"] == pytest.approx(np.mean(hits))
     details = PROBLEM.scoring.details(outputs, references, ())
     assert details["tokens"] == len(losses) == sum(details["losses"]["counts"])
-    assert PROBLEM.figures({"details": details})
+    assert PROBLEM.figures(evaluation(details=details))
 
 
 def test_what_is_kept_does_not_grow_with_the_vocabulary(base_dir: Path) -> None:

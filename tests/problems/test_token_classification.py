@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from made_reports import evaluation
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
 from tiny_entities import TYPES, tagged_rows
@@ -187,7 +188,7 @@ def test_details_say_what_kind_of_error_each_is() -> None:
         sum(entry["entities"] for entry in details["confusions"] if entry["predicted"] == NOTHING)
         == 4
     )
-    figures = PROBLEM.figures({"details": details})
+    figures = PROBLEM.figures(evaluation(details=details))
     assert set(figures) == {"Entities by type", "Types of exact spans", "Reliability of words"}
 
 

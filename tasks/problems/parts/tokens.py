@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tasks.params.schema import EvaluateParams
+    from tasks.reports.stage_reports import EvaluationReport
     from tasks.scoring.behaviour import BehaviourTest
     from tasks.scoring.statistics.draws import Resampled
     from tasks.training.objective import Loss
@@ -159,8 +160,8 @@ class TokenScorer:
         return compare_answers(models, tokenizer, dialogues, evaluate.generation)
 
 
-def _loss_figure(title: str, evaluation: Mapping[str, Any]) -> dict[str, Figure]:
-    return {title: losses_figure(evaluation["details"])}
+def _loss_figure(title: str, evaluation: EvaluationReport) -> dict[str, Figure]:
+    return {title: losses_figure(evaluation.details)}
 
 
 def loss_figure(title: str) -> partial[dict[str, Figure]]:

@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.arrays import Doubles
+from tasks.reports.stage_reports import Interval
 from tasks.scoring.statistics.draws import Draws
 
 if TYPE_CHECKING:
     from tasks.core.arrays import Array, Floats
     from tasks.scoring.scorer import Scorer
-
-Interval = dict[str, float]  # value, low, high
 
 MAX_DRAWS = 4_000_000  # drawn unit indices in memory at a time
 MAX_UNITS = 5_000  # more units than this are drawn in random groups of nearly equal size
