@@ -1,9 +1,10 @@
-"""Fine-tuning a chat model by LoRA, tokens a second: ours (dialogues packed) beside transformers' Trainer, which pads them.
+"""LoRA fine-tuning of a chat model, in tokens per second: ours beside transformers' Trainer.
 
 python -m benchmarks.chat         # SmolLM2-135M-Instruct on small talk
 python -m benchmarks.chat --quick
 
-Both see the same dialogues, eight a batch, learn the assistant's tokens alone, and train the same LoRA weights. Padding is not counted.
+Both see the same dialogues, eight per batch, learn only the assistant's tokens, and train the same
+LoRA weights. Ours packs the dialogues; the Trainer pads them, and padding is not counted.
 """
 
 from __future__ import annotations

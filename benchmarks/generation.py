@@ -1,9 +1,10 @@
-"""Tokens a second of a chat model at batch 1: every ONNX recipe beside PyTorch's `generate`, and whether they say the same.
+"""Tokens per second of a chat model at batch size 1: each ONNX recipe beside PyTorch's `generate`.
 
 python -m benchmarks.generation         # SmolLM2-135M-Instruct
 python -m benchmarks.generation --quick # shorter answers
 
-Answers are greedy and not ended early. The time is from the question to the last token, reading the question included.
+It also checks whether they give the same answers, which are greedy and never end early. The time
+runs from the question to the last token and includes reading the question.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from benchmarks.sections import BenchmarkSection, alternate, ratios, run_alone
 TORCH = "PyTorch fp32, generate"
 RECIPES = ("int8-dynamic", "int8-weights", "int4-weights")
 PROMPTS = (
-    "Good morning! How are you today?", "What is a good name for a cat?", "Name three fruits.", "Why is the sky blue?",
-    "I had a bad day at work.", "How do I boil an egg?", "Tell me a very short story.", "What should I read next?",
+    "Good morning! How are you today?", "What is a good name for a cat?", "Name three fruits.",
+    "Why is the sky blue?", "I had a bad day at work.", "How do I boil an egg?",
+    "Tell me a very short story.", "What should I read next?",
 )  # fmt: skip
 ROOM = 512  # tokens
 MODULE = "benchmarks.generation"
@@ -45,8 +47,8 @@ def measure(quick: bool) -> BenchmarkSection:
         rows.append([name, f"{sizes[name] / 1e6:.0f}", *speed, f"{same(turns, found[TORCH]):.0%}"])
     note = (
         f"Answers of {tokens} tokens to {rounds} questions. Wanted of int8 or int4: 3x. "
-        "`generate` has to be kept from ending early, and says something else where an answer would end: "
-        "from there on no other variant says the same."
+        "`generate` has to be kept from ending early, and says something else where an answer "
+        "would end: from there on no other variant says the same."
     )
     header = ("variant", "MB", "tokens/s", "over PyTorch", "tokens as PyTorch's, from the first on")
     return BenchmarkSection(

@@ -1,10 +1,12 @@
-"""Every fine-tuning method on the repository's default workspace: what it trains, takes and comes to, as a Markdown table.
+"""A Markdown table that compares every fine-tuning method on the repository's default workspace.
 
-    python -m benchmarks.methods --rows 2000 --seeds 3     # one process a run; keep the machine quiet
-    python -m benchmarks.methods --quick                   # 200 rows, one seed: whether it works at all
+    python -m benchmarks.methods --rows 2000 --seeds 3  # one process per run, on a quiet machine
+    python -m benchmarks.methods --quick                # 200 rows, one seed: does it work at all?
 
-Data, base model, epochs and all else are params.yaml's; the method and its learning rate are the table below's. Metrics are of the
-whole test split. Peak memory is of the process that trains, libraries included (of the card on CUDA).
+Each row shows a method's trained parameters, time, memory and metric. The method and its learning
+rate are from LEARNING_RATES; params.yaml sets the data, the base model, the epochs and everything
+else. Metrics cover the whole test split. Peak memory is that of the training process, including
+libraries (on CUDA, that of the card).
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from typing import Any
 from benchmarks.material import ROOT, default_workspace, keep_rows
 from tasks.core.quiet import quiet_libraries
 
-# the less a method trains, and the further from the output, the larger its steps. No search: of one to three rates each was taken the
-# one that did best in one epoch of 1,000 rows, 32 steps, which are too few for bitfit, p-tuning and rslora to tell (theirs are guesses)
+# The fewer weights a method trains, and the further they are from the output, the larger its rate.
+# There was no search: each rate is the best of one to three in one epoch of 1,000 rows. Those 32
+# steps are too few to judge bitfit, p-tuning and rslora, so their rates are guesses.
 LEARNING_RATES = {
-    "full": 1e-4, "frozen": 1e-2, "lora": 3e-3, "rslora": 2e-3, "dora": 3e-3, "adalora": 1e-2, "ia3": 3e-2, "bitfit": 3e-3,
-    "adapter": 1e-2, "prefix-tuning": 1e-2, "prompt-tuning": 1e-1, "p-tuning": 1e-3,
+    "full": 1e-4, "frozen": 1e-2, "lora": 3e-3, "rslora": 2e-3, "dora": 3e-3, "adalora": 1e-2,
+    "ia3": 3e-2, "bitfit": 3e-3, "adapter": 1e-2, "prefix-tuning": 1e-2, "prompt-tuning": 1e-1,
+    "p-tuning": 1e-3,
 }  # fmt: skip
 COLUMNS = (
     "method",
@@ -100,8 +104,9 @@ def measure(tokens: str, method: str, epochs: float | None, seed: int) -> dict[s
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
         finetune_model(
-            Path(tokens), out / "checkpoint", out / "training.json", start=None, problem=params.problem, labels=params.labels,
-            base_model=params.base_model, finetune=params.finetune, seed=seed, device=device, root=ROOT, cache=cache_dir(),
+            Path(tokens), out / "checkpoint", out / "training.json", start=None,
+            problem=params.problem, labels=params.labels, base_model=params.base_model,
+            finetune=params.finetune, seed=seed, device=device, root=ROOT, cache=cache_dir(),
             work=out / "work", report=silent,
         )  # fmt: skip
         facts = read_json(out / "training.json")
@@ -120,7 +125,7 @@ def measure(tokens: str, method: str, epochs: float | None, seed: int) -> dict[s
 
 
 def line(method: str, found: list[dict[str, float]]) -> str:
-    """A row of the table: the metric's mean and deviation over the seeds, the middle of the times, the most of the memory."""
+    """A table row: the metric's mean and deviation over seeds, the median time, the peak memory."""
     metrics = [one["metric"] for one in found]
     spread = f" ± {statistics.stdev(metrics):.3f}" if len(metrics) > 1 else ""
     cells = (

@@ -1,6 +1,7 @@
-"""`ratchet` in forks of this process, without Prefect, which starts no effect of its own: a command takes a second, not ten.
+"""`ratchet` in forks of this process, without Prefect: a command takes one second, not ten.
 
-The command line, the workspace's lock, DVC and MLflow are what they are; a promotion's judging, which changes nothing, is left out.
+Prefect itself has no effect to test. The command line, the workspace's lock, DVC and MLflow are the
+real ones; promotions skip judging, which changes nothing.
 """
 
 from __future__ import annotations

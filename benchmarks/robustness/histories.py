@@ -1,7 +1,8 @@
-"""Histories of many processes at one registry, in the style of Jepsen: pauses and kills at random, then what the ledger says is checked.
+"""Jepsen-style histories of many processes at one registry, checked against the ledger.
 
-Most take turns at the calls of MLflow's client (interleaving.py), so that a seed is a history; the rest are processes that are stopped and
-killed by signals (processes.py). Each history is one model, on SQLite or PostgreSQL.
+Processes are paused and killed at random. In most histories they take turns at the calls of
+MLflow's client (interleaving.py), so that a seed determines the history; in the rest, signals stop
+and kill real processes (processes.py). Each history is of one model, on SQLite or PostgreSQL.
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ def campaign(quick: bool) -> list[Tally]:
             for seed in range(turns, turns + signals):
                 place = HistoryModel(uris[seed % len(uris)], Path(store), f"history-{seed}")
                 broken.append((seed, with_signals(team, place, seed)))
-    said = f"histories of {len(uris)} kinds of registry ({turns} interleaved by a seed, {signals} of stopped and killed processes)"
+    said = (
+        f"histories of {len(uris)} kinds of registry ({turns} interleaved by a seed, "
+        f"{signals} of stopped and killed processes)"
+    )
     return [
         Tally(
             said,
@@ -82,7 +86,7 @@ def registries() -> Iterator[list[str]]:
 
 
 def _make(uris: Sequence[str], store: Path) -> None:
-    """MLflow's tables, in a process of its own: the parent of those that are forked opens no database."""
+    """Create MLflow's tables in a separate process: the parent of forks must open no database."""
     from tasks.lifecycle.registry import connect
 
     for uri in uris:
@@ -209,7 +213,10 @@ def wishes(draw: random.Random, count: int) -> list[Wish]:
 
 
 def check(place: HistoryModel, wanted: Sequence[Wish]) -> list[str]:
-    """The rules that a history broke, once every process has ended; each is tried to be put right by those who look first."""
+    """The rules that a history broke, once every process has ended.
+
+    Readers repair what killed processes left, so this check does too.
+    """
     from tasks.lifecycle.alias import read_alias
     from tasks.lifecycle.ledger import champion_history
     from tasks.lifecycle.registry import (

@@ -1,8 +1,10 @@
-"""A fault at a write, a flush or a rename of train, register, promote and rollback, then the same again; and whatever is kept, damaged.
+"""Faults injected into `ratchet` commands, which are then repeated, and damage to stored files.
 
-A fault is a kill before or after it, or the system's refusal. Afterwards there is one version and one run a key, the alias is the ledger's
-last word, and what was asked has happened once. Each try is a fork without Prefect, which starts no effect of its own; judging, which
-changes nothing, is left out of promotions.
+A fault hits a write, flush or rename of train, register, promote or rollback: a kill before or
+after it, or an error from the system. After the repeat, each key has one version and one run, the
+alias matches the ledger's last entry, and the requested action has happened once. Each try is a
+fork without Prefect, which itself has no effect to test; promotions skip judging, which changes
+nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from benchmarks.robustness.forks import Done, find_tests, fork, import_all
 from benchmarks.robustness.tally import Tally
 
 FAULTS = ("kill", "killed-after", "EIO", "ENOSPC")
-# what is run, at how many points, and the versions and moves that come of it; version 2 is champion before, version 1 was before that
+# Each command's arguments, number of fault points, and the versions and moves that it makes.
+# Version 2 is champion before each, and version 1 was champion before version 2.
 COMMANDS: Mapping[str, tuple[tuple[str, ...], int, int, int]] = {
     "train": (("train", "-S", "finetune.epochs=1"), 12, 1, 0),
     "register": (("train", "-S", "finetune.epochs=4"), 28, 1, 0),
@@ -35,7 +38,7 @@ COMMANDS: Mapping[str, tuple[tuple[str, ...], int, int, int]] = {
 
 @dataclass(frozen=True)
 class Bench:
-    """A workspace that is brought back to where it was before each try; its place stays, for MLflow's addresses name it."""
+    """A workspace restored before each try, always at the path that MLflow's addresses contain."""
 
     root: Path
     kept: Path
@@ -105,11 +108,13 @@ def in_registry(root: Path, last: Done, made: int, moves: int) -> str:
     """What is not as it would be had the command been run once; empty: nothing."""
     with closing(sqlite3.connect(root / ".ratchet" / "mlflow.db")) as database:
         keys = database.execute(
-            "SELECT t.value FROM model_versions v JOIN model_version_tags t ON t.version = v.version AND t.key = 'ratchet.content_key' "
+            "SELECT t.value FROM model_versions v JOIN model_version_tags t "
+            "ON t.version = v.version AND t.key = 'ratchet.content_key' "
             "WHERE v.current_stage != 'Deleted_Internal'"
         ).fetchall()
         runs = database.execute(
-            "SELECT t.value FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'ratchet.content_key' "
+            "SELECT t.value FROM runs r JOIN tags t "
+            "ON t.run_uuid = r.run_uuid AND t.key = 'ratchet.content_key' "
             "WHERE r.lifecycle_stage = 'active'"
         ).fetchall()
         tags = database.execute(
@@ -134,7 +139,7 @@ def in_registry(root: Path, last: Done, made: int, moves: int) -> str:
 
 
 def damage(place: Bench, name: str) -> str:
-    """What `ratchet status` and `ratchet train` make of a damage, if it is wrong; empty: nothing."""
+    """What `ratchet status` and `ratchet train` get wrong about damage; empty: nothing."""
     path, damages, outcome = DAMAGES[name]
     for command in ("status", "train"):
         place.fresh()
@@ -149,7 +154,10 @@ def damage(place: Bench, name: str) -> str:
 
 @contextmanager
 def bench() -> Iterator[Bench]:
-    """A tiny workspace, as the tests make it, with two versions that were both champion and a third that is trained and not registered."""
+    """A tiny workspace like those of the tests, with three trained versions.
+
+    Two are registered and have both been champion; the third is not registered.
+    """
     find_tests()
     os.environ["OMP_NUM_THREADS"] = "1"  # read as torch is imported
     import_all()
@@ -159,8 +167,10 @@ def bench() -> Iterator[Bench]:
         _make_workspace(root)
         elsewhere = {"MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/elsewhere.db"}
         for command, environment in (
-            (("train",), {}), (("promote", "1", "--force", "--reason", "first"), {}),
-            (("train", "-S", "finetune.epochs=5"), {}), (("promote", "2", "--force", "--reason", "second"), {}),
+            (("train",), {}),
+            (("promote", "1", "--force", "--reason", "first"), {}),
+            (("train", "-S", "finetune.epochs=5"), {}),
+            (("promote", "2", "--force", "--reason", "second"), {}),
             (("train", "-S", "finetune.epochs=4"), elsewhere), (("train",), {}),
         ):  # fmt: skip
             done = fork(root, command, **environment)

@@ -1,4 +1,4 @@
-"""Histories of real processes at one registry: stopped, continued and killed by signals at random moments."""
+"""Histories of real processes at one registry: random signals stop, continue and kill them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KILL, PAUSE, GO_ON = 0.04, 0.15, 0.3  # at each moment, of each process at work
 
 
 class CampaignWorker:
-    """A forked process that attempts what it is told to; the registry is opened there, never in the parent."""
+    """A forked process that attempts what it is told; the parent never opens the registry."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("fork")

@@ -1,4 +1,4 @@
-"""Made-up rows of every problem's shape, what should become of each, and files that hold them in every format."""
+"""Synthetic rows for every problem, what should become of each, and files in every format."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Values = dict[str, Any]
 SCHEMES = ("iob2", "iob1", "bioes")
 FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
 WORDS = (
-    "good", "bad", "table", "river", "naïve", '"quoted"', "semi;colon", "com,ma", "東京", "emoji😀", "NA", "null", "3.5", "it's",
-    "\u2028x", "line\nbreak",
+    "good", "bad", "table", "river", "naïve", '"quoted"', "semi;colon", "com,ma", "東京",
+    "emoji😀", "NA", "null", "3.5", "it's", "\u2028x", "line\nbreak",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row as the source holds it, and the columns that ingest should make of it; None: it should be set aside."""
+    """A source row and the columns that ingest should make of it; None: it should be set aside."""
 
     source: Values
     wanted: Values | None
@@ -50,8 +50,8 @@ def classified(draw: random.Random, storage: str, odd: bool) -> Table:
     odd      some texts are lists, objects, content parts or missing
     """
     store: dict[str, Callable[[int], Any]] = {
-        "str": lambda i: ("spam", "ham", "true story")[i], "int": int, "float": float, "bool": lambda i: i > 0,
-        "mixed": lambda i: draw.choice((i, float(i), str(i), f"{i}.0")),
+        "str": lambda i: ("spam", "ham", "true story")[i], "int": int, "float": float,
+        "bool": lambda i: i > 0, "mixed": lambda i: draw.choice((i, float(i), str(i), f"{i}.0")),
     }  # fmt: skip
     rows = []
     for number in range(draw.randint(12, 30)):
@@ -72,8 +72,10 @@ def classified(draw: random.Random, storage: str, odd: bool) -> Table:
 def _odd_text(draw: random.Random, text: str, label: Any, name: str) -> Row:
     part = {"type": "text", "text": text}
     value, joined = draw.choice((
-        (None, None), ([text], None), ({"en": text}, None), ([part], text), ([part, part], f"{text}\n{text}"), ([], None),
-        ([{"type": "image_url", "image_url": {"url": text}}], None), ([{"type": "text", "text": {"value": text}}], text),
+        (None, None), ([text], None), ({"en": text}, None), ([part], text),
+        ([part, part], f"{text}\n{text}"), ([], None),
+        ([{"type": "image_url", "image_url": {"url": text}}], None),
+        ([{"type": "text", "text": {"value": text}}], text),
         ("  ", None), (f'["{text[:5]}"]', f'["{text[:5]}"]'),
     ))  # fmt: skip
     return Row(
@@ -82,7 +84,7 @@ def _odd_text(draw: random.Random, text: str, label: Any, name: str) -> Row:
 
 
 def several(draw: random.Random, written: str) -> Table:
-    """Texts with any number of labels: lists, JSON, Python's notation, between separators, or columns of 0 and 1."""
+    """Texts with any number of labels: lists, JSON, Python's notation, separators, 0/1 columns."""
     names, rows = ("a b", "c", "d'e"), []
     separator = written if written in "|;," else "|"
     for number in range(draw.randint(12, 30)):
@@ -108,7 +110,7 @@ def several(draw: random.Random, written: str) -> Table:
 
 
 def talked(draw: random.Random, shape: str) -> Table:
-    """Dialogues: OpenAI's, with content parts, ShareGPT's, as JSON texts, or columns; some call tools."""
+    """Dialogues: OpenAI's, content parts, ShareGPT's, JSON text or columns; some call tools."""
     rows = []
     for number in range(draw.randint(12, 30)):
         asked, said = sentence(draw, number), sentence(draw, number)
@@ -118,8 +120,13 @@ def talked(draw: random.Random, shape: str) -> Table:
         if tools:
             turns.insert(1, {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]})
         if shape == "sharegpt":
-            turns = [{"from": {"user": "human", "assistant": "function_call" if turn.get("tool_calls") else "gpt"}[turn["role"]],
-                      "value": turn["content"] or ""} for turn in turns]  # fmt: skip
+            turns = [{
+                "from": {
+                    "user": "human",
+                    "assistant": "function_call" if turn.get("tool_calls") else "gpt",
+                }[turn["role"]],
+                "value": turn["content"] or "",
+            } for turn in turns]  # fmt: skip
         if shape == "parts":
             turns = [
                 {**turn, "content": [{"type": "text", "text": turn["content"] or ""}]}
@@ -136,7 +143,7 @@ def talked(draw: random.Random, shape: str) -> Table:
 
 
 def tagged(draw: random.Random, scheme: str, written: str) -> Table:
-    """Words with tags of one of SCHEMES, in lists or in texts that spell them; or texts with spans."""
+    """Words tagged in one of SCHEMES, as lists or as strings of them; or texts with spans."""
     rows = []
     for number in range(draw.randint(12, 30)):
         tokens = [
@@ -190,7 +197,10 @@ def _in_scheme(tags: Sequence[str], place: int, scheme: str) -> str:
 def write(
     path: Path, rows: Sequence[Values], encoding: str = "utf-8", line_end: str = "\n"
 ) -> list[int]:
-    """Write the rows in the format of the path's ending; returns the line at which each begins, as ingest counts them."""
+    """Write the rows in the format that the path's suffix names.
+
+    Returns the line at which each row begins, as ingest counts lines.
+    """
     kind = path.suffix[1:]
     if kind == "parquet":
         import pyarrow as pa
@@ -225,8 +235,9 @@ def _write_csv(path: Path, rows: Sequence[Values], encoding: str, line_end: str)
 
 
 def add_broken_lines(draw: random.Random, path: Path, encoding: str, line_end: str) -> list[int]:
-    """Append lines to a CSV or TSV file that are no rows: the header once more, a field too many, a blank line, an open quote.
+    """Append lines that are not rows to a CSV or TSV file.
 
+    They are the header again, a row with one field too many, a blank line and an unclosed quote.
     Returns the lines that have to be set aside.
     """
     delimiter = "\t" if path.suffix == ".tsv" else ","

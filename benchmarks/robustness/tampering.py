@@ -1,7 +1,8 @@
-"""Files changed where nobody should change them: bundles, DVC's cache, base models, sources. Size and time stay where they can.
+"""Changes to files that nobody should change: bundles, DVC's cache, base models and sources.
 
-What must not happen is that a changed file is used: a prediction of a changed bundle, an out restored from a changed copy, a
-training on changed bytes that a pin excludes.
+Size and modification time stay the same where possible. A changed file must never be used: no
+prediction from a changed bundle, no out restored from a changed copy, no training on changed bytes
+that a pin excludes.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ FLIPS = 8  # bits of a file that are turned, one at a time
 
 
 def campaign(quick: bool) -> list[Tally]:
-    """Every file of each kind, changed in every way; `quick` turns two bits of each in place of FLIPS."""
+    """Every file of each kind, changed in every way; `quick` flips two bits of each, not FLIPS."""
     changes = all_changes(2 if quick else FLIPS)
     with tempfile.TemporaryDirectory() as scratch, own_registry(Path(scratch) / "reviews"):
         workspace = train_small_workspace(Path(scratch) / "reviews")
@@ -206,7 +207,7 @@ def _unpinned_inputs(workspace: Workspace, changes: Mapping[str, Change]) -> Tal
 
 
 def _edits(bundle: Path, changes: Mapping[str, Change]) -> dict[str, Callable[[], None]]:
-    """What may be done to a bundle's files before its manifest is made anew; those that leave it as it was are left out."""
+    """Edits to a bundle's files before its manifest is remade, except those that change nothing."""
 
     def settings(**values: Any) -> Callable[[], None]:
         def edit() -> None:
@@ -225,8 +226,10 @@ def _edits(bundle: Path, changes: Mapping[str, Change]) -> dict[str, Callable[[]
 
     labels = read_json(bundle / CONFIG)["ratchet"]["labels"]
     edits = {
-        "labels reversed": settings(labels=labels[::-1]), "another temperature": settings(temperature=5.0),
-        "10,000 threads": settings(threads=10_000), "a bias": settings(bias=[9.0] + [0.0] * (len(labels) - 1)),
+        "labels reversed": settings(labels=labels[::-1]),
+        "another temperature": settings(temperature=5.0),
+        "10,000 threads": settings(threads=10_000),
+        "a bias": settings(bias=[9.0] + [0.0] * (len(labels) - 1)),
     }  # fmt: skip
     for file in sorted(bundle.iterdir()):
         if file.name != MANIFEST:
@@ -247,7 +250,7 @@ def _remake(bundle: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _accepted(name: str, use: Callable[[], Any]) -> list[str]:
-    """A failure where the use goes through, or ends in something else than one message for its user."""
+    """A failure if the use succeeds or raises anything but one message for its user."""
     try:
         use()
     except PipelineError:
@@ -263,7 +266,7 @@ def _predict(workspace: Workspace) -> Any:
 
 
 def _objects(workspace: Workspace, stage: str) -> list[Path]:
-    """The cache's files that the stage is restored from: its outs' objects, and the run cache's entries."""
+    """The cache files that restore the stage: its outs' objects and the run cache's entries."""
     from ruamel.yaml import YAML
 
     lock = YAML(typ="safe").load((workspace.root / "dvc.lock").read_text(encoding="utf-8"))[

@@ -1,4 +1,7 @@
-"""What `ratchet init` takes a file for is what ingest can read of it, whatever its format; labels are never ignored or printed."""
+"""`ratchet init` and ingest read a file alike, whatever its format.
+
+Labels are never ignored or printed.
+"""
 
 from __future__ import annotations
 

@@ -159,7 +159,8 @@ def test_sql_and_python_agree_on_what_a_label_is(tmp_path: Path) -> None:
 def test_text_parts_are_joined_and_other_nested_values_set_aside(tmp_path: Path) -> None:
     part = {"type": "text", "text": "one"}
     texts: list[Any] = [
-        "plain", [part, {"type": "text", "text": "two"}], [{"type": "text", "text": {"value": "deep"}}], ["a", "b"], {"en": "x"},
+        "plain", [part, {"type": "text", "text": "two"}],
+        [{"type": "text", "text": {"value": "deep"}}], ["a", "b"], {"en": "x"},
         [part, {"type": "image_url", "image_url": {"url": "u"}}], 7, '["as it is"]', [],
     ]  # fmt: skip
     source = write(tmp_path / "a.jsonl", [{"text": text, "label": "p"} for text in texts])
@@ -476,7 +477,8 @@ def test_spans_that_cannot_be_are_set_aside_and_a_word_is_cut_where_one_ends(
 ) -> None:
     text = "I met Anna's dog."
     spans: list[Any] = [
-        [[6, 10, "PER"]], [[6, 12, "PER"], [6, 10, "PER"]], [[6, 99, "PER"]], [[6, 10, None]], [[5, 11, "PER"]], [[5, 6, "PER"]],
+        [[6, 10, "PER"]], [[6, 12, "PER"], [6, 10, "PER"]], [[6, 99, "PER"]], [[6, 10, None]],
+        [[5, 11, "PER"]], [[5, 6, "PER"]],
         [{"start": 6, "end": 10, "label": "PER", "text": "nna'"}],
     ]  # fmt: skip
     source = write(tmp_path / "a.jsonl", [{"text": text, "spans": some} for some in spans])

@@ -1,4 +1,7 @@
-"""Words, their sub-words, and long rows as overlapping windows: nothing is lost, and merging gives what one long pass would."""
+"""Words, sub-words and long rows as overlapping windows: nothing is lost.
+
+Merging the windows gives what one long pass would.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,10 @@ def test_given_words_lie_where_they_are_joined() -> None:
 
 
 def byte_level() -> Tokenizer:
-    """As GPT-2 and RoBERTa read: blanks belong to the word after them, and a sign may be several tokens."""
+    """A tokenizer like those of GPT-2 and RoBERTa.
+
+    Blanks belong to the word after them, and one character may be several tokens.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {
         piece: number for number, piece in enumerate(["<s>", "</s>", *alphabet, "an", "er", "Ġa"])

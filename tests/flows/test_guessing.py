@@ -1,4 +1,4 @@
-"""`ratchet init` takes data for what it is, and each file for the split that its name tells, or asks."""
+"""`ratchet init` infers the kind of data, and each file's split from its name, or asks."""
 
 from __future__ import annotations
 
@@ -26,12 +26,17 @@ ODD = [i % 3 for i in range(60)]
 @pytest.mark.parametrize(
     ("address", "split"),
     [
-        ("train.csv", "train"), ("reviews-training.tsv", "train"), ("data/train-00000-of-00003.parquet", "train"),
-        ("dev.csv", "validation"), ("val_set.jsonl", "validation"), ("x/valid.csv.gz", "validation"), ("validation.csv", "validation"),
-        ("test.csv", "test"), ("my_eval.csv", "test"), ("test/part-0.parquet", "test"), ("hf://a/b@c/data/test-*.parquet", "test"),
-        ("imdb.test.csv", "test"), ("data.v2.dev.csv", "validation"), ("reviewsTrain.csv", "train"), ("TEST.csv", "test"),
+        ("train.csv", "train"), ("reviews-training.tsv", "train"),
+        ("data/train-00000-of-00003.parquet", "train"),
+        ("dev.csv", "validation"), ("val_set.jsonl", "validation"),
+        ("x/valid.csv.gz", "validation"), ("validation.csv", "validation"),
+        ("test.csv", "test"), ("my_eval.csv", "test"), ("test/part-0.parquet", "test"),
+        ("hf://a/b@c/data/test-*.parquet", "test"),
+        ("imdb.test.csv", "test"), ("data.v2.dev.csv", "validation"),
+        ("reviewsTrain.csv", "train"), ("TEST.csv", "test"),
         ("trainset.csv", "train"), ("devset.tsv", "validation"), ("test/csv/data.csv", "test"),
-        ("reviews.csv", None), ("train_test.csv", None), ("latest.csv", None), ("contest.csv", None), ("values.csv", None),
+        ("reviews.csv", None), ("train_test.csv", None), ("latest.csv", None),
+        ("contest.csv", None), ("values.csv", None),
         ("test/train.csv", "train"),
     ],
 )  # fmt: skip
@@ -271,8 +276,10 @@ def test_a_prompt_of_turns_goes_with_its_answer() -> None:
 @pytest.mark.parametrize(
     "beside",
     [
-        [f"2024-05-{i % 28 + 1:02} 10:{i:02}:00+00:00" for i in range(60)], [f"{i % 28 + 1}.5.2024" for i in range(60)],
-        [f"Fri Jan {i % 28 + 1:02} 10:00:00 +0000 2016" for i in range(60)], [f"https://example.org/a/{i}?b=c" for i in range(60)],
+        [f"2024-05-{i % 28 + 1:02} 10:{i:02}:00+00:00" for i in range(60)],
+        [f"{i % 28 + 1}.5.2024" for i in range(60)],
+        [f"Fri Jan {i % 28 + 1:02} 10:00:00 +0000 2016" for i in range(60)],
+        [f"https://example.org/a/{i}?b=c" for i in range(60)],
         [f"Anna {i}" for i in range(60)],
     ],
     ids=["a time", "a date", "a date in words", "an address", "an author"],

@@ -1,4 +1,7 @@
-"""With a Prefect server: every stage is a task run with its true times, state, logs and progress; a run's name says what it is."""
+"""With a Prefect server, every stage is a task run, and a run's name says what it is.
+
+Task runs have their true times, states, logs and progress.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ def flow_runs_of(server: httpx.Client, workspace: Path) -> dict[str, dict[str, A
 
 
 def eventually(look: Callable[[], Any]) -> Any:
-    """What `look` returns once it is true: the server takes in task runs and logs after the fact, when it comes to it."""
+    """Wait until `look` returns something true: the server records task runs and logs late."""
     for _ in range(200):
         if value := look():
             return value
@@ -226,7 +229,8 @@ def test_promotions_and_rollbacks_are_named_by_what_they_do(
     ratchet_json(trained, "rollback")
     ratchet_json(trained, "retrain")
     assert flow_runs_of(server, trained).keys() == {
-        "promote tiny v1", f"train tiny v{second}", f"promote tiny v{second}", "rollback tiny to v1", "retrain tiny",
+        "promote tiny v1", f"train tiny v{second}", f"promote tiny v{second}",
+        "rollback tiny to v1", "retrain tiny",
     }  # fmt: skip
 
 

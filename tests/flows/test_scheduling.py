@@ -1,4 +1,7 @@
-"""Schedules on a real Prefect server: runs start when they should, never two at once, a failure is told, a signal ends them."""
+"""Schedules on a real Prefect server: runs start on time and never two at once.
+
+A failure is reported, and a signal ends the runs.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ BUSY = "another `ratchet` run is using this workspace"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server that plans more than a year ahead, so that its runs cross both changes of the clocks whenever this is run."""
+    """A server that plans more than a year ahead, so that runs always cross both clock changes."""
     settings = {
         "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_SCHEDULED_TIME": "P372D",
         "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_RUNS": "60",
@@ -86,7 +89,7 @@ def runs(server: str, root: Path, *states: str) -> list[dict[str, Any]]:
 
 
 def overlaps(server: str, root: Path) -> list[str]:
-    """Names of runs that began before the one before them had ended; one that was cancelled never began."""
+    """Names of runs that began before the previous run ended; a cancelled run never began."""
     found = runs(server, root, "COMPLETED", "FAILED", "CRASHED", "RUNNING")
     began = sorted((run["start_time"], run["end_time"] or "never", run["name"]) for run in found)
     return [later[2] for earlier, later in pairwise(began) if later[0] < earlier[1]]
@@ -94,9 +97,9 @@ def overlaps(server: str, root: Path) -> list[str]:
 
 @contextmanager
 def serving(root: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """`ratchet schedule` as a process that stays; it ends well when it is interrupted, and names no secret.
+    """Run `ratchet schedule` as a process that exits cleanly when interrupted and names no secret.
 
-    The workspace has modules of the user's own, with names of ours: no run of a schedule loads them.
+    The workspace has user modules with the same names as ours; no scheduled run loads them.
     """
     add_own_modules(root)
     with (root / "served.log").open("w+") as log:
@@ -134,10 +137,14 @@ def emit(server: str, times: int) -> None:
 
 
 def save_block(server: str, address: str) -> None:
-    block = f"CustomWebhookNotificationBlock(name='ops', url='{address}', json_data={{'to': 'ops', 'body': '{{{{body}}}}'}})"
+    block = (
+        f"CustomWebhookNotificationBlock(name='ops', url='{address}', "
+        "json_data={'to': 'ops', 'body': '{{body}}'})"
+    )
     in_prefect(
         server,
-        f"from prefect.blocks.notifications import CustomWebhookNotificationBlock\n{block}.save('ops')",
+        "from prefect.blocks.notifications import CustomWebhookNotificationBlock\n"
+        f"{block}.save('ops')",
     )
 
 

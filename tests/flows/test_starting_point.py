@@ -1,4 +1,7 @@
-"""Where a training starts: pinned by hash, moved only when a training has to run anyway, through the command line and real stores."""
+"""Where training starts: pinned by hash, and moved only when a training has to run anyway.
+
+The tests use the command line and real stores.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ FEWER_EPOCHS = ("-S", "finetune.epochs=1")
 
 @pytest.fixture(scope="module")
 def went_on(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Version 1 as champion, version 2 trained from it on more rows; copy it. MLflow's addresses still lead to the template's files."""
+    """Version 1 as champion, and version 2 trained from it on more rows; copy it before use.
+
+    MLflow's addresses still lead to the template's files.
+    """
     root = copy_workspace(template, tmp_path_factory.mktemp("went_on") / "reviews")
     promote(root, 1)
     add_rows(root, 60)

@@ -34,8 +34,9 @@ def shipped(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A bundle of the static recipe; read only."""
     bundle = tmp_path_factory.mktemp("shipped") / "bundle"
     assemble_bundle(
-        bundle, exported.candidates / "int8-static" / "model.onnx", exported.tokens, exported.checkpoint,
-        problem=PROBLEM, labels=LABELS, recipe="int8-static", calibration=Calibration(1.5), threads=1,
+        bundle, exported.candidates / "int8-static" / "model.onnx", exported.tokens,
+        exported.checkpoint, problem=PROBLEM, labels=LABELS, recipe="int8-static",
+        calibration=Calibration(1.5), threads=1,
     )  # fmt: skip
     seal_bundle(bundle, {"macro_f1": 0.9})
     return bundle
@@ -166,12 +167,16 @@ def test_a_manifest_that_is_none_is_refused(bundle: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("key", "says"),
     [
-        ({"temperature": 0}, "temperature"), ({"temperature": "1"}, "temperature"), ({"temperature": 1e9}, "temperature"),
-        ({"temperature": True}, "temperature"), ({"max_length": 0}, "max_length"), ({"max_length": 10**9}, "max_length"),
-        ({"max_length": 1.5}, "max_length"), ({"threads": 10_000}, "threads"), ({"threads": -1}, "threads"),
+        ({"temperature": 0}, "temperature"), ({"temperature": "1"}, "temperature"),
+        ({"temperature": 1e9}, "temperature"), ({"temperature": True}, "temperature"),
+        ({"max_length": 0}, "max_length"), ({"max_length": 10**9}, "max_length"),
+        ({"max_length": 1.5}, "max_length"), ({"threads": 10_000}, "threads"),
+        ({"threads": -1}, "threads"),
         ({"pad_token_id": -1}, "pad_token_id"), ({"pad_token_id": 2**40}, "pad_token_id"),
-        ({"bias": [1e300]}, "bias"), ({"bias": "x"}, "bias"), ({"labels": None}, "labels"), ({"labels": ["x" * 2000]}, "labels"),
-        ({"output_name": ""}, "output_name"), ({"problem": 3}, "problem"), ({"surprise": 1}, "surprise: unknown key"),
+        ({"bias": [1e300]}, "bias"), ({"bias": "x"}, "bias"),
+        ({"labels": None}, "labels"), ({"labels": ["x" * 2000]}, "labels"),
+        ({"output_name": ""}, "output_name"), ({"problem": 3}, "problem"),
+        ({"surprise": 1}, "surprise: unknown key"),
     ],
 )  # fmt: skip
 def test_settings_out_of_bounds_are_refused_by_name(
@@ -199,8 +204,10 @@ def test_numbers_that_are_none_are_refused(bundle: Path, value: str) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"format": 2}, "format"), ({"recipe": ""}, "recipe"), ({"metrics": {"f1": "0.9"}}, "metrics.f1"),
-        ({"limits": {"max_length": 0, "labels": []}}, "limits.max_length"), ({"limits": {}}, "limits.max_length"),
+        ({"format": 2}, "format"), ({"recipe": ""}, "recipe"),
+        ({"metrics": {"f1": "0.9"}}, "metrics.f1"),
+        ({"limits": {"max_length": 0, "labels": []}}, "limits.max_length"),
+        ({"limits": {}}, "limits.max_length"),
         ({"extra": 1}, "extra: unknown key"), ({"files": []}, "files"),
         ({"files": {"model.onnx": {"sha256": "x", "bytes": 1}}}, "files.model.onnx.sha256"),
         ({"files": {"model.onnx": {"sha256": "0" * 64, "bytes": -1}}}, "files.model.onnx.bytes"),
@@ -363,8 +370,11 @@ def test_predictions_are_scaled_by_the_bundle_s_temperature(predictor: Predictor
 
 def test_predicting_imports_neither_torch_nor_transformers(shipped: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom tasks.inference.predictor import Predictor\nfrom tasks.problems import load_problem\n"
-        f"print(Predictor(Path({str(shipped)!r}), load_problem({PROBLEM!r})).predict({{'text': ['good room']}})[0]['label'])\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from tasks.inference.predictor import Predictor\n"
+        "from tasks.problems import load_problem\n"
+        f"print(Predictor(Path({str(shipped)!r}), load_problem({PROBLEM!r}))"
+        ".predict({'text': ['good room']})[0]['label'])\n"
         "assert not {'torch', 'transformers', 'mlflow', 'onnx'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

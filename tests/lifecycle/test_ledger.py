@@ -229,7 +229,7 @@ def test_announcements_of_writes_are_taken_away(
 def test_a_move_whose_claim_was_removed_for_good_is_not_made_twice(
     open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
-    """`mlflow gc` frees the claim's name while a promotion that has seen the champion before that move is paused."""
+    """`mlflow gc` frees the claim's name while a promotion that read the old champion is paused."""
     open_ledger().move(promoted(1, None))
     slow = open_ledger()
     real = slow._claim
@@ -291,7 +291,8 @@ def race(uri: str, store: Path) -> list[str]:
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", RACER, uri, str(version), str(store)],
-            env=clean_environment() | {"PYTHONPATH": str(Path(__file__).parents[2])}, stdout=subprocess.PIPE, text=True,
+            env=clean_environment() | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=subprocess.PIPE, text=True,
         )
         for version in (2, 3)
     ]  # fmt: skip
@@ -360,7 +361,7 @@ def test_a_rollback_goes_to_the_champion_before_not_to_the_number_before() -> No
 def test_a_claim_that_the_client_had_to_send_twice_is_its_own(
     open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server made it and died before it said so; MLflow's client sends it again and is told that it is there."""
+    """The server makes the claim and dies; MLflow's client resends it and learns that it exists."""
     from mlflow import MlflowClient
 
     real = MlflowClient.create_experiment

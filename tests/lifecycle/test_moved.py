@@ -1,4 +1,4 @@
-"""A workspace that was moved, copied or cloned works on the files of its new place, and never reads or writes the old one."""
+"""A moved, copied or cloned workspace uses the files of its new place and never the old ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ TEXT = "a good lovely film"
 
 @pytest.fixture(scope="module")
 def two_versions(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Version 1 is champion, version 2 the challenger and what params.yaml asks for; move it no further than a copy."""
+    """Version 1 is champion; version 2 is the challenger and matches params.yaml.
+
+    Copy this workspace before use, and move only the copy.
+    """
     root = copy_workspace(template, tmp_path_factory.mktemp("two") / "reviews")
     save_overrides(root / "params.yaml", ["finetune.epochs=5"])
     ratchet_json(root, "train")
@@ -66,7 +69,8 @@ def addresses(root: Path) -> set[str]:
     """Every address of a file in the workspace's own database."""
     with closing(sqlite3.connect(root / ".ratchet" / "mlflow.db")) as connection:
         columns = connection.execute(
-            "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'"
+            "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c "
+            "WHERE m.type = 'table'"
         )
         values = [
             value

@@ -1,4 +1,4 @@
-"""Masked language modelling: masks that can be trusted, a checkpoint that is a base for others, and `ratchet adapt`."""
+"""Masked language modelling: correct masks, checkpoints as base models, and `ratchet adapt`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Named entities: metrics as seqeval has them, spans with their characters, bad rows told apart, and the whole way through."""
+"""Named entities: seqeval's metrics, character spans, bad rows, and the whole pipeline."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ def test_spans_are_those_of_conlleval() -> None:
 def test_metrics_are_those_of_seqeval(seed: int) -> None:
     draw = random.Random(seed)
     wanted = random_tags(draw, 40, valid=True)
-    # near the truth, or hardly anything would match; and with violations, which seqeval reads as conlleval does
+    # close to the truth, or hardly anything would match; and with violations, which seqeval reads
+    # as conlleval does
     found = [[tag if draw.random() < 0.7 else draw.choice(NAMES) for tag in row] for row in wanted]
     mine = PROBLEM.scoring.metrics(outputs_of(found), numbers(wanted), KINDS)
     for name, score in SCORES.items():
@@ -313,8 +314,12 @@ def test_behavioural_tests_change_what_they_say(base_dir: Path) -> None:
     params = EvaluateParams.model_validate(
         {"behaviour": {
             "rows": 20,
-            "minimum_functionality": [{"name": "plain", "label": "PER", "texts": ["Anna Berg is here."]}],
-            "directional": [{"name": "more", "label": "LOC", "expect": "not_lower", "append": " near Paris"}],
+            "minimum_functionality": [
+                {"name": "plain", "label": "PER", "texts": ["Anna Berg is here."]},
+            ],
+            "directional": [
+                {"name": "more", "label": "LOC", "expect": "not_lower", "append": " near Paris"},
+            ],
         }}
     )  # fmt: skip
     tests = {
@@ -443,7 +448,8 @@ def validated(
     )
     validate_rows(
         tmp_path / "raw", tmp_path / "valid", tmp_path / "validation.json", tmp_path / "docs",
-        problem=PROBLEM.name, labels=labels, validate=ValidateParams.model_validate(values), report=silent,
+        problem=PROBLEM.name, labels=labels, validate=ValidateParams.model_validate(values),
+        report=silent,
     )  # fmt: skip
     return tmp_path / "valid"
 

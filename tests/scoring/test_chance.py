@@ -83,7 +83,7 @@ def test_what_knows_nothing_is_not_above_chance_and_what_knows_is(metric: str) -
 
 
 def test_the_first_champions_gates_refuse_what_is_useless_and_let_through_what_is_good() -> None:
-    """Rates of docs/gates.md, at 100 rows: no constant and no guess passes, few good models are held back."""
+    """The rates of docs/gates.md at 100 rows: no constant or guess passes, few good models fail."""
     assert refusals("constant", 100, 20, seed=1)["refused"] == 1
     assert refusals("guess", 100, 20, seed=2)["refused"] == 1
     assert refusals("good", 100, 40, seed=3)["refused"] <= 0.2

@@ -1,4 +1,4 @@
-"""Multi-label classification: metrics, thresholds, lists of labels on their way through the data stages."""
+"""Multi-label classification: metrics, thresholds, and lists of labels in the data stages."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ def test_resampled_metrics_are_the_metrics_of_each_resample() -> None:
 def test_rows_without_any_label_have_metrics_too() -> None:
     nothing = np.zeros((4, 3), np.float32)
     assert multi_label_metrics(nothing - 1, nothing) == {
-        "mean_average_precision": 0, "macro_f1": 0, "micro_f1": 0, "subset_accuracy": 1, "hamming_loss": 0,
+        "mean_average_precision": 0, "macro_f1": 0, "micro_f1": 0, "subset_accuracy": 1,
+        "hamming_loss": 0,
     }  # fmt: skip
 
 
@@ -278,7 +279,10 @@ def test_splits_count_each_label(tmp_path: Path) -> None:
     split_rows(
         valid, tmp_path / "splits", problem=NAME, labels=("a", "b"), split=split, report=silent
     )
-    assert {label: found["all"]["rows"] for label, found in read_json(tmp_path / "splits" / "split.json")["classes"].items()} == {
+    assert {
+        label: found["all"]["rows"]
+        for label, found in read_json(tmp_path / "splits" / "split.json")["classes"].items()
+    } == {
         "a": 80, "b": 40,
     }  # fmt: skip
 

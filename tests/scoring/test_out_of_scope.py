@@ -1,4 +1,7 @@
-"""The reject threshold: tuned on validation, kept in the bundle, told with its precision-recall curve."""
+"""The reject threshold: tuned on validation rows, kept in the bundle, and reported.
+
+The report shows its precision-recall curve.
+"""
 
 from __future__ import annotations
 
@@ -125,8 +128,9 @@ def test_a_curve_of_few_rows_is_whole() -> None:
 
 def test_an_out_of_scope_label_is_one_of_the_labels() -> None:
     values = {
-        "problem": "text-classification", "model_name": "m", "labels": ["a", "b"], "out_of_scope": "oos",
-        "base_model": {"path": "./base"}, "ingest": {"sources": [{"url": "rows.csv"}]},
+        "problem": "text-classification", "model_name": "m", "labels": ["a", "b"],
+        "out_of_scope": "oos", "base_model": {"path": "./base"},
+        "ingest": {"sources": [{"url": "rows.csv"}]},
     }  # fmt: skip
     with pytest.raises(ParamsError, match="'oos', which is not one of `labels`"):
         parse(values)
@@ -161,7 +165,8 @@ def test_the_evaluation_holds_the_curve_of_validation_and_of_test(
     quick = EvaluateParams.model_validate({"bootstrap_resamples": 100, "behaviour": {"rows": 5}})
     evaluate_checkpoint(
         tmp_path / "splits", tokens, exported.checkpoint, tmp_path / "evaluation.json",
-        problem=PROBLEM.name, labels=LABELS, out_of_scope=OUT, base_model=BaseModelParams(path="./unread"), evaluate=quick,
+        problem=PROBLEM.name, labels=LABELS, out_of_scope=OUT,
+        base_model=BaseModelParams(path="./unread"), evaluate=quick,
         seed=1, device="cpu", root=tmp_path, cache=tmp_path, report=silent,
     )  # fmt: skip
     evaluation = read_json(tmp_path / "evaluation.json")
@@ -178,8 +183,9 @@ def test_the_evaluation_holds_the_curve_of_validation_and_of_test(
 
 def test_the_shipped_bundle_rejects_by_the_threshold(exported: Exported, tmp_path: Path) -> None:
     verify_candidates(
-        exported.tokens, exported.checkpoint, exported.candidates, tmp_path / "bundle", tmp_path / "report.json", tmp_path / "metrics.json",
-        problem=PROBLEM.name, labels=LABELS, out_of_scope=OUT, verify=VerifyParams(timing_rows=16), seed=0, report=silent,
+        exported.tokens, exported.checkpoint, exported.candidates, tmp_path / "bundle",
+        tmp_path / "report.json", tmp_path / "metrics.json", problem=PROBLEM.name, labels=LABELS,
+        out_of_scope=OUT, verify=VerifyParams(timing_rows=16), seed=0, report=silent,
     )  # fmt: skip
     predictor = Predictor(open_bundle(tmp_path / "bundle"), PROBLEM)
     calibration = predictor.info.settings.calibration

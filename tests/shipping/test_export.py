@@ -55,7 +55,8 @@ def run_export(
 ) -> list[dict[str, Any]]:
     export_candidates(
         exported.tokens, checkpoint or exported.checkpoint, candidates,
-        problem=PROBLEM, labels=LABELS, export=ExportParams(recipes=recipes, calibration_rows=16), seed=0, report=silent,
+        problem=PROBLEM, labels=LABELS,
+        export=ExportParams(recipes=recipes, calibration_rows=16), seed=0, report=silent,
     )  # fmt: skip
     written: list[dict[str, Any]] = json.loads((candidates / "export.json").read_text())["recipes"]
     return written

@@ -38,7 +38,10 @@ class Postgres:
     port: int
 
     def make_database(self) -> str:
-        """A new database's address without its scheme, which names the driver: `postgresql+psycopg2://` + it."""
+        """Create a database and return its address without the scheme, which names the driver.
+
+        A complete address is `postgresql+psycopg2://` and what this returns.
+        """
         name = f"test_{next(NUMBERS)}"
         command = [
             str(self.binaries / "createdb"),
@@ -98,7 +101,8 @@ def postgres() -> Iterator[Postgres]:
     binaries = find_binaries()
     if binaries is None:
         pytest.skip(
-            "no PostgreSQL binaries: not under /usr/lib/postgresql, by pg_config, or on PATH (Debian: apt install postgresql)"
+            "no PostgreSQL binaries: not under /usr/lib/postgresql, by pg_config, or on PATH "
+            "(Debian: apt install postgresql)"
         )
     with running(binaries) as server:
         yield server
@@ -108,7 +112,8 @@ def postgres() -> Iterator[Postgres]:
 def running(binaries: Path) -> Iterator[Postgres]:
     """A server in a directory of its own."""
     user = _ordinary_user()
-    # not in pytest's directory: that is closed to the ordinary user, and too long a path for a socket
+    # not in pytest's directory: the ordinary user cannot enter it, and its path is too long for a
+    # socket
     home = Path(tempfile.mkdtemp(prefix="ratchet-pg-"))
     identity: dict[str, Any] = {"cwd": home}
     if user is not None:

@@ -45,8 +45,8 @@ class Server:
         """Start it, without waiting until it answers."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=hear_interrupts,
+                self._command, env=self._environment, stdout=log, stderr=log,
+                start_new_session=True, preexec_fn=hear_interrupts,
             )  # fmt: skip
 
     def wait(self, path: str) -> None:

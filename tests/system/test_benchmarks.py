@@ -1,4 +1,7 @@
-"""Benchmarks: what they write stays when another is run, and ratios are of one round. That they run, `make bench QUICK=--quick` shows."""
+"""Benchmarks: results stay when another benchmark runs, and ratios are taken within a round.
+
+`make bench QUICK=--quick` shows that the benchmarks run.
+"""
 
 from __future__ import annotations
 

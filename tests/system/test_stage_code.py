@@ -1,4 +1,4 @@
-"""A stage's identity: what makes it stale, what does not, and who notices that somebody forgot to say which."""
+"""A stage's identity: what makes it stale, what does not, and what catches undeclared changes."""
 
 from __future__ import annotations
 
@@ -65,8 +65,9 @@ def test_code_of_a_stage_changes_with_its_version_or_with_somebodys_word_that_re
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("What it is.", "What it was."), ("What it does.", "What it did."), ("# why", "# why not"), ("\n\n\n", "\n\n\n\n"),
-        ("wanted none below 0", "found less than 0"), ("at work on %d", "%d rows"), ("rows: int", "rows: int | None"), (" -> float", ""),
+        ("What it is.", "What it was."), ("What it does.", "What it did."), ("# why", "# why not"),
+        ("\n\n\n", "\n\n\n\n"), ("wanted none below 0", "found less than 0"),
+        ("at work on %d", "%d rows"), ("rows: int", "rows: int | None"), (" -> float", ""),
     ],
 )  # fmt: skip
 def test_what_changes_no_result_is_no_change(old: str, new: str) -> None:
@@ -134,7 +135,7 @@ def test_a_raised_version_makes_its_stage_stale_and_no_other(
 
 
 def as_earlier(root: Path, *, digests: bool) -> None:
-    """dvc.yaml and dvc.lock as a Ratchet had them that knew no versions: with digests of code, or with its files."""
+    """Rewrite dvc.yaml and dvc.lock as written before versions: with code digests or code files."""
     for file in (root / "dvc.yaml", root / "dvc.lock"):
         text = re.sub(
             r"ratchet stage (\w+) --code 1",
@@ -256,6 +257,9 @@ def test_editing_what_changes_no_result_leaves_every_stage_clean(
         (checkout / name).write_text(
             (checkout / name).read_text() + "\n# a comment more\nCOLOUR = '#123456'\n"
         )
-    script = "import sys; from flows.cli.main import main; sys.argv = ['ratchet', '-C', sys.argv[1], 'status', '--json']; main()"
+    script = (
+        "import sys; from flows.cli.main import main; "
+        "sys.argv = ['ratchet', '-C', sys.argv[1], 'status', '--json']; main()"
+    )
     done = run(checkout, sys.executable, "-c", script, str(root), PYTHONPATH=str(checkout))
     assert {stage["state"] for stage in json.loads(done.stdout)["stages"]} == {"clean"}

@@ -1,4 +1,7 @@
-"""Adapter-only checkpoints, going on from a champion, and memory that runs out: through the whole fine-tuning stage."""
+"""Adapter-only checkpoints, continuing from a champion, and running out of memory.
+
+The tests run the whole fine-tuning stage.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +55,9 @@ def run(
 ) -> dict[str, Any]:
     given = {"epochs": 0.3, "learning_rate": 1e-2, "sizes": SIZES, "dropout": 0.0, **params}
     finetune_model(
-        tokens, out / "checkpoint", out / "training.json", start=start, problem=PROBLEM.name, labels=LABELS,
-        base_model=BaseModelParams(path=str(base)), finetune=FinetuneParams.model_validate(given), seed=7, device="cpu",
+        tokens, out / "checkpoint", out / "training.json", start=start, problem=PROBLEM.name,
+        labels=LABELS, base_model=BaseModelParams(path=str(base)),
+        finetune=FinetuneParams.model_validate(given), seed=7, device="cpu",
         root=out, cache=out, work=out / "work", report=silent,
     )  # fmt: skip
     found: dict[str, Any] = read_json(out / "training.json")
@@ -206,7 +210,8 @@ def narrow(model: Any, rows: int) -> Any:
         if model.training and len(input_ids) > rows:
             torch.rand(1)  # what was drawn before the failure must not count
             raise RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+                "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: "
+                "you tried to allocate 9 bytes."
             )
         return forward(input_ids=input_ids, **inputs)
 

@@ -1,4 +1,7 @@
-"""The laws of fine-tuning methods: what each changes, that merging keeps the outputs, that an adapter belongs to its base."""
+"""The laws of fine-tuning methods: what each one changes, and that merging keeps the outputs.
+
+An adapter belongs to its base.
+"""
 
 from __future__ import annotations
 
