@@ -28,7 +28,7 @@ from tasks.data.quality.row_account import Account, Loss, Losses
 from tasks.data.sources.fetching import fetch
 from tasks.data.tables import loading as tables
 from tasks.data.tables import queries
-from tasks.data.tables.foreign_values import register
+from tasks.data.tables.foreign_values import SpanBorders, register
 from tasks.data.tables.loaded import (
     CONTENT,
     FILE,
@@ -104,7 +104,7 @@ def _ingest(
     mapping = {} if ingest.query else column_mapping(problem.rows, ingest)
     mapped = (column for columns in mapping.values() for column in columns)
     wanted = None if ingest.query else {name for column in mapped for name in roots(column)}
-    with atomic_path(raw) as new, _database(raw.parent, memory) as (connection, scratch):
+    with atomic_path(raw) as new, _database(raw.parent, memory) as (connection, scratch, spans):
         new.mkdir()
         loaded: list[list[LoadedFile]] = []
         for i, (source, files) in enumerate(zip(ingest.sources, fetched, strict=True)):
@@ -122,6 +122,7 @@ def _ingest(
         else:
             query = rows_of_columns(connection, problem.rows, ingest, mapping, loaded)
         rows, mended, set_aside = _write_rows(connection, query, new / "rows.parquet")
+        spans.require_words()
         quarantine += set_aside
         losses = Losses("ingest")
         write_jsonl(new / "quarantine.jsonl", losses.watch(quarantine))
@@ -155,8 +156,10 @@ def _judge(account: Account, ingest: IngestParams) -> Account:
 
 
 @contextmanager
-def _database(parent: Path, memory: str | None) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """Temporary DuckDB database, and a scratch directory, both below `parent`.
+def _database(
+    parent: Path, memory: str | None
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path, SpanBorders]]:
+    """Temporary DuckDB database and a scratch directory, both below `parent`; spans' borders.
 
     It lies on disk, so that data may be larger than memory.
     memory   DuckDB's limit, above which it spills to disk; None: nearly all of the machine's
@@ -176,8 +179,7 @@ def _database(parent: Path, memory: str | None) -> Iterator[tuple[duckdb.DuckDBP
         connection = duckdb.connect(str(Path(directory) / "rows.duckdb"), config=config)
         try:
             connection.execute("SET enable_progress_bar=false")
-            register(connection)
-            yield connection, Path(directory)
+            yield connection, Path(directory), register(connection)
         except duckdb.Error as error:
             if not is_resource_error(error):
                 raise

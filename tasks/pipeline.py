@@ -66,7 +66,7 @@ STAGES = (
     Stage(
         "ingest", "tasks.ingestion", "ingest_sources",
         deps={}, outs={"raw": "data/raw"},
-        params=("problem", "ingest"),
+        params=("problem", "ingest"), version=2,
     ),
     Stage(
         "validate", "tasks.validation", "validate_rows",
@@ -75,7 +75,7 @@ STAGES = (
             "valid": "data/valid", "validation_report": "reports/validation.json",
             "data_docs": "reports/data_docs",
         },
-        params=("problem", "labels", "validate"),
+        params=("problem", "labels", "validate"), version=2,
     ),
     Stage(
         "split", "tasks.splitting", "split_rows",
@@ -98,6 +98,7 @@ STAGES = (
         deps={"splits": "data/splits", "tokens": "data/tokens", "checkpoint": "models/checkpoint"},
         outs={"evaluation_report": "reports/evaluation.json"},
         params=("problem", "labels", "out_of_scope", "base_model", "evaluate", "seed", "device"),
+        version=2,
     ),
     Stage(
         "export", "tasks.export", "export_candidates",
@@ -116,7 +117,7 @@ STAGES = (
             "metrics": "reports/metrics.json",
         },
         params=("problem", "labels", "out_of_scope", "verify", "seed"),
-        metrics=("metrics",),
+        metrics=("metrics",), version=2,
     ),
     Stage(
         "report", "tasks.reporting", "write_report",

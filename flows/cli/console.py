@@ -9,10 +9,12 @@ import signal
 import sys
 import tempfile
 import traceback
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from tasks.core.errors import ParamsError, PipelineError, as_storage_error
 from tasks.core.logs import show_logs
@@ -23,8 +25,28 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 128 + signal.SIGINT  # exit code by shell convention
 
+VERBOSE = "Log every action on standard error; RATCHET_LOG=info logs less."
+
+
+def _show_all_logs(context: object, option: object, wanted: bool) -> None:
+    if wanted:
+        show_logs(verbose=True)
+
+
+class _Commands(TyperGroup):
+    """The commands; each takes -v too, because people write it after the command as well."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for command in self.commands.values():
+            option = copy(next(option for option in self.params if option.name == "verbose"))
+            option.expose_value, option.callback = False, _show_all_logs
+            command.params.append(option)
+
+
 app = typer.Typer(
     name="ratchet",
+    cls=_Commands,
     help="Fine-tune a language model on your own text, ship it as quantized ONNX, "
     "and promote only better models.",
     no_args_is_help=True,
@@ -51,12 +73,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Verbose = Annotated[
-    bool,
-    typer.Option(
-        "-v", "--verbose", help="Log every action on standard error; RATCHET_LOG=info logs less."
-    ),
-]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help=VERBOSE)]
 Version = Annotated[
     bool,
     typer.Option(

@@ -6,16 +6,23 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from flows.workspaces.defaults import TrainingSize, finetune_values
-from flows.workspaces.guessing import Guess, guess, require_header, sample_rows
-from flows.workspaces.split_names import complete, splits_in, splits_of
+from flows.workspaces.guessing import (
+    Guess,
+    guess,
+    require_header,
+    sample_rows,
+    unused_columns,
+)
+from flows.workspaces.split_names import complete, splits_in, splits_of, unused_files
 from tasks.core.errors import ParamsError, WorkspaceError
 from tasks.core.files import write_text
 from tasks.data.quality.row_account import Account
+from tasks.data.sources.fetching import local_files
 from tasks.data.tables.loaded import SPLIT, SPLITS
 from tasks.params.labels import label_variants
 from tasks.params.schema import Params, Source, parse
@@ -83,7 +90,8 @@ class DataFacts:
         if variants := label_variants(list(self.labels)):
             shown = "; ".join(", ".join(f"'{label}'" for label in group) for group in variants[:5])
             notes.append(
-                f"labels that differ only by case or spaces: {shown}. If they mean the same, set "
+                f"labels that differ only by case, spaces or invisible characters: {shown}. "
+                "If they mean the same, set "
                 "`ingest.merge_labels: true` in params.yaml (or run init with --merge-labels)."
             )
         least = params.validation.min_rows_per_class
@@ -99,7 +107,7 @@ class DataFacts:
 
 
 def guess_problem(request: Request) -> Guess:
-    """Guess problem type and columns from the data's first rows; the request's values are kept.
+    """Guess problem type and columns from a sample of the data; the request's values are kept.
 
     Raises ParamsError if nothing fits.
     """
@@ -109,10 +117,16 @@ def guess_problem(request: Request) -> Guess:
         raise ParamsError("init: no data given.", "Name it with --data FILE.")
     root = request.directory.resolve()
     _check_new(root)
-    source = Source.model_validate(data_sources(request.data, root, request.splits)[0])
-    rows = sample_rows(source, root, cache_dir())
-    require_header(rows, source.url)
-    return guess(rows, request.problem, request.columns)
+    described = data_sources(request.data, root, request.splits)
+    sources = [
+        Source.model_validate(source)
+        for source in described
+        if source.get("split") in (None, SPLITS[0])
+    ]
+    rows = sample_rows(sources, root, cache_dir())
+    require_header(rows, sources[0].url)
+    guessed = guess(rows, request.problem, request.columns)
+    return replace(guessed, notes=unused_columns(rows, guessed))
 
 
 def make_workspace(request: Request, guessed: Guess) -> InitResult:
@@ -171,8 +185,19 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
         labels,
         facts.account.plain(),
         splits,
-        facts.notes(params),
+        [*facts.notes(params), *guessed.notes, *_unused_files(request.data, splits, root)],
     )
+
+
+def _unused_files(data: Sequence[str], splits: Mapping[str, list[str]], root: Path) -> list[str]:
+    """A note about the data files of the directory that no split holds."""
+    if len(data) != 1 or not Path(data[0]).is_dir():
+        return []
+    addresses = [address for of_split in splits.values() for address in of_split]
+    used = [file for address in addresses for file in local_files(address, root)]
+    unused = unused_files(Path(data[0]), used)
+    shown = ", ".join(unused[:10]) + (", …" if len(unused) > 10 else "")
+    return [f"data files that are not used: {shown}."] if unused else []
 
 
 def _check_new(root: Path) -> None:
@@ -189,7 +214,8 @@ def base_model_of(request: Request, problem: Problem) -> dict[str, Any]:
         return dict(problem.defaults.base_model)
     path = request.base_model
     if Path(path).exists():  # params.yaml holds paths relative to the workspace
-        path = os.path.relpath(Path(path).resolve(), request.directory.resolve())
+        # a link is kept: its target may be replaced with the next model
+        path = os.path.relpath(path, request.directory.resolve())
         path = path if path.startswith(".") else f"./{path}"
     return {"path": path, **({"revision": request.revision} if request.revision else {})}
 
@@ -219,7 +245,8 @@ def data_sources(
 
 
 def _address(name: str, root: Path) -> str:
-    return name if "://" in name else os.path.relpath(Path(name).resolve(), root)
+    # a link is kept: its target may be replaced with the next delivery
+    return name if "://" in name else os.path.relpath(name, root)
 
 
 def _inspect(params: Params, root: Path) -> DataFacts:

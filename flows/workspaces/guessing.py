@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flows.workspaces.split_names import SPLIT_WORDS
 from tasks.core.errors import DataError, ParamsError
 from tasks.data.tables.column_guesses import (
     LABEL_NAMES,
@@ -18,7 +20,11 @@ from tasks.data.tables.column_guesses import (
 )
 from tasks.data.tables.foreign_values import UnfitError, content_of, is_content, split_tags
 from tasks.data.tables.notation import as_nested, is_nested
+from tasks.data.tables.source_columns import roots
 from tasks.params.schema import Source
+
+if TYPE_CHECKING:
+    from tasks.core.addresses import LocalFile
 
 SAMPLE_ROWS = 500
 WORDS = 5  # most words that a column's name may have
@@ -31,11 +37,13 @@ class Guess:
 
     columns  problem column: data column, or several
     reading  values of `ingest`
+    notes    what the user should know of the columns that are not used
     """
 
     problem: str
     columns: Mapping[str, str | tuple[str, ...]]
     reading: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         columns = (f"{name}: {format_columns(columns)}" for name, columns in self.columns.items())
@@ -47,30 +55,45 @@ def format_columns(columns: str | tuple[str, ...]) -> str:
     return columns if isinstance(columns, str) else " + ".join(columns)
 
 
-def sample_rows(source: Source, root: Path, cache: Path) -> dict[str, list[Any]]:
-    """The first rows of the source's first file, by column.
+def sample_rows(sources: Sequence[Source], root: Path, cache: Path) -> dict[str, list[Any]]:
+    """Random rows of all files of the sources, by column; the same for the same files.
 
-    Struct fields become columns, texts that spell lists become lists.
+    The first rows could all have one label, or none. Struct fields become columns, texts that spell
+    lists become lists.
     """
-    import duckdb
-
     from tasks.core.progress import silent
     from tasks.data.sources.fetching import fetch
-    from tasks.data.tables.loaded import FILE, LINE, LoadedFile
+
+    files = [(source, file) for source in sources for file in fetch(source, root, cache, silent)]
+    most = math.ceil(SAMPLE_ROWS / len(files))
+    samples = [_sample_file(source, file, most) for source, file in files]
+    names = list(dict.fromkeys(name for sample in samples for name in sample))
+    sizes = [len(next(iter(sample.values()), [])) for sample in samples]
+    rows: dict[str, list[Any]] = {name: [] for name in names}
+    for sample, size in zip(samples, sizes, strict=True):
+        for name in names:
+            rows[name] += sample.get(name, [None] * size)
+    return unfolded(rows)
+
+
+def _sample_file(source: Source, file: LocalFile, most: int) -> dict[str, list[Any]]:
+    import duckdb
+
+    from tasks.data.tables.loaded import FILE, LINE, SPLIT, LoadedFile
     from tasks.data.tables.loading import load
 
-    file = fetch(source, root, cache, silent)[0]
     with (
         tempfile.TemporaryDirectory() as scratch,
         duckdb.connect(str(Path(scratch) / "rows.duckdb")) as connection,
     ):
         connection.execute("SET enable_progress_bar=false")
         load(connection, file.path, LoadedFile("rows", file.name), source, None, Path(scratch))
-        query = f"SELECT * FROM rows ORDER BY {LINE} LIMIT {SAMPLE_ROWS}"
+        query = (
+            f"SELECT * FROM (SELECT * FROM rows ORDER BY hash({LINE}) LIMIT {most}) ORDER BY {LINE}"
+        )
         columns = connection.cursor().sql(query).to_arrow_table().to_pydict()
-    return unfolded(
-        {name: values for name, values in columns.items() if name not in (FILE, LINE, "split")}
-    )
+    added = {FILE, LINE} | ({SPLIT} if source.split else set())
+    return {name: values for name, values in columns.items() if name not in added}
 
 
 def unfolded(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
@@ -145,6 +168,29 @@ def guess(
     if not guesses:
         raise _fits_nothing(rows, problem_names())
     return max(guesses, key=lambda ranked: ranked[:2])[2]
+
+
+def unused_columns(rows: Mapping[str, Sequence[Any]], guessed: Guess) -> tuple[str, ...]:
+    """Notes about the data's columns that the workspace does not use."""
+    used = {
+        root
+        for columns in guessed.columns.values()
+        for column in ([columns] if isinstance(columns, str) else columns)
+        for root in roots(column)
+    }
+    unused = list(dict.fromkeys(name for name in rows if used.isdisjoint(roots(name))))
+    notes = []
+    for name in unused:
+        values = {str(value).lower() for value in rows[name] if value not in (None, "")}
+        if len({SPLIT_WORDS[value] for value in values if value in SPLIT_WORDS}) > 1:
+            notes.append(
+                f"column '{name}' names splits, but rows are split by a hash of their texts. To "
+                "keep its splits, write a file of each and give --train, --validation and --test."
+            )
+    if unused:
+        shown = ", ".join(unused[:10]) + (", …" if len(unused) > 10 else "")
+        notes.append(f"columns that are not used: {shown}. `ingest.keep` keeps them, for slices.")
+    return tuple(notes)
 
 
 def _require_sentences(rows: Mapping[str, Sequence[Any]]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from tasks.core.errors import DataError, ParamsError
 from tasks.data.tables.loaded import SPLITS
 
-ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".ndjson", ".parquet")
+ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".json", ".ndjson", ".parquet", ".pq")
 _NAMES = {
     "train": ("train", "training", "trn"),
     "validation": ("dev", "devel", "development", "val", "valid", "validate", "validation", "vld"),
@@ -98,11 +98,7 @@ def _below_common_folder(addresses: Sequence[str]) -> list[str]:
 
 def splits_in(directory: Path) -> Splits:
     """The splits in a directory, each of one or several files; Hugging Face's layout works too."""
-    files = [
-        path
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name.lower().removesuffix(".gz").endswith(ENDINGS)
-    ]
+    files = _data_files(directory)
     splits: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for path in files:
         split = split_of(str(path.relative_to(directory)))
@@ -127,6 +123,24 @@ def splits_in(directory: Path) -> Splits:
             "Name one of them.",
         )
     return {split: _pattern(paths) for split, paths in splits.items()}
+
+
+def _data_files(directory: Path) -> list[Path]:
+    """Files of rows by their endings, without hidden ones such as macOS's ._train.csv."""
+    return [
+        path
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+        and path.name.lower().removesuffix(".gz").endswith(ENDINGS)
+        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
+    ]
+
+
+def unused_files(directory: Path, used: Sequence[Path]) -> list[str]:
+    """Data files in the directory, relative to it, that are not used."""
+    known = {path.resolve() for path in used}
+    files = _data_files(directory)
+    return [str(path.relative_to(directory)) for path in files if path.resolve() not in known]
 
 
 def _folder_of_splits(path: Path) -> PurePosixPath:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
-BLANKS = " \t\r\n\xa0"
+# sets of characters for regular expressions of Python and of RE2: white space, and without a width
+BLANKS = "[\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+INVISIBLE = "[\xad\u200b\u2060\ufeff]"
 WHOLE = r"-?(?:0|[1-9][0-9]*)\.0+"  # an integer written as a float
 # spellings, in lower case, for a label that is set or not set
 ON, OFF = ("1", "true", "yes", "y"), ("0", "false", "no", "n")
@@ -14,14 +17,18 @@ ON, OFF = ("1", "true", "yes", "y"), ("0", "false", "no", "n")
 def canonical_label(label: str, *, merge: bool) -> str:
     """The canonical form of a label, the same as `read_label` gives for texts.
 
-    merge   treat labels that differ only by case or surrounding blanks as one
+    merge   treat labels as one that differ only by case, blanks, invisible characters, or in
+            how Unicode composes them
     """
     if re.fullmatch(WHOLE, label):
         label = label.partition(".")[0]
         label = "0" if label == "-0" else label
     elif label.lower() in ("true", "false"):
         label = label.lower()
-    return label.lower().strip(BLANKS) if merge else label
+    if not merge:
+        return label
+    visible = re.sub(INVISIBLE, "", unicodedata.normalize("NFC", label.lower()))
+    return re.sub(f"{BLANKS}+", " ", visible).strip(" ")
 
 
 def canonical_labels(labels: Sequence[str], *, merge: bool) -> tuple[str, ...]:
@@ -31,7 +38,7 @@ def canonical_labels(labels: Sequence[str], *, merge: bool) -> tuple[str, ...]:
 
 
 def label_variants(labels: Sequence[str]) -> list[list[str]]:
-    """Groups of two or more labels that differ only by case or surrounding blanks."""
+    """Groups of two or more labels that merging makes one."""
     groups: dict[str, list[str]] = {}
     for label in sorted(labels):
         groups.setdefault(canonical_label(label, merge=True), []).append(label)

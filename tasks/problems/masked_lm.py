@@ -12,7 +12,7 @@ import numpy as np
 
 from tasks.core.arrays import Array, Columns, Features, Floats, Indices
 from tasks.data.row_format import Guessed
-from tasks.data.tables.column_guesses import low_cardinality, texts
+from tasks.data.tables.column_guesses import maybe_labels, texts
 from tasks.encoding.masking import Vocabulary, draw_masks, mask_row
 from tasks.encoding.padding import encode_texts, pad_features, pad_rows
 from tasks.encoding.windows import IGNORE_INDEX
@@ -137,8 +137,8 @@ PROBLEM = Problem(
         columns={"text": "the text"},
         text_columns=("text",),
         guess_columns=guess_columns,
-        # a column of few values may hold labels
-        is_meant=lambda rows: not low_cardinality(rows),
+        # never the last resort: another column could hold labels, or be the text that is meant
+        is_meant=lambda rows: len(texts(rows)) == 1 and not maybe_labels(rows),
         expectations=lambda validate, labels: [],
     ),
     encoding=MaskedEncoder(),

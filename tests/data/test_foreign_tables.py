@@ -250,7 +250,7 @@ def annotated(kind: str, **more: Any) -> list[dict[str, Any]]:
 
 
 def test_what_label_studio_exports_is_spans_only_where_it_is(tmp_path: Path) -> None:
-    data = [{"text": text} for text in TEXT]
+    data = [{"text": f"A {text}"} for text in TEXT]
     with pytest.raises(ParamsError, match="choices: classes of whole texts, not spans"):
         guessed(
             write(tmp_path / "a.jsonl", {"data": data, "annotations": [annotated("choices")] * 60})
@@ -276,7 +276,7 @@ def test_rows_that_an_annotator_let_go_are_set_aside(name: str, kind: str, tmp_p
         [[{"start": 0, "end": 1, "label": "PER"}]] * 60 if kind == "spans" else cycle(["x", "y"])
     )
     columns: dict[str, list[Any]] = {
-        "text": TEXT,
+        "text": [f"A {text}" for text in TEXT],
         "_task_hash": list(range(60)),
         kind: held,
         "answer": cycle(["accept", "accept", "reject", "ignore"]),

@@ -28,6 +28,7 @@ from tasks.scoring.classes import (
 )
 from tasks.scoring.statistics.bootstrap import Resampling, difference_interval, metric_intervals
 from tasks.scoring.statistics.draws import Draws
+from tasks.scoring.statistics.rates import rate_interval
 from tasks.scoring.tfidf_baseline import tfidf_logistic_regression
 
 PROBLEM = load_problem("text-classification")
@@ -179,11 +180,30 @@ def test_a_difference_is_zero_against_itself_and_paired_against_others() -> None
     assert paired["high"] - paired["low"] < alone["high"] - alone["low"]
 
 
-def test_one_row_has_intervals_of_no_width() -> None:
+def test_one_row_shows_nothing() -> None:
     outputs, references = random_outputs(1, 3, seed=0)
     resampling = Resampling(100, 0.95, 0)
     intervals = metric_intervals(PROBLEM.scoring, outputs, references, LABELS, resampling)
-    assert all(entry["low"] == entry["value"] == entry["high"] for entry in intervals.values())
+    assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in intervals.values())
+    assert intervals["accuracy"]["high"] - intervals["accuracy"]["low"] == pytest.approx(0.975)
+
+
+@pytest.mark.parametrize("rows", [26, 98, 2000])
+def test_rows_without_an_error_do_not_prove_perfection(rows: int) -> None:
+    """The exact interval of a share; a calibration error is no larger than such errors explain."""
+    references = np.arange(rows) % 3
+    outputs = np.full((rows, 3), 0, np.float32)
+    outputs[np.arange(rows), references] = 2.5  # says 0.86
+    for made, right in ((references, True), ((references + 1) % 3, False)):
+        intervals = metric_intervals(PROBLEM.scoring, outputs, made, LABELS, Resampling(200))
+        exact = rate_interval(1.0 if right else 0.0, rows)
+        for name in ("accuracy", "macro_f1"):
+            found = intervals[name]
+            assert (found["low"], found["high"]) == pytest.approx(exact)
+    intervals = metric_intervals(PROBLEM.scoring, outputs, references, LABELS, Resampling(200))
+    found, unseen = intervals["ece"], 1 - rate_interval(1.0, rows)[0]
+    assert found["low"] == pytest.approx(max(0, found["value"] - unseen), abs=1e-6)
+    assert (found["low"] < 0.1) == (rows == 26)  # few rows do not show that 0.14 is above 0.1
 
 
 def test_details_add_up() -> None:

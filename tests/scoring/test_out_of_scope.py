@@ -26,6 +26,7 @@ from tasks.inference.bundle import open_bundle
 from tasks.inference.predictor import Predictor
 from tasks.params.schema import BaseModelParams, EvaluateParams, VerifyParams, parse
 from tasks.problems import load_problem
+from tasks.reports.stage_reports import EvaluationReport
 from tasks.scoring.thresholds import CURVE_POINTS, best_threshold, describe_threshold
 from tasks.verification import verify_candidates
 
@@ -178,7 +179,9 @@ def test_the_evaluation_holds_the_curve_of_validation_and_of_test(
         assert found["threshold"] == pytest.approx(threshold)
         assert found["f1"] > 0.9
         assert found["curve"]
-    assert "Out-of-scope: precision and recall" in PROBLEM.figures(evaluation)
+    assert "Out-of-scope: precision and recall" in PROBLEM.figures(
+        EvaluationReport.read(tmp_path / "evaluation.json")
+    )
 
 
 def test_the_shipped_bundle_rejects_by_the_threshold(exported: Exported, tmp_path: Path) -> None:

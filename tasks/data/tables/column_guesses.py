@@ -70,6 +70,21 @@ def classes(rows: Mapping[str, Values]) -> list[str]:
     return sorted(columns, key=lambda name: (_rank(name, LABEL_NAMES), list(rows).index(name)))
 
 
+def maybe_labels(rows: Mapping[str, Values]) -> list[str]:
+    """Columns that may hold labels: by name, few distinct values, or one value beside none."""
+
+    def marks_some(values: Values) -> bool:
+        marks = [value for value in plain(values) if value.strip()]
+        return len(set(marks)) == 1 and len(marks) < len(values)
+
+    few = low_cardinality(rows)
+    return [
+        name
+        for name, values in rows.items()
+        if name in few or name.lower() in LABEL_NAMES or marks_some(values)
+    ]
+
+
 def low_cardinality(rows: Mapping[str, Values]) -> list[str]:
     """Columns with few distinct plain values, including list items and members of objects."""
     return [

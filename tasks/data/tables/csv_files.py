@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import DataError
 from tasks.data.tables.csv_records import Record, RecordReader
+from tasks.data.tables.csv_swallowed import reject_swallowed
 from tasks.data.tables.loaded import (
     BATCH,
     LINE,
@@ -65,6 +66,8 @@ def load_csv(
     is_plain = not text.damaged and header.line == 1
     if not is_plain or not _load_csv_quickly(connection, text, loaded, header, delimiter, quote):
         _load_csv_carefully(connection, text, loaded, delimiter, quote)
+    if quote and len(header.fields) > 1:
+        reject_swallowed(connection, loaded, delimiter, quote)
     _reject_headers(connection, loaded, header)
 
 

@@ -14,10 +14,12 @@ import math
 import re
 import tokenize
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from inspect import signature
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from tasks.core.errors import DataError
 from tasks.encoding.dialogues import ASSISTANT, SYSTEM, USER
 from tasks.encoding.spans import OUTSIDE
 from tasks.encoding.words import Spans, find_words
@@ -34,6 +36,8 @@ _TOOLS = (
     *("tool", "tool_call", "tool_calls", "tool_response"),
     *("function", "function_call", "observation", "ipython"),
 )
+# members of a turn beside its text
+_NOT_TEXT = ("reasoning_content", "reasoning", "thinking", "image", "images", "audio", "videos")
 _STARTS, _ENDS = ("start", "start_offset"), ("end", "end_offset")
 _LABELS = ("label", "labels", "entity_group", "type")
 LABELS = "labels"  # Label Studio's type of results that are spans
@@ -46,20 +50,52 @@ class UnfitError(Exception):
     """A value cannot be used; the message says why."""
 
 
-def register(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the functions callable from the connection's SQL."""
+@dataclass
+class SpanBorders:
+    """Counts rows with spans, and those where a span begins or ends inside a word."""
+
+    rows: int = 0
+    cutting: int = 0
+    example: str = ""
+
+    def add(self, text: str, spans: Sequence[tuple[int, int, str]]) -> None:
+        """Add a row."""
+        self.rows += 1
+        if word := cut_word(text, spans):
+            self.cutting += 1
+            self.example = self.example or word
+
+    def require_words(self) -> None:
+        """Raise DataError if most rows have a span that cuts a word."""
+        if 2 * self.cutting > self.rows:
+            raise DataError(
+                f"ingest: {self.cutting / self.rows:.0%} of the rows with spans have one that "
+                f"begins or ends inside a word, as in '{self.example}'.",
+                "Wanted: offsets in characters (Unicode code points), the end exclusive. Add 1 to "
+                "ends that are inclusive; convert offsets in bytes or in UTF-16 units.",
+            )
+
+
+def register(connection: duckdb.DuckDBPyConnection) -> SpanBorders:
+    """Make the functions callable from the connection's SQL; what they find of spans."""
+    borders = SpanBorders()
     turns = "turns STRUCT(role VARCHAR, content VARCHAR)[]"
     functions: tuple[tuple[str, Callable[..., Any], str], ...] = (
         ("read_content", _read_content, "text VARCHAR"),
         ("read_list", lambda value: _attempt("items", lambda: items_of(value)), "items VARCHAR[]"),
         ("read_dialogue", _read_dialogue, turns),
         ("read_exchange", _read_exchange, turns),
-        ("read_tagged", read_tagged, "tokens VARCHAR[], tags VARCHAR[]"),
+        (
+            "read_tagged",
+            lambda tokens, tags: read_tagged(tokens, tags, borders),
+            "tokens VARCHAR[], tags VARCHAR[]",
+        ),
     )
     for name, function, members in functions:
         arguments = ["VARCHAR"] * len(signature(function).parameters)
         result = f"STRUCT({members}, problem VARCHAR)"
         connection.create_function(name, function, arguments, result)  # type: ignore[arg-type]
+    return borders
 
 
 def _attempt(member: str, read: Callable[[], Any]) -> dict[str, Any]:
@@ -84,9 +120,9 @@ def _read_exchange(value: str, roles: str) -> dict[str, Any]:
     return _attempt("turns", lambda: exchange_of(json.loads(value), roles.split(",")))
 
 
-def read_tagged(tokens: str, tags: str) -> dict[str, Any]:
-    """Words and their tags, or the problem with them."""
-    result = _attempt("both", lambda: tagged_of(tokens, tags))
+def read_tagged(tokens: str, tags: str, borders: SpanBorders | None = None) -> dict[str, Any]:
+    """Words and their tags, or the problem with them; spans are added to `borders`."""
+    result = _attempt("both", lambda: tagged_of(tokens, tags, borders or SpanBorders()))
     words, word_tags = result["both"] or (None, None)
     return {"tokens": words, "tags": word_tags, "problem": result["problem"]}
 
@@ -131,12 +167,15 @@ def content_of(value: Any) -> str:
     """A text, or the joined texts of parts such as {"type": "text", "text": ...}, at any depth."""
     if isinstance(value, dict):
         part_type = value.get("type")
-        if (part_type is None or part_type in _TEXT_PARTS) and value.get("text") is not None:
+        if part_type in _TEXT_PARTS and value.get("text") is not None:
             return content_of(value["text"])
-        if isinstance(value.get("value"), str) and part_type is None:
-            return str(value["value"])
         if part_type:
             raise UnfitError(f"a content part of type {part_type}, which cannot be trained on")
+        members = {name: member for name, member in value.items() if member not in (None, [], {})}
+        if members.keys() == {"text"} or (
+            members.keys() == {"value"} and isinstance(members["value"], str)
+        ):
+            return content_of(*members.values())
         raise UnfitError("wanted text, found an object")
     if isinstance(value, list):
         if not value or not all(isinstance(part, dict) for part in value):
@@ -174,6 +213,8 @@ def _turn(number: int, turn: dict[str, Any]) -> dict[str, str]:
     role = str(turn.get(role_key) or "")
     if role.lower() in _TOOLS or turn.get("tool_calls") or turn.get("function_call"):
         raise UnfitError(f"turn {number}: a tool call or its answer, which cannot be trained on")
+    if lost := [name for name in _NOT_TEXT if turn.get(name)]:
+        raise UnfitError(f"turn {number}: {lost[0]}, which is not trained on")
     if turn.get("weight") not in (None, 1):
         raise UnfitError(
             f"turn {number}: a weight of {turn['weight']}; "
@@ -208,7 +249,9 @@ def exchange_of(values: Sequence[Any], roles: Sequence[str]) -> list[dict[str, s
     return turns
 
 
-def tagged_of(tokens: str, tags: str) -> tuple[list[str | None] | None, list[str | None] | None]:
+def tagged_of(
+    tokens: str, tags: str, borders: SpanBorders
+) -> tuple[list[str | None] | None, list[str | None] | None]:
     """Words and their tags, from two lists or from a text and character spans.
 
     The lists may also be texts separated by blanks (words) or by blanks and commas (tags).
@@ -229,7 +272,9 @@ def tagged_of(tokens: str, tags: str) -> tuple[list[str | None] | None, list[str
                     f"{len(words)} words separated by blanks"
                 )
         return words, [_as_text(tag) for tag in spans]
-    return tag_words(tokens, [_span(tokens, span) for span in _of_label_studio(spans)])
+    marked = [_span(tokens, span) for span in _of_label_studio(spans)]
+    borders.add(tokens, marked)
+    return tag_words(tokens, marked)
 
 
 def split_tags(text: str) -> list[str] | None:
@@ -243,6 +288,19 @@ def _words(text: str) -> list[str | None] | None:
         return items_of(text) if text.lstrip().startswith(("[", "(")) else None
     except UnfitError:
         return None
+
+
+def cut_word(text: str, spans: Sequence[tuple[int, int, str]]) -> str:
+    """The first word with a span's border between two of its letters, as 'Ann|a'; '' without one.
+
+    Only letters with upper and lower case: other scripts do not separate words.
+    """
+    borders = {border for start, end, _ in spans for border in (start, end)}
+    for start, end in find_words(text):
+        for border in sorted(border for border in borders if start < border < end):
+            if all(c.isalpha() and c.lower() != c.upper() for c in text[border - 1 : border + 1]):
+                return f"{text[start:border]}|{text[border:end]}"
+    return ""
 
 
 def tag_words(

@@ -144,6 +144,11 @@ def _load_jsonl(
         f"FROM lines WHERE NOT ({is_object}) ORDER BY {LINE}"
     ).fetchall()
     if bad and bad[0][0] == bad[0][3] and bad[0][1].lstrip().startswith("["):
+        if bad[0][2] and len(bad) > 1:
+            raise DataError(
+                f"{loaded.name}: its lines are JSON arrays; wanted one object per line.",
+                'Convert them, for example to {"text": ..., "label": ...}.',
+            )
         raise DataError(
             f"{loaded.name}: a JSON array; wanted JSONL, one object per line.",
             "Set `format: json` beside its `url` in params.yaml.",
@@ -151,6 +156,7 @@ def _load_jsonl(
     for line, value, valid, _ in bad:
         loaded.reject(line, "not a JSON object" if valid else "not valid JSON", value)
     connection.execute(f"DELETE FROM lines WHERE NOT ({is_object})")
+    _reject_repeated_keys(connection, loaded)
     structure = connection.execute("SELECT json_group_structure(value::JSON) FROM lines").fetchone()
     keys: dict[str, Any] = json.loads(structure[0]) if structure and structure[0] else {}
     if not keys and not bad:
@@ -174,6 +180,15 @@ def _load_jsonl(
     )
     connection.execute("DROP TABLE lines")
     loaded.quarantine.sort(key=lambda entry: int(entry["line"]))
+
+
+def _reject_repeated_keys(connection: duckdb.DuckDBPyConnection, loaded: LoadedFile) -> None:
+    """Set aside objects with two values for one key: readers disagree on which one counts."""
+    repeats = "len(json_keys(value)) > len(list_distinct(json_keys(value)))"
+    query = f"SELECT {LINE}, value[:{CONTENT}] FROM lines WHERE {repeats}"
+    for line, value in connection.execute(query).fetchall():
+        loaded.reject(line, "a key is there twice", value)
+    connection.execute(f"DELETE FROM lines WHERE {repeats}")
 
 
 def _decoded_batches(text: Text, loaded: LoadedFile) -> Iterator[tuple[int, list[str | None]]]:

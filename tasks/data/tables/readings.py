@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tasks.core.errors import DataError, ParamsError
 from tasks.data.tables.loaded import JSON_TEXT, is_nested, literal
-from tasks.params.labels import BLANKS, OFF, ON, WHOLE
+from tasks.params.labels import BLANKS, INVISIBLE, OFF, ON, WHOLE
 
 _PARTS = re.compile(r'STRUCT\(.*"?text"? .*\)\[\]|JSON\[\]', re.DOTALL)
 # start of several labels in JSON or Python notation
@@ -204,9 +204,11 @@ def _label(sql: str, duckdb_type: str, merge: bool) -> str:
     text = f"{sql}::VARCHAR"
     if duckdb_type.startswith(("FLOAT", "DOUBLE", "DECIMAL")):
         is_whole = f"{sql} = trunc({sql}) AND abs({sql}) < 1e38"
+        # DECIMAL prints all its places
+        fraction = f"rtrim({text}, '0')" if duckdb_type.startswith("DECIMAL") else text
         return (
             f"CASE WHEN NOT isfinite({sql}::DOUBLE) THEN NULL "
-            f"WHEN {is_whole} THEN {sql}::HUGEINT::VARCHAR ELSE {text} END"
+            f"WHEN {is_whole} THEN {sql}::HUGEINT::VARCHAR ELSE {fraction} END"
         )
     if duckdb_type != "VARCHAR" and not duckdb_type.startswith("ENUM"):
         return text
@@ -215,4 +217,7 @@ def _label(sql: str, duckdb_type: str, merge: bool) -> str:
     whole = f"CASE WHEN prefix({text}, '-0.') THEN '0' ELSE split_part({text}, '.', 1) END"
     is_truth = f"strlen({text}) IN (4, 5) AND lower({text}) IN ('true', 'false')"
     value = f"CASE WHEN {is_whole} THEN {whole} WHEN {is_truth} THEN lower({text}) ELSE {text} END"
-    return f"trim(lower({value}), {literal(BLANKS)})" if merge else value
+    if not merge:
+        return value
+    visible = f"regexp_replace(nfc_normalize(lower({value})), {literal(INVISIBLE)}, '', 'g')"
+    return f"trim(regexp_replace({visible}, {literal(BLANKS + '+')}, ' ', 'g'), ' ')"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -152,10 +153,19 @@ def _text_batches(
 
 def _split(batch: pa.RecordBatch, loaded: LoadedFile, wanted: Sequence[str]) -> Batch:
     is_json = RAW in batch.schema.names
-    objects = [json.loads(text) for text in batch[RAW].to_pylist()] if is_json else None
+    objects = None
+    if is_json:
+        objects = [json.loads(text, parse_float=_finite) for text in batch[RAW].to_pylist()]
     rows = batch.select(loaded.columns).rename_columns(loaded.spelled())
     inputs = batch.select([_INPUT + column for column in wanted]).rename_columns(list(wanted))
     return Batch(rows, inputs, objects)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise DataError(f"the number {number} is too large.", "Write it as a text.")
+    return value
 
 
 def _readings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,8 +80,18 @@ def as_utf8(source: Path, name: str, encoding: str, scratch: Path) -> Text:
 
     name   the file's name in messages
     A byte order mark overrides `encoding`.
-    Raises DataError if more than 1 % of the lines cannot be decoded.
+    Raises DataError if the file is damaged, or more than 1 % of the lines cannot be decoded.
     """
+    try:
+        return _as_utf8(source, name, encoding, scratch)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"{name}: damaged gzip file, or not yet complete: {error}.",
+            "Fetch or compress it again.",
+        ) from None
+
+
+def _as_utf8(source: Path, name: str, encoding: str, scratch: Path) -> Text:
     encoding, bom = _encoding(source, name, encoding)
     if not bom and not source.name.endswith(".gz") and _is_plain(source, encoding):
         return Text(source)

@@ -40,7 +40,10 @@ def metric_intervals(
     labels: Sequence[str],
     resampling: Resampling,
 ) -> dict[str, Interval]:
-    """Each metric's value and percentile interval, independent of the order of the rows."""
+    """Each metric's value and interval, independent of the order of the rows.
+
+    Percentile intervals, widened where resampling cannot vary: see `_allow_for_unseen`.
+    """
     order = _canonical_order(references, outputs)
     outputs, references = outputs[order], references[order]
     values = scorer.metrics(outputs, references, labels)
@@ -50,17 +53,41 @@ def metric_intervals(
         metrics = resampled(draws)
         return np.stack([metrics[name] for name in values])
 
+    clusters = scorer.clusters(references)
     bounds = _bounds(
-        statistic,
-        np.asarray(list(values.values())),
-        len(references),
-        resampling,
-        scorer.clusters(references),
+        statistic, np.asarray(list(values.values())), len(references), resampling, clusters
     )
-    return {
+    intervals = {
         name: _interval(value, bound)
         for (name, value), bound in zip(values.items(), bounds, strict=True)
     }
+    units = len(references) if clusters is None else int(clusters.max()) + 1
+    correct = scorer.correct(outputs, references)
+    if correct.all() or not correct.any():
+        _allow_for_unseen(intervals, units, resampling.confidence, all_right=bool(correct.all()))
+    return intervals
+
+
+def _allow_for_unseen(
+    intervals: dict[str, Interval], units: int, confidence: float, *, all_right: bool
+) -> None:
+    """Widen the intervals of a model that got all rows right, or all wrong.
+
+    Every resample of such rows is the same, so that few rows would seem to prove perfection. They
+    leave an error rate possible of at most that whose chance to show none is half of what
+    `confidence` leaves (Clopper & Pearson 1934). The calibration error of a model without errors
+    is its lack of confidence, which such a rate would justify.
+
+    units  rows, or clusters of dependent rows
+    """
+    unseen = 1 - ((1 - confidence) / 2) ** (1 / units)
+    for name, interval in intervals.items():
+        if interval["value"] == 1:
+            interval["low"] = min(interval["low"], 1 - unseen)
+        elif interval["value"] == 0:
+            interval["high"] = max(interval["high"], unseen)
+        elif name == "ece" and all_right:
+            interval["low"] = min(interval["low"], max(0.0, interval["value"] - unseen))
 
 
 def difference_interval(
