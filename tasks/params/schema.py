@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -239,7 +240,7 @@ class Params(Section):
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML 1.2 mapping (where 3e-5 is a number); ParamsError if it cannot be read as one."""
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        values = _copy(_parse_yaml(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ParamsError(
             f"{path}: no such file.", "Make a workspace with `ratchet init DIR`."
@@ -258,6 +259,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
             "See `ratchet init --help`.",
         )
     return values
+
+
+@functools.lru_cache(maxsize=8)
+def _parse_yaml(text: str) -> Any:
+    """Parse once: it takes a tenth of a second, and a command asks for its params several times."""
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

