@@ -62,7 +62,7 @@ def read(given: SourceColumns, params: ReadingParams) -> dict[str, Reading] | No
         name = " and ".join(column.name for column in columns)
         call = f"read_exchange(to_json([{values}])::VARCHAR, '{roles},{ASSISTANT}')"
         return {"messages": read_as(call, "turns", name)}
-    if columns[0].kind.replace('"', "") == MESSAGES_TYPE:
+    if columns[0].duckdb_type.replace('"', "") == MESSAGES_TYPE:
         return None
     return {"messages": read_as(f"read_dialogue({columns[0].json})", "turns", columns[0].name)}
 

@@ -252,7 +252,7 @@ def slices_figure(
         shown = sorted(shown, key=lambda entry: entry.metrics[metric]["value"])[:MAX_BARS]
         title += f", lowest {MAX_BARS} of {len(slices)}"
     intervals = [entry.metrics[metric] for entry in shown]
-    values = np.asarray([[found["value"], found["low"], found["high"]] for found in intervals])
+    values = np.asarray([[one["value"], one["low"], one["high"]] for one in intervals])
     positions = np.arange(len(shown))
     figure = Figure(figsize=(4.3, 0.8 + 0.3 * len(shown)))
     axes = figure.subplots()

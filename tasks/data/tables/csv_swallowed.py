@@ -64,7 +64,7 @@ def _are_of_table(
             f"SELECT count(*) FROM (SELECT unnest($values) AS value) WHERE value IN "
             f"(SELECT {quoted(name)} FROM {quoted(loaded.table)} WHERE {LINE} <> $line)"
         )
-        found = connection.execute(known, {"values": list(values), "line": line}).fetchone()
-        if found is not None and found[0] >= MOSTLY * len(values):
+        count = connection.execute(known, {"values": list(values), "line": line}).fetchone()
+        if count is not None and count[0] >= MOSTLY * len(values):
             return True
     return False

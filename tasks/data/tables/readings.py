@@ -22,41 +22,41 @@ _LISTED = r"""^\s*(\[|\{|\(\s*(['"]|-?[\d.]+\s*,|\)\s*$)|set\(\)\s*$)"""
 
 @dataclass(frozen=True)
 class SourceColumn:
-    """A source column: its name as the user writes it, its SQL and its DuckDB type (`kind`)."""
+    """A source column: its name as the user writes it, its SQL and its DuckDB type."""
 
     name: str
     sql: str
-    kind: str
+    duckdb_type: str
 
     @property
     def is_json(self) -> bool:
         """Whether rows may hold values of different types."""
-        return self.kind in ("JSON", JSON_TEXT)
+        return self.duckdb_type in ("JSON", JSON_TEXT)
 
     @property
     def is_list(self) -> bool:
         """Whether the column is a list of plain values."""
-        item_type = self.kind.removesuffix("[]")
-        return item_type != self.kind and item_type != "JSON" and not is_nested(item_type)
+        item_type = self.duckdb_type.removesuffix("[]")
+        return item_type != self.duckdb_type and item_type != "JSON" and not is_nested(item_type)
 
     @property
     def json(self) -> str:
         """SQL of the value as JSON text."""
-        return self.sql if self.kind == JSON_TEXT else f"to_json({self.sql})::VARCHAR"
+        return self.sql if self.duckdb_type == JSON_TEXT else f"to_json({self.sql})::VARCHAR"
 
     @property
     def text(self) -> str:
         """SQL of the value as text; lists and objects as JSON."""
-        if self.kind == "JSON":
+        if self.duckdb_type == "JSON":
             return f"({self.sql} ->> '$')"
-        return self.json if is_nested(self.kind) else f"{self.sql}::VARCHAR"
+        return self.json if is_nested(self.duckdb_type) else f"{self.sql}::VARCHAR"
 
     @property
     def holds_nested(self) -> str:
         """SQL of whether a row holds a list or an object."""
         if not self.is_json:
             return "false"
-        is_text = self.kind == JSON_TEXT
+        is_text = self.duckdb_type == JSON_TEXT
         value = f"CASE WHEN json_valid({self.sql}) THEN {self.sql} END" if is_text else self.sql
         return f"coalesce(json_type({value}) IN ('ARRAY', 'OBJECT'), false)"
 
@@ -71,8 +71,8 @@ class Reading:
 
 def read_text(column: SourceColumn) -> Reading:
     """Unchanged text; the text parts of a content are joined."""
-    if is_nested(column.kind):
-        if not _PARTS.fullmatch(column.kind):
+    if is_nested(column.duckdb_type):
+        if not _PARTS.fullmatch(column.duckdb_type):
             raise unfit(column, "text")
         return read_as(f"read_content({column.json})", "text", column.name)
     if column.is_json:
@@ -80,18 +80,18 @@ def read_text(column: SourceColumn) -> Reading:
         parts = read_as(content, "text", column.name)
         value = f"CASE WHEN {column.holds_nested} THEN {parts.value} ELSE {column.text} END"
         return Reading(value, parts.problem)
-    if column.kind in ("FLOAT", "DOUBLE"):
+    if column.duckdb_type in ("FLOAT", "DOUBLE"):
         return Reading(f"CASE WHEN isfinite({column.sql}) THEN {column.text} END")
     return Reading(column.text)
 
 
 def read_label(column: SourceColumn, *, merge: bool) -> Reading:
     """One label."""
-    if is_nested(column.kind):
+    if is_nested(column.duckdb_type):
         raise unfit(column, "one label")
     if not column.is_json:
-        return Reading(_label(column.sql, column.kind, merge))
-    is_number = f"json_type({column.sql}) = 'DOUBLE'" if column.kind == "JSON" else "false"
+        return Reading(_label(column.sql, column.duckdb_type, merge))
+    is_number = f"json_type({column.sql}) = 'DOUBLE'" if column.duckdb_type == "JSON" else "false"
     as_number = _label(f"TRY_CAST({column.text} AS DOUBLE)", "DOUBLE", merge)
     as_text = _label(column.text, "VARCHAR", merge)
     plain = f"WHEN {is_number} THEN {as_number} ELSE {as_text}"
@@ -105,8 +105,10 @@ def read_label(column: SourceColumn, *, merge: bool) -> Reading:
 def read_labels(column: SourceColumn, *, merge: bool, separator: str) -> Reading:
     """Several labels: a list, a text that spells a list, tuple or set, or a separated text."""
     if column.is_list:
-        return _read_each(column.sql, column.kind.removesuffix("[]"), merge, column.name, "NULL")
-    if is_nested(column.kind):
+        return _read_each(
+            column.sql, column.duckdb_type.removesuffix("[]"), merge, column.name, "NULL"
+        )
+    if is_nested(column.duckdb_type):
         items = read_as(f"read_list({column.json})", "items", column.name)
         return _read_each(items.value, "VARCHAR", merge, column.name, items.problem)
     is_listed = f"coalesce(regexp_matches({column.text}, {literal(_LISTED)}), false)"
@@ -127,7 +129,7 @@ def read_flags(columns: Sequence[SourceColumn]) -> Reading:
     flag_values = ", ".join(map(literal, (*ON, *OFF)))
     names, problems = [], []
     for column in columns:
-        if is_nested(column.kind):
+        if is_nested(column.duckdb_type):
             raise unfit(column, "0 or 1")
         value = f"coalesce({read_label(column, merge=False).value}, '')"
         names.append(f"CASE WHEN lower({value}) IN ({on_values}) THEN {literal(column.name)} END")
@@ -143,7 +145,7 @@ def read_flags(columns: Sequence[SourceColumn]) -> Reading:
 
 def read_other(column: SourceColumn, wanted: str) -> Reading:
     """A value cast to the DuckDB type `wanted`, also from text; NULL if it cannot be cast."""
-    if is_nested(column.kind):
+    if is_nested(column.duckdb_type):
         if not is_nested(wanted):
             raise unfit(column, wanted)
         return Reading(f"TRY_CAST({column.sql} AS {wanted})")
@@ -186,7 +188,7 @@ def one_column(name: str, columns: Sequence[SourceColumn]) -> SourceColumn:
 def unfit(column: SourceColumn, wanted: str) -> DataError:
     """The error for a column whose type makes all its rows unusable."""
     return DataError(
-        f"column '{column.name}': wanted {wanted}, found {column.kind}.",
+        f"column '{column.name}': wanted {wanted}, found {column.duckdb_type}.",
         "Name another column, or compute one in `ingest.query`.",
     )
 

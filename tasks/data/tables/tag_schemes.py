@@ -35,7 +35,7 @@ def as_iob2(tags: str, column: SourceColumn, params: ReadingParams) -> str:
         names = ", ".join(map(literal, params.tag_names))
         number = "TRY_CAST(x AS UINTEGER)"
         tags = f"list_transform({tags}, lambda x: coalesce([{names}][{number}::BIGINT + 1], x))"
-    elif column.is_list and column.kind.removesuffix("[]") in _NUMBERS:
+    elif column.is_list and column.duckdb_type.removesuffix("[]") in _NUMBERS:
         raise ParamsError(
             f"column '{column.name}': it holds tag numbers, but the tags' names are not known.",
             "List the names in order, from 0: `ingest.tag_names: [O, B-PER, I-PER, ...]`, "
