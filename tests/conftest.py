@@ -18,7 +18,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from postgres import postgres  # noqa: E402, F401
 from shared import close_run, made_once, open_run  # noqa: E402
 from tiny import make_base  # noqa: E402
-from workspaces import copy_workspace, make_workspace, ratchet  # noqa: E402
+from workspaces import (  # noqa: E402
+    copy_workspace,
+    make_workspace,
+    ratchet,
+    ratchet_json,
+    set_params,
+)
 
 if TYPE_CHECKING:
     from exported import Exported
@@ -54,6 +60,30 @@ def template(base_dir: Path) -> Path:
         (root / ".ratchet" / "first.json").write_text(done.stdout, encoding="utf-8")
 
     return made_once("template", make) / "reviews"
+
+
+@pytest.fixture(scope="session")
+def two_versions(template: Path) -> Path:
+    """A workspace with two registered versions and no champion; copy it, do not change it."""
+
+    def make(directory: Path) -> None:
+        root = copy_workspace(template, directory / "reviews")
+        ratchet(root, "train", "-S", "finetune.epochs=5")
+        quick = ("promotion.min_slice_rows=5", "promotion.resamples=1000")
+        set_params(root, *quick, "promotion.max_latency_ratio=null")
+
+    return made_once("two-versions", make) / "reviews"
+
+
+@pytest.fixture(scope="session")
+def promoted(two_versions: Path) -> Path:
+    """Version 1 is champion, version 2 the challenger; copy it, do not change it."""
+
+    def make(directory: Path) -> None:
+        root = copy_workspace(two_versions, directory / "reviews")
+        assert ratchet_json(root, "promote", "1")["champion"] == 1
+
+    return made_once("promoted", make) / "reviews"
 
 
 @pytest.fixture

@@ -33,26 +33,15 @@ from tasks.lifecycle.registry import BUNDLE_SHA256, connect, versions
 from tasks.params.schema import SplitParams, save_overrides
 
 
-@pytest.fixture(scope="module")
-def two_versions(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with two registered versions and no champion; copy it, do not change it."""
-    root = copy_workspace(template, tmp_path_factory.mktemp("two") / "reviews")
-    ratchet(root, "train", "-S", "finetune.epochs=5")
-    quick = ["promotion.min_slice_rows=5", "promotion.resamples=1000"]
-    save_overrides(root / "params.yaml", [*quick, "promotion.max_latency_ratio=null"])
-    return root
-
-
 @pytest.fixture
 def workspace(two_versions: Path, tmp_path: Path) -> Path:
     return copy_workspace(two_versions, tmp_path / "reviews")
 
 
 @pytest.fixture
-def with_champion(workspace: Path) -> Path:
+def with_champion(promoted: Path, tmp_path: Path) -> Path:
     """Version 1 is champion, version 2 the challenger."""
-    assert ratchet_json(workspace, "promote", "1")["champion"] == 1
-    return workspace
+    return copy_workspace(promoted, tmp_path / "reviews")
 
 
 def client_of(root: Path) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from shared import made_once
 from workspaces import copy_workspace, killed_as_it_answers, ratchet, ratchet_json
 
 from flows.lifecycle.effects import NO_KEY, answering
@@ -17,17 +18,17 @@ from tasks.params.schema import save_overrides
 from tasks.params.workspace import Workspace
 
 
-@pytest.fixture(scope="module")
-def three_champions(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def three_champions(two_versions: Path) -> Path:
     """Versions 1, 2 and again 1 were champion; copy it, do not change it."""
-    root = copy_workspace(template, tmp_path_factory.mktemp("effects") / "reviews")
-    ratchet(root, "train", "-S", "finetune.epochs=5")
-    quick = ["promotion.min_slice_rows=5", "promotion.resamples=1000"]
-    save_overrides(root / "params.yaml", [*quick, "promotion.max_latency_ratio=null"])
-    for version in ("1", "2", "1"):
-        result = ratchet_json(root, "promote", version, "--force", "--reason", "as told")
-        assert result["champion"] == int(version)
-    return root
+
+    def make(directory: Path) -> None:
+        root = copy_workspace(two_versions, directory / "reviews")
+        for version in ("1", "2", "1"):
+            result = ratchet_json(root, "promote", version, "--force", "--reason", "as told")
+            assert result["champion"] == int(version)
+
+    return made_once("three-champions", make) / "reviews"
 
 
 @pytest.fixture
