@@ -311,7 +311,9 @@ class TrainingRun:
             "ratchet.git_dirty": str(state.dirty or bool(self.overrides)).lower(),
             "ratchet.base_model": params.base_model.path,
             "ratchet.base_model_sha256": training.base_sha256,
-            "ratchet.base_model_files_sha256": sha256_json(training.base_files),
+            "ratchet.base_model_files_sha256": (
+                sha256_json(training.base_files) if training.base_files else "none"
+            ),
             "ratchet.start_sha256": training.start.checkpoint_sha256 if training.start else "none",
             BUNDLE_SHA256: self._bundle_sha256(),
             "ratchet.recipe": VerificationReport.read(reports / "verification.json").shipped,

@@ -215,7 +215,7 @@ def base_model_of(request: Request, problem: Problem) -> dict[str, Any]:
     path = request.base_model
     if Path(path).exists():  # params.yaml holds paths relative to the workspace
         # a link is kept: its target may be replaced with the next model
-        path = os.path.relpath(path, request.directory.resolve())
+        path = os.path.relpath(_place(path), request.directory.resolve())
         path = path if path.startswith(".") else f"./{path}"
     return {"path": path, **({"revision": request.revision} if request.revision else {})}
 
@@ -246,7 +246,13 @@ def data_sources(
 
 def _address(name: str, root: Path) -> str:
     # a link is kept: its target may be replaced with the next delivery
-    return name if "://" in name else os.path.relpath(name, root)
+    return name if "://" in name else os.path.relpath(_place(name), root)
+
+
+def _place(name: str) -> Path:
+    """The absolute path, with links resolved in its directory but not in its last part."""
+    path = Path(name)
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
 
 
 def _inspect(params: Params, root: Path) -> DataFacts:

@@ -66,14 +66,15 @@ def sample_rows(sources: Sequence[Source], root: Path, cache: Path) -> dict[str,
 
     files = [(source, file) for source in sources for file in fetch(source, root, cache, silent)]
     most = math.ceil(SAMPLE_ROWS / len(files))
-    samples = [_sample_file(source, file, most) for source, file in files]
+    samples = [unfolded(_sample_file(source, file, most)) for source, file in files]
     names = list(dict.fromkeys(name for sample in samples for name in sample))
-    sizes = [len(next(iter(sample.values()), [])) for sample in samples]
-    rows: dict[str, list[Any]] = {name: [] for name in names}
-    for sample, size in zip(samples, sizes, strict=True):
-        for name in names:
-            rows[name] += sample.get(name, [None] * size)
-    return unfolded(rows)
+    rows: list[tuple[Any, ...]] = []
+    for sample in samples:
+        size = len(next(iter(sample.values()), []))
+        rows += zip(*(sample.get(name, [None] * size) for name in names), strict=True)
+    # the same file twice would make each text look like a value that recurs
+    distinct = {repr(row): row for row in rows}.values()
+    return {name: [row[i] for row in distinct] for i, name in enumerate(names)}
 
 
 def _sample_file(source: Source, file: LocalFile, most: int) -> dict[str, list[Any]]:

@@ -102,7 +102,9 @@ def judge_data(evidence: Evidence) -> Gate:
     """Pass if the training data passed every check whose action is error."""
     report = evidence.challenger.reports.validation
     if report is None:
-        return Gate("data validation", "failed", "the version's run has no validation report")
+        return Gate(
+            "data validation", "failed", "the version's run has no readable validation report"
+        )
     failed = [check.name for check in report.failed]
     account = report.account or {"held": report.rows_in, "losses": []}
     numbers = {
@@ -134,7 +136,7 @@ def judge_plain(evidence: Evidence, params: PromotionParams) -> Gate:
     """Fail if shown to be worse than the plain method, by the run's own paired interval."""
     name, report = "plain method", evidence.challenger.reports.evaluation
     if report is None:
-        return Gate(name, "failed", "the version's run has no evaluation report")
+        return Gate(name, "failed", "the version's run has no readable evaluation report")
     plain = report.baseline
     if plain is None:
         reason = "its evaluation did not run the plain method (evaluate.baseline)"
@@ -167,7 +169,7 @@ def judge_behaviour(evidence: Evidence, params: PromotionParams) -> Gate:
     """
     report = evidence.challenger.reports.evaluation
     if report is None:
-        return Gate("behaviour", "failed", "the version's run has no evaluation report")
+        return Gate("behaviour", "failed", "the version's run has no readable evaluation report")
     tests = report.behaviour
     if not tests:
         return Gate("behaviour", "not applicable", "its problem type has no behavioural tests")
@@ -237,7 +239,7 @@ def judge_parity(evidence: Evidence, params: PromotionParams) -> Gate:
     """Fail if the shipped model is shown to agree too rarely with its checkpoint."""
     report = evidence.challenger.reports.verification
     if report is None and params.min_agreement is not None:
-        return Gate("parity", "failed", "the version's run has no verification report")
+        return Gate("parity", "failed", "the version's run has no readable verification report")
     shipped = report.shipped if report else "the shipped model"
     what = f"agreement of {shipped} with its checkpoint"
     limit = Limit("parity", what, params.min_agreement, _agreement, at_least=True)
@@ -284,9 +286,10 @@ def _metric(model: ModelEvidence, name: str) -> Measured | None:
 def _agreement(model: ModelEvidence) -> Measured | None:
     report = model.reports.verification
     agreement = report.shipped_candidate.agreement if report else None
-    if report is None or agreement is None:
+    rows = report.rows.get("validation") if report else None
+    if agreement is None or rows is None:
         return None
-    return Measured(agreement, *rate_interval(agreement, report.rows["validation"]))
+    return Measured(agreement, *rate_interval(agreement, rows))
 
 
 def _speed(model: ModelEvidence, name: str) -> Measured:

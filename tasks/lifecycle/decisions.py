@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import TypeAdapter
 
 from tasks.core.files import flush_directory
 from tasks.lifecycle.registry import DECISION
@@ -55,10 +58,14 @@ def decisions_on(model_versions: Iterable[ModelVersion]) -> list[Decision]:
     return [_parse(text) for key, text in tags if key.startswith(DECISION)]
 
 
+@functools.cache
+def _type() -> TypeAdapter[Decision]:
+    return TypeAdapter(Decision)
+
+
 def _parse(text: str) -> Decision:
-    values: Mapping[str, Any] = json.loads(text)
-    known = Decision.__dataclass_fields__
-    return Decision(**{key: value for key, value in values.items() if key in known})
+    """Parse a decision; ValueError for other JSON, also if only a value's type is wrong."""
+    return _type().validate_python(json.loads(text))
 
 
 def read_lines(file: Path) -> list[Decision]:
@@ -69,7 +76,7 @@ def read_lines(file: Path) -> list[Decision]:
     for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             decisions.append(_parse(line))
-        except (ValueError, TypeError, AttributeError):
+        except ValueError:
             continue  # empty, or torn by a crash: the version's tag holds the decision too
     return decisions
 

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.errors import GateError, RegistryError, did_you_mean
+from tasks.core.errors import DamagedError, GateError, RegistryError, did_you_mean
+from tasks.core.progress import LINES
 from tasks.lifecycle.evidence import RunReports
 from tasks.lifecycle.ledger import champion_history, open_ledger
 from tasks.lifecycle.registry import (
@@ -165,7 +166,7 @@ class ModelRegistry:
         return {name: value for name, value in params.items() if name != PYFUNC_SHA256}
 
     def reports(self, version: ModelVersion) -> RunReports:
-        """The reports in the version's run."""
+        """The reports in the version's run; one that is damaged counts as missing."""
         import tempfile
 
         with tempfile.TemporaryDirectory() as scratch, mlflow_errors(self.uri):
@@ -176,7 +177,13 @@ class ModelRegistry:
                 path = f"reports/{name}.json"
                 if path in present:
                     file = self.client.download_artifacts(run_id_of(version), path, scratch)
-                    reports[name] = report.read(Path(file))
+                    try:
+                        reports[name] = report.read(Path(file))
+                    except DamagedError as error:
+                        LINES.warning(
+                            "version %s: %s of its run %s cannot be read: %s",
+                            version.version, path, run_id_of(version), error.message,
+                        )  # fmt: skip
             return RunReports(**reports)
 
     def find_version(self, alias: str | None, version: int | None) -> Contestant:

@@ -8,7 +8,11 @@ from collections.abc import Sequence
 
 # sets of characters for regular expressions of Python and of RE2: white space, and without a width
 BLANKS = "[\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
-INVISIBLE = "[\xad\u200b\u2060\ufeff]"
+# not the joiners U+200C and U+200D, which change letters and emoji
+INVISIBLE = (
+    "[\x01-\x08\x0e-\x1f\x7f\xad\u180e\u200b\u200e\u200f"
+    "\u202a-\u202e\u2060-\u2069\ufe0e\ufe0f\ufeff]"
+)
 WHOLE = r"-?(?:0|[1-9][0-9]*)\.0+"  # an integer written as a float
 # spellings, in lower case, for a label that is set or not set
 ON, OFF = ("1", "true", "yes", "y"), ("0", "false", "no", "n")

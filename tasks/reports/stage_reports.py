@@ -111,16 +111,16 @@ class TrainingReport(StageReport):
     stopped_early: bool
     steps: int
     total_steps: int
-    accumulation: int
-    out_of_memory: list[dict[str, int]]
+    accumulation: int = 1
+    out_of_memory: list[dict[str, int]] = []
     device: str
     base_sha256: str
-    base_files: dict[str, str]
-    start: StartReport | None
-    method: str
-    seconds: float
-    seconds_per_epoch: float | None
-    peak_memory_mb: float | None
+    base_files: dict[str, str] = {}
+    start: StartReport | None = None
+    method: str = "full"
+    seconds: float = 0.0
+    seconds_per_epoch: float | None = None
+    peak_memory_mb: float | None = None
     parameters: int
     trained_parameters: int
 
@@ -187,16 +187,16 @@ class EvaluationReport(StageReport):
     metrics: dict[str, Interval]
     validation_metrics: dict[str, float]
     temperature: float
-    bias: list[float]
+    bias: list[float] = []
     details: dict[str, Any]
-    validation_thresholds: dict[str, Any]
-    calibrated: dict[str, Any]
+    validation_thresholds: dict[str, Any] = {}
+    calibrated: dict[str, Any] = {}
     calibration_notes: list[str] = []
     slices: list[SliceReport]
     behaviour: list[BehaviourReport]
     baseline: BaselineReport | None
     notes: list[str] = []
-    answers: dict[str, Any] | None
+    answers: dict[str, Any] | None = None
 
 
 class MeasuredSpeed(BaseModel):
@@ -258,10 +258,10 @@ class VerificationReport(StageReport):
     reason: str
     notes: list[str] = []
     temperature: float
-    bias: list[float]
+    bias: list[float] = []
     test_metrics: dict[str, Interval]
-    rows: dict[str, int]
-    threads: int
+    rows: dict[str, int] = {}
+    threads: int = 0
 
     @property
     def shipped_candidate(self) -> CandidateReport:

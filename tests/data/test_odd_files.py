@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +18,7 @@ from test_ingestion import Workbench
 from tasks.core.errors import DataError
 from tasks.core.files import read_jsonl
 from tasks.data.quality.row_account import Account
-from tasks.data.tables.foreign_values import UnfitError, content_of, cut_word, turns_of
+from tasks.data.tables.foreign_values import UnfitError, content_of, is_shifted, turns_of
 from tasks.data.tables.row_files import read_batches
 from tasks.params.labels import label_variants
 from tasks.problems import load_problem
@@ -40,16 +42,37 @@ def test_rows_that_stray_quotes_swallow_are_set_aside_one_by_one(
     assert [line for _, _, line in rows] == [*range(2, 12), *range(73, 122)]
     assert [line for line, _ in bench.quarantine()] == [*range(12, 73)]
     assert {reason for _, reason in bench.quarantine()} == {
-        "within a quoted field whose lines look like rows: its quotes seem to be stray"
+        "a line of a quoted field whose lines all are rows: its quotes seem to be stray"
     }
     assert Account.read(bench.raw).held == 120
 
 
-def test_long_texts_are_no_swallowed_rows(bench: Workbench) -> None:
-    poem = "\n".join(f"line {i}, with a comma" for i in range(9))
-    table = "\n".join(f"cell {i},x" for i in range(9))  # x is no label of this file
-    content = f'text,label\n"{poem}",p\n"{table}",n\nshort,p\n'
-    assert [text for text, _, _ in bench.texts(content)] == [poem, table, "short"]
+def test_few_rows_that_stray_quotes_swallow_are_set_aside_too(bench: Workbench) -> None:
+    lines = ["text,label", *(f"some words number {i},{'pn'[i % 2]}" for i in range(2, 32))]
+    lines[9], lines[12] = '"' + lines[9], lines[12].replace(",", ' 15",')
+    assert len(bench.texts("\n".join(lines))) == 26
+    assert [line for line, _ in bench.quarantine()] == [10, 11, 12, 13]
+
+
+VERSES = "\n".join(f"line {i}, with a comma" for i in range(9))
+HONEST = {
+    "verses": [(VERSES, "p"), ("short", "n")],
+    "a list": [
+        ("We ship to:\nBerlin,DE\nParis,FR\nRome,IT\nThanks!", "DE"), ("x", "FR"), ("y", "IT"),
+    ],
+    "a matrix": [("0,1\n1,0\n0,1\n1,0", "1"), ("see above", "0")],
+    "a table in a text": [("Hello, all\nplot,3\ncast,4\nbye", "5"), ("a", "3"), ("b", "4")],
+    "empty notes": [("a verse,\nanother,\na third,", ""), ("b", ""), ("c", "")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_texts_with_line_breaks_are_no_swallowed_rows(name: str, bench: Workbench) -> None:
+    with io.StringIO(newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("text", "label"), *HONEST[name]])
+        rows = bench.texts(file.getvalue())
+    assert [(text, label) for text, label, _ in rows] == HONEST[name]
+    assert bench.quarantine() == []
 
 
 CONTENT = gzip.compress(b"text,label\n" + b"".join(b"some text %d,p\n" % i for i in range(2000)))
@@ -89,6 +112,12 @@ def test_lines_of_arrays_are_not_taken_for_one_array(bench: Workbench) -> None:
     with pytest.raises(DataError, match="its lines are JSON arrays") as caught:
         bench.ingest("a.jsonl")
     assert "format: json" not in caught.value.remedy
+
+
+def test_an_array_with_a_key_twice_is_refused(bench: Workbench) -> None:
+    bench.write("a.json", '[{"text": "a", "label": "p"}, {"text": "b", "text": "c", "label": "n"}]')
+    with pytest.raises(DataError, match="an object has the key 'text' twice"):
+        bench.ingest("a.json")
 
 
 def test_a_number_beyond_the_range_is_not_written_as_infinity(tmp_path: Path) -> None:
@@ -147,19 +176,25 @@ def test_a_decimal_is_the_label_of_its_value(bench: Workbench, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "span", "cut"),
+    ("text", "span", "shifted"),
     [
-        ("Anna met Bob", (0, 3), "Ann|a"),
-        ("Anna met Bob", (0, 4), ""),
-        ("Anna's dog", (0, 4), ""),
-        ("東京都に住む", (0, 2), ""),
-        ("room 12b", (5, 7), ""),
+        ("Anna met Bob", (0, 3), True),  # an inclusive end
+        ("😀😀 Anna met Bob", (5, 9), True),  # UTF-16 units
+        ("é Anna met Bob", (3, 7), True),  # bytes
+        ("Anna met Bob", (0, 4), False),
+        ("Anna's dog", (0, 4), False),
+        ("東京都に住む", (0, 2), False),
+        ("room 12b", (5, 7), False),
+        ("methylbenzene", (0, 6), False),  # parts of words
+        ("#visitKöln", (6, 10), False),
+        ("Ankarada", (0, 6), False),
+        ("Bonner", (0, 4), False),
     ],
 )
-def test_a_border_between_letters_of_a_word_cuts_it(
-    text: str, span: tuple[int, int], cut: str
+def test_offsets_of_another_convention_are_told_from_parts_of_words(
+    text: str, span: tuple[int, int], shifted: bool
 ) -> None:
-    assert cut_word(text, [(*span, "X")]) == cut
+    assert is_shifted(text, *span) is shifted
 
 
 def test_the_account_of_a_swallowed_row_names_its_lines(bench: Workbench) -> None:

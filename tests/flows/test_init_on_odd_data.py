@@ -18,7 +18,7 @@ from flows.workspaces.creation import (
     make_workspace,
 )
 from flows.workspaces.guessing import Guess
-from tasks.core.errors import ParamsError
+from tasks.core.errors import DataError, ParamsError
 from tasks.params.workspace import Workspace
 from tasks.problems import load_problem
 
@@ -48,6 +48,7 @@ def made(root: Path, data: Path, base: Path, **options: Any) -> InitResult:
 
 
 def write_lines(path: Path, rows: Iterable[Any]) -> Path:
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     return path
 
@@ -136,6 +137,54 @@ def test_spans_that_cut_words_are_refused(end: str, tmp_path: Path, base_dir: Pa
         span = [start, stop - 1] if end == "inclusive" else [start + 2, stop + 2]
         rows.append({"text": text, "label": [[*span, "PER"]]})
     data = write_lines(tmp_path / "a.jsonl", rows)
-    with pytest.raises(Exception, match="begins or ends inside a word, as in 'An") as caught:
+    with pytest.raises(
+        DataError, match="of the spans begin or end inside a word, as in '"
+    ) as caught:
         made(tmp_path / "w", data, base_dir)
-    assert "the end exclusive" in getattr(caught.value, "remedy", "")
+    assert "the end exclusive" in caught.value.remedy
+
+
+def test_dates_are_no_classes_and_no_labels(tmp_path: Path) -> None:
+    dates = [f"2024-05-{i // 3 + 1:02}" for i in range(60)]
+    urls = [f"https://example.org/{i // 3}" for i in range(60)]
+    write_csv(tmp_path / "a.csv", {"text": texts(60), "date": dates, "url": urls})
+    assert guessed(tmp_path / "a.csv").problem == "masked-lm"
+    write_csv(tmp_path / "b.csv", labelled(60) | {"date": dates})
+    assert guessed(tmp_path / "b.csv").columns["label"] == "label"
+
+
+def test_the_same_rows_twice_and_files_of_two_shapes_are_taken_as_each_alone(
+    tmp_path: Path,
+) -> None:
+    for number, split in enumerate(("train", "dev", "test")):
+        write_csv(tmp_path / "d" / f"{split}.csv", labelled(60, start=100 * number))
+    (tmp_path / "d" / "train_latest.csv").symlink_to("train.csv")
+    assert guessed(tmp_path / "d").problem == "text-classification"
+    rows = labelled(120) | {"label": ["neg", "pos"] * 60}
+    pairs = [*zip(rows["text"], rows["label"], strict=True)]
+    for number, name in enumerate(("train-0", "train-1", "dev", "test")):
+        some = pairs[30 * number : 30 * number + 30]
+        write_lines(
+            (tmp_path / "e").joinpath(f"{name}.jsonl"),
+            (
+                {"text": [{"type": "text", "text": text}] if number == 1 else text, "label": label}
+                for text, label in some
+            ),
+        )
+    assert guessed(tmp_path / "e").problem == "text-classification"
+
+
+def test_an_address_leads_to_the_file_that_the_system_opens(
+    tmp_path: Path, base_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, other = tmp_path / "real", tmp_path / "other"
+    write_csv(real / "x.csv", labelled(60))
+    write_csv(other / "x.csv", labelled(80))
+    (other / "deep").mkdir()
+    (real / "lnk").symlink_to(other / "deep")
+    (tmp_path / "via").symlink_to(real)
+    monkeypatch.chdir(real)
+    assert made(real / "w1", Path("lnk/../x.csv"), base_dir).rows == 80
+    write_csv(real / "w2" / "x.csv", labelled(60))
+    made(tmp_path / "via" / "w2", tmp_path / "via" / "w2" / "x.csv", base_dir)
+    assert Workspace(real / "w2").params().ingest.sources[0].url == "x.csv"

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pytest
 from ruamel.yaml import YAML
-from workspaces import STAGES, add_own_modules, ratchet, ratchet_json, run, states
+from workspaces import add_own_modules, ratchet, ratchet_json, run, states
 
 from flows.engine.stage_cache import StageCache
 from tasks import pipeline
@@ -108,7 +108,8 @@ def test_dvc_yaml_names_versions_and_no_file_of_code() -> None:
         if dep.endswith((".py", ".j2"))
     ]
     assert {name: stage["cmd"] for name, stage in stages.items()} == {
-        name: f"ratchet stage {name} --code 1" for name in STAGES
+        stage.name: f"ratchet stage {stage.name} --code {stage.version}"
+        for stage in pipeline.STAGES
     }
 
 
@@ -123,7 +124,7 @@ def test_a_raised_version_makes_its_stage_stale_and_no_other(
 
     assert stale() == []
     raised = tuple(
-        replace(stage, version=2) if stage.name == "evaluate" else stage
+        replace(stage, version=stage.version + 1) if stage.name == "evaluate" else stage
         for stage in pipeline.STAGES
     )
     monkeypatch.setattr(pipeline, "STAGES", raised)

@@ -65,7 +65,9 @@ def classes(rows: Mapping[str, Values]) -> list[str]:
     columns = [
         name
         for name, values in rows.items()
-        if not _are_measured(name, values) and _are_classes(name, plain(values))
+        if not _are_measured(name, values)
+        and not _are_dates_or_urls(plain(values))
+        and _are_classes(name, plain(values))
     ]
     return sorted(columns, key=lambda name: (_rank(name, LABEL_NAMES), list(rows).index(name)))
 
@@ -81,7 +83,8 @@ def maybe_labels(rows: Mapping[str, Values]) -> list[str]:
     return [
         name
         for name, values in rows.items()
-        if name in few or name.lower() in LABEL_NAMES or marks_some(values)
+        if name.lower() in LABEL_NAMES
+        or ((name in few or marks_some(values)) and not _are_dates_or_urls(plain(values)))
     ]
 
 
@@ -272,7 +275,14 @@ def _are_identifiers(name: str, values: Values) -> bool:
 def _are_urls_or_times(values: Values) -> bool:
     """Whether most values are dates, times or web addresses."""
     present = [value.strip() for value in values if value]
+    if not present:
+        return False
     return sum(bool(_URL_OR_TIME.fullmatch(value)) for value in present) > MOSTLY * len(present)
+
+
+def _are_dates_or_urls(values: Values) -> bool:
+    """Whether most values are dates or web addresses, which may recur; not if all are numbers."""
+    return _are_urls_or_times(values) and not all(_is_number(value) for value in values)
 
 
 def _are_sentences(values: Values, words: int) -> bool:

@@ -67,7 +67,7 @@ def load_csv(
     if not is_plain or not _load_csv_quickly(connection, text, loaded, header, delimiter, quote):
         _load_csv_carefully(connection, text, loaded, delimiter, quote)
     if quote and len(header.fields) > 1:
-        reject_swallowed(connection, loaded, delimiter, quote)
+        reject_swallowed(connection, loaded, delimiter)
     _reject_headers(connection, loaded, header)
 
 

@@ -1,4 +1,4 @@
-"""Find CSV rows that a stray quote swallowed: two of them make one long field of all lines between.
+"""Find CSV rows that stray quotes swallowed: two of them make one field of all lines between.
 
 Such a file is valid CSV, so nothing else would notice that rows are missing.
 """
@@ -6,65 +6,63 @@ Such a file is valid CSV, so nothing else would notice that rows are missing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tasks.data.tables.csv_records import RecordReader
 from tasks.data.tables.loaded import BATCH, LINE, LoadedFile, quoted
 
 if TYPE_CHECKING:
     import duckdb
 
-LEAST = 3  # lines within a field that look like rows
-MOSTLY = 0.9  # of the lines within the field, and of their values in one column
-REASON = "within a quoted field whose lines look like rows: its quotes seem to be stray"
+REASON = "a line of a quoted field whose lines all are rows: its quotes seem to be stray"
 
 
 def reject_swallowed(
-    connection: duckdb.DuckDBPyConnection, loaded: LoadedFile, delimiter: str, quote: str
+    connection: duckdb.DuckDBPyConnection, loaded: LoadedFile, delimiter: str
 ) -> None:
-    """Set aside, line by line, rows with a field whose lines are rows of this table themselves.
+    """Set aside, line by line, each record all of whose lines are rows if its quotes are ignored.
 
-    They are if they have as many fields, and in some column hold values of the other rows.
+    They are if each has as many fields as the table, and in some column all their values are known
+    from the other rows. The lines of a text that holds line breaks are not: its first line has
+    no label, and its last one begins with no text.
     """
-    table = quoted(loaded.table)
-    for name in loaded.columns:
-        column = quoted(name)
-        breaks = f"len({column}) - len(replace({column}, chr(10), ''))"
-        long_fields = connection.cursor().execute(
-            f"SELECT {LINE}, {column} FROM {table} WHERE {breaks} > {LEAST} ORDER BY {LINE}"
-        )
-        while batch := long_fields.fetchmany(BATCH):
-            for line, field in batch:
-                rows = _rows_within(field, len(loaded.columns), delimiter, quote)
-                if rows and _are_of_table(connection, loaded, line, rows):
-                    for offset, text in enumerate(field.split("\n")):
-                        loaded.reject(line + offset, REASON, text)
-                    connection.execute(f"DELETE FROM {table} WHERE {LINE} = ?", [line])
+    table, names = quoted(loaded.table), ", ".join(map(quoted, loaded.columns))
+    breaks = " OR ".join(f"contains({quoted(name)}, chr(10))" for name in loaded.columns)
+    records = connection.cursor().execute(
+        f"SELECT {LINE}, {names} FROM {table} WHERE {breaks} ORDER BY {LINE}"
+    )
+    swallowed: dict[int, list[str]] = {}
+    while batch := records.fetchmany(BATCH):
+        for line, *fields in batch:
+            lines = delimiter.join(field or "" for field in fields).split("\n")
+            if any(text.count(delimiter) != len(fields) - 1 for text in lines):
+                continue
+            rows = [text.removesuffix("\r").split(delimiter) for text in lines]
+            if _are_known(connection, loaded, line, rows):
+                swallowed[line] = lines
+    for line, lines in swallowed.items():
+        for offset, text in enumerate(lines):
+            loaded.reject(line + offset, REASON, text)
+        connection.execute(f"DELETE FROM {table} WHERE {LINE} = ?", [line])
     loaded.quarantine.sort(key=lambda entry: int(entry["line"]))
 
 
-def _rows_within(field: str, width: int, delimiter: str, quote: str) -> list[list[str]]:
-    """The lines between the first and the last as rows; none if they do not look like rows."""
-    lines = [line + "\n" for line in field.split("\n")[1:-1] if line.strip()]
-    if any(line.count(delimiter) < width - 1 for line in lines[:1]):  # cheap, and mostly enough
-        return []
-    records = [*RecordReader(lines, delimiter, quote)]
-    rows = [record.fields for record in records if len(record.fields) == width]
-    return rows if len(rows) >= max(LEAST, MOSTLY * len(records)) else []
-
-
-def _are_of_table(
+def _are_known(
     connection: duckdb.DuckDBPyConnection,
     loaded: LoadedFile,
     line: int,
     rows: Sequence[Sequence[str]],
 ) -> bool:
+    """Whether in some column all the rows' values are those of other records."""
     for name, values in zip(loaded.columns, zip(*rows, strict=True), strict=True):
-        known = (
-            f"SELECT count(*) FROM (SELECT unnest($values) AS value) WHERE value IN "
-            f"(SELECT {quoted(name)} FROM {quoted(loaded.table)} WHERE {LINE} <> $line)"
+        wanted = set(values)
+        if "" in wanted:
+            continue
+        query = (
+            f"SELECT count(DISTINCT {quoted(name)}) FROM {quoted(loaded.table)} "
+            f"WHERE {LINE} <> $line AND list_contains($values, {quoted(name)})"
         )
-        count = connection.execute(known, {"values": list(values), "line": line}).fetchone()
-        if count is not None and count[0] >= MOSTLY * len(values):
+        given: dict[str, Any] = {"line": line, "values": sorted(wanted)}
+        known = connection.execute(query, given).fetchone()
+        if known is not None and known[0] == len(wanted):
             return True
     return False

@@ -52,25 +52,28 @@ class UnfitError(Exception):
 
 @dataclass
 class SpanBorders:
-    """Counts rows with spans, and those where a span begins or ends inside a word."""
+    """Counts spans, and those that cut a word but would not by another convention of offsets."""
 
-    rows: int = 0
-    cutting: int = 0
+    spans: int = 0
+    shifted: int = 0
     example: str = ""
 
     def add(self, text: str, spans: Sequence[tuple[int, int, str]]) -> None:
         """Add a row."""
-        self.rows += 1
-        if word := cut_word(text, spans):
-            self.cutting += 1
-            self.example = self.example or word
+        for start, end, _ in spans:
+            self.spans += 1
+            if is_shifted(text, start, end):
+                self.shifted += 1
+                border = end if cuts_word(text, end) else start
+                before, after = text[:border].split()[-1:], text[border:].split()[:1]
+                self.example = self.example or "|".join([*before, *after])
 
     def require_words(self) -> None:
-        """Raise DataError if most rows have a span that cuts a word."""
-        if 2 * self.cutting > self.rows:
+        """Raise DataError if most spans have offsets of another convention."""
+        if 2 * self.shifted > self.spans:
             raise DataError(
-                f"ingest: {self.cutting / self.rows:.0%} of the rows with spans have one that "
-                f"begins or ends inside a word, as in '{self.example}'.",
+                f"ingest: {self.shifted / self.spans:.0%} of the spans begin or end inside a word, "
+                f"as in '{self.example}', and would not with other offsets.",
                 "Wanted: offsets in characters (Unicode code points), the end exclusive. Add 1 to "
                 "ends that are inclusive; convert offsets in bytes or in UTF-16 units.",
             )
@@ -290,17 +293,31 @@ def _words(text: str) -> list[str | None] | None:
         return None
 
 
-def cut_word(text: str, spans: Sequence[tuple[int, int, str]]) -> str:
-    """The first word with a span's border between two of its letters, as 'Ann|a'; '' without one.
+def cuts_word(text: str, border: int) -> bool:
+    """Whether a border lies between two letters of a word.
 
     Only letters with upper and lower case: other scripts do not separate words.
     """
-    borders = {border for start, end, _ in spans for border in (start, end)}
-    for start, end in find_words(text):
-        for border in sorted(border for border in borders if start < border < end):
-            if all(c.isalpha() and c.lower() != c.upper() for c in text[border - 1 : border + 1]):
-                return f"{text[start:border]}|{text[border:end]}"
-    return ""
+    around = text[border - 1 : border + 1] if border else ""
+    return len(around) == 2 and all(c.isalpha() and c.lower() != c.upper() for c in around)
+
+
+def is_shifted(text: str, start: int, end: int) -> bool:
+    """Whether a span cuts a word, but not if its end is inclusive or all before it counts less.
+
+    Parts of words that are meant, such as a stem, are not mended by either.
+    """
+    if not (cuts_word(text, start) or cuts_word(text, end)):
+        return False
+    if not cuts_word(text, start) and not cuts_word(text, end + 1) and text[end : end + 1].strip():
+        return True  # an inclusive end
+    # offsets in bytes or UTF-16 units run ahead by what comes before
+    return cuts_word(text, start) and any(
+        not cuts_word(text, start - shift) and not cuts_word(text, end - shift)
+        for shift in range(1, start + 1)
+        if text[start - shift : start - shift + 1].strip()
+        and text[end - shift - 1 : end - shift].strip()
+    )
 
 
 def tag_words(

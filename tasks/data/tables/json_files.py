@@ -22,7 +22,7 @@ def unfold_json(text: Text, name: str, target: Path) -> Path:
     """
     with text.open() as file:
         try:
-            value = json.load(file)
+            value = json.load(file, object_pairs_hook=_object)
         except ValueError as error:
             raise DataError(
                 f"{name}: not valid JSON: {error}",
@@ -31,6 +31,15 @@ def unfold_json(text: Text, name: str, target: Path) -> Path:
     with target.open("w", encoding="utf-8", errors="surrogatepass") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(value, name))
     return target
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"an object has the key '{twice}' twice")
+    return value
 
 
 def _rows(value: Any, name: str) -> Iterator[Any]:
