@@ -184,11 +184,18 @@ def _load_jsonl(
 
 def _reject_repeated_keys(connection: duckdb.DuckDBPyConnection, loaded: LoadedFile) -> None:
     """Set aside objects with two values for one key: readers disagree on which one counts."""
-    repeats = "len(json_keys(value)) > len(list_distinct(json_keys(value)))"
-    query = f"SELECT {LINE}, value[:{CONTENT}] FROM lines WHERE {repeats}"
-    for line, value in connection.execute(query).fetchall():
+    found = connection.execute(
+        f"SELECT {LINE}, value[:{CONTENT}] FROM "
+        f"(SELECT {LINE}, value, json_keys(value) AS keys FROM lines) "
+        f"WHERE list_unique(keys) < len(keys)"
+    ).fetchall()
+    for line, value in found:
         loaded.reject(line, "a key is there twice", value)
-    connection.execute(f"DELETE FROM lines WHERE {repeats}")
+    if found:
+        lines = [line for line, _ in found]
+        connection.execute(
+            f"DELETE FROM lines WHERE list_contains($lines, {LINE})", {"lines": lines}
+        )
 
 
 def _decoded_batches(text: Text, loaded: LoadedFile) -> Iterator[tuple[int, list[str | None]]]:
