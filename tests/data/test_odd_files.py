@@ -187,6 +187,7 @@ def test_a_decimal_is_the_label_of_its_value(bench: Workbench, tmp_path: Path) -
         ("room 12b", (5, 7), False),
         ("methylbenzene", (0, 6), False),  # parts of words
         ("#visitKöln", (6, 10), False),
+        ("we like this town: #visitKöln", (25, 29), False),
         ("Ankarada", (0, 6), False),
         ("Bonner", (0, 4), False),
     ],

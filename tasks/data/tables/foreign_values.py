@@ -123,9 +123,9 @@ def _read_exchange(value: str, roles: str) -> dict[str, Any]:
     return _attempt("turns", lambda: exchange_of(json.loads(value), roles.split(",")))
 
 
-def read_tagged(tokens: str, tags: str, borders: SpanBorders | None = None) -> dict[str, Any]:
+def read_tagged(tokens: str, tags: str, borders: SpanBorders) -> dict[str, Any]:
     """Words and their tags, or the problem with them; spans are added to `borders`."""
-    result = _attempt("both", lambda: tagged_of(tokens, tags, borders or SpanBorders()))
+    result = _attempt("both", lambda: tagged_of(tokens, tags, borders))
     words, word_tags = result["both"] or (None, None)
     return {"tokens": words, "tags": word_tags, "problem": result["problem"]}
 
@@ -303,21 +303,26 @@ def cuts_word(text: str, border: int) -> bool:
 
 
 def is_shifted(text: str, start: int, end: int) -> bool:
-    """Whether a span cuts a word, but not if its end is inclusive or all before it counts less.
+    """Whether a span cuts a word, but not if its end is inclusive or it counts bytes or UTF-16.
 
     Parts of words that are meant, such as a stem, are not mended by either.
     """
-    if not (cuts_word(text, start) or cuts_word(text, end)):
+
+    def cuts(first: int, last: int) -> bool:
+        return cuts_word(text, first) or cuts_word(text, last)
+
+    if not cuts(start, end):
         return False
-    if not cuts_word(text, start) and not cuts_word(text, end + 1) and text[end : end + 1].strip():
-        return True  # an inclusive end
-    # offsets in bytes or UTF-16 units run ahead by what comes before
-    return cuts_word(text, start) and any(
-        not cuts_word(text, start - shift) and not cuts_word(text, end - shift)
-        for shift in range(1, start + 1)
-        if text[start - shift : start - shift + 1].strip()
-        and text[end - shift - 1 : end - shift].strip()
-    )
+    if not cuts(start, end + 1) and text[end : end + 1].strip():
+        return True
+    for encoding, unit in (("utf-8", 1), ("utf-16-le", 2)):
+        encoded = text.encode(encoding, "surrogatepass")
+        first, last = (
+            len(encoded[: unit * offset].decode(encoding, "ignore")) for offset in (start, end)
+        )
+        if (first, last) != (start, end) and not cuts(first, last):
+            return True
+    return False
 
 
 def tag_words(
