@@ -9,17 +9,17 @@ python -m benchmarks.defaults reviews.csv --rows 500 --seeds 0 1 -S finetune.epo
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from benchmarks.material import run_stages
+from benchmarks.overhead import command
 from tasks.core.quiet import quiet_libraries
+from tasks.params.workspace import Workspace
+from tasks.reports.stage_reports import EvaluationReport
 
 TEST_ROWS = 1000
 
@@ -61,43 +61,30 @@ def make_workspace(
     drawn = rows.sample(frac=1, random_state=seed)
     held_out = train_rows + max(100, train_rows // 5)
     ends = (0, train_rows, held_out, held_out + TEST_ROWS)
-    command: list[str] = ["init", "workspace", "--yes", *options]
+    names: list[str] = []
     for name, begin, end in zip(("train", "validation", "test"), ends, ends[1:], strict=False):
         drawn[begin:end].to_json(
             scratch / f"{name}.jsonl", orient="records", lines=True, force_ascii=False
         )
-        command += [f"--{name}", f"{name}.jsonl"]
-    run(scratch, command)
+        names += [f"--{name}", f"{name}.jsonl"]
+    command(scratch, "ratchet", "init", "workspace", "--yes", *options, *names)
     return scratch / "workspace"
 
 
 def train(root: Path, overrides: list[str]) -> str:
     """Run the stages up to the evaluation; one line about the checkpoint."""
-    from tasks.core.progress import silent
-    from tasks.params.workspace import Workspace
-    from tasks.pipeline import STAGES, run_stage
-
     workspace = Workspace(root)
     params = workspace.params(overrides)
-    for stage in STAGES:
-        run_stage(stage, workspace, params, silent)
-        if stage.name == "evaluate":
-            break
-    report: dict[str, Any] = json.loads((root / "reports" / "evaluation.json").read_text())
-    metric, plain = report["metric"], report["baseline"]
-    ours, theirs = (scores[metric]["value"] for scores in (report["metrics"], plain["metrics"]))
-    values = params.finetune
+    run_stages(workspace, params, "evaluate")
+    report = EvaluationReport.read(root / "reports" / "evaluation.json")
+    ours, values = report.metrics[report.metric]["value"], params.finetune
+    plain = "no plain method"
+    if report.baseline:
+        plain = f"{report.baseline.name} {report.baseline.metrics[report.metric]['value']:.3f}"
     return (
-        f"{metric} {ours:.3f}, plain {theirs:.3f} ({plain['name']}); {values.epochs} epochs"
-        f" of {values.batch_size}, {values.learning_rate:g}, head {values.head_learning_rate:g}"
+        f"{report.metric} {ours:.3f}, {plain}; {values.epochs} epochs"
+        f" of {values.batch_size}, {values.learning_rate:g}, head {values.head_learning_rate}"
     )
-
-
-def run(directory: Path, command: list[str]) -> None:
-    ratchet = Path(sys.executable).with_name("ratchet")
-    answer = subprocess.run([ratchet, *command], cwd=directory, capture_output=True, text=True)
-    if answer.returncode:
-        sys.exit(answer.stderr)
 
 
 if __name__ == "__main__":

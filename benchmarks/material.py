@@ -14,6 +14,8 @@ from tasks.params.workspace import Workspace
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
+    from tasks.params.schema import Params
+
 ROOT = Path(__file__).resolve().parent.parent
 # a bundle as it ships, with as little measuring of its quality as possible
 SHORT = (
@@ -32,18 +34,24 @@ def default_workspace(scratch: Path, last: str, *overrides: str, example: str = 
 
     example  a directory of examples/ to use in place of the default workspace
     """
-    from tasks.core.progress import silent
     from tasks.params.schema import save_overrides
-    from tasks.pipeline import STAGES, run_stage
 
     workspace = Workspace(scratch)
     original = ROOT / "examples" / example if example else ROOT
     shutil.copyfile(original / "params.yaml", workspace.params_file)
     save_overrides(workspace.params_file, overrides)
+    run_stages(workspace, workspace.params(), last)
+    return workspace
+
+
+def run_stages(workspace: Workspace, params: Params, last: str) -> None:
+    """Run the stages up to `last`, in this process."""
+    from tasks.core.progress import silent
+    from tasks.pipeline import STAGES, run_stage
+
     count = [stage.name for stage in STAGES].index(last) + 1
     for stage in STAGES[:count]:
-        run_stage(stage, workspace, workspace.params(), silent)
-    return workspace
+        run_stage(stage, workspace, params, silent)
 
 
 def computes_bfloat16() -> bool:

@@ -82,15 +82,6 @@ class ScoredTest:
         )
 
 
-@dataclass(frozen=True)
-class Details:
-    """What an evaluation shows beside its metrics; see EvaluationReport."""
-
-    details: dict[str, Any]
-    validation_thresholds: dict[str, Any]
-    calibrated: dict[str, Any]
-
-
 def evaluate_checkpoint(
     splits: Path,
     tokens: Path,
@@ -167,7 +158,7 @@ def evaluate_checkpoint(
             calibration.decide(on_validation.outputs), on_validation.references, labels
         ),
         **asdict(calibration),
-        **vars(details),
+        **details,
         calibration_notes=calibration_notes(
             scorer, on_test.outputs, on_test.references, calibration
         ),
@@ -186,16 +177,21 @@ def _details(
     test: SplitOutputs,
     calibration: Calibration,
     out_of_scope: str | None,
-) -> Details:
-    """Details of the outputs, as trained and calibrated."""
+) -> dict[str, Any]:
+    """`details`, `validation_thresholds` and `calibrated` of the report."""
     scorer, labels = scored.problem.scoring, scored.labels
     thresholds, validation_thresholds = (
         scorer.threshold_details(split.outputs, split.references, labels, calibration, out_of_scope)
         for split in (test, validation)
     )
     details = scorer.details(scored.outputs, scored.references, labels) | thresholds
-    calibrated = calibrate_outputs(scored, test.outputs, calibration, details, set(thresholds))
-    return Details(details, validation_thresholds, calibrated)
+    return {
+        "details": details,
+        "validation_thresholds": validation_thresholds,
+        "calibrated": calibrate_outputs(
+            scored, test.outputs, calibration, details, set(thresholds)
+        ),
+    }
 
 
 class TorchPredictor:

@@ -23,7 +23,6 @@ from workspaces import (  # noqa: E402
     make_workspace,
     ratchet,
     ratchet_json,
-    set_params,
 )
 
 if TYPE_CHECKING:
@@ -66,11 +65,13 @@ def template(base_dir: Path) -> Path:
 def two_versions(template: Path) -> Path:
     """A workspace with two registered versions and no champion; copy it, do not change it."""
 
+    from tasks.params.schema import save_overrides
+
     def make(directory: Path) -> None:
         root = copy_workspace(template, directory / "reviews")
         ratchet(root, "train", "-S", "finetune.epochs=5")
         quick = ("promotion.min_slice_rows=5", "promotion.resamples=1000")
-        set_params(root, *quick, "promotion.max_latency_ratio=null")
+        save_overrides(root / "params.yaml", [*quick, "promotion.max_latency_ratio=null"])
 
     return made_once("two-versions", make) / "reviews"
 

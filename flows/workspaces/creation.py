@@ -14,6 +14,7 @@ from flows.workspaces.defaults import TrainingSize, finetune_values
 from flows.workspaces.guessing import (
     Guess,
     guess,
+    listed,
     require_header,
     sample_rows,
     unused_columns,
@@ -96,10 +97,10 @@ class DataFacts:
             )
         least = params.validation.min_rows_per_class
         if rare := [label for label, count in self.labels.items() if count < least]:
-            shown = ", ".join(f"'{label}' ({self.labels[label]})" for label in sorted(rare)[:5])
+            shown = listed([f"'{label}' ({self.labels[label]})" for label in sorted(rare)], 5)
             notes.append(
                 f"labels with fewer than {least} rows, which stop training: "
-                f"{shown}{', …' if len(rare) > 5 else ''}. "
+                f"{shown}. "
                 "If they are real labels, add rows or lower `validate.min_rows_per_class`; "
                 "otherwise remove them from the data."
             )
@@ -196,8 +197,7 @@ def _unused_files(data: Sequence[str], splits: Mapping[str, list[str]], root: Pa
     addresses = [address for of_split in splits.values() for address in of_split]
     used = [file for address in addresses for file in local_files(address, root)]
     unused = unused_files(Path(data[0]), used)
-    shown = ", ".join(unused[:10]) + (", …" if len(unused) > 10 else "")
-    return [f"data files that are not used: {shown}."] if unused else []
+    return [f"data files that are not used: {listed(unused)}."] if unused else []
 
 
 def _check_new(root: Path) -> None:

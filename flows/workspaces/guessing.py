@@ -55,6 +55,11 @@ def format_columns(columns: str | tuple[str, ...]) -> str:
     return columns if isinstance(columns, str) else " + ".join(columns)
 
 
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The first names, for people; … stands for the others."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
 def sample_rows(sources: Sequence[Source], root: Path, cache: Path) -> dict[str, list[Any]]:
     """Random rows of all files of the sources, by column; the same for the same files.
 
@@ -189,8 +194,9 @@ def unused_columns(rows: Mapping[str, Sequence[Any]], guessed: Guess) -> tuple[s
                 "keep its splits, write a file of each and give --train, --validation and --test."
             )
     if unused:
-        shown = ", ".join(unused[:10]) + (", …" if len(unused) > 10 else "")
-        notes.append(f"columns that are not used: {shown}. `ingest.keep` keeps them, for slices.")
+        notes.append(
+            f"columns that are not used: {listed(unused)}. `ingest.keep` keeps them, for slices."
+        )
     return tuple(notes)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import uuid
@@ -52,20 +51,18 @@ class Decision:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
+_DECISION = TypeAdapter(Decision)
+
+
 def decisions_on(model_versions: Iterable[ModelVersion]) -> list[Decision]:
     """The decisions stored as tags of these versions."""
     tags = [tag for version in model_versions for tag in version.tags.items()]
     return [_parse(text) for key, text in tags if key.startswith(DECISION)]
 
 
-@functools.cache
-def _type() -> TypeAdapter[Decision]:
-    return TypeAdapter(Decision)
-
-
 def _parse(text: str) -> Decision:
     """Parse a decision; ValueError for other JSON, also if only a value's type is wrong."""
-    return _type().validate_python(json.loads(text))
+    return _DECISION.validate_python(json.loads(text))
 
 
 def read_lines(file: Path) -> list[Decision]:

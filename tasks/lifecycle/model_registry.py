@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 
     from tasks.inference.bundle import BundleInfo
     from tasks.lifecycle.decisions import Decision
-    from tasks.lifecycle.evidence import RunReports
-from tasks.lifecycle.ledger import Ledger
+    from tasks.lifecycle.ledger import Ledger
 
 REPORTS: Mapping[str, type[StageReport]] = {
     "validation": ValidationReport,

@@ -130,17 +130,12 @@ def make_workspace(root: Path, base: Path, rows: int = ROWS) -> None:
     shutil.copytree(base, root / "base")
     names = ("--data", "reviews.csv", "--base-model", "base", "--model-name", "tiny")
     ratchet(root, "init", ".", "--yes", *names)
-    set_params(root, *FAST)
+    from tasks.params.schema import save_overrides
+
+    save_overrides(root / "params.yaml", FAST)
     run(root, sys.executable, "-m", "tasks", "dvc-yaml")
     git(root, "add", "-A")
     git(root, "commit", "-qm", "A workspace")
-
-
-def set_params(root: Path, *overrides: str) -> None:
-    """Change params.yaml."""
-    from tasks.params.schema import save_overrides
-
-    save_overrides(root / "params.yaml", overrides)
 
 
 def add_own_modules(root: Path) -> None:

@@ -275,8 +275,6 @@ def _are_identifiers(name: str, values: Values) -> bool:
 def _are_urls_or_times(values: Values) -> bool:
     """Whether most values are dates, times or web addresses."""
     present = [value.strip() for value in values if value]
-    if not present:
-        return False
     return sum(bool(_URL_OR_TIME.fullmatch(value)) for value in present) > MOSTLY * len(present)
 
 

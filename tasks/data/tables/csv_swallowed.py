@@ -5,8 +5,8 @@ Such a file is valid CSV, so nothing else would notice that rows are missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from tasks.data.tables.loaded import BATCH, LINE, LoadedFile, quoted
 
@@ -30,39 +30,45 @@ def reject_swallowed(
     records = connection.cursor().execute(
         f"SELECT {LINE}, {names} FROM {table} WHERE {breaks} ORDER BY {LINE}"
     )
-    swallowed: dict[int, list[str]] = {}
+    suspects: dict[int, list[str]] = {}
     while batch := records.fetchmany(BATCH):
         for line, *fields in batch:
             lines = delimiter.join(field or "" for field in fields).split("\n")
-            if any(text.count(delimiter) != len(fields) - 1 for text in lines):
-                continue
-            rows = [text.removesuffix("\r").split(delimiter) for text in lines]
-            if _are_known(connection, loaded, line, rows):
-                swallowed[line] = lines
-    for line, lines in swallowed.items():
-        for offset, text in enumerate(lines):
+            if all(text.count(delimiter) == len(fields) - 1 for text in lines):
+                suspects[line] = lines
+    if not suspects:
+        return
+    for line in _all_known(connection, loaded, delimiter, suspects):
+        for offset, text in enumerate(suspects[line]):
             loaded.reject(line + offset, REASON, text)
         connection.execute(f"DELETE FROM {table} WHERE {LINE} = ?", [line])
     loaded.quarantine.sort(key=lambda entry: int(entry["line"]))
 
 
-def _are_known(
+def _all_known(
     connection: duckdb.DuckDBPyConnection,
     loaded: LoadedFile,
-    line: int,
-    rows: Sequence[Sequence[str]],
-) -> bool:
-    """Whether in some column all the rows' values are those of other records."""
-    for name, values in zip(loaded.columns, zip(*rows, strict=True), strict=True):
-        wanted = set(values)
-        if "" in wanted:
-            continue
-        query = (
-            f"SELECT count(DISTINCT {quoted(name)}) FROM {quoted(loaded.table)} "
-            f"WHERE {LINE} <> $line AND list_contains($values, {quoted(name)})"
-        )
-        given: dict[str, Any] = {"line": line, "values": sorted(wanted)}
-        known = connection.execute(query, given).fetchone()
-        if known is not None and known[0] == len(wanted):
-            return True
-    return False
+    delimiter: str,
+    suspects: Mapping[int, Sequence[str]],
+) -> list[int]:
+    """Records whose lines have, in some column, only values of other records."""
+    rows = {
+        line: [text.removesuffix("\r").split(delimiter) for text in lines]
+        for line, lines in suspects.items()
+    }
+    known: set[int] = set()
+    for position, name in enumerate(loaded.columns):
+        values = {line: {row[position] for row in rows[line]} for line in rows}
+        wanted = sorted(set().union(*values.values()))
+        found = connection.execute(
+            f"SELECT {quoted(name)}, min({LINE}), max({LINE}) FROM {quoted(loaded.table)} "
+            f"WHERE list_contains($wanted, {quoted(name)}) GROUP BY 1",
+            {"wanted": wanted},
+        ).fetchall()
+        lines_of = {value: {first, last} for value, first, last in found}
+        known |= {
+            line
+            for line, held in values.items()
+            if "" not in held and all(lines_of.get(value, {line}) != {line} for value in held)
+        }
+    return sorted(known)
