@@ -28,7 +28,7 @@ from tasks.data.quality.row_account import Account, Loss, Losses
 from tasks.data.sources.fetching import fetch
 from tasks.data.tables import loading as tables
 from tasks.data.tables import queries
-from tasks.data.tables.foreign_values import SpanBorders, register
+from tasks.data.tables.foreign_values import register
 from tasks.data.tables.loaded import (
     CONTENT,
     FILE,
@@ -48,6 +48,7 @@ from tasks.data.tables.problem_rows import (
 )
 from tasks.data.tables.row_store import ROW_GROUP
 from tasks.data.tables.source_columns import roots
+from tasks.data.tables.span_borders import SpanBorders
 from tasks.params.schema import IngestParams, Source
 from tasks.problems import load_problem
 

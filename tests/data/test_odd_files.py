@@ -18,8 +18,9 @@ from test_ingestion import Workbench
 from tasks.core.errors import DataError
 from tasks.core.files import read_jsonl
 from tasks.data.quality.row_account import Account
-from tasks.data.tables.foreign_values import UnfitError, content_of, is_shifted, turns_of
+from tasks.data.tables.foreign_values import UnfitError, content_of, turns_of
 from tasks.data.tables.row_files import read_batches
+from tasks.data.tables.span_borders import is_shifted
 from tasks.params.labels import label_variants
 from tasks.problems import load_problem
 
