@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from tasks.params.schema import BaseModelParams, EvaluateParams
 from tasks.problems import load_problem
 from tasks.reports.stage_reports import (
     BaselineReport,
+    BehaviourReport,
     EvaluationReport,
     Interval,
     MetricDifference,
@@ -62,23 +63,68 @@ class SplitOutputs:
 
 @dataclass(frozen=True)
 class ScoredTest:
-    """Test outputs after tuned thresholds have decided the labels, and what scoring them takes."""
+    """A model on the test rows: its calibrated outputs, and what scoring them takes.
+
+    rows        the test split's columns
+    validation  what calibration was fitted on
+    """
 
     problem: Problem
     labels: Sequence[str]
+    out_of_scope: str | None
     resampling: Resampling
-    outputs: Floats
-    references: Array
+    rows: Columns
+    validation: SplitOutputs
+    test: SplitOutputs
+    calibration: Calibration
+
+    @cached_property
+    def outputs(self) -> Floats:
+        """Outputs after tuned thresholds have decided the labels."""
+        return self.calibration.decide(self.test.outputs)
 
     def intervals(
         self, rows: Array | None = None, outputs: Floats | None = None
     ) -> dict[str, Interval]:
         """Metrics on some rows (default: all), or of another method's outputs."""
-        outputs, references = self.outputs if outputs is None else outputs, self.references
+        outputs = self.outputs if outputs is None else outputs
+        references = self.test.references
         if rows is not None:
             outputs, references = outputs[rows], references[rows]
         return metric_intervals(
             self.problem.scoring, outputs, references, self.labels, self.resampling
+        )
+
+    def report(
+        self,
+        evaluate: EvaluateParams,
+        behaviour: list[BehaviourReport],
+        baseline: BaselineReport | None,
+        answers: dict[str, Any] | None,
+    ) -> EvaluationReport:
+        """The report: what is given, and every metric of the test rows."""
+        scorer, labels, validation = self.problem.scoring, self.labels, self.validation
+        metrics = self.intervals()
+        answer = only_answer(scorer, self.problem.decoding, self.outputs, self.rows, labels)
+        return EvaluationReport(
+            split="test",
+            rows=len(self.outputs),
+            metric=scorer.metric,
+            confidence=self.resampling.confidence,
+            metrics=metrics,
+            validation_metrics=scorer.metrics(
+                self.calibration.decide(validation.outputs), validation.references, labels
+            ),
+            **asdict(self.calibration),
+            **_details(self),
+            calibration_notes=calibration_notes(
+                scorer, self.test.outputs, self.test.references, self.calibration
+            ),
+            slices=judge_slices(self, evaluate.slices, evaluate.min_slice_rows),
+            behaviour=behaviour,
+            baseline=baseline,
+            notes=model_notes(scorer.metric, metrics, len(self.outputs), baseline, answer),
+            answers=answers,
         )
 
 
@@ -106,9 +152,9 @@ def evaluate_checkpoint(
     problem_type = load_problem(problem)
     scorer = problem_type.scoring
     check_slice_columns(splits / "test.parquet", evaluate.slices)
-    test = read_table(splits / "test.parquet").to_pydict()
+    rows = read_table(splits / "test.parquet").to_pydict()
     # before the model runs, so that mistakes in params.yaml surface early
-    tests = scorer.behaviour_tests(test, labels, evaluate, seed)
+    tests = scorer.behaviour_tests(rows, labels, evaluate, seed)
     predictor_of = partial(
         TorchPredictor, problem_type.encoding, labels, tokens, pick_device(device)
     )
@@ -118,79 +164,62 @@ def evaluate_checkpoint(
         base_dir = resolve_model(base_model, root, cache)
         base = predictor_of(_load_base(problem_type, labels, base_dir, seed))
 
-    on_validation = predictor.outputs_of_split("validation", report, (0.0, 0.35))
-    on_test = predictor.outputs_of_split("test", report, (0.35, 0.7))
+    validation = predictor.outputs_of_split("validation", report, (0.0, 0.35))
+    test = predictor.outputs_of_split("test", report, (0.35, 0.7))
     altered = predictor.outputs_of_rows(
-        [rows for test in tests for rows in row_sets(test)], report, (0.7, 0.85)
+        [changed for one in tests for changed in row_sets(one)], report, (0.7, 0.85)
     )
     calibration = scorer.fit_calibration(
-        on_validation.outputs, on_validation.references, labels, out_of_scope
+        validation.outputs, validation.references, labels, out_of_scope
     )
     resampling = Resampling(evaluate.bootstrap_resamples, evaluate.confidence, seed)
     scored = ScoredTest(
-        problem_type, labels, resampling, calibration.decide(on_test.outputs), on_test.references
+        problem_type, labels, out_of_scope, resampling, rows, validation, test, calibration
     )
-    metrics = scored.intervals()
-    details = _details(scored, on_validation, on_test, calibration, out_of_scope)
-    report(2, {"progress": 0.87})
-    slices = _slices(problem_type, test, on_test.features, evaluate.slices, labels)
-    judged_slices = [judge_slice(scored, group, evaluate.min_slice_rows) for group in slices]
     decode = partial(problem_type.decoding.decode, labels=labels, calibration=calibration)
     behaviour = judge_behaviour(scorer, problem_type.decoding, decode, tests, altered, calibration)
-    report(3, {"progress": 0.93})
-    baseline = None
+    report(2, {"progress": 0.87})
+    plain = None
     if base is not None:
-        baseline = compare_baseline(scored, base.outputs(on_test.features, report, (0.93, 0.96)))
+        plain = base.outputs(test.features, report, (0.87, 0.93))
     elif evaluate.baseline:
-        columns = [*problem_type.rows.columns, *problem_type.rows.derived]
-        train = read_table(splits / "train.parquet", columns).to_pydict()
-        outputs = scorer.baseline(train, test, labels, seed)
-        baseline = None if outputs is None else compare_baseline(scored, outputs)
-    answer = only_answer(scorer, problem_type.decoding, scored.outputs, test, labels)
+        plain = plain_outputs(problem_type, splits / "train.parquet", rows, labels, seed)
     models = {**({"before": base.model} if base else {}), "after": predictor.model}
-    EvaluationReport(
-        split="test",
-        rows=len(on_test.outputs),
-        metric=scorer.metric,
-        confidence=evaluate.confidence,
-        metrics=metrics,
-        validation_metrics=scorer.metrics(
-            calibration.decide(on_validation.outputs), on_validation.references, labels
-        ),
-        **asdict(calibration),
-        **details,
-        calibration_notes=calibration_notes(
-            scorer, on_test.outputs, on_test.references, calibration
-        ),
-        slices=judged_slices,
-        behaviour=behaviour,
-        baseline=baseline,
-        notes=model_notes(scorer.metric, metrics, len(on_test.outputs), baseline, answer),
-        answers=scorer.compare_answers(models, predictor.tokenizer, test, evaluate),
+    scored.report(
+        evaluate,
+        behaviour,
+        baseline=None if plain is None else compare_baseline(scored, plain),
+        answers=scorer.compare_answers(models, predictor.tokenizer, rows, evaluate),
     ).write(evaluation_report)
-    report(4, {"progress": 1.0})
+    report(3, {"progress": 1.0})
 
 
-def _details(
-    scored: ScoredTest,
-    validation: SplitOutputs,
-    test: SplitOutputs,
-    calibration: Calibration,
-    out_of_scope: str | None,
-) -> dict[str, Any]:
+def plain_outputs(
+    problem: Problem, train: Path, test: Columns, labels: Sequence[str], seed: int
+) -> Floats | None:
+    """Outputs for the test rows of the problem's plain method, trained on the training rows.
+
+    None  the problem has no such method, or these rows do not suit it
+    """
+    columns = [*problem.rows.columns, *problem.rows.derived]
+    rows = read_table(train, columns).to_pydict()
+    return problem.scoring.baseline(rows, test, labels, seed)
+
+
+def _details(scored: ScoredTest) -> dict[str, Any]:
     """`details`, `validation_thresholds` and `calibrated` of the report."""
     scorer, labels = scored.problem.scoring, scored.labels
     thresholds, validation_thresholds = (
-        scorer.threshold_details(split.outputs, split.references, labels, calibration, out_of_scope)
-        for split in (test, validation)
+        scorer.threshold_details(
+            split.outputs, split.references, labels, scored.calibration, scored.out_of_scope
+        )
+        for split in (scored.test, scored.validation)
     )
-    details = scorer.details(scored.outputs, scored.references, labels) | thresholds
+    details = scorer.details(scored.outputs, scored.test.references, labels) | thresholds
     return {
         "details": details,
         "validation_thresholds": validation_thresholds,
-        "calibrated": calibrate_outputs(
-            scored, test.outputs, calibration, details, set(thresholds)
-        ),
+        "calibrated": calibrate_outputs(scored, details, set(thresholds)),
     }
 
 
@@ -287,26 +316,23 @@ def check_slice_columns(table: Path, columns: Sequence[str]) -> None:
 
 
 def calibrate_outputs(
-    scored: ScoredTest,
-    outputs: Floats,
-    calibration: Calibration,
-    details: Mapping[str, Any],
-    settled: Collection[str],
+    scored: ScoredTest, details: Mapping[str, Any], settled: Collection[str]
 ) -> dict[str, Any]:
     """What calibration changes: metrics that move or where lower is better, details that differ.
 
-    outputs   the model's, before calibration
-    settled   names of details computed from calibrated outputs already
+    settled  names of details computed from calibrated outputs already
     """
-    problem, labels, references = scored.problem, scored.labels, scored.references
-    scaled = calibration.apply(outputs)
-    before = problem.scoring.metrics(outputs, references, labels)
-    after = problem.scoring.metrics(scaled, references, labels)
-    signs = problem.scoring.metric_signs
-    moved = [name for name in before if signs[name] < 0 or before[name] != after[name]]
+    scorer, labels = scored.problem.scoring, scored.labels
+    outputs, references = scored.test.outputs, scored.test.references
+    scaled = scored.calibration.apply(outputs)
+    before = scorer.metrics(outputs, references, labels)
+    after = scorer.metrics(scaled, references, labels)
+    moved = [
+        name for name in before if scorer.metric_signs[name] < 0 or before[name] != after[name]
+    ]
     changed = {
         name: value
-        for name, value in problem.scoring.details(scaled, references, labels).items()
+        for name, value in scorer.details(scaled, references, labels).items()
         if name not in settled and value != details[name]
     }
     return {
@@ -315,7 +341,18 @@ def calibrate_outputs(
     }
 
 
-def judge_slice(scored: ScoredTest, group: Slice, min_rows: int) -> SliceReport:
+def judge_slices(scored: ScoredTest, columns: Sequence[str], min_rows: int) -> list[SliceReport]:
+    """Metrics by the columns' values, by label and by length."""
+    label, rows = scored.problem.rows.label_column, scored.rows
+    names = [name for name in dict.fromkeys(columns) if name != label]
+    slices = [group for name in names for group in slice_rows(name, rows[name])]
+    if label:
+        slices += slice_rows(label, rows[label], scored.labels)
+    slices += slice_rows(LENGTH, list(map(len, scored.test.features["input_ids"])))
+    return [_judge_slice(scored, group, min_rows) for group in slices]
+
+
+def _judge_slice(scored: ScoredTest, group: Slice, min_rows: int) -> SliceReport:
     """Metrics of one slice; a slice of fewer than `min_rows` rows is only counted."""
     judged, metrics = len(group.rows) >= min_rows, {}
     if judged:
@@ -339,28 +376,17 @@ def compare_baseline(scored: ScoredTest, outputs: Floats) -> BaselineReport:
     """Metrics of the baseline's outputs, and the model's lead over it."""
     scorer = scored.problem.scoring
     difference = difference_interval(
-        scorer, (scored.outputs, outputs), scored.references, scored.labels, scored.resampling
+        scorer,
+        (scored.outputs, outputs),
+        scored.test.references,
+        scored.labels,
+        scored.resampling,
     )
     return BaselineReport(
         name=scorer.baseline_name,
         metrics=scored.intervals(outputs=outputs),
         difference=MetricDifference(metric=scorer.metric, **difference),
     )
-
-
-def _slices(
-    problem: Problem,
-    test: Columns,
-    features: Features,
-    columns: Sequence[str],
-    labels: Sequence[str],
-) -> list[Slice]:
-    label = problem.rows.label_column
-    names = [name for name in dict.fromkeys(columns) if name != label]
-    slices = [group for name in names for group in slice_rows(name, test[name])]
-    if label:
-        slices += slice_rows(label, test[label], labels)
-    return slices + slice_rows(LENGTH, list(map(len, features["input_ids"])))
 
 
 def _inputs(features: Features) -> list[str]:

@@ -78,12 +78,9 @@ def finetune_model(
     }  # fmt: skip
     prepare_work_dir(work, sha256_json(identity))
     _check_metric(problem_type, finetune.early_stopping_metric or problem_type.scoring.metric)
-    seed_everything(seed)
-    model = problem_type.objective.load_model(base, labels, finetune.dropout)
-    train, origin = read_tokens(tokens / "train.arrow"), None
-    if start is not None:
-        _check_tokenizer(tokens, start)
-        train, origin = _continue(model, train, start, problem_type, finetune, seed)
+    model, train, origin = _starting_point(
+        problem_type, base, start, tokens, labels, finetune, seed
+    )
     info = TokensInfo.read(tokens)
     check_positions(model, finetune, info.max_length)
     if finetune.gradient_checkpointing:
@@ -221,6 +218,25 @@ def _check_tokenizer(tokens: Path, start: Path) -> None:
             "Set finetune.start_from to base, or base_model to the model that the champion was "
             "trained from.",
         )
+
+
+def _starting_point(
+    problem: Problem,
+    base: Path,
+    start: Path | None,
+    tokens: Path,
+    labels: tuple[str, ...],
+    finetune: FinetuneParams,
+    seed: int,
+) -> tuple[PreTrainedModel, pa.Table, StartReport | None]:
+    """The model, the rows to train it on and, if it continues from `start`, `start`'s report."""
+    seed_everything(seed)
+    model = problem.objective.load_model(base, labels, finetune.dropout)
+    train = read_tokens(tokens / "train.arrow")
+    if start is None:
+        return model, train, None
+    _check_tokenizer(tokens, start)
+    return model, *_continue(model, train, start, problem, finetune, seed)
 
 
 def _continue(

@@ -33,16 +33,9 @@ class Done:
 
 def import_all() -> None:
     """Import once what every fork would."""
-    from forked import LARGE
+    from forked import MODULES
 
-    for module in (
-        *LARGE,
-        "flows.cli.main",
-        "flows.cli.lifecycle",
-        "flows.promotion",
-        "flows.engine.training_run",
-        "onnxruntime",
-    ):
+    for module in MODULES:
         import_module(module)
 
 

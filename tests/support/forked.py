@@ -1,9 +1,11 @@
-"""`ratchet` in processes forked from one that has imported the large libraries.
+"""`ratchet` in processes forked from one that has imported everything.
 
 Most of a command's time is imports. A fork runs what the installed command runs,
 `flows.cli.main.main`, with its own environment, directory, streams and exit code. Only the imports
 are shared, so tests of what a fresh process does (the README's commands, kills, a full disk) start
 the command itself.
+
+Prefect reads its settings when it is imported: all forks use the test run's Prefect server.
 """
 
 from __future__ import annotations
@@ -21,14 +23,25 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-# None reads addresses or starts a Python thread when it is imported. Prefect is not among them: it
-# reads its settings on import.
-LARGE = (
+from shared import prefect_server
+
+from tasks.core.quiet import quiet_libraries
+from tasks.pipeline import STAGES
+
+# none starts a thread when it is imported; only Prefect reads the environment
+MODULES = (
     "accelerate",
     "duckdb",
     "dvc.repo",
+    "dvc.repo.status",
     "dvc.scm",
     "fastapi",
+    "flows.cli.main",
+    "flows.lifecycle.judgement",
+    "flows.printing.lifecycle",
+    "flows.printing.runs",
+    "flows.retraining",
+    "flows.workspaces.creation",
     "great_expectations",
     "matplotlib.figure",
     "mlflow.pyfunc",
@@ -39,6 +52,9 @@ LARGE = (
     "pyarrow.parquet",
     "scipy.stats",
     "sklearn.metrics",
+    "tasks.comparison",
+    "tasks.registration",
+    *(stage.module for stage in STAGES),
     "torch.onnx",
     "transformers.models.bert.modeling_bert",
     "typer",
@@ -48,6 +64,8 @@ LARGE = (
 def fork_ratchet(
     directory: Path, arguments: tuple[str, ...], environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
+    """Run `ratchet` in a fork; libraries have read no other variables than PREFECT_API_URL."""
+    assert environment["PREFECT_API_URL"] == prefect_server()
     with tempfile.TemporaryDirectory() as streams:
         out, err = Path(streams, "out"), Path(streams, "err")
         request = {
@@ -76,8 +94,16 @@ def fork_ratchet(
 @cache
 def _server() -> Any:
     """The process that forks; it ends when this one does, which closes its standard input."""
-    command = [sys.executable, __file__]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
+    }
+    return subprocess.Popen(
+        [sys.executable, __file__],
+        env=inherited | {"PREFECT_API_URL": prefect_server()},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def serve() -> dict[str, Any]:
@@ -105,14 +131,19 @@ def become(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    for module in LARGE:
+    quiet_libraries()
+    for module in MODULES:
         import_module(module)
     assert threading.active_count() == 1, "a fork would lose the others"
     gc.freeze()  # else a collection in a fork would touch, and so copy, every page
     become(serve())
     from faults import NAME, arm
+    from forked_workers import Spawner
 
     from flows.cli.main import main
+    from tasks.shipping import workers
+
+    workers.subprocess = Spawner()  # type: ignore[assignment, attr-defined]
 
     if NAME in os.environ:
         arm(os.environ[NAME])

@@ -85,10 +85,11 @@ def ratchet(
     """
     if not server:
         return run(directory, "ratchet", *arguments, code=code, **environment)
+    # libraries read other variables when they are imported, which a fork would miss
+    if environment.keys() <= {"MLFLOW_TRACKING_URI"}:
+        environment |= clean_environment() | {"PREFECT_API_URL": prefect_server()}
+        return checked(fork_ratchet(directory, arguments, environment), code)
     environment = {"PREFECT_API_URL": prefect_server()} | environment
-    # libraries may read other variables on import, which a fork would miss
-    if environment.keys() <= {"PREFECT_API_URL", "MLFLOW_TRACKING_URI"}:
-        return checked(fork_ratchet(directory, arguments, clean_environment() | environment), code)
     return run(directory, "ratchet", *arguments, code=code, **environment)
 
 
