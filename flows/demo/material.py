@@ -74,6 +74,7 @@ SMALL = (
     ("validate.actions={unknown_label: quarantine}", "by default it would stop the training"),
     ("tokenize.max_length=40", "the sentences are short"),
     ("finetune.batch_size=8", "larger batches of so few rows give too few steps"),
+    ("finetune.epochs=3", "time"),
     ("finetune.learning_rate=7.0e-4", "few steps, and only one layer"),
     ("finetune.dropout=0.0", "few steps: with dropout the first model learns nothing"),
     ("finetune.freeze_layers=2", "time: only the top layer is trained"),
