@@ -84,9 +84,11 @@ def register_model(
             )
             version = keep_one_version(client, params.model_name, content_key)
             created = version.version == new_version.version
-            client.set_terminated(run_id, "FINISHED")
-        keep_one_run(client, experiment_id, content_key, run_id_of(version))
-        client.set_tag(run_id_of(version), "ratchet.version", str(version.version))
+        run_id = run_id_of(version)
+        keep_one_run(client, experiment_id, content_key, run_id)
+        if client.get_run(run_id).info.status != "FINISHED":
+            client.set_terminated(run_id, "FINISHED", version.creation_timestamp)
+        client.set_tag(run_id, "ratchet.version", str(version.version))
         if CHALLENGER not in version.aliases:
             client.set_registered_model_alias(params.model_name, CHALLENGER, version.version)
     return Registered(

@@ -277,10 +277,12 @@ class TrainingRun:
             return shown
         self._check_ahead()
         from tasks.lifecycle.live_curves import LiveCurves
-        from tasks.lifecycle.registry import claim_run
+        from tasks.lifecycle.registry import claim_run, find_version
 
         client, experiment_id = self._client()
         key, name = self._runner.lineage().content_key, self._runner.params.model_name
+        if find_version(client, name, key, {}):
+            return shown  # trained again, by --force: its run is complete
         run = claim_run(client, experiment_id, key, name)
         curves = LiveCurves(client, run.info.run_id)
 

@@ -31,7 +31,7 @@ NEXT = """Next, in this workspace:
   ratchet promote                                 make it champion, if no gate fails
   ratchet status                                  stages and versions
   ratchet train -S finetune.learning_rate=3e-5    try another value; going back costs nothing
-  mlflow ui --backend-store-uri sqlite:///.ratchet/mlflow.db    compare runs, curves and versions"""
+  ratchet ui                                      MLflow's pages: runs, curves and versions"""
 
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:

@@ -113,6 +113,17 @@ def versions(server: Server) -> dict[int, dict[str, str]]:
     }
 
 
+def finished_run(server: Server, run_id: str) -> list[Any]:
+    """The run's state and times, and every point of its loss curve."""
+    url, asked = f"{server.url}/api/2.0/mlflow", {"run_id": run_id}
+    info = httpx.get(f"{url}/runs/get", params=asked).json()["run"]["info"]
+    asked |= {"metric_key": "loss"}
+    history = httpx.get(f"{url}/metrics/get-history", params=asked).json()["metrics"]
+    assert info["status"] == "FINISHED"
+    assert len(history) > 10
+    return [info, *history]
+
+
 def test_two_machines_that_register_one_model_at_once_on_postgresql_make_one_version(
     template: Path, stores: Stores, postgres: Postgres, tmp_path: Path
 ) -> None:
@@ -215,6 +226,7 @@ def test_a_clone_pulls_everything_from_a_second_remote_and_reproduces_the_model(
     before = versions(stores.mlflow)
     cached = ratchet_json(clone, "train", **stores.environment)
     assert (states(cached), cached["version"]) == (CACHED, 1)
+    registered = finished_run(stores.mlflow, cached["mlflow_run_id"])
 
     for made in ("data", "reports", "models", ".dvc/cache"):
         shutil.rmtree(clone / made)
@@ -222,6 +234,7 @@ def test_a_clone_pulls_everything_from_a_second_remote_and_reproduces_the_model(
     assert states(again) == dict.fromkeys(STAGES, "ran")
     assert again["content_key"] == cached["content_key"]
     assert versions(stores.mlflow) == before
+    assert finished_run(stores.mlflow, again["mlflow_run_id"]) == registered
     # the outs that differ from the commit's dvc.lock
     modified = json.loads(run(clone, "dvc", "diff", "--json").stdout)["modified"]
     differing = {out["path"].rstrip("/") for out in modified}
