@@ -24,7 +24,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python .ci/file_size.py
-	$(BIN)/python -m tasks dvc-yaml --check
+	$(BIN)/ratchet dvc-yaml --check
 
 docs-check: $(READY)
 	$(BIN)/pytest -q tests/system/test_readme.py

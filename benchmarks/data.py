@@ -25,6 +25,7 @@ from benchmarks.sections import BenchmarkSection, ratios, run_alone
 STAGES = ("ingest", "validate", "split", "tokenize")
 BATCH = 10_000
 ALONE = ("transformers", "rust")
+RATCHET = ("-c", "from flows.cli.main import main; main()")
 
 
 def measure(quick: bool) -> BenchmarkSection:
@@ -36,7 +37,7 @@ def measure(quick: bool) -> BenchmarkSection:
     with tempfile.TemporaryDirectory() as scratch:
         root = make_workspace(Path(scratch), rows)
         turns = [
-            {stage: timed(root, "-m", "tasks", stage) for stage in STAGES}
+            {stage: timed(root, *RATCHET, "stage", stage) for stage in STAGES}
             | {way: timed(root, "-m", "benchmarks.data", str(root), way) for way in ALONE}
             for _ in range(rounds)
         ]

@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.data import RATCHET, make_workspace, timed
 from benchmarks.data import STAGES as DATA_STAGES
-from benchmarks.data import make_workspace, timed
 from benchmarks.sections import BenchmarkSection, run_alone
 
 # ten million rows are not tokenized: tokenizing takes linear time
@@ -43,7 +43,7 @@ def measure(quick: bool) -> BenchmarkSection:
             save_overrides(root / "params.yaml", ["finetune.epochs=1"])
             for stage in stages:
                 try:
-                    took, peak = timed(root, "-m", "tasks", stage)
+                    took, peak = timed(root, *RATCHET, "stage", stage)
                 # most likely out of memory; the results so far are worth keeping
                 except SystemExit as error:
                     print(error, file=sys.stderr)

@@ -247,7 +247,7 @@ def render_dvc_yaml(workspace: Workspace, overridden: Mapping[str, Any] | None =
     yaml.width = 4096
     values = workspace.values() if overridden is None else overridden
     yaml.dump({"stages": dvc_stages(workspace, values)}, text)
-    header = "Rendered from tasks/pipeline.py by `python -m tasks dvc-yaml`; edits are overwritten."
+    header = "Rendered from tasks/pipeline.py by `ratchet dvc-yaml`; edits are overwritten."
     return f"# {header}\n{text.getvalue()}"
 
 

@@ -26,7 +26,7 @@ def test_dvc_yaml_of_the_default_workspace_is_rendered() -> None:
 def test_a_stale_dvc_yaml_fails_the_check(tmp_path: Path) -> None:
     for name in ("params.yaml", "dvc.yaml"):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
-    check = (sys.executable, "-m", "tasks", "dvc-yaml", "--check")
+    check = ("ratchet", "dvc-yaml", "--check")
     run(tmp_path, *check)
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     assert "stale" in run(tmp_path, *check, code=1).stderr

@@ -134,7 +134,7 @@ def make_workspace(root: Path, base: Path, rows: int = ROWS) -> None:
     from tasks.params.schema import save_overrides
 
     save_overrides(root / "params.yaml", FAST)
-    run(root, sys.executable, "-m", "tasks", "dvc-yaml")
+    ratchet(root, "dvc-yaml")
     git(root, "add", "-A")
     git(root, "commit", "-qm", "A workspace")
 
