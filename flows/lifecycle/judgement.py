@@ -20,7 +20,7 @@ from tasks.scoring.statistics.bootstrap import Resampling
 if TYPE_CHECKING:
     from tasks.comparison import Scored, TestRows
     from tasks.lifecycle.decisions import Decision
-    from tasks.lifecycle.evidence import Gate
+    from tasks.lifecycle.evidence import Gate, ModelEvidence
     from tasks.scoring.statistics.paired import PairedDifference
 
 
@@ -46,6 +46,49 @@ class Judgement:
         return [gate.name for gate in self.gates if gate.status == "failed"]
 
 
+@dataclass(frozen=True)
+class Contest:
+    """Versions scored on the same test rows, by role: challenger, champion, mark.
+
+    mark      the best champion so far, unless it is the champion
+    mark_gone why the mark cannot be scored; empty: it can, or there is none
+    """
+
+    contestants: dict[str, Contestant]
+    mark_gone: str
+    rows: TestRows
+    scored: dict[str, Scored]
+    metric: str
+
+    def best(self, high_water: int | None) -> int:
+        """Number of the best champion so far, if the challenger becomes champion."""
+        if self.mark_gone and high_water:
+            return high_water
+        rows, scoring = self.rows, self.rows.problem.scoring
+
+        def value(number: int) -> float:
+            model = known[number]
+            metrics = scoring.metrics(model.outputs, model.references, rows.labels)
+            return metrics[self.metric]
+
+        known = {
+            contestant.number: self.scored[role]
+            for role, contestant in self.contestants.items()
+            if contestant.number
+        }
+        return max(known, key=value)
+
+    def only_answer(self) -> str:
+        """The challenger's answer to all rows; empty if it gives several."""
+        from tasks.scoring.statistics.chance import only_answer
+
+        problem, rows = self.rows.problem, self.rows
+        if problem.scoring.baseline_is_base:
+            return ""
+        outputs = self.scored["challenger"].outputs
+        return only_answer(problem.scoring, problem.decoding, outputs, rows.columns, rows.labels)
+
+
 def judge_version(
     workspace: Workspace,
     registry: ModelRegistry,
@@ -54,71 +97,84 @@ def judge_version(
     decisions: list[Decision],
 ) -> Judgement:
     """Run every gate on a registered version; only the comparison is logged to MLflow."""
-    from tasks.comparison import describe_model
-    from tasks.lifecycle.evidence import Evidence, ModelEvidence
+    from tasks.lifecycle.evidence import Evidence
     from tasks.lifecycle.gates import judge
     from tasks.lifecycle.ledger import champion_history, looks
     from tasks.scoring.statistics.alpha_spending import next_look
-    from tasks.scoring.statistics.chance import only_answer
 
-    assert challenger.version is not None
     assert challenger.number is not None
     params, ledger = workspace.params(), champion_history(decisions)
-    mark, mark_problem = _find_mark(registry, ledger.high_water, champion)
-    contestants = {"challenger": challenger, "champion": champion, "mark": mark}
-    rows, scored = score(
-        workspace, {role: contestant for role, contestant in contestants.items() if contestant}
-    )
-    metric = _metric(rows, params.promotion.metric)
-    _require_labels(challenger, scored, rows)
+    contest = _score_all(workspace, registry, challenger, champion, ledger.high_water)
+    rows, scored, metric = contest.rows, contest.scored, contest.metric
     comparison = None
     if champion:
         pair = {challenger: scored["challenger"], champion: scored["champion"]}
         comparison = describe_pair(workspace, registry, rows, pair)
         log_comparison(registry, comparison, [challenger, champion])
+    models = _evidence_of(contest, registry, comparison, params.seed)
     resampling = Resampling(params.promotion.resamples, seed=params.seed)
-    measured = (
-        comparison["models"]
-        if comparison
-        else [describe_model(scored["challenger"], rows, Resampling(seed=params.seed))]
-    )
-    models = [
-        ModelEvidence(model, registry.reports(contestant.version))
-        for model, contestant in zip(measured, (challenger, champion), strict=False)
-        if contestant and contestant.version
-    ]
-    own, problem = scored["challenger"], rows.problem
+    mark = contest.contestants.get("mark")
     evidence = Evidence(
         metric=metric,
         challenger=models[0],
         champion=models[1] if champion else None,
         comparison=comparison,
-        chance=None if champion else _against_chance(own, rows, metric, resampling),
-        only_answer=""
-        if problem.scoring.baseline_is_base
-        else only_answer(problem.scoring, problem.decoding, own.outputs, rows.columns, rows.labels),
+        chance=(
+            None if champion else _against_chance(scored["challenger"], rows, metric, resampling)
+        ),
+        only_answer=contest.only_answer(),
         high_water=_against_mark(mark.title, scored, rows, metric, resampling) if mark else None,
-        mark_gone=mark_problem,
+        mark_gone=contest.mark_gone,
         rows=rows.count,
         look=next_look(rows.sketch, looks(decisions)),
         lineage=lineage_gaps(workspace, challenger),
         rolled_back=challenger.number in ledger.rolled_back,
     )
-    gates = judge(evidence, params.promotion)
-    known = {
-        contestant.number: scored[role]
-        for role, contestant in contestants.items()
-        if contestant and contestant.number
-    }
-    best = ledger.high_water if mark_problem and ledger.high_water else _best(rows, metric, known)
     return Judgement(
         challenger.number,
         champion.number if champion else None,
-        gates,
+        judge(evidence, params.promotion),
         evidence.look,
         describe_rows(rows),
-        best,
+        contest.best(ledger.high_water),
     )
+
+
+def _score_all(
+    workspace: Workspace,
+    registry: ModelRegistry,
+    challenger: Contestant,
+    champion: Contestant | None,
+    high_water: int | None,
+) -> Contest:
+    """Score the versions; DataError or ParamsError if they cannot be compared."""
+    mark, mark_gone = _find_mark(registry, high_water, champion)
+    roles = {"challenger": challenger, "champion": champion, "mark": mark}
+    contestants = {role: contestant for role, contestant in roles.items() if contestant}
+    rows, scored = score(workspace, contestants)
+    metric = _metric(rows, workspace.params().promotion.metric)
+    _require_labels(challenger, scored, rows)
+    return Contest(contestants, mark_gone, rows, scored, metric)
+
+
+def _evidence_of(
+    contest: Contest, registry: ModelRegistry, comparison: dict[str, Any] | None, seed: int
+) -> list[ModelEvidence]:
+    """What is known of the challenger and, if there is one, the champion."""
+    from tasks.comparison import describe_model
+    from tasks.lifecycle.evidence import ModelEvidence
+
+    measured = (
+        comparison["models"]
+        if comparison
+        else [describe_model(contest.scored["challenger"], contest.rows, Resampling(seed=seed))]
+    )
+    known = (contest.contestants.get(role) for role in ("challenger", "champion"))
+    return [
+        ModelEvidence(model, registry.reports(contestant.version))
+        for model, contestant in zip(measured, known, strict=False)
+        if contestant and contestant.version
+    ]
 
 
 def lineage_gaps(workspace: Workspace, contestant: Contestant) -> list[str]:
@@ -212,13 +268,3 @@ def _against_chance(
     return difference_to_chance(
         rows.problem.scoring, metric, scored.outputs, scored.references, rows.labels, resampling
     )
-
-
-def _best(rows: TestRows, metric: str, scored: dict[int, Scored]) -> int:
-    """Number of the version with the best metric on these rows."""
-
-    def value(number: int) -> float:
-        model = scored[number]
-        return rows.problem.scoring.metrics(model.outputs, model.references, rows.labels)[metric]
-
-    return max(scored, key=value)

@@ -4,8 +4,6 @@ Most of a command's time is imports. A fork runs what the installed command runs
 `flows.cli.main.main`, with its own environment, directory, streams and exit code. Only the imports
 are shared, so tests of what a fresh process does (the README's commands, kills, a full disk) start
 the command itself.
-
-Prefect reads its settings when it is imported: all forks use the test run's Prefect server.
 """
 
 from __future__ import annotations
@@ -23,12 +21,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from shared import prefect_server
-
 from tasks.core.quiet import quiet_libraries
 from tasks.pipeline import STAGES
 
-# none starts a thread when it is imported; only Prefect reads the environment
+# none starts a Python thread when it is imported
 MODULES = (
     "accelerate",
     "duckdb",
@@ -64,8 +60,7 @@ MODULES = (
 def fork_ratchet(
     directory: Path, arguments: tuple[str, ...], environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run `ratchet` in a fork; libraries have read no other variables than PREFECT_API_URL."""
-    assert environment["PREFECT_API_URL"] == prefect_server()
+    """Run `ratchet` in a fork; what libraries read when they are imported they have read."""
     with tempfile.TemporaryDirectory() as streams:
         out, err = Path(streams, "out"), Path(streams, "err")
         request = {
@@ -94,16 +89,8 @@ def fork_ratchet(
 @cache
 def _server() -> Any:
     """The process that forks; it ends when this one does, which closes its standard input."""
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
-    }
-    return subprocess.Popen(
-        [sys.executable, __file__],
-        env=inherited | {"PREFECT_API_URL": prefect_server()},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, __file__]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def serve() -> dict[str, Any]:
@@ -122,8 +109,12 @@ def serve() -> dict[str, Any]:
 
 def become(request: dict[str, Any]) -> None:
     """Adopt the request's environment, directory, streams and arguments."""
+    from prefect.context import refresh_global_settings_context
+
     os.environ.clear()
     os.environ.update(request["environment"])
+    quiet_libraries()
+    refresh_global_settings_context()  # Prefect read the settings when it was imported
     os.chdir(request["directory"])
     for number, name in enumerate((os.devnull, request["out"], request["err"])):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)

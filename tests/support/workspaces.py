@@ -32,6 +32,9 @@ FAST = (
     "device=cpu",
 )
 
+# variables that libraries read when they are used; a fork would miss one read at an import
+READ_WHEN_USED = {"PREFECT_API_URL", "MLFLOW_TRACKING_URI", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"}
+
 
 def write_csv(path: Path, rows: dict[str, list[str]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,11 +88,10 @@ def ratchet(
     """
     if not server:
         return run(directory, "ratchet", *arguments, code=code, **environment)
-    # libraries read other variables when they are imported, which a fork would miss
-    if environment.keys() <= {"MLFLOW_TRACKING_URI"}:
-        environment |= clean_environment() | {"PREFECT_API_URL": prefect_server()}
-        return checked(fork_ratchet(directory, arguments, environment), code)
-    environment = {"PREFECT_API_URL": prefect_server()} | environment
+    if "PREFECT_API_URL" not in environment:
+        environment["PREFECT_API_URL"] = prefect_server()
+    if environment.keys() <= READ_WHEN_USED:
+        return checked(fork_ratchet(directory, arguments, clean_environment() | environment), code)
     return run(directory, "ratchet", *arguments, code=code, **environment)
 
 
