@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -58,13 +59,20 @@ MODULES = (
 
 
 def fork_ratchet(
-    directory: Path, arguments: tuple[str, ...], environment: dict[str, str]
+    directory: Path,
+    arguments: tuple[str, ...],
+    environment: dict[str, str],
+    script: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `ratchet` in a fork; what libraries read when they are imported they have read."""
+    """Run `ratchet` in a fork; what libraries read when they are imported they have read.
+
+    script  run this in its place
+    """
+    command = [str(script or "ratchet"), *arguments]
     with tempfile.TemporaryDirectory() as streams:
         out, err = Path(streams, "out"), Path(streams, "err")
         request = {
-            "arguments": arguments,
+            "command": command,
             "directory": str(directory),
             "environment": environment,
             "out": str(out),
@@ -82,7 +90,6 @@ def fork_ratchet(
                 os.kill(pid, signal.SIGKILL)
             server.kill()
             raise
-        command = ("ratchet", *arguments)
         return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
 
 
@@ -115,10 +122,11 @@ def become(request: dict[str, Any]) -> None:
     os.environ.update(request["environment"])
     quiet_libraries()
     refresh_global_settings_context()  # Prefect read the settings when it was imported
+    tempfile.tempdir = None  # chosen anew
     os.chdir(request["directory"])
     for number, name in enumerate((os.devnull, request["out"], request["err"])):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
-    sys.argv = ["ratchet", *request["arguments"]]
+    sys.argv = request["command"]
 
 
 if __name__ == "__main__":
@@ -138,4 +146,6 @@ if __name__ == "__main__":
 
     if NAME in os.environ:
         arm(os.environ[NAME])
+    if sys.argv[0] != "ratchet":
+        runpy.run_path(sys.argv[0], run_name="__main__")
     main()

@@ -103,20 +103,14 @@ def ratchet_json(
 
 
 KILLED = 9
-KILLED_AS_IT_ANSWERS = """
-import os, sys
-from flows.cli import lifecycle as lifecycle_cli
-lifecycle_cli.print_json = lambda value: os._exit(9)
-from flows.cli.main import main
-sys.argv = ["ratchet", *sys.argv[1:], "--json"]
-main()
-"""
+KILLED_AS_IT_ANSWERS = Path(__file__).with_name("killed_as_it_answers.py")
 
 
 def killed_as_it_answers(root: Path, *arguments: str, code: int | None = KILLED) -> int:
     """The exit code of a command that takes effect but dies before it prints its result."""
-    command = (sys.executable, "-c", KILLED_AS_IT_ANSWERS, *arguments)
-    return run(root, *command, code=code, PREFECT_API_URL=prefect_server()).returncode
+    environment = clean_environment() | {"PREFECT_API_URL": prefect_server()}
+    done = fork_ratchet(root, (*arguments, "--json"), environment, KILLED_AS_IT_ANSWERS)
+    return checked(done, code).returncode
 
 
 def git(directory: Path, *arguments: str) -> str:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_story
+from forked import fork_ratchet
 from shared import prefect_server
-from workspaces import ratchet_json, run
+from workspaces import checked, clean_environment, ratchet_json
 
 from flows.demo.material import BAD_LINES, cut_base, shuffle_labels, write_rows
 
-SCRIPT = str(Path(tiny_story.__file__))
+SCRIPT = Path(tiny_story.__file__)
 TITLES = [
     "bad rows are caught",
     "the first model is trained and promoted",
@@ -30,9 +30,10 @@ TITLES = [
 def demo(
     directory: Path, base: Path, min_value: str, *arguments: str, code: int
 ) -> subprocess.CompletedProcess[str]:
-    command = (sys.executable, SCRIPT, str(base), min_value, "demo", *arguments)
     environment = {"PREFECT_API_URL": prefect_server(), "TMPDIR": str(directory)}
-    return run(directory, *command, code=code, **environment)
+    command = (str(base), min_value, "demo", *arguments)
+    done = fork_ratchet(directory, command, clean_environment() | environment, SCRIPT)
+    return checked(done, code)
 
 
 def test_every_step_comes_out_as_told(base_dir: Path, tmp_path: Path) -> None:
