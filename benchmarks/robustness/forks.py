@@ -66,7 +66,7 @@ def _run(
         request: dict[str, Any] = {
             "environment": clean_environment() | environment,
             "directory": str(root),
-            "arguments": arguments,
+            "command": ["ratchet", *arguments],
         }
         become(request | {"out": str(streams[0]), "err": str(streams[1])})
         from flows.cli.main import main

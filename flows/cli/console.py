@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from tasks.core.addresses import redact
 from tasks.core.errors import ParamsError, PipelineError, as_storage_error
 from tasks.core.logs import show_logs
 from tasks.core.version import own_version
@@ -153,7 +154,8 @@ def _report_bug(error: Exception, wants_json: bool) -> NoReturn:
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", prefix="ratchet-error-", suffix=".txt", delete=False
     ) as file:
-        file.write(f"ratchet {own_version()}: {shlex.join(sys.argv[1:])}\n{''.join(lines)}")
+        command = f"ratchet {own_version()}: {shlex.join(sys.argv[1:])}"
+        file.write(redact(f"{command}\n{''.join(lines)}"))
     logging.getLogger(__name__).debug("unexpected error", exc_info=error)
     name = type(error).__name__
     told = PipelineError(

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tomllib
 from pathlib import Path
 
 from flows.engine.progress import show_lines
 from tasks.core.errors import DamagedError, WorkspaceError
+from tasks.core.logs import REDACTED
 from tasks.core.quiet import quiet_libraries
 from tasks.params.workspace import Workspace
+
+# what they log goes to Prefect's server
+PREFECT_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
 def prepare(workspace: Workspace) -> None:
     """Quiet the libraries, print the stages' lines and put the stores under the workspace.
+
+    Prefect's logs show no credentials from now on.
 
     Call it before Prefect or MLflow is imported.
     """
@@ -24,6 +31,8 @@ def prepare(workspace: Workspace) -> None:
         )
     quiet_libraries()
     show_lines()
+    for name in PREFECT_LOGGERS:
+        logging.getLogger(name).addFilter(REDACTED)
     if not has_prefect_server():
         os.environ.setdefault("PREFECT_HOME", str(workspace.store / "prefect"))
     os.environ.setdefault("MLFLOW_TRACKING_URI", workspace.default_tracking_uri)

@@ -1,4 +1,4 @@
-"""Addresses of data and models as strings: scheme, glob, Hub id, and what is safe to show."""
+"""Addresses of data and models as strings: scheme, glob, Hub id, and the secrets in them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,22 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-# right after the scheme; a database's password may hold a slash
-_CREDENTIALS = re.compile(r"(?<=://)[^/@:]*(:[^@]*)?@")
+# user and password, right after the scheme; a password may hold a slash, a port is no password
+_USER = re.compile(r"(?<=://)([^/?#\s]*@|[^/?#@:\s]*:(?!\d+([/?#\s]|$))[^@\s]*@)")
+# a part of a query, by its name
+_SECRET = re.compile(
+    r"""([?&;](?:[\w.-]*(?:passw(?:or)?d|passphrase|pwd|secret|token|signature|credential|auth
+    |authorization|api[_-]?key|access[_-]?key(?:[_-]?id)?)|sig)=)[^&;#\s'"]+""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# where a scheme's credentials belong
+_HOMES = {
+    "http": "in ~/.netrc (machine HOST login USER password PASSWORD)",
+    "https": "in ~/.netrc (machine HOST login USER password PASSWORD)",
+    "s3": "in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or where `aws configure` puts them",
+    "gs": "in the file that GOOGLE_APPLICATION_CREDENTIALS names",
+    "hf": "in HF_TOKEN",
+}
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 
 
@@ -42,7 +56,23 @@ def is_hub_id(path: str, root: Path | None = None) -> bool:
 
 def public_address(url: str) -> str:
     """The URL without what may be secret: user and password, and the query and fragment of http."""
-    if scheme_of(url) not in ("http", "https"):
-        return _CREDENTIALS.sub("", url, count=1)
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    bare = _USER.sub("", url, count=1)
+    if scheme_of(url) in ("http", "https"):
+        parts = urlsplit(bare)
+        return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+    return redact(bare)
+
+
+def redact(text: str) -> str:
+    """The text with *** in place of the credentials in its addresses."""
+    return _SECRET.sub(r"\1***", _USER.sub("***@", text)) if "://" in text else text
+
+
+def credentials_problem(text: str) -> str:
+    """What is wrong if an address in the text holds credentials, and where they belong; or ''."""
+    if redact(text) == text:
+        return ""
+    schemes = [found[1].lower() for found in re.finditer(r"([a-z][a-z0-9+.-]*)://", text, re.I)]
+    homes = [_HOMES[scheme] for scheme in schemes if scheme in _HOMES]
+    home = homes[0] if homes else "in the environment, or in fsspec's configuration"
+    return f"{redact(text)[:200]} holds credentials; they belong {home}"

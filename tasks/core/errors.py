@@ -24,18 +24,21 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from tasks.core.addresses import redact
+
 
 class PipelineError(Exception):
     """A problem the user can solve, with its remedy.
 
     message   what is wrong, where, what was found and what was wanted
     remedy    the next thing to do
+    Neither shows credentials in an address.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+        self.message = redact(message)
+        self.remedy = redact(remedy)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message

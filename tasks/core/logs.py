@@ -10,12 +10,28 @@ import logging
 import os
 import sys
 
+from tasks.core.addresses import redact
 from tasks.core.errors import ParamsError
 
 VARIABLE = "RATCHET_LOG"
 LEVELS = ("debug", "info", "warning")
 PACKAGES = ("applications", "flows", "tasks")
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+class _Redacted(logging.Filter):
+    """Lets every record pass, without the credentials in its message and traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the record; True."""
+        record.msg, record.args = redact(record.getMessage()), None
+        if record.exc_info:
+            # formatters take the text where there is one
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+        return True
+
+
+REDACTED = _Redacted()
 
 
 def show_logs(*, verbose: bool) -> None:
@@ -33,6 +49,7 @@ def show_logs(*, verbose: bool) -> None:
     os.environ[VARIABLE] = wanted  # for the processes that this one starts
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(FORMAT))
+    handler.addFilter(REDACTED)
     for package in PACKAGES:
         logger = logging.getLogger(package)
         logger.setLevel(wanted.upper())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
+from tasks.core.addresses import credentials_problem
 from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.files import atomic_path
 from tasks.params.evaluation import BehaviourParams
@@ -329,6 +330,12 @@ def save_overrides(path: Path, overrides: Sequence[str]) -> None:
 
 def parse(values: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     """Validate the parameters; a ParamsError lists every problem, not just the first."""
+    if leaks := list(_credentials(values)):
+        raise ParamsError(
+            f"{origin}: credentials do not belong here: the file goes into git, and its values "
+            "into dvc.lock, MLflow and Prefect.\n" + "\n".join(f"  {line}" for line in leaks),
+            "Move them, and change them if they have been committed or registered.",
+        )
     try:
         return Params.model_validate(values)
     except ValidationError as error:
@@ -338,6 +345,17 @@ def parse(values: Mapping[str, Any], origin: str = "params.yaml") -> Params:
         f"{origin}: {count} wrong:\n" + "\n".join(f"  {line}" for line in problems),
         "Fix them, then run the command again.",
     )
+
+
+def _credentials(value: Any, where: str = "") -> Iterator[str]:
+    """Each address with credentials, wherever it stands."""
+    if isinstance(value, str) and (problem := credentials_problem(value)):
+        yield f"{where}: {problem}."
+    items = value if isinstance(value, Mapping) else {}
+    if isinstance(value, list | tuple):
+        items = dict(enumerate(value))
+    for key, item in items.items():
+        yield from _credentials(item, f"{where}.{key}".removeprefix("."))
 
 
 def _copy(value: Any) -> Any:

