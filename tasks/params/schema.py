@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.representer import RoundTripRepresenter
 
 from tasks.core.addresses import credentials_problem
 from tasks.core.errors import ParamsError, did_you_mean
@@ -21,6 +17,7 @@ from tasks.params.labels import canonical_labels
 from tasks.params.lifecycle import NotifyParams, PromotionParams, RetrainParams
 from tasks.params.reading import ReadingParams
 from tasks.params.section import MOST_THREADS, MOST_TOKENS, Positive, Section, Share
+from tasks.params.yaml_text import load_document, parse_yaml
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Action = Literal["error", "quarantine", "warn", "off"]
@@ -241,7 +238,7 @@ class Params(Section):
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML 1.2 mapping (where 3e-5 is a number); ParamsError if it cannot be read as one."""
     try:
-        values = _copy(_parse_yaml(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ParamsError(
             f"{path}: no such file.", "Make a workspace with `ratchet init DIR`."
@@ -250,22 +247,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ParamsError(
             f"{path}: not UTF-8 at byte {error.start}.", "Save the file as UTF-8."
         ) from None
-    except YAMLError as error:
-        raise ParamsError(
-            f"{path}: not valid YAML: {' '.join(str(error).split())}", "Fix that line."
-        ) from None
+    values = _copy(parse_yaml(text, str(path)))
     if not isinstance(values, dict):
         raise ParamsError(
             f"{path}: wanted keys and values, found {type(values).__name__}.",
             "See `ratchet init --help`.",
         )
     return values
-
-
-@functools.lru_cache(maxsize=8)
-def _parse_yaml(text: str) -> Any:
-    """Parse once: it takes a tenth of a second, and a command asks for its params several times."""
-    return YAML(typ="safe", pure=True).load(text)
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -290,38 +278,22 @@ def set_value(values: Any, override: str) -> None:
             f"-S {override}: wanted KEY=VALUE.", "For example: -S finetune.learning_rate=3e-5"
         )
     try:
-        value = YAML(typ="safe", pure=True).load(text)
+        value = parse_yaml(text, f"-S {override}")
         *parents, last = path.strip().split(".")
         node = values
         for key in parents:
             node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
         node[int(last) if isinstance(node, list) else last] = value
-    except (YAMLError, IndexError, ValueError, TypeError, AttributeError):
+    except (IndexError, ValueError, TypeError, AttributeError):
         raise ParamsError(
-            f"-S {override}: no such key in params.yaml, or not a YAML value.",
+            f"-S {override}: no such key in params.yaml.",
             "Check the key against params.yaml.",
         ) from None
 
 
-class _NullRepresenter(RoundTripRepresenter):
-    """Writes `null`; a class of its own, because DVC's writer shares ruamel's."""
-
-    def represent_null(self, _: None) -> Any:
-        """Spell it out, as the template of `ratchet init` does."""
-        return self.represent_scalar("tag:yaml.org,2002:null", "null")
-
-
-_NullRepresenter.add_representer(type(None), _NullRepresenter.represent_null)
-
-
 def save_overrides(path: Path, overrides: Sequence[str]) -> None:
     """Write the overrides into params.yaml; every other line stays as it is."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)  # as the template of `ratchet init` has them
-    yaml.Representer = _NullRepresenter
-    document = yaml.load(path.read_text(encoding="utf-8"))
+    yaml, document = load_document(path.read_text(encoding="utf-8"), str(path))
     for override in overrides:
         set_value(document, override)
     with atomic_path(path) as new, new.open("w", encoding="utf-8") as file:
