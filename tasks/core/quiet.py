@@ -1,4 +1,7 @@
-"""Turns off the libraries' telemetry, update checks and chatter; call before importing them."""
+"""Turns off the libraries' telemetry, update checks and chatter, and proxies to this machine.
+
+Call it before importing them.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,15 @@ DEFAULTS = {
 }
 
 
+# Prefect's own server and MLflow's pages; a proxy cannot reach them
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+
+
 def quiet_libraries() -> None:
-    """Set the environment variables in DEFAULTS that the user has not set."""
+    """Set the environment variables in DEFAULTS that the user has not set, and NO_PROXY."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    missing = [host for host in THIS_MACHINE if host not in known.split(",")]
+    if known != "*" and missing:
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, [known, *missing]))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import tiny_rows
@@ -222,3 +223,11 @@ def test_the_template_of_params_is_complete_and_commented(workspace: Path) -> No
     assert FAST
     save_overrides(workspace / "params.yaml", [])
     assert (workspace / "params.yaml").read_text(encoding="utf-8") == text
+
+
+def test_no_proxy_stands_between_this_machine_and_itself(trained: Path) -> None:
+    """Nobody answers at the proxy; the Prefect server is here."""
+    proxy = "http://127.0.0.1:9"
+    proxies = {name: proxy for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY")}
+    environment: dict[str, Any] = proxies | {"NO_PROXY": "example.org"}
+    assert ratchet_json(trained, "train", **environment)["state"] == "cached"
