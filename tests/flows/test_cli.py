@@ -228,6 +228,6 @@ def test_the_template_of_params_is_complete_and_commented(workspace: Path) -> No
 def test_no_proxy_stands_between_this_machine_and_itself(trained: Path) -> None:
     """Nobody answers at the proxy; the Prefect server is here."""
     proxy = "http://127.0.0.1:9"
-    proxies = {name: proxy for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY")}
+    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"), proxy)
     environment: dict[str, Any] = proxies | {"NO_PROXY": "example.org"}
     assert ratchet_json(trained, "train", **environment)["state"] == "cached"
