@@ -83,9 +83,8 @@ def read(given: SourceColumns, params: ReadingParams) -> dict[str, Reading]:
 def guess_columns(rows: Columns) -> Guessed | None:
     """The first text, and a list of labels, labels with a separator, or columns of 0 and 1."""
     text = next(iter(texts(rows)), None)
-    labels = next(iter(label_lists(rows)), None) or next(
-        (name for name, _ in separated(rows) if name != text), None
-    )
+    lists = [*label_lists(rows), *(name for name, _ in separated(rows))]
+    labels = next((name for name in lists if name != text), None)
     columns = flags(rows)
     one_hot = len(columns) > 1 and not any(name.lower() in LABEL_NAMES for name in rows)
     if text is None or not (labels or one_hot):

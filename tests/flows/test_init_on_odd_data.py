@@ -188,3 +188,25 @@ def test_an_address_leads_to_the_file_that_the_system_opens(
     write_csv(real / "w2" / "x.csv", labelled(60))
     made(tmp_path / "via" / "w2", tmp_path / "via" / "w2" / "x.csv", base_dir)
     assert Workspace(real / "w2").params().ingest.sources[0].url == "x.csv"
+
+
+@pytest.mark.parametrize("odd", [["one part", "another part"], {"en": "a text"}, [], [["a"], "b"]])
+def test_texts_of_another_shape_in_some_rows_are_set_aside_and_are_no_labels(
+    odd: Any, tmp_path: Path, base_dir: Path
+) -> None:
+    rows = labelled(200)
+    texts_or_odd = [odd if i % 4 == 0 else text for i, text in enumerate(rows["text"])]
+    data = write_lines(
+        tmp_path / "a.jsonl",
+        [
+            {"text": text, "label": label}
+            for text, label in zip(texts_or_odd, rows["label"], strict=True)
+        ],
+    )
+    guess = guessed(data)
+    assert (guess.problem, guess.columns) == (
+        "text-classification",
+        {"text": "text", "label": "label"},
+    )
+    result = made(tmp_path / "w", data, base_dir)
+    assert (result.labels, result.rows, result.quarantined) == (["neg", "pos"], 150, 50)
