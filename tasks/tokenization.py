@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from tasks.core.errors import DataError, ParamsError, SourceError
 from tasks.core.files import read_json
+from tasks.core.foreign import foreign_file
 from tasks.core.prefetch import map_ahead
 from tasks.core.progress import Report
 from tasks.data.sources.fetching import resolve_model
@@ -48,7 +49,7 @@ def tokenize_splits(
     base = resolve_model(base_model, root, cache)
     config = read_json(base / "config.json")
     _check_length(config, tokenize.max_length)
-    pad_token_id = _save_tokenizer(base, config, tokens / "tokenizer")
+    pad_token_id = save_tokenizer(base, config, tokens / "tokenizer")
     problem_type = load_problem(problem)
     rows: dict[str, int] = {}
     truncated: dict[str, float] = {}
@@ -73,14 +74,16 @@ def _check_length(config: Mapping[str, Any], max_length: int) -> None:
         )
 
 
-def _save_tokenizer(base: Path, config: Mapping[str, Any], directory: Path) -> int:
+def save_tokenizer(base: Path, config: Mapping[str, Any], directory: Path) -> int:
     """Save the base model's fast tokenizer; returns its pad token id.
 
     Raises SourceError if there is no fast tokenizer, or it does not fit the model.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False, use_fast=True)
+    what = f"{base}: its tokenizer.json or tokenizer_config.json cannot be read"
+    with foreign_file(what, "Use a model as written by `save_pretrained`."):
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False, use_fast=True)
     if not tokenizer.is_fast:
         raise SourceError(
             f"{base.name}: has no fast tokenizer (tokenizer.json).",

@@ -23,6 +23,7 @@ from tasks.data.sources.base_models import other_sha256, weights_sha256
 from tasks.data.sources.fetching import resolve_model
 from tasks.params.schema import BaseModelParams
 from tasks.problems import load_problem
+from tasks.tokenization import save_tokenizer
 from tasks.training.networks.architecture import untrained_parameters
 
 PROBLEM = load_problem("text-classification")
@@ -169,6 +170,53 @@ def test_files_that_are_no_model_are_told(base: Path, name: str, content: bytes)
     (base / name).write_bytes(content)
     with pytest.raises(SourceError, match="cannot be read as a model"):
         PROBLEM.objective.load_model(base, LABELS)
+
+
+def changed(name: str, **values: Any) -> Callable[[Path], object]:
+    """Change top-level values of a JSON file of the base."""
+
+    def change(base: Path) -> None:
+        content = json.loads((base / name).read_text()) | values
+        (base / name).write_text(json.dumps(content))
+
+    return change
+
+
+DAMAGED_CONFIGS = {
+    "a list": lambda base: (base / "config.json").write_text("[]"),
+    "another type": changed("config.json", model_type="nope"),
+    "a text for a size": changed("config.json", hidden_size="x"),
+    "no heads": changed("config.json", num_attention_heads=0),
+    "more than any memory": changed("config.json", vocab_size=10**14),
+    "an unknown function": changed("config.json", hidden_act="nope"),
+}
+DAMAGED_TOKENIZERS = {
+    "empty": lambda base: (base / "tokenizer.json").write_bytes(b""),
+    "cut": lambda base: (base / "tokenizer.json").write_text(
+        (base / "tokenizer.json").read_text()[:500]
+    ),
+    "binary": lambda base: (base / "tokenizer.json").write_bytes(b"\x00\xff" * 50),
+    "a list": lambda base: (base / "tokenizer.json").write_text("[]"),
+    "no model": changed("tokenizer.json", model=None),
+    "another model": changed("tokenizer.json", model={"type": "Nope"}),
+    "another version": changed("tokenizer.json", version="9.0"),
+    "no words": changed("tokenizer.json", model={"type": "WordPiece", "vocab": {}}),
+    "another class": changed("tokenizer_config.json", tokenizer_class=["x"]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_CONFIGS)
+def test_a_damaged_configuration_is_one_message(base: Path, damage: str) -> None:
+    DAMAGED_CONFIGS[damage](base)
+    with pytest.raises(SourceError, match=f"{base}: its files cannot be read as a model: ."):
+        PROBLEM.objective.load_model(base, LABELS)
+
+
+@pytest.mark.parametrize("damage", DAMAGED_TOKENIZERS)
+def test_a_damaged_tokenizer_is_one_message(base: Path, tmp_path: Path, damage: str) -> None:
+    DAMAGED_TOKENIZERS[damage](base)
+    with pytest.raises(SourceError, match=f"{base}: its tokenizer.json or .* cannot be read: ."):
+        save_tokenizer(base, {}, tmp_path / "tokenizer")
 
 
 def test_shards_are_the_model_that_one_file_is(

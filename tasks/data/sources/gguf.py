@@ -11,6 +11,7 @@ from typing import Any
 
 from tasks.core.errors import SourceError
 from tasks.core.files import atomic_path, read_json, write_json
+from tasks.core.foreign import foreign_file
 from tasks.data.sources.downloads import lock
 from tasks.data.sources.pins import sha256_once
 from tasks.training.networks.pretrained import check_weights
@@ -45,22 +46,18 @@ def _convert(file: Path, directory: Path) -> None:
         "gguf_file": os.fspath(file.name),
         "trust_remote_code": False,
     }
+    what = f"{file.name}: cannot be read as GGUF"
     try:
-        model, loading = auto_class.from_pretrained(
-            **source, dtype="float32", output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(**source)
+        with foreign_file(what, "Use a model as `save_pretrained` writes it."):
+            model, loading = auto_class.from_pretrained(
+                **source, dtype="float32", output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(**source)
     except ImportError:
         raise SourceError(
             f"{file.name}: reading GGUF needs the package gguf, which is not installed.",
             "pip install gguf==0.19.0",
         ) from None
-    except (ValueError, KeyError, RuntimeError, OSError, NotImplementedError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise SourceError(
-            f"{file.name}: cannot be read as GGUF: {reason}",
-            "Use a model as `save_pretrained` writes it.",
-        ) from error
     check_weights(model, loading, file.name, complete=True)
     # the weights are dequantized, but save_pretrained refuses a model still marked as quantized
     model.hf_quantizer, model.is_quantized = None, False

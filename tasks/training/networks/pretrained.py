@@ -6,12 +6,12 @@ Only the weights of a head may start at random; any other missing weight is an e
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.errors import SourceError
+from tasks.core.foreign import foreign_file
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -43,7 +43,8 @@ def load_pretrained(
     problem_type  Hugging Face's name for the kind of classification
     Raises SourceError for unreadable files, and for missing or mis-shaped weights outside the head.
     """
-    with _read_errors(directory):
+    what = f"{directory}: its files cannot be read as a model"
+    with foreign_file(what, "Use a model as written by `save_pretrained`."):
         config = _config(directory, dropout, labels)
         if problem_type is not None:
             config.problem_type = problem_type
@@ -144,30 +145,6 @@ def _optional_weights(model: PreTrainedModel) -> set[str]:
     return {
         names[id(parameter)] for name, parameter in body.named_parameters() if name not in plain
     }
-
-
-@contextmanager
-def _read_errors(directory: Path) -> Iterator[None]:
-    """Turn errors of transformers and safetensors about unreadable files into SourceErrors."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
-        raise _unreadable(directory, error) from error
-    except OSError as error:
-        if error.errno is not None:  # from the operating system, such as a lack of permission
-            raise
-        raise _unreadable(directory, error) from error
-
-
-def _unreadable(directory: Path, error: Exception) -> SourceError:
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return SourceError(
-        f"{directory}: its files cannot be read as a model: {reason}",
-        "Use a model as written by `save_pretrained`.",
-    )
 
 
 def _config(directory: Path, dropout: float | None, labels: Sequence[str]) -> PretrainedConfig:
