@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.core.addresses import redact
 from tasks.core.errors import PipelineError
 from tasks.core.retries import call_with_retries
 from tasks.params.workspace import Workspace
@@ -69,7 +69,7 @@ def _current_name(flow_run: FlowRun) -> str:
 
 
 def failure_cause(state: State[Any]) -> str:
-    """One line: our errors by message, others also by type; passwords in URLs are removed."""
+    """One line: our errors by message, others also by type; without the credentials in URLs."""
     # a killed process leaves no exception
     error = state.result(raise_on_failure=False) if state.data is not None else None
     if isinstance(error, PipelineError):
@@ -78,7 +78,7 @@ def failure_cause(state: State[Any]) -> str:
         cause = f"{type(error).__name__}: {error}"
     else:
         cause = state.message or str(state.name)
-    return re.sub(r"://[^/@\s]+@", "://", " ".join(cause.split()))
+    return redact(" ".join(cause.split()))
 
 
 def _blocks(workspace: str, log: logging.LoggerAdapter[Any]) -> tuple[str, ...]:

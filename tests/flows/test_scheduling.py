@@ -402,5 +402,7 @@ def test_a_cause_is_one_line_without_passwords() -> None:
 
     assert failure_cause(Failed(data=WorkspaceError("not\nhere", "Go there."))) == "not here"
     address = ValueError("no answer from postgresql://me:secret@host/db")
-    assert failure_cause(Failed(data=address)) == "ValueError: no answer from postgresql://host/db"
+    assert (
+        failure_cause(Failed(data=address)) == "ValueError: no answer from postgresql://***@host/db"
+    )
     assert failure_cause(Crashed(message="Killed.")) == "Killed."

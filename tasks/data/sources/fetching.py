@@ -13,6 +13,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tasks.params.schema import BaseModelParams, Source
 
 _COMMITS: dict[tuple[str, str, Path], str] = {}  # (model, revision, cache) -> commit
+MOST_FILES = 10_000  # of a pattern
 SCHEMES = ("http", "https", "s3", "gs", "hf", "pypi")
 
 
@@ -44,8 +46,13 @@ def local_files(url: str, root: Path) -> list[Path]:
     path = _local(url, root)
     if has_glob(url) and not path.exists():
         # glob, not Path.glob: a pattern may be absolute
-        matches = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
-        return sorted(match for match in matches if match.is_file())
+        matches = map(Path, glob.iglob(str(path), recursive=True))  # noqa: PTH207
+        files = list(islice((match for match in matches if match.is_file()), MOST_FILES + 1))
+        if len(files) > MOST_FILES:
+            raise SourceError(
+                f"{url}: more than {MOST_FILES:,} files match.", "Use a narrower pattern."
+            )
+        return sorted(files)
     if path.is_dir():
         return sorted(
             file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")
@@ -166,6 +173,11 @@ def _fetch_local(source: Source, root: Path) -> list[LocalFile]:
 
 
 def _require_readable(file: Path) -> None:
+    if file.exists() and not file.is_file():  # opening a pipe would wait for a writer
+        raise SourceError(
+            f"{file}: a pipe, socket or device; wanted a regular file.",
+            "Write its content to a file, and give that.",
+        )
     try:
         with file.open("rb") as opened:
             opened.read(1)
