@@ -54,10 +54,10 @@ def elsewhere(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("key", IN_PARAMS)
 def test_params_with_credentials_are_refused_before_anything_is_written(
-    template: Path, tmp_path: Path, elsewhere: dict[str, Any], key: str
+    template: Path, tmp_path: Path, key: str
 ) -> None:
     root = copy_workspace(template, tmp_path / "reviews")
-    refused(root, "-v", "train", "-S", f"{key}={IN_PARAMS[key]}", **elsewhere)
+    refused(root, "-v", "train", "-S", f"{key}={IN_PARAMS[key]}")
     refused(root, "train", "--save", "-S", f"{key}={IN_PARAMS[key]}")
     assert written(tmp_path) == []
 
