@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-# user and password, right after the scheme; a password may hold a slash, a port is no password
-_USER = re.compile(r"(?<=://)([^/?#\s]*@|[^/?#@:\s]*:(?!\d+([/?#\s]|$))[^@\s]*@)")
+# user and password, right after the scheme; a password may hold a slash, a port is no password,
+# and what follows hf:// up to an @ is a name
+_USER = re.compile(r"(?<=://)((?<!hf://)[^/?#\s]*@|[^/?#@:\s]*:(?!\d+([/?#\s]|$))[^@\s]*@)")
 # a part of a query, by its name
 _SECRET = re.compile(
     r"""([?&;](?:[\w.-]*(?:passw(?:or)?d|passphrase|pwd|secret|token|signature|credential|auth

