@@ -259,12 +259,17 @@ def dvc_stages(workspace: Workspace, values: Mapping[str, Any]) -> dict[str, dic
 
 def write_dvc_yaml(workspace: Workspace, overridden: Mapping[str, Any] | None = None) -> bool:
     """Bring dvc.yaml up to date; returns whether it was stale."""
-    target = workspace.root / "dvc.yaml"
     text = render_dvc_yaml(workspace, overridden)
-    if target.is_file() and target.read_bytes() == text.encode():
+    if is_current(workspace, text):
         return False
-    write_text(target, text)
+    write_text(workspace.root / "dvc.yaml", text)
     return True
+
+
+def is_current(workspace: Workspace, rendered: str) -> bool:
+    """Whether the workspace's dvc.yaml is what was rendered."""
+    target = workspace.root / "dvc.yaml"
+    return target.is_file() and target.read_bytes() == rendered.encode()
 
 
 def _dvc_stage(

@@ -49,12 +49,10 @@ def dvc_yaml(
 ) -> None:
     """Render the workspace's dvc.yaml from the stage table and params.yaml."""
     workspace = open_workspace(context, None)
-    from tasks.pipeline import render_dvc_yaml, write_dvc_yaml
+    from tasks.pipeline import is_current, render_dvc_yaml, write_dvc_yaml
 
     if not check:
         print("dvc.yaml written" if write_dvc_yaml(workspace) else "dvc.yaml is up to date")
-        return
-    file = workspace.root / "dvc.yaml"
-    if not file.is_file() or file.read_text(encoding="utf-8") != render_dvc_yaml(workspace):
+    elif not is_current(workspace, render_dvc_yaml(workspace)):
         print("dvc.yaml is stale. Run `ratchet dvc-yaml`.", file=sys.stderr)
         raise typer.Exit(1)

@@ -50,8 +50,8 @@ class Judgement:
 class Contest:
     """Versions scored on the same test rows, by role: challenger, champion, mark.
 
-    mark      the best champion so far, unless it is the champion
-    mark_gone why the mark cannot be scored; empty: it can, or there is none
+    The mark is the best champion so far, unless that is the present one.
+    mark_gone  why it cannot be scored; empty: it can, or there is none
     """
 
     contestants: dict[str, Contestant]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.server
 import multiprocessing
@@ -25,13 +26,17 @@ BODY = b"text,label\n" + b"a good day,positive\n" * 2000
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves BODY at /rows.csv; the first `failures` GETs fail in the `manner` set."""
+    """Serves BODY at /rows.csv; the first `failures` GETs fail in the `manner` set.
+
+    login  'user:password' that it asks for; '': it serves everybody
+    """
 
     daemon_threads = True
     failures = 0
     manner = "503"
     gets = 0
     etag = '"one"'
+    login = ""
     body = BODY
 
     def __init__(self) -> None:
@@ -46,11 +51,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_HEAD(self) -> None:
-        self._head(404 if "missing" in self.path else 200)
+        self._head(self._refusal() or 200)
 
     def do_GET(self) -> None:
-        if "missing" in self.path:
-            self._head(404)
+        if refusal := self._refusal():
+            self._head(refusal)
             return
         self.server.gets += 1
         fails = self.server.gets <= self.server.failures
@@ -64,6 +69,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.released.wait(30)
             return
         self.wfile.write(self.server.body[:100] if fails else self.server.body)
+
+    def _refusal(self) -> int | None:
+        """404 for a missing file, 401 for somebody who does not know the login."""
+        if "missing" in self.path:
+            return 404
+        known = base64.b64encode(self.server.login.encode()).decode()
+        answers = self.headers.get("Authorization") == f"Basic {known}"
+        return 401 if self.server.login and not answers else None
 
     def _head(self, status: int) -> None:
         self.send_response(status)
@@ -191,6 +204,20 @@ def test_file_without_a_version_is_fetched_every_time(server: Server, tmp_path: 
 def test_missing_remote_file_is_not_retried(server: Server, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file"):
         fetch(Source(url=server.url("missing.csv")), tmp_path, tmp_path / "cache")
+
+
+def test_netrc_opens_what_a_password_protects(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.login, netrc, source = "user:c4n4ry", tmp_path / "netrc", Source(url=server.url())
+    monkeypatch.setenv("NETRC", str(netrc))
+    with pytest.raises(SourceError, match="credentials"):
+        fetch(source, tmp_path, tmp_path / "cache")
+    netrc.write_text("machine 127.0.0.1 login user password c4n4ry\n")
+    (file,) = fetch(source, tmp_path, tmp_path / "cache")
+    assert file.path.read_bytes() == BODY
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in files if b"c4n4ry" in path.read_bytes()] == [netrc]
 
 
 def test_unreachable_host_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import KILLED
 from shared import prefect_server
 from workspaces import (
-    KILLED,
     clean_environment,
     copy_workspace,
     killed_as_it_answers,

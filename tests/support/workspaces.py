@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from faults import KILLED
 from forked import fork_ratchet
 from shared import prefect_server
 from tiny import tiny_rows
@@ -88,11 +89,22 @@ def ratchet(
     """
     if not server:
         return run(directory, "ratchet", *arguments, code=code, **environment)
-    if "PREFECT_API_URL" not in environment:
-        environment["PREFECT_API_URL"] = prefect_server()
     if environment.keys() <= READ_WHEN_USED:
-        return checked(fork_ratchet(directory, arguments, clean_environment() | environment), code)
+        return forked(directory, *arguments, code=code, environment=environment)
+    environment = {"PREFECT_API_URL": prefect_server()} | environment
     return run(directory, "ratchet", *arguments, code=code, **environment)
+
+
+def forked(
+    directory: Path,
+    *arguments: str,
+    code: int | None = 0,
+    script: Path | None = None,
+    environment: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `ratchet`, or a script in its place, in a fork, with the test run's Prefect server."""
+    variables = clean_environment() | {"PREFECT_API_URL": prefect_server()} | (environment or {})
+    return checked(fork_ratchet(directory, arguments, variables, script), code)
 
 
 def ratchet_json(
@@ -102,15 +114,13 @@ def ratchet_json(
     return json.loads(done.stdout)
 
 
-KILLED = 9
 KILLED_AS_IT_ANSWERS = Path(__file__).with_name("killed_as_it_answers.py")
 
 
 def killed_as_it_answers(root: Path, *arguments: str, code: int | None = KILLED) -> int:
     """The exit code of a command that takes effect but dies before it prints its result."""
-    environment = clean_environment() | {"PREFECT_API_URL": prefect_server()}
-    done = fork_ratchet(root, (*arguments, "--json"), environment, KILLED_AS_IT_ANSWERS)
-    return checked(done, code).returncode
+    done = forked(root, *arguments, "--json", code=code, script=KILLED_AS_IT_ANSWERS)
+    return done.returncode
 
 
 def git(directory: Path, *arguments: str) -> str:

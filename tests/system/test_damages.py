@@ -10,10 +10,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from forked import fork_ratchet
 from jinja2 import Environment
-from shared import prefect_server
-from workspaces import clean_environment, copy_workspace, ratchet_json, states
+from workspaces import copy_workspace, ratchet, ratchet_json, states
 
 from benchmarks.robustness.damages import DAMAGES
 from tasks.core.errors import DamagedError, PipelineError
@@ -43,8 +41,7 @@ def test_what_is_damaged_is_repaired_or_told(pristine: tuple[Path, Path], name: 
     shutil.copytree(kept, root, symlinks=True)
     path, damage, outcome = DAMAGES[name]
     damage(root / path)
-    environment = clean_environment() | {"PREFECT_API_URL": prefect_server()}
-    done = fork_ratchet(root, ("train", "--json"), environment)
+    done = ratchet(root, "train", "--json", code=None)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == {"repaired": 0, "told": 2}[outcome], done.stdout + done.stderr
     if outcome == "told":

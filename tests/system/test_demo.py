@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 import tiny_story
-from forked import fork_ratchet
-from shared import prefect_server
-from workspaces import checked, clean_environment, ratchet_json
+from workspaces import forked, ratchet_json
 
 from flows.demo.material import BAD_LINES, cut_base, shuffle_labels, write_rows
 
@@ -30,10 +28,10 @@ TITLES = [
 def demo(
     directory: Path, base: Path, min_value: str, *arguments: str, code: int
 ) -> subprocess.CompletedProcess[str]:
-    environment = {"PREFECT_API_URL": prefect_server(), "TMPDIR": str(directory)}
     command = (str(base), min_value, "demo", *arguments)
-    done = fork_ratchet(directory, command, clean_environment() | environment, SCRIPT)
-    return checked(done, code)
+    return forked(
+        directory, *command, code=code, script=SCRIPT, environment={"TMPDIR": str(directory)}
+    )
 
 
 def test_every_step_comes_out_as_told(base_dir: Path, tmp_path: Path) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import http.server
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +9,6 @@ import httpx
 import pytest
 from shared import prefect_server
 from workspaces import copy_workspace, ratchet
-
-from tasks.core.errors import SourceError
-from tasks.data.sources.fetching import fetch
-from tasks.params.schema import Source
 
 CANARY = "c4n4ry5ecret"
 ADDRESS = f"https://user:{CANARY}@127.0.0.1:9/rows.csv"
@@ -99,43 +91,3 @@ def test_the_password_of_a_registry_is_shown_and_stored_nowhere(
     api = prefect_server()
     for kind in ("logs", "flow_runs", "task_runs", "artifacts"):
         assert CANARY not in httpx.post(f"{api}/{kind}/filter", json={}).text
-
-
-class Guarded(http.server.BaseHTTPRequestHandler):
-    """Serves rows to whoever knows the password."""
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        known = base64.b64encode(f"user:{CANARY}".encode()).decode()
-        body = b"text,label\nfine,good\n"
-        is_known = self.headers.get("Authorization") == f"Basic {known}"
-        self.send_response(200 if is_known else 401)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
-
-@pytest.fixture
-def guarded() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/rows.csv"
-        server.shutdown()
-
-
-def test_netrc_opens_what_a_password_protects(
-    guarded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    with pytest.raises(SourceError, match="credentials"):
-        fetch(Source(url=guarded), tmp_path, tmp_path / "cache")
-    (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login user password {CANARY}\n")
-    (tmp_path / "netrc").chmod(0o600)
-    (file,) = fetch(Source(url=guarded), tmp_path, tmp_path / "cache")
-    assert file.path.read_text() == "text,label\nfine,good\n"
-    assert written(tmp_path) == [tmp_path / "netrc"]
