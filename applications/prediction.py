@@ -18,6 +18,7 @@ from tasks.problems import load_problem, problem_names
 
 if TYPE_CHECKING:
     from tasks.inference.predictor import Predictor
+    from tasks.params.ingestion import Source
 
 Rows = list[dict[str, Any]]
 Log = Callable[[Rows], None]  # receives each row's inputs and prediction
@@ -36,12 +37,25 @@ class Predicted:
         return self.row | named(self.prediction, prefix)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to predict.
+
+    version  the version's number, or the hash of an unregistered bundle
+    name     for people: 'version 3 (champion)'
+    """
+
+    predictor: Predictor
+    version: str
+    name: str
+
+
 def load_predictor(
     workspace: Workspace | None, *, bundle: Path | None, alias: str | None, version: int | None
-) -> tuple[Predictor, str]:
-    """Load a bundle, or the workspace's version by alias or number; by default the newest.
+) -> Loaded:
+    """Load a bundle, or the workspace's version by alias or number.
 
-    Returns the predictor and its title: the version number, or the hash of an unregistered bundle.
+    By default the champion; the newest version, if none was promoted.
     """
     from tasks.inference.bundle import MODEL, open_bundle
     from tasks.inference.predictor import Predictor
@@ -51,11 +65,13 @@ def load_predictor(
 
         assert workspace is not None
         registered = ModelRegistry(workspace).find_version(alias, version)
-        info, title = registered.open(problem_names()), str(registered.number)
+        info = registered.open(problem_names())
+        number, name = str(registered.number), registered.title
     else:
         info = open_bundle(bundle, problem_names())
-        title = f"bundle {info.files[MODEL].sha256[:12]}"
-    return Predictor(info, load_problem(info.problem)), title
+        number = f"bundle {info.files[MODEL].sha256[:12]}"
+        name = f"the bundle {bundle}"
+    return Loaded(Predictor(info, load_problem(info.problem)), number, name)
 
 
 def make_log(workspace: Workspace, predictor: Predictor, version: str) -> Log:
@@ -89,9 +105,9 @@ def predict_texts(
 
 
 def predict_rows(
-    predictor: Predictor, source: Path, prefix: str, log: Log | None = None
+    predictor: Predictor, source: Source, prefix: str, log: Log | None = None
 ) -> list[Predicted]:
-    """Predict for the rows of a CSV, TSV, JSON, JSONL or Parquet file.
+    """Predict for the rows of a local file.
 
     Raises DataError if a row cannot be read.
     """
@@ -102,7 +118,11 @@ def predict_rows(
 
 
 def predict_file(
-    predictor: Predictor, source: Path, target: Path, prefix: str = PREFIX, log: Log | None = None
+    predictor: Predictor,
+    source: Source,
+    target: Path,
+    prefix: str = PREFIX,
+    log: Log | None = None,
 ) -> int:
     """Write a file's rows with their predictions to `target`, and return the number of rows.
 
@@ -136,14 +156,14 @@ def prediction_example(predictor: Predictor) -> dict[str, Any]:
     )
 
 
-def _batches(predictor: Predictor, source: Path, prefix: str) -> Iterator[Batch]:
+def _batches(predictor: Predictor, source: Source, prefix: str) -> Iterator[Batch]:
     problem = predictor.problem
     for index, batch in enumerate(
         read_batches(source, problem.decoding.example(), load_problem(problem.name).rows)
     ):
         if index == 0:
             names, example = batch.rows.schema.names, prediction_example(predictor)
-            require_free(names, example, prefix, str(source))
+            require_free(names, example, prefix, source.url)
         yield batch
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError, ParamsError, did_you_mean
 from tasks.data.tables.row_files import read_batches
+from tasks.params.ingestion import Source
 from tasks.problems import load_problem
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 def read_candidates(predictor: Predictor, source: Path) -> list[str]:
     """Read candidates from a file's second text column; rows without a text are skipped."""
     _, second = _columns(predictor)
+    row_format = load_problem(predictor.info.problem).rows
     candidates = [
         text
-        for batch in read_batches(source, [second], load_problem(predictor.info.problem).rows)
+        for batch in read_batches(Source(url=str(source)), [second], row_format)
         for text in batch.inputs.column(second).to_pylist()
         if text
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
@@ -9,25 +10,86 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tasks.core.errors import DataError
+from tasks.data.tables.text_files import Text, as_utf8, undecodable
+from tasks.params.ingestion import Source
+
 STANDARD = Path("-")
+LINES = "lines"  # format: each line is a text
+
+
+def require_input() -> None:
+    """Raise DataError if standard input is empty; waits for its first byte."""
+    if not sys.stdin.buffer.peek(1):  # type: ignore[union-attr]
+        raise DataError(
+            "predict: nothing to predict: standard input is empty.",
+            "Give texts, --input FILE, or rows on standard input.",
+        )
 
 
 @contextmanager
-def standard_streams(
-    source: Path | None, target: Path | None
-) -> Iterator[tuple[Path | None, Path | None]]:
-    """Files for `-`: JSONL from standard input, and JSONL to standard output if no error occurs."""
-    if STANDARD not in (source, target):
-        yield source, target
+def input_rows(path: Path, options: dict[str, str], columns: list[str]) -> Iterator[Source]:
+    """The rows to predict for, from a file, or from standard input if `path` is STANDARD.
+
+    options  of the Source; `format` may also be LINES. Standard input without a format is JSONL if
+             its first line is an object, else lines.
+    columns  the problem's input columns; lines have only one
+    Raises ParamsError for wrong options, DataError for lines that cannot be texts.
+    """
+    from tasks.params.schema import source_of_options
+
+    with tempfile.TemporaryDirectory(prefix="ratchet-") as scratch:
+        if path == STANDARD:
+            path = Path(scratch, "standard input")
+            with path.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+            options = {"format": _format(path)} | options
+        if options.get("format") != LINES:
+            yield source_of_options(str(path), options)
+            return
+        source = source_of_options(str(path), options | {"format": "jsonl"})
+        if len(columns) != 1:
+            raise DataError(
+                f"{path.name}: lines of text, but a row has {' and '.join(columns)}.",
+                "Give JSONL, one object per line; or a CSV file.",
+            )
+        text = as_utf8(path, path.name, source, Path(scratch, "text"))
+        target = Path(scratch, "lines.jsonl")
+        with target.open("w", encoding="utf-8") as file:
+            file.writelines(
+                json.dumps({columns[0]: line}) + "\n" for line in _lines(text, path.name)
+            )
+        yield source_of_options(str(target), {"format": "jsonl"})
+
+
+def _format(path: Path) -> str:
+    with path.open("rb") as file:
+        first = next((line for line in file if line.strip()), b"")
+    try:
+        return "jsonl" if isinstance(json.loads(first), dict) else LINES
+    except (ValueError, RecursionError):
+        return LINES
+
+
+def _lines(text: Text, name: str) -> Iterator[str]:
+    with text.open() as file:
+        for number, line in enumerate(file, 1):
+            if reason := undecodable(line):
+                raise DataError(
+                    f"{name}, line {number}: {reason}.", "Name its encoding with --encoding."
+                )
+            yield line.removesuffix("\n").removesuffix("\r")
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[Path]:
+    """A file to write: `path`, or JSONL that goes to standard output if no error occurs."""
+    if path != STANDARD:
+        yield path
         return
     with tempfile.TemporaryDirectory(prefix="ratchet-") as scratch:
-        if source == STANDARD:
-            source = Path(scratch, "stdin.jsonl")
-            with source.open("wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-        written = Path(scratch, "stdout.jsonl") if target == STANDARD else target
-        yield source, written
-        if target == STANDARD and written is not None and written.is_file():
-            sys.stdout.flush()
-            with written.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
+        written = Path(scratch, "stdout.jsonl")
+        yield written
+        sys.stdout.flush()
+        with written.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)

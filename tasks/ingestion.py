@@ -49,7 +49,7 @@ from tasks.data.tables.problem_rows import (
 from tasks.data.tables.row_store import ROW_GROUP
 from tasks.data.tables.source_columns import roots
 from tasks.data.tables.span_borders import SpanBorders
-from tasks.params.schema import IngestParams, Source
+from tasks.params.ingestion import IngestParams, Source
 from tasks.problems import load_problem
 
 MEMORY = "512MB"  # enough to copy columns; only DuckDB knows what a user's own query needs

@@ -22,6 +22,7 @@ from tasks.lifecycle.registry import (
     keep_one_run,
     keep_one_version,
     mlflow_errors,
+    require_active,
     run_id_of,
 )
 from tasks.params.schema import Params
@@ -74,6 +75,7 @@ def register_model(
     Raises RegistryError when MLflow is unreachable or refuses.
     """
     client, experiment_id = connect(uri, store, params.model_name)
+    require_active(client, experiment_id, uri)
     with mlflow_errors(uri):
         version, created = find_version(client, params.model_name, content_key, tags), False
         if version is None:

@@ -16,7 +16,7 @@ from benchmarks.sections import BenchmarkSection
 from tasks.core.progress import LINES
 
 # modules beside this one, each with campaign(quick) -> list[Tally]
-CAMPAIGNS: tuple[str, ...] = ("tables", "deliveries", "tampering", "histories", "kills")
+CAMPAIGNS: tuple[str, ...] = ("tables", "deliveries", "fuzz", "tampering", "histories", "kills")
 MOST_SHOWN = 5  # failures of each tally that are listed
 
 

@@ -25,7 +25,8 @@ from tasks.core.progress import silent
 from tasks.data.quality.row_account import Account
 from tasks.data.tables.label_lists import flat
 from tasks.ingestion import read_sources
-from tasks.params.schema import IngestParams, ValidateParams
+from tasks.params.ingestion import IngestParams
+from tasks.params.schema import ValidateParams
 from tasks.problems import load_problem
 from tasks.validation import validate_rows
 

@@ -35,7 +35,8 @@ from tasks.data.sources.fetching import fetch, resolve_model
 from tasks.inference.bundle import CONFIG, MANIFEST, Limits, write_manifest
 from tasks.inference.predictor import Predictor
 from tasks.lifecycle.model_registry import ModelRegistry
-from tasks.params.schema import BaseModelParams, Source
+from tasks.params.ingestion import Source
+from tasks.params.schema import BaseModelParams
 from tasks.params.workspace import Workspace
 from tasks.pipeline import STAGES, find_stage
 from tasks.problems import load_problem

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.cli.console import AsJson, Directory, app, open_workspace
+from flows.cli.console import (
+    Alias,
+    AsJson,
+    Bundle,
+    Directory,
+    VersionNumber,
+    app,
+    open_workspace,
+)
 from tasks.core.errors import ParamsError
 
 
@@ -32,31 +39,24 @@ def chat(
     seed: Annotated[
         int | None, typer.Option(help="Seed, for reproducible answers.", show_default=False)
     ] = None,
-    alias: Annotated[
-        str | None,
-        typer.Option(
-            help="Use the version with this alias (default: champion).", show_default=False
-        ),
-    ] = None,
-    version: Annotated[int | None, typer.Option(help="Use this version.")] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Use this bundle directory; needs no workspace.")
-    ] = None,
+    alias: Alias = None,
+    version: VersionNumber = None,
+    bundle: Bundle = None,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Talk to the champion: each line is a turn; /reset starts over, /exit or end of input ends."""
+    """Talk to a model: each line is a turn; /reset starts over, /exit or end of input ends."""
     from applications.conversation import converse
     from applications.prediction import load_predictor
     from tasks.inference.generation import ChatModel, Sampling
 
     workspace = None if bundle else open_workspace(context, directory)
-    alias = alias if alias or version else "champion"
-    predictor, title = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
+    loaded = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
+    predictor = loaded.predictor
     if not predictor.problem.decoding.has_kv_cache:
         raise ParamsError(
             f"chat: a {predictor.problem.name} model cannot chat.", "Use `ratchet predict`."
         )
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)
     speaker = ChatModel(predictor.tokenizer, predictor.model, sampling)
-    converse(speaker, title, system, as_json=as_json)
+    converse(speaker, loaded.name, system, as_json=as_json)

@@ -67,6 +67,39 @@ Directory = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 
+Alias = Annotated[
+    str | None, typer.Option(help="Use the version with this alias.", show_default=False)
+]
+VersionNumber = Annotated[
+    int | None,
+    typer.Option(
+        "--version",
+        help="Use this version (default: the champion; the newest, if none was promoted).",
+        show_default=False,
+    ),
+]
+Bundle = Annotated[
+    Path | None,
+    typer.Option(help="Use this bundle directory; needs no workspace.", show_default=False),
+]
+FileEncoding = Annotated[
+    str | None,
+    typer.Option("--encoding", help="Encoding of text files (default: utf-8).", show_default=False),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(help="Between the fields of CSV (default: found out).", show_default=False),
+]
+Sheet = Annotated[
+    str | None,
+    typer.Option(help="Sheet of an Excel file (default: the only one).", show_default=False),
+]
+
+
+def given(**options: str | None) -> dict[str, str]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.console import AsJson, Directory, app, open_workspace, print_json
+from flows.cli.console import (
+    Alias,
+    AsJson,
+    Bundle,
+    Delimiter,
+    Directory,
+    FileEncoding,
+    Sheet,
+    VersionNumber,
+    app,
+    given,
+    open_workspace,
+    print_json,
+)
 from tasks.core.errors import ParamsError
 from tasks.inference.prediction_names import PREFIX
+
+if TYPE_CHECKING:
+    from applications.prediction import Predicted
+    from tasks.inference.predictor import Predictor
 
 
 @app.command()
@@ -68,7 +86,7 @@ def init(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="CSV, TSV, JSONL or Parquet file; "
+            help="CSV, TSV, JSON, JSONL, Parquet or Excel file, or a .zip of one; "
             "three times for train, validation and test; or a directory with those."
         ),
     ] = None,
@@ -82,6 +100,17 @@ def init(
     test_file: Annotated[
         list[str] | None, typer.Option("--test", help="Test rows.", show_default=False)
     ] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="csv, tsv, json, jsonl, parquet or xlsx (default: by extension).",
+            show_default=False,
+        ),
+    ] = None,
+    encoding: FileEncoding = None,
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
     text: Annotated[
         str | None, typer.Option(help="Data column with the text.", show_default=False)
     ] = None,
@@ -155,6 +184,7 @@ def init(
         splits={split: names for split, names in files.items() if names},
         tags=tags.split(",") if tags else (),
         merge_labels=merge_labels,
+        reading=given(format=file_format, encoding=encoding, delimiter=delimiter, sheet=sheet),
     )
     guessed = guess_problem(request)
     if problem is None and not yes and columns.keys() < guessed.columns.keys():
@@ -195,31 +225,44 @@ def predict(
     texts: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Texts; for pairs, the two texts one after the other.", show_default=False
+            help="Texts; for pairs, the two texts one after the other. "
+            "None, or -: rows from standard input.",
+            show_default=False,
         ),
     ] = None,
     input_file: Annotated[
         Path | None,
         typer.Option(
             "--input",
-            help="CSV, TSV, JSONL or Parquet file with the problem's input columns; "
-            "-: JSONL from standard input.",
+            help="CSV, TSV, JSON, JSONL, Parquet or Excel file with the problem's input columns; "
+            "-: standard input.",
+            show_default=False,
         ),
     ] = None,
-    output_file: Annotated[
+    output: Annotated[
         Path | None,
         typer.Option(
-            "--output",
             help="File for the predictions; its extension sets the format; "
             "-: JSONL to standard output.",
+            show_default=False,
         ),
     ] = None,
-    prefix: Annotated[str, typer.Option(help="Prefix of the predictions' column names.")] = PREFIX,
-    alias: Annotated[str | None, typer.Option(help="Use the version with this alias.")] = None,
-    version: Annotated[int | None, typer.Option(help="Use this version.")] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Use this bundle directory; needs no workspace.")
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="csv, tsv, json, jsonl, parquet, xlsx, or lines: each line is a text. "
+            "Default: by extension; of standard input, JSONL if it looks like it, else lines.",
+            show_default=False,
+        ),
     ] = None,
+    encoding: FileEncoding = None,
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
+    prefix: Annotated[str, typer.Option(help="Prefix of the predictions' column names.")] = PREFIX,
+    alias: Alias = None,
+    version: VersionNumber = None,
+    bundle: Bundle = None,
     keep_log: Annotated[
         bool,
         typer.Option("--log", help="Log the inputs for the drift trigger of `ratchet retrain`."),
@@ -227,7 +270,7 @@ def predict(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict with a registered version (default: the newest) or a bundle."""
+    """Predict for texts, a file or standard input, with a registered version or a bundle."""
     from applications.prediction import (
         load_predictor,
         make_log,
@@ -235,30 +278,48 @@ def predict(
         predict_rows,
         predict_texts,
     )
-    from applications.standard_streams import STANDARD, standard_streams
+    from applications.standard_streams import STANDARD, input_rows, output_file, require_input
 
-    if not texts and input_file is None:
-        raise ParamsError("predict: nothing to predict.", "Give texts, or --input FILE.")
-    if as_json and output_file == STANDARD:
+    if texts == [str(STANDARD)] or (not texts and input_file is None and not sys.stdin.isatty()):
+        texts, input_file = None, input_file or STANDARD
+    if bool(texts) == (input_file is not None):
+        problem = "both texts and --input" if texts else "nothing to predict"
+        raise ParamsError(f"predict: {problem}.", "Give either texts or --input FILE.")
+    if as_json and output == STANDARD:
         raise ParamsError(
             "predict: --output - and --json both write to standard output.", "Give one of them."
         )
+    if input_file == STANDARD:
+        require_input()
     workspace = None if bundle and not keep_log else open_workspace(context, directory)
-    predictor, title = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
-    log = make_log(workspace, predictor, title) if workspace is not None and keep_log else None
-    with standard_streams(input_file, output_file) as (source, target):
-        if source is not None and target is not None:
-            count = predict_file(predictor, source, target, prefix, log)
-            if as_json:
-                print_json({"rows": count, "output": str(output_file)})
-            elif target == output_file:
-                print(f"{count} predictions written to {output_file}")
+    loaded = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
+    print(f"Predicting with {loaded.name}.", file=sys.stderr)
+    predictor = loaded.predictor
+    log = None
+    if workspace is not None and keep_log:
+        log = make_log(workspace, predictor, loaded.version)
+    if input_file is None:
+        _print_predicted(predictor, predict_texts(predictor, texts or [], log), prefix, as_json)
+        return
+    options = given(format=file_format, encoding=encoding, delimiter=delimiter, sheet=sheet)
+    columns = list(predictor.problem.decoding.example())
+    with input_rows(input_file, options, columns) as source:
+        if output is None:
+            _print_predicted(
+                predictor, predict_rows(predictor, source, prefix, log), prefix, as_json
+            )
             return
-        rows = (
-            predict_texts(predictor, texts or [], log)
-            if source is None
-            else predict_rows(predictor, source, prefix, log)
-        )
+        with output_file(output) as target:
+            count = predict_file(predictor, source, target, prefix, log)
+    if as_json:
+        print_json({"rows": count, "output": str(output)})
+    elif output != STANDARD:
+        print(f"{count} predictions written to {output}")
+
+
+def _print_predicted(
+    predictor: Predictor, rows: Sequence[Predicted], prefix: str, as_json: bool
+) -> None:
     if as_json:
         print_json([row.plain(prefix) for row in rows])
         return

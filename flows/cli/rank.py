@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from flows.cli.console import AsJson, Directory, app, open_workspace, print_json
+from flows.cli.console import (
+    Alias,
+    AsJson,
+    Bundle,
+    Directory,
+    VersionNumber,
+    app,
+    open_workspace,
+    print_json,
+)
 from tasks.core.errors import ParamsError
 
 
@@ -38,15 +48,13 @@ def rank(
         int | None,
         typer.Option(min=1, help="Number to print (default: all).", show_default=False),
     ] = None,
-    alias: Annotated[str | None, typer.Option(help="Use the version with this alias.")] = None,
-    version: Annotated[int | None, typer.Option(help="Use this version.")] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Use this bundle directory; needs no workspace.")
-    ] = None,
+    alias: Alias = None,
+    version: VersionNumber = None,
+    bundle: Bundle = None,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rank candidates for a query, best first, with a version (default: the newest) or a bundle."""
+    """Rank candidates for a query, best first."""
     from applications.prediction import load_predictor
     from applications.ranking import rank_candidates, read_candidates
 
@@ -56,7 +64,9 @@ def rank(
             f"rank: {problem}.", "Give the candidates either as arguments or with --input FILE."
         )
     workspace = None if bundle else open_workspace(context, directory)
-    predictor, _ = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
+    loaded = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
+    print(f"Ranking with {loaded.name}.", file=sys.stderr)
+    predictor = loaded.predictor
     texts = candidates if input_file is None else read_candidates(predictor, input_file)
     ranked = rank_candidates(predictor, query, texts or [], label)[:top]
     print_json(ranked) if as_json else _print(ranked)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.files import atomic_path
-from tasks.params.schema import BaseModelParams, IngestParams, Source
+from tasks.params.ingestion import IngestParams, Source
+from tasks.params.schema import BaseModelParams
 
 Row = tuple[str, str]  # text and label
 

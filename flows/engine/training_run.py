@@ -245,12 +245,13 @@ class TrainingRun:
         """Fail early, before training: on unknown recipes or slices, or an unreachable registry."""
         from tasks.evaluation import check_slice_columns
         from tasks.export import check_recipes
+        from tasks.lifecycle.registry import require_active
 
         params = self._runner.params
         check_recipes(params.export.recipes or ())
         test_rows = self.workspace.root / "data" / "splits" / "test.parquet"
         check_slice_columns(test_rows, params.evaluate.slices)
-        self._client()
+        require_active(*self._client(), self._uri)
 
     def _connect(self) -> tuple[MlflowClient, str]:
         from tasks.lifecycle.registry import connect, mlflow_errors
@@ -277,20 +278,22 @@ class TrainingRun:
             return shown
         self._check_ahead()
         from tasks.lifecycle.live_curves import LiveCurves
-        from tasks.lifecycle.registry import claim_run, find_version
+        from tasks.lifecycle.registry import claim_run, find_version, mlflow_errors
 
         client, experiment_id = self._client()
         key, name = self._runner.lineage().content_key, self._runner.params.model_name
-        if find_version(client, name, key, {}):
-            return shown  # trained again, by --force: its run is complete
-        run = claim_run(client, experiment_id, key, name)
+        with mlflow_errors(self._uri):
+            if find_version(client, name, key, {}):
+                return shown  # trained again, by --force: its run is complete
+            run = claim_run(client, experiment_id, key, name)
         curves = LiveCurves(client, run.info.run_id)
 
         def report(step: int, metrics: Mapping[str, float]) -> None:
             shown(step, metrics)
-            curves(step, metrics)
-            if metrics.get("progress") == 1:
-                curves.flush()
+            with mlflow_errors(self._uri):
+                curves(step, metrics)
+                if metrics.get("progress") == 1:
+                    curves.flush()
 
         return report
 

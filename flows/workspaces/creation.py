@@ -25,8 +25,9 @@ from tasks.core.files import write_text
 from tasks.data.quality.row_account import Account
 from tasks.data.sources.fetching import local_files
 from tasks.data.tables.loaded import SPLIT, SPLITS
+from tasks.params.ingestion import Source
 from tasks.params.labels import label_variants
-from tasks.params.schema import Params, Source, parse
+from tasks.params.schema import Params, parse, source_of_options
 from tasks.params.workspace import Workspace, cache_dir
 from tasks.pipeline import write_dvc_yaml
 from tasks.problems import Problem, load_problem, module_name
@@ -42,6 +43,7 @@ class Request:
     columns  problem column: data column; columns left out are guessed
     splits   the files of each split, instead of `data`
     tags     names of numeric tags, from 0
+    reading  options of the sources: format, encoding, delimiter, sheet
     """
 
     directory: Path
@@ -55,6 +57,12 @@ class Request:
     splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tags: Sequence[str] = ()
     merge_labels: bool = False
+    reading: Mapping[str, str] = field(default_factory=dict)
+
+    def sources(self) -> list[dict[str, str]]:
+        """`ingest.sources` of params.yaml."""
+        files = data_sources(self.data, self.directory.resolve(), self.splits)
+        return [{**file, **self.reading} for file in files]
 
 
 @dataclass(frozen=True)
@@ -118,11 +126,8 @@ def guess_problem(request: Request) -> Guess:
         raise ParamsError("init: no data given.", "Name it with --data FILE.")
     root = request.directory.resolve()
     _check_new(root)
-    described = data_sources(request.data, root, request.splits)
     sources = [
-        Source.model_validate(source)
-        for source in described
-        if source.get("split") in (None, SPLITS[0])
+        source for source in _described(request.sources()) if source.split in (None, SPLITS[0])
     ]
     rows = sample_rows(sources, root, cache_dir())
     require_header(rows, sources[0].url)
@@ -135,7 +140,7 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
     root = request.directory.resolve()
     _check_new(root)
     problem = load_problem(guessed.problem)
-    sources = data_sources(request.data, root, request.splits)
+    sources = request.sources()
     values: dict[str, Any] = {
         "problem": guessed.problem,
         "model_name": request.model_name or root.name,
@@ -149,7 +154,7 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
         },
     }
     params = parse(values, "init")
-    facts = _inspect(params, root)
+    facts = _inspect(params, _described(sources), root)
     labels = sorted(facts.labels)
     usual_base = values["base_model"] == dict(problem.defaults.base_model)
     size = TrainingSize(facts.to_train_on, len(labels), usual_base)
@@ -255,7 +260,17 @@ def _place(name: str) -> Path:
     return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
 
 
-def _inspect(params: Params, root: Path) -> DataFacts:
+def _described(sources: Sequence[Mapping[str, str]]) -> tuple[Source, ...]:
+    """The sources; messages about them name options, as there is no params.yaml yet."""
+    return tuple(
+        source_of_options(
+            source["url"], {name: value for name, value in source.items() if name != "url"}
+        )
+        for source in sources
+    )
+
+
+def _inspect(params: Params, sources: tuple[Source, ...], root: Path) -> DataFacts:
     """Ingest the data once, into a scratch directory."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -270,7 +285,7 @@ def _inspect(params: Params, root: Path) -> DataFacts:
         account = read_sources(
             raw,
             problem=params.problem,
-            ingest=params.ingest,
+            ingest=params.ingest.model_copy(update={"sources": sources}),
             root=root,
             cache=cache_dir(),
             report=silent,

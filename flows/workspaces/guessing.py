@@ -21,7 +21,7 @@ from tasks.data.tables.column_guesses import (
 from tasks.data.tables.foreign_values import UnfitError, content_of, is_content, split_tags
 from tasks.data.tables.notation import as_nested, is_nested
 from tasks.data.tables.source_columns import roots
-from tasks.params.schema import Source
+from tasks.params.ingestion import Source
 
 if TYPE_CHECKING:
     from tasks.core.addresses import LocalFile

@@ -15,7 +15,10 @@ from pathlib import Path, PurePosixPath
 from tasks.core.errors import DataError, ParamsError
 from tasks.data.tables.loaded import SPLITS
 
-ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".json", ".ndjson", ".parquet", ".pq")
+ENDINGS = (
+    *(".csv", ".tsv", ".tab", ".jsonl", ".json", ".ndjson", ".parquet", ".pq", ".xlsx"),
+    *(".csv.zip", ".tsv.zip", ".jsonl.zip", ".json.zip"),
+)
 _NAMES = {
     "train": ("train", "training", "trn"),
     "validation": ("dev", "devel", "development", "val", "valid", "validate", "validation", "vld"),
@@ -79,7 +82,7 @@ def _path(address: str) -> PurePosixPath:
 
 def _words(path: PurePosixPath) -> Counter[str]:
     """Words of a file's name; my.train_v2.csv, reviewsTrain.csv and trainset.csv hold `train`."""
-    while path.suffix.lower() in (*ENDINGS, ".gz"):
+    while path.suffix.lower() in (*ENDINGS, ".gz", ".zip"):
         path = path.with_suffix("")
     return Counter(word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", path.name))
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tasks.core.errors import PipelineError, SourceError
+from tasks.core.errors import PipelineError, SourceError, as_storage_error
+
+FREE = 2**28  # bytes that anything packed may unpack to
+MOST_EXPANSION = 200  # times the packed size; deflated text reaches 20, one repeated line 1,000
 
 
 @contextmanager
@@ -13,14 +16,26 @@ def foreign_file(what: str, remedy: str) -> Iterator[None]:
     """Turn errors about a file's contents into a SourceError; the block holds library calls alone.
 
     what  where the file is and what it should be: 'base: its files cannot be read as a model'
-    Errors of the operating system and missing libraries pass unchanged.
+    A refusal of the operating system, a missing library and a lack of memory pass unchanged.
     """
     try:
         yield
-    except (PipelineError, ImportError):
+    except (PipelineError, ImportError, MemoryError):
         raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except BaseException as error:
+        # a Rust library's panic is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise SourceError(f"{what}: {reason}", remedy) from error
+        if isinstance(error, OSError) and as_storage_error(error):
+            raise
+        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        raise SourceError(f"{what}: {reason}.", remedy) from error
+
+
+def require_bounded(size: int, packed: int, what: str) -> None:
+    """Raise SourceError if the unpacked `size` is out of proportion to the packed one, in bytes."""
+    if size > FREE and size > MOST_EXPANSION * packed:
+        raise SourceError(
+            f"{what}: it unpacks to more than {MOST_EXPANSION} times its size, {size:,} bytes.",
+            "Unpack it yourself if you trust it, and give what is in it.",
+        )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tasks.core.arrays import Columns
     from tasks.data.quality.checks import Check
     from tasks.data.tables.readings import Reading, SourceColumn
-    from tasks.params.reading import ReadingParams
+    from tasks.params.ingestion import ReadingParams
     from tasks.params.schema import ValidateParams
 
 # a problem's columns -> the source's column, or several source columns that make up one

@@ -186,14 +186,21 @@ class ModelRegistry:
             return RunReports(**reports)
 
     def find_version(self, alias: str | None, version: int | None) -> Contestant:
-        """The newest version with this alias and number (None: any); else RegistryError."""
+        """The version with this alias and number; without either, the champion, else the newest.
+
+        Raises RegistryError if there is none.
+        """
         remedy = "Run `ratchet train`, or see `ratchet status`."
+        by_default = alias is None and version is None
         with mlflow_errors(self.uri):
-            if alias == CHAMPION:
+            if alias == CHAMPION or by_default:
                 self.ledger.settle()  # complete a move that a crash or a pause interrupted
             known = versions(self.client, self.name)
         if not known:
             raise RegistryError(f"{self.name}: no version is registered.", remedy)
+        if by_default:
+            champion = (candidate for candidate in known if CHAMPION in candidate.aliases)
+            return self.contestant(next(champion, known[0]))
         for candidate in known:
             if alias in (None, *candidate.aliases) and version in (None, int(candidate.version)):
                 return self.contestant(candidate)

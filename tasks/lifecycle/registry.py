@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -100,6 +101,19 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
                 raise
             # another machine created it in the meantime
             return client, str(_experiment(client, experiment).experiment_id)
+
+
+def require_active(client: MlflowClient, experiment_id: str, uri: str) -> None:
+    """Raise RegistryError if the experiment was deleted: MLflow then refuses new runs."""
+    with mlflow_errors(uri):
+        experiment = client.get_experiment(experiment_id)
+    if experiment.lifecycle_stage != "active":
+        address = shlex.quote(public_address(uri))
+        raise RegistryError(
+            f"MLflow at {public_address(uri)}: the experiment '{experiment.name}' was deleted.",
+            f"Restore it: MLFLOW_TRACKING_URI={address} "
+            f"mlflow experiments restore --experiment-id {experiment_id}",
+        )
 
 
 def _experiment(client: MlflowClient, name: str) -> Experiment:

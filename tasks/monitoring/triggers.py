@@ -37,6 +37,7 @@ from tasks.monitoring.drift_tests import (
     vocabulary_test,
 )
 from tasks.monitoring.input_log import read_inputs
+from tasks.params.ingestion import Source
 from tasks.params.lifecycle import AgeTrigger, DriftTrigger, NewDataTrigger, PerformanceTrigger
 from tasks.scoring.statistics.bootstrap import Resampling, metric_intervals
 from tasks.scoring.statistics.paired import holm
@@ -306,7 +307,7 @@ def _outputs_and_references(
     features: Features = {}
     unknown: list[tuple[str | None, int]] = []  # (label, row number from 1)
     count = 0
-    for batch in read_batches(labelled, problem.rows.columns, problem.rows):
+    for batch in read_batches(Source(url=str(labelled)), problem.rows.columns, problem.rows):
         columns = batch.inputs.to_pydict()
         cells = (
             columns[problem.rows.label_column]

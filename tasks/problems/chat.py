@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tasks.encoding.dialogues import Turn
     from tasks.inference.calibration import Calibration
-    from tasks.params.reading import ReadingParams
+    from tasks.params.ingestion import ReadingParams
 
 MESSAGES_TYPE = "STRUCT(role VARCHAR, content VARCHAR)[]"
 NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from tasks.params.reading import ReadingParams
+    from tasks.params.ingestion import ReadingParams
     from tasks.params.schema import EvaluateParams, ValidateParams
     from tasks.reports.stage_reports import EvaluationReport
     from tasks.scoring.behaviour import BehaviourTest

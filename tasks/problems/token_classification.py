@@ -47,7 +47,7 @@ from tasks.problems.problem import Problem
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tasks.params.reading import ReadingParams
+    from tasks.params.ingestion import ReadingParams
     from tasks.params.schema import ValidateParams
 
 COLUMNS = {

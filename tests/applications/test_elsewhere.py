@@ -99,7 +99,7 @@ def test_onnxruntime_and_tokenizers_are_enough(
 def test_rows_go_through_a_pipe(workspace: Path, expected: list[dict[str, Any]]) -> None:
     rows = "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(TEXTS))
     done = subprocess.run(
-        ["ratchet", "-C", workspace, "predict", "--input", "-", "--output", "-"],
+        ["ratchet", "-C", workspace, "predict", "--output", "-"],
         input=rows,
         capture_output=True,
         text=True,
@@ -111,3 +111,4 @@ def test_rows_go_through_a_pipe(workspace: Path, expected: list[dict[str, Any]])
     assert [row["id"] for row in answers] == [0, 1, 2]
     labels = [row["predicted_label"] for row in expected]
     assert [row["predicted_label"] for row in answers] == labels
+    assert done.stderr == "Predicting with version 1 (challenger).\n"

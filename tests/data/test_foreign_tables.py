@@ -22,7 +22,7 @@ from tasks.core.errors import DataError, ParamsError
 from tasks.core.files import read_jsonl
 from tasks.core.progress import silent
 from tasks.ingestion import read_sources
-from tasks.params.schema import IngestParams
+from tasks.params.ingestion import IngestParams
 
 TEXT = tiny_rows(60)["text"]
 SEVERAL, ONE = "multi-label-classification", "text-classification"

@@ -20,7 +20,7 @@ from tasks.core.files import read_json, read_jsonl, sha256_file
 from tasks.core.progress import silent
 from tasks.data.tables.csv_records import RecordReader
 from tasks.ingestion import ingest_sources
-from tasks.params.schema import IngestParams
+from tasks.params.ingestion import IngestParams
 
 LONG = "x" * 2**20
 
@@ -260,11 +260,9 @@ def test_wrong_encoding_names_line_byte_and_remedy(bench: Workbench) -> None:
     with pytest.raises(DataError) as error:
         bench.texts("text,label\nok,p\ncafé,p\n".encode("cp1252"))
     assert "rows.csv, line 3: byte 0xe9 is not utf-8; 1 of 3 lines" in error.value.message
-    assert "encoding: cp1252" in error.value.remedy
+    assert "encoding=cp1252" in error.value.remedy
     with pytest.raises(DataError, match="UTF-16"):
         bench.texts("text,label\nok,p\n".encode("utf-16-le"))
-    with pytest.raises(ParamsError, match="there is no encoding"):
-        bench.texts("text,label\nok,p\n", encoding="utf-9")
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from samples import local
 from test_ingestion import Workbench
 
 from tasks.core.errors import DataError
@@ -105,7 +106,7 @@ def test_an_object_with_a_key_twice_is_set_aside_and_never_predicted(
     assert [text for text, _, _ in rows] == ["three"]
     assert bench.quarantine() == [(1, "a key is there twice")]
     with pytest.raises(DataError, match="line 1: a key is there twice"):
-        list(read_batches(tmp_path / "a.jsonl", ["text"], PROBLEM.rows))
+        list(read_batches(local(tmp_path / "a.jsonl"), ["text"], PROBLEM.rows))
 
 
 def test_lines_of_arrays_are_not_taken_for_one_array(bench: Workbench) -> None:
@@ -124,7 +125,7 @@ def test_an_array_with_a_key_twice_is_refused(bench: Workbench) -> None:
 def test_a_number_beyond_the_range_is_not_written_as_infinity(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "one", "size": 1e400}\n')
     with pytest.raises(DataError, match="the number 1e400 is too large"):
-        list(read_batches(tmp_path / "a.jsonl", ["text"], PROBLEM.rows))
+        list(read_batches(local(tmp_path / "a.jsonl"), ["text"], PROBLEM.rows))
 
 
 @pytest.mark.parametrize(

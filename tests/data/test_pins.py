@@ -17,7 +17,8 @@ from tiny import make_base
 from tasks.core.errors import SourceError
 from tasks.data.sources.fetching import fetch, resolve_model
 from tasks.data.sources.pins import sha256_once
-from tasks.params.schema import BaseModelParams, Source
+from tasks.params.ingestion import Source
+from tasks.params.schema import BaseModelParams
 
 
 def sha256(content: bytes) -> str:

@@ -15,8 +15,8 @@ from tasks.core.errors import DataError, ParamsError
 from tasks.core.files import read_jsonl
 from tasks.core.progress import silent
 from tasks.ingestion import read_sources
+from tasks.params.ingestion import IngestParams
 from tasks.params.labels import canonical_label, label_variants
-from tasks.params.schema import IngestParams
 
 ASKED, SAID = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}
 

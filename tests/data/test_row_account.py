@@ -18,7 +18,8 @@ from tasks.core.progress import silent
 from tasks.data.quality.row_account import Account, Loss, Losses
 from tasks.data.tables.mending import mend_text
 from tasks.ingestion import ingest_sources
-from tasks.params.schema import IngestParams, SplitParams, ValidateParams, set_value
+from tasks.params.ingestion import IngestParams
+from tasks.params.schema import SplitParams, ValidateParams, set_value
 from tasks.splitting import split_rows
 from tasks.validation import validate_rows
 

@@ -20,7 +20,8 @@ from tasks.core.addresses import is_hub_id, public_address
 from tasks.core.errors import SourceError
 from tasks.data.sources import fetching
 from tasks.data.sources.fetching import fetch, local_files, resolve_model
-from tasks.params.schema import BaseModelParams, Source
+from tasks.params.ingestion import Source
+from tasks.params.schema import BaseModelParams
 
 BODY = b"text,label\n" + b"a good day,positive\n" * 2000
 
@@ -437,7 +438,8 @@ def test_offline_hub_says_what_to_do(tmp_path: Path) -> None:
     code = """
 from pathlib import Path
 from tasks.core.errors import SourceError
-from tasks.params.schema import BaseModelParams, Source
+from tasks.params.ingestion import Source
+from tasks.params.schema import BaseModelParams
 from tasks.data.sources.fetching import fetch, resolve_model
 
 cache = Path("cache")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -297,6 +300,19 @@ def test_the_flow_notices_an_unreachable_registry_before_it_trains(
     )
     assert error["error"]["type"] == "RegistryError"
     assert not list((root / ".ratchet").glob("work/finetune/last"))
+
+
+def test_an_experiment_that_somebody_deleted_is_told_before_training(trained: Path) -> None:
+    uri = Workspace(trained).default_tracking_uri
+    client, experiment = connect(uri, Workspace(trained).store, "reviews")
+    client.delete_experiment(experiment)
+    assert ratchet_json(trained, "train")["state"] == "cached"
+    error = ratchet_json(trained, "train", "-S", "seed=7", code=2)["error"]
+    assert "the experiment 'reviews' was deleted" in error["message"]
+    _, _, command = error["remedy"].partition("Restore it: ")
+    binaries = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(command, shell=True, check=True, env={**os.environ, **binaries})  # noqa: S602
+    assert client.get_experiment(experiment).lifecycle_stage == "active"
 
 
 def test_what_stands_is_recalled_until_somebody_writes_to_the_registry(

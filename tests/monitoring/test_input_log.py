@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from exported import PROBLEM, Exported, ship
+from samples import local
 from tiny import tiny_rows
 from workspaces import ratchet, ratchet_json, write_csv
 
@@ -129,7 +130,8 @@ def test_a_large_file_is_logged_in_parts_with_its_inputs_alone(
     write_csv(tmp_path / "new.csv", {"id": [str(i) for i in range(count)], "text": texts})
     (tmp_path / "params.yaml").write_bytes((template / "params.yaml").read_bytes())
     log = make_log(Workspace(tmp_path), predictor, "3")
-    assert predict_file(predictor, tmp_path / "new.csv", tmp_path / "out.jsonl", log=log) == count
+    source = local(tmp_path / "new.csv")
+    assert predict_file(predictor, source, tmp_path / "out.jsonl", log=log) == count
     files = sorted((tmp_path / ".ratchet" / "inputs").iterdir())
     logged = [row for file in files for row in read_jsonl(file)]
     assert len(files) == 2

@@ -31,7 +31,8 @@ from tasks.encoding.windows import IGNORE_INDEX
 from tasks.encoding.words import join_words
 from tasks.inference.calibration import Calibration
 from tasks.ingestion import read_sources
-from tasks.params.schema import EvaluateParams, IngestParams, ValidateParams, save_overrides
+from tasks.params.ingestion import IngestParams
+from tasks.params.schema import EvaluateParams, ValidateParams, save_overrides
 from tasks.problems import load_problem
 from tasks.scoring.gazetteer_baseline import gazetteer
 from tasks.scoring.span_behaviour import mostly_found, still_found

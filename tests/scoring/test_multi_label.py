@@ -20,7 +20,8 @@ from tasks.core.files import read_json, read_jsonl
 from tasks.core.progress import silent
 from tasks.inference.calibration import Calibration
 from tasks.ingestion import read_sources
-from tasks.params.schema import EvaluateParams, IngestParams, ValidateParams
+from tasks.params.ingestion import IngestParams
+from tasks.params.schema import EvaluateParams, ValidateParams
 from tasks.problems import load_problem
 from tasks.scoring.label_sets import (
     PRIOR,

@@ -12,7 +12,13 @@ from tiny import LABELS, make_base, tiny_rows
 from tiny_chat import chat_rows, make_chat_base
 from tiny_entities import TYPES, tagged_rows
 
+from tasks.params.ingestion import Source
+
 Rows = dict[str, list[Any]]
+
+
+def local(path: Path) -> Source:
+    return Source(url=str(path))
 
 
 @dataclass(frozen=True)

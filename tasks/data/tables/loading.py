@@ -1,4 +1,4 @@
-"""Load CSV, TSV, JSON, JSONL and Parquet files into DuckDB tables.
+"""Load CSV, TSV, JSON, JSONL, Parquet and Excel files, zipped or not, into DuckDB tables.
 
 Every record becomes a row, or is set aside with its line number and the reason.
 """
@@ -31,19 +31,21 @@ from tasks.data.tables.loaded import (
     quoted,
     scalar,
 )
+from tasks.data.tables.sheets import unfold_sheet, unzip
 from tasks.data.tables.text_files import Text, as_utf8, undecodable
 
 if TYPE_CHECKING:
     import duckdb
 
-    from tasks.params.schema import Source
+    from tasks.params.ingestion import Source
 
 log = logging.getLogger(__name__)
 
 _ENDINGS = {
     "csv": "csv", "tsv": "tsv", "tab": "tsv", "parquet": "parquet", "pq": "parquet",
-    "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl",
+    "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "xlsx": "xlsx", "xlsm": "xlsx",
 }  # fmt: skip
+_SPREADSHEETS = ("xls", "xlsb", "ods", "numbers")
 _CONLL = ("conll", "conllu", "iob", "iob2", "bio")
 
 
@@ -58,10 +60,14 @@ def format_of(source: Source, name: str) -> str:
             'Convert it to JSONL, such as {"tokens": ["Anna", "left"], "tags": ["B-PER", "O"]}, '
             "and name the file .jsonl.",
         )
+    if ending in _SPREADSHEETS:
+        raise SourceError(
+            f"{name}: a spreadsheet in a format that is not read.", "Save it as .xlsx or .csv."
+        )
     if ending not in _ENDINGS:
         raise SourceError(
             f"{name}: its ending does not tell its format.",
-            "Set it in params.yaml: `format: csv` (or tsv, json, jsonl, parquet) beside its `url`.",
+            f"{source.setting('format', 'csv')} (or tsv, json, jsonl, parquet, xlsx)",
         )
     return _ENDINGS[ending]
 
@@ -81,18 +87,23 @@ def load(
     scratch   directory for working copies
     CSV and TSV values are always text ('01' stays '01'); JSONL and Parquet values are typed.
     """
-    file_format = format_of(source, loaded.name)
+    path, name = unzip(path, loaded.name, scratch / f"{loaded.table}.unzipped")
+    file_format = format_of(source, name)
     reserved = {FILE, LINE} | ({SPLIT} if source.split else set())
+    unfolded = scratch / f"{loaded.table}.jsonl"
     if file_format == "parquet":
         _load_parquet(connection, path, loaded, reserved)
+    elif file_format == "xlsx":
+        text = unfold_sheet(path, loaded.name, source, unfolded)
+        _load_jsonl(connection, text, loaded, source, wanted, reserved)
     else:
-        text = as_utf8(path, loaded.name, source.encoding, scratch / f"{loaded.table}.txt")
-        if file_format == "json" or (_ends_as_json(source, loaded.name) and _is_array(text)):
-            text = Text(unfold_json(text, loaded.name, scratch / f"{loaded.table}.jsonl"))
+        text = as_utf8(path, loaded.name, source, scratch / f"{loaded.table}.txt")
+        if file_format == "json" or (_ends_as_json(source, name) and _is_array(text)):
+            text = Text(unfold_json(text, loaded.name, source, unfolded))
         if file_format in ("json", "jsonl"):
-            _load_jsonl(connection, text, loaded, wanted, reserved)
+            _load_jsonl(connection, text, loaded, source, wanted, reserved)
         else:
-            load_csv(connection, text, loaded, file_format, source.quote, reserved)
+            load_csv(connection, text, loaded, file_format, source, reserved)
     constants = f"{literal(loaded.name)} AS {FILE}"
     if source.split:
         constants += f", {literal(source.split)} AS {SPLIT}"
@@ -106,7 +117,8 @@ def load(
         raise DataError(
             f"{loaded.name}: none of its {len(loaded.quarantine)} records can be read; "
             f"line {first['line']}: {first['reason']}.",
-            "Check `format`, `quote` and `encoding` of the source in params.yaml.",
+            "Check its format, encoding, delimiter and quotes. For example: "
+            f"{source.setting('encoding', 'cp1252')}",
         )
 
 
@@ -124,6 +136,7 @@ def _load_jsonl(
     connection: duckdb.DuckDBPyConnection,
     text: Text,
     loaded: LoadedFile,
+    source: Source,
     wanted: Collection[str] | None,
     reserved: set[str],
 ) -> None:
@@ -151,7 +164,7 @@ def _load_jsonl(
             )
         raise DataError(
             f"{loaded.name}: a JSON array; wanted JSONL, one object per line.",
-            "Set `format: json` beside its `url` in params.yaml.",
+            source.setting("format", "json"),
         )
     for line, value, valid, _ in bad:
         loaded.reject(line, "not a JSON object" if valid else "not valid JSON", value)

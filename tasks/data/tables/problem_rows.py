@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from tasks.data.row_format import RowFormat
-    from tasks.params.schema import IngestParams
+    from tasks.params.ingestion import IngestParams
 
 PROBLEM = "_problem"  # column with the reason why a row is set aside
 ORIGINAL = "_original"  # column with the first characters of the values of such a row
@@ -92,8 +92,12 @@ def rows_of_columns(
     if errors:
         raise DataError(
             "\n".join(errors),
-            "Name the columns in params.yaml, for example `ingest.columns: {text: sentence}`; "
-            "or check `format`.",
+            "Name the columns, for example: "
+            + (
+                "`ingest.columns: {text: sentence}` in params.yaml"
+                if ingest.sources[0].in_params
+                else "--column text=sentence"
+            ),
         )
     return " UNION ALL BY NAME ".join(selects)
 

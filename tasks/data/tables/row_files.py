@@ -15,14 +15,14 @@ from tasks.data.tables.foreign_values import register
 from tasks.data.tables.loaded import LINE, RAW, LoadedFile, quoted
 from tasks.data.tables.loading import format_of, load
 from tasks.data.tables.readings import Reading, SourceColumn, first_problem
-from tasks.params.reading import ReadingParams
+from tasks.params.ingestion import ReadingParams
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
     from tasks.data.row_format import RowFormat
-    from tasks.params.schema import Source
+    from tasks.params.ingestion import Source
 
 BATCH_ROWS = 4096  # rows in memory at a time
 _INPUT = "\x1finput "  # prefix of the names of converted columns
@@ -52,20 +52,20 @@ class Batch:
         return self.rows.to_pylist() if self.objects is None else self.objects
 
 
-def read_batches(source: Path, wanted: Collection[str], row_format: RowFormat) -> Iterator[Batch]:
-    """The rows of a CSV, TSV, JSON, JSONL or Parquet file, in order; one empty batch if none.
+def read_batches(source: Source, wanted: Collection[str], row_format: RowFormat) -> Iterator[Batch]:
+    """The rows of a local file that ingest can read, in order; one empty batch if none.
 
     wanted   required columns, converted like the columns of `row_format` in a batch's `inputs`
-    Raises DataError if a column is missing or a row cannot be read; for CSV and JSON, before the
-    first batch.
+    Raises DataError if a column is missing or a row cannot be read; unless the file is Parquet,
+    before the first batch.
     """
-    from tasks.params.schema import Source
-
-    if not source.is_file():
-        raise DataError(f"{source}: no such file.", "Check the path.")
-    described = Source(url=str(source))
-    read = _parquet_batches if format_of(described, source.name) == "parquet" else _text_batches
-    yield from read(source, described, list(wanted), row_format)
+    path = Path(source.url)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file.", "Check the path.")
+    is_zip = path.name.lower().endswith(".zip")
+    is_parquet = not is_zip and format_of(source, path.name) == "parquet"
+    read = _parquet_batches if is_parquet else _text_batches
+    yield from read(path, source, list(wanted), row_format)
 
 
 def _parquet_batches(

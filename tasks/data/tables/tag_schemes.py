@@ -12,7 +12,7 @@ from tasks.data.tables.loaded import literal
 from tasks.data.tables.readings import SourceColumn
 
 if TYPE_CHECKING:
-    from tasks.params.reading import ReadingParams
+    from tasks.params.ingestion import ReadingParams
 
 _NUMBERS = (
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE"),

@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TextIO, cast
+from typing import IO, TYPE_CHECKING, TextIO, cast
 
-from tasks.core.errors import DataError, ParamsError
+from tasks.core.errors import DataError
+from tasks.core.foreign import require_bounded
+
+if TYPE_CHECKING:
+    from tasks.params.ingestion import Source
 
 _CHUNK = 2**23
 _MAX_BAD_SHARE = 0.01  # of lines; above it, the encoding is assumed wrong, not the lines damaged
@@ -28,12 +32,12 @@ _FORMATS = (
     (
         b"PK\x03\x04",
         "a zip archive or Excel file",
-        "Unpack it (`unzip`), or save the sheet as CSV.",
+        "Give it the ending .zip or .xlsx.",
     ),
     (
         b"PAR1\x15",
         "Parquet",
-        "Give it the ending .parquet, or set `format: parquet` beside its `url`.",
+        "Give it the ending .parquet.",
     ),
 )
 _ESCAPED = re.compile("[\udc00-\udcff]")
@@ -75,15 +79,15 @@ def undecodable(text: str) -> str:
     return f"byte 0x{byte:02x} at character {match.start() + 1} is not of the file's encoding"
 
 
-def as_utf8(source: Path, name: str, encoding: str, scratch: Path) -> Text:
+def as_utf8(path: Path, name: str, source: Source, scratch: Path) -> Text:
     """The file itself if it is plain UTF-8, else a UTF-8 copy at `scratch`.
 
     name   the file's name in messages
-    A byte order mark overrides `encoding`.
+    A byte order mark overrides the source's encoding.
     Raises DataError if the file is damaged, or more than 1 % of the lines cannot be decoded.
     """
     try:
-        return _as_utf8(source, name, encoding, scratch)
+        return _as_utf8(path, name, source, scratch)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
             f"{name}: damaged gzip file, or not yet complete: {error}.",
@@ -91,13 +95,13 @@ def as_utf8(source: Path, name: str, encoding: str, scratch: Path) -> Text:
         ) from None
 
 
-def _as_utf8(source: Path, name: str, encoding: str, scratch: Path) -> Text:
-    encoding, bom = _encoding(source, name, encoding)
-    if not bom and not source.name.endswith(".gz") and _is_plain(source, encoding):
-        return Text(source)
-    damage = _Damage()
+def _as_utf8(path: Path, name: str, source: Source, scratch: Path) -> Text:
+    encoding, bom = _encoding(path, name, source)
+    if not bom and not _is_gzip(path) and _is_plain(path, encoding):
+        return Text(path)
+    damage, packed, size = _Damage(), path.stat().st_size, 0
     with (
-        _open(source) as file,
+        _open(path) as file,
         scratch.open("w", encoding="utf-8", errors="surrogatepass", newline="") as copy,
     ):
         file.read(bom)
@@ -105,6 +109,8 @@ def _as_utf8(source: Path, name: str, encoding: str, scratch: Path) -> Text:
         only_cr, pending = None, ""
         while True:
             chunk = file.read(_CHUNK)
+            size += len(chunk)
+            require_bounded(size, packed, name)
             # \r\n may be split across two chunks
             text = pending + decoder.decode(chunk, final=not chunk)
             pending = "\r" if chunk and text.endswith("\r") else ""
@@ -117,7 +123,7 @@ def _as_utf8(source: Path, name: str, encoding: str, scratch: Path) -> Text:
             copy.write(text)
             if not chunk:
                 break
-    damage.check(name, encoding)
+    damage.check(name, encoding, source)
     return Text(scratch, damage.lines)
 
 
@@ -138,21 +144,21 @@ class _Damage:
         self.total += text.count("\n")
         self.open = not text.endswith("\n") if text else self.open  # last line without a line end
 
-    def check(self, name: str, encoding: str) -> None:
+    def check(self, name: str, encoding: str, source: Source) -> None:
         if self.first and self.lines > _MAX_BAD_SHARE * max(1, self.total):
             line, byte = self.first
             total = self.total + self.open
             raise DataError(
                 f"{name}, line {line}: byte 0x{byte:02x} is not {encoding}; "
                 f"{self.lines} of {total} lines have such bytes.",
-                "Set the file's encoding, for example `ingest.sources.N.encoding: cp1252` "
-                "(N is the source's number, from 0), or save the file as UTF-8.",
+                "Save the file as UTF-8, or say its encoding, such as cp1252. "
+                f"{source.setting('encoding', 'cp1252')}",
             )
 
 
-def _encoding(source: Path, name: str, declared: str) -> tuple[str, int]:
-    """(encoding, length of the byte order mark); `declared` applies if there is no mark."""
-    with _open(source) as file:
+def _encoding(path: Path, name: str, source: Source) -> tuple[str, int]:
+    """(encoding, length of the byte order mark); the source's applies if there is no mark."""
+    with _open(path) as file:
         head = file.read(4096)
     for magic, file_format, remedy in _FORMATS:
         if head.startswith(magic):
@@ -160,31 +166,28 @@ def _encoding(source: Path, name: str, declared: str) -> tuple[str, int]:
     for mark, encoding in _BOMS:
         if head.startswith(mark):
             return encoding, len(mark)
-    try:
-        encoding = codecs.lookup(declared).name
-        "".encode(encoding)
-    except LookupError:
-        raise ParamsError(
-            f"ingest.sources: there is no encoding '{declared}'.",
-            "For example: utf-8, cp1252, latin-1, utf-16-le, gb18030.",
-        ) from None
+    encoding = codecs.lookup(source.encoding).name
+    if encoding in ("utf-16", "utf-32"):
+        raise DataError(
+            f"{name}: {encoding} without a byte order mark: which byte comes first is unknown.",
+            source.setting("encoding", f"{encoding}-le"),
+        )
     if head.count(0) > len(head) // 5 and not encoding.startswith(("utf-16", "utf-32")):
         raise DataError(
             f"{name}: {head.count(0)} of the first {len(head)} bytes are NUL: "
             "UTF-16 without a byte order mark, or not a text file.",
-            "If it is text, set its encoding: `ingest.sources.N.encoding: utf-16-le` "
-            "(N is the source's number, from 0).",
+            f"If it is text: {source.setting('encoding', 'utf-16-le')}",
         )
     return encoding, 0
 
 
-def _is_plain(source: Path, encoding: str) -> bool:
+def _is_plain(path: Path, encoding: str) -> bool:
     """Whether the file is valid UTF-8 whose line ends are not \\r alone."""
     if encoding != "utf-8":
         return False
     decoder = codecs.getincrementaldecoder("utf-8")()
     first = True
-    with source.open("rb") as file:
+    with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             if first and b"\r" in chunk and b"\n" not in chunk:
                 return False
@@ -200,5 +203,9 @@ def _is_plain(source: Path, encoding: str) -> bool:
     return True
 
 
+def _is_gzip(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
 def _open(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.name.endswith(".gz") else path.open("rb")
+    return cast(IO[bytes], gzip.open(path, "rb")) if _is_gzip(path) else path.open("rb")

@@ -23,7 +23,7 @@ from tasks.params.labels import label_variants
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tasks.params.reading import ReadingParams
+    from tasks.params.ingestion import ReadingParams
     from tasks.params.schema import ValidateParams
 
 # the source columns that each of a problem's columns is read from
