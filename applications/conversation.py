@@ -15,17 +15,16 @@ if TYPE_CHECKING:
 RESET, EXITS = "/reset", ("/exit", "/quit")
 
 
-def converse(speaker: ChatModel, title: str, system: str, *, as_json: bool = False) -> None:
+def converse(speaker: ChatModel, system: str, *, as_json: bool = False) -> None:
     """Chat until the input ends.
 
-    title    name of the model, to greet with
     system   system prompt; "": none
     as_json  print each answer as a line of JSON
     The dialogue is kept as far as it fits the model's context; the oldest turns are dropped first.
     """
     start: list[Turn] = [{"role": SYSTEM, "content": system}] if system else []
     dialogue = list(start)
-    print(f"Talking to {title}. {RESET} starts over, {EXITS[0]} ends.", file=sys.stderr)
+    print(f"{RESET} starts over, {EXITS[0]} ends.", file=sys.stderr)
     for line in _lines():
         if line in EXITS:
             return

@@ -43,11 +43,13 @@ class Loaded:
 
     version  the version's number, or the hash of an unregistered bundle
     name     for people: 'version 3 (champion)'
+    note     what to know if the champion was made outside the gates; else ''
     """
 
     predictor: Predictor
     version: str
     name: str
+    note: str = ""
 
 
 def load_predictor(
@@ -60,18 +62,20 @@ def load_predictor(
     from tasks.inference.bundle import MODEL, open_bundle
     from tasks.inference.predictor import Predictor
 
-    if bundle is None:
-        from tasks.lifecycle.model_registry import ModelRegistry
-
-        assert workspace is not None
-        registered = ModelRegistry(workspace).find_version(alias, version)
-        info = registered.open(problem_names())
-        number, name = str(registered.number), registered.title
-    else:
+    if bundle is not None:
         info = open_bundle(bundle, problem_names())
         number = f"bundle {info.files[MODEL].sha256[:12]}"
-        name = f"the bundle {bundle}"
-    return Loaded(Predictor(info, load_problem(info.problem)), number, name)
+        return Loaded(Predictor(info, load_problem(info.problem)), number, f"the bundle {bundle}")
+    from tasks.lifecycle.model_registry import ModelRegistry
+    from tasks.lifecycle.registry import CHAMPION
+
+    assert workspace is not None
+    registry = ModelRegistry(workspace)
+    registered = registry.find_version(alias, version)
+    info = registered.open(problem_names())
+    note = registry.outside_the_gates() if alias in (None, CHAMPION) and version is None else ""
+    predictor = Predictor(info, load_problem(info.problem))
+    return Loaded(predictor, str(registered.number), registered.title, note)
 
 
 def make_log(workspace: Workspace, predictor: Predictor, version: str) -> Log:

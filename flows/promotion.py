@@ -140,14 +140,18 @@ def carry_out(registry: ModelRegistry, target: Contestant, decision: Decision) -
     No workspace lock: the ledger guards its own moves across machines, and a training in this
     workspace, which may take hours, must not delay one.
     """
+    from tasks.lifecycle.descriptions import add_verdict
     from tasks.lifecycle.registry import mlflow_errors
 
-    if decision.outcome == "refused":
-        with mlflow_errors(registry.uri):
-            return registry.ledger.record(decision)
-    try_bundle(target)
+    assert target.version is not None
+    if decision.outcome != "refused":
+        try_bundle(target)
     with mlflow_errors(registry.uri):
-        return registry.ledger.move(decision)
+        ledger = registry.ledger
+        write = ledger.record if decision.outcome == "refused" else ledger.move
+        carried_out = write(decision)
+        add_verdict(registry.client, target.version, carried_out)
+    return carried_out
 
 
 def try_bundle(target: Contestant) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.files import read_json
+from tasks.lifecycle.descriptions import NOTE, described, origin_tags
 from tasks.lifecycle.registry import (
     CHALLENGER,
     CONTENT_KEY,
@@ -44,6 +45,8 @@ REQUIREMENTS = (
     "scipy",
     "tokenizers",
 )
+# sections of params.yaml about what is done with a model, not about the model
+NOT_OF_THE_MODEL = ("promotion", "retrain", "notify")
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def register_model(
         if client.get_run(run_id).info.status != "FINISHED":
             client.set_terminated(run_id, "FINISHED", version.creation_timestamp)
         client.set_tag(run_id, "ratchet.version", str(version.version))
+        client.update_run(run_id, name=f"{params.model_name} v{version.version}")
         if CHALLENGER not in version.aliases:
             client.set_registered_model_alias(params.model_name, CHALLENGER, version.version)
     return Registered(
@@ -110,11 +114,13 @@ def _log_run(
     from mlflow.entities import Metric, Param, RunTag
 
     logged = client.get_run(run_id).data
-    flat = {key: text for key, text in _flatten(values).items() if key not in logged.params}
+    of_the_model = {key: value for key, value in values.items() if key not in NOT_OF_THE_MODEL}
+    flat = {key: text for key, text in _flatten(of_the_model).items() if key not in logged.params}
+    origin = origin_tags(tags.get("ratchet.trigger", ""), tags.get("ratchet.git_commit", ""))
     client.log_batch(
         run_id,
         params=[Param(key, text[:6000]) for key, text in flat.items()][:1000],
-        tags=[RunTag(*tag) for tag in tags.items()],
+        tags=[RunTag(*tag) for tag in (*tags.items(), *origin.items(), (NOTE, _description(root)))],
     )
     metrics = [Metric(name, value, 0, 0) for name, value in _headline(root).items()]
     if "loss" not in logged.metrics:  # restored from the cache, so the curves were not logged live
@@ -128,15 +134,22 @@ def _log_run(
         client.set_terminated(run_id, "RUNNING")
 
 
+def _description(root: Path) -> str:
+    verification = VerificationReport.read(root / "reports" / "verification.json")
+    return described(verification, EvaluationReport.read(root / "reports" / "evaluation.json"))
+
+
 def _headline(root: Path) -> dict[str, float]:
+    """The run's metrics: quality as test_, its intervals as ci_, size and speed as perf_."""
+    verification = VerificationReport.read(root / "reports" / "verification.json")
+    quality = verification.test_metrics
     numbers = {
-        f"test_{name}": value
+        f"{'test' if name in quality else 'perf'}_{name}": value
         for name, value in read_json(root / "reports" / "metrics.json").items()
         if isinstance(value, int | float)
     }
-    verification = VerificationReport.read(root / "reports" / "verification.json")
-    for name, interval in verification.test_metrics.items():
-        numbers |= {f"test_{name}_low": interval["low"], f"test_{name}_high": interval["high"]}
+    for name, interval in quality.items():
+        numbers |= {f"ci_{name}_low": interval["low"], f"ci_{name}_high": interval["high"]}
     evaluation = EvaluationReport.read(root / "reports" / "evaluation.json")
     if baseline := evaluation.baseline:
         numbers |= {
@@ -199,6 +212,7 @@ def _create_version(
         source=f"models:/{model_id}",
         run_id=run_id,
         tags=dict(tags),
+        description=_description(root),
         model_id=model_id,
     )
 

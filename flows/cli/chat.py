@@ -14,6 +14,7 @@ from flows.cli.console import (
     VersionNumber,
     app,
     open_workspace,
+    say_which,
 )
 from tasks.core.errors import ParamsError
 
@@ -59,4 +60,5 @@ def chat(
         )
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)
     speaker = ChatModel(predictor.tokenizer, predictor.model, sampling)
-    converse(speaker, loaded.name, system, as_json=as_json)
+    say_which("Talking", loaded)
+    converse(speaker, system, as_json=as_json)

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from flows.cli.completion import alias_names, version_numbers
 from tasks.core.addresses import redact
 from tasks.core.errors import ParamsError, PipelineError, as_storage_error
 from tasks.core.logs import show_logs
 from tasks.core.version import own_version
 
 if TYPE_CHECKING:
+    from applications.prediction import Loaded
     from tasks.params.workspace import Workspace
 
 INTERRUPTED = 128 + signal.SIGINT  # exit code by shell convention
@@ -34,11 +36,25 @@ def _show_all_logs(context: object, option: object, wanted: bool) -> None:
         show_logs(verbose=True)
 
 
+# panels of `ratchet --help`, in the order of a model's life
+PANELS = {
+    "Start": ("init", "demo", "adapt"),
+    "Train and use": ("train", "status", "predict", "rank", "chat", "ui"),
+    "Into production": ("compare", "promote", "approve", "rollback", "history"),
+    "Again": ("retrain", "schedule"),
+}
+
+
 class _Commands(TyperGroup):
-    """The commands; each takes -v too, because people write it after the command as well."""
+    """The commands, grouped; each takes -v too, because people write it after the command."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
+        for panel, names in PANELS.items():
+            for name in names:
+                command = self.commands.pop(name)
+                command.rich_help_panel = panel  # type: ignore[attr-defined]
+                self.commands[name] = command
         for command in self.commands.values():
             option = copy(next(option for option in self.params if option.name == "verbose"))
             option.expose_value, option.callback = False, _show_all_logs
@@ -50,7 +66,7 @@ app = typer.Typer(
     cls=_Commands,
     help="Fine-tune a language model on your own text, ship it as quantized ONNX, "
     "and promote only better models.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -68,7 +84,10 @@ Directory = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 
 Alias = Annotated[
-    str | None, typer.Option(help="Use the version with this alias.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Use the version with this alias.", show_default=False, autocompletion=alias_names
+    ),
 ]
 VersionNumber = Annotated[
     int | None,
@@ -76,6 +95,7 @@ VersionNumber = Annotated[
         "--version",
         help="Use this version (default: the champion; the newest, if none was promoted).",
         show_default=False,
+        autocompletion=version_numbers,
     ),
 ]
 Bundle = Annotated[
@@ -125,6 +145,8 @@ def _options(
 ) -> None:
     context.obj = directory
     show_logs(verbose=verbose)
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def open_workspace(context: typer.Context, directory: Path | None) -> Workspace:
@@ -135,6 +157,13 @@ def open_workspace(context: typer.Context, directory: Path | None) -> Workspace:
     workspace = Workspace.find(directory or context.obj)
     prepare(workspace)
     return workspace
+
+
+def say_which(doing: str, loaded: Loaded) -> None:
+    """Say which model is used, on standard error."""
+    print(f"{doing} with {loaded.name}.", file=sys.stderr)
+    if loaded.note:
+        print(loaded.note, file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.completion import params_keys, problem_types
 from flows.cli.console import (
     Alias,
     AsJson,
@@ -24,6 +25,7 @@ from flows.cli.console import (
     given,
     open_workspace,
     print_json,
+    say_which,
 )
 from tasks.core.errors import ParamsError
 from tasks.inference.prediction_names import PREFIX
@@ -39,7 +41,11 @@ def train(
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "-S", "--set", metavar="KEY=VALUE", help="Override a value of params.yaml for this run."
+            "-S",
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a value of params.yaml for this run.",
+            autocompletion=params_keys,
         ),
     ] = None,
     save: Annotated[
@@ -81,7 +87,11 @@ def init(
     directory: Annotated[Path, typer.Argument(help="Directory to make a workspace in.")],
     problem: Annotated[
         str | None,
-        typer.Option(help="Problem type (default: guessed from the data).", show_default=False),
+        typer.Option(
+            help="Problem type (default: guessed from the data).",
+            show_default=False,
+            autocompletion=problem_types,
+        ),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -293,7 +303,7 @@ def predict(
         require_input()
     workspace = None if bundle and not keep_log else open_workspace(context, directory)
     loaded = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
-    print(f"Predicting with {loaded.name}.", file=sys.stderr)
+    say_which("Predicting", loaded)
     predictor = loaded.predictor
     log = None
     if workspace is not None and keep_log:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.completion import versions_and_aliases
 from flows.cli.console import AsJson, Directory, app, open_workspace, print_json
 from tasks.core.errors import ParamsError
 
@@ -34,12 +35,19 @@ Reason = Annotated[
 def compare(
     context: typer.Context,
     first: Annotated[
-        str, typer.Argument(metavar="A", help="Version number, alias or bundle directory.")
+        str,
+        typer.Argument(
+            metavar="A",
+            help="Version number, alias or bundle directory.",
+            autocompletion=versions_and_aliases,
+        ),
     ] = "challenger",
     second: Annotated[
         str,
         typer.Argument(
-            metavar="B", help="Version number, alias or bundle directory to compare A with."
+            metavar="B",
+            help="Version number, alias or bundle directory to compare A with.",
+            autocompletion=versions_and_aliases,
         ),
     ] = "champion",
     html: Annotated[
@@ -74,7 +82,12 @@ def compare(
 def promote(
     context: typer.Context,
     version: Annotated[
-        str, typer.Argument(metavar="VERSION", help="Version number or alias.")
+        str,
+        typer.Argument(
+            metavar="VERSION",
+            help="Version number or alias.",
+            autocompletion=versions_and_aliases,
+        ),
     ] = "challenger",
     force: Annotated[
         bool,

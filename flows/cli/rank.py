@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from flows.cli.console import (
     app,
     open_workspace,
     print_json,
+    say_which,
 )
 from tasks.core.errors import ParamsError
 
@@ -65,7 +65,7 @@ def rank(
         )
     workspace = None if bundle else open_workspace(context, directory)
     loaded = load_predictor(workspace, bundle=bundle, alias=alias, version=version)
-    print(f"Ranking with {loaded.name}.", file=sys.stderr)
+    say_which("Ranking", loaded)
     predictor = loaded.predictor
     texts = candidates if input_file is None else read_candidates(predictor, input_file)
     ranked = rank_candidates(predictor, query, texts or [], label)[:top]

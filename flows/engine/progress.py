@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from tasks.core.progress import LINES, Report, silent
+from tasks.pipeline import STAGES
 
 Listener = Callable[[str], Report]  # a stage's name -> receiver of its reports
 
 # a context variable, because Prefect calls the flow and its parameters must be plain values
 listener: ContextVar[Listener] = ContextVar("listener", default=lambda stage: silent)
 
-PLAIN_SECONDS = 15.0  # between lines where there is no bar
+FIRST_LINE, LINE_EVERY = 15.0, 60.0  # seconds, where there is no bar
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def terminal_progress() -> Iterator[None]:
     )
 
     columns = (
-        TextColumn("{task.description:<10}"),
+        TextColumn("{task.description:<22}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
@@ -49,7 +50,8 @@ def terminal_progress() -> Iterator[None]:
         def listen(stage: str) -> Report:
             plain = plain_lines(stage, print_line)
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=1.0, note="")
+                shown = f"{stage:<9} {_place(stage)}".rstrip()
+                tasks[stage] = bars.add_task(shown, total=1.0, note="")
 
             def report(step: int, metrics: Mapping[str, float]) -> None:
                 if console.is_terminal:
@@ -103,13 +105,28 @@ def _note(metrics: Mapping[str, float]) -> str:
 
 
 def plain_lines(stage: str, say: Callable[[str], object]) -> Report:
-    """Report progress as a line every PLAIN_SECONDS."""
-    last_line = time.monotonic()
+    """Report progress as a line after FIRST_LINE, then one every LINE_EVERY."""
+    started = time.monotonic()
+    due = started + FIRST_LINE
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
-        nonlocal last_line
-        if time.monotonic() - last_line >= PLAIN_SECONDS:
-            last_line = time.monotonic()
-            say(f"{stage:<10} {metrics.get('progress', 0.0):4.0%}  {_note(metrics)}".rstrip())
+        nonlocal due
+        now, share = time.monotonic(), metrics.get("progress", 0.0)
+        if now < due:
+            return
+        due = now + LINE_EVERY
+        left = f"{_seconds((now - started) * (1 - share) / share)} left" if 0 < share < 1 else ""
+        parts = (f"{stage:<10}", _place(stage), f"{share:4.0%}", left, _note(metrics))
+        say("  ".join(part for part in parts if part))
 
     return report
+
+
+def _place(stage: str) -> str:
+    """'stage 4 of 9'; '' for work that is no stage."""
+    names = [known.name for known in STAGES]
+    return f"stage {names.index(stage) + 1} of {len(names)}" if stage in names else ""
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -83,7 +83,8 @@ class StageCache:
         # (version of the file, its stages)
         self._lock: tuple[tuple[int, int, int] | None, Mapping[str, Any]] | None = None
         with dvc_errors(workspace.root):
-            self._repo = Repo(str(workspace.root))
+            # workspaces made by earlier releases tell DVC to stage files in git
+            self._repo = Repo(str(workspace.root), config={"core": {"autostage": False}})
         if not reading:
             self._migrate_lock()
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from flows.engine.background import in_background
@@ -16,7 +17,7 @@ from flows.engine.progress import listener, stage_line
 from flows.engine.stage_cache import Lineage, StageCache
 from flows.engine.stage_runner import StageOutcome, StageRunner
 from flows.engine.starting_point import settle_start
-from tasks.core.files import read_json, sha256_file, sha256_json
+from tasks.core.files import read_json, read_kept, sha256_file, sha256_json, write_json
 from tasks.core.git import git_state
 from tasks.core.progress import Report
 from tasks.core.version import own_version
@@ -61,6 +62,11 @@ class TrainResult:
 ALL = tuple(stage.name for stage in STAGES)
 # SQLite's and PostgreSQL's messages, passed on by MLflow: busy, or another machine wrote the row
 BUSY = ("database is locked", "UNIQUE constraint failed", "UniqueViolation", "DeadlockDetected")
+
+
+def last_training(workspace: Workspace) -> Path:
+    """File that says which version the last training made or found, and with which `-S`."""
+    return workspace.store / "last_training.json"
 
 
 def is_transient(error: Exception) -> bool:
@@ -165,6 +171,9 @@ class TrainingRun:
         version = self._registered_version(lineage)
         if version is None:
             return None
+        made = {"version": version["version"], "overrides": self.overrides}
+        if read_kept(last_training(self.workspace)) != made:
+            write_json(last_training(self.workspace), made)
         for stage in STAGES:
             self._note(StageOutcome(stage.name, "cached", 0.0))
         return self.result(
@@ -191,6 +200,8 @@ class TrainingRun:
             self.workspace.root, store, self._uri, params, values, lineage.content_key, tags
         )
         self._registered_version(lineage)  # caches it for the next run
+        made = {"version": registered.version, "overrides": self.overrides}
+        write_json(last_training(self.workspace), made)
         return registered
 
     def result(self, registered: Registered) -> TrainResult:
@@ -215,7 +226,7 @@ class TrainingRun:
             metrics=metrics,
             plain=evaluation.baseline.model_dump() if evaluation.baseline else None,
             rows=Account.read(self.workspace.root / "data" / "splits").plain(),
-            notes=[*evaluation.notes, *verified.notes],
+            notes=[*evaluation.notes, *verified.notes, *self._outside_the_gates(cached)],
             stages=outcomes,
             ships={
                 "recipe": verified.shipped,
@@ -223,6 +234,13 @@ class TrainingRun:
                 "candidates": [entry.model_dump() for entry in verified.candidates],
             },
         )
+
+    def _outside_the_gates(self, cached: bool) -> list[str]:
+        from tasks.lifecycle.model_registry import ModelRegistry
+
+        # a run that has nothing to do does not ask the registry
+        note = "" if cached else ModelRegistry(self.workspace).outside_the_gates()
+        return [note] if note else []
 
     def _note(self, outcome: StageOutcome) -> StageOutcome:
         self.outcomes[outcome.name] = outcome

@@ -44,6 +44,8 @@ def compare(
     registry = ModelRegistry(workspace)
     pair = [_find(registry, name) for name in (first, second)]
     comparison = compare_pair(workspace, registry, *pair)
+    if outside := registry.outside_the_gates():
+        comparison["notes"] = [*comparison["notes"], outside]
     log_comparison(registry, comparison, pair)
     return comparison
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from flows.engine.progress import listener
 from flows.engine.stage_runner import StageRunner
+from flows.engine.training_run import last_training
+from tasks.core.files import read_kept
 from tasks.data.quality.row_account import FILE_NAME, STAGE_ROWS, Account
 from tasks.params.workspace import Workspace
 from tasks.pipeline import staging_dir
@@ -29,6 +31,7 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
     model = {"name": params.model_name, "versions": _versions(registry)}
     decisions = registry.decisions() if model["versions"] else []
     by_ledger = next(iter(champion_history(decisions).champions[-1:]), None) if decisions else None
+    outside = registry.outside_the_gates() if model["versions"] else ""
     tests = _test_rows(workspace, decisions) if model["versions"] else None
     clean = {stage["name"] for stage in stages if stage["state"] == "clean"}
     return {
@@ -39,6 +42,8 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
         "model": model,
         "test_rows": tests,
         "ledger_champion": by_ledger,
+        "outside_the_gates": outside,
+        "last_training": read_kept(last_training(workspace), "version", "overrides"),
     }
 
 

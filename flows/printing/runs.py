@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,7 @@ def print_status(status: dict[str, Any]) -> None:
     console.print(f"{status['workspace']}  ({status['problem']})")
     states = [(stage["name"], stage["state"]) for stage in status["stages"]]
     console.print("  ".join(f"{name} [{_colour(state)}]{state}[/]" for name, state in states))
+    _print_last_training(status)
     if status["rows"]:
         _print_rows(status["rows"], status["rows"]["files"])
     model = status["model"]
@@ -115,18 +117,8 @@ def print_status(status: dict[str, Any]) -> None:
             (version["content_key"] or "")[:12],
         )
     console.print(table)
-    champion = next(
-        (version["version"] for version in model["versions"] if "champion" in version["aliases"]),
-        None,
-    )
-    ledger_champion = status["ledger_champion"]
-    if champion != ledger_champion:
-        pointed_at = f"points at version {champion}" if champion else "is not set"
-        recorded = f"version {ledger_champion}" if ledger_champion else "no champion"
-        console.print(
-            f"The alias `champion` {pointed_at}, the ledger records {recorded}: "
-            "somebody moved the alias by hand."
-        )
+    if status["outside_the_gates"]:
+        console.print(status["outside_the_gates"])
     if tests := status["test_rows"]:
         judgements = f"The {tests['rows']} test rows have been used for {tests['looks']} judgements"
         due = " Fresh test rows are due: add rows to the sources (promotion.max_looks)."
@@ -134,6 +126,20 @@ def print_status(status: dict[str, Any]) -> None:
             f"{judgements}; the next is at level {tests['next_level']:.4f}."
             f"{due if tests['fresh_rows_due'] else ''}"
         )
+
+
+def _print_last_training(status: dict[str, Any]) -> None:
+    """Say what the stages are about if the last training had options that params.yaml has not."""
+    last = status["last_training"]
+    if not last or not last["overrides"] or {s["state"] for s in status["stages"]} == {"clean"}:
+        return
+    options = " ".join(f"-S {shlex.quote(str(override))}" for override in last["overrides"])
+    console.print(
+        f"The last training, version {last['version']}, was `ratchet train {options}`; the stages "
+        "above are compared with params.yaml. `ratchet train` goes back to it; "
+        f"`ratchet train {options} --save` keeps the values.",
+        markup=False,
+    )
 
 
 def print_workspace(made: InitResult) -> None:

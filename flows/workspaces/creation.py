@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from flows.workspaces.advice import Facts, advice
 from flows.workspaces.defaults import TrainingSize, finetune_values
 from flows.workspaces.guessing import (
+    SAMPLE_ROWS,
     Guess,
     guess,
     listed,
@@ -26,7 +28,6 @@ from tasks.data.quality.row_account import Account
 from tasks.data.sources.fetching import local_files
 from tasks.data.tables.loaded import SPLIT, SPLITS
 from tasks.params.ingestion import Source
-from tasks.params.labels import label_variants
 from tasks.params.schema import Params, parse, source_of_options
 from tasks.params.workspace import Workspace, cache_dir
 from tasks.pipeline import write_dvc_yaml
@@ -87,32 +88,13 @@ class DataFacts:
 
     to_train_on  number of rows outside validation and test
     labels       number of rows of each label
+    texts        some of the texts
     """
 
     account: Account
     to_train_on: int
     labels: Mapping[str, int]
-
-    def notes(self, params: Params) -> list[str]:
-        """Warnings that the user should see before training."""
-        notes = []
-        if variants := label_variants(list(self.labels)):
-            shown = "; ".join(", ".join(f"'{label}'" for label in group) for group in variants[:5])
-            notes.append(
-                f"labels that differ only by case, spaces or invisible characters: {shown}. "
-                "If they mean the same, set "
-                "`ingest.merge_labels: true` in params.yaml (or run init with --merge-labels)."
-            )
-        least = params.validation.min_rows_per_class
-        if rare := [label for label, count in self.labels.items() if count < least]:
-            shown = listed([f"'{label}' ({self.labels[label]})" for label in sorted(rare)], 5)
-            notes.append(
-                f"labels with fewer than {least} rows, which stop training: "
-                f"{shown}. "
-                "If they are real labels, add rows or lower `validate.min_rows_per_class`; "
-                "otherwise remove them from the data."
-            )
-        return notes
+    texts: Sequence[str]
 
 
 def guess_problem(request: Request) -> Guess:
@@ -158,12 +140,13 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
     labels = sorted(facts.labels)
     usual_base = values["base_model"] == dict(problem.defaults.base_model)
     size = TrainingSize(facts.to_train_on, len(labels), usual_base)
+    finetune = finetune_values(size, problem.defaults.finetune)
     settings = {
         "labels": labels,
         "ingest": params.ingest.model_dump(mode="json") | {"sources": sources},
         "metric": problem.scoring.metric,
         "recipes": problem.defaults.recipes,
-        "finetune": finetune_values(size, problem.defaults.finetune),
+        "finetune": finetune,
         "size": size,
         "max_length": problem.defaults.max_length,
         "out_of_scope": request.out_of_scope,
@@ -178,6 +161,7 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
     _ignore(root)
     _init_dvc(root)
     write_dvc_yaml(workspace)
+    known = Facts(facts.account.used, size, facts.labels, facts.texts)
     splits: dict[str, list[str]] = {}
     if "split" in sources[0]:
         splits = {name: [s["url"] for s in sources if s["split"] == name] for name in SPLITS}
@@ -191,7 +175,11 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
         labels,
         facts.account.plain(),
         splits,
-        [*facts.notes(params), *guessed.notes, *_unused_files(request.data, splits, root)],
+        [
+            *advice(workspace.params(), known, finetune),
+            *guessed.notes,
+            *_unused_files(request.data, splits, root),
+        ],
     )
 
 
@@ -279,7 +267,8 @@ def _inspect(params: Params, sources: tuple[Source, ...], root: Path) -> DataFac
     from tasks.data.tables.label_lists import flat
     from tasks.ingestion import read_sources
 
-    column = load_problem(params.problem).rows.label_column
+    row_format = load_problem(params.problem).rows
+    column, text = row_format.label_column, next(iter(row_format.text_columns), None)
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "raw"
         account = read_sources(
@@ -293,6 +282,7 @@ def _inspect(params: Params, sources: tuple[Source, ...], root: Path) -> DataFac
         present = pq.read_schema(raw / "rows.parquet").names
         wanted = [name for name in (column, SPLIT) if name in present]
         table = pq.read_table(raw / "rows.parquet", columns=wanted)
+        texts = _sample_texts(raw / "rows.parquet", text if text in present else None)
     counts = [] if column is None else pc.value_counts(flat(table[column])).to_pylist()
     labels = {
         str(entry["values"]): entry["counts"]
@@ -303,7 +293,18 @@ def _inspect(params: Params, sources: tuple[Source, ...], root: Path) -> DataFac
         to_train_on = pc.sum(pc.equal(table[SPLIT], SPLITS[0])).as_py()
     else:
         to_train_on = round(table.num_rows * (1 - params.split.validation - params.split.test))
-    return DataFacts(account, to_train_on, labels)
+    return DataFacts(account, to_train_on, labels, texts)
+
+
+def _sample_texts(rows: Path, column: str | None) -> list[str]:
+    """Texts spread over the rows."""
+    import pyarrow.parquet as pq
+
+    if column is None:
+        return []
+    table = pq.read_table(rows, columns=[column])
+    step = max(1, table.num_rows // SAMPLE_ROWS)
+    return [str(text) for text in table[column].to_pylist()[::step] if text]
 
 
 def _render(values: Mapping[str, Any]) -> str:
@@ -329,7 +330,7 @@ def _init_dvc(root: Path) -> None:
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
-    from tasks.core.git import top_level
+    from tasks.core.git import top_level, unstage
 
     logging.getLogger("dvc").setLevel(logging.ERROR)  # keep standard output clean
 
@@ -346,9 +347,10 @@ def _init_dvc(root: Path) -> None:
             config["core"] |= {
                 "analytics": False,
                 "check_update": False,
-                "autostage": git_root is not None,
+                "autostage": False,  # what is staged in git is the user's affair
                 "remote": "local",
             }
             # DVC resolves a relative path from the working directory and stores it relative to its
             # config
             config["remote"]["local"] = {"url": os.path.relpath(root / ".ratchet" / "dvc-remote")}
+        unstage(root, ".dvc/config", ".dvc/.gitignore", ".dvcignore")

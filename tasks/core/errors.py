@@ -155,6 +155,9 @@ def _storage_error(message: str, number: int) -> StorageError:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """' Did you mean 'X'?' for the closest known word, or ''."""
-    closest = difflib.get_close_matches(word, list(known), n=1)
+    """' Did you mean 'X'?' for the closest known word, or ''; lr is learning_rate."""
+    candidates = list(known)
+    short = [name for name in candidates if word == "".join(part[:1] for part in name.split("_"))]
+    longer = [name for name in candidates if word.endswith(name) or name in word.split("_")]
+    closest = short or difflib.get_close_matches(word, candidates, n=1) or longer
     return f" Did you mean '{closest[0]}'?" if closest else ""

@@ -45,6 +45,12 @@ def top_level(directory: Path) -> Path | None:
     return Path(root) if root else None
 
 
+def unstage(directory: Path, *paths: str) -> None:
+    """Take what is not committed out of git's index; the files stay."""
+    if _git(directory, "reset", "--quiet", "--", *paths) is None:  # there is no commit yet
+        _git(directory, "rm", "--cached", "--quiet", "--ignore-unmatch", "--", *paths)
+
+
 def make_repository(directory: Path) -> None:
     """Create the directory as a git repository; without git installed, as a plain directory."""
     directory.mkdir(parents=True, exist_ok=True)

@@ -117,6 +117,23 @@ class ModelRegistry:
         with mlflow_errors(self.uri):
             return self.ledger.champion()
 
+    def outside_the_gates(self) -> str:
+        """What to know if the alias `champion` is not where the ledger left it; else ''.
+
+        Somebody moved it by hand, or on MLflow's pages.
+        """
+        recorded = next(iter(champion_history(self.decisions()).champions[-1:]), None)
+        champion = self.champion()
+        if champion == recorded:
+            return ""
+        pointed_at = f"points at version {champion}" if champion else "is not set"
+        by_ledger = f"version {recorded}" if recorded else "no champion"
+        remedy = "`ratchet rollback` moves it back" if recorded else "`ratchet promote` judges it"
+        return (
+            f"The alias `champion` {pointed_at}, the ledger records {by_ledger}: "
+            f"it was moved outside the gates. {remedy}."
+        )
+
     def versions(self) -> list[ModelVersion]:
         """Every version, newest first, with its aliases."""
         with mlflow_errors(self.uri):
@@ -216,15 +233,15 @@ class ModelRegistry:
         )
 
     def metrics(self, version: ModelVersion) -> dict[str, float]:
-        """Test metrics that the version was registered with; none if it has no run."""
+        """Test metrics, size and speed that the version was registered with; none without a run."""
         if not version.run_id:
             return {}
         with mlflow_errors(self.uri):
             logged = self.client.get_run(version.run_id).data.metrics
         return {
-            name.removeprefix("test_"): value
+            name.partition("_")[2]: value
             for name, value in logged.items()
-            if name.startswith("test_")
+            if name.startswith(("test_", "perf_"))
         }
 
     def rollback_target(self, to: int | None) -> int:

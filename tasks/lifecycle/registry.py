@@ -172,7 +172,8 @@ def claim_run(client: MlflowClient, experiment_id: str, content_key: str, name: 
     """
     existing = _runs(client, experiment_id, content_key)
     tags = {CONTENT_KEY: content_key}
-    run = existing[0] if existing else client.create_run(experiment_id, run_name=name, tags=tags)
+    shown = f"{name} (training)"  # until it has a version
+    run = existing[0] if existing else client.create_run(experiment_id, run_name=shown, tags=tags)
     for number in count(1):
         claim = f"ratchet {name} run {content_key[:32]} {number}"
         claimed = _claim_once(client, claim, "run", run.info.run_id)

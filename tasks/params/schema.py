@@ -264,8 +264,13 @@ def save_overrides(path: Path, overrides: Sequence[str]) -> None:
         yaml.dump(document, file)
 
 
-def parse(values: Mapping[str, Any], origin: str = "params.yaml") -> Params:
-    """Validate the parameters; a ParamsError lists every problem, not just the first."""
+def parse(
+    values: Mapping[str, Any], origin: str = "params.yaml", overrides: Sequence[str] = ()
+) -> Params:
+    """Validate the parameters; a ParamsError lists every problem, not just the first.
+
+    overrides  the 'a.b.c=VALUE' that `values` hold already: their problems are theirs
+    """
     if leaks := list(_credentials(values)):
         raise ParamsError(
             f"{origin}: credentials do not belong here: the file goes into git, and its values "
@@ -275,7 +280,9 @@ def parse(values: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        problems = [_explain(dict(item)) for item in error.errors()]
+        problems = [_blamed(_explain(dict(item)), overrides) for item in error.errors()]
+    if all(problem.startswith("-S ") for problem in problems):
+        raise ParamsError("\n".join(problems), "Correct the option.")
     count = "1 value is" if len(problems) == 1 else f"{len(problems)} values are"
     raise ParamsError(
         f"{origin}: {count} wrong:\n" + "\n".join(f"  {line}" for line in problems),
@@ -316,12 +323,32 @@ def _explain(error: dict[str, Any]) -> str:
     if where in REMOVED:
         return f"{where}: no longer a setting: {REMOVED[where]}."
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key.{did_you_mean(path[-1], _known_keys(path[:-1]))}"
+        hint = did_you_mean(path[-1], _known_keys(path[:-1])) or _elsewhere(path[-1])
+        return f"{where}: unknown key.{hint}"
     if error["type"] == "missing":
         return f"{where}: missing."
     message = str(error["msg"]).removeprefix("Value error, ")
     found = "" if isinstance(error["input"], (dict, list)) else f", found {error['input']!r}"
     return f"{where}: {message[0].lower()}{message[1:]}{found}."
+
+
+def _elsewhere(name: str) -> str:
+    """' Did you mean 'X'?' for a key of this name in any section, or ''."""
+    sections = (key for key in _known_keys([]) if key != name)
+    keys = [f"{section}.{name}" for section in sections if name in _known_keys([section])]
+    return f" Did you mean {' or '.join(map(repr, keys[:3]))}?" if keys else ""
+
+
+def _blamed(problem: str, overrides: Sequence[str]) -> str:
+    """The problem 'a.b: what is wrong', told of the last override of that key, if any."""
+    where, _, what = problem.partition(": ")
+    for override in reversed(overrides):
+        key = override.partition("=")[0].strip()
+        if where == key:
+            return f"-S {override}: {what}"
+        if where.startswith(f"{key}.") or key.startswith(f"{where}."):
+            return f"-S {override}: {problem}"
+    return problem
 
 
 def _known_keys(path: Sequence[str]) -> list[str]:

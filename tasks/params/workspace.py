@@ -63,7 +63,7 @@ class Workspace:
 
     def params(self, overrides: Sequence[str] = ()) -> Params:
         """params.yaml with the overrides applied, validated."""
-        return parse(self.values(overrides), str(self.params_file))
+        return parse(self.values(overrides), str(self.params_file), overrides)
 
 
 def cache_dir() -> Path:

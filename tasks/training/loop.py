@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tasks.core.arrays import Indices
 from tasks.core.errors import TrainingError
 from tasks.core.files import atomic_path
-from tasks.core.progress import Report
+from tasks.core.progress import LINES, Report
 from tasks.encoding.batching import training_batches
 from tasks.encoding.token_files import token_lengths
 from tasks.training.frozen_cache import FrozenPrefix
@@ -57,7 +57,13 @@ class Trainer:
 
     def run(self) -> TrainingState:
         """Train to the end, resuming from the last checkpoint; best weights go to `work`/BEST."""
-        self.progress = self.resume_point.load() or self.progress
+        if resumed := self.resume_point.load():
+            self.progress = resumed
+            LINES.info(
+                "finetune   resumes an interrupted training at step %d of %d",
+                resumed.step,
+                self.total_steps,
+            )
         self.first_step = self.progress.step + 1
         evaluate_every = max(1, self.steps_per_epoch // self.inputs.params.evaluations_per_epoch)
         save_every = max(1, self.steps_per_epoch // self.inputs.params.checkpoints_per_epoch)

@@ -52,7 +52,7 @@ def test_wrong_params_are_all_told(workspace: Path) -> None:
     wrong = ("-S", "finetune.epoch=3", "-S", "split.test=2", "-S", "seed=x")
     error = error_of(workspace, "train", *wrong)
     assert error["type"] == "ParamsError"
-    for part in ("finetune.epoch: unknown key", "Did you mean 'epochs'", "split.test", "seed"):
+    for part in ("-S finetune.epoch=3: unknown key", "Did you mean 'epochs'", "split.test", "seed"):
         assert part in error["message"]
 
 
@@ -60,6 +60,12 @@ def test_wrong_params_are_all_told(workspace: Path) -> None:
     ("arguments", "says"),
     [
         (("train", "--no-such-option"), "No such option"),
+        (
+            ("train", "-S", "finetune.lr=3"),
+            "-S finetune.lr=3: unknown key. Did you mean 'learning_",
+        ),
+        (("train", "-S", "finetun.epochs=3"), "-S finetun.epochs=3: finetun: unknown key. Did you"),
+        (("train", "-S", "finetune.max_length=9"), "or 'tokenize.max_length'?"),
         (("predict",), "nothing to predict"),
         (("promote", "--force", "--reason", "a" * 5_001), "5,001 characters"),
         (("predict", "text"), "no version is registered"),

@@ -365,7 +365,7 @@ def test_init_writes_what_it_found_and_notes_what_to_look_at(
             merge_labels=merge,
         )
         made = make_workspace(request, guess_problem(request))
-        assert (len(made.labels), len(made.notes)) == ((3, 0) if merge else (6, 2))
+        assert (len(made.labels), len(made.notes)) == ((3, 1) if merge else (6, 3))
         params = Workspace(tmp_path / str(merge)).params()
         assert (list(params.labels), params.ingest.merge_labels) == (made.labels, merge)
     assert "'Negative ', 'negative'" in make_notes(tmp_path, base_dir)

@@ -122,6 +122,14 @@ def test_a_refusal_leaves_the_alias_and_is_written_down(with_champion: Path) -> 
     done = ratchet(with_champion, "promote", code=2)
     assert "minimum value" in done.stdout
     assert "Version 1 is champion" in done.stdout
+    client = client_of(with_champion)
+    refused, champion = (client.get_model_version("tiny", number) for number in ("2", "1"))
+    assert "Verdict: **refused** on 20" in refused.description
+    assert "minimum value" in refused.description
+    assert "Verdict: **promoted** on 20" in champion.description
+    run = client.get_run(refused.run_id)
+    assert run.data.tags["mlflow.note.content"] == refused.description
+    assert run.info.run_name == "tiny v2"
     assert champion_of(with_champion) == 1
     last = ratchet_json(with_champion, "history")[-1]
     assert (last["outcome"], last["version"], last["previous"]) == ("refused", 2, 1)
@@ -256,7 +264,13 @@ def test_an_alias_that_was_moved_by_hand_is_told_and_put_back(with_champion: Pat
     error = error_of(with_champion, "promote")
     assert "according to the ledger it is version 1" in error["message"]
     shown = " ".join(ratchet(with_champion, "status").stdout.split())
-    assert "somebody moved the alias by hand" in shown
+    told = "the ledger records version 1: it was moved outside the gates"
+    assert told in shown
+    client_of(with_champion).set_registered_model_alias("tiny", "champion", "2")
+    done = ratchet(with_champion, "predict", "a good film")
+    assert f"points at version 2, {told}" in done.stderr
+    assert told not in ratchet(with_champion, "predict", "--version", "1", "a good film").stderr
+    assert any(told in note for note in ratchet_json(with_champion, "compare", "1", "2")["notes"])
     assert ratchet_json(with_champion, "rollback")["champion"] == 1
     assert champion_of(with_champion) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import subprocess
@@ -193,19 +194,32 @@ def test_the_run_holds_what_one_looks_for(register: Callable[..., Registered], c
     assert found.data.params["finetune.learning_rate"] == "0.005"
     assert {
         "test_macro_f1",
-        "test_macro_f1_low",
-        "test_macro_f1_high",
+        "ci_macro_f1_low",
+        "ci_macro_f1_high",
+        "perf_latency_ms_p50",
+        "perf_size_mb",
         "loss",
         "validation_macro_f1",
     } <= set(found.data.metrics)
     assert len(client.get_metric_history(registered.mlflow_run_id, "loss")) > 10
+    assert not [name for name in found.data.metrics if name.startswith("test_latency")]
     assert TAGS.items() <= found.data.tags.items()
+    assert found.info.run_name == f"tiny v{registered.version}"
+    assert found.data.tags["mlflow.user"] == getpass.getuser()
+    assert found.data.tags["mlflow.source.name"] == "ratchet train"
+    assert found.data.tags["mlflow.source.git.commit"] == "c0ffee"
+    assert {"finetune.epochs", "base_model.path"} <= set(found.data.params)
+    sections = {name.partition(".")[0] for name in found.data.params}
+    assert sections.isdisjoint({"promotion", "retrain", "notify"})
     (dataset,) = found.inputs.dataset_inputs
     assert dataset.dataset.digest == "0123.dir"
     top = {artifact.path for artifact in client.list_artifacts(registered.mlflow_run_id)}
     assert {"reports", "params.yaml", "dvc.lock"} <= top
     version = client.get_model_version("tiny", str(registered.version))
     assert version.tags.items() >= TAGS.items()
+    assert version.description == found.data.tags["mlflow.note.content"]
+    assert "**macro_f1 " in version.description
+    assert version.description.endswith("Verdict: not judged yet.")
 
 
 def test_the_model_has_a_signature_and_no_pickle(
@@ -304,11 +318,11 @@ def test_the_flow_notices_an_unreachable_registry_before_it_trains(
 
 def test_an_experiment_that_somebody_deleted_is_told_before_training(trained: Path) -> None:
     uri = Workspace(trained).default_tracking_uri
-    client, experiment = connect(uri, Workspace(trained).store, "reviews")
+    client, experiment = connect(uri, Workspace(trained).store, "tiny")
     client.delete_experiment(experiment)
-    assert ratchet_json(trained, "train")["state"] == "cached"
+    assert ratchet_json(trained, "status")["model"]["versions"]
     error = ratchet_json(trained, "train", "-S", "seed=7", code=2)["error"]
-    assert "the experiment 'reviews' was deleted" in error["message"]
+    assert "the experiment 'tiny' was deleted" in error["message"]
     _, _, command = error["remedy"].partition("Restore it: ")
     binaries = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     subprocess.run(command, shell=True, check=True, env={**os.environ, **binaries})  # noqa: S602

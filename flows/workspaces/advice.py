@@ -1,0 +1,98 @@
+"""What `ratchet init` says of its choices, and of why they may not fit the data."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flows.workspaces.defaults import TrainingSize
+from flows.workspaces.guessing import listed
+from tasks.params.labels import label_variants
+from tasks.params.schema import Params
+
+# labels that mean none of the others, without blanks and signs
+OUT_OF_SCOPE = ("oos", "outofscope", "outofdomain", "ood", "nointent", "noneoftheabove", "fallback")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the data.
+
+    rows    number of rows in all
+    size    rows to train on and classes
+    labels  number of rows of each label
+    texts   a sample of the texts
+    """
+
+    rows: int
+    size: TrainingSize
+    labels: Mapping[str, int]
+    texts: Sequence[str]
+
+
+def advice(params: Params, facts: Facts, finetune: Mapping[str, Any]) -> Iterator[str]:
+    """What was chosen, then what the user should see before training."""
+    yield _chosen(facts.size, finetune)
+    yield from _about_rows(params, facts)
+    yield from _about_labels(params, facts.labels)
+    if facts.size.usual_base and not mostly_latin(facts.texts):
+        yield (
+            "most letters of the texts are not Latin, but the default base model knows English: "
+            "choose one for your language with --base-model, or expect little of the model."
+        )
+
+
+def _chosen(size: TrainingSize, finetune: Mapping[str, Any]) -> str:
+    rates = f"learning rate {finetune['learning_rate']:g}"
+    if "head_learning_rate" in finetune:
+        rates += f", of the head {finetune['head_learning_rate']:g}"
+    classes = f" and {size.classes} labels" if size.classes else ""
+    return (
+        f"training is set to {finetune['epochs']} epochs of {finetune['batch_size']} rows a step, "
+        f"{rates}: chosen for {size.rows:,} training rows{classes}."
+    )
+
+
+def _about_rows(params: Params, facts: Facts) -> Iterator[str]:
+    least = params.validation.min_rows
+    if facts.rows < least:
+        yield (
+            f"only {facts.rows} rows: training stops below {least} (validate.min_rows), and a few "
+            "hundred are needed to judge a model."
+        )
+
+
+def _about_labels(params: Params, labels: Mapping[str, int]) -> Iterator[str]:
+    if variants := label_variants(list(labels)):
+        shown = "; ".join(", ".join(f"'{label}'" for label in group) for group in variants[:5])
+        yield (
+            f"labels that differ only by case, spaces or invisible characters: {shown}. "
+            "If they mean the same, set "
+            "`ingest.merge_labels: true` in params.yaml (or run init with --merge-labels)."
+        )
+    least = params.validation.min_rows_per_class
+    if rare := [label for label, count in labels.items() if count < least]:
+        shown = listed([f"'{label}' ({labels[label]})" for label in sorted(rare)], 5)
+        yield (
+            f"labels with fewer than {least} rows, which stop training: {shown}. "
+            "If they are real labels, add rows or lower `validate.min_rows_per_class`; "
+            "otherwise remove them from the data."
+        )
+    names = [
+        label for label in labels if "".join(filter(str.isalnum, label.lower())) in OUT_OF_SCOPE
+    ]
+    if names and params.out_of_scope is None:
+        yield (
+            f"label '{names[0]}' seems to mean none of the others. If it does, set "
+            f"`out_of_scope: {names[0]}` in params.yaml (or run init with --out-of-scope): "
+            "its threshold is then tuned."
+        )
+
+
+def mostly_latin(texts: Sequence[str]) -> bool:
+    """Whether at least half of the letters are Latin; True without letters."""
+    letters = [letter for text in texts for letter in text[:500] if letter.isalpha()]
+    latin = sum(unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
+    return 2 * latin >= len(letters)
