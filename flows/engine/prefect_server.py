@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 START_SERVER = """Start one and point to it:
   prefect server start
   prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api"""
+ANSWER_SECONDS = 8.0  # that a server may take to say hello
 _ROOM = 2 << 20  # bytes that a new server database takes
 _REMEDY = (
     "If the machine is busy, wait longer: PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300. "
@@ -48,7 +49,7 @@ def prefect_server() -> Iterator[SyncPrefectClient]:
     with get_client(sync_client=True) as client:
         address = public_address(str(client.api_url).rstrip("/"))
         try:
-            client.hello()
+            _require_answer()
             yield client
         except PrefectHTTPStatusError as error:
             raise ScheduleError(
@@ -65,6 +66,19 @@ def prefect_server() -> Iterator[SyncPrefectClient]:
             raise ScheduleError(
                 f"{address}: {' '.join(str(error).split())}", "Fix what it names."
             ) from error
+
+
+def _require_answer() -> None:
+    """Ask the server once; Prefect's own client waits a minute for an answer, six times."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    once, timeout = {PREFECT_CLIENT_MAX_RETRIES: 0}, {"timeout": ANSWER_SECONDS}
+    with (
+        temporary_settings(once),
+        get_client(sync_client=True, httpx_settings=timeout) as client,
+    ):
+        client.hello()
 
 
 def server_starter() -> Callable[[], None]:

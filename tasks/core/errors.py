@@ -10,7 +10,7 @@ PipelineError
 ├── BundleError       a servable directory is incomplete or altered
 ├── DamagedError      a stored file cannot be read: truncated, altered, or of another format
 ├── WorkspaceError    the directory is not a workspace, or another run holds it
-├── StorageError      no disk space or no permission
+├── StorageError      no disk space, no memory or no permission
 ├── GateError         a promotion was refused
 ├── ScheduleError     Prefect lacks what was asked for, or cannot be reached
 └── RegistryError     MLflow lacks what was asked for, or cannot be reached
@@ -92,7 +92,7 @@ class WorkspaceError(PipelineError):
 
 
 class StorageError(PipelineError):
-    """No disk space or no permission."""
+    """No disk space, no memory or no permission."""
 
 
 class GateError(PipelineError):
@@ -136,10 +136,28 @@ _MESSAGES = {os.strerror(number): number for number in _STORAGE_REMEDIES} | {
 }
 
 
+# libraries in C++ raise their own errors
+_NO_MEMORY = (
+    "bad_alloc",
+    "can't allocate memory",
+    "not enough memory",
+    "Failed to allocate memory",
+    os.strerror(errno.ENOMEM),
+)
+_MORE_MEMORY = (
+    "Free some memory, or use less: finetune.batch_size, tokenize.max_length; "
+    "then run the command again."
+)
+
+
 def as_storage_error(error: BaseException) -> StorageError | None:
-    """A StorageError if the system refused a write, even if a library wrapped it; else None."""
+    """A StorageError if disk or memory was refused, even if a library wrapped it; else None."""
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, MemoryError) or any(text in str(cause) for text in _NO_MEMORY):
+            reason = " ".join(str(cause).split())[:200].rstrip(".")
+            told = f"out of memory{f': {reason}' if reason else ''}."
+            return StorageError(told, f"{_MORE_MEMORY} Finished stages are kept.")
         if isinstance(cause, OSError) and cause.errno in _STORAGE_REMEDIES:
             where = f"{cause.filename}: " if cause.filename else ""
             return _storage_error(f"{where}{os.strerror(cause.errno)}", cause.errno)

@@ -134,3 +134,23 @@ def test_a_refusal_is_found_inside_a_librarys_own_error() -> None:
     assert "model.safetensors" in str(as_storage_error(wrapped))
     sqlite = RuntimeError("(sqlite3.OperationalError) database or disk is full")
     assert as_storage_error(sqlite) is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
+        ),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_a_lack_of_memory_is_told_as_such(error: Exception) -> None:
+    try:
+        raise ValueError("reading the table") from error
+    except ValueError as outer:
+        told = as_storage_error(outer)
+    assert "out of memory" in str(told)
+    assert "finetune.batch_size" in str(told)

@@ -5,6 +5,7 @@ Task runs have their true times, states, logs and progress.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,10 +22,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 from shared import prefect_server
 from workspaces import STAGES, ratchet_json
 
+from flows.engine import prefect_server as engine_server
 from flows.engine import run_page
 from flows.engine.progress import listener
 from flows.engine.run_page import version_link
-from tasks.core.errors import TrainingError
+from tasks.core.errors import ScheduleError, TrainingError
 from tasks.core.progress import silent
 
 
@@ -33,6 +35,24 @@ def server() -> Iterator[httpx.Client]:
     """Of the API; other tests run flows on it at the same time."""
     with httpx.Client(base_url=prefect_server(), timeout=60) as client:
         yield client
+
+
+def test_a_server_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect's own client would ask it six times, a minute each."""
+    monkeypatch.setattr(engine_server, "ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent_server:
+        url = f"http://127.0.0.1:{silent_server.getsockname()[1]}/api"
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        with (
+            temporary_settings({PREFECT_API_URL: url}),
+            pytest.raises(ScheduleError, match=r"cannot be reached \(ReadTimeout\)"),
+            engine_server.prefect_server(),
+        ):
+            pass
+        silent_server.setblocking(False)
+        silent_server.accept()
+        with pytest.raises(BlockingIOError):
+            silent_server.accept()  # it was asked once
 
 
 def found(server: httpx.Client, what: str, **filters: Any) -> list[dict[str, Any]]:

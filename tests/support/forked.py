@@ -131,8 +131,12 @@ def become(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     quiet_libraries()
+    from mlflow.utils import requirements_utils
+
     for module in MODULES:
         import_module(module)
+    # which package each module belongs to: MLflow asks once a process, for a third of a second
+    requirements_utils._init_modules_to_packages_map()
     assert threading.active_count() == 1, "a fork would lose the others"
     gc.freeze()  # else a collection in a fork would touch, and so copy, every page
     become(serve())
