@@ -50,7 +50,7 @@ def test_a_server_that_does_not_answer_is_told_at_once(monkeypatch: pytest.Monke
         ):
             pass
         silent_server.setblocking(False)
-        silent_server.accept()
+        silent_server.accept()[0].close()
         with pytest.raises(BlockingIOError):
             silent_server.accept()  # it was asked once
 
