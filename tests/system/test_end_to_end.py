@@ -6,7 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-from workspaces import STAGES, copy_workspace, git, ratchet, ratchet_json, run, states
+from workspaces import (
+    STAGES,
+    add_own_modules,
+    copy_workspace,
+    git,
+    ratchet,
+    ratchet_json,
+    run,
+    states,
+)
 
 from tasks.params.workspace import Workspace
 
@@ -63,13 +72,16 @@ def test_dvc_finds_nothing_to_do_after_the_flow(trained: Path) -> None:
 
 
 def test_the_flow_finds_nothing_to_do_after_dvc(template: Path, tmp_path: Path) -> None:
+    """Nor do modules of the user's own, named as Ratchet's, come in the way of either."""
     root = copy_workspace(template, tmp_path / "reviews")
+    add_own_modules(root)
     for made in ("data", "reports", "models", ".dvc/cache", ".ratchet"):
         run(root, "rm", "-rf", made)
     git(root, "checkout", "-q", "--", ".")
     run(root, "rm", "-f", "dvc.lock")
     out = run(root, "dvc", "repro").stdout
     assert all(f"Running stage '{stage}'" in out for stage in STAGES)
+    assert "my own" not in out
     result = ratchet_json(root, "train")
     assert states(result) == dict.fromkeys(STAGES, "cached")
     assert (result["state"], result["version"]) == ("trained", 1)

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pytest
 from ruamel.yaml import YAML
-from workspaces import add_own_modules, ratchet, ratchet_json, run, states
+from workspaces import ratchet, ratchet_json, run, states
 
 from flows.engine.stage_cache import StageCache
 from tasks import pipeline
@@ -217,14 +217,6 @@ def test_reading_changes_nothing_also_where_another_ratchet_wrote_the_workspace(
     before = contents(trained)
     ratchet(trained, *command, code=None)
     assert contents(trained) == before
-
-
-def test_the_users_own_tasks_and_flows_do_not_come_in_the_way(trained: Path) -> None:
-    root = trained
-    add_own_modules(root)
-    shutil.rmtree(root / "reports")
-    assert "my own" not in run(root, "dvc", "repro", "--force").stdout
-    assert set(states(ratchet_json(root, "train")).values()) == {"cached"}
 
 
 def test_a_stage_of_another_version_says_so(trained: Path) -> None:
