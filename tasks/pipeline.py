@@ -98,7 +98,7 @@ STAGES = (
         deps={"splits": "data/splits", "tokens": "data/tokens", "checkpoint": "models/checkpoint"},
         outs={"evaluation_report": "reports/evaluation.json"},
         params=("problem", "labels", "out_of_scope", "base_model", "evaluate", "seed", "device"),
-        version=2,
+        version=3,
     ),
     Stage(
         "export", "tasks.export", "export_candidates",
@@ -130,6 +130,7 @@ STAGES = (
         },
         outs={"page": "reports/report.html"},
         params=("problem", "labels", "model_name"),
+        version=2,
     ),
 )  # fmt: skip
 

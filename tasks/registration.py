@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from tasks.core.files import read_json
 from tasks.lifecycle.descriptions import NOTE, described, origin_tags
 from tasks.lifecycle.registry import (
     CHALLENGER,
+    CHAMPION,
     CONTENT_KEY,
     DATA_HASH,
     claim_run,
@@ -26,6 +28,7 @@ from tasks.lifecycle.registry import (
     require_active,
     run_id_of,
 )
+from tasks.lifecycle.version_report import version_report
 from tasks.params.schema import Params
 from tasks.problems import load_problem
 from tasks.reports.stage_reports import EvaluationReport, TrainingReport, VerificationReport
@@ -89,6 +92,7 @@ def register_model(
             )
             version = keep_one_version(client, params.model_name, content_key)
             created = version.version == new_version.version
+            _log_page(client, version)
         run_id = run_id_of(version)
         keep_one_run(client, experiment_id, content_key, run_id)
         if client.get_run(run_id).info.status != "FINISHED":
@@ -100,6 +104,17 @@ def register_model(
     return Registered(
         params.model_name, int(version.version), run_id_of(version), content_key, created
     )
+
+
+def _log_page(client: MlflowClient, version: ModelVersion) -> None:
+    """Log the report with the version's identity, beside the stage's own, which has none."""
+    from mlflow.exceptions import MlflowException
+
+    champion = None
+    with suppress(MlflowException):  # nothing was promoted yet
+        champion = client.get_model_version_by_alias(version.name, CHAMPION)
+    page = version_report(client, version, champion)
+    client.log_text(run_id_of(version), page, "report.html")
 
 
 def _log_run(

@@ -39,7 +39,7 @@ def _show_all_logs(context: object, option: object, wanted: bool) -> None:
 # panels of `ratchet --help`, in the order of a model's life
 PANELS = {
     "Start": ("init", "demo", "adapt"),
-    "Train and use": ("train", "status", "predict", "rank", "chat", "ui"),
+    "Train and use": ("train", "status", "report", "predict", "rank", "chat", "ui"),
     "Into production": ("compare", "promote", "approve", "rollback", "history"),
     "Again": ("retrain", "schedule"),
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.completion import params_keys, problem_types
+from flows.cli.completion import params_keys, problem_types, versions_and_aliases
 from flows.cli.console import (
     Alias,
     AsJson,
@@ -350,3 +350,39 @@ def status(context: typer.Context, directory: Directory = None, as_json: AsJson 
         print_json(result)
     else:
         print_status(result)
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    version: Annotated[
+        str,
+        typer.Argument(
+            metavar="VERSION",
+            help="Version number or alias.",
+            autocompletion=versions_and_aliases,
+        ),
+    ] = "challenger",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File to write (default: in the workspace).", show_default=False),
+    ] = None,
+    in_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a version's report as one HTML page: what it is, how good, its errors."""
+    workspace = open_workspace(context, directory)
+    from tasks.core.files import write_text
+    from tasks.lifecycle.model_registry import ModelRegistry
+
+    registry = ModelRegistry(workspace)
+    number, page = registry.report_page(version)
+    file = output or workspace.store / "reports" / f"{registry.name}-v{number}.html"
+    write_text(file, page)
+    if as_json:
+        print_json({"model": registry.name, "version": number, "report": str(file)})
+    else:
+        print(file)
+    if in_browser and not typer.launch(str(file.resolve())) == 0:
+        raise ParamsError(f"report: no browser opens {file}.", "Open the file yourself.")

@@ -320,6 +320,7 @@ class TrainingRun:
 
     def _tags(self, lineage: Lineage) -> dict[str, str]:
         from tasks.lifecycle.registry import BUNDLE_SHA256, DATA_HASH, STAGE_VERSIONS
+        from tasks.lifecycle.version_report import machine
 
         state = git_state(self.workspace.root)
         reports = self.workspace.root / "reports"
@@ -342,6 +343,7 @@ class TrainingRun:
             "ratchet.recipe": VerificationReport.read(reports / "verification.json").shipped,
             "ratchet.problem": params.problem,
             "ratchet.code_version": own_version(),
+            "ratchet.machine": machine(),
         }
         if self._trigger:
             tags["ratchet.trigger"] = self._trigger

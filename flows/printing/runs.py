@@ -31,6 +31,7 @@ NEXT = """Next, in this workspace:
   {predict:<47} predict with the new version
   ratchet promote                                 make it champion, if no gate fails
   ratchet status                                  stages and versions
+  ratchet report --open                           the version's report, in the browser
   ratchet train -S finetune.learning_rate=3e-5    try another value; going back costs nothing
   ratchet ui                                      MLflow's pages: runs, curves and versions"""
 

@@ -46,8 +46,8 @@ def advice(params: Params, facts: Facts, finetune: Mapping[str, Any]) -> Iterato
 
 def _chosen(size: TrainingSize, finetune: Mapping[str, Any]) -> str:
     rates = f"learning rate {finetune['learning_rate']:g}"
-    if "head_learning_rate" in finetune:
-        rates += f", of the head {finetune['head_learning_rate']:g}"
+    if (of_head := finetune.get("head_learning_rate")) is not None:
+        rates += f", of the head {of_head:g}"
     classes = f" and {size.classes} labels" if size.classes else ""
     return (
         f"training is set to {finetune['epochs']} epochs of {finetune['batch_size']} rows a step, "

@@ -148,13 +148,16 @@ class ModelRegistry:
                 return self.contestant(version)
         if Path(name).is_dir():
             return Contestant(name, Path(name).resolve())
+        raise self._unknown(name, known)
+
+    def _unknown(self, name: str, known: Sequence[ModelVersion]) -> RegistryError:
         if not known:
-            raise RegistryError(
+            return RegistryError(
                 f"{self.name}: no version is registered yet.", "Run `ratchet train`."
             )
         aliases = [alias for version in known for alias in version.aliases]
         numbers = [f"version {version.version}" for version in reversed(known)]
-        raise RegistryError(
+        return RegistryError(
             f"{self.name}: '{name}' is not a version, an alias or a bundle directory."
             f"{did_you_mean(name, aliases)} Registered: {', '.join([*numbers, *aliases])}.",
             "See `ratchet status`.",
@@ -201,6 +204,18 @@ class ModelRegistry:
                             version.version, path, run_id_of(version), error.message,
                         )  # fmt: skip
             return RunReports(**reports)
+
+    def report_page(self, name: str) -> tuple[int, str]:
+        """(number, HTML page) of a version's report, by its number or alias; else RegistryError."""
+        from tasks.lifecycle.version_report import version_report
+
+        known = self.versions()
+        chosen = next((v for v in known if name in (str(v.version), *v.aliases)), None)
+        if chosen is None:
+            raise self._unknown(name, known)
+        champion = next((v for v in known if CHAMPION in v.aliases), None)
+        with mlflow_errors(self.uri):
+            return int(chosen.version), version_report(self.client, chosen, champion)
 
     def find_version(self, alias: str | None, version: int | None) -> Contestant:
         """The version with this alias and number; without either, the champion, else the newest.

@@ -151,6 +151,23 @@ class BehaviourReport(BaseModel):
     one_answer: bool = False
 
 
+class ErrorReport(BaseModel):
+    """A test row that the checkpoint predicts wrongly.
+
+    confidence  of the prediction; None if the problem type has none
+    slices      the row's values in `evaluate.slices`
+    file, line  where the row stands in the sources
+    """
+
+    texts: dict[str, str]
+    actual: str
+    predicted: str
+    confidence: float | None
+    slices: dict[str, str]
+    file: str
+    line: int
+
+
 class MetricDifference(BaseModel):
     """The checkpoint's metric minus the baseline's on the same rows, with its paired interval."""
 
@@ -178,6 +195,7 @@ class EvaluationReport(StageReport):
     calibrated          what calibration changes: metrics `before` and `after`, and `details`
     answers             what a generative model writes, before and after training
     notes               caveats to read before believing the metrics
+    errors              the most confident errors, few of each label
     """
 
     split: str
@@ -196,6 +214,7 @@ class EvaluationReport(StageReport):
     behaviour: list[BehaviourReport]
     baseline: BaselineReport | None
     notes: list[str] = []
+    errors: list[ErrorReport] = []
     answers: dict[str, Any] | None = None
 
 

@@ -275,6 +275,25 @@ def test_an_alias_that_was_moved_by_hand_is_told_and_put_back(with_champion: Pat
     assert champion_of(with_champion) == 1
 
 
+def test_a_versions_report_says_what_it_is(with_champion: Path, tmp_path: Path) -> None:
+    done = ratchet_json(with_champion, "report", "2", "--output", str(tmp_path / "page.html"))
+    assert done == {"model": "tiny", "version": 2, "report": str(tmp_path / "page.html")}
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    version = client_of(with_champion).get_model_version("tiny", "2")
+    tags = version.tags
+    for fact in ("ratchet.git_commit", "ratchet.data_hash", "ratchet.content_key"):
+        assert tags[fact][:12] in page
+    assert tags["ratchet.machine"] in page
+    assert "finetune.learning_rate" in page
+    assert "Beside the champion, version 1" in page
+    first = Path(ratchet(with_champion, "report", "1").stdout.strip())
+    assert first.name == "tiny-v1.html"
+    assert "Beside the champion" not in first.read_text(encoding="utf-8")
+    logged = client_of(with_champion).download_artifacts(version.run_id, "report.html", tmp_path)
+    assert "<td>tiny</td>" in Path(logged).read_text(encoding="utf-8")
+    assert "'7' is not a version" in error_of(with_champion, "report", "7")["message"]
+
+
 def test_a_page_does_not_replace_a_directory(with_champion: Path) -> None:
     error = error_of(with_champion, "compare", "1", "2", "--html", "reports")
     assert error["type"] == "ParamsError"

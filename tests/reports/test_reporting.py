@@ -130,6 +130,17 @@ def evaluation_report(
         "temperature": 0.5,
         "details": details,
         "calibration_notes": ["The temperature ended at its bound", EVIL],
+        "errors": [
+            {
+                "texts": {"text": f"misread {EVIL}"},
+                "actual": EVIL,
+                "predicted": labels[0],
+                "confidence": 0.9,
+                "slices": {"domain": EVIL},
+                "file": "reviews.csv",
+                "line": 41,
+            }
+        ],
         "calibrated": {
             "log_loss": {"before": 0.5, "after": 0.4},
             "details": {"reliability": reliability},
@@ -247,6 +258,12 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_page(tmp_path_factory.mktemp("report"), findings())
+
+
+def test_the_page_shows_the_errors_to_read(text: str) -> None:
+    assert "Errors to read" in text
+    assert "misread " in text
+    assert "reviews.csv:41" in text
 
 
 def test_the_page_loads_nothing_from_elsewhere(text: str) -> None:

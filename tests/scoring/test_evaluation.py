@@ -104,7 +104,7 @@ def test_it_holds_everything(evaluation: Any) -> None:
     assert set(evaluation) == {
         "split", "rows", "metric", "confidence", "metrics", "validation_metrics", "temperature",
         "bias", "details", "calibrated", "slices", "validation_thresholds", "behaviour",
-        "baseline", "answers", "notes", "calibration_notes",
+        "baseline", "answers", "notes", "calibration_notes", "errors",
     }  # fmt: skip
     assert evaluation["rows"] == 60
     assert set(evaluation["metrics"]) == set(PROBLEM.scoring.metric_signs)
@@ -114,6 +114,25 @@ def test_it_holds_everything(evaluation: Any) -> None:
     assert set(evaluation["calibrated"]) == {"log_loss", "ece", "details"}
     assert set(evaluation["calibrated"]["details"]) <= {"reliability"}
     json.dumps(evaluation, allow_nan=False)
+
+
+def test_errors_are_rows_that_are_wrong_the_surest_first(evaluation: Any, workspace: Path) -> None:
+    table = pq.read_table(workspace / "splits" / "test.parquet").to_pydict()
+    labels = dict(zip(table["text"], table["label"], strict=True))
+    domains = dict(zip(table["text"], table["domain"], strict=True))
+    errors = evaluation["errors"]
+    wrong = sum(row["rows"] for row in evaluation["details"]["confusions"])
+    assert 0 < len(errors) <= wrong
+    assert [error["confidence"] for error in errors] == sorted(
+        (error["confidence"] for error in errors), reverse=True
+    )
+    for error in errors:
+        [text] = error["texts"].values()
+        assert error["actual"] == labels[text]
+        assert error["predicted"].split()[0] != error["actual"]
+        assert error["slices"] == {"domain": domains[text]}
+    actual = [error["actual"] for error in errors]
+    assert max(map(actual.count, actual)) <= 3
 
 
 def test_a_model_of_random_weights_loses_against_the_baseline(evaluation: Any) -> None:
@@ -176,6 +195,9 @@ def test_it_is_the_same_twice_and_for_any_order_of_rows(
         return [(test["name"], test["passed"]) for test in report["behaviour"]]
 
     assert slices(shuffled) == slices(evaluation)
+    assert [error["texts"] for error in shuffled["errors"]] == [
+        error["texts"] for error in evaluation["errors"]
+    ]
     assert passed(shuffled) == passed(evaluation)
 
 
