@@ -271,16 +271,17 @@ def test_public_address_hides_secrets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "extra"), [("s3://bucket/a.csv", "s3"), ("gs://bucket/a.csv", "gcs")]
+    ("url", "packages"),
+    [("s3://bucket/a.csv", "s3fs 'dvc[s3]'"), ("gs://bucket/a.csv", "gcsfs 'dvc[gs]'")],
 )
-def test_missing_library_names_the_extra(
-    url: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_missing_library_is_named_by_its_package(
+    url: str, packages: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("s3fs", "gcsfs"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SourceError) as error:
         fetch(Source(url=url), tmp_path, tmp_path)
-    assert error.value.remedy == f"pip install 'ratchet[{extra}]'"
+    assert error.value.remedy == f"pip install {packages}"
 
 
 @pytest.mark.parametrize(

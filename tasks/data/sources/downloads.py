@@ -26,7 +26,8 @@ from tasks.data.sources.pins import compare_sha256, sha256_once
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
-_EXTRAS = {"s3": "s3", "gs": "gcs"}  # URL scheme -> the extra that installs its library
+# URL scheme -> packages that read it; not `ratchet[s3]`: that name is another project's
+_PACKAGES = {"s3": "s3fs 'dvc[s3]'", "gs": "gcsfs 'dvc[gs]'"}
 
 
 class FileSystem(Protocol):
@@ -100,7 +101,7 @@ def fetch_remote(url: str, sha256: str | None, cache: Path, report: Report) -> l
     except ImportError:
         raise SourceError(
             f"{shown_url}: the library for {scheme}:// is not installed.",
-            f"pip install 'ratchet[{_EXTRAS.get(scheme, scheme)}]'",
+            f"pip install {_PACKAGES.get(scheme, 'aiohttp')}",
         ) from None
     if not has_glob(path) or is_http:
         name = unquote(Path(urlsplit(url).path).name) or "index"
