@@ -18,6 +18,11 @@ STANDARD = Path("-")
 LINES = "lines"  # format: each line is a text
 
 
+def is_piped() -> bool:
+    """Whether standard input is open and no terminal."""
+    return sys.stdin is not None and not sys.stdin.isatty()
+
+
 def require_input() -> None:
     """Raise DataError if standard input is empty; waits for its first byte."""
     if not sys.stdin.buffer.peek(1):  # type: ignore[union-attr]

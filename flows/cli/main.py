@@ -9,6 +9,7 @@ from flows.cli import chat as chat_cli  # noqa: F401
 from flows.cli import demo as demo_cli  # noqa: F401
 from flows.cli import everyday as basic_cli  # noqa: F401
 from flows.cli import lifecycle as lifecycle_cli  # noqa: F401
+from flows.cli import predict as predict_cli  # noqa: F401
 from flows.cli import rank as rank_cli  # noqa: F401
 from flows.cli import schedule as schedule_cli  # noqa: F401
 from flows.cli import stage as stage_cli  # noqa: F401

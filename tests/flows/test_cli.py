@@ -69,6 +69,8 @@ def test_wrong_params_are_all_told(workspace: Path) -> None:
         (("predict",), "nothing to predict"),
         (("promote", "--force", "--reason", "a" * 5_001), "5,001 characters"),
         (("predict", "text"), "no version is registered"),
+        (("predict", "text", "--output", "a.csv"), "--output goes with rows"),
+        (("predict", "text", "--input", "a.csv"), "both texts and --input"),
         (("predict", "--bundle", "nowhere", "text"), "no bundle"),
         (("predict", "--version", "one", "text"), "valid integer"),
         (("train", "-S", "problem=text-clasification"), "text-classification"),
