@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import shlex
@@ -9,6 +10,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -167,18 +169,23 @@ def say_which(doing: str, loaded: Loaded) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a result as JSON."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    """Print a result as JSON; all in ASCII where standard output cannot hold every character."""
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    print(json.dumps(value, ensure_ascii=not is_unicode, indent=2, default=str))
 
 
 def run_app() -> NoReturn:
     """Run the command line: exit code 2 after a user's mistake, 1 after a bug, with a message."""
     wants_json = "--json" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what it cannot hold is printed as \xef
+            stream.reconfigure(errors="backslashreplace")
     for ending in (signal.SIGTERM, signal.SIGHUP):
         # the default would end only this process and leave its servers and workers behind
         if signal.getsignal(ending) == signal.SIG_DFL:
             signal.signal(ending, _end)
     try:
+        _require_text(sys.argv)
         code = app(standalone_mode=False)  # the exit code of a command that raised typer.Exit
     except PipelineError as error:
         _fail(error, wants_json)
@@ -199,6 +206,16 @@ def run_app() -> NoReturn:
             file=sys.stderr,
         )
     sys.exit(code or 0)
+
+
+def _require_text(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            shown = argument.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            raise ParamsError(
+                f"the argument '{shown}' is not UTF-8.",
+                "Write it in UTF-8; rename a file whose name is not.",
+            )
 
 
 def _end(number: int, frame: object) -> NoReturn:

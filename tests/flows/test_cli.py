@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 from tiny import tiny_rows
-from workspaces import FAST, make_workspace, ratchet, ratchet_json, run, write_csv
+from workspaces import (
+    FAST,
+    clean_environment,
+    make_workspace,
+    ratchet,
+    ratchet_json,
+    run,
+    write_csv,
+)
 
 from tasks.core.version import own_version
 from tasks.params.schema import save_overrides
@@ -231,6 +239,28 @@ def test_the_template_of_params_is_complete_and_commented(workspace: Path) -> No
     assert FAST
     save_overrides(workspace / "params.yaml", [])
     assert (workspace / "params.yaml").read_text(encoding="utf-8") == text
+
+
+def test_an_argument_that_is_no_utf_8_is_told(workspace: Path) -> None:
+    command: list[str | bytes] = ["ratchet", "-C", str(workspace), "predict", b"caf\xe9", "--json"]
+    done = subprocess.run(command, capture_output=True, env=clean_environment(), check=False)
+    assert done.returncode == 2
+    error = json.loads(done.stdout)["error"]
+    assert error["message"] == r"the argument 'caf\xe9' is not UTF-8."
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_an_output_that_cannot_hold_a_character_shows_it_escaped(
+    template: Path, *, as_json: bool
+) -> None:
+    options = ["--json"] if as_json else []
+    done = run(template, "ratchet", "predict", "naïve 房", *options, PYTHONIOENCODING="ascii")
+    if as_json:
+        assert json.loads(done.stdout)[0]["text"] == "naïve 房"
+    else:
+        assert r"na\xefve \u623f" in done.stdout
+    assert "bug" not in done.stderr
 
 
 def test_no_proxy_stands_between_this_machine_and_itself(trained: Path) -> None:
