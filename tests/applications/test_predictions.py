@@ -20,7 +20,7 @@ from tiny import LABELS, tiny_rows
 
 from applications.prediction import Predicted, predict_file, predict_rows, predict_texts
 from applications.standard_streams import STANDARD, input_rows
-from tasks.core.errors import DataError, ParamsError
+from tasks.core.errors import DataError, ParamsError, SourceError
 from tasks.core.files import read_jsonl
 from tasks.data.tables.row_files import BATCH_ROWS, read_batches
 from tasks.inference.prediction_names import flat, named
@@ -216,7 +216,7 @@ def test_a_damaged_parquet_file_is_told_and_nothing_is_written(
     source = tmp_path / "new.parquet"
     pq.write_table(pa.table({"text": tiny_rows(100)["text"]}), source)
     source.write_bytes(source.read_bytes()[:-30])
-    with pytest.raises(DataError, match=r"new\.parquet: not a readable Parquet file"):
+    with pytest.raises(SourceError, match=r"new\.parquet: not a readable Parquet file"):
         predict_file(predictor, local(source), tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
 

@@ -6,11 +6,13 @@ import json
 import math
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError, did_you_mean
+from tasks.core.foreign import foreign_file
 from tasks.data.tables.foreign_values import register
 from tasks.data.tables.loaded import LINE, RAW, LoadedFile, quoted
 from tasks.data.tables.loading import format_of, load
@@ -73,23 +75,46 @@ def _parquet_batches(
 ) -> Iterator[Batch]:
     """Read with pyarrow, which preserves all types and the index metadata of data frames."""
     import duckdb
+
+    with _opened_parquet(source) as (schema, batches), duckdb.connect() as connection:
+        _require_columns(source, schema.names, wanted)
+        register(connection)
+        first = 1
+        for rows in batches:
+            yield Batch(rows, _inputs(connection, source, rows, first, wanted, row_format))
+            first += rows.num_rows
+
+
+@contextmanager
+def _opened_parquet(source: Path) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+    """(schema, batches in order, one empty batch if there are no rows) of a Parquet file.
+
+    Raises SourceError for a damaged file, also one whose texts are not UTF-8.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(source) as file, duckdb.connect() as connection:
-            _require_columns(source, file.schema_arrow.names, wanted)
-            empty = pa.RecordBatch.from_pylist([], file.schema_arrow)
-            register(connection)
-            first = 1
-            for rows in file.iter_batches(BATCH_ROWS) if file.metadata.num_rows else [empty]:
-                yield Batch(rows, _inputs(connection, source, rows, first, wanted, row_format))
-                first += rows.num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{source}: not a readable Parquet file: {' '.join(str(error).split())[:300]}",
-            "Write it again.",
-        ) from None
+    def damaged() -> AbstractContextManager[None]:
+        return foreign_file(f"{source}: not a readable Parquet file", "Write it again.")
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        if not file.metadata.num_rows:
+            yield pa.RecordBatch.from_pylist([], schema)
+        remaining = file.iter_batches(BATCH_ROWS)
+        while True:
+            with damaged():
+                rows = next(remaining, None)
+                if rows is not None:
+                    rows.validate(full=True)
+            if rows is None:
+                return
+            yield rows
+
+    with damaged():
+        file = pq.ParquetFile(source)
+        schema = file.schema_arrow
+    with file:
+        yield schema, batches()
 
 
 def _inputs(
