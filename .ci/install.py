@@ -38,18 +38,17 @@ def main() -> None:
 
 def show(lines: Iterable[str]) -> None:
     """Print pip's progress: on a terminal one line that counts, else a line every half a minute."""
-    total = sum("==" in line for line in (ROOT / "constraints.txt").read_text().splitlines())
-    found, started, last = 0, time.monotonic(), time.monotonic()
+    found, started, is_installing = 0, time.monotonic(), False
+    last = started
     is_terminal = sys.stdout.isatty()
     for line in lines:
         found += line.startswith("Collecting ")
         if line.startswith("Installing collected packages"):
-            print("\r" * is_terminal + f"  installing {found} packages          ", flush=True)
-        elif is_terminal:
-            print(f"\r  found {found} of about {total} packages ", end="", flush=True)
-        elif time.monotonic() - last > 30:
+            is_installing = True
+            print("\r" * is_terminal + f"  installing {found} packages", flush=True)
+        elif not is_installing and (is_terminal or time.monotonic() - last > 30):
             last = time.monotonic()
-            print(f"  found {found} of about {total} packages", flush=True)
+            print(f"  collected {found} packages", end="\r" if is_terminal else "\n", flush=True)
     print(f"  {time.monotonic() - started:.0f} s", flush=True)
 
 
