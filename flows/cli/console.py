@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from flows.cli.completion import alias_names, version_numbers
+from flows.cli.completion import alias_names, version_numbers, versions_and_aliases
 from tasks.core.addresses import redact
 from tasks.core.errors import ParamsError, PipelineError, as_storage_error
 from tasks.core.logs import show_logs
@@ -98,6 +98,12 @@ VersionNumber = Annotated[
         help="Use this version (default: the champion; the newest, if none was promoted).",
         show_default=False,
         autocompletion=version_numbers,
+    ),
+]
+VersionName = Annotated[
+    str,
+    typer.Argument(
+        metavar="VERSION", help="Version number or alias.", autocompletion=versions_and_aliases
     ),
 ]
 Bundle = Annotated[

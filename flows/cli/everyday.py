@@ -6,26 +6,24 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from flows.cli.completion import params_keys, problem_types, versions_and_aliases
+from flows.cli.completion import params_keys, problem_types
 from flows.cli.console import (
     AsJson,
     Delimiter,
     Directory,
     FileEncoding,
     Sheet,
+    VersionName,
     app,
     given,
     open_workspace,
     print_json,
 )
 from tasks.core.errors import ParamsError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -239,14 +237,7 @@ def status(context: typer.Context, directory: Directory = None, as_json: AsJson 
 @app.command()
 def report(
     context: typer.Context,
-    version: Annotated[
-        str,
-        typer.Argument(
-            metavar="VERSION",
-            help="Version number or alias.",
-            autocompletion=versions_and_aliases,
-        ),
-    ] = "challenger",
+    version: VersionName = "challenger",
     output: Annotated[
         Path | None,
         typer.Option(help="File to write (default: in the workspace).", show_default=False),

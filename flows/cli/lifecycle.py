@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from flows.cli.completion import versions_and_aliases
-from flows.cli.console import AsJson, Directory, app, open_workspace, print_json
+from flows.cli.console import (
+    AsJson,
+    Directory,
+    VersionName,
+    app,
+    open_workspace,
+    print_json,
+)
 from tasks.core.errors import ParamsError
 
 
@@ -81,14 +88,7 @@ def compare(
 @app.command()
 def promote(
     context: typer.Context,
-    version: Annotated[
-        str,
-        typer.Argument(
-            metavar="VERSION",
-            help="Version number or alias.",
-            autocompletion=versions_and_aliases,
-        ),
-    ] = "challenger",
+    version: VersionName = "challenger",
     force: Annotated[
         bool,
         typer.Option(

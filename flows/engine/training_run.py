@@ -171,9 +171,7 @@ class TrainingRun:
         version = self._registered_version(lineage)
         if version is None:
             return None
-        made = {"version": version["version"], "overrides": self.overrides}
-        if read_kept(last_training(self.workspace)) != made:
-            write_json(last_training(self.workspace), made)
+        self._remember(version["version"])
         for stage in STAGES:
             self._note(StageOutcome(stage.name, "cached", 0.0))
         return self.result(
@@ -200,8 +198,7 @@ class TrainingRun:
             self.workspace.root, store, self._uri, params, values, lineage.content_key, tags
         )
         self._registered_version(lineage)  # caches it for the next run
-        made = {"version": registered.version, "overrides": self.overrides}
-        write_json(last_training(self.workspace), made)
+        self._remember(registered.version)
         return registered
 
     def result(self, registered: Registered) -> TrainResult:
@@ -234,6 +231,12 @@ class TrainingRun:
                 "candidates": [entry.model_dump() for entry in verified.candidates],
             },
         )
+
+    def _remember(self, version: int) -> None:
+        """Write what `last_training` says, unless it says so already."""
+        made = {"version": version, "overrides": self.overrides}
+        if read_kept(last_training(self.workspace)) != made:
+            write_json(last_training(self.workspace), made)
 
     def _outside_the_gates(self, cached: bool) -> list[str]:
         from tasks.lifecycle.model_registry import ModelRegistry

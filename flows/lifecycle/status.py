@@ -31,7 +31,7 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
     model = {"name": params.model_name, "versions": _versions(registry)}
     decisions = registry.decisions() if model["versions"] else []
     by_ledger = next(iter(champion_history(decisions).champions[-1:]), None) if decisions else None
-    outside = registry.outside_the_gates() if model["versions"] else ""
+    outside = registry.outside_the_gates(decisions) if model["versions"] else ""
     tests = _test_rows(workspace, decisions) if model["versions"] else None
     clean = {stage["name"] for stage in stages if stage["state"] == "clean"}
     return {

@@ -117,12 +117,14 @@ class ModelRegistry:
         with mlflow_errors(self.uri):
             return self.ledger.champion()
 
-    def outside_the_gates(self) -> str:
+    def outside_the_gates(self, decisions: list[Decision] | None = None) -> str:
         """What to know if the alias `champion` is not where the ledger left it; else ''.
 
+        decisions  the ledger, if it was just read
         Somebody moved it by hand, or on MLflow's pages.
         """
-        recorded = next(iter(champion_history(self.decisions()).champions[-1:]), None)
+        history = champion_history(self.decisions() if decisions is None else decisions)
+        recorded = next(iter(history.champions[-1:]), None)
         champion = self.champion()
         if champion == recorded:
             return ""
@@ -143,9 +145,8 @@ class ModelRegistry:
     def find(self, name: str) -> Contestant:
         """Find a version by number or alias, or a bundle by its directory; else RegistryError."""
         known = self.versions()
-        for version in known:
-            if name == str(version.version) or name in version.aliases:
-                return self.contestant(version)
+        if version := _named(known, name):
+            return self.contestant(version)
         if Path(name).is_dir():
             return Contestant(name, Path(name).resolve())
         raise self._unknown(name, known)
@@ -210,10 +211,10 @@ class ModelRegistry:
         from tasks.lifecycle.version_report import version_report
 
         known = self.versions()
-        chosen = next((v for v in known if name in (str(v.version), *v.aliases)), None)
+        chosen = _named(known, name)
         if chosen is None:
             raise self._unknown(name, known)
-        champion = next((v for v in known if CHAMPION in v.aliases), None)
+        champion = _named(known, CHAMPION)
         with mlflow_errors(self.uri):
             return int(chosen.version), version_report(self.client, chosen, champion)
 
@@ -231,8 +232,7 @@ class ModelRegistry:
         if not known:
             raise RegistryError(f"{self.name}: no version is registered.", remedy)
         if by_default:
-            champion = (candidate for candidate in known if CHAMPION in candidate.aliases)
-            return self.contestant(next(champion, known[0]))
+            return self.contestant(_named(known, CHAMPION) or known[0])
         for candidate in known:
             if alias in (None, *candidate.aliases) and version in (None, int(candidate.version)):
                 return self.contestant(candidate)
@@ -283,3 +283,8 @@ class ModelRegistry:
                 "Name one of those, or `ratchet promote` it.",
             )
         return to or targets[-1]
+
+
+def _named(known: Sequence[ModelVersion], name: str) -> ModelVersion | None:
+    """The version of this number or alias, if any."""
+    return next((v for v in known if name in (str(v.version), *v.aliases)), None)
