@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run demo test bench lint docs-check clean
+.PHONY: run demo test bench lint docs-check audit licenses clean
 
 run: $(READY)
 	@$(BIN)/ratchet train
@@ -28,6 +28,13 @@ lint: $(READY)
 
 docs-check: $(READY)
 	$(BIN)/pytest -q tests/system/test_readme.py
+
+# exits 3 and says so where there is no network
+audit: $(READY)
+	@$(BIN)/python .ci/audit.py constraints.txt
+
+licenses: $(READY)
+	@$(BIN)/pip-licenses --from=mixed --order=license --format=markdown
 
 clean:
 	rm -rf $(VENV) .ratchet data reports models/checkpoint models/candidates models/bundle .mypy_cache .pytest_cache .ruff_cache *.egg-info build

@@ -5,16 +5,20 @@ An effect, and idempotent: another attempt, also after a kill, only completes wh
 
 from __future__ import annotations
 
+import tempfile
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.files import read_json
+from tasks.core.progress import LINES
 from tasks.lifecycle.descriptions import NOTE, described, origin_tags
+from tasks.lifecycle.registered_files import has_bundle, logged_model_of
 from tasks.lifecycle.registry import (
+    BUNDLE_SHA256,
     CHALLENGER,
     CHAMPION,
     CONTENT_KEY,
@@ -48,6 +52,7 @@ REQUIREMENTS = (
     "scipy",
     "tokenizers",
 )
+PRIMARY_METRIC = "mlflow.experiment.primaryMetric.name"  # a tag that MLflow's pages read
 # sections of params.yaml about what is done with a model, not about the model
 NOT_OF_THE_MODEL = ("promotion", "retrain", "notify")
 
@@ -93,6 +98,9 @@ def register_model(
             version = keep_one_version(client, params.model_name, content_key)
             created = version.version == new_version.version
             _log_page(client, version)
+        if not created:
+            _put_back_files(client, version, root, params)
+        _name_primary_metric(client, experiment_id, root)
         run_id = run_id_of(version)
         keep_one_run(client, experiment_id, content_key, run_id)
         if client.get_run(run_id).info.status != "FINISHED":
@@ -104,6 +112,14 @@ def register_model(
     return Registered(
         params.model_name, int(version.version), run_id_of(version), content_key, created
     )
+
+
+def _name_primary_metric(client: MlflowClient, experiment_id: str, root: Path) -> None:
+    """Tell MLflow which metric its pages of runs and comparisons show first."""
+    metric = VerificationReport.read(root / "reports" / "verification.json").metric
+    name = f"test_{metric}"
+    if client.get_experiment(experiment_id).tags.get(PRIMARY_METRIC) != name:
+        client.set_experiment_tag(experiment_id, PRIMARY_METRIC, name)
 
 
 def _log_page(client: MlflowClient, version: ModelVersion) -> None:
@@ -241,8 +257,43 @@ def _logged_model(client: MlflowClient, experiment_id: str, run_id: str) -> str 
     return next(ready, None)
 
 
+def _put_back_files(
+    client: MlflowClient, version: ModelVersion, root: Path, params: Params
+) -> None:
+    """Upload the version's files again if the registry lost them and the workspace has the same."""
+    import mlflow
+
+    from tasks.inference.bundle import MANIFEST, open_bundle
+
+    bundle = open_bundle(root / "models" / "bundle")
+    if bundle.sha256 != version.tags.get(BUNDLE_SHA256):
+        return
+    if has_bundle(client, version, [*bundle.files, MANIFEST]):
+        return
+    with tempfile.TemporaryDirectory() as scratch, _quiet_pandas():
+        path = Path(scratch) / "model"
+        mlflow.pyfunc.save_model(path=str(path), **_pyfunc(root, params))
+        client.log_model_artifacts(logged_model_of(version), str(path))
+    LINES.info("register   the files of version %s were damaged or gone: put back", version.version)
+
+
 def _log_model(run_id: str, root: Path, params: Params) -> str:
     import mlflow
+
+    with mlflow.start_run(run_id=run_id), _quiet_pandas():
+        model = mlflow.pyfunc.log_model(name="model", **_pyfunc(root, params))
+    return str(model.model_id)
+
+
+@contextmanager
+def _quiet_pandas() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own use of pandas warns
+        yield
+
+
+def _pyfunc(root: Path, params: Params) -> dict[str, Any]:
+    """What MLflow stores of the model, as arguments of its log_model and save_model."""
     import pandas as pd
     from mlflow.models import infer_signature
 
@@ -258,19 +309,15 @@ def _log_model(run_id: str, root: Path, params: Params) -> str:
     predictions = [complete] if complete else Predictor(bundle, problem).predict(example)
     outputs = pd.DataFrame([named(prediction) for prediction in predictions])
     frame = pd.DataFrame(example)
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's own use of pandas warns
-        model = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(package / "serving.py"),
-            artifacts={"bundle": str(bundle.directory)},
-            model_config={PYFUNC_SHA256: bundle.sha256},
-            code_paths=[str(package)],
-            signature=infer_signature(frame, outputs),
-            input_example=frame,
-            pip_requirements=_pinned(REQUIREMENTS),
-        )
-    return str(model.model_id)
+    return {
+        "python_model": str(package / "serving.py"),
+        "artifacts": {"bundle": bundle.directory.as_uri()},
+        "model_config": {PYFUNC_SHA256: bundle.sha256},
+        "code_paths": [str(package)],
+        "signature": infer_signature(frame, outputs),
+        "input_example": frame,
+        "pip_requirements": _pinned(REQUIREMENTS),
+    }
 
 
 def _pinned(names: tuple[str, ...]) -> list[str]:

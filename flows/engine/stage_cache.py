@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from flows.engine.cache_contents import (
     dvc_errors,
@@ -23,6 +23,8 @@ from flows.engine.cache_contents import (
     sound_runs,
 )
 from flows.engine.earlier_locks import migrated_stages, write_lock
+from flows.engine.private_databases import use_private_databases
+from flows.engine.stage_status import StageStatus, stage_status
 from tasks.core.errors import PipelineError, WorkspaceError
 from tasks.core.files import sha256_json
 from tasks.core.progress import LINES
@@ -40,7 +42,6 @@ from tasks.pipeline import (
 
 log = logging.getLogger(__name__)
 
-StageStatus = Literal["clean", "stale", "missing"]
 Snapshot = Mapping[str, Any]
 
 # stages that determine the registered model; the report only describes it
@@ -76,6 +77,7 @@ class StageCache:
         logging.getLogger("dvc").setLevel(logging.ERROR)
         if not reading:
             write_dvc_yaml(workspace, values)
+        use_private_databases(workspace.store)
         self._workspace = workspace
         self._root = workspace.root
         self._values = values
@@ -95,13 +97,13 @@ class StageCache:
     def status(self, name: str) -> StageStatus:
         """Whether the stage's outs exist and belong to its present inputs."""
         with self._locked():
-            return _status(self._stage(name))
+            return stage_status(self._stage(name))
 
     def statuses(self) -> dict[str, StageStatus]:
         """`status` of every stage, in order."""
         with self._locked():
             stages = self._stages()
-            return {stage.name: _status(stages[stage.name]) for stage in STAGES}
+            return {stage.name: stage_status(stages[stage.name]) for stage in STAGES}
 
     def restore(self, name: str) -> bool:
         """Restore outs that the present inputs produced before; False if there are none intact.
@@ -382,19 +384,3 @@ class StageCache:
                 json.loads(file.read_text(encoding="utf-8"))
             except ValueError:
                 file.unlink()
-
-
-def _changed(stage: Any, status: StageStatus) -> str:
-    """The dependencies and outs because of which a stage is not clean."""
-    if status == "clean" or not log.isEnabledFor(logging.DEBUG):
-        return "nothing"
-    entries = [str(entry) for entry in (*stage.deps, *stage.outs) if entry.status()]
-    return ", ".join(entries) or "its command"
-
-
-def _status(stage: Any) -> StageStatus:
-    status: StageStatus = "clean"
-    if stage.changed():
-        status = "stale" if all(out.exists for out in stage.outs) else "missing"
-    log.debug("%s: %s; changed: %s", stage.name, status, _changed(stage, status))
-    return status

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flows.engine.progress import Listener
-from flows.engine.stage_cache import Lineage, StageCache, StageStatus
+from flows.engine.stage_cache import Lineage, StageCache
+from flows.engine.stage_status import StageStatus
 from tasks.params.schema import parse
 from tasks.params.workspace import Workspace
 from tasks.pipeline import Stage, find_stage, run_stage

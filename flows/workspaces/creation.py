@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from flows.engine.private_databases import use_private_databases
 from flows.workspaces.advice import Facts, advice
 from flows.workspaces.defaults import TrainingSize, finetune_values
 from flows.workspaces.guessing import (
@@ -29,7 +30,7 @@ from tasks.data.sources.fetching import local_files
 from tasks.data.tables.loaded import SPLIT, SPLITS
 from tasks.params.ingestion import Source
 from tasks.params.schema import Params, parse, source_of_options
-from tasks.params.workspace import Workspace, cache_dir
+from tasks.params.workspace import Workspace, cache_dir, require_usable
 from tasks.pipeline import write_dvc_yaml
 from tasks.problems import Problem, load_problem, module_name
 
@@ -194,6 +195,7 @@ def _unused_files(data: Sequence[str], splits: Mapping[str, list[str]], root: Pa
 
 
 def _check_new(root: Path) -> None:
+    require_usable(root)
     if (root / "params.yaml").exists():
         raise WorkspaceError(
             f"{root}: is already a workspace (it has a params.yaml).",
@@ -333,6 +335,7 @@ def _init_dvc(root: Path) -> None:
     from tasks.core.git import top_level, unstage
 
     logging.getLogger("dvc").setLevel(logging.ERROR)  # keep standard output clean
+    use_private_databases(root / ".ratchet")
 
     try:
         Repo.find_root(str(root))

@@ -5,6 +5,7 @@ Call it before importing them.
 
 from __future__ import annotations
 
+import logging
 import os
 
 DEFAULTS = {
@@ -39,6 +40,8 @@ THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 def quiet_libraries() -> None:
     """Set the environment variables in DEFAULTS that the user has not set, and NO_PROXY."""
+    # without a home to write to, it recommends one
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""

@@ -9,16 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.errors import DamagedError, GateError, RegistryError, did_you_mean
+from tasks.core.errors import BundleError, DamagedError, GateError, RegistryError, did_you_mean
 from tasks.core.progress import LINES
 from tasks.lifecycle.evidence import RunReports
 from tasks.lifecycle.ledger import champion_history, open_ledger
+from tasks.lifecycle.registered_files import download_bundle, registered_sha256
 from tasks.lifecycle.registry import (
     CHAMPION,
     connect,
-    download_bundle,
     mlflow_errors,
-    registered_sha256,
     run_id_of,
     versions,
 )
@@ -70,7 +69,16 @@ class Contestant:
         """
         from tasks.inference.bundle import open_bundle
 
-        return open_bundle(self.directory, problems, self.sha256)
+        try:
+            return open_bundle(self.directory, problems, self.sha256)
+        except BundleError as error:
+            if self.version is None:
+                raise
+            raise BundleError(
+                f"{self.title}: {error.message}",
+                "`ratchet train --force`, with the params.yaml of that version, puts its files "
+                "back if it makes the same bundle again. Or name another version.",
+            ) from error
 
 
 class ModelRegistry:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -13,9 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tasks.core.addresses import public_address
-from tasks.core.errors import BundleError, RegistryError
+from tasks.core.errors import RegistryError
 from tasks.core.files import atomic_path
-from tasks.inference.bundle import open_bundle
 from tasks.lifecycle.moved_workspace import ARTIFACTS, follow_move
 
 if TYPE_CHECKING:
@@ -39,6 +37,13 @@ _DAMAGED_DATABASE = (
     "The database is damaged: restore a copy of it, or move it away, and `ratchet train` "
     "registers what it made in a new one."
 )
+# what an error's text holds, and what to do about it
+_REMEDIES = (
+    ("disk image is malformed", _DAMAGED_DATABASE),
+    ("file is not a database", _DAMAGED_DATABASE),
+    ("error code 401", "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."),
+    ("error code 403", "Ask an admin of that MLflow for the permission."),
+)
 
 
 @contextmanager
@@ -58,9 +63,8 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         )
         message = f"no answer: {causes[-1]}" if unanswered else str(error)
         reason = " ".join(message.split())[:500].replace(urlsplit(uri).password or "\0", "***")
-        remedy = "Check MLFLOW_TRACKING_URI and that the server or database is up."
-        if "disk image is malformed" in message or "file is not a database" in message:
-            remedy = _DAMAGED_DATABASE
+        remedies = (remedy for sign, remedy in _REMEDIES if sign in message)
+        remedy = next(remedies, "Check MLFLOW_TRACKING_URI and that the server or database is up.")
         raise RegistryError(f"MLflow at {public_address(uri)}: {reason}", remedy) from error
 
 
@@ -342,50 +346,3 @@ def run_id_of(version: ModelVersion) -> str:
             "Name another version, or delete this one in MLflow.",
         )
     return str(version.run_id)
-
-
-def registered_sha256(version: ModelVersion) -> str:
-    """SHA-256 of the manifest of the version's bundle.
-
-    Raises BundleError if the registry lost it, because then nothing could be verified.
-    """
-    sha256 = version.tags.get(BUNDLE_SHA256)
-    if not sha256:
-        raise BundleError(
-            f"{version.name} version {version.version}: its tag {BUNDLE_SHA256} is gone, "
-            "so its files cannot be checked.",
-            "Name another version, or register it again with `ratchet train`.",
-        )
-    return str(sha256)
-
-
-def download_bundle(client: MlflowClient, version: ModelVersion, downloads: Path) -> Path:
-    """A local directory with the version's bundle.
-
-    It is a copy in `downloads` unless MLflow's artifacts are on this disk.
-    """
-    from mlflow.artifacts import download_artifacts
-    from mlflow.utils.file_utils import local_file_uri_to_path
-
-    # the version's own `model_id` is empty; its source is models:/ID
-    model_id = str(version.source).removeprefix("models:/")
-    location = client.get_logged_model(model_id).artifact_location
-    if location.startswith(("file:", "/")):
-        return Path(local_file_uri_to_path(location)) / "artifacts" / "bundle"
-    target = downloads / model_id  # not the version number, which other registries use too
-    if target.is_dir() and not _is_sound(target / "bundle", version):
-        shutil.rmtree(target)
-    if not target.is_dir():
-        with atomic_path(target) as new:
-            new.mkdir()
-            log.debug("downloading the bundle of version %s to %s", version.version, target)
-            download_artifacts(f"{location}/artifacts/bundle", dst_path=str(new))
-    return target / "bundle"
-
-
-def _is_sound(copy: Path, version: ModelVersion) -> bool:
-    try:
-        open_bundle(copy, registered=registered_sha256(version))
-    except BundleError:
-        return False
-    return True

@@ -25,12 +25,14 @@ class Workspace:
     def find(cls, directory: Path | None = None) -> Workspace:
         """The workspace at `directory`, or the one that contains the working directory.
 
-        Parents are searched only if no directory is given. Raises WorkspaceError if there is none.
+        Parents are searched only if no directory is given. Raises WorkspaceError if there is none,
+        or its path will not do.
         """
         start = (directory or Path.cwd()).resolve()
         for candidate in [start] if directory else [start, *start.parents]:
             if (candidate / "params.yaml").is_file():
                 log.debug("workspace %s", candidate)
+                require_usable(candidate)
                 return cls(candidate)
         raise WorkspaceError(
             f"{start}: not a workspace (there is no params.yaml).",
@@ -64,6 +66,15 @@ class Workspace:
     def params(self, overrides: Sequence[str] = ()) -> Params:
         """params.yaml with the overrides applied, validated."""
         return parse(self.values(overrides), str(self.params_file), overrides)
+
+
+def require_usable(root: Path) -> None:
+    """Raise WorkspaceError if databases below `root` have no address."""
+    if "?" in str(root):
+        raise WorkspaceError(
+            f"{root}: a workspace's path cannot hold a '?': it ends the addresses of databases.",
+            "Rename the directory.",
+        )
 
 
 def cache_dir() -> Path:

@@ -302,7 +302,7 @@ def test_what_cannot_be_compared_leaves_rather_than_leaks(
     aside = read_jsonl(splits / "quarantine.jsonl")
     assert any(entry["like"] is None for entry in aside)
     warnings = read_json(splits / "split.json")["warnings"]
-    assert any("left uncompared" in warning for warning in warnings)
+    assert any("without being compared" in warning for warning in warnings)
 
 
 def test_copies_share_a_split_and_similarity_one_turns_the_search_off(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def champion_of(root: Path) -> int | None:
 
 
 def bundle_of(root: Path, version: int) -> Path:
-    from tasks.lifecycle.registry import download_bundle
+    from tasks.lifecycle.registered_files import download_bundle
 
     client = client_of(root)
     (registered,) = [v for v in versions(client, "tiny") if int(v.version) == version]

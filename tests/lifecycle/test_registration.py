@@ -15,12 +15,15 @@ from typing import Any
 import pytest
 from deaths import killed_at
 from sqlalchemy import create_engine, text
+from tampered import flip
 from workspaces import copy_workspace, ratchet_json
 
 from flows.engine.known_versions import KnownVersion
 from flows.engine.training_run import is_transient
 from tasks import registration
-from tasks.core.errors import RegistryError
+from tasks.core.errors import BundleError, RegistryError
+from tasks.inference.bundle import open_bundle
+from tasks.lifecycle.registered_files import download_bundle
 from tasks.lifecycle.registry import (
     CONTENT_KEY,
     claim_run,
@@ -220,6 +223,45 @@ def test_the_run_holds_what_one_looks_for(register: Callable[..., Registered], c
     assert version.description == found.data.tags["mlflow.note.content"]
     assert "**macro_f1 " in version.description
     assert version.description.endswith("Verdict: not judged yet.")
+    # what MLflow's pages of runs and comparisons show first
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment.tags["mlflow.experiment.primaryMetric.name"] == "test_macro_f1"
+
+
+@pytest.mark.parametrize("damage", ["gone", "model.onnx", "tokenizer.json"])
+def test_files_that_the_registry_lost_are_put_back_if_they_are_the_same(
+    template: Path, tmp_path: Path, uri: str, client: Any, damage: str
+) -> None:
+    import mlflow
+
+    workspace = Workspace(template)
+    sha256 = open_bundle(template / "models" / "bundle").sha256
+
+    def register(tags: dict[str, str]) -> None:
+        params, values = workspace.params(), workspace.values()
+        register_model(template, tmp_path / "store", uri, params, values, KEY, TAGS | tags)
+
+    tag = {"ratchet.bundle_sha256": sha256}
+    register(tag)
+    (version,) = versions(client, "tiny")
+    directory = download_bundle(client, version, tmp_path)
+    if damage == "gone":
+        shutil.rmtree(tmp_path / "store" / "mlartifacts" / "models")
+    else:
+        flip(directory / damage)
+    with pytest.raises(BundleError):
+        open_bundle(directory, registered=sha256)
+    register(tag)
+    assert open_bundle(directory, registered=sha256).sha256 == sha256
+    mlflow.set_tracking_uri(uri)
+    answer = mlflow.pyfunc.load_model("models:/tiny/1").predict([{"text": "a good day"}])
+    assert answer["predicted_label"][0]
+    assert len(versions(client, "tiny")) == 1
+    # another bundle never takes the place of the registered one
+    client.set_model_version_tag("tiny", "1", "ratchet.bundle_sha256", "0" * 64)
+    shutil.rmtree(directory)
+    register(tag)
+    assert not directory.exists()
 
 
 def test_the_model_has_a_signature_and_no_pickle(

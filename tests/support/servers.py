@@ -84,25 +84,28 @@ def prefect_server(home: Path, **environment: str) -> Server:
     return Server(command, free_port(), home / "server.log", variables)
 
 
-def mlflow_server(home: Path, database: str) -> Server:
+def mlflow_server(home: Path, database: str, *options: str, **environment: str) -> Server:
     """An MLflow server, not started yet; it proxies artifacts to a directory of its own."""
     files = (home / "files").as_uri()
     stores = ["--backend-store-uri", database, "--artifacts-destination", files]
-    command = ["mlflow", "server", "--workers", "1", *stores]
+    command = ["mlflow", "server", "--workers", "1", *stores, *options]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return Server(command, free_port(), home / "server.log", quiet)
+    return Server(command, free_port(), home / "server.log", quiet | environment)
 
 
-def task_states(api: str, flow_run_id: str | None = None) -> dict[str, str]:
+def task_states(
+    api: str, flow_run_id: str | None = None, login: tuple[str, str] | None = None
+) -> dict[str, str]:
     """State of each task's newest run.
 
     api          a Prefect API's address
     flow_run_id  the flow run whose tasks count; None for all
+    login        user and password
     """
     query: dict[str, Any] = {"sort": "EXPECTED_START_TIME_ASC"}
     if flow_run_id is not None:
         query["flow_runs"] = {"id": {"any_": [flow_run_id]}}
-    runs = httpx.post(f"{api}/task_runs/filter", json=query).json()
+    runs = httpx.post(f"{api}/task_runs/filter", json=query, auth=login).json()
     return {run["name"].rsplit("-", 1)[0]: run["state"]["name"] for run in runs}
 
 

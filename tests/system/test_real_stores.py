@@ -1,8 +1,12 @@
-"""A team's stores: MLflow's and Prefect's servers on PostgreSQL, DVC with a second remote."""
+"""A team's stores: MLflow's and Prefect's servers on PostgreSQL, DVC with a second remote.
+
+Both ask for a login, as those of deploy/ do.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -23,6 +27,8 @@ from workspaces import STAGES, clean_environment, git, ratchet_json, run, states
 from tasks.core.files import sha256_file
 from tasks.lifecycle.registry import CONTENT_KEY
 
+MLFLOW_LOGIN = ("admin", "a password of MLflow's")
+PREFECT_LOGIN = ("ratchet", "a password of Prefect's")
 CACHED = dict.fromkeys(STAGES, "cached")
 # identical bytes on machines of one type; the other outs hold durations
 REPRODUCIBLE = {
@@ -48,7 +54,10 @@ class Stores:
     def environment(self) -> dict[str, Any]:
         return {
             "MLFLOW_TRACKING_URI": self.mlflow.url,
+            "MLFLOW_TRACKING_USERNAME": MLFLOW_LOGIN[0],
+            "MLFLOW_TRACKING_PASSWORD": MLFLOW_LOGIN[1],
             "PREFECT_API_URL": f"{self.prefect.url}/api",
+            "PREFECT_API_AUTH_STRING": ":".join(PREFECT_LOGIN),
         }
 
 
@@ -57,10 +66,19 @@ def stores(
     postgres: Postgres, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stores]:
     database = postgres.make_database()
-    mlflow = mlflow_server(tmp_path_factory.mktemp("mlflow"), f"postgresql+psycopg2://{database}")
+    home = tmp_path_factory.mktemp("mlflow")
+    mlflow = mlflow_server(
+        home,
+        f"postgresql+psycopg2://{database}",
+        "--app-name=basic-auth",
+        MLFLOW_AUTH_CONFIG_PATH=str(auth_configuration(home, postgres.make_database())),
+        MLFLOW_AUTH_ADMIN_PASSWORD=MLFLOW_LOGIN[1],
+        MLFLOW_FLASK_SERVER_SECRET_KEY="a key",
+    )
     prefect = prefect_server(
         tmp_path_factory.mktemp("prefect"),
         PREFECT_API_DATABASE_CONNECTION_URL=f"postgresql+asyncpg://{postgres.make_database()}",
+        PREFECT_SERVER_API_AUTH_STRING=":".join(PREFECT_LOGIN),
     )
     try:
         mlflow.start()
@@ -72,6 +90,14 @@ def stores(
     finally:
         mlflow.kill()
         prefect.kill()
+
+
+def auth_configuration(home: Path, database: str) -> Path:
+    """deploy/mlflow-auth.ini with another database."""
+    ini = (Path(__file__).parents[2] / "deploy" / "mlflow-auth.ini").read_text()
+    address = f"database_uri = postgresql+psycopg2://{database}"
+    (home / "auth.ini").write_text(re.sub("^database_uri = .*$", address, ini, flags=re.MULTILINE))
+    return home / "auth.ini"
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +132,7 @@ def start_training(root: Path, *arguments: str, **environment: str) -> subproces
 def versions(server: Server) -> dict[int, dict[str, str]]:
     """Tags of each version on the MLflow server."""
     url = f"{server.url}/api/2.0/mlflow/model-versions/search"
-    answer = httpx.get(url, params={"filter": "name = 'tiny'"}).json()
+    answer = httpx.get(url, params={"filter": "name = 'tiny'"}, auth=MLFLOW_LOGIN).json()
     return {
         int(version["version"]): {tag["key"]: tag["value"] for tag in version["tags"]}
         for version in answer["model_versions"]
@@ -116,12 +142,26 @@ def versions(server: Server) -> dict[int, dict[str, str]]:
 def finished_run(server: Server, run_id: str) -> list[Any]:
     """The run's state and times, and every point of its loss curve."""
     url, asked = f"{server.url}/api/2.0/mlflow", {"run_id": run_id}
-    info = httpx.get(f"{url}/runs/get", params=asked).json()["run"]["info"]
-    asked |= {"metric_key": "loss"}
-    history = httpx.get(f"{url}/metrics/get-history", params=asked).json()["metrics"]
+    with httpx.Client(auth=MLFLOW_LOGIN) as client:
+        info = client.get(f"{url}/runs/get", params=asked).json()["run"]["info"]
+        asked |= {"metric_key": "loss"}
+        history = client.get(f"{url}/metrics/get-history", params=asked).json()["metrics"]
     assert info["status"] == "FINISHED"
     assert len(history) > 10
     return [info, *history]
+
+
+def test_nobody_reads_or_writes_without_a_login_and_the_message_says_what_is_missing(
+    shared: Path, stores: Stores
+) -> None:
+    assert httpx.get(f"{stores.mlflow.url}/api/2.0/mlflow/experiments/search").status_code == 401
+    assert httpx.post(f"{stores.prefect.url}/api/flows/filter", json={}).status_code == 401
+    for variable in ("MLFLOW_TRACKING_PASSWORD", "PREFECT_API_AUTH_STRING"):
+        wrong = stores.environment | {variable: "ratchet:wrong"}
+        done = run(shared, "ratchet", "train", code=2, **wrong)
+        assert "Traceback" not in done.stderr
+        assert variable in done.stderr
+        assert "wrong" not in done.stderr
 
 
 def test_two_machines_that_register_one_model_at_once_on_postgresql_make_one_version(
@@ -164,7 +204,7 @@ def test_a_version_names_its_prefect_run_on_postgresql_which_says_how_each_stage
 ) -> None:
     flow_run_id = versions(stores.mlflow)[1]["prefect.flow_run_id"]
     for _ in range(40):  # Prefect's client sends states with a delay
-        shown = task_states(stores.environment["PREFECT_API_URL"], flow_run_id)
+        shown = task_states(stores.environment["PREFECT_API_URL"], flow_run_id, PREFECT_LOGIN)
         if len(shown) > len(STAGES):
             break
         time.sleep(0.25)

@@ -102,7 +102,8 @@ def say_left(
     """Warnings about the rows that left the splits."""
     counts = Counter(SPLITS[tier] for tier in claims.tiers[leaving].tolist())
     warnings = [
-        f"{_rows(count)} of {name} left: each nearly repeats a text of "
+        f"{count} near-duplicate {'row was' if count == 1 else 'rows were'} removed from {name}: "
+        "each nearly repeats a text of "
         f"{'test' if name == 'validation' else 'validation or test'} "
         f"(similarity {split.near_duplicate_similarity:g} or more); "
         "they are kept in data/splits/quarantine.jsonl."
@@ -112,7 +113,8 @@ def say_left(
     n_uncompared = int(np.isin(claims.texts.of_rows, uncompared).sum())
     if n_uncompared:
         warnings.append(
-            f"{n_uncompared} of them left uncompared: too many texts are alike. "
+            f"{n_uncompared} of them {'was' if n_uncompared == 1 else 'were'} removed without "
+            "being compared with each held-out text: too many texts are alike. "
             "A higher split.near_duplicate_similarity compares fewer."
         )
     return warnings

@@ -1,0 +1,2 @@
+CREATE DATABASE mlflow_auth;
+CREATE DATABASE prefect;
