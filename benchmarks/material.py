@@ -61,8 +61,8 @@ def computes_bfloat16() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-def keep_rows(root: Path, rows: int) -> None:
-    """Keep `rows` of the workspace's tokenized training rows, drawn at random."""
+def keep_rows(root: Path, rows: int, draw: int = 0) -> None:
+    """Keep `rows` of the workspace's tokenized training rows, drawn with the seed `draw`."""
     import pyarrow as pa
 
     from tasks.core.files import atomic_path
@@ -70,7 +70,7 @@ def keep_rows(root: Path, rows: int) -> None:
 
     file = root / "data" / "tokens" / "train.arrow"
     table = read_tokens(file)
-    kept = table.take(pa.array(np.sort(np.random.default_rng(0).permutation(len(table))[:rows])))
+    kept = table.take(pa.array(np.sort(np.random.default_rng(draw).permutation(len(table))[:rows])))
     with (
         atomic_path(file) as new,
         pa.OSFile(str(new), "wb") as sink,

@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,9 @@ def main() -> None:
         tokens = workspace.root / "data" / "tokens"
         print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS), flush=True)
         for method in given.methods:
-            setting = {"tokens": str(tokens), "method": method, "epochs": given.epochs}
-            found = [run(setting | {"seed": seed}) for seed in range(seeds)]
+            setting = {"root": str(ROOT), "tokens": str(tokens)}
+            overrides = overrides_of(method, given.epochs)
+            found = [run(setting | {"overrides": overrides, "seed": seed}) for seed in range(seeds)]
             print(line(method, found), flush=True)
 
 
@@ -83,8 +85,18 @@ def run(setting: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def measure(tokens: str, method: str, epochs: float | None, seed: int) -> dict[str, float]:
-    """Train once; what it took and came to."""
+def overrides_of(method: str, epochs: float | None) -> list[str]:
+    """How params.yaml is overridden for a method."""
+    return [
+        f"finetune.method={method}",
+        f"finetune.learning_rate={LEARNING_RATES[method]:.1e}",
+        *(["finetune.freeze_layers=all"] if method == "frozen" else []),
+        *([f"finetune.epochs={epochs}"] if epochs else []),
+    ]
+
+
+def measure(root: str, tokens: str, overrides: list[str], seed: int) -> dict[str, float]:
+    """Train once on a workspace's tokens, with its params.yaml; what it took and came to."""
     from tasks.core.files import read_json
     from tasks.core.progress import silent
     from tasks.encoding.token_files import TokensInfo, read_features
@@ -95,20 +107,17 @@ def measure(tokens: str, method: str, epochs: float | None, seed: int) -> dict[s
     from tasks.training.networks.device import pick_device
     from tasks.training.networks.torch_outputs import predict_torch
 
-    params = Workspace(ROOT).params([
-        f"finetune.method={method}", f"finetune.learning_rate={LEARNING_RATES[method]:.1e}",
-        *(["finetune.freeze_layers=all"] if method == "frozen" else []),
-        *([f"finetune.epochs={epochs}"] if epochs else []),
-    ])  # fmt: skip
+    params = Workspace(Path(root)).params(overrides)
     kind, device = load_problem(params.problem), pick_device(params.device)
     with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch)
+        out, started = Path(scratch), time.perf_counter()
         finetune_model(
             Path(tokens), out / "checkpoint", out / "training.json", start=None,
             problem=params.problem, labels=params.labels, base_model=params.base_model,
-            finetune=params.finetune, seed=seed, device=device, root=ROOT, cache=cache_dir(),
+            finetune=params.finetune, seed=seed, device=device, root=Path(root), cache=cache_dir(),
             work=out / "work", report=silent,
         )  # fmt: skip
+        seconds = time.perf_counter() - started
         facts = read_json(out / "training.json")
         model = load_checkpoint(kind.objective, out / "checkpoint", params.labels)
         model.to(device)  # type: ignore[arg-type]  # decorator hides self
@@ -119,9 +128,8 @@ def measure(tokens: str, method: str, epochs: float | None, seed: int) -> dict[s
     metric = kind.scoring.metrics(outputs, kind.encoding.references(test), params.labels)[
         kind.scoring.metric
     ]
-    return {
-        name: facts[name] for name in ("trained_parameters", "seconds_per_epoch", "peak_memory_mb")
-    } | {"metric": metric}
+    names = ("trained_parameters", "seconds_per_epoch", "peak_memory_mb", "seconds")
+    return {name: facts[name] for name in names} | {"metric": metric, "all_seconds": seconds}
 
 
 def line(method: str, found: list[dict[str, float]]) -> str:

@@ -30,9 +30,11 @@ from tasks.training.methods.tuning import Tuning
 from tasks.training.networks.architecture import untrained_parameters
 from tasks.training.networks.device import pick_device
 from tasks.training.networks.label_transfer import carry_over, checkpoint_labels, output_labels
+from tasks.training.networks.pooling import declared_pooling
 from tasks.training.networks.weights import load_trained
 from tasks.training.replay import replayed_rows
 from tasks.training.resume_point import BEST, prepare_work_dir
+from tasks.training.solved_head import solve_head
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,6 +76,7 @@ def finetune_model(
     identity = {
         "params": finetune.model_dump(mode="json"), "labels": labels,
         "seed": seed, "device": device,
+        "pooling": declared_pooling(base),
         "base": base_sha256, "base_files": base_files, **_contents(tokens, start, adapter),
     }  # fmt: skip
     prepare_work_dir(work, sha256_json(identity))
@@ -89,6 +92,10 @@ def finetune_model(
     weights = _class_weights(problem_type, train, labels, finetune)
     if start is None:
         problem_type.objective.start_head(untrained_parameters(model, base), train, weights)
+    # a champion's head is the better start, unless nothing else is trained
+    if finetune.head_start == "solved" and (start is None or finetune.head_only):
+        parts = problem_type.objective, problem_type.encoding
+        solve_head(model, *parts, train, info.pad_token_id, weights, seed, device)
     inputs = TrainingInputs(
         problem_type.objective,
         problem_type.encoding,
@@ -231,7 +238,7 @@ def _starting_point(
 ) -> tuple[PreTrainedModel, pa.Table, StartReport | None]:
     """The model, the rows to train it on and, if it continues from `start`, `start`'s report."""
     seed_everything(seed)
-    model = problem.objective.load_model(base, labels, finetune.dropout)
+    model = problem.objective.load_model(base, labels, finetune.dropout, finetune.pooling)
     train = read_tokens(tokens / "train.arrow")
     if start is None:
         return model, train, None

@@ -141,7 +141,7 @@ def check_params(params: Params, root: Path) -> Params:
     root  the workspace; `finetune.adapter` is relative to it
     """
     problem = load_problem(params.problem)
-    check_method(problem.name, problem.objective.losses, params.finetune, params.device)
+    check_method(problem.name, problem.objective, params.finetune, params.device)
     adapter = params.finetune.adapter
     if adapter and any(
         Path(adapter).is_relative_to(out) for stage in STAGES for out in stage.outs.values()

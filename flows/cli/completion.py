@@ -23,6 +23,13 @@ def problem_types(incomplete: str) -> list[str]:
     return [name for name in problem_names() if name.startswith(incomplete)]
 
 
+def recipes(incomplete: str) -> list[str]:
+    """Recipes of `ratchet init`."""
+    from flows.workspaces.defaults import RECIPES
+
+    return [name for name in RECIPES if name.startswith(incomplete)]
+
+
 def params_keys(incomplete: str) -> list[str]:
     """Keys of params.yaml that hold a value, each with `=`."""
     from pydantic import BaseModel

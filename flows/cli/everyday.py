@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.completion import params_keys, problem_types
+from flows.cli.completion import params_keys, problem_types, recipes
 from flows.cli.console import (
     AsJson,
     Delimiter,
@@ -160,6 +160,13 @@ def init(
     revision: Annotated[
         str | None, typer.Option(help="Commit of a Hugging Face id.", show_default=False)
     ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="standard, or frozen: only a classifier's head, in seconds; for few rows.",
+            autocompletion=recipes,
+        ),
+    ] = "standard",
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Accept guesses without asking.")
     ] = False,
@@ -186,6 +193,7 @@ def init(
         tags=tags.split(",") if tags else (),
         merge_labels=merge_labels,
         reading=given(format=file_format, encoding=encoding, delimiter=delimiter, sheet=sheet),
+        recipe=recipe,
     )
     guessed = guess_problem(request)
     if problem is None and not yes and columns.keys() < guessed.columns.keys():

@@ -22,8 +22,8 @@ from flows.engine.cache_contents import (
     remove_obstructions,
     sound_runs,
 )
+from flows.engine.dvc_setup import set_up_dvc
 from flows.engine.earlier_locks import migrated_stages, write_lock
-from flows.engine.private_databases import use_private_databases
 from flows.engine.stage_status import StageStatus, stage_status
 from tasks.core.errors import PipelineError, WorkspaceError
 from tasks.core.files import sha256_json
@@ -74,10 +74,9 @@ class StageCache:
     ) -> None:
         from dvc.repo import Repo
 
-        logging.getLogger("dvc").setLevel(logging.ERROR)
         if not reading:
             write_dvc_yaml(workspace, values)
-        use_private_databases(workspace.store)
+        set_up_dvc(workspace.store)
         self._workspace = workspace
         self._root = workspace.root
         self._values = values

@@ -9,6 +9,7 @@ from typing import Any
 
 from flows.workspaces.defaults import TrainingSize
 from flows.workspaces.guessing import listed
+from tasks.data.quality.row_account import Account
 from tasks.params.labels import label_variants
 from tasks.params.schema import Params
 
@@ -16,28 +17,37 @@ from tasks.params.schema import Params
 OUT_OF_SCOPE = ("oos", "outofscope", "outofdomain", "ood", "nointent", "noneoftheabove", "fallback")
 
 
+# what the head reads, `finetune.pooling`
+POOLED = {
+    "mean": " The head reads the mean of all tokens, as the default base model was trained.",
+    "auto": " The head reads what the base model's 1_Pooling says, if it has one.",
+}
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is known of the data.
 
-    rows    number of rows in all
-    size    rows to train on and classes
-    labels  number of rows of each label
-    texts   a sample of the texts
+    account      what became of each row
+    to_train_on  number of rows outside validation and test
+    labels       number of rows of each label
+    texts        a sample of the texts
     """
 
-    rows: int
-    size: TrainingSize
+    account: Account
+    to_train_on: int
     labels: Mapping[str, int]
     texts: Sequence[str]
 
 
-def advice(params: Params, facts: Facts, finetune: Mapping[str, Any]) -> Iterator[str]:
+def advice(
+    params: Params, facts: Facts, size: TrainingSize, finetune: Mapping[str, Any]
+) -> Iterator[str]:
     """What was chosen, then what the user should see before training."""
-    yield _chosen(facts.size, finetune)
-    yield from _about_rows(params, facts)
+    yield _chosen(size, finetune)
+    yield from _about_rows(params, facts.account.used)
     yield from _about_labels(params, facts.labels)
-    if facts.size.usual_base and not mostly_latin(facts.texts):
+    if size.usual_base and not mostly_latin(facts.texts):
         yield (
             "most letters of the texts are not Latin, but the default base model knows English: "
             "choose one for your language with --base-model, or expect little of the model."
@@ -49,17 +59,20 @@ def _chosen(size: TrainingSize, finetune: Mapping[str, Any]) -> str:
     if (of_head := finetune.get("head_learning_rate")) is not None:
         rates += f", of the head {of_head:g}"
     classes = f" and {size.classes} labels" if size.classes else ""
+    pooled = POOLED.get(finetune["pooling"], "")
+    if finetune["method"] == "frozen":
+        return f"the base model stays as it is; its head is solved, without steps.{pooled}"
     return (
         f"training is set to {finetune['epochs']} epochs of {finetune['batch_size']} rows a step, "
-        f"{rates}: chosen for {size.rows:,} training rows{classes}."
+        f"{rates}: chosen for {size.rows:,} training rows{classes}.{pooled}"
     )
 
 
-def _about_rows(params: Params, facts: Facts) -> Iterator[str]:
+def _about_rows(params: Params, rows: int) -> Iterator[str]:
     least = params.validation.min_rows
-    if facts.rows < least:
+    if rows < least:
         yield (
-            f"only {facts.rows} rows: training stops below {least} (validate.min_rows), and a few "
+            f"only {rows} rows: training stops below {least} (validate.min_rows), and a few "
             "hundred are needed to judge a model."
         )
 

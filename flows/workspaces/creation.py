@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flows.engine.private_databases import use_private_databases
+from flows.engine.dvc_setup import set_up_dvc
 from flows.workspaces.advice import Facts, advice
-from flows.workspaces.defaults import TrainingSize, finetune_values
+from flows.workspaces.defaults import TrainingSize, check_recipe, finetune_values
 from flows.workspaces.guessing import (
     SAMPLE_ROWS,
     Guess,
@@ -25,7 +24,6 @@ from flows.workspaces.guessing import (
 from flows.workspaces.split_names import complete, splits_in, splits_of, unused_files
 from tasks.core.errors import ParamsError, WorkspaceError
 from tasks.core.files import write_text
-from tasks.data.quality.row_account import Account
 from tasks.data.sources.fetching import local_files
 from tasks.data.tables.loaded import SPLIT, SPLITS
 from tasks.params.ingestion import Source
@@ -46,6 +44,7 @@ class Request:
     splits   the files of each split, instead of `data`
     tags     names of numeric tags, from 0
     reading  options of the sources: format, encoding, delimiter, sheet
+    recipe   how to train: a key of RECIPES
     """
 
     directory: Path
@@ -60,6 +59,7 @@ class Request:
     tags: Sequence[str] = ()
     merge_labels: bool = False
     reading: Mapping[str, str] = field(default_factory=dict)
+    recipe: str = "standard"
 
     def sources(self) -> list[dict[str, str]]:
         """`ingest.sources` of params.yaml."""
@@ -81,21 +81,6 @@ class InitResult:
     account: dict[str, Any]
     splits: Mapping[str, list[str]]
     notes: list[str]
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """Facts about the data.
-
-    to_train_on  number of rows outside validation and test
-    labels       number of rows of each label
-    texts        some of the texts
-    """
-
-    account: Account
-    to_train_on: int
-    labels: Mapping[str, int]
-    texts: Sequence[str]
 
 
 def guess_problem(request: Request) -> Guess:
@@ -123,6 +108,7 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
     root = request.directory.resolve()
     _check_new(root)
     problem = load_problem(guessed.problem)
+    check_recipe(request.recipe, problem)
     sources = request.sources()
     values: dict[str, Any] = {
         "problem": guessed.problem,
@@ -140,8 +126,8 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
     facts = _inspect(params, _described(sources), root)
     labels = sorted(facts.labels)
     usual_base = values["base_model"] == dict(problem.defaults.base_model)
-    size = TrainingSize(facts.to_train_on, len(labels), usual_base)
-    finetune = finetune_values(size, problem.defaults.finetune)
+    size = TrainingSize(facts.to_train_on, len(labels), usual_base, problem.objective.pools)
+    finetune = finetune_values(size, problem.defaults.finetune, request.recipe)
     settings = {
         "labels": labels,
         "ingest": params.ingest.model_dump(mode="json") | {"sources": sources},
@@ -162,7 +148,6 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
     _ignore(root)
     _init_dvc(root)
     write_dvc_yaml(workspace)
-    known = Facts(facts.account.used, size, facts.labels, facts.texts)
     splits: dict[str, list[str]] = {}
     if "split" in sources[0]:
         splits = {name: [s["url"] for s in sources if s["split"] == name] for name in SPLITS}
@@ -177,7 +162,7 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
         facts.account.plain(),
         splits,
         [
-            *advice(workspace.params(), known, finetune),
+            *advice(workspace.params(), facts, size, finetune),
             *guessed.notes,
             *_unused_files(request.data, splits, root),
         ],
@@ -260,7 +245,7 @@ def _described(sources: Sequence[Mapping[str, str]]) -> tuple[Source, ...]:
     )
 
 
-def _inspect(params: Params, sources: tuple[Source, ...], root: Path) -> DataFacts:
+def _inspect(params: Params, sources: tuple[Source, ...], root: Path) -> Facts:
     """Ingest the data once, into a scratch directory."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -295,7 +280,7 @@ def _inspect(params: Params, sources: tuple[Source, ...], root: Path) -> DataFac
         to_train_on = pc.sum(pc.equal(table[SPLIT], SPLITS[0])).as_py()
     else:
         to_train_on = round(table.num_rows * (1 - params.split.validation - params.split.test))
-    return DataFacts(account, to_train_on, labels, texts)
+    return Facts(account, to_train_on, labels, texts)
 
 
 def _sample_texts(rows: Path, column: str | None) -> list[str]:
@@ -334,8 +319,7 @@ def _init_dvc(root: Path) -> None:
 
     from tasks.core.git import top_level, unstage
 
-    logging.getLogger("dvc").setLevel(logging.ERROR)  # keep standard output clean
-    use_private_databases(root / ".ratchet")
+    set_up_dvc(root / ".ratchet")
 
     try:
         Repo.find_root(str(root))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import TypeAdapter
 
 from tasks.core.files import flush_directory
+from tasks.core.user import user_name
 from tasks.lifecycle.registry import DECISION
 
 if TYPE_CHECKING:
@@ -91,10 +92,6 @@ def append_line(file: Path, decision: Decision) -> None:
 
 
 def _who() -> str:
-    import getpass
     import socket
 
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # a container's user may have no name
-        return f"uid {os.getuid()}@{socket.gethostname()}"
+    return f"{user_name()}@{socket.gethostname()}"

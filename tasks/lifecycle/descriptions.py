@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tasks.core.progress import LINES
+from tasks.core.user import user_name
 from tasks.lifecycle.registry import run_id_of
 
 if TYPE_CHECKING:
@@ -61,12 +61,8 @@ def add_verdict(client: MlflowClient, version: ModelVersion, decision: Decision)
 
 def origin_tags(trigger: str, commit: str) -> Mapping[str, str]:
     """MLflow's tags of who started a run, and from what."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        user = "unknown"
     tags = {
-        "mlflow.user": user,
+        "mlflow.user": user_name(),
         "mlflow.source.name": "ratchet retrain" if trigger else "ratchet train",
         "mlflow.source.type": "JOB" if trigger else "LOCAL",
     }

@@ -30,8 +30,14 @@ class SizesParams(Section):
 class FinetuneParams(Section):
     """The training run."""
 
-    method: Method = "full"  # docs/problems.md compares them
+    method: Method = "full"  # docs/methods.md and docs/results.md compare them
     sizes: SizesParams = SizesParams()
+    # what the head of a classifier reads. own: as the base model's files say; auto: as its
+    # 1_Pooling says, else own; mean, cls (the first token's state), last (the last token's)
+    pooling: Literal["own", "auto", "mean", "cls", "last"] = "own"
+    # of the head's output layer. solved: logistic regression on what it reads, its strength chosen
+    # by cross-validation; with nothing but the head to train, no steps follow
+    head_start: Literal["random", "solved"] = "random"
     # directory of an adapter-only checkpoint to continue from (same base model, same method)
     adapter: str | None = None
     # passes over the training rows; fractions are possible
@@ -70,6 +76,12 @@ class FinetuneParams(Section):
     start_from: Literal["base", "champion"] = "base"
     # with start_from champion: share of the rows it was already trained on to train on again
     replay_share: Share = 1.0
+
+    @property
+    def head_only(self) -> bool:
+        """Whether nothing but the head is trained."""
+        unset = not self.freeze_layers and not self.freeze_embeddings
+        return self.freeze_layers == "all" or (self.method == "frozen" and unset)
 
     @property
     def adds(self) -> bool:

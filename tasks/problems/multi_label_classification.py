@@ -37,7 +37,7 @@ from tasks.problems.parts.classes import (
 )
 from tasks.problems.parts.rows import Rows, SourceColumns, class_checks
 from tasks.problems.parts.texts import TextEncoder
-from tasks.problems.problem import Problem
+from tasks.problems.problem import InitDefaults, Problem
 from tasks.scoring.label_sets import (
     METRICS,
     binary_log_loss,
@@ -49,6 +49,8 @@ from tasks.scoring.label_sets import (
 )
 from tasks.scoring.thresholds import describe_threshold
 from tasks.training.class_weights import weigh_classes
+from tasks.training.logistic import solve_labels
+from tasks.training.networks.pooling import OWN
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -145,11 +147,17 @@ class LabelSetObjective:
     losses: ClassVar[Mapping[str, Loss]] = {"default": binary_cross_entropy}
     labels_of = staticmethod(same_labels)
     skip_unused_outputs = staticmethod(all_outputs)
+    pools: ClassVar[bool] = True
+    solve_head = staticmethod(solve_labels)
 
     def load_model(
-        self, directory: Path, labels: Sequence[str], dropout: float | None = None
+        self,
+        directory: Path,
+        labels: Sequence[str],
+        dropout: float | None = None,
+        pooling: str = OWN,
     ) -> PreTrainedModel:
-        return load_classifier(directory, labels, dropout, "multi_label_classification")
+        return load_classifier(directory, labels, dropout, pooling, "multi_label_classification")
 
     def start_head(
         self, new: Mapping[str, nn.Parameter], train: pa.Table, class_weights: Floats | None
@@ -355,5 +363,6 @@ PROBLEM = Problem(
         ClassBehaviour(("text",), "labels", True, sigmoid, assigned, mostly_same_labels)
     ),
     decoding=LabelSetDecoder(),
+    defaults=InitDefaults(finetune={"pooling": "own"}),
     figures=figures,
 )

@@ -44,5 +44,5 @@ PROBLEM = class_problem(
         "text_b": ["Two streets from here.", "I like trains."],
     },
     join=join,
-    finetune={"learning_rate": 1e-4, "head_learning_rate": None},
+    finetune={"learning_rate": 1e-4, "head_learning_rate": None, "pooling": "own"},
 )

@@ -46,6 +46,7 @@ from tasks.scoring.pairs import (
     score_details,
     score_metrics,
 )
+from tasks.training.networks.pooling import OWN
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from tasks.params.schema import EvaluateParams, ValidateParams
     from tasks.reports.stage_reports import EvaluationReport
     from tasks.scoring.statistics.draws import Resampled
-    from tasks.training.objective import Loss
+    from tasks.training.objective import HeadSolver, Loss
 
 TEXTS = ("text_a", "text_b")
 QUERY_NAMES = ("query", "query_id", "qid")
@@ -150,13 +151,19 @@ class ScoreObjective:
     losses: ClassVar[Mapping[str, Loss]] = {"regression": squared_error, "ranking": ranking_loss}
     labels_of = staticmethod(no_labels)
     start_head = staticmethod(start_as_drawn)
+    pools: ClassVar[bool] = True
+    solve_head: ClassVar[HeadSolver | None] = None
     skip_unused_outputs = staticmethod(all_outputs)
     class_weights = staticmethod(no_class_weights)
 
     def load_model(
-        self, directory: Path, labels: Sequence[str], dropout: float | None = None
+        self,
+        directory: Path,
+        labels: Sequence[str],
+        dropout: float | None = None,
+        pooling: str = OWN,
     ) -> PreTrainedModel:
-        return load_classifier(directory, ["score"], dropout, "regression")
+        return load_classifier(directory, ["score"], dropout, pooling, "regression")
 
 
 @dataclass(frozen=True)
@@ -301,5 +308,7 @@ PROBLEM = Problem(
     scoring=ScoreScorer(),
     decoding=ScoreDecoder(),
     figures=figures,
-    defaults=InitDefaults(finetune={"learning_rate": 1e-4, "head_learning_rate": None}),
+    defaults=InitDefaults(
+        finetune={"learning_rate": 1e-4, "head_learning_rate": None, "pooling": "own"}
+    ),
 )

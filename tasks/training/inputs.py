@@ -45,7 +45,9 @@ class TrainingInputs:
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Optimizer steps of the whole run; none if the head alone is trained and was solved."""
+        if self.params.head_only and self.params.head_start == "solved":
+            return 0
         return max(1, round(self.steps_per_epoch * self.params.epochs))
 
 

@@ -68,6 +68,9 @@ class Trainer:
         evaluate_every = max(1, self.steps_per_epoch // self.inputs.params.evaluations_per_epoch)
         save_every = max(1, self.steps_per_epoch // self.inputs.params.checkpoints_per_epoch)
         self._train_mode()
+        if not self.total_steps:
+            self._evaluate()
+            self._save()
         for rows in self._remaining_batches():
             self._step(rows)
             step = self.progress.step
@@ -166,7 +169,7 @@ class Trainer:
                 save_trained(self.tuning.model, new)
         patience = inputs.params.early_stopping_patience
         progress.stopped_early = bool(patience) and progress.without_gain >= patience
-        reported = {"progress": progress.step / self.total_steps}
+        reported = {"progress": progress.step / self.total_steps if self.total_steps else 1.0}
         for metric, value in ({name: metrics[name]} | metrics).items():  # the deciding one first
             reported[f"validation_{metric}"] = value
         self.report(progress.step, reported)

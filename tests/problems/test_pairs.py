@@ -152,7 +152,7 @@ def test_an_unknown_loss_is_told_before_anything_runs() -> None:
         ("text-classification", "text-classification has no loss"),
     ):
         with pytest.raises(ParamsError, match=says):
-            check_method(name, load_problem(name).objective.losses, params, "cpu")
+            check_method(name, load_problem(name).objective, params, "cpu")
 
 
 def pair_rows(questions: int = 60, answers: int = 4) -> dict[str, list[Any]]:

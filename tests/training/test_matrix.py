@@ -78,7 +78,9 @@ def tokens_of(problem: str) -> Path:
     return made_once(f"matrix-{problem}", make) / "tokens"
 
 
-def train(problem: str, method: Method, out: Path, report: Report = silent) -> None:
+def train(
+    problem: str, method: Method, out: Path, report: Report = silent, **changed: object
+) -> None:
     sample, problem_type = SAMPLES[problem], load_problem(problem)
     values = {
         "method": method,
@@ -90,8 +92,8 @@ def train(problem: str, method: Method, out: Path, report: Report = silent) -> N
         "evaluations_per_epoch": 1,
         "freeze_layers": 1 if method == "frozen" else 0,
     }
-    params = FinetuneParams.model_validate(values)
-    check_method(problem, problem_type.objective.losses, params, "cpu")
+    params = FinetuneParams.model_validate(values | changed)
+    check_method(problem, problem_type.objective, params, "cpu")
     finetune_model(
         tokens_of(problem),
         out / "checkpoint",

@@ -379,7 +379,7 @@ def test_choices_that_do_not_go_together_are_told(values: dict[str, Any], says: 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 def test_qlora_without_a_card_is_told_with_the_remedy() -> None:
     with pytest.raises(ParamsError, match="CUDA device") as caught:
-        check_method(PROBLEM.name, PROBLEM.objective.losses, params("qlora"), "auto")
+        check_method(PROBLEM.name, PROBLEM.objective, params("qlora"), "auto")
     assert "lora" in caught.value.remedy
 
 

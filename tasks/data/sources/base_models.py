@@ -29,6 +29,8 @@ MODEL_FILES = (
     *("chat_template.jinja", *_TOKENIZERS),
 )
 
+POOLING_FILE = "1_Pooling/config.json"  # of sentence-transformers: how a sentence encoder pools
+
 
 def is_model_file(name: str) -> bool:
     """Whether a base model needs the file of this name: data only, never pickle or code."""

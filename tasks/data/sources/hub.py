@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from tasks.core.addresses import LocalFile, has_glob
 from tasks.core.errors import SourceError
-from tasks.data.sources.base_models import MODEL_FILES, lacking
+from tasks.data.sources.base_models import MODEL_FILES, POOLING_FILE, lacking
 from tasks.data.sources.pins import compare_sha256, sha256_once
 
 _ADDRESS = re.compile(
@@ -41,7 +41,7 @@ def download_model(name: str, revision: str, cache: Path) -> Path:
                     name,
                     revision=revision,
                     cache_dir=cache / "hub",
-                    allow_patterns=list(MODEL_FILES),
+                    allow_patterns=[*MODEL_FILES, POOLING_FILE],
                     local_files_only=offline,
                 )
             )

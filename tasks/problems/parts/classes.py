@@ -31,6 +31,8 @@ from tasks.scoring.classes import (
 )
 from tasks.scoring.thresholds import best_threshold, describe_threshold
 from tasks.training.class_weights import weigh_classes
+from tasks.training.logistic import solve_classes
+from tasks.training.networks.pooling import OWN
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,15 +76,19 @@ def all_outputs(model: PreTrainedModel, targets: torch.Tensor) -> AbstractContex
 
 
 def load_classifier(
-    directory: Path, labels: Sequence[str], dropout: float | None, problem_type: ProblemType
+    directory: Path,
+    labels: Sequence[str],
+    dropout: float | None,
+    pooling: str,
+    problem_type: ProblemType,
 ) -> PreTrainedModel:
-    """A sequence classifier; `problem_type` as Hugging Face names it."""
+    """A sequence classifier; `problem_type` as Hugging Face names it, `pooling` of finetune."""
     from transformers import AutoModelForSequenceClassification
 
     from tasks.training.networks.pretrained import load_pretrained
 
     return load_pretrained(
-        AutoModelForSequenceClassification, directory, dropout, labels, problem_type
+        AutoModelForSequenceClassification, directory, dropout, labels, problem_type, pooling
     )
 
 
@@ -108,11 +114,17 @@ class ClassObjective:
     labels_of = staticmethod(same_labels)
     start_head = staticmethod(start_as_drawn)
     skip_unused_outputs = staticmethod(all_outputs)
+    pools: ClassVar[bool] = True
+    solve_head = staticmethod(solve_classes)
 
     def load_model(
-        self, directory: Path, labels: Sequence[str], dropout: float | None = None
+        self,
+        directory: Path,
+        labels: Sequence[str],
+        dropout: float | None = None,
+        pooling: str = OWN,
     ) -> PreTrainedModel:
-        return load_classifier(directory, labels, dropout, "single_label_classification")
+        return load_classifier(directory, labels, dropout, pooling, "single_label_classification")
 
     def class_weights(
         self, references: Array, labels: Sequence[str], wanted: str | Mapping[str, float]

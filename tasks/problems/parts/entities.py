@@ -54,6 +54,7 @@ from tasks.scoring.spans import (
     word_tags,
 )
 from tasks.training.class_weights import weigh_classes
+from tasks.training.networks.pooling import OWN
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from tasks.params.schema import EvaluateParams
     from tasks.reports.stage_reports import EvaluationReport
     from tasks.scoring.statistics.draws import Resampled
-    from tasks.training.objective import Loss
+    from tasks.training.objective import HeadSolver, Loss
 
 
 def tag_cross_entropy(
@@ -91,10 +92,16 @@ class TagObjective:
     losses: ClassVar[Mapping[str, Loss]] = {"default": tag_cross_entropy}
     labels_of = staticmethod(types_of)
     start_head = staticmethod(start_as_drawn)
+    pools: ClassVar[bool] = False
+    solve_head: ClassVar[HeadSolver | None] = None
     skip_unused_outputs = staticmethod(all_outputs)
 
     def load_model(
-        self, directory: Path, labels: Sequence[str], dropout: float | None = None
+        self,
+        directory: Path,
+        labels: Sequence[str],
+        dropout: float | None = None,
+        pooling: str = OWN,
     ) -> PreTrainedModel:
         from transformers import AutoModelForTokenClassification
 

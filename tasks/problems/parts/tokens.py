@@ -32,6 +32,7 @@ from tasks.scoring.tokens import (
     token_cross_entropy,
     token_metrics,
 )
+from tasks.training.networks.pooling import OWN
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from tasks.reports.stage_reports import EvaluationReport
     from tasks.scoring.behaviour import BehaviourTest
     from tasks.scoring.statistics.draws import Resampled
-    from tasks.training.objective import Loss
+    from tasks.training.objective import HeadSolver, Loss
 
 INFERENCE_TOKENS = 512  # each token has an output as wide as the vocabulary
 
@@ -70,10 +71,16 @@ class TokenObjective:
     losses: ClassVar[Mapping[str, Loss]] = {"default": token_loss}
     labels_of = staticmethod(no_labels)
     start_head = staticmethod(start_as_drawn)
+    pools: ClassVar[bool] = False
+    solve_head: ClassVar[HeadSolver | None] = None
     class_weights = staticmethod(no_class_weights)
 
     def load_model(
-        self, directory: Path, labels: Sequence[str], dropout: float | None = None
+        self,
+        directory: Path,
+        labels: Sequence[str],
+        dropout: float | None = None,
+        pooling: str = OWN,
     ) -> PreTrainedModel:
         import transformers
 

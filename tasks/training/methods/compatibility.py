@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,8 @@ from tasks.params.finetuning import FinetuneParams
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from tasks.training.objective import Objective
+
 
 VIRTUAL = frozenset({"prefix-tuning", "prompt-tuning", "p-tuning"})
 QLORA_REMEDY = (
@@ -20,13 +21,22 @@ QLORA_REMEDY = (
 )
 
 
-def check_method(
-    problem: str, losses: Collection[str], params: FinetuneParams, device: str
-) -> None:
-    """Raise ParamsError if the problem has no such loss, or the machine does not support `method`.
+def check_method(problem: str, objective: Objective, params: FinetuneParams, device: str) -> None:
+    """Raise ParamsError if the problem type or the machine does not support what params.yaml says.
 
-    losses  names of the problem type's losses
+    problem  the type's name
     """
+    losses = objective.losses
+    if params.pooling != "own" and not objective.pools:
+        raise ParamsError(
+            f"finetune.pooling: {params.pooling}: the head of {problem} reads every token.",
+            "Set finetune.pooling to own.",
+        )
+    if params.head_start == "solved" and objective.solve_head is None:
+        raise ParamsError(
+            f"finetune.head_start: the head of {problem} has no classes to solve for.",
+            "Set finetune.head_start to random.",
+        )
     if params.loss is not None and params.loss not in losses:
         raise ParamsError(
             f"finetune.loss: {problem} has no loss '{params.loss}'."

@@ -77,8 +77,8 @@ def _full(ground: MethodContext) -> Tuning:
     `frozen` without freeze_layers or freeze_embeddings freezes everything except the head.
     """
     model, params = ground.model, ground.params
-    unset = not params.freeze_layers and not params.freeze_embeddings
-    if params.freeze_layers != "all" and not (params.method == "frozen" and unset):
+    if not params.head_only:
+        assert params.freeze_layers != "all"
         freeze(model, embeddings=params.freeze_embeddings, layers=params.freeze_layers)
         return Tuning(model)
     head = head_parameters(model) | ground.head

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.errors import SourceError
 from tasks.core.foreign import foreign_file
+from tasks.training.networks.pooling import OWN, pooled_classifier
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -35,12 +36,14 @@ def load_pretrained(
     dropout: float | None,
     labels: Sequence[str] = (),
     problem_type: ProblemType | None = None,
+    pooling: str = OWN,
 ) -> PreTrainedModel:
     """Load a model: safetensors only, no remote code, float32, eager (traceable) attention.
 
     auto_class    one of transformers' Auto classes
     labels        labels of its outputs; empty if it has none
     problem_type  Hugging Face's name for the kind of classification
+    pooling       what the head of a classifier reads: see networks/pooling.py
     Raises SourceError for unreadable files, and for missing or mis-shaped weights outside the head.
     """
     what = f"{directory}: its files cannot be read as a model"
@@ -48,6 +51,7 @@ def load_pretrained(
         config = _config(directory, dropout, labels)
         if problem_type is not None:
             config.problem_type = problem_type
+            auto_class = pooled_classifier(config, directory, pooling) or auto_class
         declared = tuple(config.architectures or ())
         # a head for other labels has another shape and is reinitialized; `check_weights` rejects
         # all other mismatches

@@ -1,11 +1,13 @@
-"""Where DVC's databases lie: diskcache unpickles what stands in them.
+"""How this process uses DVC: it prints nothing, and its databases lie where nobody else writes.
 
-By default DVC keeps them below /var/tmp/dvc, which everybody may write to, under a name that can be
-guessed: another user of the machine could put pickles there that run as the reader.
+The databases are diskcache's, which unpickles what stands in them. By default DVC keeps them below
+/var/tmp/dvc, which everybody may write to, under a name that can be guessed: another user of the
+machine could put pickles there that run as the reader.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from shlex import quote
@@ -17,12 +19,15 @@ VARIABLE = "DVC_SITE_CACHE_DIR"
 WRITABLE_BY_OTHERS = 0o022
 
 
-def use_private_databases(store: Path) -> None:
-    """Tell DVC, by DVC_SITE_CACHE_DIR, to keep its databases where only this user may write.
+def set_up_dvc(store: Path) -> None:
+    """Turn off DVC's messages and progress bars; set DVC_SITE_CACHE_DIR, where its databases lie.
 
     store   the workspace's .ratchet, used where the user's cache directory cannot be made
     Raises WorkspaceError if the directory is another user's, or others may write to it.
     """
+    for name in ("dvc", "dvc_data", "dvc_objects"):
+        # their progress bars are shown on a terminal at any level up to ERROR
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     chosen = os.environ.get(VARIABLE)
     candidates = [Path(chosen)] if chosen else [cache_dir() / "dvc", store / "dvc"]
     directory = next((path for path in candidates if _exists(path)), candidates[-1])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from workspaces import run
 
-from flows.engine.private_databases import VARIABLE, use_private_databases
+from flows.engine.dvc_setup import VARIABLE, set_up_dvc
 from tasks.core.errors import WorkspaceError
 
 
@@ -19,17 +19,17 @@ def no_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_by_default_only_the_user_may_write_to_them(tmp_path: Path) -> None:
-    use_private_databases(tmp_path / ".ratchet")
+    set_up_dvc(tmp_path / ".ratchet")
     assert os.environ[VARIABLE] == str(tmp_path / "cache" / "dvc")
     assert (tmp_path / "cache" / "dvc").stat().st_mode & 0o777 == 0o700
-    use_private_databases(tmp_path / ".ratchet")
+    set_up_dvc(tmp_path / ".ratchet")
 
 
 def test_a_chosen_directory_is_made_for_its_owner_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "chosen" / "here"))
-    use_private_databases(tmp_path / ".ratchet")
+    set_up_dvc(tmp_path / ".ratchet")
     assert (tmp_path / "chosen" / "here").stat().st_mode & 0o777 == 0o700
     assert not (tmp_path / "cache").exists()
 
@@ -38,7 +38,7 @@ def test_without_a_home_they_lie_in_the_workspace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RATCHET_CACHE", "/proc/nowhere")
-    use_private_databases(tmp_path / ".ratchet")
+    set_up_dvc(tmp_path / ".ratchet")
     assert os.environ[VARIABLE] == str(tmp_path / ".ratchet" / "dvc")
     assert (tmp_path / ".ratchet" / "dvc").is_dir()
 
@@ -51,9 +51,9 @@ def test_a_directory_that_others_may_write_to_is_refused_until_the_remedy_is_run
     directory.mkdir(parents=True)
     directory.chmod(mode)
     with pytest.raises(WorkspaceError, match="other users may write to it") as refused:
-        use_private_databases(tmp_path / ".ratchet")
+        set_up_dvc(tmp_path / ".ratchet")
     run(tmp_path, "sh", "-c", refused.value.remedy.removeprefix("Try: "))
-    use_private_databases(tmp_path / ".ratchet")
+    set_up_dvc(tmp_path / ".ratchet")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
@@ -62,7 +62,7 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     directory.mkdir(parents=True, mode=0o700)
     os.chown(directory, 12345, 12345)
     with pytest.raises(WorkspaceError, match="it belongs to another user"):
-        use_private_databases(tmp_path / ".ratchet")
+        set_up_dvc(tmp_path / ".ratchet")
 
 
 def test_the_commands_keep_dvc_s_databases_there(template: Path, tmp_path: Path) -> None:
