@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.material import ROOT, default_workspace, keep_rows
-from benchmarks.methods import run
+from benchmarks.methods import mean_and_deviation, run
 from tasks.core.quiet import quiet_libraries
 
 FROZEN = ("finetune.method=frozen", "finetune.freeze_layers=all")
@@ -59,9 +59,8 @@ def main() -> None:
             ]
             scores = [one["metric"] for one in found]
             seconds = statistics.median(one["all_seconds"] for one in found)
-            spread = f" ± {statistics.stdev(scores):.3f}" if len(scores) > 1 else ""
             each = ", ".join(f"{score:.3f}" for score in scores)
-            mean = f"{statistics.mean(scores):.3f}{spread}"
+            mean = mean_and_deviation(scores)
             print(f"| {name} | {seconds:.0f} | {each} | {mean} |", flush=True)
 
 

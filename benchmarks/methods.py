@@ -128,23 +128,27 @@ def measure(root: str, tokens: str, overrides: list[str], seed: int) -> dict[str
     metric = kind.scoring.metrics(outputs, kind.encoding.references(test), params.labels)[
         kind.scoring.metric
     ]
-    names = ("trained_parameters", "seconds_per_epoch", "peak_memory_mb", "seconds")
+    names = ("trained_parameters", "seconds_per_epoch", "peak_memory_mb")
     return {name: facts[name] for name in names} | {"metric": metric, "all_seconds": seconds}
 
 
 def line(method: str, found: list[dict[str, float]]) -> str:
     """A table row: the metric's mean and deviation over seeds, the median time, the peak memory."""
-    metrics = [one["metric"] for one in found]
-    spread = f" ± {statistics.stdev(metrics):.3f}" if len(metrics) > 1 else ""
     cells = (
         method,
         f"{LEARNING_RATES[method]:.0e}",
         f"{found[0]['trained_parameters']:,}",
         f"{statistics.median(one['seconds_per_epoch'] for one in found):.1f}",
         f"{max(one['peak_memory_mb'] for one in found):.0f}",
-        f"{statistics.mean(metrics):.3f}{spread}",
+        mean_and_deviation([one["metric"] for one in found]),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    """As in '0.619 ± 0.008'; the mean alone of a single value."""
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
 
 
 if __name__ == "__main__":

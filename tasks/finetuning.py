@@ -76,7 +76,7 @@ def finetune_model(
     identity = {
         "params": finetune.model_dump(mode="json"), "labels": labels,
         "seed": seed, "device": device,
-        "pooling": declared_pooling(base),
+        "pooling": finetune.pooling == "auto" and declared_pooling(base),
         "base": base_sha256, "base_files": base_files, **_contents(tokens, start, adapter),
     }  # fmt: skip
     prepare_work_dir(work, sha256_json(identity))

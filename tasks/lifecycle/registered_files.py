@@ -46,12 +46,11 @@ def download_bundle(client: MlflowClient, version: ModelVersion, downloads: Path
     It is a copy in `downloads` unless MLflow's artifacts are on this disk.
     """
     from mlflow.artifacts import download_artifacts
-    from mlflow.utils.file_utils import local_file_uri_to_path
 
     model_id = logged_model_of(version)
     location = client.get_logged_model(model_id).artifact_location
-    if location.startswith(("file:", "/")):
-        return Path(local_file_uri_to_path(location)) / "artifacts" / "bundle"
+    if (stored := _on_this_disk(location)) is not None:
+        return stored
     target = downloads / model_id  # not the version number, which other registries use too
     if target.is_dir() and not _is_sound(target / "bundle", version):
         shutil.rmtree(target)
@@ -68,15 +67,21 @@ def has_bundle(client: MlflowClient, version: ModelVersion, files: Collection[st
 
     files   names of the bundle's files
     """
-    from mlflow.utils.file_utils import local_file_uri_to_path
-
     model_id = logged_model_of(version)
-    location = client.get_logged_model(model_id).artifact_location
-    if location.startswith(("file:", "/")):
-        copy = Path(local_file_uri_to_path(location)) / "artifacts" / "bundle"
-        return _is_sound(copy, version)
+    stored = _on_this_disk(client.get_logged_model(model_id).artifact_location)
+    if stored is not None:
+        return _is_sound(stored, version)
     listed = client.list_logged_model_artifacts(model_id, "artifacts/bundle")
     return {Path(entry.path).name for entry in listed} >= {Path(name).parts[0] for name in files}
+
+
+def _on_this_disk(location: str) -> Path | None:
+    """The bundle's directory below a logged model's artifacts; None if they are elsewhere."""
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    if not location.startswith(("file:", "/")):
+        return None
+    return Path(local_file_uri_to_path(location)) / "artifacts" / "bundle"
 
 
 def _is_sound(copy: Path, version: ModelVersion) -> bool:

@@ -170,6 +170,18 @@ def test_every_classifier_trains_exports_and_computes_the_same(
         assert largest_difference(wanted, outputs) < limit, recipe
 
 
+def test_what_the_base_declares_is_read_only_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(base: Path) -> str:
+        raise SourceError(f"{base}: damaged")
+
+    monkeypatch.setattr("tasks.finetuning.declared_pooling", damaged)
+    train("text-classification", "full", tmp_path / "own")
+    with pytest.raises(SourceError, match="damaged"):
+        train("text-classification", "full", tmp_path / "auto", pooling="auto")
+
+
 @pytest.mark.parametrize("method", ["frozen", "lora", "prefix-tuning", "prompt-tuning", "adapter"])
 def test_methods_that_add_weights_work_with_it(method: Any, tmp_path: Path) -> None:
     train("text-classification", method, tmp_path, pooling="mean", head_start="solved")
