@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.errors import ParamsError, did_you_mean
+from tasks.core.errors import ParamsError
 from tasks.core.files import sha256_file, sha256_json
 from tasks.core.memory import peak_memory_mb
 from tasks.core.progress import Report
@@ -80,7 +80,6 @@ def finetune_model(
         "base": base_sha256, "base_files": base_files, **_contents(tokens, start, adapter),
     }  # fmt: skip
     prepare_work_dir(work, sha256_json(identity))
-    _check_metric(problem_type, finetune.early_stopping_metric or problem_type.scoring.metric)
     model, train, origin = _starting_point(
         problem_type, base, start, tokens, labels, finetune, seed
     )
@@ -204,15 +203,6 @@ def _class_weights(
 
 def _hashes(directory: Path) -> list[str]:
     return [sha256_file(file) for file in sorted(directory.rglob("*")) if file.is_file()]
-
-
-def _check_metric(problem: Problem, name: str) -> None:
-    if name not in problem.scoring.metric_signs:
-        raise ParamsError(
-            f"finetune.early_stopping_metric: unknown metric '{name}'."
-            f"{did_you_mean(name, problem.scoring.metric_signs)}",
-            f"Known: {', '.join(problem.scoring.metric_signs)}.",
-        )
 
 
 def _check_tokenizer(tokens: Path, start: Path) -> None:

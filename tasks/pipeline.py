@@ -24,6 +24,7 @@ from tasks.data.sources.fetching import local_files
 from tasks.params.schema import Params, parse
 from tasks.params.workspace import Workspace, cache_dir
 from tasks.problems import load_problem
+from tasks.scoring.metric_names import promotion_metric, validation_metric
 from tasks.training.methods.adapter_files import read_adapter
 from tasks.training.methods.compatibility import check_method
 
@@ -142,6 +143,8 @@ def check_params(params: Params, root: Path) -> Params:
     """
     problem = load_problem(params.problem)
     check_method(problem.name, problem.objective, params.finetune, params.device)
+    validation_metric(problem.scoring, params.finetune.early_stopping_metric)
+    promotion_metric(problem.scoring, params.promotion.metric)
     adapter = params.finetune.adapter
     if adapter and any(
         Path(adapter).is_relative_to(out) for stage in STAGES for out in stage.outs.values()

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from flows.engine.progress import listener
 from flows.lifecycle.comparing import describe_pair, describe_rows, log_comparison, score
-from tasks.core.errors import BundleError, DataError, ParamsError, did_you_mean
+from tasks.core.errors import BundleError, DataError
 from tasks.core.files import sha256_file
 from tasks.inference.bundle import MANIFEST
 from tasks.lifecycle.model_registry import Contestant, ModelRegistry
 from tasks.lifecycle.registry import BUNDLE_SHA256
 from tasks.params.workspace import Workspace
 from tasks.problems import problem_names
+from tasks.scoring.metric_names import promotion_metric
 from tasks.scoring.statistics.bootstrap import Resampling
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _score_all(
     roles = {"challenger": challenger, "champion": champion, "mark": mark}
     contestants = {role: contestant for role, contestant in roles.items() if contestant}
     rows, scored = score(workspace, contestants)
-    metric = _metric(rows, workspace.params().promotion.metric)
+    metric = promotion_metric(rows.problem.scoring, workspace.params().promotion.metric)
     _require_labels(challenger, scored, rows)
     return Contest(contestants, mark_gone, rows, scored, metric)
 
@@ -214,20 +215,6 @@ def _find_mark(
     except BundleError as error:
         return None, f"{best}, cannot be scored: {error.message.splitlines()[0]}"
     return mark, ""
-
-
-def _metric(rows: TestRows, wanted: str | None) -> str:
-    problem = rows.problem
-    if wanted is None:
-        return problem.scoring.metric
-    known = [name for name, sign in problem.scoring.metric_signs.items() if sign > 0]
-    if wanted not in known:
-        raise ParamsError(
-            f"promotion.metric: '{wanted}' cannot be the promotion metric."
-            f"{did_you_mean(wanted, known)}",
-            f"Metrics where higher is better: {', '.join(known)}.",
-        )
-    return wanted
 
 
 def _require_labels(challenger: Contestant, scored: dict[str, Scored], rows: TestRows) -> None:

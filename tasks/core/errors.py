@@ -142,6 +142,7 @@ _NO_MEMORY = (
     "can't allocate memory",
     "not enough memory",
     "Failed to allocate memory",
+    "failed to map segment",  # of a library that is imported
     os.strerror(errno.ENOMEM),
 )
 _MORE_MEMORY = (
@@ -150,11 +151,16 @@ _MORE_MEMORY = (
 )
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory was refused, by what a library raised or quotes."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
+
+
 def as_storage_error(error: BaseException) -> StorageError | None:
     """A StorageError if disk or memory was refused, even if a library wrapped it; else None."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, MemoryError) or any(text in str(cause) for text in _NO_MEMORY):
+        if lacks_memory(cause):
             reason = " ".join(str(cause).split())[:200].rstrip(".")
             told = f"out of memory{f': {reason}' if reason else ''}."
             return StorageError(told, f"{_MORE_MEMORY} Finished stages are kept.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tasks.core.errors import PipelineError, SourceError, as_storage_error
+from tasks.core.errors import PipelineError, SourceError, as_storage_error, lacks_memory
 
 FREE = 2**28  # bytes that anything packed may unpack to
 MOST_EXPANSION = 200  # times the packed size; deflated text reaches 20, one repeated line 1,000
@@ -20,13 +20,13 @@ def foreign_file(what: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (PipelineError, ImportError, MemoryError):
+    except (PipelineError, ImportError):
         raise
     except BaseException as error:
         # a Rust library's panic is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        if isinstance(error, OSError) and as_storage_error(error):
+        if lacks_memory(error) or (isinstance(error, OSError) and as_storage_error(error)):
             raise
         reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         raise SourceError(f"{what}: {reason}.", remedy) from error

@@ -6,6 +6,10 @@ import gc
 import resource
 import sys
 
+from tasks.core.errors import StorageError
+
+# a tiny model of 400 rows failed with 3,550 MiB and trained with 3,800, on one thread
+LEAST_ADDRESS_SPACE = 3_750 * 2**20
 # torch's messages on the CPU and on Apple GPUs; CUDA has its own exception
 _MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
@@ -35,6 +39,20 @@ def peak_memory_mb(device: str) -> float:
         return round(torch.cuda.max_memory_allocated() / 1e6, 1)
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+def require_address_space() -> None:
+    """Raise StorageError if a limit leaves too little address space for any training.
+
+    With less, libraries abort the process or wait for threads that never started.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+        raise StorageError(
+            f"the address space of this process is limited to {limit / 2**20:,.0f} MiB; training "
+            f"needs at least {LEAST_ADDRESS_SPACE / 2**20:,.0f}, whatever the model.",
+            "Raise the limit (`ulimit -v unlimited`), then run the command again.",
+        )
 
 
 def collect_rarely() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from tasks.core.addresses import credentials_problem
 from tasks.core.errors import ParamsError, did_you_mean
@@ -280,7 +281,7 @@ def parse(
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        problems = [_blamed(_explain(dict(item)), overrides) for item in error.errors()]
+        problems = [_blamed(_explain(dict(item)), overrides) for item in _causes(error)]
     if all(problem.startswith("-S ") for problem in problems):
         raise ParamsError("\n".join(problems), "Correct the option.")
     count = "1 value is" if len(problems) == 1 else f"{len(problems)} values are"
@@ -288,6 +289,13 @@ def parse(
         f"{origin}: {count} wrong:\n" + "\n".join(f"  {line}" for line in problems),
         "Fix them, then run the command again.",
     )
+
+
+def _causes(error: ValidationError) -> list[ErrorDetails]:
+    """Its errors, less what follows from others: a list is not too short for a wrong element."""
+    known = error.errors()
+    inside = {item["loc"][:depth] for item in known for depth in range(len(item["loc"]))}
+    return [item for item in known if item["type"] != "too_short" or item["loc"] not in inside]
 
 
 def source_of_options(url: str, options: Mapping[str, str]) -> Source:

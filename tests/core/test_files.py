@@ -11,6 +11,7 @@ import pytest
 
 from tasks.core.errors import as_storage_error
 from tasks.core.files import atomic_path, read_jsonl, replace, write_json, write_jsonl, write_text
+from tasks.core.foreign import foreign_file
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path: Path) -> None:
@@ -145,6 +146,7 @@ def test_a_refusal_is_found_inside_a_librarys_own_error() -> None:
             "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
         ),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
 )
 def test_a_lack_of_memory_is_told_as_such(error: Exception) -> None:
@@ -154,3 +156,5 @@ def test_a_lack_of_memory_is_told_as_such(error: Exception) -> None:
         told = as_storage_error(outer)
     assert "out of memory" in str(told)
     assert "finetune.batch_size" in str(told)
+    with pytest.raises(type(error)), foreign_file("base: cannot be read", "Use another."):
+        raise error  # the file is not to blame

@@ -143,3 +143,12 @@ def test_what_is_no_gguf_file_is_told(tmp_path: Path) -> None:
     for message, values in cases.items():
         with pytest.raises(SourceError, match=message):
             resolve_model(BaseModelParams.model_validate(values), tmp_path, tmp_path / "cache")
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gguf(tmp_path / "good.gguf")
+    loader = "transformers.modeling_gguf_pytorch_utils.is_gguf_available"
+    monkeypatch.setattr(loader, lambda *_: False)
+    with pytest.raises(SourceError, match=r"good\.gguf: reading GGUF needs the package") as told:
+        resolve_model(BaseModelParams(path="./good.gguf"), tmp_path, tmp_path / "cache")
+    assert told.value.remedy.startswith("pip install gguf==")

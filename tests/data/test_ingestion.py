@@ -484,3 +484,14 @@ def test_same_sources_make_same_bytes_and_name_no_machine_paths(bench: Workbench
         "records": 70_001,
         "quarantined": 1,
     }
+
+
+def test_a_query_that_fails_on_most_rows_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.data.tables.queries._MAX_CULPRITS", 3)
+    bench = Workbench(tmp_path)
+    bench.write("a.csv", "text,label\n" + "word,a\n" * 9)
+    with pytest.raises(DataError, match="more than 3 of 9 rows") as told:
+        bench.ingest("a.csv", query="SELECT CAST(text AS INTEGER) AS text, label FROM data")
+    assert "TRY_CAST" in told.value.remedy

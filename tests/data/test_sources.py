@@ -18,7 +18,9 @@ import pytest
 
 from tasks.core.addresses import is_hub_id, public_address
 from tasks.core.errors import SourceError
+from tasks.core.progress import silent
 from tasks.data.sources import fetching
+from tasks.data.sources.downloads import fetch_remote
 from tasks.data.sources.fetching import fetch, local_files, resolve_model
 from tasks.params.ingestion import Source
 from tasks.params.schema import BaseModelParams
@@ -469,3 +471,23 @@ for call in (
         check=False,
     )
     assert done.stdout.split() == ["True"] * 6, done.stderr
+
+
+def test_a_pattern_of_a_remote_address_matches_something_and_has_no_one_hash(
+    tmp_path: Path,
+) -> None:
+    pattern = "memory://nothing/*.csv"
+    with pytest.raises(SourceError, match="no file matches"):
+        fetch_remote(pattern, None, tmp_path, silent)
+    with pytest.raises(SourceError, match="one sha256 is given"):
+        fetch_remote(pattern, "a" * 64, tmp_path, silent)
+
+
+@pytest.mark.parametrize(("folder", "says"), [("gone", "no directory gone"), ("data", "none of")])
+def test_a_wheel_without_a_model_is_told(
+    registry: Path, folder: str, says: str, tmp_path: Path
+) -> None:
+    make_wheel(registry, {"data/rows.csv": BODY})
+    base = BaseModelParams(path=f"pypi://tiny-data==1.0/{folder}")
+    with pytest.raises(SourceError, match=says):
+        resolve_model(base, tmp_path, tmp_path / "cache")

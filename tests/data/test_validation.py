@@ -260,7 +260,7 @@ def test_when_every_row_is_set_aside_the_run_stops(tmp_path: Path) -> None:
         Run(tmp_path, table(), min_length=5000)
 
 
-def expectation(name: str, **kwargs: str) -> dict[str, Any]:
+def expectation(name: str, **kwargs: str | float) -> dict[str, Any]:
     """`validate` with one expectation of a column."""
     entry: dict[str, Any] = {"type": f"expect_column_{name}"}
     return {"expectations": [entry | ({"kwargs": kwargs} if kwargs else {})]}
@@ -275,6 +275,7 @@ def expectation(name: str, **kwargs: str) -> dict[str, Any]:
         (expectation("values_to_be_nul"), "Did you mean 'expect_column_values_to_be_null'"),
         (expectation("values_to_be_null", colum="text"), "Did you mean 'column'"),
         (expectation("values_to_be_null", column="txt"), "cannot be computed"),
+        (expectation("values_to_be_null", column="text", mostly=7), "mostly"),
     ],
 )
 def test_wrong_params_are_named(values: dict[str, Any], expected: str, tmp_path: Path) -> None:

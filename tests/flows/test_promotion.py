@@ -158,6 +158,9 @@ def test_a_rollback_goes_back_and_what_was_rolled_back_stays_away(with_champion:
     assert "not rolled back" in refused["decision"]["reason"]
     assert champion_of(with_champion) == 1
     assert "only champion so far" in error_of(with_champion, "rollback")["message"]
+    assert ratchet_json(with_champion, "promote", "2", "--force", "--reason", "again")
+    assert "was never champion" in error_of(with_champion, "rollback", "--to", "9")["message"]
+    assert ratchet_json(with_champion, "rollback", "--reason", "and back")["champion"] == 1
     shown = ratchet(with_champion, "history").stdout
     assert "customers" in shown
     assert "rolled back" in shown

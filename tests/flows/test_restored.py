@@ -170,3 +170,14 @@ def test_a_run_cache_entry_that_is_none_is_replaced(
     assert runner().run("tokenize").state == "restored"  # dvc.lock knows it too
     assert contents(tokens) == whole
     assert any(file.is_file() and file.read_bytes() == kept[file] for file in entries)
+
+
+def test_inputs_that_change_while_a_stage_runs_make_its_outs_nobodys(
+    runner: Callable[..., StageRunner], trained: Path
+) -> None:
+    cache = runner()._cache
+    before = cache.snapshot("ingest")
+    with (trained / "reviews.csv").open("a", encoding="utf-8") as file:
+        file.write("one more,positive\n")
+    with pytest.raises(PipelineError, match=r"reviews\.csv changed while the stage ran"):
+        cache.commit("ingest", before)

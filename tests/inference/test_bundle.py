@@ -16,6 +16,7 @@ from tiny import LABELS, tiny_rows
 
 from tasks.core.errors import BundleError
 from tasks.core.files import sha256_file
+from tasks.inference import bundle as module
 from tasks.inference.bundle import Limits, open_bundle, write_manifest
 from tasks.inference.calibration import Calibration
 from tasks.inference.predictor import Predictor
@@ -385,3 +386,18 @@ def edit_json(file: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     value = json.loads(file.read_text())
     edit(value)
     file.write_text(json.dumps(value))
+
+
+def test_a_file_that_changes_between_two_reads_is_told(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = module._read_small
+
+    def read_later(directory: Path, name: str) -> bytes:
+        if name == module.CONFIG:
+            (directory / name).write_text("{}")
+        return read(directory, name)
+
+    monkeypatch.setattr(module, "_read_small", read_later)
+    with pytest.raises(BundleError, match="changed while it was being read"):
+        open_bundle(bundle)

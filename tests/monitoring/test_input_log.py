@@ -160,3 +160,10 @@ def test_predict_logs_only_when_asked_to(trained: Path, tmp_path: Path) -> None:
     done = ratchet(tmp_path, "predict", "--log", *bundle, "a door", "--json", code=2)
     error = json.loads(done.stdout)["error"]
     assert (error["type"], "-C DIR" in error["remedy"]) == ("WorkspaceError", True)
+
+
+def test_files_of_unlike_values_cannot_be_read_together(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": [["a", "list"]]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": [{"a": "struct"}]}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="cannot be read together"):
+        read_inputs(tmp_path, ["text"])

@@ -21,6 +21,14 @@ MINIMAL: dict[str, Any] = {
 }
 
 
+def test_a_list_is_not_called_too_short_for_a_wrong_element() -> None:
+    with pytest.raises(ParamsError, match="1 value is wrong") as caught:
+        parse(MINIMAL | {"ingest": {"sources": [{"url": 5}]}})
+    assert "ingest.sources.0.url" in caught.value.message
+    with pytest.raises(ParamsError, match="at least 1 item"):
+        parse(MINIMAL | {"ingest": {"sources": []}})
+
+
 def test_every_mistake_is_reported_at_once() -> None:
     overrides = [
         "finetune.learning_rat=1",

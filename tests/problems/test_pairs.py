@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.metrics import ndcg_score, roc_auc_score
 from tiny import NEGATIVE, POSITIVE, tiny_rows
 from workspaces import FAST, ratchet, ratchet_json
 
+from applications.ranking import rank_candidates
 from flows.workspaces.creation import Request, guess_problem, make_workspace
 from flows.workspaces.guessing import guess
 from tasks.core.errors import DataError, ParamsError
@@ -323,3 +325,15 @@ def test_pairs_are_trained_and_rank_what_they_are_asked(tmp_path: Path, base_dir
     assert "no candidates" in ratchet(workspace, *rank, code=2).stderr
     labelled = ratchet(workspace, *rank, *candidates, "--label", "yes", code=2)
     assert "not classes" in labelled.stderr
+    nothing = write(tmp_path / "nothing.csv", {"text_b": [""]})
+    assert "has no texts" in ratchet(workspace, *rank, "--input", str(nothing), code=2).stderr
+    assert "one after the other" in ratchet(workspace, "predict", "a", "b", "c", code=2).stderr
+
+
+def test_classes_need_one_that_ranks() -> None:
+    predictor: Any = SimpleNamespace(
+        problem=load_problem("text-pair"), info=SimpleNamespace(labels=("no", "yes"))
+    )
+    for label, says in ((None, "which one should rank"), ("yess", "Did you mean 'yes'")):
+        with pytest.raises(ParamsError, match=says):
+            rank_candidates(predictor, "a", ["b"], label)

@@ -213,11 +213,10 @@ def test_losses_are_told_from_the_sources_to_the_gate(workspace: Workspace) -> N
     run(root, "git", "checkout", "-q", ".")
 
 
-def train_with_little_room(
-    root: Path, most_kilobytes: int, **environment: str
+def train_with_limit(
+    root: Path, resource_kind: int, limit: int, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """`ratchet train` with a limit on the size of files: like a full disk, at different writes."""
-    limit = most_kilobytes * 1024
+    """`ratchet train` with a limit in bytes on a resource of `setrlimit`."""
     return subprocess.run(
         ["ratchet", "train", "--json"],
         cwd=root,
@@ -226,7 +225,7 @@ def train_with_little_room(
         text=True,
         timeout=250,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        preexec_fn=lambda: resource.setrlimit(resource_kind, (limit, limit)),
     )
 
 
@@ -241,7 +240,8 @@ def test_a_full_disk_loses_nothing(trained: Path) -> None:
     (first,) = status["model"]["versions"]
     running = {"PREFECT_API_URL": prefect_server()}
     for most_kilobytes, server in ((8, {}), (150, {}), (150, running)):
-        done = train_with_little_room(trained, most_kilobytes, **server)
+        # like a full disk, at different writes
+        done = train_with_limit(trained, resource.RLIMIT_FSIZE, most_kilobytes * 1024, **server)
         assert done.returncode == 2, done.stderr
         assert json.loads(done.stdout)["error"]["type"] in ("StorageError", "RegistryError")
         assert "Traceback" not in done.stderr
@@ -249,6 +249,20 @@ def test_a_full_disk_loses_nothing(trained: Path) -> None:
     again = ratchet_json(trained, "train")
     assert (again["state"], again["version"]) == ("trained", 2)
     assert again["content_key"] != first["content_key"]  # the data has one more row
+
+
+@pytest.mark.parametrize("mebibytes", [500, 1500, 3500])
+def test_too_little_address_space_is_told_before_anything_runs(
+    workspace: Workspace, mebibytes: int
+) -> None:
+    """With it, libraries abort, hang or say that they cannot be imported."""
+    done = train_with_limit(workspace.root, resource.RLIMIT_AS, mebibytes * 2**20)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == ""
+    error = json.loads(done.stdout)["error"]
+    assert f"limited to {mebibytes:,} MiB" in error["message"]
+    assert "ulimit -v" in error["remedy"]
+    assert not (workspace.root / "data").exists()
 
 
 @pytest.mark.parametrize("command", ["promote", "rollback"])

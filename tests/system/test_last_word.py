@@ -16,10 +16,13 @@ from typing import Any
 import pytest
 from servers import free_port
 from tiny import tiny_rows
-from workspaces import STAGES, copy_workspace, ratchet, write_csv
+from workspaces import STAGES, copy_workspace, forked, ratchet, run, write_csv
 
 # lines about what was done before the error
-BEFORE = re.compile(rf"({'|'.join(STAGES)}) +.*|Predicting with version \d+ \(\w+\)\.")
+BEFORE = re.compile(rf"({'|'.join(STAGES)}) +.*|(Predicting|Ranking) with version \d+ \(\w+\)\.")
+PINNED = f"-S ingest.sources.0.sha256={'a' * 64}"
+# underscores stand for spaces
+QUERY = "SELECT_text,_label,_'{split}'_AS_split_FROM_data"
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,82 @@ def test_outside_a_workspace(nowhere: Path, case: Case) -> None:
         Case("adapt", "Missing argument"),
         Case("schedule --cron nonsense", "nonsense"),
         Case("retrain --cause nonsense", "No such option"),
+        Case("predict --input reviews.csv --output a.docx", "a.docx"),
+        Case("rank a b", "not pairs"),
+        Case("promote --reason why", "--force"),
+        Case("train -S base_model.path=s3://bucket/model", "s3://"),
+        Case(f"train -S ingest.sources.0.url=rev*.csv {PINNED}", "one sha256"),
+        Case(f"train -S ingest.sources.0.url=s3://bucket/*.csv {PINNED}", "one sha256"),
+        Case("train -S ingest.sources.0.url=file:///a.csv", "file://"),
+        Case("train -S ingest.keep=[row]", "ingest.keep"),
+        Case(f"train -S ingest.query={QUERY.format(split='old')}", "column `split`"),
+        Case("train -S promotion.metric=ece", "promotion.metric"),
+        Case("train -S finetune.early_stopping_metric=ndcg", "ndcg"),
+        Case("adapt . --data reviews.csv", "text-classification"),
+        Case("predict --bundle linked a", "symbolic link"),
     ],
     ids=lambda case: case.command,
 )
-def test_in_a_workspace(template: Path, case: Case) -> None:
-    whole(template, case)
+def test_in_a_workspace(reviews: Path, case: Case) -> None:
+    whole(reviews, case)
 
 
-def test_a_stage_alone(nowhere: Path, template: Path) -> None:
+@pytest.fixture(scope="module")
+def reviews(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = copy_workspace(template, tmp_path_factory.mktemp("own") / "reviews")
+    shutil.copy(root / "reviews.csv", root / "reviews2.csv")
+    shutil.copytree(root / "models" / "bundle", root / "linked")
+    (root / "linked" / "manifest.json").unlink()
+    (root / "linked" / "manifest.json").symlink_to(root / "models" / "bundle" / "manifest.json")
+    return root
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory, base_dir: Path) -> Path:
+    """Data that `ratchet init` cannot read or is told too little about."""
+    root = tmp_path_factory.mktemp("odd")
+    write_csv(root / "good.csv", tiny_rows(60))
+    write_csv(root / "part" / "train.csv", tiny_rows(60))
+    for name in ("words.conll", "table.xls"):
+        (root / name).write_text("Anna B-PER\n")
+    (root / "header.csv").write_text('text,"label"x\na,b\n')
+    return root
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("init new --yes", "no data given"),
+        Case("init new --yes --data good.csv --column text", "--column text"),
+        Case("init new --yes --data good.csv --train good.csv", "exclude each other"),
+        Case("init new --yes --data good.csv --problem text-pair", "cannot tell which columns"),
+        Case("init new --yes --data part", "test.*"),
+        Case("init new --yes --data words.conll", "CoNLL"),
+        Case("init new --yes --data table.xls", ".xlsx"),
+        Case("init new --yes --data header.csv", "header"),
+        Case("adapt new --data good.csv --from-scratch --base-model x", "exclude each other"),
+    ],
+    ids=lambda case: case.command,
+)
+def test_data_that_says_too_little(odd: Path, case: Case) -> None:
+    whole(odd, case)
+    assert not (odd / "new").exists()
+
+
+def test_a_workspace_without_a_version(odd: Path) -> None:
+    ratchet(odd, "init", "untrained", "--yes", "--data", "good.csv")
+    for command in ("predict a", "report", "rank a b"):
+        whole(odd / "untrained", Case(command, "no version is registered"))
+
+
+def test_a_stage_alone(nowhere: Path, template: Path, tmp_path: Path) -> None:
     assert ratchet(nowhere, "stage", "ingest", code=2).stderr.startswith("ratchet: /")
+    root = copy_workspace(template, tmp_path / "reviews")
+    shutil.rmtree(root / "data" / "splits")
+    told = (
+        "ratchet: tokenize: data/splits is missing.\nRun `ratchet train`, which makes it first.\n"
+    )
+    assert ratchet(root, "stage", "tokenize", code=2).stderr == told
     told = "ratchet: no stage is called 'nonsense'.\nStages: ingest, validate, split, "
     assert ratchet(template, "stage", "nonsense", code=2).stderr.startswith(told)
 
@@ -120,10 +190,47 @@ def test_a_source_an_mlflow_or_a_prefect_that_cannot_be_reached(
     whole(root, Case("train", closed, fresh=True), PREFECT_API_URL=f"{closed}/api")
 
 
+def test_what_the_surroundings_say_wrongly(reviews: Path, tmp_path: Path) -> None:
+    whole(reviews, Case("status", "unknown level"), RATCHET_LOG="loud")
+    (tmp_path / "profiles.toml").write_text("active = [", encoding="utf-8")
+    done = run(reviews, "ratchet", "status", code=2, PREFECT_HOME=str(tmp_path))
+    assert "profiles.toml" in done.stderr
+    assert "not valid TOML" in done.stderr
+
+
 def test_rows_that_are_not_fit_to_train_on(template: Path, tmp_path: Path) -> None:
     root = copy_workspace(template, tmp_path / "reviews")
     write_csv(root / "reviews.csv", tiny_rows(4))
     whole(root, Case("train", "Rows:"))
+
+
+def test_what_is_gone_from_a_workspace(template: Path, tmp_path: Path) -> None:
+    root = copy_workspace(template, tmp_path / "reviews")
+    for page in (root / ".ratchet" / "mlartifacts").rglob("report.html"):
+        page.unlink()
+    whole(root, Case("report 1", "has no reports/report.html"))
+    shutil.rmtree(root / ".dvc")
+    whole(root, Case("train", "no DVC repository"))
+    shutil.rmtree(root / "data" / "splits")
+    whole(root, Case("compare models/bundle models/bundle", "no test rows to compare on"))
+
+
+def test_a_bug_of_ours_is_told_as_one_and_its_traceback_is_kept(
+    reviews: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "ratchet.py"
+    script.write_text(
+        "from flows.cli import main\n"
+        "from tasks.params.workspace import Workspace\n"
+        "Workspace.find = lambda *_: 1 / 0\n"
+        "main.main()\n"
+    )
+    done = forked(reviews, "status", code=1, script=script)
+    first, second = done.stderr.splitlines()
+    assert first == "ratchet: unexpected ZeroDivisionError: division by zero"
+    file = Path(re.search(r"Its traceback is in (\S+): please report it\.", second)[1])  # type: ignore[index]
+    assert "Workspace.find = lambda" in file.read_text()
+    file.unlink()
 
 
 def test_what_is_stored_and_damaged(template: Path, tmp_path: Path) -> None:

@@ -302,3 +302,10 @@ def test_the_usual_base_model_s_pins_name_all_its_files() -> None:
     assert params.files == files
     tokenizer = {"special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
     assert set(files) == {"config.json"} | tokenizer
+
+
+def test_a_tokenizer_of_python_alone_is_told(base: Path, tmp_path: Path) -> None:
+    config = json.dumps({"tokenizer_class": "CanineTokenizer"})
+    (base / "tokenizer_config.json").write_text(config, encoding="utf-8")
+    with pytest.raises(SourceError, match="has no fast tokenizer"):
+        save_tokenizer(base, {}, tmp_path / "tokenizer")

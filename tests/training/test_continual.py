@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 import torch
 from tiny import LABELS, make_tokenizer, tiny_rows
+from transformers import BertConfig, PreTrainedModel
 
 from tasks.core.errors import ParamsError
 from tasks.core.files import read_json, sha256_file
@@ -311,3 +312,16 @@ def test_another_tokenizer_than_the_bases_is_refused(bench: Bench, tmp_path: Pat
     params = {"start_from": "champion"}
     with pytest.raises(ParamsError, match="tokenizer"):
         run_finetune(bench.base, bench.tokens, tmp_path / "out", start, LABELS, params)
+
+
+def test_labels_that_make_a_weight_grow_both_ways_cannot_be_added() -> None:
+    class Transitions(PreTrainedModel):
+        config_class = BertConfig
+
+        def __init__(self, config: BertConfig) -> None:
+            super().__init__(config)
+            labels = len(config.id2label or ())
+            self.between = torch.nn.Parameter(torch.zeros(labels, labels))
+
+    with pytest.raises(ParamsError, match="between, which grows along 2 axes"):
+        label_axes(Transitions(BertConfig(id2label={0: "a", 1: "b", 2: "c"})))

@@ -19,6 +19,7 @@ from tasks.params.finetuning import FinetuneParams, Method
 from tasks.problems import load_problem
 from tasks.training.methods.checkpoints import ADDITIONS, load_checkpoint, save_checkpoint
 from tasks.training.methods.compatibility import check_method, check_positions
+from tasks.training.methods.qlora import quantize
 from tasks.training.methods.registry import apply_method
 from tasks.training.methods.tuning import Tuning
 from tasks.training.networks.architecture import (
@@ -27,6 +28,7 @@ from tasks.training.networks.architecture import (
     layer_stack,
     linear_modules,
 )
+from tasks.training.networks.device import in_bfloat16
 from tasks.training.networks.weights import trained_parameters
 from tasks.training.optimizer import parameter_groups
 
@@ -393,3 +395,16 @@ def test_more_virtual_tokens_than_places_are_told() -> None:
     for model, length in ((bert, 64), (roberta, 63)):
         with pytest.raises(ParamsError, match="virtual_tokens"):
             check_positions(model, params("prompt-tuning"), length)
+
+
+def test_a_gpu_without_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    with pytest.raises(ParamsError, match="does not support bfloat16"):
+        in_bfloat16("bf16", "cuda")
+    assert not in_bfloat16("auto", "cuda")
+
+
+def test_what_cannot_be_quantized_is_told() -> None:
+    model = PROBLEM.objective.load_model(body_dir("gpt2"), LABELS)
+    with pytest.raises(ParamsError, match="a Conv1D, to 4 bits"):
+        quantize(model, linear_modules(model))

@@ -21,8 +21,6 @@ def quantize(model: PreTrainedModel, linears: Mapping[str, nn.Module]) -> None:
 
     Raises ParamsError for GPT-2's Conv1D, which bitsandbytes does not support.
     """
-    import bitsandbytes as bnb  # type: ignore[import-not-found]
-
     for name, linear in linears.items():
         if not isinstance(linear, nn.Linear):
             raise ParamsError(
@@ -30,6 +28,8 @@ def quantize(model: PreTrainedModel, linears: Mapping[str, nn.Module]) -> None:
                 "bits.",
                 "Set finetune.method to lora.",
             )
+        import bitsandbytes as bnb  # type: ignore[import-not-found]
+
         quantized = bnb.nn.Linear4bit(
             linear.in_features,
             linear.out_features,
