@@ -25,6 +25,11 @@ SETTINGS = {
     "full, own head": ("finetune.pooling=own",),
     "full, mean": ("finetune.pooling=mean",),
     "full, mean, solved": ("finetune.pooling=mean", "finetune.head_start=solved"),
+    "full, mean, contrastive": (
+        "finetune.pooling=mean",
+        "finetune.head_start=solved",
+        "finetune.loss=contrastive",
+    ),
     "frozen, own head, solved": (*FROZEN, "finetune.pooling=own", "finetune.head_start=solved"),
     "frozen, mean, solved": (*FROZEN, "finetune.pooling=mean", "finetune.head_start=solved"),
 }

@@ -91,10 +91,6 @@ def finetune_model(
     weights = _class_weights(problem_type, train, labels, finetune)
     if start is None:
         problem_type.objective.start_head(untrained_parameters(model, base), train, weights)
-    # a champion's head is the better start, unless nothing else is trained
-    if finetune.head_start == "solved" and (start is None or finetune.head_only):
-        parts = problem_type.objective, problem_type.encoding
-        solve_head(model, *parts, train, info.pad_token_id, weights, seed, device)
     inputs = TrainingInputs(
         problem_type.objective,
         problem_type.encoding,
@@ -109,6 +105,9 @@ def finetune_model(
         device,
         work,
     )
+    # a champion's head is the better start, unless nothing else is trained
+    if finetune.starts_solved and (start is None or finetune.head_only):
+        solve_head(model, inputs)
     trained_on = origin.checkpoint_sha256 if origin else base_sha256
     facts = AdapterFacts.of_run(trained_on, base_model.path, problem, labels, finetune)
     tuning = apply_method(model, base, finetune, inputs.total_steps)

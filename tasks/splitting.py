@@ -47,6 +47,7 @@ from tasks.problems import load_problem
 # and relative difference of a split's size from the size requested
 MAX_CLASS_DEVIATION = 0.05
 MAX_SHARE_DEVIATION = 0.2
+SHOWN = 5  # labels in one warning
 
 
 def split_rows(
@@ -239,18 +240,31 @@ def _shares(classes: Mapping[str, Counter[str]], labels: tuple[str, ...]) -> dic
 
 
 def _class_warnings(classes: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
-    warnings = []
+    absent: dict[tuple[str, ...], list[str]] = {}
+    deviating = []
     for label, shares in classes.items():
         overall = shares["all"]["share"]
-        missing = [name for name in SPLITS if not shares[name]["rows"]]
+        missing = tuple(name for name in SPLITS if not shares[name]["rows"])
         if missing:
-            warnings.append(f"class '{label}' has no rows in {' and '.join(missing)}.")
-        warnings += [
+            absent.setdefault(missing, []).append(f"'{label}'")
+        deviating += [
             f"class '{label}' is {shares[name]['share']:.1%} of {name}, {overall:.1%} of all rows."
             for name in SPLITS
             if name not in missing and abs(shares[name]["share"] - overall) > MAX_CLASS_DEVIATION
         ]
-    return warnings
+    # what cannot be learnt first
+    most_serious = sorted(absent.items(), key=lambda entry: SPLITS[0] not in entry[0])
+    return [_absence(missing, labels) for missing, labels in most_serious] + deviating
+
+
+def _absence(missing: tuple[str, ...], labels: list[str]) -> str:
+    """That the labels have no rows in the splits `missing`."""
+    where = f"no rows in {' and '.join(missing)}"
+    never = ", so the model never predicts" if SPLITS[0] in missing else ""
+    if len(labels) == 1:
+        return f"class {labels[0]} has {where}{never and f'{never} it'}."
+    shown = ", ".join(labels[:SHOWN]) + (", …" if len(labels) > SHOWN else "")
+    return f"{len(labels)} classes have {where}{never and f'{never} them'}: {shown}."
 
 
 def _require_rows(

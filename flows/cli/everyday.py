@@ -163,7 +163,7 @@ def init(
     recipe: Annotated[
         str,
         typer.Option(
-            help="standard, or frozen: only a classifier's head, in seconds; for few rows.",
+            help="standard; or for few rows a label: few-shot (minutes), frozen (seconds).",
             autocompletion=recipes,
         ),
     ] = "standard",

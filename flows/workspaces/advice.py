@@ -62,6 +62,12 @@ def _chosen(size: TrainingSize, finetune: Mapping[str, Any]) -> str:
     pooled = POOLED.get(finetune["pooling"], "")
     if finetune["method"] == "frozen":
         return f"the base model stays as it is; its head is solved, without steps.{pooled}"
+    if finetune.get("loss") == "contrastive":
+        return (
+            f"the base model learns to tell the labels apart, {finetune['epochs']} epochs of "
+            f"{finetune['batch_size']} rows a step at learning rate {finetune['learning_rate']:g}; "
+            f"then its head is solved.{pooled}"
+        )
     return (
         f"training is set to {finetune['epochs']} epochs of {finetune['batch_size']} rows a step, "
         f"{rates}: chosen for {size.rows:,} training rows{classes}.{pooled}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from flows.engine.dvc_setup import set_up_dvc
 from flows.workspaces.advice import Facts, advice
-from flows.workspaces.defaults import TrainingSize, check_recipe, finetune_values
+from flows.workspaces.defaults import TrainingSize, check_recipe, check_values, finetune_values
 from flows.workspaces.guessing import (
     SAMPLE_ROWS,
     Guess,
@@ -121,6 +121,7 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
             **({"tag_names": request.tags} if request.tags else {}),
             **guessed.reading,
         },
+        "validate": check_values(request.recipe),
     }
     params = parse(values, "init")
     facts = _inspect(params, _described(sources), root)

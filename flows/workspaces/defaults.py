@@ -16,6 +16,9 @@ from tasks.problems import Problem
 FEW_ROWS = 2_000  # training rows; below this, batches are small
 MIN_STEPS = 300  # of the optimizer: with half as many, three classes of 500 tweets stay near chance
 MIN_EPOCHS = 3
+# contrastive steps converge sooner: with 60, the head that is solved on 192 tweets gains 7 points
+MIN_CONTRASTIVE_STEPS = 60
+MIN_CONTRASTIVE_EPOCHS = 5
 MANY_CLASSES = 20
 # learning rates of the body: a small encoder takes four times that of one with 100 million weights
 SMALL_BASE_RATE, BASE_SIZE_RATE = 2e-4, 5e-5
@@ -23,8 +26,20 @@ SMALL_BASE_RATE, BASE_SIZE_RATE = 2e-4, 5e-5
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "standard": {},
     # the base model as it is, under a head that is solved: seconds, and good with few rows
-    "frozen": {"method": "frozen", "head_start": "solved"},
+    "frozen": {"method": "frozen", "head_start": "solved", "head_learning_rate": None},
+    # the same head, on a body that learnt to tell the classes apart
+    "few-shot": {
+        "method": "full",
+        "head_start": "solved",
+        "loss": "contrastive",
+        "batch_size": 64,
+        "learning_rate": 1e-4,
+        "head_learning_rate": None,
+    },
 }
+# what `validate` asks of the data; the recipes for few labels take what there is
+CHECKS = {"min_rows": 50, "min_rows_per_class": 10}
+CHECKS_OF_FEW = {"min_rows": 10, "min_rows_per_class": 1}
 
 
 @dataclass(frozen=True)
@@ -50,10 +65,16 @@ def check_recipe(recipe: str, problem: Problem) -> None:
             f"--recipe: unknown recipe '{recipe}'.{did_you_mean(recipe, RECIPES)}",
             f"Known: {', '.join(RECIPES)}.",
         )
-    if "head_start" in RECIPES[recipe] and problem.objective.solve_head is None:
+    objective, values = problem.objective, RECIPES[recipe]
+    if "head_start" in values and objective.solve_head is None:
         raise ParamsError(
             f"--recipe {recipe}: the head of {problem.name} has no classes to solve for.",
             "Leave --recipe out.",
+        )
+    if "loss" in values and values["loss"] not in objective.losses:
+        raise ParamsError(
+            f"--recipe {recipe}: it compares rows by their one class, and {problem.name} has none.",
+            "Use --recipe frozen, or leave --recipe out.",
         )
 
 
@@ -77,8 +98,18 @@ def finetune_values(
         values |= {**RECIPES[recipe], "pooling": _pooling(size)}
     if not size.usual_base and values["method"] == "full":
         values["learning_rate"] = min(values["learning_rate"], BASE_SIZE_RATE)
+    least = (
+        (MIN_CONTRASTIVE_STEPS, MIN_CONTRASTIVE_EPOCHS)
+        if values.get("loss") == "contrastive"
+        else (MIN_STEPS, MIN_EPOCHS)
+    )
     steps = math.ceil(size.rows / values["batch_size"])
-    return {"epochs": max(MIN_EPOCHS, math.ceil(MIN_STEPS / max(steps, 1))), **values}
+    return {"epochs": max(least[1], math.ceil(least[0] / max(steps, 1))), **values}
+
+
+def check_values(recipe: str) -> Mapping[str, int]:
+    """`validate` values to write."""
+    return CHECKS if recipe == "standard" else CHECKS_OF_FEW
 
 
 def _pooling(size: TrainingSize) -> str:

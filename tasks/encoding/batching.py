@@ -30,6 +30,23 @@ def training_batches(lengths: Indices, batch_size: int, *, seed: int, epoch: int
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
+def paired_batches(classes: Indices, batch_size: int, *, seed: int, epoch: int) -> list[Indices]:
+    """Split the rows into random batches in which a row has another of its class beside it.
+
+    classes  (rows,) class of each row
+    Every row occurs once; as many batches as `training_batches` gives. At the edge of a batch a
+    pair may be parted.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    shuffled = rng.permutation(len(classes))
+    by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
+    pairs: list[Indices] = []
+    for rows in np.split(by_class, np.flatnonzero(np.diff(classes[by_class])) + 1):
+        pairs += np.array_split(rows, max(1, len(rows) // 2))  # an odd number: one of three
+    order = np.concatenate([pairs[i] for i in rng.permutation(len(pairs))])
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
 def inference_batches(lengths: Indices, max_tokens: int, max_rows: int) -> Iterator[Indices]:
     """Yield every row once, shortest first, in batches of at most `max_rows` rows.
 

@@ -53,7 +53,9 @@ class FinetuneParams(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0  # gradients are clipped to this norm
     batch_size: Positive = 32  # rows per optimizer step, on average
     accumulation: Positive = 1  # micro-batches per optimizer step
-    loss: str | None = None  # for problems with several; None: the problem's default
+    # for problems with several; None: the problem's default. contrastive (one class a row): the
+    # body learns to tell the classes apart, then the head is solved; evaluated once, at the end
+    loss: str | None = None
     # share of the target spread over the other classes
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # balanced: inversely to frequency; or a weight for each label
@@ -84,9 +86,37 @@ class FinetuneParams(Section):
         return self.freeze_layers == "all" or (self.method == "frozen" and unset)
 
     @property
+    def contrastive(self) -> bool:
+        """Whether the loss compares what the head reads, and the head itself is not trained."""
+        return self.loss == "contrastive"
+
+    @property
+    def starts_solved(self) -> bool:
+        """Whether the head is solved before any step; a contrastive one is solved after them."""
+        return self.head_start == "solved" and not self.contrastive
+
+    @property
     def adds(self) -> bool:
         """Whether the base model is frozen except its head, and few added weights are trained."""
         return self.method not in ("full", "frozen")
+
+    @model_validator(mode="after")
+    def _contrastive_has_what_it_needs(self) -> Self:
+        if not self.contrastive:
+            return self
+        if self.head_start != "solved":
+            raise ValueError(
+                "`loss: contrastive` trains no head: set `head_start` to solved, or `loss` to null"
+            )
+        if self.head_only:
+            raise ValueError(
+                "`loss: contrastive` changes what the head reads, and nothing but the head is to "
+                "be trained: set `loss` to null, or `method` to full and `freeze_layers` to 0"
+            )
+        for name in ("label_smoothing", "early_stopping_patience"):
+            if getattr(self, name):
+                raise ValueError(f"`{name}` does nothing with `loss: contrastive`: set it to 0")
+        return self
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Self:

@@ -19,6 +19,7 @@ from tasks.training.frozen_cache import FrozenPrefix
 from tasks.training.inputs import TrainingInputs, TrainingState
 from tasks.training.methods.tuning import Tuning
 from tasks.training.networks.device import in_bfloat16
+from tasks.training.solved_head import head_inputs_as_outputs, output_layer
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,7 @@ class Gradients:
         self.precision = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=bfloat16)
         losses, weights = inputs.objective.losses, inputs.class_weights
         self.loss = losses[inputs.params.loss or next(iter(losses))]
+        self.compared_at = output_layer(tuning.model) if inputs.params.contrastive else None
         self.class_weights = None if weights is None else torch.from_numpy(weights).to(self.device)
 
     def accumulate(self, rows: Indices, state: TrainingState) -> float:
@@ -95,9 +97,12 @@ class Gradients:
         references = torch.from_numpy(targets).to(device)
         only_needed = inputs.objective.skip_unused_outputs(self.tuning.model, references)
         cached: AbstractContextManager[None] = nullcontext()
+        compared: AbstractContextManager[None] = nullcontext()
         if self.prefix:
             cached = self.prefix.over(batch, device)
-        with self.precision(), only_needed, cached:
+        if self.compared_at:
+            compared = head_inputs_as_outputs(self.tuning.model, self.compared_at)
+        with self.precision(), only_needed, cached, compared:
             outputs = self.network(**tensors)[OUTPUT_NAME]
             return self.loss(
                 outputs.float(),

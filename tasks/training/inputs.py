@@ -13,7 +13,7 @@ import pyarrow as pa
 from tasks.params.finetuning import FinetuneParams
 
 if TYPE_CHECKING:
-    from tasks.core.arrays import Features, Floats
+    from tasks.core.arrays import Array, Features, Floats
     from tasks.encoding.encoder import Encoder
     from tasks.training.objective import Objective, ValidationMetrics
 
@@ -46,9 +46,13 @@ class TrainingInputs:
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run; none if the head alone is trained and was solved."""
-        if self.params.head_only and self.params.head_start == "solved":
+        if self.params.head_only and self.params.starts_solved:
             return 0
         return max(1, round(self.steps_per_epoch * self.params.epochs))
+
+    def references(self) -> Array:
+        """Of all training rows."""
+        return self.encoder.references(self.train.select(["references"]).to_pydict())
 
 
 @dataclass

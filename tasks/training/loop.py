@@ -9,7 +9,7 @@ from tasks.core.arrays import Indices
 from tasks.core.errors import TrainingError
 from tasks.core.files import atomic_path
 from tasks.core.progress import LINES, Report
-from tasks.encoding.batching import training_batches
+from tasks.encoding.batching import paired_batches, training_batches
 from tasks.encoding.token_files import token_lengths
 from tasks.training.frozen_cache import FrozenPrefix
 from tasks.training.gradients import Gradients
@@ -20,6 +20,7 @@ from tasks.training.networks.torch_outputs import predict_torch
 from tasks.training.networks.weights import save_trained
 from tasks.training.optimizer import parameter_groups
 from tasks.training.resume_point import BEST, ResumePoint
+from tasks.training.solved_head import solve_head
 
 CURVE_POINTS = 200  # points of the learning curve over the whole run
 FROZEN = "frozen"  # in the run's directory: cached outputs of the frozen layers
@@ -66,6 +67,8 @@ class Trainer:
             )
         self.first_step = self.progress.step + 1
         evaluate_every = max(1, self.steps_per_epoch // self.inputs.params.evaluations_per_epoch)
+        if self.inputs.params.contrastive:  # until the head is solved there is nothing to evaluate
+            evaluate_every = self.total_steps
         save_every = max(1, self.steps_per_epoch // self.inputs.params.checkpoints_per_epoch)
         self._train_mode()
         if not self.total_steps:
@@ -110,10 +113,15 @@ class Trainer:
             return
         while self.progress.step < self.total_steps:
             epoch, done = divmod(self.progress.step, self.steps_per_epoch)
-            batches = training_batches(
-                self.lengths, self.inputs.params.batch_size, seed=self.inputs.seed, epoch=epoch
-            )
+            batches = self._batches(epoch)
             yield from batches[done : done + self.total_steps - self.progress.step]
+
+    def _batches(self, epoch: int) -> list[Indices]:
+        inputs = self.inputs
+        size, order = inputs.params.batch_size, {"seed": inputs.seed, "epoch": epoch}
+        if inputs.params.contrastive:
+            return paired_batches(inputs.references(), size, **order)
+        return training_batches(self.lengths, size, **order)
 
     def _step(self, rows: Indices) -> None:
         progress = self.progress
@@ -147,12 +155,11 @@ class Trainer:
 
     def _evaluate(self) -> None:
         inputs, progress = self.inputs, self.progress
+        model, device = self.accelerator.unwrap_model(self.model), str(self.accelerator.device)
+        if inputs.params.contrastive:
+            solve_head(model, inputs)
         outputs = predict_torch(
-            self.accelerator.unwrap_model(self.model),
-            inputs.encoder,
-            inputs.validation,
-            inputs.pad_token_id,
-            str(self.accelerator.device),
+            model, inputs.encoder, inputs.validation, inputs.pad_token_id, device
         )
         self._train_mode()
         references = inputs.encoder.references(inputs.validation)

@@ -6,6 +6,8 @@ from being distorted by the gradients of a random head (LP-FT, Kumar et al. 2022
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,43 +19,35 @@ from tasks.training.networks.label_transfer import label_axes
 from tasks.training.networks.torch_outputs import predict_torch
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import torch
     from torch import nn
     from transformers import PreTrainedModel
 
-    from tasks.core.arrays import Features, Floats
-    from tasks.encoding.encoder import Encoder
-    from tasks.training.objective import Objective
+    from tasks.training.inputs import TrainingInputs
 
 MOST_ROWS = 20_000
 
 
-def solve_head(
-    model: PreTrainedModel,
-    objective: Objective,
-    encoder: Encoder,
-    train: pa.Table,
-    pad: int,
-    class_weights: Floats | None,
-    seed: int,
-    device: str,
-) -> None:
+def solve_head(model: PreTrainedModel, inputs: TrainingInputs) -> None:
     """Set the output layer's weights and biases to the solution on the training rows.
 
-    Of more than MOST_ROWS rows, a sample is enough.
+    Of more than MOST_ROWS rows, a sample is enough. The model is left on its device.
     """
     import torch
 
-    assert objective.solve_head is not None
-    rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:MOST_ROWS])
-    features, layer = take(train, rows), output_layer(model)
+    solve, encoder = inputs.objective.solve_head, inputs.encoder
+    assert solve is not None
+    rows = np.random.default_rng(inputs.seed).permutation(len(inputs.train))[:MOST_ROWS]
+    features, layer = take(inputs.train, np.sort(rows)), output_layer(model)
     body: Any = model
-    body.to(device)
-    vectors = head_inputs(model, layer, encoder, features, pad, device)
-    body.to("cpu")
-    weights, biases = objective.solve_head(
-        vectors, encoder.references(features), len(layer.weight), class_weights, seed
+    home = model.device
+    body.to(inputs.device)
+    with head_inputs_as_outputs(model, layer):
+        vectors = predict_torch(model, encoder, features, inputs.pad_token_id, inputs.device)
+    body.to(home)
+    references = encoder.references(features)
+    weights, biases = solve(
+        vectors, references, len(layer.weight), inputs.class_weights, inputs.seed
     )
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weights))
@@ -77,24 +71,19 @@ def output_layer(model: PreTrainedModel) -> nn.Linear:
     return found
 
 
-def head_inputs(
-    model: PreTrainedModel,
-    layer: nn.Linear,
-    encoder: Encoder,
-    features: Features,
-    pad: int,
-    device: str,
-) -> Floats:
-    """What the layer reads of each row, (rows, width), without dropout."""
+@contextmanager
+def head_inputs_as_outputs(model: PreTrainedModel, layer: nn.Linear) -> Iterator[None]:
+    """Context in which the model returns what `layer`, its output layer, reads: (rows, width)."""
     read: dict[str, torch.Tensor] = {}
-    hook = layer.register_forward_pre_hook(
-        lambda module, inputs: read.__setitem__(OUTPUT_NAME, inputs[0])
+    hooks = (
+        layer.register_forward_pre_hook(
+            lambda module, inputs: read.__setitem__(OUTPUT_NAME, inputs[0])
+        ),
+        # the model's own output is left out: what was read takes its place
+        model.register_forward_hook(lambda module, inputs, outputs: read),
     )
-    # the model's own output is left out: what the hook read takes its place
-    forward = model.forward
-    model.forward = lambda **inputs: (forward(**inputs), read)[1]
     try:
-        return predict_torch(model, encoder, features, pad, device)
+        yield
     finally:
-        hook.remove()
-        del model.forward
+        for hook in hooks:
+            hook.remove()

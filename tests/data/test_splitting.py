@@ -347,7 +347,24 @@ def test_a_class_missing_from_a_split_is_said(tmp_path: Path) -> None:
     splits = run(tmp_path, table(rows["text"], rows["label"]), labels=labels)
     warnings = read_json(splits / "split.json")["warnings"]
     assert any("class 'rare' has no rows in" in warning for warning in warnings)
-    assert "class 'unseen' has no rows in train and validation and test." in warnings
+    never = "class 'unseen' has no rows in train and validation and test, so the model never"
+    assert f"{never} predicts it." in warnings
+
+
+def test_many_classes_missing_from_a_split_are_said_at_once(tmp_path: Path) -> None:
+    rows = tiny_rows(100)
+    labels = tuple(f"class {number:02}" for number in range(50))
+    rows["label"] = [*labels, *labels]
+    splits = run(tmp_path, table(rows["text"], rows["label"]), labels=labels)
+    summary = read_json(splits / "split.json")
+    for split in ("validation", "test"):
+        # a label misses the same splits as others of its warning
+        missing = [name for name, of in summary["classes"].items() if not of[split]["rows"]]
+        told = [
+            warning for warning in summary["warnings"] if split in warning and "no rows" in warning
+        ]
+        assert sum(int(warning.split()[0]) for warning in told) == len(missing)
+        assert len(told) <= 4  # it alone, or with others
 
 
 def test_ten_rows_are_too_few_and_the_message_says_what_to_do(tmp_path: Path) -> None:

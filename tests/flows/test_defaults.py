@@ -12,7 +12,12 @@ import pytest
 from tiny import tiny_rows
 from workspaces import FAST, ratchet, ratchet_json, write_csv
 
-from flows.workspaces.defaults import MIN_STEPS, TrainingSize, finetune_values
+from flows.workspaces.defaults import (
+    MIN_CONTRASTIVE_STEPS,
+    MIN_STEPS,
+    TrainingSize,
+    finetune_values,
+)
 from tasks.core.files import read_json
 from tasks.params.finetuning import FinetuneParams
 from tasks.params.schema import read_yaml
@@ -105,6 +110,28 @@ def test_a_frozen_recipe_is_written_out_trains_without_steps_and_predicts(
     assert answer["predicted_label"] in made["labels"]
 
 
+def test_a_few_shot_recipe_takes_few_rows_a_label_and_trains_the_body(
+    base_dir: Path, tmp_path: Path
+) -> None:
+    write_csv(tmp_path / "few.csv", tiny_rows(36))
+    options = ("--yes", "--data", "few.csv", "--base-model", str(base_dir))
+    made = ratchet_json(tmp_path, "init", "one", *options, "--recipe", "few-shot")
+    assert made["notes"][0].startswith("the base model learns to tell the labels apart")
+    assert not any("stop" in note for note in made["notes"])
+    root = tmp_path / "one"
+    written = read_yaml(root / "params.yaml")
+    assert (written["finetune"]["loss"], written["finetune"]["head_start"]) == (
+        "contrastive", "solved",
+    )  # fmt: skip
+    overrides = [part for value in FAST[4:] for part in ("-S", value)]
+    assert ratchet_json(root, "train", *overrides, "-S", "finetune.pooling=mean")["version"] == 1
+    facts = read_json(root / "reports" / "training.json")
+    assert facts["steps"] >= MIN_CONTRASTIVE_STEPS
+    assert len(facts["evaluations"]) == 1
+    (answer,) = ratchet_json(root, "predict", "a good day")
+    assert answer["predicted_label"] in made["labels"]
+
+
 def test_a_recipe_that_a_problem_cannot_have_is_told_before_anything_is_written(
     tmp_path: Path,
 ) -> None:
@@ -113,6 +140,7 @@ def test_a_recipe_that_a_problem_cannot_have_is_told_before_anything_is_written(
     for problem, recipe, says in (
         ("masked-lm", "frozen", "has no classes to solve for"),
         ("masked-lm", "frosen", "Did you mean 'frozen'?"),
+        ("masked-lm", "few-shot", "has no classes to solve for"),
     ):
         command = ("init", "one", *options, "--problem", problem, "--recipe", recipe)
         assert says in ratchet(tmp_path, *command, code=2).stderr

@@ -23,8 +23,10 @@ from tasks.encoding.token_files import load_tokenizer
 from tasks.params.finetuning import FinetuneParams
 from tasks.problems import load_problem
 from tasks.training import logistic
+from tasks.training.inputs import TrainingInputs
 from tasks.training.logistic import solve_classes, solve_labels
-from tasks.training.solved_head import head_inputs, output_layer, solve_head
+from tasks.training.networks.torch_outputs import predict_torch
+from tasks.training.solved_head import head_inputs_as_outputs, output_layer, solve_head
 
 PROBLEM = load_problem("text-classification")
 
@@ -103,13 +105,20 @@ def test_the_scale_of_a_feature_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["own", "mean"])
-def test_the_models_outputs_are_the_regressions(base_dir: Path, pooling: str) -> None:
+def test_the_models_outputs_are_the_regressions(
+    base_dir: Path, pooling: str, tmp_path: Path
+) -> None:
     model = PROBLEM.objective.load_model(base_dir, LABELS, 0.1, pooling)
     rows = tiny_rows(60)
     features = encode_rows(PROBLEM.encoding, load_tokenizer(base_dir, 32), rows, LABELS)
     table = pa.table({"row": range(60), **features})
-    solve_head(model, PROBLEM.objective, PROBLEM.encoding, table, 0, None, 0, "cpu")
-    vectors = head_inputs(model, output_layer(model), PROBLEM.encoding, features, 0, "cpu")
+    parts = PROBLEM.objective, PROBLEM.encoding, PROBLEM.scoring
+    params = FinetuneParams(head_start="solved")
+    solve_head(
+        model, TrainingInputs(*parts, LABELS, table, features, 0, params, None, 0, "cpu", tmp_path)
+    )
+    with head_inputs_as_outputs(model, output_layer(model)):
+        vectors = predict_torch(model, PROBLEM.encoding, features, 0)
     assert PROBLEM.objective.solve_head is not None
     wanted = PROBLEM.objective.solve_head(
         vectors, PROBLEM.encoding.references(features), len(LABELS), None, 0
@@ -118,7 +127,8 @@ def test_the_models_outputs_are_the_regressions(base_dir: Path, pooling: str) ->
     np.testing.assert_allclose(layer.weight.detach().numpy(), wanted[0], rtol=1e-5)
     np.testing.assert_allclose(layer.bias.detach().numpy(), wanted[1], rtol=1e-5)
     assert layer.weight.device == torch.device("cpu")
-    assert "forward" not in vars(model)
+    ones = torch.ones(2, 3, dtype=torch.int64)
+    assert model(input_ids=ones, attention_mask=ones).logits.shape == (2, len(LABELS))
 
 
 def weights_of(run: Path) -> str:

@@ -31,6 +31,7 @@ from tasks.scoring.classes import (
 )
 from tasks.scoring.thresholds import best_threshold, describe_threshold
 from tasks.training.class_weights import weigh_classes
+from tasks.training.contrastive import supervised_contrastive
 from tasks.training.logistic import solve_classes
 from tasks.training.networks.pooling import OWN
 
@@ -108,9 +109,12 @@ def cross_entropy(
 
 
 class ClassObjective:
-    """Cross-entropy of one class a row."""
+    """Cross-entropy of one class a row, or a comparison of rows by their class."""
 
-    losses: ClassVar[Mapping[str, Loss]] = {"default": cross_entropy}
+    losses: ClassVar[Mapping[str, Loss]] = {
+        "default": cross_entropy,
+        "contrastive": supervised_contrastive,
+    }
     labels_of = staticmethod(same_labels)
     start_head = staticmethod(start_as_drawn)
     skip_unused_outputs = staticmethod(all_outputs)

@@ -85,7 +85,8 @@ def label_axes(model: PreTrainedModel) -> dict[str, int]:
     """The axis along which each label-dependent weight grows with the labels, by weight name.
 
     Found by comparing with a copy on the meta device that has one more label: sizes alone cannot
-    tell the output layer from a hidden layer of the same width.
+    tell the output layer from a hidden layer of the same width. What a method added to the model is
+    in no copy, and depends on no label.
     """
     import torch
 
@@ -95,6 +96,8 @@ def label_axes(model: PreTrainedModel) -> dict[str, int]:
         wider = type(model)(config).state_dict()
     axes: dict[str, int] = {}
     for name, values in model.state_dict().items():
+        if name not in wider:
+            continue
         grown = [
             axis
             for axis, (size, wide) in enumerate(zip(values.shape, wider[name].shape, strict=True))
