@@ -106,6 +106,7 @@ def promote(
     """Judge a version; make it champion if it passes or is forced."""
     from tasks.lifecycle.model_registry import ModelRegistry
 
+    require_address_space()
     registry = ModelRegistry(workspace)
     number = registry.find(version).number  # an unknown version fails before a server starts
     asked = {

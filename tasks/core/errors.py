@@ -143,6 +143,8 @@ _NO_MEMORY = (
     "not enough memory",
     "Failed to allocate memory",
     "failed to map segment",  # of a library that is imported
+    "Out of Memory Error",
+    "MemoryError",
     os.strerror(errno.ENOMEM),
 )
 _MORE_MEMORY = (

@@ -8,7 +8,8 @@ import sys
 
 from tasks.core.errors import StorageError
 
-# a tiny model of 400 rows failed with 3,550 MiB and trained with 3,800, on one thread
+# a tiny model of 400 rows failed with 3,550 MiB and trained with 3,800, on one thread; `status`
+# hung with 1,300 and failed with 2,500
 LEAST_ADDRESS_SPACE = 3_750 * 2**20
 # torch's messages on the CPU and on Apple GPUs; CUDA has its own exception
 _MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory")
@@ -42,15 +43,16 @@ def peak_memory_mb(device: str) -> float:
 
 
 def require_address_space() -> None:
-    """Raise StorageError if a limit leaves too little address space for any training.
+    """Raise StorageError if a limit leaves too little address space to train or judge any model.
 
     With less, libraries abort the process or wait for threads that never started.
     """
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
         raise StorageError(
-            f"the address space of this process is limited to {limit / 2**20:,.0f} MiB; training "
-            f"needs at least {LEAST_ADDRESS_SPACE / 2**20:,.0f}, whatever the model.",
+            f"the address space of this process is limited to {limit / 2**20:,.0f} MiB; to "
+            f"train or judge a model takes at least {LEAST_ADDRESS_SPACE / 2**20:,.0f}, whatever "
+            "its size.",
             "Raise the limit (`ulimit -v unlimited`), then run the command again.",
         )
 

@@ -147,6 +147,8 @@ def test_a_refusal_is_found_inside_a_librarys_own_error() -> None:
         ),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("Out of Memory Error: Allocation failure"),
+        RuntimeError("exporting a stream from the object failed: MemoryError: "),
     ],
 )
 def test_a_lack_of_memory_is_told_as_such(error: Exception) -> None:

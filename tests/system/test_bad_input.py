@@ -213,12 +213,12 @@ def test_losses_are_told_from_the_sources_to_the_gate(workspace: Workspace) -> N
     run(root, "git", "checkout", "-q", ".")
 
 
-def train_with_limit(
-    root: Path, resource_kind: int, limit: int, **environment: str
+def run_with_limit(
+    root: Path, command: str, resource_kind: int, limit: int, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """`ratchet train` with a limit in bytes on a resource of `setrlimit`."""
+    """A command with a limit in bytes on a resource of `setrlimit`."""
     return subprocess.run(
-        ["ratchet", "train", "--json"],
+        ["ratchet", command, "--json"],
         cwd=root,
         env=clean_environment() | environment,
         capture_output=True,
@@ -241,7 +241,8 @@ def test_a_full_disk_loses_nothing(trained: Path) -> None:
     running = {"PREFECT_API_URL": prefect_server()}
     for most_kilobytes, server in ((8, {}), (150, {}), (150, running)):
         # like a full disk, at different writes
-        done = train_with_limit(trained, resource.RLIMIT_FSIZE, most_kilobytes * 1024, **server)
+        limit = most_kilobytes * 1024
+        done = run_with_limit(trained, "train", resource.RLIMIT_FSIZE, limit, **server)
         assert done.returncode == 2, done.stderr
         assert json.loads(done.stdout)["error"]["type"] in ("StorageError", "RegistryError")
         assert "Traceback" not in done.stderr
@@ -251,12 +252,14 @@ def test_a_full_disk_loses_nothing(trained: Path) -> None:
     assert again["content_key"] != first["content_key"]  # the data has one more row
 
 
-@pytest.mark.parametrize("mebibytes", [500, 1500, 3500])
+@pytest.mark.parametrize(
+    ("command", "mebibytes"), [("train", 500), ("train", 3500), ("status", 1300), ("retrain", 900)]
+)
 def test_too_little_address_space_is_told_before_anything_runs(
-    workspace: Workspace, mebibytes: int
+    workspace: Workspace, command: str, mebibytes: int
 ) -> None:
     """With it, libraries abort, hang or say that they cannot be imported."""
-    done = train_with_limit(workspace.root, resource.RLIMIT_AS, mebibytes * 2**20)
+    done = run_with_limit(workspace.root, command, resource.RLIMIT_AS, mebibytes * 2**20)
     assert done.returncode == 2, done.stderr
     assert done.stderr == ""
     error = json.loads(done.stdout)["error"]
