@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.core.errors import DataError
+from tasks.core.errors import DataError, PipelineError
 from tasks.data.tables.text_files import Text, as_utf8, undecodable
 from tasks.params.ingestion import Source
 
@@ -43,7 +43,7 @@ def input_rows(path: Path, options: dict[str, str], columns: list[str]) -> Itera
     """
     from tasks.params.schema import source_of_options
 
-    with tempfile.TemporaryDirectory(prefix="ratchet-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="ratchet-") as scratch, _named_without(scratch):
         if path == STANDARD:
             path = Path(scratch, "standard input")
             with path.open("wb") as file:
@@ -65,6 +65,16 @@ def input_rows(path: Path, options: dict[str, str], columns: list[str]) -> Itera
                 json.dumps({columns[0]: line}) + "\n" for line in _lines(text, path.name)
             )
         yield source_of_options(str(target), {"format": "jsonl"})
+
+
+@contextmanager
+def _named_without(scratch: str) -> Iterator[None]:
+    """Errors name files without the temporary directory that they are in."""
+    try:
+        yield
+    except PipelineError as error:
+        error.message = error.message.replace(f"{scratch}/", "")
+        raise
 
 
 def _format(path: Path) -> str:

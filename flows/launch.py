@@ -17,7 +17,7 @@ from flows.engine.training_run import ALL, TrainingRun, TrainResult
 from flows.lifecycle.effects import NO_KEY, Effect
 from tasks.core.errors import WorkspaceError
 from tasks.core.files import sha256_json
-from tasks.core.memory import require_address_space
+from tasks.core.memory import TO_TRAIN, require_address_space
 from tasks.params.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def workspace_lock(workspace: Workspace, *, wait: bool = False) -> Iterator[None
 
 def start_prefect(run: TrainingRun) -> None:
     """Ensure a reachable Prefect server; MLflow opens in the seconds an ephemeral one takes."""
-    require_address_space()
+    require_address_space(TO_TRAIN)
     import flows.training  # noqa: F401
 
     require_server(run.workspace)
@@ -106,7 +106,7 @@ def promote(
     """Judge a version; make it champion if it passes or is forced."""
     from tasks.lifecycle.model_registry import ModelRegistry
 
-    require_address_space()
+    require_address_space(TO_TRAIN)
     registry = ModelRegistry(workspace)
     number = registry.find(version).number  # an unknown version fails before a server starts
     asked = {
@@ -162,7 +162,7 @@ def retrain(workspace: Workspace, effect: Effect = NO_KEY) -> dict[str, Any]:
     from flows.lifecycle.trigger_answers import evaluate_triggers
     from tasks.lifecycle.model_registry import ModelRegistry
 
-    require_address_space()
+    require_address_space(TO_TRAIN)
     require_server(workspace)
     registry = ModelRegistry(workspace)
     if registry.is_made and (done := effect.done({}, registry)):

@@ -21,6 +21,7 @@ from tasks.params.schema import BaseModelParams
 from tasks.problems import Problem, load_problem
 from tasks.reports.stage_reports import StartReport, TrainingReport
 from tasks.training.inputs import TrainingInputs, TrainingState
+from tasks.training.label_names import with_label_names
 from tasks.training.loop import Trainer
 from tasks.training.methods.adapter_files import AdapterFacts, load_adapter, save_adapter
 from tasks.training.methods.checkpoints import ADAPTER, save_checkpoint, take_additions
@@ -84,6 +85,9 @@ def finetune_model(
         problem_type, base, start, tokens, labels, finetune, seed
     )
     info = TokensInfo.read(tokens)
+    if finetune.label_names:
+        tokenizer = load_tokenizer(tokens / "tokenizer", info.max_length)
+        train = with_label_names(train, problem_type, tokenizer, labels)
     check_positions(model, finetune, info.max_length)
     if finetune.gradient_checkpointing:
         # reentrant checkpointing passes no gradients to layers above frozen embeddings

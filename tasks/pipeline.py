@@ -25,6 +25,7 @@ from tasks.params.schema import Params, parse
 from tasks.params.workspace import Workspace, cache_dir
 from tasks.problems import load_problem
 from tasks.scoring.metric_names import promotion_metric, validation_metric
+from tasks.training.label_names import check_label_names
 from tasks.training.methods.adapter_files import read_adapter
 from tasks.training.methods.compatibility import check_method
 
@@ -143,6 +144,8 @@ def check_params(params: Params, root: Path) -> Params:
     """
     problem = load_problem(params.problem)
     check_method(problem.name, problem.objective, params.finetune, params.device)
+    if params.finetune.label_names:
+        check_label_names(problem, params.labels)
     validation_metric(problem.scoring, params.finetune.early_stopping_metric)
     promotion_metric(problem.scoring, params.promotion.metric)
     adapter = params.finetune.adapter

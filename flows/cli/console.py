@@ -129,6 +129,21 @@ def given(**options: str | None) -> dict[str, str]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def require_file(option: str, path: Path, source: Path | None = None) -> Path:
+    """The file to write, a link followed; ParamsError unless it may be written or replaced.
+
+    source  what is read meanwhile
+    """
+    path = path.resolve() if path.is_symlink() else path
+    if path.is_dir():
+        raise ParamsError(f"{option} {path}: a directory.", "Name a file.")
+    if path.exists() and not path.is_file():
+        raise ParamsError(f"{option} {path}: not a plain file.", "Name a file.")
+    if source and source.exists() and path.exists() and path.samefile(source):
+        raise ParamsError(f"{option} {path}: the input, which it would replace.", "Name another.")
+    return path
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"ratchet {own_version()}")
@@ -160,8 +175,10 @@ def _options(
 def open_workspace(context: typer.Context, directory: Path | None) -> Workspace:
     """Open the workspace that the options name; set up its stores and quiet the libraries."""
     from flows.engine.environment import prepare
+    from tasks.core.memory import TO_READ, require_address_space
     from tasks.params.workspace import Workspace
 
+    require_address_space(TO_READ)
     workspace = Workspace.find(directory or context.obj)
     prepare(workspace)
     return workspace
@@ -204,7 +221,11 @@ def run_app() -> NoReturn:
             _fail(ParamsError(error.format_message(), f"See `{command} --help`."), wants_json)
         storage_error = as_storage_error(error)
         if storage_error is None:
-            _report_bug(error, wants_json)
+            try:
+                _report_bug(error, wants_json)
+            except MemoryError as shortage:  # it needs some too
+                storage_error = as_storage_error(shortage)
+                assert storage_error is not None
         _fail(storage_error, wants_json)
     if code == INTERRUPTED:  # typer returns it after Ctrl-C
         print(

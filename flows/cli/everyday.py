@@ -22,6 +22,7 @@ from flows.cli.console import (
     given,
     open_workspace,
     print_json,
+    require_file,
 )
 from tasks.core.errors import ParamsError
 
@@ -255,6 +256,8 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a version's report as one HTML page: what it is, how good, its errors."""
+    if output is not None:
+        output = require_file("report: --output", output)
     workspace = open_workspace(context, directory)
     from tasks.core.files import write_text
     from tasks.lifecycle.model_registry import ModelRegistry

@@ -15,6 +15,7 @@ from flows.cli.console import (
     app,
     open_workspace,
     print_json,
+    require_file,
 )
 from tasks.core.errors import ParamsError
 
@@ -64,10 +65,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two models on the same test rows: paired statistics, slices, speed side by side."""
-    if html and html.is_dir():
-        raise ParamsError(
-            f"compare: --html {html} is a directory.", "Name a file, such as comparison.html."
-        )
+    if html:
+        html = require_file("compare: --html", html)
     workspace = open_workspace(context, directory)
     from flows.engine.progress import terminal_progress
     from flows.lifecycle.comparing import compare as run_comparison

@@ -21,6 +21,7 @@ from flows.cli.console import (
     given,
     open_workspace,
     print_json,
+    require_file,
     say_which,
 )
 from tasks.core.errors import ParamsError
@@ -108,6 +109,8 @@ def predict(
             "predict: --output goes with rows, not with texts.",
             "Give the texts by --input FILE, or as lines on standard input.",
         )
+    if output is not None and output != STANDARD:
+        output = require_file("predict: --output", output, input_file)
     if as_json and output == STANDARD:
         raise ParamsError(
             "predict: --output - and --json both write to standard output.", "Give one of them."

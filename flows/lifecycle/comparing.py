@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flows.engine.progress import listener
 from tasks.core.errors import RegistryError
 from tasks.core.files import write_json, write_text
-from tasks.core.memory import require_address_space
+from tasks.core.memory import TO_TRAIN, require_address_space
 from tasks.core.progress import LINES
 from tasks.lifecycle.model_registry import Contestant, ModelRegistry
 from tasks.params.schema import SplitParams
@@ -42,7 +42,7 @@ def compare(
     workspace: Workspace, first: str = "challenger", second: str = "champion"
 ) -> dict[str, Any]:
     """Compare two models, log the comparison to both MLflow runs, and return it as JSON values."""
-    require_address_space()
+    require_address_space(TO_TRAIN)
     registry = ModelRegistry(workspace)
     pair = [_find(registry, name) for name in (first, second)]
     comparison = compare_pair(workspace, registry, *pair)

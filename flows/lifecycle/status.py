@@ -10,7 +10,7 @@ from flows.engine.progress import listener
 from flows.engine.stage_runner import StageRunner
 from flows.engine.training_run import last_training
 from tasks.core.files import read_kept
-from tasks.core.memory import require_address_space
+from tasks.core.memory import TO_TRAIN, require_address_space
 from tasks.data.quality.row_account import FILE_NAME, STAGE_ROWS, Account
 from tasks.params.workspace import Workspace
 from tasks.pipeline import staging_dir
@@ -25,7 +25,7 @@ def workspace_status(workspace: Workspace) -> dict[str, Any]:
     from tasks.lifecycle.ledger import champion_history
     from tasks.lifecycle.model_registry import ModelRegistry
 
-    require_address_space()
+    require_address_space(TO_TRAIN)
     with closing(StageRunner(workspace, (), listener.get(), reading=True)) as runner:
         stages = [{"name": name, "state": state} for name, state in runner.statuses().items()]
     params = workspace.params()

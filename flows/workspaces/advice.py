@@ -60,6 +60,8 @@ def _chosen(size: TrainingSize, finetune: Mapping[str, Any]) -> str:
         rates += f", of the head {of_head:g}"
     classes = f" and {size.classes} labels" if size.classes else ""
     pooled = POOLED.get(finetune["pooling"], "")
+    if finetune.get("label_names"):
+        pooled += " The labels' names are training rows too."
     if finetune["method"] == "frozen":
         return f"the base model stays as it is; its head is solved, without steps.{pooled}"
     if finetune.get("loss") == "contrastive":

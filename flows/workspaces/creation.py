@@ -22,15 +22,18 @@ from flows.workspaces.guessing import (
     unused_columns,
 )
 from flows.workspaces.split_names import complete, splits_in, splits_of, unused_files
-from tasks.core.errors import ParamsError, WorkspaceError
+from tasks.core.errors import ParamsError, WorkspaceError, did_you_mean
 from tasks.core.files import write_text
+from tasks.core.memory import TO_READ, require_address_space
 from tasks.data.sources.fetching import local_files
 from tasks.data.tables.loaded import SPLIT, SPLITS
 from tasks.params.ingestion import Source
+from tasks.params.labels import canonical_label
 from tasks.params.schema import Params, parse, source_of_options
 from tasks.params.workspace import Workspace, cache_dir, require_usable
 from tasks.pipeline import write_dvc_yaml
 from tasks.problems import Problem, load_problem, module_name
+from tasks.training.label_names import can_name_labels, mute_labels
 
 IGNORED = ("/.ratchet/", "/data/", "/reports/", "/models/")
 
@@ -88,6 +91,7 @@ def guess_problem(request: Request) -> Guess:
 
     Raises ParamsError if nothing fits.
     """
+    require_address_space(TO_READ)
     if request.problem is not None:
         module_name(request.problem)  # report an unknown problem type first
     if not (request.data or request.splits):
@@ -126,8 +130,10 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
     params = parse(values, "init")
     facts = _inspect(params, _described(sources), root)
     labels = sorted(facts.labels)
+    _check_out_of_scope(request.out_of_scope, params, labels)
     usual_base = values["base_model"] == dict(problem.defaults.base_model)
-    size = TrainingSize(facts.to_train_on, len(labels), usual_base, problem.objective.pools)
+    named = can_name_labels(problem) and not mute_labels(labels)
+    size = TrainingSize(facts.to_train_on, len(labels), usual_base, problem.objective.pools, named)
     finetune = finetune_values(size, problem.defaults.finetune, request.recipe)
     settings = {
         "labels": labels,
@@ -168,6 +174,14 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
             *_unused_files(request.data, splits, root),
         ],
     )
+
+
+def _check_out_of_scope(wanted: str | None, params: Params, labels: Sequence[str]) -> None:
+    if wanted and canonical_label(wanted, merge=params.ingest.merge_labels) not in labels:
+        raise ParamsError(
+            f"--out-of-scope {wanted}: no row has this label.{did_you_mean(wanted, labels)}",
+            f"The labels are {listed(labels, 20)}.",
+        )
 
 
 def _unused_files(data: Sequence[str], splits: Mapping[str, list[str]], root: Path) -> list[str]:

@@ -50,12 +50,14 @@ class TrainingSize:
     classes     number of labels; 0 for a problem without labels
     usual_base  whether the base model is the problem's default, whose learning rates were measured
     pools       whether the problem's head reads one vector a row
+    named       whether the labels' names can be training rows
     """
 
     rows: int
     classes: int
     usual_base: bool
     pools: bool
+    named: bool = False
 
 
 def check_recipe(recipe: str, problem: Problem) -> None:
@@ -95,7 +97,7 @@ def finetune_values(
         "head_start": "random",
     } | dict(own)
     if recipe != "standard":  # a head on a base model as it is needs the state that was trained
-        values |= {**RECIPES[recipe], "pooling": _pooling(size)}
+        values |= {**RECIPES[recipe], "pooling": _pooling(size), "label_names": size.named}
     if not size.usual_base and values["method"] == "full":
         values["learning_rate"] = min(values["learning_rate"], BASE_SIZE_RATE)
     least = (

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 # user and password, right after the scheme; a password may hold a slash, a port is no password,
 # and what follows hf:// up to an @ is a name
 _USER = re.compile(r"(?<=://)((?<!hf://)[^/?#\s]*@|[^/?#@:\s]*:(?!\d+([/?#\s]|$))[^@\s]*@)")
-# a part of a query, by its name
-_SECRET = re.compile(
-    r"""([?&;](?:[\w.-]*(?:passw(?:or)?d|passphrase|pwd|secret|token|signature|credential|auth
-    |authorization|api[_-]?key|access[_-]?key(?:[_-]?id)?)|sig)=)[^&;#\s'"]+""",
+# a part of a query or a fragment, and names of those that are secret
+_PART = re.compile(r"([?&;#])([\w.%+-]+)=([^&;#\s'\"]+)")
+_SECRET_NAME = re.compile(
+    r"""[\w.-]*(?:passw(?:or)?d|passphrase|pwd|secret|token|signature|credential|auth
+    |authorization|api[_-]?key|access[_-]?key(?:[_-]?id)?)|sig|key|code|jwt|sas""",
     re.IGNORECASE | re.VERBOSE,
 )
 # where a scheme's credentials belong
@@ -25,6 +26,8 @@ _HOMES = {
     "gs": "in the file that GOOGLE_APPLICATION_CREDENTIALS names",
     "hf": "in HF_TOKEN",
 }
+# what a server wants in the query has no such place
+_FETCHED = "in a script that fetches the file: name the local file as the source"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 
 
@@ -66,7 +69,13 @@ def public_address(url: str) -> str:
 
 def redact(text: str) -> str:
     """The text with *** in place of the credentials in its addresses."""
-    return _SECRET.sub(r"\1***", _USER.sub("***@", text)) if "://" in text else text
+    return _PART.sub(_hidden, _USER.sub("***@", text)) if "://" in text else text
+
+
+def _hidden(part: re.Match[str]) -> str:
+    # the name may be encoded
+    is_secret = _SECRET_NAME.fullmatch(unquote(part[2]))
+    return f"{part[1]}{part[2]}=***" if is_secret else part[0]
 
 
 def credentials_problem(text: str) -> str:
@@ -76,4 +85,6 @@ def credentials_problem(text: str) -> str:
     schemes = [found[1].lower() for found in re.finditer(r"([a-z][a-z0-9+.-]*)://", text, re.I)]
     homes = [_HOMES[scheme] for scheme in schemes if scheme in _HOMES]
     home = homes[0] if homes else "in the environment, or in fsspec's configuration"
+    if not _USER.search(text) and schemes[0] in ("http", "https"):
+        home = _FETCHED
     return f"{redact(text)[:200]} holds credentials; they belong {home}"

@@ -145,11 +145,12 @@ _NO_MEMORY = (
     "failed to map segment",  # of a library that is imported
     "Out of Memory Error",
     "MemoryError",
+    "can't start new thread",
     os.strerror(errno.ENOMEM),
 )
 _MORE_MEMORY = (
-    "Free some memory, or use less: finetune.batch_size, tokenize.max_length; "
-    "then run the command again."
+    "Free some memory, or raise the limit on it, then run the command again. A training takes "
+    "less with a lower finetune.batch_size or tokenize.max_length."
 )
 
 

@@ -27,12 +27,18 @@ _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV)
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a path next to `target`; what is written there replaces it if the block succeeds."""
+    """Yield a path next to `target`; what is written there replaces it if the block succeeds.
+
+    Raises IsADirectoryError if a file would take the place of a directory with all that is in it.
+    """
     _make_directory(target.parent)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        yield scratch / target.name
-        replace(scratch / target.name, target)
+        new = scratch / target.name
+        yield new
+        if target.is_dir() and not new.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        replace(new, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -8,9 +8,11 @@ import sys
 
 from tasks.core.errors import StorageError
 
-# a tiny model of 400 rows failed with 3,550 MiB and trained with 3,800, on one thread; `status`
-# hung with 1,300 and failed with 2,500
-LEAST_ADDRESS_SPACE = 3_750 * 2**20
+# bytes of address space that a command takes, whatever the model: a tiny one of 400 rows failed
+# with 3,550 MiB and trained with 3,800, on one thread; `status` hung with 1,300 and failed with
+# 2,500; `init` and `predict` failed with 1,000 and 1,500, and worked with 2,000
+TO_TRAIN, TO_READ = 3_750 * 2**20, 2_000 * 2**20
+
 # torch's messages on the CPU and on Apple GPUs; CUDA has its own exception
 _MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
@@ -42,17 +44,17 @@ def peak_memory_mb(device: str) -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 
-def require_address_space() -> None:
-    """Raise StorageError if a limit leaves too little address space to train or judge any model.
+def require_address_space(least: int) -> None:
+    """Raise StorageError if a limit leaves the process fewer bytes of address space.
 
-    With less, libraries abort the process or wait for threads that never started.
+    least  TO_TRAIN, also for a command that judges models, or TO_READ
+    With less, libraries abort the process, or wait for threads that never started.
     """
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+    if limit != resource.RLIM_INFINITY and limit < least:
         raise StorageError(
-            f"the address space of this process is limited to {limit / 2**20:,.0f} MiB; to "
-            f"train or judge a model takes at least {LEAST_ADDRESS_SPACE / 2**20:,.0f}, whatever "
-            "its size.",
+            f"the address space of this process is limited to {limit / 2**20:,.0f} MiB; this "
+            f"command takes at least {least / 2**20:,.0f}, whatever the size of the model.",
             "Raise the limit (`ulimit -v unlimited`), then run the command again.",
         )
 

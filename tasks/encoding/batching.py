@@ -30,21 +30,29 @@ def training_batches(lengths: Indices, batch_size: int, *, seed: int, epoch: int
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def paired_batches(classes: Indices, batch_size: int, *, seed: int, epoch: int) -> list[Indices]:
-    """Split the rows into random batches in which a row has another of its class beside it.
+def paired_batches(
+    lengths: Indices, classes: Indices, batch_size: int, *, seed: int, epoch: int
+) -> list[Indices]:
+    """Like `training_batches`, but a row has another of its class beside it, if there is one.
 
     classes  (rows,) class of each row
-    Every row occurs once; as many batches as `training_batches` gives. At the edge of a batch a
-    pair may be parted.
+    At the edge of a batch a pair may be parted.
     """
     rng = np.random.default_rng((seed, epoch))
     shuffled = rng.permutation(len(classes))
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
-    pairs: list[Indices] = []
+    groups: list[Indices] = []  # pairs; of an odd number, one has three rows
     for rows in np.split(by_class, np.flatnonzero(np.diff(classes[by_class])) + 1):
-        pairs += np.array_split(rows, max(1, len(rows) // 2))  # an odd number: one of three
-    order = np.concatenate([pairs[i] for i in rng.permutation(len(pairs))])
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        groups += np.array_split(rows, max(1, len(rows) // 2))
+    groups = [groups[i] for i in rng.permutation(len(groups))]
+    pool = batch_size * POOL_BATCHES // 2
+    by_length = [
+        sorted(groups[start : start + pool], key=lambda rows: int(lengths[rows].max()))
+        for start in range(0, len(groups), pool)
+    ]
+    order = np.concatenate([rows for groups in by_length for rows in groups])
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def inference_batches(lengths: Indices, max_tokens: int, max_rows: int) -> Iterator[Indices]:

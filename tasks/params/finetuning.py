@@ -38,6 +38,9 @@ class FinetuneParams(Section):
     # of the head's output layer. solved: logistic regression on what it reads, its strength chosen
     # by cross-validation; with nothing but the head to train, no steps follow
     head_start: Literal["random", "solved"] = "random"
+    # each label's name is one more training row: for few rows of labels whose names say what they
+    # mean (one text, one class)
+    label_names: bool = False
     # directory of an adapter-only checkpoint to continue from (same base model, same method)
     adapter: str | None = None
     # passes over the training rows; fractions are possible
@@ -112,6 +115,10 @@ class FinetuneParams(Section):
             raise ValueError(
                 "`loss: contrastive` changes what the head reads, and nothing but the head is to "
                 "be trained: set `loss` to null, or `method` to full and `freeze_layers` to 0"
+            )
+        if self.batch_size < 2:
+            raise ValueError(
+                "`loss: contrastive` compares the rows of a batch: set `batch_size` to 2 or more"
             )
         for name in ("label_smoothing", "early_stopping_patience"):
             if getattr(self, name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import shlex
 from typing import Annotated, Any, Literal, Self
 
@@ -12,6 +13,9 @@ from tasks.params.section import Section, Sha256, Share
 
 Format = Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "xlsx"]
 OPTIONS = "--"
+
+
+_TAG = re.compile(r"O|[BIESLU]-.+")  # of IOB, BIOES and BILOU
 
 
 class Source(Section):
@@ -105,6 +109,17 @@ class IngestParams(ReadingParams):
     # SQL (DuckDB) in place of `columns` and `keep`; CSV and TSV values are text ('01' stays '01'),
     # and rows where a CAST fails are set aside
     query: str | None = None
+
+    @model_validator(mode="after")
+    def _tag_names_are_tags(self) -> Self:
+        wrong = [name for name in self.tag_names if not _TAG.fullmatch(name)]
+        twice = {name for name in self.tag_names if self.tag_names.count(name) > 1}
+        if wrong or twice:
+            problem = f"{wrong[0]!r} is none" if wrong else f"{min(twice)!r} stands there twice"
+            raise ValueError(
+                f"`tag_names` are O, B-TYPE, I-TYPE and the like, each once; {problem}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _splits_are_all_or_none(self) -> Self:

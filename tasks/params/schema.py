@@ -348,15 +348,18 @@ def _elsewhere(name: str) -> str:
 
 
 def _blamed(problem: str, overrides: Sequence[str]) -> str:
-    """The problem 'a.b: what is wrong', told of the last override of that key, if any."""
+    """The problem 'a.b: what is wrong', told of the last override at fault, if any."""
     where, _, what = problem.partition(": ")
-    for override in reversed(overrides):
-        key = override.partition("=")[0].strip()
+    keys = {override: override.partition("=")[0].strip() for override in reversed(overrides)}
+    for override, key in keys.items():
         if where == key:
             return f"-S {override}: {what}"
-        if where.startswith(f"{key}.") or key.startswith(f"{where}."):
+        if where.startswith(f"{key}."):
             return f"-S {override}: {problem}"
-    return problem
+    # of values that do not fit together, those that the message names
+    inside = [override for override, key in keys.items() if key.startswith(f"{where}.")]
+    named = [o for o in inside if f"`{keys[o].rpartition('.')[2]}" in what]
+    return f"-S {(named or inside)[0]}: {problem}" if inside else problem
 
 
 def _known_keys(path: Sequence[str]) -> list[str]:

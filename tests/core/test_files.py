@@ -129,6 +129,16 @@ def test_other_errors_of_the_system_stay_bugs() -> None:
     assert as_storage_error(ValueError("wrong")) is None
 
 
+def test_a_file_never_takes_the_place_of_a_directory(tmp_path: Path) -> None:
+    kept = tmp_path / "notes" / "deep" / "kept.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("still here")
+    with pytest.raises(IsADirectoryError):
+        write_text(tmp_path / "notes", "a page")
+    assert kept.read_text() == "still here"
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
 def test_a_refusal_is_found_inside_a_librarys_own_error() -> None:
     wrapped = RuntimeError("could not serialize")
     wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device", "model.safetensors")

@@ -29,6 +29,13 @@ def test_a_list_is_not_called_too_short_for_a_wrong_element() -> None:
         parse(MINIMAL | {"ingest": {"sources": []}})
 
 
+def test_of_several_options_the_one_that_the_message_names_is_blamed() -> None:
+    overrides = ["finetune.loss=contrastive", "finetune.method=lora"]
+    with pytest.raises(ParamsError) as caught:
+        parse(apply_overrides(MINIMAL, overrides), overrides=overrides)
+    assert caught.value.message.startswith("-S finetune.loss=contrastive: ")
+
+
 def test_every_mistake_is_reported_at_once() -> None:
     overrides = [
         "finetune.learning_rat=1",

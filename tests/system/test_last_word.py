@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from servers import free_port
 from tiny import tiny_rows
@@ -93,6 +95,9 @@ def test_outside_a_workspace(nowhere: Path, case: Case) -> None:
         Case("schedule --cron nonsense", "nonsense"),
         Case("retrain --cause nonsense", "No such option"),
         Case("predict --input reviews.csv --output a.docx", "a.docx"),
+        Case("predict --input reviews.csv --output reviews.csv", "the input"),
+        Case("predict --input reviews.csv --output data", "a directory"),
+        Case("report --output data", "a directory"),
         Case("rank a b", "not pairs"),
         Case("promote --reason why", "--force"),
         Case("train -S base_model.path=s3://bucket/model", "s3://"),
@@ -130,6 +135,9 @@ def odd(tmp_path_factory: pytest.TempPathFactory, base_dir: Path) -> Path:
     write_csv(root / "part" / "train.csv", tiny_rows(60))
     for name in ("words.conll", "table.xls"):
         (root / name).write_text("Anna B-PER\n")
+    (root / "deep.json").write_text("[" * 100_000)
+    tags = {"tokens": [["a", "b"]] * 60, "tags": [[0, 1]] * 60}
+    pq.write_table(pa.table(tags), root / "tags.parquet")
     (root / "header.csv").write_text('text,"label"x\na,b\n')
     return root
 
@@ -145,6 +153,10 @@ def odd(tmp_path_factory: pytest.TempPathFactory, base_dir: Path) -> Path:
         Case("init new --yes --data words.conll", "CoNLL"),
         Case("init new --yes --data table.xls", ".xlsx"),
         Case("init new --yes --data header.csv", "header"),
+        Case("init new --yes --data deep.json", "deep.json: not valid JSON"),
+        Case("init new --yes --data good.csv --out-of-scope other", "--out-of-scope other"),
+        Case("init new --yes --data tags.parquet --tags O,B-PER,X", "'X' is none"),
+        Case("init new --yes --data tags.parquet --tags O,B-PER,B-PER", "twice"),
         Case("adapt new --data good.csv --from-scratch --base-model x", "exclude each other"),
     ],
     ids=lambda case: case.command,

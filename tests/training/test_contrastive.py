@@ -13,7 +13,7 @@ from test_matrix import Killed, killed_after_two_steps, train
 
 from tasks.core.errors import ParamsError
 from tasks.core.files import read_json, sha256_file
-from tasks.encoding.batching import paired_batches
+from tasks.encoding.batching import paired_batches, training_batches
 from tasks.params.finetuning import FinetuneParams
 from tasks.training.contrastive import TEMPERATURE, supervised_contrastive
 
@@ -59,19 +59,35 @@ def test_a_batch_without_a_pair_teaches_nothing(classes: list[int]) -> None:
 
 def test_batches_hold_every_row_once_beside_another_of_its_class() -> None:
     classes = np.array([0] * 9 + [1] * 5 + [2] * 2 + [3], np.int64)
+    lengths = np.arange(len(classes)) % 7 + 3
     seen = set()
     for epoch in range(4):
-        batches = paired_batches(classes, 8, seed=0, epoch=epoch)
+        batches = paired_batches(lengths, classes, 8, seed=0, epoch=epoch)
         order = np.concatenate(batches)
         assert sorted(order) == list(range(len(classes)))
-        assert len(batches) == 3
-        beside = classes[order]
-        for place in np.flatnonzero(beside != 3):
-            assert beside[place] in (*beside[place - 1 : place], *beside[place + 1 : place + 2])
+        assert len(batches) == len(training_batches(lengths, 8, seed=0, epoch=epoch))
+        for batch in batches:
+            beside = classes[batch]
+            # a pair may be parted at the edges
+            for place in range(1, len(batch) - 1):
+                assert beside[place] in (beside[place - 1], beside[place + 1], 3)
         seen.add(tuple(order))
-        again = paired_batches(classes, 8, seed=0, epoch=epoch)
+        again = paired_batches(lengths, classes, 8, seed=0, epoch=epoch)
         assert all((one == other).all() for one, other in zip(batches, again, strict=True))
     assert len(seen) == 4
+
+
+def test_batches_are_of_similar_lengths() -> None:
+    draw = np.random.default_rng(0)
+    lengths, classes = draw.integers(3, 60, 2000), draw.integers(0, 20, 2000)
+
+    def padded(batches: list[Any]) -> int:
+        return sum(int(lengths[batch].max()) * len(batch) for batch in batches)
+
+    alike = paired_batches(lengths, classes, 32, seed=0, epoch=0)
+    mixed = [np.concatenate(alike)[i::63] for i in range(63)]
+    # a pair is as long as its longer row
+    assert padded(alike) < 1.5 * lengths.sum() < padded(mixed)
 
 
 @pytest.mark.parametrize("problem", ["text-classification", "text-pair"])

@@ -26,7 +26,7 @@ def unfold_json(text: Text, name: str, source: Source, target: Path) -> Path:
     with text.open() as file:
         try:
             value = json.load(file, object_pairs_hook=_object)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{name}: not valid JSON: {error}",
                 f"Fix it. If each line is an object: {source.setting('format', 'jsonl')}",
