@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -58,7 +59,7 @@ def test_the_rows_stay_and_one_for_each_name_follows() -> None:
 
 
 def test_a_training_with_them_resumes_like_one_that_was_not_killed(tmp_path: Path) -> None:
-    values = {"label_names": True, "head_start": "solved", "pooling": "mean"}
+    values: dict[str, Any] = {"label_names": True, "head_start": "solved", "pooling": "mean"}
     train("text-classification", "full", tmp_path / "without", **values | {"label_names": False})
     train("text-classification", "full", tmp_path / "whole", **values)
     with pytest.raises(Killed):
