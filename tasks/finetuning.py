@@ -20,6 +20,7 @@ from tasks.params.finetuning import FinetuneParams
 from tasks.params.schema import BaseModelParams
 from tasks.problems import Problem, load_problem
 from tasks.reports.stage_reports import StartReport, TrainingReport
+from tasks.training.contrastive import require_pairs
 from tasks.training.inputs import TrainingInputs, TrainingState
 from tasks.training.label_names import with_label_names
 from tasks.training.loop import Trainer
@@ -109,6 +110,8 @@ def finetune_model(
         device,
         work,
     )
+    if finetune.contrastive:
+        require_pairs(inputs.references())
     # a champion's head is the better start, unless nothing else is trained
     if finetune.starts_solved and (start is None or finetune.head_only):
         solve_head(model, inputs)

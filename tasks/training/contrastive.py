@@ -8,10 +8,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from tasks.core.errors import DataError
+
 if TYPE_CHECKING:
     import torch
 
+    from tasks.core.arrays import Array
+
 TEMPERATURE = 0.1  # as in the paper
+
+
+def require_pairs(classes: Array) -> None:
+    """Raise DataError if no class, (rows,), has two rows: there would be nothing to learn from."""
+    if np.bincount(classes).max(initial=0) < 2:
+        raise DataError(
+            "finetune.loss: contrastive compares rows of one label, and no label has two training "
+            "rows.",
+            "Add rows, set finetune.label_names to true, or finetune.loss to null with "
+            "finetune.method frozen.",
+        )
 
 
 def supervised_contrastive(

@@ -11,11 +11,11 @@ import torch
 from pydantic import ValidationError
 from test_matrix import Killed, killed_after_two_steps, train
 
-from tasks.core.errors import ParamsError
+from tasks.core.errors import DataError, ParamsError
 from tasks.core.files import read_json, sha256_file
 from tasks.encoding.batching import paired_batches, training_batches
 from tasks.params.finetuning import FinetuneParams
-from tasks.training.contrastive import TEMPERATURE, supervised_contrastive
+from tasks.training.contrastive import TEMPERATURE, require_pairs, supervised_contrastive
 
 CONTRASTIVE: dict[str, Any] = {"pooling": "mean", "head_start": "solved", "loss": "contrastive"}
 
@@ -55,6 +55,13 @@ def test_a_batch_without_a_pair_teaches_nothing(classes: list[int]) -> None:
     nothing = loss(vectors, classes)
     assert float(nothing.detach()) == 0
     assert not torch.autograd.grad(nothing, vectors)[0].any()
+
+
+def test_rows_without_any_pair_are_told() -> None:
+    require_pairs(np.array([0, 1, 1]))
+    for classes in ([0, 1, 2], []):
+        with pytest.raises(DataError, match="no label has two training rows"):
+            require_pairs(np.array(classes, np.int64))
 
 
 def test_batches_hold_every_row_once_beside_another_of_its_class() -> None:
