@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.workspaces.split_names import SPLIT_WORDS
-from tasks.core.errors import DataError, ParamsError
+from tasks.core.errors import DataError, ParamsError, did_you_mean
 from tasks.data.tables.column_guesses import (
     LABEL_NAMES,
     MOSTLY,
@@ -141,6 +141,18 @@ def guess(
     """
     from tasks.problems import load_problem, problem_names
 
+    if not any(map(len, rows.values())):
+        raise DataError(
+            f"init: the data has no rows, only the columns {', '.join(rows)}.",
+            "Give files with rows below the header.",
+        )
+    for name, column in named.items():
+        if not any(root in rows for root in roots(column)):
+            raise ParamsError(
+                f"init: the column '{column}' named for '{name}' is not in the data."
+                f"{did_you_mean(column, rows)}",
+                f"Its columns are {', '.join(rows)}.",
+            )
     if problem is None and not named:
         _require_sentences(rows)
         _require_spans(rows)
@@ -229,7 +241,7 @@ def _fits_nothing(rows: Mapping[str, Sequence[Any]], problems: Sequence[str]) ->
     few_valued = low_cardinality(rows)
     nested = [name for name in few_valued if any(map(is_nested, rows[name]))]
     labels = [name for name in few_valued if name not in nested]
-    hint = ""
+    hint = "".join(_without_use(rows))
     if labels:
         hint += f" Columns with few distinct values: {', '.join(labels)}. "
         hint += f"Use --label {labels[0]} if that is the label."
@@ -241,6 +253,16 @@ def _fits_nothing(rows: Mapping[str, Sequence[Any]], problems: Sequence[str]) ->
         f"Name the problem type with --problem ({', '.join(problems)}) "
         f"and its columns with --column NAME=COLUMN.{hint}",
     )
+
+
+def _without_use(rows: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """What is missing in columns that hold no value, or one only."""
+    for name, values in rows.items():
+        distinct = {str(value) for value in values if value not in (None, "")}
+        if not distinct:
+            yield f" Column '{name}' is empty."
+        elif len(distinct) == 1 and len(values) > 1:
+            yield f" Column '{name}' has one value only: a classifier needs two or more."
 
 
 def require_header(rows: Mapping[str, Sequence[Any]], name: str) -> None:

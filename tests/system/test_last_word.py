@@ -138,6 +138,8 @@ def odd(tmp_path_factory: pytest.TempPathFactory, base_dir: Path) -> Path:
     (root / "deep.json").write_text("[" * 100_000)
     tags = {"tokens": [["a", "b"]] * 60, "tags": [[0, 1]] * 60}
     pq.write_table(pa.table(tags), root / "tags.parquet")
+    (root / "bare.csv").write_text("text,label\n")
+    write_csv(root / "same.csv", {"text": ["a good day", "a fine day"] * 9, "label": ["x"] * 18})
     (root / "header.csv").write_text('text,"label"x\na,b\n')
     return root
 
@@ -153,6 +155,9 @@ def odd(tmp_path_factory: pytest.TempPathFactory, base_dir: Path) -> Path:
         Case("init new --yes --data words.conll", "CoNLL"),
         Case("init new --yes --data table.xls", ".xlsx"),
         Case("init new --yes --data header.csv", "header"),
+        Case("init new --yes --data bare.csv", "has no rows"),
+        Case("init new --yes --data same.csv", "Column 'label' has one value only"),
+        Case("init new --yes --data good.csv --text txet", "Did you mean 'text'?"),
         Case("init new --yes --data deep.json", "deep.json: not valid JSON"),
         Case("init new --yes --data good.csv --out-of-scope other", "--out-of-scope other"),
         Case("init new --yes --data tags.parquet --tags O,B-PER,X", "'X' is none"),
