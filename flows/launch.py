@@ -108,7 +108,7 @@ def promote(
 
     require_address_space(TO_TRAIN)
     registry = ModelRegistry(workspace)
-    number = registry.find(version).number  # an unknown version fails before a server starts
+    number = registry.registered(version).number  # an unknown one fails before a server starts
     asked = {
         "version": number,
         "forced": bool(force_reason),

@@ -18,7 +18,7 @@ from pydantic import Field
 from flows.engine.run_page import report_to_prefect, run_name
 from flows.launch import workspace_lock
 from flows.lifecycle.judgement import Judgement, judge_version
-from tasks.core.errors import BundleError, GateError, RegistryError
+from tasks.core.errors import BundleError, GateError
 from tasks.core.progress import LINES
 from tasks.lifecycle.decisions import MAX_REASON, Decision
 from tasks.lifecycle.ledger import champion_history
@@ -53,12 +53,7 @@ def promotion(
     opened = Workspace.find(Path(workspace))
     registry = ModelRegistry(opened)
     decisions = registry.decisions()  # completes a move that a crash interrupted
-    challenger, champion = registry.find(version), registry.find_champion()
-    if challenger.version is None:
-        raise RegistryError(
-            f"{version}: only registered versions can be promoted; this bundle is not registered.",
-            "Register it with `ratchet train`.",
-        )
+    challenger, champion = registry.registered(version), registry.find_champion()
     if champion and champion.number == challenger.number:
         return {
             "state": "unchanged",

@@ -103,7 +103,7 @@ def guess_problem(request: Request) -> Guess:
     ]
     rows = sample_rows(sources, root, cache_dir())
     require_header(rows, sources[0].url)
-    guessed = guess(rows, request.problem, request.columns)
+    guessed = guess(rows, request.problem, request.columns, next(iter(request.data), ""))
     return replace(guessed, notes=unused_columns(rows, guessed))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 SAMPLE_ROWS = 500
 WORDS = 5  # most words that a column's name may have
 KNOWN = (*TEXT_NAMES, *LABEL_NAMES, *SCORE_NAMES, "id")
+
+
+_WORDS = ("word", "words", "token", "tokens", "form")
 
 
 @dataclass(frozen=True)
@@ -131,12 +136,16 @@ def _text_of(content: Any) -> str | None:
 
 
 def guess(
-    rows: Mapping[str, Sequence[Any]], problem: str | None, named: Mapping[str, str]
+    rows: Mapping[str, Sequence[Any]],
+    problem: str | None,
+    named: Mapping[str, str],
+    source: str = "",
 ) -> Guess:
     """Guess the problem type that explains most of the data's columns, and its columns.
 
     problem  the user's problem type: guess only its columns
     named    problem column: data column, as named by the user
+    source   the data as the user named it, for messages
     Raises ParamsError if nothing fits; it lists the data's columns.
     """
     from tasks.problems import load_problem, problem_names
@@ -154,7 +163,7 @@ def guess(
                 f"Its columns are {', '.join(rows)}.",
             )
     if problem is None and not named:
-        _require_sentences(rows)
+        _require_sentences(rows, source)
         _require_spans(rows)
     guesses = []
     for name in [problem] if problem else problem_names():
@@ -212,17 +221,32 @@ def unused_columns(rows: Mapping[str, Sequence[Any]], guessed: Guess) -> tuple[s
     return tuple(notes)
 
 
-def _require_sentences(rows: Mapping[str, Sequence[Any]]) -> None:
+def _require_sentences(rows: Mapping[str, Sequence[Any]], source: str) -> None:
     from tasks.data.tables.tag_schemes import word_tags
 
     if tags := word_tags(rows):
         raise ParamsError(
             f"init: each row is a single word, tagged in '{tags}'; wanted: one sentence per row, "
             "with a list of words and a list of tags.",
-            "Group the words into sentences, beforehand or with `ingest.query` in params.yaml: "
-            "SELECT list(WORD ORDER BY _line) AS tokens, list(TAG ORDER BY _line) AS tags "
-            "FROM data GROUP BY SENTENCE.",
+            _grouping(list(rows), tags, source),
         )
+
+
+def _grouping(columns: Sequence[str], tags: str, source: str) -> str:
+    """How to make rows of sentences of rows of words; a command where the columns are known."""
+    word = next((name for name in columns if name.lower() in _WORDS), None)
+    sentence = next((name for name in columns if "sent" in name.lower()), None)
+    if not (word and sentence and source.endswith(".csv")):
+        return "Group the words into sentences, then give that file."
+    file, number, words, tag = map(json.dumps, (source, sentence, word, tags))
+    code = (
+        f"import pandas; d = pandas.read_csv({file}, dtype=str, keep_default_na=False); "
+        # often the number stands in a sentence's first row alone
+        f's = d[{number}]; s = s.mask(s == "").ffill(); '
+        f"d.groupby(s, sort=False).agg(tokens=({words}, list), tags=({tag}, list))"
+        '.to_json("sentences.jsonl", orient="records", lines=True)'
+    )
+    return f"Group them: python -c {shlex.quote(code)}\nThen give --data sentences.jsonl."
 
 
 def _require_spans(rows: Mapping[str, Sequence[Any]]) -> None:

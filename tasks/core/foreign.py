@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tasks.core.errors import PipelineError, SourceError, as_storage_error, lacks_memory
 
 FREE = 2**28  # bytes that anything packed may unpack to
+ANY_MEMORY = 2**42  # bytes
 MOST_EXPANSION = 200  # times the packed size; deflated text reaches 20, one repeated line 1,000
 
 
@@ -26,10 +28,18 @@ def foreign_file(what: str, remedy: str) -> Iterator[None]:
         # a Rust library's panic is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        if lacks_memory(error) or (isinstance(error, OSError) and as_storage_error(error)):
+        if isinstance(error, OSError) and as_storage_error(error):
+            raise
+        if lacks_memory(error) and not _asks_too_much(error):
             raise
         reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         raise SourceError(f"{what}: {reason}.", remedy) from error
+
+
+def _asks_too_much(error: BaseException) -> bool:
+    """Whether more memory was asked for than any machine has: then the file's sizes are wrong."""
+    asked = re.search(r"tried to allocate (\d+) bytes", str(error))
+    return asked is not None and int(asked[1]) > ANY_MEMORY
 
 
 def require_bounded(size: int, packed: int, what: str) -> None:

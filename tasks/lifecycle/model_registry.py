@@ -159,6 +159,16 @@ class ModelRegistry:
             return Contestant(name, Path(name).resolve())
         raise self._unknown(name, known)
 
+    def registered(self, name: str) -> Contestant:
+        """Find a version by number or alias; RegistryError also for a bundle's directory."""
+        found = self.find(name)
+        if found.version is None:
+            raise RegistryError(
+                f"{name}: only registered versions can be promoted; this bundle is not registered.",
+                "Register it with `ratchet train`.",
+            )
+        return found
+
     def _unknown(self, name: str, known: Sequence[ModelVersion]) -> RegistryError:
         if not known:
             return RegistryError(

@@ -21,6 +21,8 @@ from flows.workspaces.guessing import Guess
 from tasks.core.errors import DataError, ParamsError
 from tasks.core.files import read_jsonl
 from tasks.core.progress import silent
+from tasks.data.tables.foreign_values import UnfitError, tagged_of, turns_of
+from tasks.data.tables.span_borders import SpanBorders
 from tasks.ingestion import read_sources
 from tasks.params.ingestion import IngestParams
 
@@ -284,3 +286,15 @@ def test_rows_that_an_annotator_let_go_are_set_aside(name: str, kind: str, tmp_p
     found, rows, aside = taken(write(tmp_path / name, columns))
     assert (found.problem, len(rows)) == ("token-classification" if kind == "spans" else ONE, 30)
     assert aside == {"the annotator's answer is reject", "the annotator's answer is ignore"}
+
+
+def test_values_that_are_no_turns_tags_or_annotations_say_what_was_wanted() -> None:
+    borders = SpanBorders()
+    annotated = json.dumps([{"result": []}, {"result": []}])
+    for call, says in (
+        (lambda: turns_of([1, 2]), "wanted a list of turns"),
+        (lambda: tagged_of("a b", '{"a": 1}', borders), "wanted a list of tags or of spans"),
+        (lambda: tagged_of("a b", annotated, borders), "2 annotations of one text; wanted one"),
+    ):
+        with pytest.raises(UnfitError, match=says):
+            call()

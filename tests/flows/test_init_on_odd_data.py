@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspaces import write_csv
+from tiny_entities import tagged_rows
+from workspaces import ratchet, ratchet_json, run, write_csv
 
 from flows.workspaces.creation import (
     InitResult,
@@ -210,3 +211,18 @@ def test_texts_of_another_shape_in_some_rows_are_set_aside_and_are_no_labels(
     )
     result = made(tmp_path / "w", data, base_dir)
     assert (result.labels, result.rows, result.quarantined) == (["neg", "pos"], 150, 50)
+
+
+def test_a_word_a_row_is_grouped_by_the_command_that_is_told(tmp_path: Path) -> None:
+    lines = ["Sentence #,Word,POS,Tag"]
+    for number, row in enumerate(tagged_rows(60)["tokens"], 1):
+        for place, word in enumerate(row):
+            # as Kaggle's: the number stands in the first row alone
+            sentence, tag = "" if place else f"Sentence: {number}", "B-PER" if place == 1 else "O"
+            lines.append(f"{sentence},{word},NN,{tag}")
+    (tmp_path / "my words.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    told = ratchet(tmp_path, "init", "one", "--yes", "--data", "my words.csv", code=2).stderr
+    command = told.partition("Group them: ")[2].partition("\nThen")[0]
+    run(tmp_path, "sh", "-c", command)
+    made = ratchet_json(tmp_path, "init", "one", "--yes", "--data", "sentences.jsonl")
+    assert (made["problem"], made["rows"], made["labels"]) == ("token-classification", 60, ["PER"])

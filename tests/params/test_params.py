@@ -36,6 +36,11 @@ def test_of_several_options_the_one_that_the_message_names_is_blamed() -> None:
     assert caught.value.message.startswith("-S finetune.loss=contrastive: ")
 
 
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"params\.yaml: no such file"):
+        read_yaml(tmp_path / "params.yaml")
+
+
 def test_every_mistake_is_reported_at_once() -> None:
     overrides = [
         "finetune.learning_rat=1",

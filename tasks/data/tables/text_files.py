@@ -28,11 +28,11 @@ _BOMS = (
 )
 # binary formats: first bytes, name, remedy
 _FORMATS = (
-    (b"\x1f\x8b", "gzip", "Give it the ending .gz, or unpack it (`gunzip`)."),
+    (b"\x1f\x8b", "gzip", "Add .gz to its name (rows.csv.gz), or unpack it (`gunzip`)."),
     (
         b"PK\x03\x04",
         "a zip archive or Excel file",
-        "Give it the ending .zip or .xlsx.",
+        "Add .zip to its name (rows.csv.zip) or unpack it (`unzip`); name a spreadsheet .xlsx.",
     ),
     (
         b"PAR1\x15",
