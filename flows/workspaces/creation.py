@@ -33,7 +33,7 @@ from tasks.params.schema import Params, parse, source_of_options
 from tasks.params.workspace import Workspace, cache_dir, require_usable
 from tasks.pipeline import write_dvc_yaml
 from tasks.problems import Problem, load_problem, module_name
-from tasks.training.label_names import can_name_labels, mute_labels
+from tasks.training.label_names import can_name_labels, mostly_say_nothing
 
 IGNORED = ("/.ratchet/", "/data/", "/reports/", "/models/")
 
@@ -132,7 +132,7 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
     labels = sorted(facts.labels)
     _check_out_of_scope(request.out_of_scope, params, labels)
     usual_base = values["base_model"] == dict(problem.defaults.base_model)
-    named = can_name_labels(problem) and not mute_labels(labels)
+    named = can_name_labels(problem) and not mostly_say_nothing(labels)
     size = TrainingSize(facts.to_train_on, len(labels), usual_base, problem.objective.pools, named)
     finetune = finetune_values(size, problem.defaults.finetune, request.recipe)
     settings = {

@@ -38,8 +38,8 @@ class FinetuneParams(Section):
     # of the head's output layer. solved: logistic regression on what it reads, its strength chosen
     # by cross-validation; with nothing but the head to train, no steps follow
     head_start: Literal["random", "solved"] = "random"
-    # each label's name is one more training row: for few rows of labels whose names say what they
-    # mean (one text, one class)
+    # each label's name that says something is one more training row: for few rows (one text, one
+    # class)
     label_names: bool = False
     # directory of an adapter-only checkpoint to continue from (same base model, same method)
     adapter: str | None = None

@@ -36,22 +36,27 @@ def mute_labels(labels: Sequence[str]) -> list[str]:
     ]
 
 
+def mostly_say_nothing(labels: Sequence[str]) -> bool:
+    """Whether more than half of the names say nothing."""
+    return 2 * len(mute_labels(labels)) > len(labels)
+
+
 def can_name_labels(problem: Problem) -> bool:
     """Whether rows of the type have one text and one class."""
     return len(problem.rows.text_columns) == 1 and problem.rows.label_column == "label"
 
 
 def check_label_names(problem: Problem, labels: Sequence[str]) -> None:
-    """Raise ParamsError unless rows have one text and one class, whose name says what it means."""
+    """Raise ParamsError unless rows have one text and one class, and most names say something."""
     if not can_name_labels(problem):
         raise ParamsError(
             f"finetune.label_names: rows of {problem.name} are not one text with one class.",
             "Set finetune.label_names to false.",
         )
-    if mute := mute_labels(labels):
-        shown = ", ".join(f"'{label}'" for label in mute[:5])
+    if mostly_say_nothing(labels):
+        shown = ", ".join(f"'{label}'" for label in mute_labels(labels)[:5])
         raise ParamsError(
-            f"finetune.label_names: these names say nothing of what they mean: {shown}.",
+            f"finetune.label_names: most names say nothing of what they mean: {shown}.",
             "Set finetune.label_names to false, or use labels of words in the data.",
         )
 
@@ -59,8 +64,10 @@ def check_label_names(problem: Problem, labels: Sequence[str]) -> None:
 def with_label_names(
     train: pa.Table, problem: Problem, tokenizer: Tokenizer, labels: Sequence[str]
 ) -> pa.Table:
-    """The tokenized rows, followed by one for each label, whose text is the label's name."""
+    """The tokenized rows, followed by one for each label whose name says something, as its text."""
     (column,) = problem.rows.text_columns
-    rows = {column: [spoken(label) for label in labels], "label": list(labels)}
-    named = {"row": [NAMED] * len(labels), **encode_rows(problem.encoding, tokenizer, rows, labels)}
+    mute = mute_labels(labels)
+    saying = [label for label in labels if label not in mute]
+    rows = {column: list(map(spoken, saying)), "label": saying}
+    named = {"row": [NAMED] * len(saying), **encode_rows(problem.encoding, tokenizer, rows, labels)}
     return pa.concat_tables([train, pa.Table.from_pydict(named, schema=train.schema)])

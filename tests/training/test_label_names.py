@@ -56,6 +56,10 @@ def test_the_rows_stay_and_one_for_each_name_follows() -> None:
     assert added["input_ids"] == [tokenizer.encode(spoken(label)).ids for label in LABELS]
     assert named.schema.equals(rows.schema)
     assert isinstance(named, pa.Table)
+    # a name that says nothing among others gets no row
+    some = with_label_names(rows, PROBLEM, tokenizer, ("w2", *LABELS[1:]))
+    assert some.slice(len(rows))["references"].to_pylist() == list(range(1, len(LABELS)))
+    check_label_names(PROBLEM, ("w2", *LABELS[1:]))
 
 
 def test_a_training_with_them_resumes_like_one_that_was_not_killed(tmp_path: Path) -> None:
@@ -75,7 +79,11 @@ def test_a_training_with_them_resumes_like_one_that_was_not_killed(tmp_path: Pat
 @pytest.mark.parametrize(
     ("problem", "labels", "says"),
     [
-        ("text-classification", ("good", "LABEL_1", "2"), "say nothing .* 'LABEL_1', '2'"),
+        (
+            "text-classification",
+            ("good", "LABEL_1", "2"),
+            "most names say nothing .* 'LABEL_1', '2'",
+        ),
         ("text-pair", ("yes", "no"), "not one text with one class"),
         ("multi-label-classification", ("good", "bad"), "not one text with one class"),
         ("token-classification", ("PER", "LOC"), "not one text with one class"),
