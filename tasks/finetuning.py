@@ -21,7 +21,7 @@ from tasks.params.schema import BaseModelParams
 from tasks.problems import Problem, load_problem
 from tasks.reports.stage_reports import StartReport, TrainingReport
 from tasks.training.contrastive import require_pairs
-from tasks.training.inputs import TrainingInputs, TrainingState
+from tasks.training.inputs import TrainingInputs, TrainingState, all_references
 from tasks.training.label_names import with_label_names
 from tasks.training.loop import Trainer
 from tasks.training.methods.adapter_files import AdapterFacts, load_adapter, save_adapter
@@ -111,7 +111,7 @@ def finetune_model(
         work,
     )
     if finetune.contrastive:
-        require_pairs(inputs.references())
+        require_pairs(inputs.references)
     # a champion's head is the better start, unless nothing else is trained
     if finetune.starts_solved and (start is None or finetune.head_only):
         solve_head(model, inputs)
@@ -203,7 +203,7 @@ def _class_weights(
 ) -> Floats | None:
     if finetune.class_weights == "none":  # saves reading the rows' references
         return None
-    references = problem.encoding.references(train.select(["references"]).to_pydict())
+    references = all_references(problem.encoding, train)
     return problem.objective.class_weights(references, labels, finetune.class_weights)
 
 

@@ -85,6 +85,6 @@ def credentials_problem(text: str) -> str:
     schemes = [found[1].lower() for found in re.finditer(r"([a-z][a-z0-9+.-]*)://", text, re.I)]
     homes = [_HOMES[scheme] for scheme in schemes if scheme in _HOMES]
     home = homes[0] if homes else "in the environment, or in fsspec's configuration"
-    if not _USER.search(text) and schemes[0] in ("http", "https"):
+    if not _USER.search(text) and schemes[:1] in (["http"], ["https"]):
         home = _FETCHED
     return f"{redact(text)[:200]} holds credentials; they belong {home}"

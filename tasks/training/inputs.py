@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,9 +51,15 @@ class TrainingInputs:
             return 0
         return max(1, round(self.steps_per_epoch * self.params.epochs))
 
+    @cached_property
     def references(self) -> Array:
         """Of all training rows."""
-        return self.encoder.references(self.train.select(["references"]).to_pydict())
+        return all_references(self.encoder, self.train)
+
+
+def all_references(encoder: Encoder, rows: pa.Table) -> Array:
+    """The references of tokenized rows, without reading their other columns."""
+    return encoder.references(rows.select(["references"]).to_pydict())
 
 
 @dataclass

@@ -120,7 +120,7 @@ class Trainer:
         inputs = self.inputs
         size, order = inputs.params.batch_size, {"seed": inputs.seed, "epoch": epoch}
         if inputs.params.contrastive:
-            return paired_batches(self.lengths, inputs.references(), size, **order)
+            return paired_batches(self.lengths, inputs.references, size, **order)
         return training_batches(self.lengths, size, **order)
 
     def _step(self, rows: Indices) -> None:

@@ -27,6 +27,7 @@ WITH_CREDENTIALS = {
     f"gs://{SECRET}@bucket/rows.csv": "GOOGLE_APPLICATION_CREDENTIALS",
     f"hf://user:{SECRET}@owner/name@main/rows.csv": "HF_TOKEN",
     f"ftp://user:{SECRET}@example.org/rows.csv": "environment",
+    f"://example.org/rows.csv?token={SECRET}": "environment",
     f"SELECT * FROM read_csv('https://user:{SECRET}@example.org/rows.csv')": "~/.netrc",
     f"postgresql+psycopg2://user:a/{SECRET}@example.org:5432/mlflow": "environment",
 }

@@ -36,7 +36,7 @@ class Case:
     fresh: bool = False
 
 
-def whole(root: Path, case: Case, **environment: Any) -> None:
+def assert_whole(root: Path, case: Case, **environment: Any) -> None:
     """Standard error ends with the message that --json gives; only progress stands before it."""
     arguments = [part.replace("_", " ") for part in case.command.split()]
     plain = ratchet(root, *arguments, code=2, server=not case.fresh, **environment)
@@ -70,7 +70,7 @@ def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=lambda case: case.command,
 )
 def test_outside_a_workspace(nowhere: Path, case: Case) -> None:
-    whole(nowhere, case)
+    assert_whole(nowhere, case)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_outside_a_workspace(nowhere: Path, case: Case) -> None:
     ids=lambda case: case.command,
 )
 def test_in_a_workspace(reviews: Path, case: Case) -> None:
-    whole(reviews, case)
+    assert_whole(reviews, case)
 
 
 @pytest.fixture(scope="module")
@@ -167,14 +167,14 @@ def odd(tmp_path_factory: pytest.TempPathFactory, base_dir: Path) -> Path:
     ids=lambda case: case.command,
 )
 def test_data_that_says_too_little(odd: Path, case: Case) -> None:
-    whole(odd, case)
+    assert_whole(odd, case)
     assert not (odd / "new").exists()
 
 
 def test_a_workspace_without_a_version(odd: Path) -> None:
     ratchet(odd, "init", "untrained", "--yes", "--data", "good.csv")
     for command in ("predict a", "report", "rank a b"):
-        whole(odd / "untrained", Case(command, "no version is registered"))
+        assert_whole(odd / "untrained", Case(command, "no version is registered"))
 
 
 def test_a_stage_alone(nowhere: Path, template: Path, tmp_path: Path) -> None:
@@ -200,15 +200,15 @@ def test_a_source_an_mlflow_or_a_prefect_that_cannot_be_reached(
 ) -> None:
     root = copy_workspace(template, tmp_path / "reviews")
     source = f"train -S ingest.sources.0.url={closed}/a.csv"
-    whole(root, Case(source, closed, fresh=True))
+    assert_whole(root, Case(source, closed, fresh=True))
     once = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     for command in ("train", "predict a"):
-        whole(root, Case(command, closed, fresh=True), MLFLOW_TRACKING_URI=closed, **once)
-    whole(root, Case("train", closed, fresh=True), PREFECT_API_URL=f"{closed}/api")
+        assert_whole(root, Case(command, closed, fresh=True), MLFLOW_TRACKING_URI=closed, **once)
+    assert_whole(root, Case("train", closed, fresh=True), PREFECT_API_URL=f"{closed}/api")
 
 
 def test_what_the_surroundings_say_wrongly(reviews: Path, tmp_path: Path) -> None:
-    whole(reviews, Case("status", "unknown level"), RATCHET_LOG="loud")
+    assert_whole(reviews, Case("status", "unknown level"), RATCHET_LOG="loud")
     (tmp_path / "profiles.toml").write_text("active = [", encoding="utf-8")
     done = run(reviews, "ratchet", "status", code=2, PREFECT_HOME=str(tmp_path))
     assert "profiles.toml" in done.stderr
@@ -218,18 +218,18 @@ def test_what_the_surroundings_say_wrongly(reviews: Path, tmp_path: Path) -> Non
 def test_rows_that_are_not_fit_to_train_on(template: Path, tmp_path: Path) -> None:
     root = copy_workspace(template, tmp_path / "reviews")
     write_csv(root / "reviews.csv", tiny_rows(4))
-    whole(root, Case("train", "Rows:"))
+    assert_whole(root, Case("train", "Rows:"))
 
 
 def test_what_is_gone_from_a_workspace(template: Path, tmp_path: Path) -> None:
     root = copy_workspace(template, tmp_path / "reviews")
     for page in (root / ".ratchet" / "mlartifacts").rglob("report.html"):
         page.unlink()
-    whole(root, Case("report 1", "has no reports/report.html"))
+    assert_whole(root, Case("report 1", "has no reports/report.html"))
     shutil.rmtree(root / ".dvc")
-    whole(root, Case("train", "no DVC repository"))
+    assert_whole(root, Case("train", "no DVC repository"))
     shutil.rmtree(root / "data" / "splits")
-    whole(root, Case("compare models/bundle models/bundle", "no test rows to compare on"))
+    assert_whole(root, Case("compare models/bundle models/bundle", "no test rows to compare on"))
 
 
 def test_a_bug_of_ours_is_told_as_one_and_its_traceback_is_kept(
@@ -254,9 +254,9 @@ def test_what_is_stored_and_damaged(template: Path, tmp_path: Path) -> None:
     root = copy_workspace(template, tmp_path / "reviews")
     shutil.rmtree(root / ".ratchet" / "mlartifacts")
     (root / "models" / "bundle" / "model.onnx").write_bytes(b"nothing")
-    whole(root, Case("predict --bundle models/bundle a", "model.onnx"))
-    whole(root, Case("predict a", "no bundle"))
+    assert_whole(root, Case("predict --bundle models/bundle a", "model.onnx"))
+    assert_whole(root, Case("predict a", "no bundle"))
     (root / ".ratchet" / "mlflow.db").write_bytes(b"not a database")
-    whole(root, Case("status", "mlflow.db"))
+    assert_whole(root, Case("status", "mlflow.db"))
     (root / "params.yaml").write_text("a: [b\n")
-    whole(root, Case("train", "params.yaml"))
+    assert_whole(root, Case("train", "params.yaml"))

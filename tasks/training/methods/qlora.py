@@ -28,8 +28,9 @@ def quantize(model: PreTrainedModel, linears: Mapping[str, nn.Module]) -> None:
                 "bits.",
                 "Set finetune.method to lora.",
             )
-        import bitsandbytes as bnb  # type: ignore[import-not-found]
+    import bitsandbytes as bnb  # type: ignore[import-not-found]
 
+    for name, linear in linears.items():
         quantized = bnb.nn.Linear4bit(
             linear.in_features,
             linear.out_features,
