@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from tasks.params.ingestion import Source
 
 STANDARD = Path("-")
 LINES = "lines"  # format: each line is a text
+_LONGEST_START = 4096  # bytes, blanks included
+_JSON_START = re.compile(rb'(\xef\xbb\xbf)?\s*(?P<array>\[\s*)?\{\s*["}]')
 
 
 def is_piped() -> bool:
@@ -37,7 +40,7 @@ def input_rows(path: Path, options: dict[str, str], columns: list[str]) -> Itera
     """The rows to predict for, from a file, or from standard input if `path` is STANDARD.
 
     options  of the Source; `format` may also be LINES. Standard input without a format is JSONL if
-             its first line is an object, else lines.
+             it starts like an object, JSON if like a list of objects, else lines.
     columns  the problem's input columns; lines have only one
     Raises ParamsError for wrong options, DataError for lines that cannot be texts.
     """
@@ -78,12 +81,13 @@ def _named_without(scratch: str) -> Iterator[None]:
 
 
 def _format(path: Path) -> str:
+    """By the first characters: no text of a person starts like an object, or a list of them."""
     with path.open("rb") as file:
-        first = next((line for line in file if line.strip()), b"")
-    try:
-        return "jsonl" if isinstance(json.loads(first), dict) else LINES
-    except (ValueError, RecursionError):
+        start = file.read(_LONGEST_START)
+    match = _JSON_START.match(start)
+    if match is None:
         return LINES
+    return "json" if match["array"] else "jsonl"
 
 
 def _lines(text: Text, name: str) -> Iterator[str]:

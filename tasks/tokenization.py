@@ -15,6 +15,7 @@ from tasks.core.files import read_json
 from tasks.core.foreign import foreign_file
 from tasks.core.prefetch import map_ahead
 from tasks.core.progress import Report
+from tasks.data.sources.base_models import positions_of
 from tasks.data.sources.fetching import resolve_model
 from tasks.data.tables.loaded import SPLITS
 from tasks.encoding.encoder import encode_rows
@@ -65,9 +66,8 @@ def tokenize_splits(
 
 
 def _check_length(config: Mapping[str, Any], max_length: int) -> None:
-    # n_positions is GPT-2's name for it
-    positions = config.get("max_position_embeddings", config.get("n_positions"))
-    if isinstance(positions, int) and max_length > positions:
+    positions = positions_of(config)
+    if positions is not None and max_length > positions:
         raise ParamsError(
             f"tokenize.max_length: {max_length} tokens; the base model reads at most {positions}.",
             f"Set tokenize.max_length to {positions} or less.",

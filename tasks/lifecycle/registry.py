@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from tasks.core.addresses import public_address
 from tasks.core.errors import RegistryError
 from tasks.core.files import atomic_path
+from tasks.core.progress import LINES
 from tasks.lifecycle.moved_workspace import ARTIFACTS, follow_move
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ STAGE_VERSIONS = "ratchet.stage_versions"
 DATA_HASH = "ratchet.data_hash"
 DECISION = "ratchet.decision."  # prefix of a version's tags, one per decision, followed by its id
 BUNDLE_SHA256 = "ratchet.bundle_sha256"  # of the manifest, which holds every other file's digest
+ANSWER_SECONDS = 8  # of a server, before it is said that it does not answer
 _DAMAGED_DATABASE = (
     "The database is damaged: restore a copy of it, or move it away, and `ratchet train` "
     "registers what it made in a new one."
@@ -88,7 +90,9 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
             _make_database(database)
             if database.parent == store:
                 follow_move(database, store, experiment)
-        elif not uri.startswith("http"):
+        elif uri.startswith("http"):
+            _say_if_silent(uri)
+        else:
             _reach_database(uri)
         log.debug("MLflow at %s, experiment %s", public_address(uri), experiment)
         mlflow.set_tracking_uri(uri)
@@ -105,6 +109,19 @@ def connect(uri: str, store: Path, experiment: str) -> tuple[MlflowClient, str]:
                 raise
             # another machine created it in the meantime
             return client, str(_experiment(client, experiment).experiment_id)
+
+
+def _say_if_silent(uri: str) -> None:
+    """Say that a server does not answer; the next request tries for a minute, as it may restart."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        credentials = get_default_host_creds(uri)
+        http_request(credentials, "/health", "GET", max_retries=0, timeout=ANSWER_SECONDS)
+    except MlflowException:
+        LINES.warning("MLflow at %s does not answer; still trying ...", public_address(uri))
 
 
 def require_active(client: MlflowClient, experiment_id: str, uri: str) -> None:

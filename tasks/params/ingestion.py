@@ -73,6 +73,10 @@ class Source(Section):
             return f"Add: -S {shlex.quote(f'{self._place}.{option}={value}')}"
         return "Convert it to .csv or .jsonl in UTF-8."
 
+    def name_of(self, option: str) -> str:
+        """What the user calls one of the options: an option of the command, or a key of params."""
+        return f"{self._place}.{option}" if self.in_params else f"--{option}"
+
     @property
     def in_params(self) -> bool:
         """Whether params.yaml describes the source."""

@@ -151,5 +151,7 @@ def _regressions(
         regression.set_params(C=strength)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # good enough as a head
+            # with a row or two a class it takes them for values of a regression
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
             regression.fit(z, wanted, row_weights)
         yield regression.coef_.copy(), regression.intercept_.copy()

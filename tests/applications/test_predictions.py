@@ -245,6 +245,8 @@ def test_no_problems_predictions_have_a_name_of_its_columns(name: str) -> None:
         ("naïve".encode("cp1252"), {"encoding": "cp1252"}, ["naïve"]),
         (b'\n{"text": "one", "id": 1}\n', {}, ["one"]),
         (b'{"text": "one"}\n', {"format": "lines"}, ['{"text": "one"}']),
+        (b'[{"text": "one"},\n {"text": "two"}]', {}, ["one", "two"]),
+        (b"[urgent] help\n[{me}]\n", {}, ["[urgent] help", "[{me}]"]),
         (b"id;text\n1;one\n", {"format": "csv"}, ["one"]),
         (b"id\ttext\n1\tone\n", {"format": "tsv"}, ["one"]),
     ],
@@ -257,6 +259,21 @@ def test_standard_input_is_objects_or_lines_or_what_it_is_said_to_be(
     with input_rows(STANDARD, options, ["text"]) as source:
         batches = list(read_batches(source, ["text"], row_format))
     assert [text for batch in batches for text in batch.inputs["text"].to_pylist()] == texts
+
+
+@pytest.mark.parametrize(
+    "given", [b'{"text": "a", "id', b'{"text": "a"}\n{"text": "b', b'[{"text": "a"']
+)
+def test_a_cut_off_object_on_standard_input_is_no_text(
+    given: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    row_format = load_problem("text-classification").rows
+    with (
+        pytest.raises(DataError, match="standard input"),
+        input_rows(STANDARD, {}, ["text"]) as source,
+    ):
+        list(read_batches(source, ["text"], row_format))
 
 
 @pytest.mark.parametrize(

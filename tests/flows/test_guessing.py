@@ -17,6 +17,7 @@ from flows.workspaces.guessing import guess, require_header, unfolded
 from flows.workspaces.split_names import split_of
 from tasks.core.errors import DataError, ParamsError
 from tasks.data.tables.column_guesses import texts
+from tasks.params.ingestion import Source
 from tasks.params.workspace import Workspace
 
 ROWS = tiny_rows(60)
@@ -344,9 +345,9 @@ def test_a_first_row_is_no_header(header: tuple[str, str], is_row: bool) -> None
     rows = {header[0]: ROWS["text"], header[1]: ["0", *ROWS["label"]]}
     if is_row:
         with pytest.raises(DataError, match="the first line seems to be a row"):
-            require_header(rows, "a.csv")
+            require_header(rows, Source(url="a.csv"))
     else:
-        require_header(rows, "a.csv")
+        require_header(rows, Source(url="a.csv"))
 
 
 def test_init_writes_what_it_found_and_notes_what_to_look_at(

@@ -73,8 +73,8 @@ def test_a_run_killed_twice_is_completed_by_a_repeat(trained: Path) -> None:
     assert states(ratchet_json(trained, "train", *overrides)) == dict.fromkeys(STAGES, "cached")
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_told_to_end_leaves_no_process(trained: Path, ending: signal.Signals) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_no_process(trained: Path, ending: signal.Signals) -> None:
     kept = trained / ".ratchet" / "work" / "finetune" / "last"
     log = trained.parent / "log"
     with log.open("wb") as file:
@@ -95,7 +95,8 @@ def test_a_run_that_is_told_to_end_leaves_no_process(trained: Path, ending: sign
     # Ctrl-C goes to all processes that a terminal started
     for receiver in [process, *started] if ending == signal.SIGINT else [process]:
         receiver.send_signal(ending)
-    assert process.wait(timeout=60) == 128 + ending
+    code = -ending if ending == signal.SIGKILL else 128 + ending
+    assert process.wait(timeout=60) == code
     output = log.read_text()
     assert ("Interrupted. Finished work is kept" in output) == (ending == signal.SIGINT)
     assert "Traceback" not in output

@@ -21,7 +21,10 @@ from tiny import tiny_rows
 from workspaces import STAGES, copy_workspace, forked, ratchet, run, write_csv
 
 # lines about what was done before the error
-BEFORE = re.compile(rf"({'|'.join(STAGES)}) +.*|(Predicting|Ranking) with version \d+ \(\w+\)\.")
+BEFORE = re.compile(
+    rf"({'|'.join(STAGES)}) +.*|(Predicting|Ranking) with version \d+ \(\w+\)\."
+    r"|MLflow at \S+ does not answer; still trying \.\.\."
+)
 PINNED = f"-S ingest.sources.0.sha256={'a' * 64}"
 # underscores stand for spaces
 QUERY = "SELECT_text,_label,_'{split}'_AS_split_FROM_data"
@@ -160,6 +163,15 @@ def odd(tmp_path_factory: pytest.TempPathFactory, base_dir: Path) -> Path:
         Case("init new --yes --data good.csv --text txet", "Did you mean 'text'?"),
         Case("init new --yes --data deep.json", "deep.json: not valid JSON"),
         Case("init new --yes --data good.csv --out-of-scope other", "--out-of-scope other"),
+        Case("init new --yes --data good.csv --sheet rows", "which has no --sheet"),
+        Case("init new --yes --data tags.parquet --delimiter ;", "which has no --delimiter"),
+        Case(
+            "init new --yes --data good.csv --delimiter ;", "one column only, 'text,label,domain'"
+        ),
+        Case("init new --yes --data good.csv --tags O,B-PER", "--tags: names numeric tags"),
+        Case("init new --yes --data good.csv --base-model good.csv", "--base-model good.csv: no"),
+        Case("init new --yes --data good.csv --base-model ./gone", "--base-model ./gone: no"),
+        Case("init new --yes --data good.csv --base-model part", "../part: it has no"),
         Case("init new --yes --data tags.parquet --tags O,B-PER,X", "'X' is none"),
         Case("init new --yes --data tags.parquet --tags O,B-PER,B-PER", "twice"),
         Case("adapt new --data good.csv --from-scratch --base-model x", "exclude each other"),

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import SourceError
 from tasks.core.files import read_json
@@ -89,6 +89,13 @@ def lacking(directory: Path) -> list[str]:
     if not any((directory / name).is_file() for name in _TOKENIZERS):
         missing.append("tokenizer.json")
     return missing
+
+
+def positions_of(config: Mapping[str, Any]) -> int | None:
+    """Most tokens that a model with this config.json reads; None if it does not say."""
+    # n_positions is GPT-2's name for it
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
+    return positions if isinstance(positions, int) else None
 
 
 def check_model(directory: Path, base: BaseModelParams) -> None:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.errors import DataError, SourceError
+from tasks.core.errors import DataError, ParamsError, SourceError
 from tasks.data.tables.csv_files import load_csv
 from tasks.data.tables.json_files import unfold_json
 from tasks.data.tables.loaded import (
@@ -89,6 +89,7 @@ def load(
     """
     path, name = unzip(path, loaded.name, scratch / f"{loaded.table}.unzipped")
     file_format = format_of(source, name)
+    _require_used(source, loaded.name, file_format)
     reserved = {FILE, LINE} | ({SPLIT} if source.split else set())
     unfolded = scratch / f"{loaded.table}.jsonl"
     if file_format == "parquet":
@@ -120,6 +121,16 @@ def load(
             "Check its format, encoding, delimiter and quotes. For example: "
             f"{source.setting('encoding', 'cp1252')}",
         )
+
+
+def _require_used(source: Source, name: str, file_format: str) -> None:
+    """Raise ParamsError if an option of the source means nothing in a file of this format."""
+    for option, formats in (("sheet", ("xlsx",)), ("delimiter", ("csv", "tsv"))):
+        if getattr(source, option) is not None and file_format not in formats:
+            option = source.name_of(option)
+            raise ParamsError(
+                f"{name}: is {file_format}, which has no {option}.", f"Leave out {option}."
+            )
 
 
 def _ends_as_json(source: Source, name: str) -> bool:
