@@ -219,7 +219,7 @@ def _read_table(scratch: Path, kind: str, draw: random.Random) -> None:
 
     def init() -> None:
         rows = sample_rows([source], scratch, scratch / "cache")
-        require_header(rows, path.name)
+        require_header(rows, source)
         guess(rows, None, {})
 
     def train() -> None:
