@@ -5,8 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
 
 from tasks.core.errors import ParamsError
 from tasks.core.files import sha256_file, sha256_json
@@ -15,11 +19,23 @@ from tasks.core.progress import Report
 from tasks.core.seeds import seed_everything
 from tasks.data.sources.base_models import other_sha256, weights_sha256
 from tasks.data.sources.fetching import resolve_model
-from tasks.encoding.token_files import TokensInfo, load_tokenizer, read_features, read_tokens
+from tasks.encoding.token_files import (
+    UNLABELLED_TOKENS,
+    TokensInfo,
+    load_tokenizer,
+    read_features,
+    read_tokens,
+)
 from tasks.params.finetuning import FinetuneParams
 from tasks.params.schema import BaseModelParams
 from tasks.problems import Problem, load_problem
-from tasks.reports.stage_reports import StartReport, TrainingReport
+from tasks.reports.stage_reports import (
+    LearningCurveReport,
+    SelfTrainingReport,
+    StartReport,
+    TrainingReport,
+)
+from tasks.scoring.learning_curve import VALIDATION_ROWS, learning_curve
 from tasks.training.contrastive import require_pairs
 from tasks.training.inputs import TrainingInputs, TrainingState, all_references
 from tasks.training.label_names import with_label_names
@@ -36,10 +52,15 @@ from tasks.training.networks.pooling import declared_pooling
 from tasks.training.networks.weights import load_trained
 from tasks.training.replay import replayed_rows
 from tasks.training.resume_point import BEST, prepare_work_dir
-from tasks.training.solved_head import solve_head
+from tasks.training.solved_head import (
+    SolvedHead,
+    embedded,
+    output_layer,
+    sampled,
+    solve_head,
+)
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from transformers import PreTrainedModel
 
     from tasks.core.arrays import Floats
@@ -109,12 +130,15 @@ def finetune_model(
         seed,
         device,
         work,
+        read_tokens(tokens / UNLABELLED_TOKENS) if finetune.self_training else None,
     )
     if finetune.contrastive:
         require_pairs(inputs.references)
+    solved = None
     # a champion's head is the better start, unless nothing else is trained
     if finetune.starts_solved and (start is None or finetune.head_only):
-        solve_head(model, inputs)
+        solved = solve_head(model, inputs)
+    curve = _learning_curve(problem_type, model, inputs, solved)
     trained_on = origin.checkpoint_sha256 if origin else base_sha256
     facts = AdapterFacts.of_run(trained_on, base_model.path, problem, labels, finetune)
     tuning = apply_method(model, base, finetune, inputs.total_steps)
@@ -124,7 +148,8 @@ def finetune_model(
         take_additions(tuning, start / "checkpoint", facts)
     run = _train(tuning, inputs, report)
     _write_checkpoint(tuning, inputs, facts, tokens, checkpoint)
-    run.report(base_sha256, base_files, origin).write(training_report)
+    told = None if solved is None else solved.self_training
+    run.report(base_sha256, base_files, origin, told, curve).write(training_report)
 
 
 @dataclass(frozen=True)
@@ -137,10 +162,17 @@ class FinishedRun:
     parameters: tuple[int, int]
 
     def report(
-        self, base_sha256: str, base_files: dict[str, str], start: StartReport | None
+        self,
+        base_sha256: str,
+        base_files: dict[str, str],
+        start: StartReport | None,
+        self_training: SelfTrainingReport | None,
+        learning_curve: LearningCurveReport | None,
     ) -> TrainingReport:
         """The run's report."""
         progress, trainer, inputs = self.progress, self.trainer, self.trainer.inputs
+        told = progress.self_training
+        of_last_head = None if told is None else SelfTrainingReport.model_validate(told)
         epochs = (progress.step + 1 - trainer.first_step) / trainer.steps_per_epoch
         return TrainingReport(
             curve=progress.curve,
@@ -151,6 +183,8 @@ class FinishedRun:
             total_steps=trainer.total_steps,
             accumulation=progress.accumulation,
             out_of_memory=progress.out_of_memory,
+            self_training=self_training or of_last_head,
+            learning_curve=learning_curve,
             device=inputs.device,
             base_sha256=base_sha256,
             base_files=base_files,
@@ -162,6 +196,29 @@ class FinishedRun:
             parameters=self.parameters[0],
             trained_parameters=self.parameters[1],
         )
+
+
+def _learning_curve(
+    problem: Problem, model: PreTrainedModel, inputs: TrainingInputs, solved: SolvedHead | None
+) -> LearningCurveReport | None:
+    """Of a recipe for few labels, on the base model as it is; None for others."""
+    params = inputs.params
+    solve = problem.objective.solve_head
+    for_few = params.head_start == "solved" and (params.head_only or params.contrastive)
+    one_class = problem.rows.label_column == "label"
+    if solve is None or not for_few or not one_class or params.start_from == "champion":
+        return None
+    features = solved.features if solved else sampled(inputs.train, inputs.seed)
+    held_out = sampled(pa.table(inputs.validation), inputs.seed, VALIDATION_ROWS)
+    *vectors, validation = embedded(model, inputs, *([] if solved else [features]), held_out)
+    outputs = len(output_layer(model).weight)
+    return learning_curve(
+        partial(solve, outputs=outputs, weights=inputs.class_weights, seed=inputs.seed),
+        (solved.vectors if solved else vectors[0], inputs.encoder.references(features),
+         np.asarray(features["row"])),
+        (validation, inputs.encoder.references(held_out)),
+        problem.scoring, inputs.labels, inputs.seed,
+    )  # fmt: skip
 
 
 def _train(tuning: Tuning, inputs: TrainingInputs, report: Report) -> FinishedRun:
@@ -190,8 +247,9 @@ def _write_checkpoint(
 
 def _contents(tokens: Path, start: Path | None, adapter: Path | None) -> dict[str, Any]:
     """Digests of every input file that affects the result."""
+    files = [tokens / "train.arrow", tokens / "validation.arrow", tokens / UNLABELLED_TOKENS]
     return {
-        "tokens": [sha256_file(tokens / f"{split}.arrow") for split in ("train", "validation")],
+        "tokens": [sha256_file(file) for file in files if file.is_file()],
         "start": start
         and [*_hashes(start / "checkpoint"), sha256_file(start / "tokens" / "train.arrow")],
         "adapter": adapter and _hashes(adapter),

@@ -7,6 +7,7 @@ quarantine.jsonl   file, line, reason, content (cut); records read = rows + quar
 account.json       the counts, with reasons (data/quality/row_account.py), and the number of rows
                    mended (data/tables/mending.py)
 sources.json       address, files, hashes and counts of every source
+unlabelled.parquet see data/tables/unlabelled_rows.py; only if `ingest.unlabelled` names sources
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from tasks.data.tables.problem_rows import (
 from tasks.data.tables.row_store import ROW_GROUP
 from tasks.data.tables.source_columns import roots
 from tasks.data.tables.span_borders import SpanBorders
+from tasks.data.tables.unlabelled_rows import write_unlabelled
 from tasks.params.ingestion import IngestParams, Source
 from tasks.problems import load_problem
 
@@ -87,10 +89,11 @@ def read_sources(
     """Like ingest_sources, but too many quarantined records are only a warning in the account."""
     problem_type = load_problem(problem)
     fetched = [fetch(source, root, cache, report) for source in ingest.sources]
+    unlabelled = [fetch(source, root, cache, report) for source in ingest.unlabelled]
     if not ingest.query:
         with suppress(StorageError):  # very large records need more memory
-            return _ingest(raw, problem_type, ingest, fetched, MEMORY, report)
-    return _ingest(raw, problem_type, ingest, fetched, None, report)
+            return _ingest(raw, problem_type, ingest, fetched, unlabelled, MEMORY, report)
+    return _ingest(raw, problem_type, ingest, fetched, unlabelled, None, report)
 
 
 def _ingest(
@@ -98,6 +101,7 @@ def _ingest(
     problem: Problem,
     ingest: IngestParams,
     fetched: Sequence[Sequence[LocalFile]],
+    unlabelled: Sequence[Sequence[LocalFile]],
     memory: str | None,
     report: Report,
 ) -> Account:
@@ -139,7 +143,11 @@ def _ingest(
         account = _judge(account, ingest)
         account.write(new)
         provenance = _provenance(ingest.sources, fetched, loaded, quarantine)
-        write_json(new / "sources.json", {"rows": rows, "sources": provenance})
+        described: dict[str, Any] = {"rows": rows, "sources": provenance}
+        if ingest.unlabelled:
+            write_unlabelled(new, problem.rows, ingest.unlabelled, unlabelled, mapping)
+            described["unlabelled"] = _files(ingest.unlabelled, unlabelled)
+        write_json(new / "sources.json", described)
     report(len(fetched) + 1, {"progress": 1.0, "rows": rows, "quarantined": len(quarantine)})
     return account
 
@@ -268,6 +276,19 @@ def _write_rows(
             columns = [numbers, *mender.mend(good.select(names)).columns]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     return count, mender.mended, set_aside
+
+
+def _files(
+    sources: Sequence[Source], fetched: Sequence[Sequence[LocalFile]]
+) -> list[dict[str, Any]]:
+    """Address, and name and hash of each file, of sources of unlabelled rows."""
+    return [
+        {
+            "url": public_address(source.url),
+            "files": [{"name": file.name, "sha256": sha256_file(file.path)} for file in files],
+        }
+        for source, files in zip(sources, fetched, strict=True)
+    ]
 
 
 def _provenance(

@@ -28,6 +28,7 @@ from tasks.scoring.metric_names import promotion_metric, validation_metric
 from tasks.training.label_names import check_label_names
 from tasks.training.methods.adapter_files import read_adapter
 from tasks.training.methods.compatibility import check_method
+from tasks.training.self_training import check_unlabelled
 
 # starting point of a training: the champion's checkpoint, and the tokens it was trained on
 START = "models/start"
@@ -146,6 +147,7 @@ def check_params(params: Params, root: Path) -> Params:
     check_method(problem.name, problem.objective, params.finetune, params.device)
     if params.finetune.label_names:
         check_label_names(problem, params.labels)
+    check_unlabelled(problem, bool(params.ingest.unlabelled), params.finetune.self_training)
     validation_metric(problem.scoring, params.finetune.early_stopping_metric)
     promotion_metric(problem.scoring, params.promotion.metric)
     adapter = params.finetune.adapter
@@ -284,7 +286,8 @@ def _dvc_stage(
 ) -> dict[str, Any]:
     addresses = []
     if stage.name == "ingest":
-        addresses += [source.url for source in params.ingest.sources]
+        ingest = params.ingest
+        addresses += [source.url for source in (*ingest.sources, *ingest.unlabelled)]
     if "base_model" in stage.params:
         addresses.append(params.base_model.path)
     if "finetune" in stage.params and params.finetune.adapter:

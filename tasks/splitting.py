@@ -10,6 +10,7 @@ quarantine.jsonl                  quarantined rows, each with the row it resembl
                                   in the splits + rows here
 split.json                        counts and class shares per split, and `warnings`
 account.json                      what became of all rows (see data/quality/row_account.py)
+unlabelled.parquet                unlabelled rows that are like no held-out row, if there are any
 Splits named by the sources are kept as they are: leaks are reported, and no row is quarantined.
 """
 
@@ -32,6 +33,7 @@ from tasks.core.errors import DataError
 from tasks.core.files import write_json, write_jsonl
 from tasks.core.progress import Report
 from tasks.data.duplicates.distinct_texts import DistinctTexts
+from tasks.data.duplicates.held_out_texts import write_apart
 from tasks.data.duplicates.leakage import Claims, Tiers, quarantined_rows, say_leaks, say_left
 from tasks.data.duplicates.near_duplicates import Match, NearDuplicates
 from tasks.data.duplicates.normalization import normalize_rows, positions
@@ -40,6 +42,7 @@ from tasks.data.quality.row_account import Account, Losses
 from tasks.data.tables.label_lists import flat
 from tasks.data.tables.loaded import SPLIT, SPLITS
 from tasks.data.tables.row_store import RowStore
+from tasks.data.tables.unlabelled_rows import UNLABELLED
 from tasks.params.schema import SplitParams
 from tasks.problems import load_problem
 
@@ -99,6 +102,11 @@ def split_rows(
         else say_left(claims, leaving, matches, split)
     )
     described["duplicates"] = len(rows) - len(texts)
+    if (valid / UNLABELLED).is_file():
+        (column,) = problem_type.rows.text_columns
+        unlabelled = write_apart(valid, splits, column, split.near_duplicate_similarity)
+        described["unlabelled"] = unlabelled.plain()
+        described["warnings"] += unlabelled.warnings
     write_json(splits / "split.json", described)
     report(3, {"progress": 1.0, "quarantined": quarantined})
 

@@ -14,10 +14,11 @@ from tasks.core.errors import DataError, ParamsError, SourceError
 from tasks.core.files import read_json
 from tasks.core.foreign import foreign_file
 from tasks.core.prefetch import map_ahead
-from tasks.core.progress import Report
+from tasks.core.progress import Report, silent
 from tasks.data.sources.base_models import positions_of
 from tasks.data.sources.fetching import resolve_model
 from tasks.data.tables.loaded import SPLITS
+from tasks.data.tables.unlabelled_rows import UNLABELLED
 from tasks.encoding.encoder import encode_rows
 from tasks.encoding.token_files import TokensInfo, load_tokenizer
 from tasks.params.schema import BaseModelParams, TokenizeParams
@@ -25,6 +26,8 @@ from tasks.problems import Problem, load_problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from tasks.core.arrays import Features
 
 BATCH_ROWS = 10_000  # rows in memory at a time
 
@@ -44,6 +47,7 @@ def tokenize_splits(
     """Write tokens/{train,validation,test}.arrow, tokens/tokenizer/ and tokens/tokens.json.
 
     Columns: `row` (int64), `input_ids` (list of int32), `truncated` (bool), the references.
+    unlabelled.arrow has no references; it is there if the splits hold unlabelled rows.
     Raises ParamsError if `max_length` exceeds what the model reads, SourceError for a tokenizer
     that does not fit the model.
     """
@@ -62,6 +66,11 @@ def tokenize_splits(
             problem_type, labels, tokenize.max_length, (done, total), report,
         )  # fmt: skip
         truncated[split] = cut / max(rows[split], 1)
+    if (splits / UNLABELLED).is_file():
+        _tokenize(
+            splits / UNLABELLED, tokens,
+            problem_type, None, tokenize.max_length, (total, total), silent,
+        )  # fmt: skip
     TokensInfo(tokenize.max_length, pad_token_id, rows, truncated).write(tokens)
 
 
@@ -111,23 +120,32 @@ def _tokenize(
     table: Path,
     tokens: Path,
     problem: Problem,
-    labels: tuple[str, ...],
+    labels: tuple[str, ...] | None,
     max_length: int,
     progress: tuple[int, int],
     report: Report,
 ) -> tuple[int, int]:
-    """Tokenize one split batch by batch; (rows, truncated rows)."""
+    """Tokenize one split batch by batch; (rows, truncated rows).
+
+    labels  None: the rows have only their texts
+    """
     tokenizer = load_tokenizer(tokens / "tokenizer", max_length)
-    wanted = ["row", *problem.rows.columns, *problem.rows.derived]
+    wanted = ["row", *problem.rows.text_columns]
+    if labels is not None:
+        wanted = ["row", *problem.rows.columns, *problem.rows.derived]
+
+    def features(columns: dict[str, list[Any]]) -> Features:
+        if labels is None:
+            return problem.encoding.encode(tokenizer, columns)
+        return encode_rows(problem.encoding, tokenizer, columns, labels)
+
     done, total = progress
     rows = cut = 0
     writer = None
 
     def encode(batch: pa.RecordBatch) -> pa.Table:
         columns = batch.to_pydict()
-        arrow = pa.table(
-            {"row": columns.pop("row"), **encode_rows(problem.encoding, tokenizer, columns, labels)}
-        )
+        arrow = pa.table({"row": columns.pop("row"), **features(columns)})
         position = arrow.column_names.index("input_ids")
         input_ids = arrow["input_ids"].cast(pa.list_(pa.int32()))
         return arrow.set_column(position, "input_ids", input_ids)

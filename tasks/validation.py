@@ -8,11 +8,13 @@ valid/quarantine.jsonl     the quarantined rows, each with the checks it failed;
 valid/account.json         what became of all rows so far (see data/quality/row_account.py)
 valid/failed.jsonl         only when the run stops: rows that failed a check whose action is `error`
 validation_report          every check's outcome, and a profile of the remaining rows
+valid/unlabelled.parquet   as in raw, if there
 data_docs/index.html       the outcomes as a page in the style of Great Expectations' Data Docs
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +37,7 @@ from tasks.data.quality.row_account import Account, Losses
 from tasks.data.quality.row_validation import PHASES, CheckedRows, phase_of
 from tasks.data.tables.quarantine import say_place
 from tasks.data.tables.row_store import RowStore
+from tasks.data.tables.unlabelled_rows import UNLABELLED
 from tasks.params.schema import ValidateParams
 from tasks.problems import Problem, load_problem
 from tasks.reports.stage_reports import CheckReport, ValidationReport
@@ -71,6 +74,8 @@ def validate_rows(
     outcomes = sorted(judged.outcomes, key=lambda outcome: checks.index(outcome.check))
     valid.mkdir(parents=True)
     kept = write_remaining(rows, judged.alive, valid / "rows.parquet")
+    if (raw / UNLABELLED).is_file():
+        shutil.copyfile(raw / UNLABELLED, valid / UNLABELLED)
     losses = Losses("validate")
     write_jsonl(valid / "quarantine.jsonl", losses.watch(judged.quarantine()))
     account = Account.read(raw).less(losses.found())

@@ -11,7 +11,8 @@ from unittest import mock
 import numpy as np
 
 from flows.engine.training_run import TrainingRun
-from flows.workspaces.creation import Request, guess_problem, make_workspace
+from flows.workspaces.creation import guess_problem, make_workspace
+from flows.workspaces.request import Request
 from tasks.params.schema import save_overrides
 from tasks.params.workspace import Workspace
 from tasks.pipeline import STAGES

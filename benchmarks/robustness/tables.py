@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from benchmarks.robustness import sources
 from benchmarks.robustness.sources import FORMATS, SCHEMES, Row, Table
 from benchmarks.robustness.tally import Tally
-from flows.workspaces.creation import data_sources
+from flows.workspaces.request import data_sources
 from tasks.core.files import read_jsonl
 from tasks.core.progress import silent
 from tasks.data.quality.row_account import Account

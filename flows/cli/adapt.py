@@ -64,7 +64,7 @@ def adapt(
     from flows.engine.progress import terminal_progress
     from flows.launch import train
     from flows.workspaces.adaptation import PROBLEM, base_line, describe, prepare
-    from flows.workspaces.creation import Request
+    from flows.workspaces.request import Request
     from tasks.training.networks.scratch_model import Shape
 
     request = Request(

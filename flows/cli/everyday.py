@@ -103,6 +103,13 @@ def init(
     test_file: Annotated[
         list[str] | None, typer.Option("--test", help="Test rows.", show_default=False)
     ] = None,
+    unlabelled: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="File of rows without labels, to learn from too; with a recipe for few labels.",
+            show_default=False,
+        ),
+    ] = None,
     file_format: Annotated[
         str | None,
         typer.Option(
@@ -165,7 +172,8 @@ def init(
     recipe: Annotated[
         str,
         typer.Option(
-            help="standard; or for few rows a label: few-shot (minutes), frozen (seconds).",
+            help="standard; for few rows a label: few-shot (minutes), frozen (seconds); "
+            "zero-shot: from the labels' names, with --validation and --test.",
             autocompletion=recipes,
         ),
     ] = "standard",
@@ -176,7 +184,8 @@ def init(
 ) -> None:
     """Make a workspace for your own data; problem type and columns are guessed from it."""
     from flows.printing.runs import print_workspace
-    from flows.workspaces.creation import Request, guess_problem, make_workspace
+    from flows.workspaces.creation import guess_problem, make_workspace
+    from flows.workspaces.request import Request
 
     columns = _named_columns(column or []) | {
         name: value for name, value in (("text", text), ("label", label)) if value
@@ -196,6 +205,7 @@ def init(
         merge_labels=merge_labels,
         reading=given(format=file_format, encoding=encoding, delimiter=delimiter, sheet=sheet),
         recipe=recipe,
+        unlabelled=unlabelled or (),
     )
     guessed = guess_problem(request)
     if problem is None and not yes and columns.keys() < guessed.columns.keys():

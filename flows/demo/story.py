@@ -111,8 +111,9 @@ def use_own_stores(workspace: Workspace) -> None:
 
 def set_up(tale: DemoRun) -> None:
     """Make the workspace in its own git repository, with the first files."""
-    from flows.workspaces.creation import Request, make_workspace
+    from flows.workspaces.creation import make_workspace
     from flows.workspaces.guessing import Guess
+    from flows.workspaces.request import Request
     from tasks.core.git import commit_all, make_repository
     from tasks.params.schema import save_overrides
 

@@ -59,7 +59,11 @@ def print_training(
     for note in result.notes:
         console.print(f"[bold yellow]![/] {escape(note)}")
     console.print(_recipes_table(verified))
-    notes = [*stage_notes(workspace, "validate"), *stage_notes(workspace, "split")]
+    notes = [
+        note
+        for stage in ("validate", "split", "finetune")
+        for note in stage_notes(workspace, stage)
+    ]
     for note in [*_recipe_notes(verified), *notes]:
         console.print(note, markup=False)
     _print_rows(result.rows, _quarantines(result.rows))

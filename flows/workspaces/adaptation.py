@@ -11,13 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flows.engine.training_run import TrainResult
-from flows.workspaces.creation import (
-    Request,
-    base_model_of,
-    data_sources,
-    guess_problem,
-    make_workspace,
-)
+from flows.workspaces.creation import guess_problem, make_workspace
+from flows.workspaces.request import Request, base_model_of, data_sources
 from tasks.core.errors import ParamsError, WorkspaceError
 from tasks.params.schema import Params, save_overrides
 from tasks.params.workspace import Workspace, cache_dir

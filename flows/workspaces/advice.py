@@ -32,12 +32,14 @@ class Facts:
     to_train_on  number of rows outside validation and test
     labels       number of rows of each label
     texts        a sample of the texts
+    unlabelled   notes on the rows without labels
     """
 
     account: Account
     to_train_on: int
     labels: Mapping[str, int]
     texts: Sequence[str]
+    unlabelled: Sequence[str] = ()
 
 
 def advice(
@@ -47,6 +49,7 @@ def advice(
     yield _chosen(size, finetune)
     yield from _about_rows(params, facts.account.used)
     yield from _about_labels(params, facts.labels)
+    yield from facts.unlabelled
     if size.usual_base and not mostly_latin(facts.texts):
         yield (
             "most letters of the texts are not Latin, but the default base model knows English: "
@@ -62,6 +65,8 @@ def _chosen(size: TrainingSize, finetune: Mapping[str, Any]) -> str:
     pooled = POOLED.get(finetune["pooling"], "")
     if finetune.get("label_names"):
         pooled += " The labels' names are training rows too."
+    if finetune.get("self_training"):
+        pooled += " Rows without labels take part where that is better for the validation rows."
     if finetune["method"] == "frozen":
         return f"the base model stays as it is; its head is solved, without steps.{pooled}"
     if finetune.get("loss") == "contrastive":

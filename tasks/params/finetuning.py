@@ -41,6 +41,9 @@ class FinetuneParams(Section):
     # each label's name that says something is one more training row: for few rows (one text, one
     # class)
     label_names: bool = False
+    # label the rows of ingest.unlabelled that are certain, and solve the head with them too if that
+    # is better for the validation rows (one text, one class; head_start: solved)
+    self_training: bool = False
     # directory of an adapter-only checkpoint to continue from (same base model, same method)
     adapter: str | None = None
     # passes over the training rows; fractions are possible
@@ -127,6 +130,16 @@ class FinetuneParams(Section):
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Self:
+        if self.self_training and self.head_start != "solved":
+            raise ValueError(
+                "`self_training` is of a solved head: set `head_start` to solved, "
+                "or `self_training` to false"
+            )
+        if self.self_training and self.start_from == "champion" and not self.head_only:
+            raise ValueError(
+                "`self_training` does nothing where the champion's head is kept: "
+                "set `start_from` to base, or `self_training` to false"
+            )
         if self.adds and self.freeze_layers:
             raise ValueError(
                 "`freeze_layers` is for the methods full and frozen; "

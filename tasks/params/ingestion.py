@@ -107,6 +107,8 @@ class IngestParams(ReadingParams):
     """Reading the sources into one table."""
 
     sources: tuple[Source, ...] = Field(min_length=1)  # where the rows come from
+    # rows without labels, for finetune.self_training: only their text is read
+    unlabelled: tuple[Source, ...] = ()
     # the problem's column -> the source column, a path such as `data.text`, or several columns
     columns: dict[str, str | tuple[str, ...]] = Field(default={})
     keep: tuple[str, ...] = ()  # further source columns to keep, for slices
@@ -134,7 +136,14 @@ class IngestParams(ReadingParams):
             )
         return self
 
+    @model_validator(mode="after")
+    def _unlabelled_rows_are_no_split(self) -> Self:
+        if any(source.split is not None for source in self.unlabelled):
+            raise ValueError("`unlabelled` rows are in no split: leave out `split`")
+        return self
+
     def model_post_init(self, context: Any) -> None:
         """Note the sources' keys, so that messages can name them."""
-        for number, source in enumerate(self.sources):
-            source.placed(f"ingest.sources.{number}")
+        for key, sources in (("sources", self.sources), ("unlabelled", self.unlabelled)):
+            for number, source in enumerate(sources):
+                source.placed(f"ingest.{key}.{number}")

@@ -96,6 +96,58 @@ class StartReport(BaseModel):
     rows: dict[str, Any]
 
 
+class SelfTrainingReport(BaseModel):
+    """What became of the unlabelled rows when the head was solved.
+
+    used           those that took part, the most certain; 0: the head is better without them
+    metric         of the validation rows, which decides
+    before, after  its value of the head solved without and with those rows
+    """
+
+    rows: int
+    used: int
+    metric: str
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        part = f"the {self.used:,} most certain took part" if self.used else "none took part"
+        return (
+            f"of {self.rows:,} unlabelled rows {part} in solving the head: {self.metric} on "
+            f"validation is {self.after:.4f} with them, {self.before:.4f} without"
+        )
+
+
+class LearningCurveReport(BaseModel):
+    """What the last doubling of the labelled training rows gained, on the base model as it is.
+
+    rows    labelled training rows
+    metric  of the validation rows
+    half    its mean over the heads of the two halves of the rows
+    full    of the head of all rows
+    gain    full - half, with the wider of the two halves' 95% intervals
+    """
+
+    rows: int
+    metric: str
+    half: float
+    full: float
+    gain: Interval
+
+    def __str__(self) -> str:
+        gain, low, high = (self.gain[key] for key in ("value", "low", "high"))
+        advice = (
+            "another doubling can be expected to gain less than that"
+            if low > 0
+            else "that is not shown to be a gain, so more rows of this kind may not pay"
+        )
+        return (
+            f"on the base model as it is, all {self.rows:,} labelled training rows give a "
+            f"{self.metric} of {self.full:.4f} on validation, half of them {self.half:.4f}: "
+            f"{gain:+.4f} (95% interval {low:+.4f} to {high:+.4f}); {advice}"
+        )
+
+
 class TrainingReport(StageReport):
     """Learning curves, what the training started from and what it took.
 
@@ -103,6 +155,8 @@ class TrainingReport(StageReport):
     steps              steps taken, of the planned `total_steps`
     seconds            of this process only: a resumed run did not train all epochs itself
     peak_memory_mb     likewise; None where it cannot be measured
+    self_training      None: off
+    learning_curve     None: not measured
     """
 
     curve: list[dict[str, float]]
@@ -113,6 +167,8 @@ class TrainingReport(StageReport):
     total_steps: int
     accumulation: int = 1
     out_of_memory: list[dict[str, int]] = []
+    self_training: SelfTrainingReport | None = None
+    learning_curve: LearningCurveReport | None = None
     device: str
     base_sha256: str
     base_files: dict[str, str] = {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tasks.core.quiet import no_fit_warnings
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -91,15 +92,13 @@ def _cosines(vectorizer: TfidfVectorizer, first: Sequence[str], second: Sequence
 
 
 def _fit(features: Any, references: Sequence[int] | Array, seed: int) -> LogisticRegression:
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     # balanced for macro F1; coarse tolerance: a hundred labels would otherwise take minutes
     classifier = LogisticRegression(
         class_weight="balanced", tol=1e-3, max_iter=300, random_state=seed
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is fine for a baseline
+    with no_fit_warnings():  # stopping early is fine for a baseline
         return classifier.fit(features, references)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from tasks.core.errors import TrainingError
 from tasks.params.finetuning import FinetuneParams
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class TrainingInputs:
     """The inputs of a training run.
 
-    work  directory of checkpoints; survives a kill
+    work        directory of checkpoints; survives a kill
+    unlabelled  rows for self-training, without references
     """
 
     objective: Objective
@@ -38,6 +40,7 @@ class TrainingInputs:
     seed: int
     device: str
     work: Path
+    unlabelled: pa.Table | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -50,6 +53,25 @@ class TrainingInputs:
         if self.params.head_only and self.params.starts_solved:
             return 0
         return max(1, round(self.steps_per_epoch * self.params.epochs))
+
+    @property
+    def metric(self) -> str:
+        """Of the validation rows: decides which weights are kept."""
+        return self.params.early_stopping_metric or self.metrics.metric
+
+    def validate(self, outputs: Floats) -> dict[str, float]:
+        """Metrics of the validation rows' outputs.
+
+        Raises TrainingError if the one that decides is not among them.
+        """
+        references = self.encoder.references(self.validation)
+        found = self.metrics.metrics(outputs, references, self.labels)
+        if self.metric not in found:
+            raise TrainingError(
+                f"finetune.early_stopping_metric: the validation rows give no {self.metric}.",
+                f"Set it to one of {', '.join(found)}.",
+            )
+        return found
 
     @cached_property
     def references(self) -> Array:
@@ -72,6 +94,7 @@ class TrainingState:
     without_gain   evaluations in a row that did not improve on the best
     accumulation   gradient accumulation: parts that each batch is computed in
     out_of_memory  {"step", "accumulation"} for each time memory ran out, with the raised value
+    self_training  a SelfTrainingReport, of the head that was solved last; None: there is none
     """
 
     step: int = 0
@@ -84,6 +107,7 @@ class TrainingState:
     stopped_early: bool = False
     accumulation: int = 1
     out_of_memory: list[dict[str, int]] = field(default_factory=list)
+    self_training: dict[str, Any] | None = None
 
     def add_point(self, epoch: float, learning_rate: float) -> dict[str, float]:
         """Add a point to the learning curve: the mean loss since the last; the point's values."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.arrays import Array, Floats, Indices
+from tasks.core.quiet import no_fit_warnings
 
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3)  # C of scikit-learn, of standardized features
 USUAL = 0.03  # with too few rows to choose
@@ -141,17 +142,11 @@ def _regressions(
     strengths: Sequence[float],
 ) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
     """scikit-learn's coefficients and intercepts; each fit starts from the one before."""
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     regression = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
     for strength in strengths:
         regression.set_params(C=strength)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # good enough as a head
-            # with a row or two a class it takes them for values of a regression
-            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        with no_fit_warnings():  # good enough as a head
             regression.fit(z, wanted, row_weights)
         yield regression.coef_.copy(), regression.intercept_.copy()

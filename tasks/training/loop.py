@@ -157,19 +157,13 @@ class Trainer:
         inputs, progress = self.inputs, self.progress
         model, device = self.accelerator.unwrap_model(self.model), str(self.accelerator.device)
         if inputs.params.contrastive:
-            solve_head(model, inputs)
+            told = solve_head(model, inputs).self_training
+            progress.self_training = None if told is None else told.model_dump()
         outputs = predict_torch(
             model, inputs.encoder, inputs.validation, inputs.pad_token_id, device
         )
         self._train_mode()
-        references = inputs.encoder.references(inputs.validation)
-        metrics = inputs.metrics.metrics(outputs, references, inputs.labels)
-        name = inputs.params.early_stopping_metric or inputs.metrics.metric
-        if name not in metrics:
-            raise TrainingError(
-                f"finetune.early_stopping_metric: the validation rows give no {name}.",
-                f"Set it to one of {', '.join(metrics)}.",
-            )
+        metrics, name = inputs.validate(outputs), inputs.metric
         score = inputs.metrics.metric_signs[name] * metrics[name]
         if progress.add_evaluation(progress.step / self.steps_per_epoch, metrics, score):
             with atomic_path(inputs.work / BEST) as new:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,43 +16,117 @@ import numpy as np
 from tasks.core.errors import ParamsError
 from tasks.encoding.encoder import OUTPUT_NAME
 from tasks.encoding.token_files import take
+from tasks.reports.stage_reports import SelfTrainingReport
 from tasks.training.networks.label_transfer import label_axes
 from tasks.training.networks.torch_outputs import predict_torch
+from tasks.training.self_training import label_certain
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
     from torch import nn
     from transformers import PreTrainedModel
 
+    from tasks.core.arrays import Array, Features, Floats
     from tasks.training.inputs import TrainingInputs
+    from tasks.training.logistic import Weights
 
 MOST_ROWS = 20_000
 
 
-def solve_head(model: PreTrainedModel, inputs: TrainingInputs) -> None:
+@dataclass(frozen=True)
+class SolvedHead:
+    """What a head was solved on.
+
+    features       the labelled rows, or MOST_ROWS of them
+    vectors        what the output layer reads of them, (rows, width)
+    self_training  None without unlabelled rows
+    """
+
+    features: Features
+    vectors: Floats
+    self_training: SelfTrainingReport | None
+
+
+def solve_head(model: PreTrainedModel, inputs: TrainingInputs) -> SolvedHead:
     """Set the output layer's weights and biases to the solution on the training rows.
 
-    Of more than MOST_ROWS rows, a sample is enough. The model is left on its device.
+    The model is left on its device. With unlabelled rows, the certain ones take part if that is
+    better for the validation rows.
     """
     import torch
 
-    solve, encoder = inputs.objective.solve_head, inputs.encoder
-    assert solve is not None
-    rows = np.random.default_rng(inputs.seed).permutation(len(inputs.train))[:MOST_ROWS]
-    features, layer = take(inputs.train, np.sort(rows)), output_layer(model)
+    layer, features = output_layer(model), sampled(inputs.train, inputs.seed)
+    references, outputs = inputs.encoder.references(features), len(layer.weight)
+    told: SelfTrainingReport | None = None
+    if inputs.unlabelled is None:
+        (vectors,) = embedded(model, inputs, features)
+        head = _solve(inputs, vectors, references, outputs)
+    else:
+        pool = sampled(inputs.unlabelled, inputs.seed)
+        vectors, unlabelled, held_out = embedded(model, inputs, features, pool, inputs.validation)
+        head, told = _better(inputs, (vectors, references), unlabelled, held_out, outputs)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(head[0]))
+        layer.bias.copy_(torch.from_numpy(head[1]))
+    return SolvedHead(features, vectors, told)
+
+
+def embedded(model: PreTrainedModel, inputs: TrainingInputs, *rows: Features) -> tuple[Floats, ...]:
+    """What the output layer reads of each set of rows: (rows, width)."""
     body: Any = model
     home = model.device
     body.to(inputs.device)
-    with head_inputs_as_outputs(model, layer):
-        vectors = predict_torch(model, encoder, features, inputs.pad_token_id, inputs.device)
+    with head_inputs_as_outputs(model, output_layer(model)):
+        vectors = tuple(
+            predict_torch(model, inputs.encoder, features, inputs.pad_token_id, inputs.device)
+            for features in rows
+        )
     body.to(home)
-    references = encoder.references(features)
-    weights, biases = solve(
-        vectors, references, len(layer.weight), inputs.class_weights, inputs.seed
+    return vectors
+
+
+def _solve(inputs: TrainingInputs, vectors: Floats, references: Array, outputs: int) -> Weights:
+    solver = inputs.objective.solve_head
+    assert solver is not None
+    return solver(vectors, references, outputs, inputs.class_weights, inputs.seed)
+
+
+def _better(
+    inputs: TrainingInputs,
+    labelled: tuple[Floats, Array],
+    unlabelled: Floats,
+    validation: Floats,
+    outputs: int,
+) -> tuple[Weights, SelfTrainingReport]:
+    """The head solved with or without unlabelled rows, whichever the validation rows prefer.
+
+    labelled  (vectors, classes)
+    """
+    vectors, references = labelled
+    alone = _solve(inputs, vectors, references, outputs)
+    rows, classes = label_certain(vectors, references, unlabelled, outputs)
+    certain = np.concatenate([vectors, unlabelled[rows]]), np.concatenate([references, classes])
+    taught = _solve(inputs, *certain, outputs)
+    before, after = (
+        inputs.validate(validation @ weights.T + biases)[inputs.metric]
+        for weights, biases in (alone, taught)
     )
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weights))
-        layer.bias.copy_(torch.from_numpy(biases))
+    is_better = inputs.metrics.metric_signs[inputs.metric] * (after - before) > 0
+    result = SelfTrainingReport(
+        rows=len(unlabelled),
+        used=len(rows) if is_better else 0,
+        metric=inputs.metric,
+        before=before,
+        after=after,
+    )
+    return taught if is_better else alone, result
+
+
+def sampled(table: pa.Table, seed: int, most: int = MOST_ROWS) -> Features:
+    """All rows, or `most` of them, in their order."""
+    rows = np.random.default_rng(seed).permutation(len(table))[:most]
+    return take(table, np.sort(rows))
 
 
 def output_layer(model: PreTrainedModel) -> nn.Linear:

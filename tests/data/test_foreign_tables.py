@@ -16,8 +16,9 @@ import pytest
 from tiny import tiny_rows
 from tiny_entities import tagged_rows
 
-from flows.workspaces.creation import Request, guess_problem
+from flows.workspaces.creation import guess_problem
 from flows.workspaces.guessing import Guess
+from flows.workspaces.request import Request
 from tasks.core.errors import DataError, ParamsError
 from tasks.core.files import read_jsonl
 from tasks.core.progress import silent

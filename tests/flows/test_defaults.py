@@ -103,9 +103,13 @@ def test_a_frozen_recipe_is_written_out_trains_without_steps_and_predicts(
     overrides = [part for value in FAST[4:] for part in ("-S", value)]
     trained = ratchet_json(root, "train", *overrides, "-S", "finetune.pooling=mean")
     assert trained["version"] == 1
-    assert read_json(root / "reports" / "training.json")["steps"] == 0
+    facts = read_json(root / "reports" / "training.json")
+    assert facts["steps"] == 0
+    curve = facts["learning_curve"]
+    assert curve["gain"]["low"] <= curve["full"] - curve["half"] <= curve["gain"]["high"]
     page = (root / "reports" / "report.html").read_text(encoding="utf-8")
     assert "The head was solved on the training rows; no steps followed." in page
+    assert f"all {curve['rows']} labelled training rows give" in page
     (answer,) = ratchet_json(root, "predict", "a good day")
     assert answer["predicted_label"] in made["labels"]
 

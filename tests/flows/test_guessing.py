@@ -12,8 +12,9 @@ from tiny import tiny_rows
 from tiny_entities import tagged_rows
 from workspaces import write_csv
 
-from flows.workspaces.creation import Request, data_sources, guess_problem, make_workspace
+from flows.workspaces.creation import guess_problem, make_workspace
 from flows.workspaces.guessing import guess, require_header, unfolded
+from flows.workspaces.request import Request, data_sources
 from flows.workspaces.split_names import split_of
 from tasks.core.errors import DataError, ParamsError
 from tasks.data.tables.column_guesses import texts

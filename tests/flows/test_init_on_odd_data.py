@@ -11,14 +11,9 @@ import pytest
 from tiny_entities import tagged_rows
 from workspaces import ratchet, ratchet_json, run, write_csv
 
-from flows.workspaces.creation import (
-    InitResult,
-    Request,
-    base_model_of,
-    guess_problem,
-    make_workspace,
-)
+from flows.workspaces.creation import InitResult, guess_problem, make_workspace
 from flows.workspaces.guessing import Guess
+from flows.workspaces.request import Request, base_model_of
 from tasks.core.errors import DataError, ParamsError
 from tasks.params.workspace import Workspace
 from tasks.problems import load_problem

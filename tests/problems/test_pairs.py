@@ -18,8 +18,9 @@ from tiny import NEGATIVE, POSITIVE, tiny_rows
 from workspaces import FAST, ratchet, ratchet_json
 
 from applications.ranking import rank_candidates
-from flows.workspaces.creation import Request, guess_problem, make_workspace
+from flows.workspaces.creation import guess_problem, make_workspace
 from flows.workspaces.guessing import guess
+from flows.workspaces.request import Request
 from tasks.core.errors import DataError, ParamsError
 from tasks.core.files import read_json, read_jsonl
 from tasks.core.progress import silent
