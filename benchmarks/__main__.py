@@ -37,6 +37,7 @@ NAMES = (
     "scaling",
     "overhead",
     "comparing",
+    "models",
     "robustness",
 )
 LIBRARIES = (
