@@ -50,6 +50,12 @@ def advice(
     yield from _about_rows(params, facts.account.used)
     yield from _about_labels(params, facts.labels)
     yield from facts.unlabelled
+    one_a_label = size.rows < 2 * size.classes
+    if one_a_label and finetune.get("self_training") and finetune.get("loss") == "contrastive":
+        yield (
+            "hardly more than one row a label: with rows without labels beside it, "
+            "--recipe frozen measured better there (docs/methods.md)."
+        )
     if size.usual_base and not mostly_latin(facts.texts):
         yield (
             "most letters of the texts are not Latin, but the default base model knows English: "

@@ -136,15 +136,14 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
         "max_length": min(problem.defaults.max_length, longest or problem.defaults.max_length),
         "out_of_scope": request.out_of_scope,
     }
-    if request.zero_shot:
-        write_label_names(root, labels, guessed.columns)
     write_text(root / "params.yaml", _render(values | settings))
     workspace = Workspace(root)
     try:
         workspace.params()
-    except ParamsError:  # an invalid request leaves nothing behind
-        for name in ("params.yaml", *(source["url"] for source in names)):
-            (root / name).unlink()
+        if request.zero_shot:
+            write_label_names(root, labels, guessed.columns)
+    except ParamsError:
+        (root / "params.yaml").unlink()  # an invalid request leaves nothing behind
         raise
     _ignore(root)
     _init_dvc(root)

@@ -25,12 +25,12 @@ from tasks.problems import Problem
 class Request:
     """Options of `ratchet init`.
 
-    problem  None: guess it
-    columns  problem column: data column; columns left out are guessed
-    splits   the files of each split, instead of `data`
-    tags     names of numeric tags, from 0
-    reading  options of the sources: format, encoding, delimiter, sheet
-    recipe   how to train: a key of RECIPES
+    problem     None: guess it
+    columns     problem column: data column; columns left out are guessed
+    splits      the files of each split, instead of `data`
+    tags        names of numeric tags, from 0
+    reading     options of the sources: format, encoding, delimiter, sheet
+    recipe      how to train: a key of RECIPES
     unlabelled  files of rows without labels
     """
 
@@ -65,9 +65,13 @@ class Request:
         return [{**file, **self.reading} for file in files]
 
     def unlabelled_sources(self) -> list[dict[str, str]]:
-        """`ingest.unlabelled` of params.yaml."""
+        """`ingest.unlabelled` of params.yaml; `reading` is of files that end as the others do."""
         root = self.directory.resolve()
-        return [{"url": _address(name, root), **self.reading} for name in self.unlabelled]
+        endings = {Path(source["url"]).suffix for source in self.sources()}
+        return [
+            {"url": _address(name, root), **(self.reading if Path(name).suffix in endings else {})}
+            for name in self.unlabelled
+        ]
 
 
 def base_model_of(request: Request, problem: Problem) -> dict[str, Any]:

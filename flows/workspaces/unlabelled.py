@@ -100,6 +100,7 @@ def write_label_names(
     """Write LABEL_NAMES: a row for each label, its text the name as one would say it.
 
     columns  the data's columns by the problem's
+    A file that is there already is the user's, and stays.
     """
     text, label = columns["text"], columns["label"]
     if not isinstance(text, str) or not isinstance(label, str):
@@ -107,6 +108,8 @@ def write_label_names(
             f"--recipe {ZERO_SHOT}: a text or a label is made of several columns.",
             "Join them into one in the files.",
         )
+    if (root / LABEL_NAMES).exists():
+        return
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow([text, label])

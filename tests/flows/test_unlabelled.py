@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from tiny import tiny_rows
+from tiny import LABELS, tiny_rows
 from workspaces import FAST, ratchet, ratchet_json, write_csv
 
 from flows.workspaces.unlabelled import LABEL_NAMES
@@ -33,6 +34,7 @@ def given(base_dir: Path, tmp_path: Path) -> tuple[str, ...]:
 def test_few_labels_and_many_texts(given: tuple[str, ...], tmp_path: Path) -> None:
     files = ("--train", "train.csv", "--unlabelled", "pool.csv")
     made = ratchet_json(tmp_path, "init", "few", *given, *files, "--recipe", "few-shot")
+    assert not any("--recipe frozen measured better" in note for note in made["notes"])
     assert "5 of 162 unlabelled rows are validation or test rows: left out." in made["notes"]
     root = tmp_path / "few"
     written = read_yaml(root / "params.yaml")
@@ -55,10 +57,22 @@ def test_few_labels_and_many_texts(given: tuple[str, ...], tmp_path: Path) -> No
     assert states["ingest"] != "clean"
 
 
+def test_a_row_a_label_is_told_of_the_better_recipe(given: tuple[str, ...], tmp_path: Path) -> None:
+    rows = tiny_rows(60, seed=1)
+    firsts = [rows["label"].index(label) for label in LABELS]
+    write_csv(tmp_path / "train.csv", {name: [rows[name][i] for i in firsts] for name in rows})
+    files = ("--train", "train.csv", "--unlabelled", "pool.csv")
+    made = ratchet_json(tmp_path, "init", "few", *given, *files, "--recipe", "few-shot")
+    assert any("--recipe frozen measured better" in note for note in made["notes"])
+
+
 def test_labels_without_rows_are_learned_from_their_names(
     given: tuple[str, ...], tmp_path: Path
 ) -> None:
-    options = (*given, "--unlabelled", "pool.csv", "--recipe", "zero-shot")
+    # an option of the labelled files is not one of a JSONL file
+    lines = [json.dumps({"text": text}) for text in tiny_rows(150, seed=4)["text"]]
+    (tmp_path / "pool.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    options = (*given, "--unlabelled", "pool.jsonl", "--recipe", "zero-shot", "--delimiter", ",")
     made = ratchet_json(tmp_path, "init", "zero", *options)
     root = tmp_path / "zero"
     assert made["splits"]["train"] == [LABEL_NAMES]
@@ -68,6 +82,10 @@ def test_labels_without_rows_are_learned_from_their_names(
     # a label's description is a row
     with (root / LABEL_NAMES).open("a", encoding="utf-8") as file:
         file.write("good lovely superb bright,positive\n")
+    written = (root / LABEL_NAMES).read_text(encoding="utf-8")
+    (root / "params.yaml").unlink()
+    ratchet_json(tmp_path, "init", "zero", *options)
+    assert (root / LABEL_NAMES).read_text(encoding="utf-8") == written  # it is the user's
     trained = ratchet_json(root, "train", *OVERRIDES)
     assert trained["version"] == 1
     (answer,) = ratchet_json(root, "predict", "a good day")
