@@ -31,7 +31,7 @@ DATA = (
 )
 DRAWS = 3
 HELD_OUT = {"validation": 1_500, "test": 2_250}  # rows
-Rows = Sequence[Sequence[str]]  # [text, label]
+Rows = Sequence[tuple[str, str]]  # (text, label)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,10 @@ def read(scratch: Path) -> dict[str, Rows]:
     address = os.environ.get("RATCHET_CLINC150", DATA)
     (file,) = fetch(Source(url=address), Path.cwd(), cache_dir())
     content: dict[str, Any] = json.loads(file.path.read_text(encoding="utf-8"))
-    data = {"train": content["train"], "validation": content["val"], "test": content["test"]}
+    names = {"train": "train", "validation": "val", "test": "test"}
+    data: dict[str, Rows] = {
+        split: [(text, label) for text, label in content[names[split]]] for split in names
+    }
     for split, count in HELD_OUT.items():
         rows = sorted(data[split])
         random.Random(0).shuffle(rows)
@@ -118,7 +121,8 @@ def train(scratch: Path, data: dict[str, Rows], setting: Setting, draw: int) -> 
     rows = sorted(data["train"])
     random.Random(draw).shuffle(rows)
     seen: Counter[str] = Counter()
-    labelled, others = [], []
+    labelled: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
     for text, label in rows:
         seen[label] += 1
         (labelled if seen[label] <= setting.labelled else others).append((text, label))
