@@ -75,6 +75,12 @@ def guess_problem(request: Request) -> Guess:
         raise ParamsError("init: no data given.", "Name it with --data FILE.")
     root = request.directory.resolve()
     _check_new(root)
+    named = list(request.columns.values())
+    if twice := sorted({column for column in named if named.count(column) > 1}):
+        raise ParamsError(
+            f"init: the data column '{twice[0]}' is named for two of the problem's columns.",
+            "Name another one for one of them.",
+        )
     described, first = _described(request.sources()), SPLITS[1 if request.zero_shot else 0]
     sources = [source for source in described if source.split in (None, first)]
     rows = sample_rows(sources, root, cache_dir())

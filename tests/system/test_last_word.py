@@ -163,6 +163,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory, base_dir: Path) -> Path:
         Case("init new --yes --data good.csv --text txet", "Did you mean 'text'?"),
         Case("init new --yes --data deep.json", "deep.json: not valid JSON"),
         Case("init new --yes --data good.csv --out-of-scope other", "--out-of-scope other"),
+        Case("init new --yes --data good.csv --text text --label text", "named for two"),
         Case("init new --yes --data good.csv --sheet rows", "which has no --sheet"),
         Case("init new --yes --data tags.parquet --delimiter ;", "which has no --delimiter"),
         Case(
