@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +54,6 @@ from tasks.training.resume_point import BEST, prepare_work_dir
 from tasks.training.solved_head import (
     SolvedHead,
     embedded,
-    output_layer,
     sampled,
     solve_head,
 )
@@ -203,22 +201,23 @@ def _learning_curve(
 ) -> LearningCurveReport | None:
     """Of a recipe for few labels, on the base model as it is; None for others."""
     params = inputs.params
-    solve = problem.objective.solve_head
     for_few = params.head_start == "solved" and (params.head_only or params.contrastive)
     one_class = problem.rows.label_column == "label"
-    if solve is None or not for_few or not one_class or params.start_from == "champion":
+    if not for_few or not one_class or params.start_from == "champion":
         return None
     features = solved.features if solved else sampled(inputs.train, inputs.seed)
     held_out = sampled(pa.table(inputs.validation), inputs.seed, VALIDATION_ROWS)
     *vectors, validation = embedded(model, inputs, *([] if solved else [features]), held_out)
-    outputs = len(output_layer(model).weight)
+    references = inputs.encoder.references(features)
+    numbers = np.asarray(features["row"])
     return learning_curve(
-        partial(solve, outputs=outputs, weights=inputs.class_weights, seed=inputs.seed),
-        (solved.vectors if solved else vectors[0], inputs.encoder.references(features),
-         np.asarray(features["row"])),
+        (solved.vectors if solved else vectors[0], references, numbers),
         (validation, inputs.encoder.references(held_out)),
-        problem.scoring, inputs.labels, inputs.seed,
-    )  # fmt: skip
+        problem.scoring,
+        inputs.labels,
+        inputs.class_weights,
+        inputs.seed,
+    )
 
 
 def _train(tuning: Tuning, inputs: TrainingInputs, report: Report) -> FinishedRun:

@@ -25,14 +25,34 @@ Weights = tuple[Floats, Floats]  # (outputs, width) and (outputs,)
 
 
 def solve_classes(
-    vectors: Floats, classes: Indices, outputs: int, weights: Floats | None, seed: int
+    vectors: Floats,
+    classes: Indices,
+    outputs: int,
+    weights: Floats | None,
+    seed: int,
+    strength: float | None = None,
 ) -> Weights:
     """Multinomial, of one class a row.
 
-    classes  (rows,), below `outputs`
-    weights  (outputs,) of the classes; None: equal
+    classes   (rows,), below `outputs`
+    weights   (outputs,) of the classes; None: equal
+    strength  None: choose it
     """
+    z, undo = _standardized(vectors)
+    strength = strength or _class_strength(z, classes, outputs, weights, seed)
+    return undo(*next(_fit_classes(z, classes, outputs, weights, [strength])))
 
+
+def class_strength(
+    vectors: Floats, classes: Indices, outputs: int, weights: Floats | None, seed: int
+) -> float:
+    """The strength that solve_classes chooses."""
+    return _class_strength(_standardized(vectors)[0], classes, outputs, weights, seed)
+
+
+def _class_strength(
+    z: Floats, classes: Indices, outputs: int, weights: Floats | None, seed: int
+) -> float:
     def log_losses(rows: Indices, held: Indices) -> Iterator[float]:
         for fitted in _fit_classes(z[rows], classes[rows], outputs, weights, STRENGTHS):
             logits = z[held] @ fitted[0].T + fitted[1]
@@ -40,9 +60,7 @@ def solve_classes(
             chosen = logits[np.arange(len(held)), classes[held]]
             yield float(np.mean(np.log(np.exp(logits).sum(1)) - chosen))
 
-    z, undo = _standardized(vectors)
-    strength = _choose(log_losses, classes, seed)
-    return undo(*next(_fit_classes(z, classes, outputs, weights, [strength])))
+    return _choose(log_losses, classes, seed)
 
 
 def solve_labels(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from tasks.training.label_names import NAMED
 from tasks.training.logistic import solve_classes
 
 SCORING = load_problem("text-classification").scoring
-CLASSES = 6
+CLASSES, LABELS = 6, tuple("abcdef")
 
 
 def drawn(rows: int, spread: float, seed: int) -> tuple[Any, Any]:
@@ -30,10 +29,8 @@ def curve_of(rows: int, spread: float, named: int = 0, seed: int = 0) -> Learnin
     numbers = np.arange(rows)
     numbers[rows - named :] = NAMED
     return learning_curve(
-        partial(solve_classes, outputs=CLASSES, weights=None, seed=0),
-        (vectors, classes, numbers), drawn(2_000, spread, 2),
-        SCORING, tuple("abcdef"), seed,
-    )  # fmt: skip
+        (vectors, classes, numbers), drawn(2_000, spread, 2), SCORING, LABELS, None, seed
+    )
 
 
 def test_rows_that_still_pay_and_rows_that_no_longer_do() -> None:
@@ -48,20 +45,21 @@ def test_rows_that_still_pay_and_rows_that_no_longer_do() -> None:
     assert curve_of(24, 1.0) == few
 
 
-def test_halves_share_no_row_but_the_names_and_hold_every_class() -> None:
+def test_halves_share_no_row_but_the_names_and_hold_every_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen: list[set[bytes]] = []
     vectors, classes = drawn(42, 1.0, 1)
     numbers = np.arange(42)
     numbers[36:] = NAMED
 
-    def solve(rows: Any, of_rows: Any) -> Any:
+    def solve(rows: Any, of_rows: Any, *others: Any) -> Any:
         seen.append({row.tobytes() for row in rows})
         assert set(of_rows.tolist()) == set(range(CLASSES))
-        return solve_classes(rows, of_rows, CLASSES, None, 0)
+        return solve_classes(rows, of_rows, *others)
 
-    found = learning_curve(
-        solve, (vectors, classes, numbers), drawn(60, 1.0, 2), SCORING, tuple("abcdef"), 0
-    )
+    monkeypatch.setattr("tasks.scoring.learning_curve.solve_classes", solve)
+    found = learning_curve((vectors, classes, numbers), drawn(60, 1.0, 2), SCORING, LABELS, None, 0)
     whole, first, second = seen
     assert found is not None
     assert found.rows == 36
@@ -71,3 +69,8 @@ def test_halves_share_no_row_but_the_names_and_hold_every_class() -> None:
 
 def test_too_few_rows_say_nothing() -> None:
     assert curve_of(LEAST_ROWS + 5, 1.0, named=6) is None
+    # of one row a class, a half lacks every other class
+    vectors, classes = drawn(20, 1.0, 1)
+    labels = tuple(f"label {i}" for i in range(20))
+    training = vectors, np.arange(20), np.arange(20)
+    assert learning_curve(training, (vectors, classes), SCORING, labels, None, 0) is None
