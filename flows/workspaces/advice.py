@@ -72,7 +72,7 @@ def _chosen(size: TrainingSize, finetune: Mapping[str, Any]) -> str:
     if finetune.get("label_names"):
         pooled += " The labels' names are training rows too."
     if finetune.get("self_training"):
-        pooled += " Rows without labels take part where that is better for the validation rows."
+        pooled += " Rows without labels take part if the validation rows show that they help."
     if finetune["method"] == "frozen":
         return f"the base model stays as it is; its head is solved, without steps.{pooled}"
     if finetune.get("loss") == "contrastive":

@@ -41,8 +41,8 @@ class FinetuneParams(Section):
     # each label's name that says something is one more training row: for few rows (one text, one
     # class)
     label_names: bool = False
-    # label the rows of ingest.unlabelled that are certain, and solve the head with them too if that
-    # is better for the validation rows (one text, one class; head_start: solved)
+    # label the rows of ingest.unlabelled that are certain, and solve the head with them too if the
+    # validation rows show that they help (one text, one class; head_start: solved)
     self_training: bool = False
     # directory of an adapter-only checkpoint to continue from (same base model, same method)
     adapter: str | None = None

@@ -99,9 +99,10 @@ class StartReport(BaseModel):
 class SelfTrainingReport(BaseModel):
     """What became of the unlabelled rows when the head was solved.
 
-    used           those that took part, the most certain; 0: the head is better without them
-    metric         of the validation rows, which decides
+    used           those that took part, the most certain; 0: not shown to help
+    metric         of the validation rows
     before, after  its value of the head solved without and with those rows
+    gained, lost   validation rows that are right only with them, and only without
     """
 
     rows: int
@@ -109,12 +110,15 @@ class SelfTrainingReport(BaseModel):
     metric: str
     before: float
     after: float
+    gained: int
+    lost: int
 
     def __str__(self) -> str:
         part = f"the {self.used:,} most certain took part" if self.used else "none took part"
         return (
             f"of {self.rows:,} unlabelled rows {part} in solving the head: {self.metric} on "
-            f"validation is {self.after:.4f} with them, {self.before:.4f} without"
+            f"validation is {self.after:.4f} with them, {self.before:.4f} without; {self.gained:,} "
+            f"rows are right only with them, {self.lost:,} only without"
         )
 
 

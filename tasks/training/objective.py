@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from tasks.core.arrays import Array, Floats
+    from tasks.core.arrays import Array, Bools, Floats
 
 # (vectors, references, outputs, class weights or None, seed) -> weights (outputs, width) and biases
 # (outputs,) of the best linear head; vectors: (rows, width), what the output layer reads
@@ -94,5 +94,9 @@ class ValidationMetrics(Protocol):
     def metrics(
         self, outputs: Floats, references: Array, labels: Sequence[str]
     ) -> dict[str, float]:
+        """See Scorer."""
+        ...
+
+    def correct(self, outputs: Floats, references: Array) -> Bools:
         """See Scorer."""
         ...

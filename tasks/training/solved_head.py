@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tasks.training.logistic import Weights
 
 MOST_ROWS = 20_000
+LEVEL = 0.05  # of the test that lets unlabelled rows take part
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class SolvedHead:
 def solve_head(model: PreTrainedModel, inputs: TrainingInputs) -> SolvedHead:
     """Set the output layer's weights and biases to the solution on the training rows.
 
-    The model is left on its device. With unlabelled rows, the certain ones take part if that is
-    better for the validation rows.
+    The model is left on its device. With unlabelled rows, the certain ones take part if the
+    validation rows show that they help.
     """
     import torch
 
@@ -99,28 +100,32 @@ def _better(
     validation: Floats,
     outputs: int,
 ) -> tuple[Weights, SelfTrainingReport]:
-    """The head solved with or without unlabelled rows, whichever the validation rows prefer.
+    """The head solved with or without unlabelled rows.
 
+    They are used only if the validation rows show that they help: the metric is better, and more
+    rows are right only with them than only without, by McNemar's exact test.
     labelled  (vectors, classes)
     """
+    from scipy.stats import binomtest
+
     vectors, references = labelled
     alone = _solve(inputs, vectors, references, outputs)
     rows, classes = label_certain(vectors, references, unlabelled, outputs)
     certain = np.concatenate([vectors, unlabelled[rows]]), np.concatenate([references, classes])
     taught = _solve(inputs, *certain, outputs)
-    before, after = (
-        inputs.validate(validation @ weights.T + biases)[inputs.metric]
-        for weights, biases in (alone, taught)
-    )
+    scores = [validation @ weights.T + biases for weights, biases in (alone, taught)]
+    before, after = (inputs.validate(of_head)[inputs.metric] for of_head in scores)
+    answers = inputs.encoder.references(inputs.validation)
+    right = [inputs.metrics.correct(of_head, answers) for of_head in scores]
+    gained, lost = int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum())
     is_better = inputs.metrics.metric_signs[inputs.metric] * (after - before) > 0
+    shown = gained > 0 and binomtest(gained, gained + lost, alternative="greater").pvalue <= LEVEL
+    helps = is_better and shown
     result = SelfTrainingReport(
-        rows=len(unlabelled),
-        used=len(rows) if is_better else 0,
-        metric=inputs.metric,
-        before=before,
-        after=after,
-    )
-    return taught if is_better else alone, result
+        rows=len(unlabelled), used=len(rows) if helps else 0,
+        metric=inputs.metric, before=before, after=after, gained=gained, lost=lost,
+    )  # fmt: skip
+    return taught if helps else alone, result
 
 
 def sampled(table: pa.Table, seed: int, most: int = MOST_ROWS) -> Features:

@@ -22,8 +22,9 @@ from tasks.encoding.token_files import UNLABELLED_TOKENS, load_tokenizer, read_t
 from tasks.params.finetuning import FinetuneParams
 from tasks.problems import load_problem
 from tasks.training.inputs import TrainingInputs
+from tasks.training.logistic import solve_classes
 from tasks.training.self_training import ROUNDS, SHARE, check_unlabelled, label_certain
-from tasks.training.solved_head import output_layer, solve_head
+from tasks.training.solved_head import _better, output_layer, solve_head
 
 PROBLEM = load_problem("text-classification")
 
@@ -100,18 +101,17 @@ def features_of(base_dir: Path, rows: dict[str, list[str]]) -> dict[str, list[An
     return encode_rows(PROBLEM.encoding, load_tokenizer(base_dir, 32), rows, LABELS)
 
 
-def head_of(base_dir: Path, work: Path, *, validation: int, unlabelled: bool) -> tuple[Any, Any]:
-    """(weights of the head, what solve_head tells) of a row a label."""
+def head_of(base_dir: Path, work: Path, *, unlabelled: bool) -> tuple[Any, Any]:
+    """(weights of the head, what solve_head tells) of a row a label, which is validated on too."""
     model = PROBLEM.objective.load_model(base_dir, LABELS, 0.0, "mean")
     few = tiny_rows(60)
     firsts = [few["label"].index(label) for label in LABELS]
     few = {name: [values[i] for i in firsts] for name, values in few.items()}
-    held = few if not validation else tiny_rows(validation, seed=9)
     pool = features_of(base_dir, tiny_rows(200, seed=5))
     pool.pop("references")
     inputs = TrainingInputs(
         PROBLEM.objective, PROBLEM.encoding, PROBLEM.scoring, LABELS,
-        pa.table(features_of(base_dir, few)), features_of(base_dir, held), 0,
+        pa.table(features_of(base_dir, few)), features_of(base_dir, few), 0,
         FinetuneParams(head_start="solved"), None, 0, "cpu", work,
         pa.table(pool) if unlabelled else None,
     )  # fmt: skip
@@ -119,19 +119,41 @@ def head_of(base_dir: Path, work: Path, *, validation: int, unlabelled: bool) ->
     return output_layer(model).weight.detach().numpy().copy(), told
 
 
-def test_the_rows_take_part_only_if_the_validation_rows_gain(
-    base_dir: Path, tmp_path: Path
-) -> None:
-    alone, nothing = head_of(base_dir, tmp_path, validation=0, unlabelled=False)
+def test_rows_that_cannot_help_change_nothing(base_dir: Path, tmp_path: Path) -> None:
+    alone, nothing = head_of(base_dir, tmp_path, unlabelled=False)
     assert nothing is None
     # the validation rows are the labelled ones, which cannot be predicted better
-    same, told = head_of(base_dir, tmp_path, validation=0, unlabelled=True)
+    same, told = head_of(base_dir, tmp_path, unlabelled=True)
     assert (told.rows, told.used, told.before) == (200, 0, 1.0)
     np.testing.assert_array_equal(same, alone)
-    taught, told = head_of(base_dir, tmp_path, validation=90, unlabelled=True)
-    assert told.used > 0
-    assert told.after > told.before
-    assert np.abs(taught - alone).max() > 0
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_they_take_part_only_if_that_is_shown_by_more_than_chance(
+    helps: bool, tmp_path: Path
+) -> None:
+    vectors, classes = clouds(3, 3, 1)
+    unlabelled, _ = clouds(300, 3, 2)
+    held_out, answers = clouds(240, 3, 4)
+    if not helps:  # what tells these rows apart is nothing that the classes differ in
+        unlabelled = np.random.default_rng(2).normal(size=(300, 8)).astype(np.float32)
+    features = {"references": answers.tolist()}
+    inputs = TrainingInputs(
+        PROBLEM.objective, PROBLEM.encoding, PROBLEM.scoring, LABELS,
+        pa.table(features), features, 0,
+        FinetuneParams(head_start="solved"), None, 0, "cpu", tmp_path,
+    )  # fmt: skip
+    head, told = _better(inputs, (vectors, classes), unlabelled, held_out, 3)
+    alone = solve_classes(vectors, classes, 3, None, 0)
+    right = [(held_out @ w.T + b).argmax(1) == answers for w, b in (alone, head)]
+    assert (told.used > 0) == helps
+    if helps:
+        assert told.after > told.before
+        assert (told.gained, told.lost) == tuple(
+            int((one & ~other).sum()) for one, other in (right[::-1], right)
+        )
+    else:
+        np.testing.assert_array_equal(head[0], alone[0])
 
 
 def test_a_killed_training_goes_on_with_the_same_result(
