@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import webbrowser
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -270,6 +269,8 @@ def report(
     if output is not None:
         output = require_file("report: --output", output)
     workspace = open_workspace(context, directory)
+    import webbrowser
+
     from tasks.core.files import write_text
     from tasks.lifecycle.model_registry import ModelRegistry
 

@@ -97,7 +97,7 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
     check_recipe(request.recipe, problem)
     if request.unlabelled:
         check_unlabelled(request.recipe, problem)
-    given = request.sources()
+    given, unlabelled = request.sources(), request.unlabelled_sources()
     names = [{"url": LABEL_NAMES, "split": SPLITS[0]}] if request.zero_shot else []
     sources = [*names, *given]
     values: dict[str, Any] = {
@@ -106,7 +106,7 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
         "base_model": base_model_of(request, problem),
         "ingest": {
             "sources": sources,
-            "unlabelled": request.unlabelled_sources(),
+            "unlabelled": unlabelled,
             "columns": dict(guessed.columns),
             "merge_labels": request.merge_labels,
             **({"tag_names": request.tags} if request.tags else {}),
@@ -120,7 +120,7 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
         )
     params = parse(values, "init")
     longest = positions_of_base(request, params, root)
-    facts = _inspect(params, _described(given), request.unlabelled_sources(), root)
+    facts = _inspect(params, _described(given), unlabelled, root)
     labels = sorted(facts.labels)
     if request.zero_shot:
         check_zero_shot(problem, labels)
@@ -130,11 +130,11 @@ def make_workspace(request: Request, guessed: Guess) -> InitResult:
     named = can_name_labels(problem) and not mostly_say_nothing(labels)
     size = TrainingSize(facts.to_train_on, len(labels), usual_base, problem.objective.pools, named)
     finetune = finetune_values(size, problem.defaults.finetune, request.recipe)
-    finetune["self_training"] = bool(request.unlabelled)
+    finetune["self_training"] = bool(unlabelled)
     settings = {
         "labels": labels,
         "ingest": params.ingest.model_dump(mode="json")
-        | {"sources": sources, "unlabelled": request.unlabelled_sources()},
+        | {"sources": sources, "unlabelled": unlabelled},
         "metric": problem.scoring.metric,
         "recipes": problem.defaults.recipes,
         "finetune": finetune,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -66,18 +65,15 @@ def write_apart(valid: Path, splits: Path, column: str, similarity: float) -> Un
             for _, batch in store.batches([column]):
                 yield normalize_rows([batch[column]])
 
-    scratch = Path(tempfile.mkdtemp(prefix=".unlabelled.", dir=splits.parent))
-    try:
-        texts = DistinctTexts(scratch, normalized())
+    with tempfile.TemporaryDirectory(prefix=".unlabelled.", dir=splits.parent) as scratch:
+        texts = DistinctTexts(Path(scratch), normalized())
         is_held_out = np.zeros(len(texts), bool)
         is_held_out[texts.of_rows[:before]] = True
         own = texts.of_rows[before:]
-        if similarity < 1 and before:
-            search = NearDuplicates(texts, similarity, scratch / "shingles")
-            similar = search.find(~is_held_out, is_held_out.copy())
+        if similarity < 1:
+            search = NearDuplicates(texts, similarity, Path(scratch) / "shingles")
+            similar = search.find(~is_held_out, is_held_out)
             is_held_out[[match.text for match in similar]] = True
-    finally:
-        shutil.rmtree(scratch)
     first = np.zeros(len(own), bool)
     first[np.unique(own, return_index=True)[1]] = True
     apart = ~is_held_out[own]

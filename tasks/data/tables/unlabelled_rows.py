@@ -42,8 +42,8 @@ def write_unlabelled(
     sources: Sequence[Source],
     fetched: Sequence[Sequence[LocalFile]],
     mapping: Mapping[str, tuple[str, ...]],
-) -> int:
-    """Write the texts of the sources' files; returns the number of rows. Blank texts are left out.
+) -> None:
+    """Write the texts of the sources' files. Blank texts are left out.
 
     mapping  the problem's column -> source columns; without the text's, it has its own name
     Raises DataError if a file cannot be read or no text is left.
@@ -69,7 +69,6 @@ def write_unlabelled(
         raise DataError(
             "ingest.unlabelled: the sources hold no text.", "Give rows, or set it to []."
         )
-    return count
 
 
 def _texts(
