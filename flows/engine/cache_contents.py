@@ -6,6 +6,7 @@ Uses DVC's internals (dvc is pinned for that); only flows/engine/stage_cache.py 
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import WorkspaceError, as_storage_error
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # DVC's messages colour addresses and commands
 
 
 def forget_hashes(repo: Any, paths: Iterable[Path]) -> None:
@@ -133,14 +136,14 @@ def dvc_errors(root: Path) -> Iterator[None]:
             f"{root}: no DVC repository.",
             "Run `ratchet init` for a new workspace, or `dvc init` here.",
         ) from None
-    except LockError as error:
+    except LockError:
         raise WorkspaceError(
-            f"{root}: another DVC process is at work here: {' '.join(str(error).split())}",
-            "Wait until it ends.",
+            f"{root}: another DVC process is at work here: it holds .dvc/tmp/lock.",
+            "Wait until it ends, then run the command again.",
         ) from None
     except (DvcException, SCMError) as error:
         raise as_storage_error(error) or WorkspaceError(
-            f"{root}: DVC: {' '.join(str(error).split())[:500]}",
+            f"{root}: DVC: {' '.join(COLOUR.sub('', str(error)).split())[:500]}",
             "Restore the file named (`git checkout FILE`). If you delete dvc.lock, `ratchet train` "
             "makes it again from DVC's cache.",
         ) from error

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from faults import KILLED
 from shared import prefect_server
@@ -239,6 +240,17 @@ def test_what_is_broken_is_told_and_the_alias_stays(with_champion: Path, kind: s
     assert says in error["message"]
     assert champion_of(with_champion) == 1
     assert [d["version"] for d in ratchet_json(with_champion, "history")] == [1]
+
+
+def test_an_answer_that_prefect_rejects_is_told(with_champion: Path) -> None:
+    address = prefect_server()
+    flow = httpx.post(f"{address}/flows/", json={"name": "promotion"}).json()
+    state = {"type": "PAUSED", "state_details": {"run_input_keyset": {"schema": "paused-gone"}}}
+    waiting = {"flow_id": flow["id"], "parameters": {"workspace": str(with_champion)}}
+    httpx.post(f"{address}/flow_runs/", json=waiting | {"name": "rare-owl", "state": state})
+    error = error_of(with_champion, "approve")
+    assert error["message"].startswith("rare-owl: Prefect rejected the answer: Run input schema")
+    assert champion_of(with_champion) == 1
 
 
 def test_what_is_not_there_is_told(workspace: Path) -> None:

@@ -19,6 +19,9 @@ import pytest
 from servers import free_port
 from tiny import tiny_rows
 from workspaces import STAGES, copy_workspace, forked, ratchet, run, write_csv
+from zc.lockfile import LockFile
+
+from tasks.lifecycle.registry import connect
 
 # lines about what was done before the error
 BEFORE = re.compile(
@@ -243,6 +246,28 @@ def test_what_is_gone_from_a_workspace(template: Path, tmp_path: Path) -> None:
     assert_whole(root, Case("train", "no DVC repository"))
     shutil.rmtree(root / "data" / "splits")
     assert_whole(root, Case("compare models/bundle models/bundle", "no test rows to compare on"))
+
+
+def test_what_another_process_did_meanwhile(template: Path, tmp_path: Path) -> None:
+    root = copy_workspace(template, tmp_path / "reviews")
+    other = LockFile(str(root / ".dvc" / "tmp" / "lock"))
+    assert_whole(root, Case("train --force", "another DVC process is at work here"))
+    other.close()
+    client, _ = connect(f"sqlite:///{root}/.ratchet/mlflow.db", root / ".ratchet", "tiny")
+    client.create_experiment("ratchet tiny champion move 1", tags={"decision": "of none"})
+    assert_whole(root, Case("promote 1", "names a decision that no version has"))
+    script = tmp_path / "ratchet.py"
+    script.write_text(
+        "from mlflow import MlflowClient\n"
+        "from flows.cli import main\n"
+        "MlflowClient.get_experiment_by_name = lambda *_: None\n"
+        "main.main()\n"
+    )
+    told = (
+        "ratchet: MLflow: the experiment 'tiny' was just there, and is gone.\n"
+        "Run the command again.\n"
+    )
+    assert forked(root, "status", code=2, script=script).stderr == told
 
 
 def test_a_bug_of_ours_is_told_as_one_and_its_traceback_is_kept(
