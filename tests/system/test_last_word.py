@@ -19,7 +19,7 @@ import pytest
 from servers import free_port
 from tiny import tiny_rows
 from workspaces import STAGES, copy_workspace, forked, ratchet, run, write_csv
-from zc.lockfile import LockFile
+from zc.lockfile import LockFile  # type: ignore[import-untyped]
 
 from tasks.lifecycle.registry import connect
 
