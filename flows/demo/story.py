@@ -206,7 +206,7 @@ def better_model(tale: DemoRun) -> Step:
         f"train.csv arrives with {rows} good rows in place of {tale.story.first}, "
         f"and version {run.version} is trained.",
         f"macro F1 {numbers['challenger']:.4f} against the champion's {numbers['other']:.4f}: "
-        f"{numbers['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, "
+        f"{numbers['difference']:+z.4f}, 95% interval {low:+z.4f} to {high:+z.4f}, "
         f"p {format_p_value(numbers['p_value'])}.",
         *_verdict(decision),
     ]

@@ -158,8 +158,8 @@ def _numbers(difference: Mapping[str, float]) -> tuple[str, str, str, str, str]:
     return (
         f"{difference['first']:.4f}",
         f"{difference['second']:.4f}",
-        f"{difference['value']:+.4f}",
-        f"{difference['low']:+.4f} to {difference['high']:+.4f}",
+        f"{difference['value']:+z.4f}",
+        f"{difference['low']:+z.4f} to {difference['high']:+z.4f}",
         format_p_value(difference["p_value"]),
     )
 

@@ -197,7 +197,7 @@ def _recipes_table(verified: VerificationReport) -> Table:
             table.add_row(recipe.recipe, *[""] * (5 + len(generation)), recipe.verdict)
             continue
         cells = (
-            f"{recipe.metric_loss:+.4f}",
+            f"{recipe.metric_loss:+z.4f}",
             f"{recipe.agreement:.1%}",
             _megabytes(recipe.size_bytes or 0),
             *_speed(recipe),

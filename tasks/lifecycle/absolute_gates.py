@@ -149,7 +149,7 @@ def judge_plain(evidence: Evidence, params: PromotionParams) -> Gate:
     elif low > 0:
         relation = "shown to be better"
     reason = (
-        f"{difference.metric} {value:+.4f} ({low:+.4f} to {high:+.4f}) "
+        f"{difference.metric} {value:+z.4f} ({low:+z.4f} to {high:+z.4f}) "
         f"against {plain.name}: {relation}"
     )
     numbers = {"difference": value, "interval": [low, high]}
@@ -158,7 +158,7 @@ def judge_plain(evidence: Evidence, params: PromotionParams) -> Gate:
     baseline = champion.baseline if champion else None
     if baseline is None or baseline.difference.value > value:
         return gate
-    why = f"the champion had {baseline.difference.value:+.4f}"
+    why = f"the champion had {baseline.difference.value:+z.4f}"
     return excuse(gate, why, evidence, params)
 
 

@@ -96,9 +96,11 @@ def lower_bound(
 ) -> float:
     """Lower bound of the difference, tested against `above`, at the level left for this look."""
     level = level_of_look(params.significance, evidence.look)
-    return pair.difference.lower_bound(
-        level, null_standard_error(above, pair.discordant_rows, evidence.rows)
-    )
+    return pair.difference.lower_bound(level, _least_error(pair, above, evidence))
+
+
+def _least_error(pair: PairedDifference, above: float, evidence: Evidence) -> float:
+    return null_standard_error(above, pair.discordant_rows, evidence.rows)
 
 
 def shown_better(evidence: Evidence, params: PromotionParams) -> bool:
@@ -112,21 +114,25 @@ def shown_better(evidence: Evidence, params: PromotionParams) -> bool:
 def bounded(
     name: str, pair: PairedDifference, above: float, evidence: Evidence, params: PromotionParams
 ) -> Gate:
-    """Pass if the lower bound of the difference is above `above`."""
+    """Pass if the lower bound of the difference is above `above`.
+
+    The p-value in the reason is of that test; in `numbers`, `p_value` is of no difference at all.
+    """
     difference = pair.difference
     level = level_of_look(params.significance, evidence.look)
     bound = lower_bound(pair, above, evidence, params)
+    p_above = difference.p_above(above, _least_error(pair, above, evidence))
     numbers = {
         "challenger": difference.first, "other": difference.second,
         "difference": difference.value, "lower_bound": bound,
         "interval": [difference.low, difference.high], "p_value": difference.p_value,
-        "wanted_above": above, "level": level, "look": evidence.look,
+        "wanted_above": above, "p_above": p_above, "level": level, "look": evidence.look,
     }  # fmt: skip
     relation = "above" if bound > above else "not above"
     reason = (
         f"{evidence.metric} {difference.first:.4f} against {difference.second:.4f} "
-        f"of {pair.against}: {difference.value:+.4f}, lower bound {bound:+.4f} "
-        f"{relation} {above:+.4f} "
-        f"(p {format_p_value(difference.p_value)}, look {evidence.look}, level {level:.4f})"
+        f"of {pair.against}: {difference.value:+z.4f}, lower bound {bound:+z.4f} "
+        f"{relation} {above:+z.4f} "
+        f"(p {format_p_value(p_above)}, look {evidence.look}, level {level:.4f})"
     )
     return Gate(name, "passed" if bound > above else "failed", reason, numbers)

@@ -54,7 +54,7 @@ def judge_forgetting(evidence: Evidence, params: PromotionParams) -> Gate:
     numbers = {"fallen": fallen, "judged": len(judged)}
     if fallen:
         falls = [
-            f"{fall['slice']} ({fall['rows']} rows) {fall['value']:+.3f}, "
+            f"{fall['slice']} ({fall['rows']} rows) {fall['value']:+z.3f}, "
             f"allowed -{fall['allowance']:g}, corrected p {format_p_value(fall['p'])}"
             for fall in fallen
         ]
@@ -63,5 +63,5 @@ def judge_forgetting(evidence: Evidence, params: PromotionParams) -> Gate:
     if judged:
         worst = min(judged, key=lambda entry: float(entry["difference"]["value"]))
         name, value = f"{worst['column']}={worst['value']}", worst["difference"]["value"]
-        reason += f"; lowest {name} {value:+.3f}"
+        reason += f"; lowest {name} {value:+z.3f}"
     return Gate("forgetting", "passed", reason, numbers)

@@ -48,7 +48,7 @@ def render_comparison(comparison: Mapping[str, Any]) -> str:
 
 def _metrics_plot(comparison: Mapping[str, Any]) -> Plot:
     by_title = {metric_title(name): entry for name, entry in comparison["metrics"].items()}
-    values = ", ".join(f"{title} {entry['value']:+.3f}" for title, entry in by_title.items())
+    values = ", ".join(f"{title} {entry['value']:+z.3f}" for title, entry in by_title.items())
     return Plot(
         f"A minus B for every metric, with intervals: {values}.",
         to_svg(differences_figure("A minus B", by_title)),
@@ -93,7 +93,7 @@ def _cells(difference: Mapping[str, float]) -> dict[str, Any]:
     return {
         "A": difference["first"],
         "B": difference["second"],
-        "A - B": f"{difference['value']:+.4f}",
-        "95% interval": f"{difference['low']:+.4f} to {difference['high']:+.4f}",
+        "A - B": f"{difference['value']:+z.4f}",
+        "95% interval": f"{difference['low']:+z.4f} to {difference['high']:+z.4f}",
         "p": difference["p_value"],
     }

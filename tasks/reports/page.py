@@ -32,7 +32,7 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
     )  # fmt: skip
     filters: dict[str, Callable[..., Any]] = {
         "interval": interval,
-        "signed": lambda value: f"{value:+.3f}",
+        "signed": lambda value: f"{value:+z.3f}",
         "number": number,
         "percent": lambda share: f"{share:.1%}",
         "words": metric_title,

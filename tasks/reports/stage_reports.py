@@ -148,7 +148,7 @@ class LearningCurveReport(BaseModel):
         return (
             f"on the base model as it is, all {self.rows:,} labelled training rows give a "
             f"{self.metric} of {self.full:.4f} on validation, half of them {self.half:.4f}: "
-            f"{gain:+.4f} (95% interval {low:+.4f} to {high:+.4f}); {advice}"
+            f"{gain:+z.4f} (95% interval {low:+z.4f} to {high:+z.4f}); {advice}"
         )
 
 

@@ -40,7 +40,8 @@ def _against_baseline(baseline: BaselineReport) -> list[str]:
     difference = baseline.difference
     low, high = difference.low, difference.high
     numbers = (
-        f"{difference.metric} {difference.value:+.3f}, {low:+.3f} to {high:+.3f} on the same rows"
+        f"{difference.metric} {difference.value:+z.3f}, "
+        f"{low:+z.3f} to {high:+z.3f} on the same rows"
     )
     if high < 0:
         return [f"Worse than {baseline.name} ({numbers})."]

@@ -152,7 +152,7 @@ def choose_recipe(
     chosen.verdict = SHIPS
     chosen.reason = (
         f"the first of export.recipes that is accurate enough: {metric} on validation "
-        f"{-chosen.metric_loss:+.4f} against the checkpoint "
+        f"{-chosen.metric_loss:+z.4f} against the checkpoint "
         f"(budget -{verify.max_metric_loss:g}), the same answers in any batch"
     )
     return name, f"{name} is {chosen.reason}."

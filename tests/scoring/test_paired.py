@@ -12,6 +12,7 @@ from tasks.scoring.statistics import bootstrap
 from tasks.scoring.statistics.bootstrap import Resampling
 from tasks.scoring.statistics.draws import Draws
 from tasks.scoring.statistics.paired import (
+    Difference,
     accuracy_difference,
     discordant,
     format_p_value,
@@ -42,6 +43,20 @@ def test_a_model_against_itself_differs_by_nothing() -> None:
         assert (same.value, same.low, same.high, same.standard_error) == (0, 0, 0, 0), name
         assert same.p_value == 1
         assert same.lower_bound(0.01) == 0
+
+
+def test_a_p_value_is_below_a_level_exactly_where_its_bound_is_above() -> None:
+    draw = np.random.default_rng(0)
+    verdicts = set()
+    for _ in range(500):
+        value, least = draw.normal(0, 0.02, 2)
+        error, least_error = draw.choice([0, 0.005, 0.01], 2)
+        level = draw.uniform(0.001, 0.2)
+        difference = Difference(0.5 + value, 0.5, value, -1, 1, 0.5, error)
+        is_shown = difference.lower_bound(level, least_error) > least
+        assert (difference.p_above(least, least_error) < level) == is_shown
+        verdicts.add((is_shown, error > least_error))
+    assert len(verdicts) == 4
 
 
 def test_swapping_the_models_swaps_the_signs() -> None:

@@ -51,6 +51,18 @@ class Difference:
 
         return float(self.value - norm.isf(level) * max(self.standard_error, least_error))
 
+    def p_above(self, least: float, least_error: float = 0.0) -> float:
+        """One-sided p-value for the null hypothesis that the difference is at most `least`.
+
+        It is below a level exactly where that level's `lower_bound` is above `least`.
+        """
+        from scipy.stats import norm
+
+        error = max(self.standard_error, least_error)
+        if not error:
+            return 0.0 if self.value > least else 1.0
+        return float(norm.sf((self.value - least) / error))
+
 
 @dataclass(frozen=True)
 class PairedDifference:
