@@ -101,7 +101,7 @@ STAGES = (
         deps={"splits": "data/splits", "tokens": "data/tokens", "checkpoint": "models/checkpoint"},
         outs={"evaluation_report": "reports/evaluation.json"},
         params=("problem", "labels", "out_of_scope", "base_model", "evaluate", "seed", "device"),
-        version=3,
+        version=4,
     ),
     Stage(
         "export", "tasks.export", "export_candidates",
@@ -120,7 +120,7 @@ STAGES = (
             "metrics": "reports/metrics.json",
         },
         params=("problem", "labels", "out_of_scope", "verify", "seed"),
-        metrics=("metrics",), version=2,
+        metrics=("metrics",), version=3,
     ),
     Stage(
         "report", "tasks.reporting", "write_report",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BINS = 15  # confidence bins of equal width
 # bounds: rows that are all predicted right would pull it to 0, and every probability to 1
 TEMPERATURES = (0.25, 20.0)
+PRIOR = 0.5  # standard deviation of a temperature's logarithm, as a priori expected
 MAX_CONFUSIONS = 20  # pairs of labels listed
 
 
@@ -146,22 +147,29 @@ def reliability_bins(outputs: Floats, references: Array) -> list[dict[str, Any]]
 
 
 def fit_temperature(outputs: Floats, references: Array) -> float:
-    """The divisor of the outputs that minimizes the log-loss; 1.0 if none is better than that.
+    """The divisor of the outputs that `best_temperature` finds for the log-loss.
 
     It never changes which label ranks first, and never raises the log-loss of the rows it was
     fitted on.
     """
-    return best_temperature(outputs, lambda scaled: log_loss(scaled, references))
+    return best_temperature(outputs, lambda scaled: log_loss(scaled, references), len(outputs))
 
 
-def best_temperature(outputs: Floats, loss: Callable[[Doubles], float]) -> float:
-    """The divisor of outputs in TEMPERATURES that minimizes `loss`; 1.0 if none is better."""
+def best_temperature(outputs: Floats, loss: Callable[[Doubles], float], decisions: int) -> float:
+    """The likeliest divisor of outputs in TEMPERATURES, a priori near 1; 1.0 if none is better.
+
+    loss  mean log-loss over `decisions`
+    The maximum of the posterior with a normal prior of the logarithm: few rows say little of a
+    temperature, and alone would often make probabilities worse (docs/shipping.md).
+    """
     from scipy.optimize import minimize_scalar
 
     low, high = np.log(TEMPERATURES)
     exact = outputs.astype(np.float64)
     optimum = minimize_scalar(
-        lambda exponent: loss(exact / np.exp(exponent)), bounds=(low, high), method="bounded"
+        lambda exponent: loss(exact / np.exp(exponent)) + (exponent / PRIOR) ** 2 / (2 * decisions),
+        bounds=(low, high),
+        method="bounded",
     )
     return float(np.exp(optimum.x)) if optimum.fun < loss(exact) else 1.0
 

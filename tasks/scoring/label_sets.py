@@ -115,8 +115,10 @@ def binary_log_loss(outputs: Floats | Doubles, references: Array) -> float:
 
 
 def fit_sigmoid_temperature(outputs: Floats, references: Array) -> float:
-    """The divisor of the outputs that minimizes the binary log-loss; 1.0 if none is better."""
-    return best_temperature(outputs, lambda scaled: binary_log_loss(scaled, references))
+    """The divisor of the outputs that `best_temperature` finds for the binary log-loss."""
+    return best_temperature(
+        outputs, lambda scaled: binary_log_loss(scaled, references), outputs.size
+    )
 
 
 def tune_thresholds(scores: Floats, references: Array) -> tuple[float, ...]:

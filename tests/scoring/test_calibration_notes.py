@@ -22,9 +22,10 @@ def fitted(outputs: np.ndarray, references: np.ndarray) -> Calibration:
 
 
 def test_a_model_that_is_always_right_on_validation_ends_at_the_lower_bound() -> None:
-    calibration = fitted(RIGHT, REFERENCES)
+    outputs, references = np.tile(RIGHT, (100, 1)), np.tile(REFERENCES, 100)
+    calibration = fitted(outputs, references)
     assert calibration.temperature == pytest.approx(0.25, rel=1e-3)
-    assert calibration_notes(CLASSES.scoring, RIGHT, REFERENCES, calibration) == [
+    assert calibration_notes(CLASSES.scoring, outputs, references, calibration) == [
         "The temperature ended at its bound 0.25: "
         "the validation rows are predicted too well for it to be estimated."
     ]

@@ -125,6 +125,26 @@ def test_temperature_scaling_keeps_labels_and_never_raises_the_loss(seed: int) -
     assert log_loss(scaled, references) <= log_loss(outputs, references) + 1e-9
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_temperature_is_the_likeliest_a_priori_near_one(seed: int) -> None:
+    outputs, references = random_outputs(20, 3, seed, signal=2.0)
+    exponents = np.linspace(np.log(0.25), np.log(20), 4001)
+    losses = np.array([20 * log_loss(outputs / np.exp(e), references) for e in exponents])
+    likeliest = exponents[(losses + exponents**2 / (2 * 0.5**2)).argmin()]
+    assert np.log(fit_temperature(outputs, references)) == pytest.approx(likeliest, abs=2e-3)
+
+
+def test_the_fewer_rows_the_nearer_a_temperature_is_to_one() -> None:
+    outputs, references = random_outputs(10, 3, 1, signal=2.0)
+    exponents = [
+        abs(np.log(fit_temperature(np.tile(5 * outputs, (times, 1)), np.tile(references, times))))
+        for times in (1, 10, 100)
+    ]
+    assert 0 < exponents[0] < exponents[1] < exponents[2]
+    right = np.eye(2, dtype=np.float32)[:1] * 2  # a single row, predicted right
+    assert 0.8 < fit_temperature(right, np.array([0])) < 1
+
+
 def test_a_perfect_model_gets_a_temperature_too() -> None:
     references = np.array([0, 1, 2, 0])
     outputs = (20 * np.eye(3)[references]).astype(np.float32)
